@@ -1,0 +1,41 @@
+# make demo    people found by description, on a data set drawn here
+# make test    the tests                    make check   format, lint, types, import contracts
+# make bench   measurements                 make tiny-model   train the bundled model anew (hours)
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check bench tiny-model clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/mannequins.py
+	$(BIN)/python benchmarks/metrics.py
+
+tiny-model: $(READY)
+	$(BIN)/python examples/train_mannequin_tiny.py
+
+# The virtual environment with pinned packages; made anew when pyproject.toml or the pins change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tbps needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Debian package needed: apt-get update && apt-get install -y python3-venv"; \
+	  apt-get update && apt-get install -y python3-venv; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf .venv demo build

@@ -1,0 +1,32 @@
+"""Text-based person search: describe a person in words, find them in a gallery of images.
+
+import tbps
+model = tbps.load("models/mannequin-tiny")
+gallery = tbps.Gallery.open("my-gallery", model)
+gallery.add("photos/")
+hits = gallery.search("a woman in a red coat with a black backpack", k=10)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tbps.model.bundle import PersonModel, load
+    from tbps.search.gallery import Gallery, Hit
+
+__version__ = "0.1.0"
+__all__ = ["Gallery", "Hit", "PersonModel", "load"]
+
+_HOMES = {
+    "Gallery": "tbps.search.gallery",
+    "Hit": "tbps.search.gallery",
+    "PersonModel": "tbps.model.bundle",
+    "load": "tbps.model.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Late imports: `import tbps` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tbps' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

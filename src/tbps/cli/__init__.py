@@ -1,0 +1,59 @@
+"""The command line: one file a verb group; heavy imports stay inside the commands so that `tbps --help` is quick."""
+
+import os
+import sys
+
+import typer
+
+from tbps import __version__
+from tbps.cli import console
+from tbps.cli.data_check import check, describe
+from tbps.cli.data_mannequins import mannequins
+from tbps.cli.doctor import doctor
+from tbps.cli.embed import embed
+from tbps.cli.evaluate import evaluate
+from tbps.cli.index import index
+from tbps.cli.search import search
+from tbps.cli.train import train
+from tbps.errors import TbpsError
+
+app = typer.Typer(
+    name="tbps",
+    help="Text-based person search: describe a person in words, find them in a gallery of images.\n\n"
+    "Put --debug before the command to see the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
+app.add_typer(data)
+for verb in (mannequins, check, describe):
+    data.command()(verb)
+for verb in (train, evaluate, embed, index, search, doctor):
+    app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Options before the command."""
+    if version:
+        console.output.print(f"tbps {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; every error raised on purpose becomes one line and exit code 2, Ctrl-C exit code 130."""
+    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except TbpsError as error:
+        console.fail(error, debug="--debug" in sys.argv)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.messages.print("interrupted")
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m tbps.cli`."""
+
+from tbps.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""`tbps embed`: a split's images and captions to one file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tbps.cli.console import output, progress
+
+if TYPE_CHECKING:
+    from tbps.data.records import PersonDataset
+    from tbps.evaluation.embed import Embeddings
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help="model folder or Hugging Face id")],
+    out: Annotated[Path, typer.Argument(help="file to write, .safetensors")],
+    data: Annotated[
+        str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")
+    ],
+    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+) -> None:
+    """Embed the images and captions of a split once, to a file that `tbps evaluate --embeddings` scores.
+
+    The file holds `text`, `image` (float32, unit rows), `text_ids`, `image_ids`, and the model's fingerprint in its header.
+
+    Example: tbps embed models/mannequin-tiny test.safetensors --data folder --root mannequins
+    """
+    from tbps.data.catalog import read_dataset
+
+    embedded = embed_with(model, read_dataset(data, root).split(split), split)
+    embedded.save(out)
+    rows = f"{len(embedded.text):,} captions and {len(embedded.image):,} images"
+    output.print(f"{rows} of {embedded.image.shape[1]} dimensions in {out}", highlight=False)
+
+
+def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":
+    """The split embedded by the model, with a progress bar."""
+    from tbps.evaluation.embed import decoded, describe_source, embed_split
+    from tbps.evaluation.retrieval import embeddings_of
+    from tbps.model.bundle import load
+
+    towers = load(model)
+    with progress("embedding", "images") as on_progress:
+        arrays = decoded(split.images, towers.spec)
+        rows = embed_split(split, arrays, towers.encode_arrays, towers.encode_texts, on_progress)
+    return embeddings_of(split, rows, towers.fingerprint, describe_source(split, name))

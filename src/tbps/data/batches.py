@@ -1,0 +1,102 @@
+"""Batches of (image, caption) pairs whose content depends on seed, epoch and step only: never on where a run was resumed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tbps.data.augment_text import TextAugmentation, augment_caption
+from tbps.data.records import Batch, Pair, PersonDataset
+from tbps.errors import DataError, SettingsError
+from tbps.preprocess.caption import clean_caption
+from tbps.seeding import generator
+
+Tokenise = Callable[[list[str]], torch.Tensor]
+
+
+def epoch_batches(seed: int, epoch: int, pairs: int, batch_size: int) -> np.ndarray:
+    """(steps, batch_size) int64: a permutation of the pairs, cut into batches; the last partial batch is dropped.
+
+    Raises DataError when there are fewer pairs than one batch holds.
+    """
+    if pairs < batch_size:
+        raise DataError(f"{pairs} (image, caption) pairs do not fill one batch of {batch_size}; use a smaller batch size")
+    steps = pairs // batch_size
+    order = generator(seed, "order", epoch).permutation(pairs)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Training batches of one split.
+
+    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split). `tokenise`: N
+    texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
+    The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
+
+    Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase is
+    missing while `text.paraphrase_probability` is above 0; SettingsError when the batch does not divide among the processes;
+    CaptionError for a caption without a word.
+    """
+
+    dataset: PersonDataset
+    images: np.ndarray
+    tokenise: Tokenise
+    text: TextAugmentation
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    _pairs: tuple[Pair, ...] = field(init=False)
+    _captions: tuple[str, ...] = field(init=False)
+    _paraphrases: tuple[str | None, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.dataset.images):
+            raise DataError(
+                f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew"
+            )
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
+        pairs = self.dataset.pairs()
+        epoch_batches(self.seed, 0, len(pairs), self.batch_size)
+        object.__setattr__(self, "_pairs", tuple(pairs))
+        object.__setattr__(self, "_captions", tuple(self._caption(pair) for pair in pairs))
+        object.__setattr__(self, "_paraphrases", tuple(self._paraphrase(pair) for pair in pairs))
+
+    @property
+    def steps(self) -> int:
+        """Batches in one epoch."""
+        return len(self._pairs) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of steps `start`, `start + 1`, ... of that epoch."""
+        for rows in epoch_batches(self.seed, epoch, len(self._pairs), self.batch_size)[start:]:
+            share = self.batch_size // self.world_size
+            yield self._batch(epoch, rows[self.rank * share : (self.rank + 1) * share])
+
+    def _batch(self, epoch: int, rows: np.ndarray) -> Batch:
+        images = np.array([self._pairs[row].image for row in rows])
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
+        texts = [self._text(epoch, int(row)) for row in rows]
+        identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
+        return Batch(pixels, self.tokenise(texts), identities)
+
+    def _text(self, epoch: int, row: int) -> str:
+        rng = generator(self.seed, "text", epoch, row)
+        return augment_caption(self._captions[row], self._paraphrases[row], self.text, rng)
+
+    def _caption(self, pair: Pair) -> str:
+        return clean_caption(self.dataset.images[pair.image].captions[pair.caption])
+
+    def _paraphrase(self, pair: Pair) -> str | None:
+        if not self.text.enabled or self.text.paraphrase_probability == 0:
+            return None
+        image = self.dataset.images[pair.image]
+        if len(image.captions_bt) != len(image.captions):
+            raise DataError(
+                f"{image.path} has {len(image.captions_bt)} paraphrases (captions_bt) for {len(image.captions)} captions; "
+                "add them or set the paraphrase probability to 0"
+            )
+        return clean_caption(image.captions_bt[pair.caption])

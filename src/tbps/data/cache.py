@@ -1,0 +1,129 @@
+"""Every image of a data set decoded and resized once, in one memory-mapped file.
+
+The file is a NumPy array (N, H, W, 3) uint8 in the order of the data set. Its name carries a fingerprint of the paths, sizes
+and times of all images and of the input size, so a changed image or data set is another file; it appears whole or not at all.
+"""
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tbps.data.records import PersonDataset
+from tbps.errors import DataError, ImageError
+from tbps.preprocess.image import ImageSpec, open_image, to_array
+from tbps.storage import atomic_path
+
+Progress = Callable[[int, int], None]
+
+_CHUNK = 128
+# Starting a worker costs about two seconds of imports, in which one core decodes some thousand crops.
+_IMAGES_PER_WORKER = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCache:
+    """`images`: (N, H, W, 3) uint8, read-only, in data set order."""
+
+    path: Path
+    images: np.ndarray
+
+    @classmethod
+    def open(
+        cls,
+        dataset: PersonDataset,
+        spec: ImageSpec,
+        folder: Path,
+        on_progress: Progress | None = None,
+        workers: int | None = None,
+    ) -> Self:
+        """The cache of all images of `dataset` in `folder`, built first where it is missing.
+
+        `workers` processes decode (default: as many as there are cores, fewer for small data sets; 1: none but this one). They
+        are spawned, so a script that builds a cache needs `if __name__ == "__main__":`.
+
+        Raises ImageError naming an image that is missing or broken, DataError for an empty data set, StorageError for a full or
+        read-only disk.
+        """
+        if not dataset.images:
+            raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
+        target = folder / f"{dataset.name}-{spec.height}x{spec.width}-{_fingerprint(dataset, spec)}.npy"
+        shape = (len(dataset.images), spec.height, spec.width, 3)
+        images = _map(target, shape)
+        if images is None:
+            paths = [image.path for image in dataset.images]
+            with atomic_path(target) as temporary:
+                _build(temporary, paths, spec, on_progress, workers)
+            images = _map(target, shape)
+        if images is None:
+            raise DataError(f"{target} changed while it was being opened; run again")
+        return cls(target, images)
+
+
+def _fingerprint(dataset: PersonDataset, spec: ImageSpec) -> str:
+    digest = hashlib.blake2b(json.dumps(["v1", spec.height, spec.width]).encode(), digest_size=8)
+    for image in dataset.images:
+        try:
+            status = image.path.stat()
+        except OSError as error:
+            raise ImageError(f"{image.path}: cannot be read ({error.strerror})") from error
+        name = os.path.relpath(image.path, dataset.root)
+        digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def _map(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array in `target`, or None where the file is missing or is not the expected array."""
+    try:
+        images: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Progress | None, workers: int | None) -> None:
+    with file.open("wb") as header:
+        shape = (len(paths), spec.height, spec.width, 3)
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        offset = header.tell()
+    image_bytes = math.prod(shape[1:])
+    tasks = [
+        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec)
+        for start in range(0, len(paths), _CHUNK)
+    ]
+    processes = workers or min(os.cpu_count() or 1, math.ceil(len(paths) / _IMAGES_PER_WORKER))
+    done = 0
+    for written in _in_processes(tasks, processes) if processes > 1 else (_write_chunk(*task) for task in tasks):
+        done += written
+        if on_progress:
+            on_progress(done, len(paths))
+
+
+def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], ImageSpec]], processes: int) -> Iterator[int]:
+    """The results in order of completion; the first error cancels what has not begun."""
+    executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        waiting: set[Future[int]] = {executor.submit(_write_chunk, *task) for task in tasks}
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _write_chunk(file: Path, offset: int, paths: tuple[Path, ...], spec: ImageSpec) -> int:
+    """Decodes one run of images into its place. Written, not mapped: on a full disk a write fails and a mapping kills."""
+    pixels = np.stack([to_array(open_image(path), spec) for path in paths])
+    with file.open("r+b") as out:
+        out.seek(offset)
+        out.write(pixels.data)
+    return len(paths)

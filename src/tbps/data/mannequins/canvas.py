@@ -1,0 +1,105 @@
+"""Two layers to paint on: crisp colours at twice the size, and at final size what a surface is made of and how the light falls.
+
+Colours carry outlines, patterns and seams. The second layer carries light (128: as the colour says) and the stuff's number; its
+light is blurred before use, which is what makes limbs round and folds soft.
+"""
+
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from tbps.data.mannequins.colours import Rgb
+from tbps.data.mannequins.textures import TILE, tiles
+from tbps.data.mannequins.tubes import Point, Points, Tube
+
+SCALE = 2
+
+
+class Canvas:
+    """`ground` is the picture behind, at final size. All coordinates are pixels of the final size."""
+
+    def __init__(self, ground: Image.Image, sun: float) -> None:
+        self.size = ground.size
+        width, height = ground.size
+        self.colours = ground.resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
+        self.matter = Image.new("RGB", ground.size, (128, 0, 0))
+        self.sun = sun  # -1: light from the left of the image .. 1: from the right
+        self._paint = ImageDraw.Draw(self.colours)
+        self._mark = ImageDraw.Draw(self.matter)
+
+    def shape(self, points: Points, rgb: Rgb, stuff: int, light: int = 0) -> None:
+        """A filled polygon that hides everything below it."""
+        self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
+        self._mark.polygon([c for p in points for c in p], fill=(128 + light, stuff, 255))
+
+    def oval(self, centre: Point, radii: Point, rgb: Rgb, stuff: int, light: int = 0) -> None:
+        (x, y), (a, b) = centre, radii
+        box = (x - a, y - b, x + a, y + b)
+        self._paint.ellipse([c * SCALE for c in box], fill=rgb)
+        self._mark.ellipse(box, fill=(128 + light, stuff, 255))
+
+    def detail(self, points: Points, rgb: Rgb) -> None:
+        """A filled polygon in colour only: the light and the stuff below stay."""
+        self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
+
+    def dot(self, centre: Point, radii: Point, rgb: Rgb) -> None:
+        (x, y), (a, b) = centre, radii
+        self._paint.ellipse(((x - a) * SCALE, (y - b) * SCALE, (x + a) * SCALE, (y + b) * SCALE), fill=rgb)
+
+    def line(self, points: Points, rgb: Rgb, width: float) -> None:
+        """A line in colour only; `width` in final pixels, at least half of one."""
+        self._paint.line([c * SCALE for p in points for c in p], fill=rgb, width=max(1, round(width * SCALE)), joint=None)
+
+    def tone(self, points: Points, light: int, stuff: int) -> None:
+        """Light or shadow on a piece: -128 black .. 127 twice as bright."""
+        self._mark.polygon([c for p in points for c in p], fill=(128 + light, stuff, 255))
+
+    def crease(self, points: Points, light: int, stuff: int, width: int = 1) -> None:
+        self._mark.line([c for p in points for c in p], fill=(128 + light, stuff, 255), width=width)
+
+    def shadow(self, centre: Point, radii: Point, light: int) -> None:
+        """A soft shadow on whatever lies there: rings that grow darker inwards."""
+        (x, y), (a, b) = centre, radii
+        for f in (1.0, 0.82, 0.64, 0.46):
+            level = 128 + round(light * (1.25 - f))
+            self._mark.ellipse((x - a * f, y - b * f, x + a * f, y + b * f), fill=(level, 0, 0))
+
+    def round(self, tube: Tube, stuff: int, depth: float = 1.0) -> None:
+        """Shades a tube as round under the light of this canvas."""
+        side = 1.0 if self.sun <= 0 else -1.0
+        strong = depth * (0.75 + 0.5 * abs(self.sun))
+        for edge, far, light in ((0.25, 1.0, -9), (0.55, 1.0, -24), (0.8, 1.0, -40), (-1.0, -0.82, -20), (-0.62, -0.2, 12)):
+            low, high = (edge, far) if side > 0 else (-far, -edge)
+            self.tone(tube.strip(low, high), round(light * strong), stuff)
+
+    def picture(self, offset: tuple[int, int]) -> np.ndarray:
+        """Colours times light and stuff: float32 (height, width, 3), 0 .. 255 and somewhat beyond."""
+        colours = np.asarray(self.colours.reduce(SCALE), dtype=np.float32)
+        light, stuff, _ = self.matter.split()
+        soft = np.asarray(light.filter(ImageFilter.BoxBlur(1 if self.size[1] < 300 else 2)), dtype=np.float32)
+        index = np.asarray(stuff, dtype=np.int32) * (TILE * TILE) + _grid()[: self.size[1], : self.size[0]]
+        index += offset[1] * TILE + offset[0]
+        factor = (soft - 128.0) * (1 / 128.0) + np.take(tiles().reshape(-1), index)
+        return colours + factor[..., None] * (colours + 14.0)
+
+    def mask(self) -> np.ndarray:
+        """Where something was painted: bool (height, width)."""
+        return np.asarray(self.matter.getchannel(2)) > 0
+
+
+@cache
+def _grid() -> np.ndarray:
+    return (np.arange(TILE, dtype=np.int32)[:, None] * TILE + np.arange(TILE, dtype=np.int32)[None, :]).astype(np.int32)
+
+
+def shaded(rgb: Rgb, factor: float) -> Rgb:
+    """A darker (factor < 1) or lighter shade of a colour, kept in range; very dark ones still change visibly."""
+    red, green, blue = ((c + 10) * factor - 10 if factor < 1 else c + (255 - c) * (factor - 1) for c in rgb)
+    return max(0, min(255, round(red))), max(0, min(255, round(green))), max(0, min(255, round(blue)))
+
+
+def mixed(first: Rgb, second: Rgb, share: float) -> Rgb:
+    """`share` of the second colour in the first."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue

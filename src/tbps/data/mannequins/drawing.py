@@ -1,0 +1,58 @@
+"""A picture of a person in a view."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tbps.data.mannequins.camera import Eye, expose, sample_camera
+from tbps.data.mannequins.canvas import Canvas
+from tbps.data.mannequins.figure import body_of
+from tbps.data.mannequins.people import Person, View
+from tbps.data.mannequins.portrait import paint_person
+from tbps.data.mannequins.scene import paint_clutter, paint_foreground, sample_scene
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A finished crop and the JPEG quality to store it with."""
+
+    image: Image.Image
+    quality: int
+
+
+def draw(person: Person, view: View) -> Rendered:
+    """The person in the view; a function of these two alone."""
+    return _render(person, view)
+
+
+def draw_background(view: View) -> Rendered:
+    """What `draw` would give if nobody stood there."""
+    return _render(None, view)
+
+
+def figure_mask(person: Person, view: View) -> np.ndarray:
+    """Where the person is painted: bool (height, width)."""
+    camera = sample_camera(view)
+    canvas = Canvas(Image.new("RGB", (camera.width, camera.height)), camera.sun)
+    paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
+    return canvas.mask()
+
+
+def encode(rendered: Rendered) -> bytes:
+    """The crop as a JPEG file."""
+    buffer = io.BytesIO()
+    rendered.image.save(buffer, "JPEG", quality=rendered.quality)
+    return buffer.getvalue()
+
+
+def _render(person: Person | None, view: View) -> Rendered:
+    camera = sample_camera(view)
+    scene = sample_scene(view, camera)
+    canvas = Canvas(scene.ground, camera.sun)
+    paint_clutter(canvas, scene, camera)
+    if person is not None:
+        paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
+    paint_foreground(canvas, scene, camera, view)
+    return Rendered(expose(canvas.picture(scene.offset), camera), camera.quality)

@@ -1,0 +1,32 @@
+"""Other people: a pool of cut-out figures, made once a process, that walk by in the background and at the edges of crops."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from tbps.data.mannequins.camera import Eye, sample_camera
+from tbps.data.mannequins.canvas import Canvas
+from tbps.data.mannequins.figure import body_of
+from tbps.data.mannequins.people import View, sample_person, sample_view
+from tbps.data.mannequins.portrait import paint_person
+from tbps.seeding import generator
+
+POOL = 96
+_TALL, _WIDE = 260, 180
+
+
+@cache
+def passer(number: int) -> Image.Image:
+    """A cut-out (RGBA, `_WIDE` x `_TALL`) of a random person, walking, feet at the lower edge."""
+    rng = generator(0, "mannequins", "passer", number)
+    person, view = sample_person(rng), sample_view(rng)
+    view = View(view.direction, view.phase, "none", view.seed)
+    camera = replace(sample_camera(view), width=_WIDE, height=_TALL, body=_TALL * 0.9, ground=_TALL * 0.96, centre=_WIDE / 2)
+    canvas = Canvas(Image.new("RGB", (_WIDE, _TALL), (110, 110, 108)), camera.sun)
+    paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
+    picture = Image.fromarray(np.clip(canvas.picture((0, 0)), 0, 255).astype(np.uint8))
+    mask = Image.fromarray(canvas.mask().astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(0.6))
+    picture.putalpha(mask)
+    return picture

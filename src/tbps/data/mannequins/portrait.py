@@ -1,0 +1,96 @@
+"""A person on a canvas: the order of painting, and the reduction of a person to what a view shows."""
+
+from dataclasses import replace
+
+from tbps.data.mannequins.camera import Eye
+from tbps.data.mannequins.canvas import Canvas
+from tbps.data.mannequins.figure import SIDES, Figure, body_of
+from tbps.data.mannequins.garments import Upper, paint_arm, paint_torso
+from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
+from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, contact, paint_bag
+from tbps.data.mannequins.legwear import paint_legs
+from tbps.data.mannequins.people import Garment, Person, View, visible_attributes
+from tbps.data.mannequins.colours import COLOURS
+
+_PLAIN_SHOES = Garment("dress shoes", "black")
+
+
+def seen(person: Person, view: View) -> Person:
+    """The person with everything that the view does not show set to one fixed value.
+
+    Drawing starts from this, so an attribute outside `visible_attributes` cannot change a single pixel.
+    """
+    shown = visible_attributes(person, view)
+    if "hair.colour" not in shown and person.hair_length != "bald":
+        person = replace(person, hair_length="bald", hair_style="loose", hair_colour="black")
+    elif "hair.length" not in shown:
+        person = replace(person, hair_length="long", hair_style="ponytail")
+    elif "hair.style" not in shown:
+        person = replace(person, hair_style="loose")
+    if person.hair_length == "bald":
+        person = replace(person, hair_style="loose", hair_colour="black")
+    person = replace(
+        person,
+        glasses=person.glasses if "glasses" in shown else "none",
+        inner=person.inner if "inner.colour" in shown else None,
+        shoes=person.shoes if "shoes.kind" in shown else _PLAIN_SHOES,
+        bag=person.bag if "bag.kind" in shown else None,
+        carried=person.carried if "carried.kind" in shown else None,
+    )
+    if "upper.pattern" not in shown:
+        person = replace(person, upper=replace(person.upper, pattern="plain", second=None))
+    if person.lower is not None and "lower.kind" not in shown:
+        person = replace(person, lower=replace(person.lower, kind="thighs"))
+    return person
+
+
+def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure:
+    """Paints the person, as the view shows them, from the back of the scene to its front."""
+    person = seen(person, view)
+    body = body_of(person)
+    figure = Figure(person, view, eye, body)
+    upper, head = Upper(figure), Head(figure)
+    for centre, radii in contact(figure):
+        canvas.shadow(centre, radii, -62)
+    carried_behind(canvas, figure)
+    pack = person.bag is not None and person.bag.kind == "backpack"
+    if pack and not figure.back() and person.bag is not None:
+        backpack_behind(canvas, figure, COLOURS[person.bag.colour].rgb)
+    if not (figure.back() or figure.profile()):
+        hair_behind(canvas, head)
+    before, behind = _arms(figure)
+    for side in behind:
+        paint_arm(canvas, upper, side)
+    paint_legs(canvas, figure)
+    neck(canvas, figure)
+    paint_torso(canvas, upper)
+    if pack:
+        paint_bag(canvas, upper)
+    if figure.back():
+        paint_head(canvas, head)
+    _hands(canvas, upper, before)
+    if not pack:
+        paint_bag(canvas, upper)
+    if not figure.back():
+        paint_head(canvas, head)
+    return figure
+
+
+def _hands(canvas: Canvas, upper: Upper, sides: list[str]) -> None:
+    figure = upper.figure
+    item = figure.person.carried
+    for side in sides:
+        if item is not None and item.side == side:
+            carried_before(canvas, figure)
+        paint_arm(canvas, upper, side)
+    if item is not None and item.side not in sides:
+        carried_before(canvas, figure)
+
+
+def _arms(figure: Figure) -> tuple[list[str], list[str]]:
+    """Sides whose arms are painted over the torso and behind it."""
+    if figure.profile():
+        near = figure.near()
+        return [near], [side for side in SIDES if side != near]
+    depth = {side: figure.eye.depth(arm.end[0] * 0.3, arm.end[1]) for side, arm in figure.arms.items()}
+    return [side for side in SIDES if depth[side] > -0.06], [side for side in SIDES if depth[side] <= -0.06]

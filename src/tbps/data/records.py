@@ -1,0 +1,67 @@
+"""The records that carry person images and captions through the project."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class PersonImage:
+    """One crop of one person with its captions.
+
+    `path` is absolute and inside the data set's image root. `captions_bt` is empty or aligned with `captions`. `attributes`
+    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`).
+    """
+
+    path: Path
+    identity: int
+    split: str
+    captions: tuple[str, ...]
+    captions_bt: tuple[str, ...] = ()
+    camera: str | None = None
+    captured_at: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One (image, caption) pair: positions in `PersonDataset.images` and in that image's captions."""
+
+    image: int
+    caption: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonDataset:
+    """A data set or one split of it, in annotation order.
+
+    `warnings` are the reader's remarks (counts that differ from the published ones, identical captions on two identities).
+    """
+
+    name: str
+    root: Path
+    images: tuple[PersonImage, ...]
+    warnings: tuple[str, ...] = ()
+
+    def split(self, name: str) -> "PersonDataset":
+        """The images of one split ("train", "val" or "test"); may be empty."""
+        return PersonDataset(self.name, self.root, tuple(i for i in self.images if i.split == name))
+
+    def pairs(self) -> list[Pair]:
+        """Every (image, caption) pair in order: what an epoch passes over, and the queries of an evaluation."""
+        return [Pair(i, c) for i, image in enumerate(self.images) for c in range(len(image.captions))]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One training batch on one device.
+
+    images: (N, 3, H, W) uint8, not yet augmented; tokens: (N, L) int64, padded behind the end token; identities: (N,) int64.
+    """
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+    identities: torch.Tensor

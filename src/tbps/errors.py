@@ -1,0 +1,76 @@
+"""Every error that `tbps` raises on purpose.
+
+    TbpsError
+    ├── SettingsError          a setting is unknown, out of range or contradicts another
+    ├── DataError
+    │   ├── AnnotationError    an annotation file, record or split is wrong; names file, index and field
+    │   ├── ImageError         a picture cannot be decoded or is refused (corrupt, truncated, too large)
+    │   └── CaptionError       a caption is empty or cannot be used
+    ├── ModelError             a model folder is missing, incomplete, foreign or of another shape
+    ├── CheckpointError        a training checkpoint is missing, damaged or belongs to another run
+    ├── GalleryError           a gallery is missing, damaged or locked
+    │   └── MixedModelsError   embeddings of two different models would meet in one gallery
+    ├── QueryError             a search query is empty, malformed or filters on an unknown column
+    ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
+    ├── StorageError           the disk is full, read-only or a folder cannot be written
+    └── MissingDependencyError an optional package or data file is absent; says how to get it
+
+Library code raises these and never prints or exits; the command line turns each into one line and exit code 2.
+A message names the offending value and the way out.
+"""
+
+
+class TbpsError(Exception):
+    """Base of every error raised on purpose by `tbps`."""
+
+
+class SettingsError(TbpsError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class DataError(TbpsError):
+    """Input data are unusable."""
+
+
+class AnnotationError(DataError):
+    """An annotation file, record or split is wrong."""
+
+
+class ImageError(DataError):
+    """A picture cannot be decoded or is refused."""
+
+
+class CaptionError(DataError):
+    """A caption is empty or cannot be used."""
+
+
+class ModelError(TbpsError):
+    """A model folder is missing, incomplete, foreign or of another shape."""
+
+
+class CheckpointError(TbpsError):
+    """A training checkpoint is missing, damaged or belongs to another run."""
+
+
+class GalleryError(TbpsError):
+    """A gallery is missing, damaged or locked."""
+
+
+class MixedModelsError(GalleryError):
+    """Embeddings of two different models would meet in one gallery."""
+
+
+class QueryError(TbpsError):
+    """A search query is empty, malformed or filters on an unknown column."""
+
+
+class EvaluationError(TbpsError):
+    """Retrieval metrics are undefined for this input."""
+
+
+class StorageError(TbpsError):
+    """The disk is full, read-only, or a folder cannot be written."""
+
+
+class MissingDependencyError(TbpsError):
+    """An optional package or data file is absent."""

@@ -1,0 +1,329 @@
+"""Rank-k, mAP and mINP of text-to-image retrieval, exact, block by block and without sorting the gallery.
+
+An image is relevant to a query when both show one identity. With the n relevant images of a query at ranks r_1 < ... < r_n:
+
+    Rank-k  1 if r_1 <= k, else 0
+    AP      1/n sum_j j / r_j
+    INP     n / r_n
+
+and the report holds the means over the queries, in percent. Only the ranks of the relevant images are needed: the j-th best of
+them is at rank j + (number of irrelevant images that score at least as high). Counting those takes one bisection of every score
+among the few relevant scores of its query.
+
+**Ties count against the model**: an irrelevant image with the same score stands before the relevant one, so that a model which
+gives every image one score gets no credit. `ties="random"` instead gives the exact expectation over random orders of the ties.
+
+**Scores do not depend on the blocks.** A matrix product in floating point may round one pair differently in another block or
+column, which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer
+than the rounding of a float32 product) and multiplies them as integers held in float64. By Cauchy-Schwarz every partial sum is
+at most about 2^52, where float64 is exact: the score of a pair is the same whatever the block, the order of summation and the
+library, and equal embeddings always tie.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tbps.errors import EvaluationError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Scores = Callable[[int, int], NDArray[Any]]
+"""scores(start, stop) -> (stop - start, G): the scores of these queries against the whole gallery; higher is better."""
+
+GRID = 2.0**26
+"""Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
+COUNT_ROWS = 64
+"""Queries counted together: their scores and counts stay near the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Means over the queries in percent. `ranks` holds Rank-k of every k asked for; queries and gallery are counts."""
+
+    r1: float
+    r5: float
+    r10: float
+    map: float
+    minp: float
+    queries: int
+    gallery: int
+    ranks: Mapping[int, float] = field(default_factory=dict, hash=False)
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Flat and ready for JSON: r1, r5, r10 and any further r<k>, map, minp, queries, gallery."""
+        ranks = {1: self.r1, 5: self.r5, 10: self.r10, **self.ranks}
+        named: dict[str, float | int] = {f"r{k}": ranks[k] for k in sorted(ranks)}
+        return named | {"map": self.map, "minp": self.minp, "queries": self.queries, "gallery": self.gallery}
+
+
+def retrieval_metrics(
+    text: Float[Tensor | np.ndarray, "Q D"],
+    image: Float[Tensor | np.ndarray, "G D"],
+    text_ids: ArrayLike | Tensor,
+    image_ids: ArrayLike | Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    block: int = 512,
+) -> Report:
+    """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
+
+    block: queries scored together; bounds the memory (block x G x 8 bytes beside float64 copies of the embeddings), never
+    changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite embeddings and for queries without a
+    relevant image.
+    """
+    queries, gallery = _exact(text, "text"), _exact(image, "image")
+    if queries.shape[1] != gallery.shape[1]:
+        raise EvaluationError(f"text embeddings have {queries.shape[1]} dimensions and image embeddings {gallery.shape[1]}")
+    for name, ids, rows in (("text", text_ids, len(queries)), ("image", image_ids, len(gallery))):
+        if len(_array(ids)) != rows:
+            raise EvaluationError(f"{rows} {name} embeddings but {len(_array(ids))} {name} identities")
+
+    def scores(start: int, stop: int) -> Floats:
+        return queries[start:stop] @ gallery.T
+
+    return _measure(scores, _relevance(text_ids, image_ids), _cutoffs(ks), "against", block)
+
+
+def metrics_from_scores(
+    scores: Scores,
+    text_ids: ArrayLike | Tensor,
+    image_ids: ArrayLike | Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    ties: Literal["against", "random"] = "against",
+    block: int = 512,
+) -> Report:
+    """The metrics of any scores, which are asked for in blocks of queries.
+
+    ties: "against" the model, or the exact expectation of every metric when equal scores are ordered at "random".
+    `EvaluationError` for a block of the wrong shape, scores that are not finite and queries without a relevant image.
+    """
+    relevance = _relevance(text_ids, image_ids)
+
+    def checked(start: int, stop: int) -> Floats:
+        rows = np.asarray(scores(start, stop), dtype=np.float64)
+        if rows.shape != (stop - start, relevance.gallery):
+            wanted = (stop - start, relevance.gallery)
+            raise EvaluationError(f"scores({start}, {stop}) gave shape {rows.shape} instead of {wanted}")
+        if not np.isfinite(rows).all():
+            query = start + int((~np.isfinite(rows)).any(axis=1).argmax())
+            raise EvaluationError(f"query {query} has a score that is not a finite number")
+        return rows
+
+    return _measure(checked, relevance, _cutoffs(ks), ties, block)
+
+
+def chance(text_ids: ArrayLike | Tensor, image_ids: ArrayLike | Tensor, ks: Sequence[int] = (1, 5, 10)) -> Report:
+    """The exact expected metrics of a random ranking: all images tied, ties broken at random.
+
+    For n relevant images of G: Rank-k is 1 - C(G-n, k) / C(G, k) (hypergeometric), AP is c + (1 - c) H_G / G with
+    c = (n - 1) / (G - 1) and H_G the harmonic number, INP is sum_x (n / x) C(x-1, n-1) / C(G, n) over the rank x of the last.
+    """
+    relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
+    counts, which = np.unique(relevance.count, return_inverse=True)  # queries with equally many relevant images share a row
+    relevant = _Relevant(np.where(np.arange(counts.max()) < counts[:, None], 0.0, np.inf), counts[:, None])
+    everyone, none = np.full(relevant.scores.shape, relevance.gallery), np.zeros(relevant.scores.shape, dtype=np.int64)
+    tied = np.broadcast_to(counts[:, None], everyone.shape)
+    outcome = _expected_outcome(relevant, _Higher(none, none), _Higher(everyone, tied), cutoffs)
+    return _report(_Outcome(outcome.hits[which], outcome.ap[which], outcome.inp[which]), relevance, cutoffs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Relevance:
+    """Which gallery columns show the identity of a query: `order[start[q] : start[q] + count[q]]`."""
+
+    order: Integers
+    start: Integers
+    count: Integers
+    gallery: int
+
+    def columns(self, start: int, stop: int) -> Integers:
+        """(stop - start, R) columns of these queries' images, padded with -1 to the largest number R among them."""
+        count = self.count[start:stop, None]
+        place = np.arange(count.max())
+        return np.where(place < count, self.order[np.minimum(self.start[start:stop, None] + place, self.gallery - 1)], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Relevant:
+    """Scores of a block's relevant images, (b, R): ascending, padded with +inf behind the (b, 1) `count` real ones."""
+
+    scores: Floats
+    count: Integers
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        return np.arange(self.scores.shape[1]) < self.count
+
+
+@dataclass(frozen=True, slots=True)
+class _Higher:
+    """For each relevant image, (b, R): how many images of the gallery, and of the relevant ones, score higher."""
+
+    gallery: Integers
+    relevant: Integers
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Per query: (b, K) probability of a relevant image within each cutoff, (b,) AP and (b,) INP."""
+
+    hits: Floats
+    ap: Floats
+    inp: Floats
+
+
+def _measure(scores: Scores, relevance: _Relevance, cutoffs: Integers, ties: str, block: int) -> Report:
+    if ties not in ("against", "random"):
+        raise EvaluationError(f'ties count "against" the model or at "random", not {ties!r}')
+    if block < 1:
+        raise EvaluationError(f"block must be at least 1 query, not {block}")
+    outcomes = []
+    for start in range(0, len(relevance.count), block):
+        stop = min(start + block, len(relevance.count))
+        rows, columns = scores(start, stop), relevance.columns(start, stop)
+        own = np.where(columns < 0, np.inf, np.take_along_axis(rows, np.maximum(columns, 0), axis=1))
+        relevant = _Relevant(np.sort(own, axis=1), relevance.count[start:stop, None])
+        at_least = _higher(rows, relevant, or_equal=True)
+        if ties == "against":
+            outcomes.append(_outcome_against(relevant, at_least, cutoffs))
+        else:
+            outcomes.append(_expected_outcome(relevant, _higher(rows, relevant, or_equal=False), at_least, cutoffs))
+    whole = _Outcome(*(np.concatenate([getattr(o, name) for o in outcomes]) for name in ("hits", "ap", "inp")))
+    return _report(whole, relevance, cutoffs)
+
+
+def _higher(scores: Floats, relevant: _Relevant, *, or_equal: bool) -> _Higher:
+    """Count the scores above each relevant one (or at least as high): bisect, make a histogram, sum it from the top."""
+    own = torch.from_numpy(relevant.scores)
+    counts = np.empty(relevant.scores.shape, dtype=np.int64)
+    for start in range(0, len(scores), COUNT_ROWS):
+        rows = torch.from_numpy(scores[start : start + COUNT_ROWS])
+        below = torch.searchsorted(own[start : start + COUNT_ROWS], rows, right=or_equal)  # relevant images under each score
+        histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)
+        histogram.scatter_add_(1, below, torch.ones(1, 1, dtype=torch.int64).expand_as(below))
+        counts[start : start + COUNT_ROWS] = histogram.numpy()[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    return _Higher(counts, relevant.count - torch.searchsorted(own, own, right=not or_equal).numpy())
+
+
+def _outcome_against(relevant: _Relevant, at_least: _Higher, cutoffs: Integers) -> _Outcome:
+    """Ranks with every tie lost. Column k is the j-th best relevant image, j = n - k."""
+    n, real = relevant.count, relevant.real
+    j = np.where(real, n - np.arange(real.shape[1]), 0)
+    rank = np.where(real, j + at_least.gallery - at_least.relevant, 1)
+    best = np.take_along_axis(rank, n - 1, axis=1)
+    hits = (best <= cutoffs).astype(np.float64)
+    return _Outcome(hits, (j / rank).sum(axis=1) / n[:, 0], n[:, 0] / rank[:, 0])
+
+
+def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, cutoffs: Integers) -> _Outcome:
+    """Expectation over random orders of equal scores.
+
+    Consider a group of t equal scores, r of them of relevant images, below A images of which B are relevant. Place A + x of the
+    group is relevant with probability r / t, and then (x - 1)(r - 1) / (t - 1) of the x - 1 before it are expected to be.
+    So one relevant image of the group adds 1/t sum_{x=1..t} (B + 1 + (x - 1) c) / (A + x) to the sum of precisions, where
+    c = (r - 1) / (t - 1), and that is c + (B + 1 - c (1 + A)) (H_{A+t} - H_A) / t with the harmonic numbers H.
+    """
+    n, real = relevant.count, relevant.real
+    above, above_relevant = np.where(real, higher.gallery, 0), np.where(real, higher.relevant, 0)  # A, B
+    tied = np.where(real, at_least.gallery - higher.gallery, 1)  # t
+    tied_relevant = np.where(real, at_least.relevant - higher.relevant, 1)  # r
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int((above + tied).max()) + 1))])
+    c = (tied_relevant - 1) / np.maximum(tied - 1, 1)
+    precision = c + (above_relevant + 1 - c * (1 + above)) * (harmonic[above + tied] - harmonic[above]) / tied
+    ap = np.where(real, precision, 0.0).sum(axis=1) / n[:, 0]
+
+    last = zip(above[:, 0].tolist(), tied[:, 0].tolist(), tied_relevant[:, 0].tolist(), strict=True)
+    inp = n[:, 0] * np.array([_inverse_last_rank(*group) for group in last])
+
+    first = [np.take_along_axis(values, n - 1, axis=1) for values in (above, tied, tied_relevant)]
+    return _Outcome(1.0 - _missed(first[0], first[1], first[2], cutoffs), ap, inp)
+
+
+def _missed(above: Integers, tied: Integers, right: Integers, cutoffs: Integers) -> Floats:
+    """(b, K) chance that the first m = k - above of `tied` equal images hold none of the `right` ones: C(t - r, m) / C(t, m)."""
+    drawn = np.clip(cutoffs - above, 0, tied)  # m
+    wrong = tied - right  # e
+    missed = np.ones(drawn.shape)
+    for i in range(int(drawn.max())):
+        missed *= np.where(i < drawn, np.maximum(wrong - i, 0) / np.maximum(tied - i, 1), 1.0)
+    return missed
+
+
+@lru_cache(maxsize=65536)
+def _inverse_last_rank(above: int, tied: int, right: int) -> float:
+    """E[1 / (above + X)], X the last place of `right` images among `tied` in random order: P(X = x) = C(x-1, r-1) / C(t, r)."""
+    place = np.arange(tied, right - 1, -1)
+    falling = (place[:-1] - right) / (place[:-1] - 1)  # P(X = x - 1) / P(X = x)
+    chances = right / tied * np.concatenate([[1.0], np.cumprod(falling)])
+    return float((chances / (above + place)).sum())
+
+
+def _report(outcome: _Outcome, relevance: _Relevance, cutoffs: Integers) -> Report:
+    percent = dict(zip(cutoffs.tolist(), (100.0 * outcome.hits.mean(axis=0)).tolist(), strict=True))
+    return Report(
+        r1=percent[1],
+        r5=percent[5],
+        r10=percent[10],
+        map=100.0 * float(outcome.ap.mean()),
+        minp=100.0 * float(outcome.inp.mean()),
+        queries=len(relevance.count),
+        gallery=relevance.gallery,
+        ranks=percent,
+    )
+
+
+def _cutoffs(ks: Sequence[int]) -> Integers:
+    """The cutoffs asked for and those of the report's own fields, ascending."""
+    wrong = [k for k in ks if k < 1 or k != int(k)]
+    if wrong:
+        raise EvaluationError(f"Rank-k needs whole numbers k >= 1, not {wrong[0]}")
+    return np.unique(np.array([*ks, 1, 5, 10], dtype=np.int64))
+
+
+def _relevance(text_ids: ArrayLike | Tensor, image_ids: ArrayLike | Tensor) -> _Relevance:
+    texts, images = _identities(text_ids, "text"), _identities(image_ids, "image")
+    if texts.dtype.kind != images.dtype.kind:
+        raise EvaluationError(f"identities of texts are {texts.dtype} and of images {images.dtype}: give both one type")
+    order = np.argsort(images, kind="stable")
+    start = np.searchsorted(images[order], texts, side="left")
+    count = np.searchsorted(images[order], texts, side="right") - start
+    lost = np.flatnonzero(count == 0)
+    if len(lost):
+        first = f"the first is query {lost[0]}, identity {texts[lost[0]].item()!r}"
+        raise EvaluationError(f"{len(lost)} of {len(texts)} queries have no relevant image in the gallery; {first}")
+    return _Relevance(order, start, count, len(images))
+
+
+def _identities(ids: ArrayLike | Tensor, name: str) -> NDArray[Any]:
+    array = _array(ids)
+    if array.ndim != 1 or array.size == 0:
+        raise EvaluationError(f"{name} identities are a non-empty list, one a row, not of shape {array.shape}")
+    return array
+
+
+def _exact(embeddings: Tensor | NDArray[Any], name: str) -> Floats:
+    """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
+    rows = np.array(_array(embeddings), dtype=np.float64, order="C")
+    if rows.ndim != 2 or rows.size == 0:
+        raise EvaluationError(f"{name} embeddings are a non-empty (rows, dimensions) matrix, not of shape {rows.shape}")
+    length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
+    wrong = np.flatnonzero(~(np.isfinite(length) & (length > 0.0)))
+    if len(wrong):
+        raise EvaluationError(f"{len(wrong)} {name} embeddings are zero or not finite, the first is row {wrong[0]}")
+    rows *= GRID / length
+    return np.rint(rows, out=rows)
+
+
+def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
+    """NumPy's view of a tensor or array; NumPy knows no bfloat16, so half precision goes through float32."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(values)

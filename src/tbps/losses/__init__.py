@@ -1,0 +1,12 @@
+"""Losses of text-based person search: pure functions of tensors and numbers.
+
+Every loss normalises its embeddings itself, computes in float32 whatever the autocast (float64 inputs stay float64) and
+accepts `gathered=(image_all, text_all)`, see `tbps.losses.similarity`.
+"""
+
+from tbps.losses.contrastive import itc, n_itc, r_itc, sdm
+from tbps.losses.cyclic import c_itc
+from tbps.losses.self_supervised import nt_xent
+from tbps.losses.targets import identity_targets
+
+__all__ = ["c_itc", "identity_targets", "itc", "n_itc", "nt_xent", "r_itc", "sdm"]

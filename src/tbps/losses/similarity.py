@@ -1,0 +1,85 @@
+"""Unit embeddings and their similarities: what every loss starts from.
+
+Without `gathered` the n rows of a loss are also its columns. With `gathered=(image_all, text_all)` the rows are the n pairs of
+this process and the columns the N pairs of all processes: both directions of retrieval compare local rows with global columns
+and average over the local rows. The mean over processes with equally many rows is then the loss of one process that holds the
+whole batch, and so is its gradient, provided that gradients flow back through the gather.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Gathered = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Unit rows: the local `image` and `text` (n, D), and those of all processes (N, D), in float32 or float64."""
+
+    image: Tensor
+    text: Tensor
+    image_all: Tensor
+    text_all: Tensor
+
+
+def unit_sides(image: Tensor, text: Tensor, gathered: Gathered | None) -> Sides:
+    """The l2-normalised embeddings of one batch; `ValueError` when the shapes do not fit together."""
+    _check_pair(image, text, "rows")
+    image_all, text_all = (image, text) if gathered is None else gathered
+    _check_pair(image_all, text_all, "gathered columns")
+    if image_all.shape[1] != image.shape[1] or len(image_all) < len(image):
+        raise ValueError(f"gathered embeddings {tuple(image_all.shape)} cannot hold the local ones {tuple(image.shape)}")
+    double = torch.float64 in (image.dtype, text.dtype, image_all.dtype, text_all.dtype)
+    dtype = torch.float64 if double else torch.float32
+    rows = (_unit(image, dtype), _unit(text, dtype))
+    return Sides(*rows, *(rows if gathered is None else (_unit(image_all, dtype), _unit(text_all, dtype))))
+
+
+def similarity(rows: Tensor, columns: Tensor) -> Tensor:
+    """(n, D) and (N, D) unit rows -> (n, N) cosines, never in the half precision of an autocast."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ columns.T
+
+
+def directions(sides: Sides, scale: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Scaled similarities (n, N) of image to text and of text to image; row i is the i-th local query of that direction."""
+    if isinstance(scale, Tensor):
+        scale = scale.to(sides.image.dtype)
+    return scale * similarity(sides.image, sides.text_all), scale * similarity(sides.text, sides.image_all)
+
+
+def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start: int | None) -> int:
+    """Column of the first local row: `row_start` if given, else found by looking for the local pairs among the gathered ones.
+
+    The search compares exactly, so the gathered tensors must be untouched copies. It waits for the device; a training loop
+    gives `row_start` (rank times local batch size), which is also safe when an overflow has made embeddings NaN.
+    """
+    if gathered is None:
+        return 0
+    image_all, text_all = gathered
+    last = len(image_all) - len(image)
+    if row_start is not None:
+        if not 0 <= row_start <= last:
+            raise ValueError(f"row_start {row_start} is outside 0..{last}: {len(image)} rows among {len(image_all)} columns")
+        return row_start
+    first = (image_all[: last + 1] == image[0]).all(dim=1) & (text_all[: last + 1] == text[0]).all(dim=1)
+    for start in first.nonzero().flatten().tolist():
+        rows = slice(start, start + len(image))
+        if torch.equal(image_all[rows], image) and torch.equal(text_all[rows], text):
+            return int(start)
+    raise ValueError(
+        "the local rows are not among the gathered ones bit for bit; pass row_start, the column of the first local row"
+    )
+
+
+def _check_pair(image: Tensor, text: Tensor, what: str) -> None:
+    if image.ndim != 2 or image.shape != text.shape or len(image) == 0:
+        shapes = f"{tuple(image.shape)} and {tuple(text.shape)}"
+        raise ValueError(f"{what} of a loss are two equal (N, D) matrices with N >= 1, not {shapes}")
+
+
+def _unit(embeddings: Tensor, dtype: torch.dtype) -> Tensor:
+    return F.normalize(embeddings.to(dtype), dim=1)

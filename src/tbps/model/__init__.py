@@ -1,0 +1,1 @@
+"""The two towers: building, loading, saving and embedding."""

@@ -1,0 +1,273 @@
+"""A model folder in and out: weights, tokenizer and preprocessing in the Hugging Face layout, opened with every key checked.
+
+    config.json               towers (transformers.CLIPConfig)
+    model.safetensors         weights, float16 or float32
+    tokenizer.json, tokenizer_config.json
+    preprocessor_config.json  size, mean and standard deviation of the pixels
+
+`transformers.CLIPModel.from_pretrained(folder)` opens the same folder.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from tbps.errors import ModelError
+from tbps.model.clip import image_features, text_features
+from tbps.model.tokens import count_tokens, tokenise
+from tbps.preprocess.caption import clean_caption
+from tbps.preprocess.image import ImageSpec, normalise, to_array
+from tbps.storage import make_folder, write_bytes, write_text
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_HUB_FILES = [
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+]
+_WEIGHTS = "model.safetensors"
+
+
+@final
+class PersonModel:
+    """Two towers, their tokenizer and their preprocessing: the one encoder of training, evaluation, indexing and search.
+
+    Embeddings are (N, `dim`) float32 with unit rows. `fingerprint` depends on weights, tokenizer and preprocessing: two models
+    with the same fingerprint give the same embeddings.
+    """
+
+    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec, name: str) -> None:
+        self.clip = clip
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.name = name
+        self.dim: int = clip.config.projection_dim
+        self.context_length: int = clip.config.text_config.max_position_embeddings
+        self._fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over weights, tokenizer and preprocessing; computed once, so train on `clip`, not on this."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self.clip, self.tokenizer, self.spec)
+        return self._fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.clip.logit_scale.device
+        return device
+
+    def to(self, device: str | torch.device) -> "PersonModel":
+        """Moves the weights and returns this model."""
+        self.clip.to(device)
+        return self
+
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
+        """(N, dim) float32 unit rows of RGB pictures of any size; the whole crop is resized."""
+        rows = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(images), batch_size):
+            arrays = np.stack([to_array(image, self.spec) for image in images[start : start + batch_size]])
+            rows.append(self.encode_arrays(arrays))
+        return np.concatenate(rows)
+
+    def encode_arrays(self, arrays: np.ndarray) -> np.ndarray:
+        """(N, height, width, 3) uint8, already resized -> (N, dim) float32 unit rows."""
+        pixels = torch.from_numpy(np.array(arrays)).permute(0, 3, 1, 2).to(self.device)
+        with torch.no_grad():
+            return _unit_rows(image_features(self.clip, normalise(pixels, self.spec)))
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """(N, dim) float32 unit rows of captions, cleaned and cut to the context. Raises CaptionError on an empty one."""
+        cleaned = [clean_caption(text) for text in texts]
+        by_length = sorted(range(len(cleaned)), key=lambda row: len(cleaned[row]))
+        embeddings = np.zeros((len(cleaned), self.dim), np.float32)
+        for start in range(0, len(cleaned), batch_size):
+            rows = by_length[start : start + batch_size]
+            tokens = tokenise(self.tokenizer, [cleaned[row] for row in rows], self.context_length).to(self.device)
+            with torch.no_grad():
+                embeddings[rows] = _unit_rows(text_features(self.clip, tokens))
+        return embeddings
+
+    def is_cut(self, text: str) -> bool:
+        """Whether the text is longer than the model's context, so that its end is not read."""
+        return count_tokens(self.tokenizer, clean_caption(text)) > self.context_length
+
+    def save(self, folder: str | Path, half: bool = False) -> None:
+        """Writes the folder, each file atomically and the weights last; `half` stores float16."""
+        target = make_folder(Path(folder))
+        self.tokenizer.save_pretrained(target)
+        config = self.clip.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
+        write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
+        write_text(target / "preprocessor_config.json", json.dumps(_preprocessor(self.spec), indent=2) + "\n")
+        weights = {k: v.detach().cpu().to(torch.float16 if half else v.dtype) for k, v in self.clip.state_dict().items()}
+        write_bytes(target / _WEIGHTS, save({k: v.contiguous() for k, v in weights.items()}, {"format": "pt"}))
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
+    """Opens a model folder, or a Hugging Face id such as "openai/clip-vit-base-patch16" on a machine that reaches the hub.
+
+    Raises ModelError when the folder is missing, has missing, foreign or mis-shaped weights (each named), or the hub is out of
+    reach (with the command that fetches the model).
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = _fetch(str(model))
+    config = _config(folder)
+    clip = CLIPModel(config).eval()
+    load_weights(folder, clip)
+    tokenizer = _tokenizer(folder, config.text_config.vocab_size)
+    return PersonModel(clip, tokenizer, _spec(folder, config), name=str(model)).to(device)
+
+
+def load_weights(folder: Path, clip: CLIPModel) -> None:
+    """Puts the weights of a model folder into towers of the same shape; every missing, foreign or mis-shaped one is named."""
+    clip.load_state_dict(_checked(_weights(folder), clip, folder))
+
+
+def _tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the text tower only {vocabulary}: "
+            "they belong to different models"
+        )
+    return tokenizer
+
+
+def _fetch(model: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "models/")):
+        raise ModelError(
+            f"model folder {model!r} does not exist; give a folder or a Hugging Face id like openai/clip-vit-base-patch16"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        local = f"models/{model.partition('/')[2]}"
+        raise ModelError(
+            f"{model!r} is neither a folder here nor could it be fetched from the hub; on a machine with internet run "
+            f"`hf download {model} --local-dir {local}`, copy that folder here, and give {local} as the model"
+        ) from error
+
+
+def _config(folder: Path) -> CLIPConfig:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{folder} is no model folder: config.json is missing")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is not JSON: {error}") from error
+    if not isinstance(values, dict) or values.get("model_type") != "clip":
+        kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__
+        raise ModelError(f"{file} describes a {kind!r} model; tbps opens model_type 'clip'")
+    return CLIPConfig.from_dict(values)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    file = folder / _WEIGHTS
+    if not file.is_file():
+        pickled = folder / "pytorch_model.bin"
+        if pickled.is_file():
+            return _tensors_of_pickle(pickled)
+        raise ModelError(f"{folder} has no weights: {_WEIGHTS} is missing")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
+def _tensors_of_pickle(file: Path) -> dict[str, torch.Tensor]:
+    """Old hub folders hold a pickle; only its tensors are read (`weights_only`), nothing in it is executed."""
+    from pickle import UnpicklingError
+
+    try:
+        state: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise ModelError(f"{file} is refused: it holds more than tensors, or is damaged") from error
+    return state
+
+
+def _checked(state: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -> dict[str, torch.Tensor]:
+    expected = clip.state_dict()
+    # Folders written by old transformers carry the position numbers 0, 1, 2, ... as if they were weights.
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
+    faults = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
+    faults += [f"unexpected {name}" for name in sorted(state.keys() - expected.keys())]
+    faults += [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & state.keys())
+        if state[name].shape != expected[name].shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise ModelError(f"the weights of {folder} do not fit its config.json: {shown}")
+    return {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+
+
+def _spec(folder: Path, config: CLIPConfig) -> ImageSpec:
+    size = config.vision_config.image_size
+    file = folder / "preprocessor_config.json"
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    wanted = values.get("size")
+    height, width = (wanted["height"], wanted["width"]) if isinstance(wanted, dict) and "height" in wanted else (size, size)
+    mean, std = values.get("image_mean", CLIP_MEAN), values.get("image_std", CLIP_STD)
+    return ImageSpec(height=height, width=width, mean=tuple(mean), std=tuple(std))
+
+
+def _preprocessor(spec: ImageSpec) -> dict[str, Any]:
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": spec.height, "width": spec.width},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+
+
+def _unit_rows(features: torch.Tensor) -> np.ndarray:
+    rows: np.ndarray = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return rows
+
+
+def _fingerprint(clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    # Only the byte pairs: truncation and padding of the backend change with every call.
+    pairs = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    digest.update(json.dumps([pairs["vocab"], pairs["merges"]], sort_keys=True).encode())
+    digest.update(spec.fingerprint().encode())
+    return digest.hexdigest()[:16]

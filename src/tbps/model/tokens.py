@@ -1,0 +1,51 @@
+"""Captions to CLIP token ids, and a small BPE vocabulary of one's own in the Hugging Face layout."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str], context_length: int) -> torch.Tensor:
+    """Cleaned captions -> (N, L) int64, L the longest of the batch, at most `context_length`; the end token is kept."""
+    encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=context_length, return_tensors="pt")
+    tokens: torch.Tensor = encoded["input_ids"]
+    return tokens
+
+
+def count_tokens(tokenizer: CLIPTokenizer, caption: str) -> int:
+    """Tokens of a cleaned caption with start and end token, before any cut."""
+    return len(tokenizer(caption)["input_ids"])
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte-pair merges are learned from cleaned captions; at most `vocabulary` pieces in all.
+
+    Any text can be encoded: the 256 bytes, alone and at the end of a word, are part of the vocabulary. The end token gets the
+    last id and the start token the one before, as in OpenAI's vocabulary.
+    """
+    reference = CLIPTokenizer().backend_tokenizer
+    learner = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = reference.normalizer, reference.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    learner.train_from_iterator(captions, trainer)
+    merges: list[tuple[str, str]] = [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]]
+    pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet)]
+    known = set(pieces)
+    for left, right in merges:
+        if (merged := left + right) not in known:
+            known.add(merged)
+            pieces.append(merged)
+    pieces = pieces[: vocabulary - 2]
+    kept = set(pieces)
+    usable = [pair for pair in merges if "".join(pair) in kept]
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    ids |= {START: len(ids), END: len(ids) + 1}
+    return CLIPTokenizer(vocab=ids, merges=usable)

@@ -1,0 +1,40 @@
+"""Caption cleaning: the one form in which text reaches a tokenizer, in training, evaluation, export and search alike."""
+
+import html
+import unicodedata
+
+import ftfy
+
+from tbps.errors import CaptionError
+
+MAX_WORDS = 77
+
+_TO_SPACE = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+# Control, format and surrogate characters. Surrogates cannot be encoded as UTF-8, which tokenizers need.
+_UNWRITABLE = {"Cc", "Cf", "Cs"}
+
+
+def clean_caption(text: str) -> str:
+    """Repairs mojibake and HTML entities, drops control characters, lower-cases, blanks . ! " ( ) * # : ; ~, keeps 77 words.
+
+    The repair (`ftfy.fix_text`, `html.unescape` twice) is the one of OpenAI's CLIP tokenizer and makes transformers' tokenizer
+    agree with it; the rest is the caption cleaning of TBPS-CLIP. Words are separated by single spaces.
+
+    Raises CaptionError when no word is left.
+    """
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    blanked = _drop_unwritable(repaired).lower().translate(_TO_SPACE)
+    words = blanked.split()
+    if not words:
+        raise CaptionError(f"caption {_shortened(text)} has no word left after cleaning; describe the person in words")
+    return " ".join(words[:MAX_WORDS])
+
+
+def _drop_unwritable(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _UNWRITABLE)
+
+
+def _shortened(text: str) -> str:
+    return ascii(text if len(text) <= 60 else text[:57] + "...")

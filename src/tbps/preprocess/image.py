@@ -1,0 +1,173 @@
+"""From a picture file to the pixels a tower sees: decode, orient, resize, normalise. One contract for every use of a model."""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from pydantic import Field
+
+from tbps.config import Settings
+from tbps.errors import ImageError
+
+MAX_PIXELS = 64_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_Positive = Annotated[float, Field(gt=0)]
+
+# What Pillow raises on damaged files, as found by feeding it damaged files; all of them mean "this file is broken".
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# `warnings.catch_warnings` changes the whole process: two threads inside it could leave warnings off for good.
+_quiet = threading.Lock()
+
+
+class ImageSpec(Settings):
+    """Input of an image tower: size in pixels, and mean and deviation per RGB channel of pixels in [0, 1]."""
+
+    height: int = Field(default=224, ge=1, le=4096)
+    width: int = Field(default=224, ge=1, le=4096)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[_Positive, _Positive, _Positive] = CLIP_STD
+
+
+def open_image(source: str | Path | bytes) -> Image.Image:
+    """A fully decoded upright RGB picture from a file or from a file's bytes.
+
+    Reads JPEG, PNG, WebP, BMP and TIFF; the first frame of an animation. The EXIF orientation is applied (unreadable EXIF
+    counts as upright), 16-bit grey is scaled to 8, transparent pixels lie on white, colour profiles are ignored.
+
+    Raises ImageError that names the source: missing, not a picture, truncated, of unknown value range, or with more than
+    MAX_PIXELS pixels (found from the header, before decoding).
+    """
+    with _open_checked(source) as image:
+        try:
+            image.load()
+            return _upright(_to_rgb(image))
+        except _BROKEN as error:
+            raise ImageError(f"{_name(source)}: cannot be decoded ({_reason(error)}); replace or remove the file") from error
+
+
+def check_image(source: str | Path | bytes) -> tuple[int, int]:
+    """(width, height) as stored, from the header only. Raises ImageError as `open_image` does, but sees no damage to pixels."""
+    with _open_checked(source) as image:
+        return image.size
+
+
+def to_array(image: Image.Image, spec: ImageSpec) -> np.ndarray:
+    """(height, width, 3) uint8: the whole picture resized bicubically, aspect ratio not kept."""
+    rgb = image if image.mode == "RGB" else _to_rgb(image)
+    return np.array(rgb.resize((spec.width, spec.height), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+    """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`."""
+    unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
+    return (unit - mean) / std
+
+
+def _name(source: str | Path | bytes) -> str:
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """The undecoded picture, once its size is known to be fine."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source))
+    with file, _open_header(file, _name(source)) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{_name(source)}: {width} x {height} pixels are more than {MAX_PIXELS:,}; shrink it first")
+        yield image
+
+
+def _open_file(path: Path) -> io.BufferedReader:
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path}: is not a file")
+    try:
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read ({_reason(error)})") from error
+
+
+def _open_header(file: Any, name: str) -> Image.Image:
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(file, formats=FORMATS)
+            if image.format == "TIFF":
+                image.getexif()  # decoding a TIFF reads its tags again and would warn outside this block
+            return image
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; shrink the picture first") from error
+        except _BROKEN as error:
+            raise ImageError(f"{name}: is not a readable {', '.join(FORMATS)} picture") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        except _BROKEN:
+            return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit grey to RGB by its high byte, as Pillow reads 16-bit colour; its own conversion would clip at 255."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{image.mode} pixels of unknown range; save it with 8 bits a channel")
+    return Image.fromarray((values >> 8).astype(np.uint8), "L").convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

@@ -1,0 +1,97 @@
+"""The line format of `metadata.jsonl`: one JSON object an image, beside the images (Hugging Face's `imagefolder` convention).
+
+    {"file_name": "a/0001.jpg", "caption": "a woman in a red coat", "camera": "lobby"}
+
+`file_name` is relative to the folder of the file; `caption` (text) or `captions` (list of texts) is optional; every further
+column is kept as it is.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NoReturn, TypeAlias
+
+from tbps.errors import AnnotationError
+
+METADATA_FILE = "metadata.jsonl"
+
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataRow:
+    """One line (numbered from 1). `captions` may be empty; `columns` holds everything but file name and captions."""
+
+    line: int
+    file_name: str
+    captions: tuple[str, ...]
+    columns: Mapping[str, JSON]
+
+
+def read_metadata(file: Path) -> Iterator[MetadataRow]:
+    """The rows of a `metadata.jsonl` in order; blank lines are skipped.
+
+    Raises AnnotationError naming file, line and field: unreadable, not UTF-8, not a JSON object, a missing `file_name`, a value
+    of another type. Paths are not resolved (see `resolve_inside`) and duplicates are the reader's business.
+    """
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            for number, text in enumerate(lines, start=1):
+                if text.strip():
+                    yield _parse_row(file, number, text)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise AnnotationError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def resolve_inside(root: Path, name: str) -> Path:
+    """The absolute path of `name` below `root`, links followed; it need not exist.
+
+    Raises AnnotationError for an empty or absolute name, one with `..`, or a link that leaves `root`.
+    """
+    if not name.strip() or "\0" in name:
+        raise AnnotationError(f"{name!r} is not a file name")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise AnnotationError(f"path {name!r} leaves the folder {root}; write it relative to that folder, without '..'")
+    base = os.path.realpath(root)
+    target = os.path.realpath(os.path.join(base, name))
+    if os.path.commonpath([base, target]) != base:
+        raise AnnotationError(f"path {name!r} leaves the folder {root} through a link to {target}; copy the file instead")
+    return Path(target)
+
+
+def _parse_row(file: Path, line: int, text: str) -> MetadataRow:
+    where = f"{file}: line {line}"
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{where}: is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise AnnotationError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    file_name = record.pop("file_name", None)
+    if not isinstance(file_name, str) or not file_name.strip():
+        raise AnnotationError(f"{where}, field 'file_name': expected the name of an image file, found {file_name!r}")
+    return MetadataRow(line, file_name, _captions(where, record), record)
+
+
+def _captions(where: str, record: dict[str, Any]) -> tuple[str, ...]:
+    """Takes `caption` and `captions` out of the record."""
+    one, many = record.pop("caption", None), record.pop("captions", None)
+    if one is not None and many is not None:
+        raise AnnotationError(f"{where}: has both 'caption' and 'captions'; keep one of them")
+    if one is not None:
+        if not isinstance(one, str):
+            raise AnnotationError(f"{where}, field 'caption': expected text, found {type(one).__name__}")
+        return (one,)
+    if many is None:
+        return ()
+    if not isinstance(many, list) or not all(isinstance(c, str) for c in many):
+        raise AnnotationError(f"{where}, field 'captions': expected a list of texts, found {str(many)[:60]!r}")
+    return tuple(many)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")

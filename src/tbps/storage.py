@@ -1,0 +1,69 @@
+"""Atomic writes: a file is there whole or not at all, whatever is killed or full."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tbps.errors import StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write below `folder` into a StorageError that names folder and way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageError(
+                f"the disk of {folder} is full; nothing half-written was kept; free space and run again"
+            ) from error
+        if error.errno in _REFUSED:
+            raise StorageError(
+                f"{folder} cannot be written ({error.strerror}); choose another folder or its permissions"
+            ) from error
+        raise
+
+
+def make_folder(folder: Path) -> Path:
+    """`folder`, created with its parents. Raises StorageError if that is refused."""
+    with writing_to(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StorageError(f"{folder} is needed as a folder but a file stands there; move it away") from error
+    return folder
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that is flushed to disk and renamed onto it when the block ends well, else removed."""
+    make_folder(target.parent)
+    with writing_to(target.parent):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Writes `content` to `target` atomically. Raises StorageError on a full or read-only disk."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Writes UTF-8 text to `target` atomically. Raises StorageError on a full or read-only disk."""
+    write_bytes(target, content.encode())

@@ -1,0 +1,1 @@
+"""Recipes and, later, the tables of the paper."""

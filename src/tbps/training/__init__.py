@@ -1,0 +1,1 @@
+"""Training: the objective, the schedule, the loop, and what a restart needs."""

@@ -1,0 +1,34 @@
+"""The model that a run starts from: a given one, or new towers with a vocabulary learned from the training captions."""
+
+from pathlib import Path
+
+from tbps.data.records import PersonDataset
+from tbps.errors import DataError, SettingsError
+from tbps.model.bundle import CLIP_MEAN, CLIP_STD, PersonModel, load
+from tbps.model.clip import build
+from tbps.model.tokens import train_tokenizer
+from tbps.preprocess.caption import clean_caption
+from tbps.preprocess.image import ImageSpec
+from tbps.training.trainer import TrainSettings
+
+
+def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Path | None, device: str) -> PersonModel:
+    """Opens `model`, or builds `settings.shape` from random weights where none is given.
+
+    Raises SettingsError when neither or both are given, DataError when there are no captions to learn a vocabulary from.
+    """
+    if model is not None and settings.shape is not None:
+        raise SettingsError("this recipe builds a model from random weights; leave --model out, or give --set shape=null")
+    if model is not None:
+        opened = load(model, device)
+        return PersonModel(opened.clip, opened.tokenizer, settings.image or opened.spec, opened.name)
+    if settings.shape is None:
+        raise SettingsError("this recipe fine-tunes a model; give one, such as --model openai/clip-vit-base-patch16")
+    captions = [clean_caption(c) for i in dataset.split("train").images for c in (*i.captions, *i.captions_bt)]
+    if not captions:
+        raise DataError(f"{dataset.name} at {dataset.root} has no training captions to learn a vocabulary from")
+    tokenizer = train_tokenizer(captions, settings.shape.vocabulary)
+    shape = settings.shape.model_copy(update={"vocabulary": len(tokenizer)})
+    size = shape.image_size
+    spec = settings.image or ImageSpec(height=size, width=size, mean=CLIP_MEAN, std=CLIP_STD)
+    return PersonModel(build(shape, settings.seed), tokenizer, spec, name="new").to(device)

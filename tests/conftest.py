@@ -1,0 +1,23 @@
+"""Fixtures that several rooms share: a small randomly initialised model in a folder."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of 32 x 32 pixels and two thin layers a tower, random weights, its own vocabulary, saved as a model folder."""
+    from tbps.model.bundle import CLIP_MEAN, CLIP_STD, PersonModel
+    from tbps.model.clip import ModelShape, TowerShape, build
+    from tbps.model.tokens import train_tokenizer
+    from tbps.preprocess.image import ImageSpec
+
+    captions = ["the man wears a navy jacket and black trousers", "a woman in a red coat with a black backpack"] * 20
+    tokenizer = train_tokenizer(captions, 600)
+    tower = TowerShape(width=32, layers=2, heads=2)
+    shape = ModelShape(image=tower, text=tower, image_size=32, patch=8, vocabulary=len(tokenizer), embedding=16)
+    spec = ImageSpec(height=32, width=32, mean=CLIP_MEAN, std=CLIP_STD)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    PersonModel(build(shape, seed=0), tokenizer, spec, name="tiny").save(folder)
+    return folder

@@ -1,0 +1,54 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbps.errors import CaptionError
+from tbps.preprocess.caption import clean_caption
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("A Woman, in a RED coat.", "a woman, in a red coat"),
+        ("  two\t\nlines\u2028 here ", "two lines here"),
+        ('(hat) "cap" *bag* #1 a:b;c~d!', "hat cap bag 1 a b c d"),
+        ("the man\u2019s jacket", "the man's jacket"),
+        ("black &amp;amp; white", "black & white"),
+        ("caf&eacute; sign", "café sign"),
+        ("sheâ€™s walking", "she's walking"),
+        ("t-shirt", "t-shirt"),
+        ("man", "man"),
+        ("一个穿红色外套的女人。", "一个穿红色外套的女人。"),
+        ("red\u0000 \u0007coat\u001b[31m \u202eon\ufeff", "red coat on"),
+        ("a 👍🏽 runner 🏃", "a 👍🏽 runner 🏃"),
+        ("half \ud83d emoji", "half \ufffd emoji"),
+    ],
+)
+def test_cleans(raw: str, clean: str) -> None:
+    assert clean_caption(raw) == clean
+
+
+def test_keeps_77_words_of_500() -> None:
+    words = [f"w{i}" for i in range(500)]
+    assert clean_caption(" ".join(words)).split() == words[:77]
+
+
+@pytest.mark.parametrize("raw", ["", "   ", "\n\t", "...!!", '"()*#:;~', "\u0000\u200b", "&#32;"])
+def test_refuses_what_has_no_word(raw: str) -> None:
+    with pytest.raises(CaptionError, match="no word left"):
+        clean_caption(raw)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_refused_or_comes_out_clean(raw: str) -> None:
+    try:
+        clean = clean_caption(raw)
+    except CaptionError:
+        return
+    clean.encode()
+    assert not set(clean) & set('.!"()*#:;~')
+    assert clean == " ".join(clean.split())
+    assert 1 <= len(clean.split()) <= 77
+    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in clean)

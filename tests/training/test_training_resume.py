@@ -1,0 +1,181 @@
+"""A run that is stopped, or killed at any moment, and resumed ends with the same bits as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tbps.data.folder import read
+from tbps.data.records import PersonDataset
+from tbps.errors import DataError, SettingsError
+from tbps.model.bundle import load
+from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.log import read_log
+from tbps.training.start import start_model
+from tbps.training.state import EpochResult
+from tbps.training.trainer import Outcome, StepReport, TrainSettings, train
+
+COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 40), "yellow": (230, 220, 40)}
+
+
+class Recorder:
+    """Keeps what a run reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepReport] = []
+        self.epochs: list[EpochResult] = []
+
+    def on_cache(self, done: int, total: int) -> None:
+        pass
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def on_epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen people who are two coloured halves each, three pictures a person, in three splits."""
+    folder = tmp_path_factory.mktemp("flags")
+    rng = np.random.default_rng(0)
+    lines = []
+    people = [(top, bottom) for top in COLOURS for bottom in COLOURS]
+    for split in ("train", "val", "test"):
+        for identity, (top, bottom) in enumerate(people):
+            for number in range(3):
+                pixels = np.zeros((40, 20, 3))
+                pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
+                noisy = np.clip(pixels + rng.normal(0, 10, pixels.shape), 0, 255).astype(np.uint8)
+                name = f"{split}-{identity}-{number}.png"
+                Image.fromarray(noisy).save(folder / name)
+                caption = f"a person with a {top} top and {bottom} trousers"
+                paraphrase = f"{bottom} trousers and a {top} top are worn"
+                row = {"file_name": name, "captions": [caption], "captions_bt": [paraphrase], "split": split}
+                lines.append(json.dumps(row | {"identity": f"{split}{identity}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def quick(**changes: object) -> TrainSettings:
+    base = {
+        "image": None,
+        "batch_size": 16,
+        "lock_patch_projection": False,
+        "schedule.epochs": 3,
+        "schedule.peak_rate": 2e-3,
+        "schedule.initial_rate": 1e-4,
+        "losses.r_itc_labels": "normalised",
+        "checkpoint_steps": 2,
+    }
+    return simplified_tbps_clip().override(base | changes)
+
+
+def run(
+    settings: TrainSettings, data: PersonDataset, model: Path | None, folder: Path, stop_after: int | None = None
+) -> Outcome:
+    updates = 0
+
+    def stop() -> bool:
+        nonlocal updates
+        updates += 1
+        return stop_after is not None and updates >= stop_after
+
+    return train(settings, start_model(settings, data, model, "cpu"), data, folder, Recorder(), stop)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((folder / "checkpoints").glob("*.safetensors"))[-1]
+    return load_file(newest)
+
+
+def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def without_times(file: Path) -> list[dict[str, float | str]]:
+    return [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in read_log(file)]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 7])
+def test_stopped_and_resumed_equals_uninterrupted(
+    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int
+) -> None:
+    data, settings = read(flags), quick()
+    whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
+    part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
+    assert not part.finished and part.step == stop_after
+    resumed = run(settings, data, tiny_model_folder, tmp_path / "parts")
+    assert resumed.finished and resumed.best == whole.best and resumed.standing == whole.standing
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tbps.cli", "train", "simplified_tbps_clip", "--data", "folder", "--root", str(flags)]
+    command += ["--model", str(tiny_model_folder), "--resume"]
+    for assignment in ("image=null", "batch_size=16", "schedule.epochs=40", "checkpoint_steps=5", "schedule.peak_rate=1e-3"):
+        command += ["--set", assignment]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        log, before = tmp_path / "killed" / "log.jsonl", len(read_log(tmp_path / "killed" / "log.jsonl"))
+        while process.poll() is None and len(read_log(log)) < before + 4:
+            time.sleep(0.01)
+        kills += process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert kills >= 2
+    subprocess.run([*command, "--out", str(tmp_path / "killed")], check=True, capture_output=True)
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "killed" / "log.jsonl")
+
+
+def test_learns_the_flags_from_random_weights(flags: Path, tmp_path: Path) -> None:
+    tower = {"width": 64, "layers": 2, "heads": 2}
+    shape = {"image": tower, "text": tower, "image_size": 32, "patch": 8, "vocabulary": 600, "embedding": 32}
+    outcome = run(quick(**{"schedule.epochs": 60, "shape": shape}), read(flags), None, tmp_path / "run")
+    assert outcome.standing is not None and outcome.standing.chance.r1 < 10 and outcome.standing.model.r1 > 40
+    best = load(tmp_path / "run" / "best")
+    embedded = best.encode_texts(["a person with a red top and blue trousers"])
+    shown = best.encode_images(
+        [Image.open(flags / "test-1-0.png").convert("RGB"), Image.open(flags / "test-14-0.png").convert("RGB")]
+    )
+    assert (embedded @ shown.T).argmax() == 0
+    with Image.open(tmp_path / "run" / "report.png") as picture:
+        assert picture.width > 600
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["model"]["r1"] == pytest.approx(outcome.standing.model.r1)
+
+
+def test_other_settings_in_the_same_folder_are_refused(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    data = read(flags)
+    run(quick(), data, tiny_model_folder, tmp_path, stop_after=1)
+    with pytest.raises(SettingsError, match="other settings"):
+        run(quick(seed=1), data, tiny_model_folder, tmp_path)
+
+
+def test_a_set_without_validation_is_refused(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    data = read(flags)
+    without = PersonDataset(data.name, data.root, tuple(i for i in data.images if i.split != "val"))
+    with pytest.raises(DataError, match="no val split"):
+        run(quick(), without, tiny_model_folder, tmp_path)
+
+
+def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="schedule.peak_rate"):
+        run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)

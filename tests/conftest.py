@@ -8,10 +8,10 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of 32 x 32 pixels and two thin layers a tower, random weights, its own vocabulary, saved as a model folder."""
-    from tbps.model.bundle import CLIP_MEAN, CLIP_STD, PersonModel
+    from tbps.model.bundle import PersonModel
     from tbps.model.clip import ModelShape, TowerShape, build
     from tbps.model.tokens import train_tokenizer
-    from tbps.preprocess.image import ImageSpec
+    from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
 
     captions = ["the man wears a navy jacket and black trousers", "a woman in a red coat with a black backpack"] * 20
     tokenizer = train_tokenizer(captions, 600)

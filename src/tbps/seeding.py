@@ -5,9 +5,12 @@ which order: the names are hashed into the entropy of the stream. No code in `tb
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Name = str | int
 
@@ -23,6 +26,8 @@ def generator(seed: int, *names: Name) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(entropy(seed, *names)))
 
 
-def torch_generator(seed: int, *names: Name, device: str | torch.device = "cpu") -> torch.Generator:
+def torch_generator(seed: int, *names: Name, device: "str | torch.device" = "cpu") -> "torch.Generator":
     """The PyTorch stream of that seed and name, on `device`."""
+    import torch  # noqa: PLC0415 - the processes that draw mannequins start without it
+
     return torch.Generator(device=device).manual_seed(entropy(seed, *names) & (2**63 - 1))

@@ -103,7 +103,7 @@ def test_missing_weight_is_named(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ModelError, match="missing visual_projection.weight"):
+    with pytest.raises(ModelError, match=r"missing visual_projection\.weight"):
         load(folder)
 
 

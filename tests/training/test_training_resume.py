@@ -177,5 +177,5 @@ def test_a_set_without_validation_is_refused(flags: Path, tiny_model_folder: Pat
 
 
 def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="schedule.peak_rate"):
+    with pytest.raises(SettingsError, match=r"schedule\.peak_rate"):
         run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)

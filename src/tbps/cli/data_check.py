@@ -38,7 +38,7 @@ def check(
     dataset = read_dataset(name, root)
     output.print(_counts(dataset))
     for warning in dataset.warnings:
-        messages.print(f"warning: {warning}", markup=False, highlight=False)
+        messages.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     problems: list[str] = []
     inspect = open_image if decode else check_image
     with progress("decoding" if decode else "reading headers", "images") as on_progress:
@@ -49,7 +49,7 @@ def check(
                 problems.append(str(error))
             on_progress(number, len(dataset.images))
     for problem in problems[:_PROBLEMS_SHOWN]:
-        messages.print(f"problem: {problem}", markup=False, highlight=False)
+        messages.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
     if problems:
         raise ImageError(f"{len(problems):,} of {len(dataset.images):,} images cannot be used; replace or remove them")
     output.print(f"{len(dataset.images):,} images and {len(dataset.pairs()):,} captions are usable")
@@ -75,7 +75,7 @@ def describe(
     output.print(_distributions(dataset))
     output.print(_length_note(dataset, model))
     for warning in dataset.warnings:
-        messages.print(f"warning: {warning}", markup=False, highlight=False)
+        messages.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     if sheet:
         picture = contact_sheet(_sample_rows(dataset), title=f"{dataset.name}: {len(dataset.images):,} images")
         with atomic_path(sheet) as temporary:

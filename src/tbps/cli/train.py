@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip (fine-tunes a CLIP) or mannequin_tiny (random weights)")],
+    recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip, mannequin_start or mannequin_tiny")],
     data: Annotated[
         str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")
     ],
@@ -33,7 +33,10 @@ def train(
     Validates every epoch and keeps the best model in OUT/best. Ctrl-C stops after the current update with a checkpoint; the
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
-    Example: tbps train mannequin_tiny --data folder --root mannequins --out runs/tiny --set schedule.epochs=3
+    simplified_tbps_clip fine-tunes a CLIP as in the paper; mannequin_start trains a small model from random weights;
+    mannequin_tiny fine-tunes that.
+
+    Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
     """
     import torch
 

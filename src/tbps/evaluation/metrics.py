@@ -7,8 +7,7 @@ An image is relevant to a query when both show one identity. With the n relevant
     INP     n / r_n
 
 and the report holds the means over the queries, in percent. Only the ranks of the relevant images are needed: the j-th best of
-them is at rank j + (number of irrelevant images that score at least as high). Counting those takes one bisection of every score
-among the few relevant scores of its query.
+them is at rank j + (number of irrelevant images that score at least as high), and counting those needs no order.
 
 **Ties count against the model**: an irrelevant image with the same score stands before the relevant one, so that a model which
 gives every image one score gets no credit. `ties="random"` instead gives the exact expectation over random orders of the ties.
@@ -28,20 +27,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tbps.errors import EvaluationError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Identities = Tensor | np.ndarray | Sequence[int] | Sequence[str]
 Scores = Callable[[int, int], NDArray[Any]]
 """scores(start, stop) -> (stop - start, G): the scores of these queries against the whole gallery; higher is better."""
 
 GRID = 2.0**26
 """Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
+FEW = 64
+"""Relevant images a query up to which counting by comparison is cheaper than by bisection (they meet near 85)."""
 COUNT_ROWS = 64
-"""Queries counted together: their scores and counts stay near the processor's cache."""
+"""Queries bisected together: their scores and counts stay near the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Report:
 def retrieval_metrics(
     text: Float[Tensor | np.ndarray, "Q D"],
     image: Float[Tensor | np.ndarray, "G D"],
-    text_ids: ArrayLike | Tensor,
-    image_ids: ArrayLike | Tensor,
+    text_ids: Identities,
+    image_ids: Identities,
     ks: Sequence[int] = (1, 5, 10),
     block: int = 512,
 ) -> Report:
@@ -93,8 +95,8 @@ def retrieval_metrics(
 
 def metrics_from_scores(
     scores: Scores,
-    text_ids: ArrayLike | Tensor,
-    image_ids: ArrayLike | Tensor,
+    text_ids: Identities,
+    image_ids: Identities,
     ks: Sequence[int] = (1, 5, 10),
     ties: Literal["against", "random"] = "against",
     block: int = 512,
@@ -119,7 +121,7 @@ def metrics_from_scores(
     return _measure(checked, relevance, _cutoffs(ks), ties, block)
 
 
-def chance(text_ids: ArrayLike | Tensor, image_ids: ArrayLike | Tensor, ks: Sequence[int] = (1, 5, 10)) -> Report:
+def chance(text_ids: Identities, image_ids: Identities, ks: Sequence[int] = (1, 5, 10)) -> Report:
     """The exact expected metrics of a random ranking: all images tied, ties broken at random.
 
     For n relevant images of G: Rank-k is 1 - C(G-n, k) / C(G, k) (hypergeometric), AP is c + (1 - c) H_G / G with
@@ -200,7 +202,25 @@ def _measure(scores: Scores, relevance: _Relevance, cutoffs: Integers, ties: str
 
 
 def _higher(scores: Floats, relevant: _Relevant, *, or_equal: bool) -> _Higher:
-    """Count the scores above each relevant one (or at least as high): bisect, make a histogram, sum it from the top."""
+    """Count the scores above each relevant one (or at least as high)."""
+    count = _count_by_comparing if relevant.count.mean() <= FEW else _count_by_bisecting
+    own = torch.from_numpy(relevant.scores)
+    among_relevant = relevant.count - torch.searchsorted(own, own, right=not or_equal).numpy()
+    return _Higher(count(scores, relevant, or_equal), among_relevant)
+
+
+def _count_by_comparing(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
+    """One pass over the gallery for each relevant image."""
+    counts = np.zeros(relevant.scores.shape, dtype=np.int64)
+    for query, row in enumerate(scores):
+        for k in range(int(relevant.count[query, 0])):
+            score = relevant.scores[query, k]
+            counts[query, k] = np.count_nonzero(row >= score if or_equal else row > score)
+    return counts
+
+
+def _count_by_bisecting(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
+    """Bisect every score among the relevant ones of its query, make a histogram of the places, sum it from the top."""
     own = torch.from_numpy(relevant.scores)
     counts = np.empty(relevant.scores.shape, dtype=np.int64)
     for start in range(0, len(scores), COUNT_ROWS):
@@ -209,7 +229,7 @@ def _higher(scores: Floats, relevant: _Relevant, *, or_equal: bool) -> _Higher:
         histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)
         histogram.scatter_add_(1, below, torch.ones(1, 1, dtype=torch.int64).expand_as(below))
         counts[start : start + COUNT_ROWS] = histogram.numpy()[:, :0:-1].cumsum(axis=1)[:, ::-1]
-    return _Higher(counts, relevant.count - torch.searchsorted(own, own, right=not or_equal).numpy())
+    return counts
 
 
 def _outcome_against(relevant: _Relevant, at_least: _Higher, cutoffs: Integers) -> _Outcome:
@@ -219,7 +239,7 @@ def _outcome_against(relevant: _Relevant, at_least: _Higher, cutoffs: Integers) 
     rank = np.where(real, j + at_least.gallery - at_least.relevant, 1)
     best = np.take_along_axis(rank, n - 1, axis=1)
     hits = (best <= cutoffs).astype(np.float64)
-    return _Outcome(hits, (j / rank).sum(axis=1) / n[:, 0], n[:, 0] / rank[:, 0])
+    return _Outcome(hits, _row_sums(j / rank) / n[:, 0], n[:, 0] / rank[:, 0])
 
 
 def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, cutoffs: Integers) -> _Outcome:
@@ -237,7 +257,7 @@ def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, c
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int((above + tied).max()) + 1))])
     c = (tied_relevant - 1) / np.maximum(tied - 1, 1)
     precision = c + (above_relevant + 1 - c * (1 + above)) * (harmonic[above + tied] - harmonic[above]) / tied
-    ap = np.where(real, precision, 0.0).sum(axis=1) / n[:, 0]
+    ap = _row_sums(np.where(real, precision, 0.0)) / n[:, 0]
 
     last = zip(above[:, 0].tolist(), tied[:, 0].tolist(), tied_relevant[:, 0].tolist(), strict=True)
     inp = n[:, 0] * np.array([_inverse_last_rank(*group) for group in last])
@@ -246,8 +266,14 @@ def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, c
     return _Outcome(1.0 - _missed(first[0], first[1], first[2], cutoffs), ap, inp)
 
 
+def _row_sums(padded: Floats) -> Floats:
+    """Sums from left to right: `sum` groups its terms by the width, so that the padding of a block would change the last bit."""
+    last: Floats = padded.cumsum(axis=1)[:, -1]
+    return last
+
+
 def _missed(above: Integers, tied: Integers, right: Integers, cutoffs: Integers) -> Floats:
-    """(b, K) chance that the first m = k - above of `tied` equal images hold none of the `right` ones: C(t - r, m) / C(t, m)."""
+    """(b, K) chance that the first m = k - above of `tied` equal images hold none of the `right`: C(t - r, m) / C(t, m)."""
     drawn = np.clip(cutoffs - above, 0, tied)  # m
     wrong = tied - right  # e
     missed = np.ones(drawn.shape)
@@ -287,7 +313,7 @@ def _cutoffs(ks: Sequence[int]) -> Integers:
     return np.unique(np.array([*ks, 1, 5, 10], dtype=np.int64))
 
 
-def _relevance(text_ids: ArrayLike | Tensor, image_ids: ArrayLike | Tensor) -> _Relevance:
+def _relevance(text_ids: Identities, image_ids: Identities) -> _Relevance:
     texts, images = _identities(text_ids, "text"), _identities(image_ids, "image")
     if texts.dtype.kind != images.dtype.kind:
         raise EvaluationError(f"identities of texts are {texts.dtype} and of images {images.dtype}: give both one type")
@@ -301,14 +327,14 @@ def _relevance(text_ids: ArrayLike | Tensor, image_ids: ArrayLike | Tensor) -> _
     return _Relevance(order, start, count, len(images))
 
 
-def _identities(ids: ArrayLike | Tensor, name: str) -> NDArray[Any]:
+def _identities(ids: Identities, name: str) -> NDArray[Any]:
     array = _array(ids)
     if array.ndim != 1 or array.size == 0:
         raise EvaluationError(f"{name} identities are a non-empty list, one a row, not of shape {array.shape}")
     return array
 
 
-def _exact(embeddings: Tensor | NDArray[Any], name: str) -> Floats:
+def _exact(embeddings: Tensor | np.ndarray, name: str) -> Floats:
     """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
     rows = np.array(_array(embeddings), dtype=np.float64, order="C")
     if rows.ndim != 2 or rows.size == 0:
@@ -321,7 +347,7 @@ def _exact(embeddings: Tensor | NDArray[Any], name: str) -> Floats:
     return np.rint(rows, out=rows)
 
 
-def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
+def _array(values: Tensor | np.ndarray | Sequence[Any]) -> NDArray[Any]:
     """NumPy's view of a tensor or array; NumPy knows no bfloat16, so half precision goes through float32."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()

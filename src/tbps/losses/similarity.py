@@ -27,11 +27,8 @@ class Sides:
 
 def unit_sides(image: Tensor, text: Tensor, gathered: Gathered | None) -> Sides:
     """The l2-normalised embeddings of one batch; `ValueError` when the shapes do not fit together."""
-    _check_pair(image, text, "rows")
     image_all, text_all = (image, text) if gathered is None else gathered
-    _check_pair(image_all, text_all, "gathered columns")
-    if image_all.shape[1] != image.shape[1] or len(image_all) < len(image):
-        raise ValueError(f"gathered embeddings {tuple(image_all.shape)} cannot hold the local ones {tuple(image.shape)}")
+    _check_shapes(image, text, image_all, text_all)
     double = torch.float64 in (image.dtype, text.dtype, image_all.dtype, text_all.dtype)
     dtype = torch.float64 if double else torch.float32
     rows = (_unit(image, dtype), _unit(text, dtype))
@@ -60,6 +57,7 @@ def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start:
     if gathered is None:
         return 0
     image_all, text_all = gathered
+    _check_shapes(image, text, image_all, text_all)
     last = len(image_all) - len(image)
     if row_start is not None:
         if not 0 <= row_start <= last:
@@ -75,10 +73,13 @@ def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start:
     )
 
 
-def _check_pair(image: Tensor, text: Tensor, what: str) -> None:
-    if image.ndim != 2 or image.shape != text.shape or len(image) == 0:
-        shapes = f"{tuple(image.shape)} and {tuple(text.shape)}"
-        raise ValueError(f"{what} of a loss are two equal (N, D) matrices with N >= 1, not {shapes}")
+def _check_shapes(image: Tensor, text: Tensor, image_all: Tensor, text_all: Tensor) -> None:
+    for what, one, other in (("rows", image, text), ("gathered columns", image_all, text_all)):
+        if one.ndim != 2 or one.shape != other.shape or len(one) == 0:
+            shapes = f"{tuple(one.shape)} and {tuple(other.shape)}"
+            raise ValueError(f"{what} of a loss are two equal (N, D) matrices with N >= 1, not {shapes}")
+    if image_all.shape[1] != image.shape[1] or len(image_all) < len(image):
+        raise ValueError(f"gathered embeddings {tuple(image_all.shape)} cannot hold the local ones {tuple(image.shape)}")
 
 
 def _unit(embeddings: Tensor, dtype: torch.dtype) -> Tensor:

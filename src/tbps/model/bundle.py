@@ -26,11 +26,8 @@ from tbps.errors import ModelError
 from tbps.model.clip import image_features, text_features
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import ImageSpec, normalise, to_array
+from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec, normalise, to_array
 from tbps.storage import make_folder, write_bytes, write_text
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _HUB_FILES = [
     "config.json",

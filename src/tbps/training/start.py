@@ -4,11 +4,11 @@ from pathlib import Path
 
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, SettingsError
-from tbps.model.bundle import CLIP_MEAN, CLIP_STD, PersonModel, load
+from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import build
 from tbps.model.tokens import train_tokenizer
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import ImageSpec
+from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
 from tbps.training.trainer import TrainSettings
 
 

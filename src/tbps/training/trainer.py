@@ -196,7 +196,7 @@ class _Run:
     def _losses(self, batch: Batch, step: int) -> Losses:
         settings, clip, device = self.settings, self.model.clip, self.model.device
         clip.train()
-        generator = torch_generator(settings.seed, "augmentation", step, device=device)
+        generator = torch_generator(settings.seed, "augmentation", step)  # on the CPU: few numbers, no waiting for the device
         pixels = normalise(augment_images(batch.images.to(device), settings.image_augmentation, generator), self.model.spec)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(entropy(settings.seed, "dropout", step) & (2**63 - 1))

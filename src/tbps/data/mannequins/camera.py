@@ -1,8 +1,8 @@
-"""The camera of a crop: where it stands, how it frames, and what it does to the light. All of it is drawn from the view's seed."""
+"""The camera of a crop: where it stands, how it frames, what it does to the light. All is drawn from the view's seed."""
 
 from dataclasses import dataclass
 from functools import cache
-from math import cos, exp, log, radians, sin
+from math import cos, exp, hypot, log, radians, sin
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from tbps.seeding import generator
 
 YAW = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
 CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `View.hidden` hides
-NOISE_TILE = 1024
+NOISE_TILE = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class Camera:
 
 def sample_camera(view: View) -> Camera:
     rng = generator(view.seed, "camera")
-    a = rng.random(20).tolist()
+    a = rng.random(24).tolist()
     cropped = view.hidden != "none" and a[0] < 0.5
-    full = exp(log(134) + (log(400) - log(134)) * a[1] ** 1.25)
+    full = exp(log(134) + (log(400) - log(134)) * a[1] ** 1.5)
     bottom = CUT[view.hidden] if cropped else 0.0
-    margin, below = 0.045 + 0.075 * a[2], (0.0 if cropped else 0.02 + 0.06 * a[3])
+    margin, below = 0.072 + 0.068 * a[2], (0.0 if cropped else 0.02 + 0.06 * a[3])
     squeeze = 0.16 * a[4]
     seen = 1.0 - _squeezed(bottom, squeeze)
     height = round(full * (0.25 + 0.75 * seen))
@@ -54,11 +54,11 @@ def sample_camera(view: View) -> Camera:
     aspect = (0.43 + 0.1 * a[5]) * (0.9 + 0.2 * a[6]) * min(1.0, 0.8 + 40 / full)
     width = min(168, max(56, round(body * aspect * 1.06)))
     exposure, saturation = exp(0.3 * (a[7] - 0.5)), 0.8 + 0.28 * a[8]
-    cast = np.exp((rng.random(3) - 0.5) * 0.12)
+    cast = np.exp(0.12 * (np.array(a[21:]) - 0.5))
     return Camera(
         width=width,
         height=height,
-        yaw=YAW[view.direction] + 28 * (a[9] - 0.5),
+        yaw=YAW[view.direction] + (28 if view.direction in ("front", "back") else 18) * (a[9] - 0.5),
         pitch=2 + 14 * a[10] ** 1.5,
         squeeze=squeeze,
         stretch=0.93 + 0.14 * a[11],
@@ -72,14 +72,14 @@ def sample_camera(view: View) -> Camera:
         blur=0.24 * a[15] ** 1.5,
         shake=0.22 * max(0.0, a[16] * 2 - 1.2),
         noise=1.0 + 7.0 * a[17] ** 2.5,
-        shift=(int(rng.integers(NOISE_TILE - 512)), int(rng.integers(NOISE_TILE - 512))),
+        shift=(int(a[19] * (NOISE_TILE - 180)), int(a[20] * (NOISE_TILE - 420))),
         quality=int(58 + 38 * a[18]),
     )
 
 
 def _grade(exposure: float, saturation: float, cast: np.ndarray) -> np.ndarray:
     grey = np.full((3, 3), (1 - saturation) / 3)
-    return np.asarray((grey + np.eye(3) * saturation) * (cast * exposure)[None, :], dtype=np.float32)
+    return np.asarray((grey + np.eye(3) * saturation) * (cast * exposure)[:, None], dtype=np.float32)
 
 
 def _squeezed(z: float, squeeze: float) -> float:
@@ -116,11 +116,11 @@ class Eye:
 
     def extent(self, half_width: float, half_depth: float) -> float:
         """Half the seen width of an upright ellipse, in bodies."""
-        return float(np.hypot(half_width * self._cos, half_depth * self._sin))
+        return hypot(half_width * self._cos, half_depth * self._sin)
 
     def sag(self, half_width: float, half_depth: float) -> float:
         """How far the near edge of a level ellipse lies below its sides, in pixels."""
-        return float(np.hypot(half_width * self._sin, half_depth * self._cos)) * self._tilt * self.unit
+        return hypot(half_width * self._sin, half_depth * self._cos) * self._tilt * self.unit
 
     def angle(self, phi: float) -> float:
         """Angle in degrees of a direction of the body (0 its front, 90 its left) from the line of sight, -180 .. 180."""
@@ -136,38 +136,37 @@ class Eye:
 
 
 def expose(picture: np.ndarray, camera: Camera) -> Image.Image:
-    """What the sensor makes of the light: blur, colour cast and exposure, haze, noise."""
+    """What the sensor makes of the light (3, height, width): blur, colour cast and exposure, haze, noise."""
+    _, height, width = picture.shape
     picture = _blurred(picture, camera.blur + camera.shake, camera.blur)
-    picture = (picture.reshape(-1, 3) @ camera.grade).reshape(picture.shape)
-    (x, y), (height, width) = camera.shift, picture.shape[:2]
-    picture += _noise()[y : y + height, x : x + width] * np.float32(camera.noise)
-    picture += np.float32(camera.lift)
-    np.clip(picture, 0, 255, out=picture)
-    return Image.fromarray(picture.astype(np.uint8))
+    picture = (camera.grade @ picture.reshape(3, -1)).reshape(picture.shape)
+    x, y = camera.shift
+    noise = _noise()[:, y : y + height, x : x + width] * np.float32(camera.noise)
+    noise += picture
+    noise += np.float32(camera.lift)
+    np.clip(noise, 0, 255, out=noise)
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in noise.astype(np.uint8)])
 
 
 def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
-    for axis, share in ((1, across), (0, down)):
-        if share < 0.02:
-            continue
-        share = min(share, 0.33)
-        inner = slice(1, -1)
-        middle = (slice(None), inner) if axis == 1 else (inner,)
-        before = (slice(None), slice(None, -2)) if axis == 1 else (slice(None, -2),)
-        after = (slice(None), slice(2, None)) if axis == 1 else (slice(2, None),)
-        mixed = picture[before] + picture[after]
-        mixed *= np.float32(share)
+    """Each pixel gives a share to its neighbours along the rows and the columns; the borders stay."""
+    if (share := min(across, 0.33)) > 0.03:
         kept = picture * np.float32(1 - 2 * share)
-        kept[middle] += mixed
-        edge = (slice(None), [0, -1]) if axis == 1 else ([0, -1],)
-        kept[edge] = picture[edge]
+        kept[..., 1:-1] += (picture[..., :-2] + picture[..., 2:]) * np.float32(share)
+        kept[..., 0], kept[..., -1] = picture[..., 0], picture[..., -1]
+        picture = kept
+    if (share := min(down, 0.33)) > 0.03:
+        kept = picture * np.float32(1 - 2 * share)
+        kept[:, 1:-1] += (picture[:, :-2] + picture[:, 2:]) * np.float32(share)
+        kept[:, 0], kept[:, -1] = picture[:, 0], picture[:, -1]
         picture = kept
     return picture
 
 
 @cache
 def _noise() -> np.ndarray:
-    fine = generator(0, "mannequins", "noise").standard_normal((NOISE_TILE, NOISE_TILE, 3)).astype(np.float32)
-    fine = 0.75 * fine + 0.25 * fine.mean(axis=2, keepdims=True)
-    soft = fine + 0.5 * (np.roll(fine, 1, axis=1) + np.roll(fine, 1, axis=0))
-    return np.asarray(soft / soft.std())
+    """float32 (3, NOISE_TILE, NOISE_TILE): unit variance, a little alike in the three colours and in neighbouring pixels."""
+    fine = generator(0, "mannequins", "noise").standard_normal((3, NOISE_TILE, NOISE_TILE)).astype(np.float32)
+    fine += 0.5 * fine.mean(axis=0)
+    soft = fine + 0.5 * (np.roll(fine, 1, axis=1) + np.roll(fine, 1, axis=2))
+    return np.asarray(soft / soft.std(), dtype=np.float32)

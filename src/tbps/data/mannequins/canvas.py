@@ -14,24 +14,28 @@ from tbps.data.mannequins.textures import TILE, tiles
 from tbps.data.mannequins.tubes import Point, Points, Tube
 
 SCALE = 2
+_ROUND = ((0.3, 1.0, -14), (0.68, 1.0, -36), (-1.0, -0.8, -20), (-0.62, -0.2, 12))  # strips across a lit tube and their light
 
 
 class Canvas:
-    """`ground` is the picture behind, at final size. All coordinates are pixels of the final size."""
+    """`ground` is the picture behind, `SCALE` times the final size, and is painted over. Coordinates are pixels of the
+    final size.
 
-    def __init__(self, ground: Image.Image, sun: float) -> None:
-        self.size = ground.size
-        width, height = ground.size
-        self.colours = ground.resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
-        self.matter = Image.new("RGB", ground.size, (128, 0, 0))
-        self.sun = sun  # -1: light from the left of the image .. 1: from the right
+    `sun` says where the light comes from (-1 the left of the image, 1 the right), `ambient` how bright the ground is lit.
+    """
+
+    def __init__(self, ground: Image.Image, sun: float, ambient: int = 0) -> None:
+        self.size = (ground.width // SCALE, ground.height // SCALE)
+        self.colours = ground
+        self.matter = Image.new("RGB", self.size, (128 + ambient, 0, 0))
+        self.sun, self._ambient = sun, 128 + ambient
         self._paint = ImageDraw.Draw(self.colours)
         self._mark = ImageDraw.Draw(self.matter)
 
     def shape(self, points: Points, rgb: Rgb, stuff: int, light: int = 0) -> None:
         """A filled polygon that hides everything below it."""
         self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
-        self._mark.polygon([c for p in points for c in p], fill=(128 + light, stuff, 255))
+        self._mark.polygon(points, fill=(128 + light, stuff, 255))
 
     def oval(self, centre: Point, radii: Point, rgb: Rgb, stuff: int, light: int = 0) -> None:
         (x, y), (a, b) = centre, radii
@@ -43,6 +47,11 @@ class Canvas:
         """A filled polygon in colour only: the light and the stuff below stay."""
         self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
 
+    def block(self, corner: Point, opposite: Point, rgb: Rgb) -> None:
+        """An upright rectangle in colour only."""
+        (ax, ay), (bx, by) = corner, opposite
+        self._paint.rectangle((min(ax, bx) * SCALE, min(ay, by) * SCALE, max(ax, bx) * SCALE, max(ay, by) * SCALE), fill=rgb)
+
     def dot(self, centre: Point, radii: Point, rgb: Rgb) -> None:
         (x, y), (a, b) = centre, radii
         self._paint.ellipse(((x - a) * SCALE, (y - b) * SCALE, (x + a) * SCALE, (y + b) * SCALE), fill=rgb)
@@ -53,39 +62,49 @@ class Canvas:
 
     def tone(self, points: Points, light: int, stuff: int) -> None:
         """Light or shadow on a piece: -128 black .. 127 twice as bright."""
-        self._mark.polygon([c for p in points for c in p], fill=(128 + light, stuff, 255))
+        self._mark.polygon(points, fill=(128 + light, stuff, 255))
 
     def crease(self, points: Points, light: int, stuff: int, width: int = 1) -> None:
-        self._mark.line([c for p in points for c in p], fill=(128 + light, stuff, 255), width=width)
+        self._mark.line(points, fill=(128 + light, stuff, 255), width=width)
 
     def shadow(self, centre: Point, radii: Point, light: int) -> None:
         """A soft shadow on whatever lies there: rings that grow darker inwards."""
         (x, y), (a, b) = centre, radii
         for f in (1.0, 0.82, 0.64, 0.46):
-            level = 128 + round(light * (1.25 - f))
+            level = self._ambient + round(light * (1.25 - f))
             self._mark.ellipse((x - a * f, y - b * f, x + a * f, y + b * f), fill=(level, 0, 0))
 
     def round(self, tube: Tube, stuff: int, depth: float = 1.0) -> None:
         """Shades a tube as round under the light of this canvas."""
         side = 1.0 if self.sun <= 0 else -1.0
         strong = depth * (0.75 + 0.5 * abs(self.sun))
-        for edge, far, light in ((0.25, 1.0, -9), (0.55, 1.0, -24), (0.8, 1.0, -40), (-1.0, -0.82, -20), (-0.62, -0.2, 12)):
+        for edge, far, light in _ROUND:
             low, high = (edge, far) if side > 0 else (-far, -edge)
             self.tone(tube.strip(low, high), round(light * strong), stuff)
 
     def picture(self, offset: tuple[int, int]) -> np.ndarray:
-        """Colours times light and stuff: float32 (height, width, 3), 0 .. 255 and somewhat beyond."""
-        colours = np.asarray(self.colours.reduce(SCALE), dtype=np.float32)
-        light, stuff, _ = self.matter.split()
-        soft = np.asarray(light.filter(ImageFilter.BoxBlur(1 if self.size[1] < 300 else 2)), dtype=np.float32)
-        index = np.asarray(stuff, dtype=np.int32) * (TILE * TILE) + _grid()[: self.size[1], : self.size[0]]
-        index += offset[1] * TILE + offset[0]
-        factor = (soft - 128.0) * (1 / 128.0) + np.take(tiles().reshape(-1), index)
-        return colours + factor[..., None] * (colours + 14.0)
+        """Colours times light and stuff: float32 (3, height, width), 0 .. 255 and somewhat beyond."""
+        width, height = self.size
+        colours = np.empty((3, height, width), dtype=np.float32)
+        for plane, band in zip(colours, self.colours.reduce(SCALE).split(), strict=True):
+            plane[...] = np.asarray(band)
+        light = self.matter.getchannel(0).filter(ImageFilter.BoxBlur(1 if height < 300 else 2))
+        index = np.asarray(self.matter.getchannel(1)).astype(np.int32)
+        index *= TILE * TILE
+        index += _grid()[offset[1] : offset[1] + height, offset[0] : offset[0] + width]
+        factor = np.take(tiles().reshape(-1), index)
+        factor += np.take(_LIGHT, np.asarray(light))
+        colours += 14.0
+        colours *= factor
+        colours -= 14.0
+        return colours
 
     def mask(self) -> np.ndarray:
         """Where something was painted: bool (height, width)."""
         return np.asarray(self.matter.getchannel(2)) > 0
+
+
+_LIGHT = (np.arange(256, dtype=np.float32) / 128).astype(np.float32)
 
 
 @cache

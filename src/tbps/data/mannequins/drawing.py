@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tbps.data.mannequins.camera import Eye, expose, sample_camera
-from tbps.data.mannequins.canvas import Canvas
+from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
 from tbps.data.mannequins.people import Person, View
 from tbps.data.mannequins.portrait import paint_person
@@ -33,11 +33,18 @@ def draw_background(view: View) -> Rendered:
 
 
 def figure_mask(person: Person, view: View) -> np.ndarray:
-    """Where the person is painted: bool (height, width)."""
+    """Where the person and their things are painted, shadows left out: bool (height, width). Obstacles are not considered.
+
+    Painted over black and over white: what comes out alike on both was painted.
+    """
     camera = sample_camera(view)
-    canvas = Canvas(Image.new("RGB", (camera.width, camera.height)), camera.sun)
-    paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
-    return canvas.mask()
+    size, painted = (camera.width * SCALE, camera.height * SCALE), []
+    for ground in ((0, 0, 0), (255, 255, 255)):
+        canvas = Canvas(Image.new("RGB", size, ground), camera.sun)
+        paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
+        painted.append(np.asarray(canvas.colours))
+    alike = (painted[0] == painted[1]).all(axis=2)
+    return np.asarray(alike.reshape(camera.height, SCALE, camera.width, SCALE).any(axis=(1, 3)))
 
 
 def encode(rendered: Rendered) -> bytes:
@@ -50,7 +57,7 @@ def encode(rendered: Rendered) -> bytes:
 def _render(person: Person | None, view: View) -> Rendered:
     camera = sample_camera(view)
     scene = sample_scene(view, camera)
-    canvas = Canvas(scene.ground, camera.sun)
+    canvas = Canvas(scene.ground, camera.sun, scene.ambient)
     paint_clutter(canvas, scene, camera)
     if person is not None:
         paint_person(canvas, person, view, Eye(camera, body_of(person).scale))

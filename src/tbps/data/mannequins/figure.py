@@ -53,7 +53,7 @@ def body_of(person: Person) -> Body:
         arm=thick * (0.88 if woman else 1.04),
         leg=thick * (1.0 if woman else 1.02),
         head=1.09 if young else 1.0,
-        lean=0.075 if old else 0.0,
+        lean=0.055 if old else 0.0,
         stride=13.0 if old else 24.0,
     )
 
@@ -70,25 +70,25 @@ class Limb:
 class Figure:
     """A person posed before an eye. What is seen follows from the person (as reduced to what the view shows) and the view."""
 
-    def __init__(self, person: Person, view: View, eye: Eye, body: Body) -> None:
-        self.person, self.view, self.eye, self.body = person, view, eye, body
-        rng = generator(view.seed, "pose")
-        chance = rng.random(24).tolist()
+    def __init__(self, person: Person, view: View, eye: Eye) -> None:
+        self.person, self.view, self.eye, self.body = person, view, eye, body_of(person)
+        chance = generator(view.seed, "pose").random(24).tolist()
         self.umbrella_open = chance[0] < 0.55
-        self.tilt = chance[1] - 0.5
         self.folds: list[float] = chance[2:]
         self.skin = skin_of(person.skin)
-        self.legs = {side: self._leg(sign) for side, sign in SIDES.items()}
-        rise = 0.042 - min(leg.end[2] for leg in self.legs.values())
-        self.rise = rise
-        self.legs = {side: _raised(leg, rise) for side, leg in self.legs.items()}
+        legs = {side: self._leg(sign) for side, sign in SIDES.items()}
+        self.rise = 0.042 - min(leg.end[2] for leg in legs.values())  # sets the standing foot on the ground
+        self.legs = {side: _raised(leg, self.rise) for side, leg in legs.items()}
         self.arms = {side: self._arm(side, sign) for side, sign in SIDES.items()}
 
     def back(self) -> bool:
-        return abs(self.eye.angle(0)) > 90
+        return self.view.direction == "back"
 
     def profile(self) -> bool:
         return self.view.direction in ("left", "right")
+
+    def frontal(self) -> bool:
+        return self.view.direction == "front"
 
     def near(self) -> str:
         """The side of the person that is nearer to the camera."""
@@ -96,7 +96,7 @@ class Figure:
 
     def forward(self, z: float) -> float:
         """y of the body's axis at a level: the lean."""
-        return self.body.lean * max(0.0, z - 0.5) ** 1.4 * 5 - 0.25 * self.body.lean
+        return self.body.lean * (5.0 * float(max(0.0, z - 0.5) ** 1.4) - 0.25)
 
     def _leg(self, sign: int) -> Limb:
         phase = 2 * pi * self.view.phase + (0 if sign > 0 else pi)
@@ -131,7 +131,7 @@ class Figure:
         return {
             "phone": (18.0, 112.0, 9.0, 40.0),
             "book": (8.0, 92.0, 8.0, 52.0),
-            "bottle": (free[0] * 0.5 + 6, 24.0, 10.0, 4.0),
+            "bottle": (free[0] * 0.4 + 8, 34.0, 11.0, 2.0),
             "trolley": (-20.0, 12.0, 13.0, 2.0),
         }[item.kind]
 
@@ -235,7 +235,7 @@ def skin_of(depth: float) -> Rgb:
     return int(red), int(green), int(blue)
 
 
-ARM_RADII = (0.029, 0.031, 0.025, 0.024, 0.016)
+ARM_RADII = (0.027, 0.031, 0.025, 0.024, 0.016)
 LEG_RADII = (0.06, 0.052, 0.038, 0.037, 0.023)
 
 

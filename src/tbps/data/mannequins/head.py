@@ -1,13 +1,12 @@
-"""Heads: skull and face, hair, glasses, hats."""
+"""Heads: skull, face and hair."""
 
 from math import radians, sin
 
 from tbps.data.mannequins.canvas import Canvas, mixed, shaded
 from tbps.data.mannequins.colours import HAIR_COLOURS, Rgb
 from tbps.data.mannequins.figure import Figure
-from tbps.data.mannequins.patterns import colour_of
-from tbps.data.mannequins.textures import CLOTH, HAIR, KNIT, SKIN
-from tbps.data.mannequins.tubes import Point, Tube, hull
+from tbps.data.mannequins.textures import HAIR, SKIN
+from tbps.data.mannequins.tubes import Point, Tube, limb
 
 TOP, CHIN = 1.0, 0.862
 _SKULL = (
@@ -36,14 +35,17 @@ class Head:
 
     def shell(self, ease: float, top: float, bottom: float, back: float = 0.0) -> Tube:
         """The skull's surface, `ease` larger, between two levels; `back` shifts it behind the skull."""
-        stretch = 1 + ease * 4
         scale = self.figure.body.head
         levels = [
-            (self.z(TOP + ease) if z == TOP else self.z(z + ease * (z - 0.93) * 8), (w + ease) * scale, (d + ease) * scale, self.y + y - back)
+            (
+                self.z(TOP + ease) if z == TOP else self.z(z + ease * (z - 0.93) * 8),
+                (w + ease) * scale,
+                (d + ease) * scale,
+                self.y + y - back,
+            )
             for z, w, d, y in _SKULL
             if bottom <= z <= top
         ]
-        del stretch
         return self.figure.ring(levels)
 
     def on(self, phi: float, level: float) -> Point | None:
@@ -80,7 +82,12 @@ def _fall(head: Head) -> Tube:
     if head.person.hair_length == "medium":
         levels += [(0.875, 0.068, 0.056, 0.02), (0.842, 0.058, 0.048, 0.022)]
     else:
-        levels += [(0.85, 0.071, 0.05, 0.03), (0.79, 0.074, 0.042, 0.036), (0.74, 0.068, 0.036, 0.036), (0.705, 0.045, 0.026, 0.034)]
+        levels += [
+            (0.85, 0.071, 0.05, 0.03),
+            (0.79, 0.074, 0.042, 0.036),
+            (0.74, 0.068, 0.036, 0.036),
+            (0.705, 0.045, 0.026, 0.034),
+        ]
     return figure.ring([(head.z(z), (w + full) * scale, (d + full) * scale, head.y - back) for z, w, d, back in levels])
 
 
@@ -107,8 +114,6 @@ def paint_head(canvas: Canvas, head: Head) -> None:
         _bun(canvas, head)
     if not fallen:
         _ears(canvas, head)
-    _glasses(canvas, head)
-    _hat(canvas, head)
 
 
 def _paint_fall(canvas: Canvas, head: Head) -> None:
@@ -144,7 +149,9 @@ def _crown(canvas: Canvas, head: Head) -> None:
     tube = head.shell(ease, TOP, low)
     canvas.shape(tube.outline(), head.hair, HAIR)
     canvas.round(tube, HAIR, 0.8)
-    canvas.line([tube.at(0.2, -0.5), tube.at(0.13, 0.0), tube.at(0.2, 0.5)], shaded(head.hair, 1.16), max(0.5, figure.px(0.005)))
+    canvas.line(
+        [tube.at(0.2, -0.5), tube.at(0.13, 0.0), tube.at(0.2, 0.5)], shaded(head.hair, 1.16), max(0.5, figure.px(0.005))
+    )
     if head.curly:
         radius = figure.px(0.014)
         for index in range(11):
@@ -157,7 +164,7 @@ def _crown(canvas: Canvas, head: Head) -> None:
 
 def _face(canvas: Canvas, head: Head) -> None:
     figure, person, skin = head.figure, head.person, head.figure.skin
-    wide = 62 if person.hair_length in ("medium", "long") and not head.tied else 74
+    wide = 74 if person.hair_length in ("bald", "short") else 66 if head.tied and person.hat is None else 58
     span = figure.eye.span(-wide, wide)
     if span is None or figure.back():
         return
@@ -189,12 +196,16 @@ def _nose(canvas: Canvas, head: Head) -> None:
     out = head.y + 0.064 * figure.body.head
     tip = figure.eye.at(0.0, out + 0.016, head.z(0.908))
     if figure.profile():
-        canvas.shape([figure.eye.at(0, out - 0.006, head.z(0.928)), tip, figure.eye.at(0, out - 0.008, head.z(0.902))], figure.skin, SKIN)
+        canvas.shape(
+            [figure.eye.at(0, out - 0.006, head.z(0.928)), tip, figure.eye.at(0, out - 0.008, head.z(0.902))], figure.skin, SKIN
+        )
     else:
         low = head.on(0, 0.904)
         if low is not None:
             half = figure.px(0.009)
-            canvas.line([(low[0] - half, low[1]), (low[0] + half, low[1])], shaded(figure.skin, 0.72), max(0.5, figure.px(0.004)))
+            canvas.line(
+                [(low[0] - half, low[1]), (low[0] + half, low[1])], shaded(figure.skin, 0.72), max(0.5, figure.px(0.004))
+            )
 
 
 def _features(canvas: Canvas, head: Head) -> None:
@@ -207,9 +218,15 @@ def _features(canvas: Canvas, head: Head) -> None:
             continue
         half = figure.px(0.0085)
         canvas.dot(eye, (half, max(0.5, half * 0.55)), shaded(skin, 0.28))
-        canvas.line([(eye[0] - half * 1.4, eye[1] - figure.px(0.015)), (eye[0] + half * 1.4, eye[1] - figure.px(0.015))], brow, width)
+        canvas.line(
+            [(eye[0] - half * 1.4, eye[1] - figure.px(0.015)), (eye[0] + half * 1.4, eye[1] - figure.px(0.015))], brow, width
+        )
         if head.person.age == "elderly":
-            canvas.line([(eye[0] - half, eye[1] + figure.px(0.013)), (eye[0] + half, eye[1] + figure.px(0.014))], shaded(skin, 0.74), width)
+            canvas.line(
+                [(eye[0] - half, eye[1] + figure.px(0.013)), (eye[0] + half, eye[1] + figure.px(0.014))],
+                shaded(skin, 0.74),
+                width,
+            )
     mouth = [spot for phi in (-17, 0, 17) if (spot := head.on(phi, MOUTH)) is not None]
     lips = mixed(skin, (170, 40, 60), 0.55) if head.person.gender == "woman" else shaded(skin, 0.66)
     if len(mouth) > 1:
@@ -251,9 +268,7 @@ def _ponytail(canvas: Canvas, head: Head) -> None:
     if not (figure.profile() or figure.back()):
         return
     drops = ((0.965, 0.06, 0.015), (0.95, 0.10, 0.024), (0.88, 0.115, 0.027), (0.80, 0.10, 0.022), (0.735, 0.085, 0.008))
-    points = [figure.eye.at(0.012 * sin(30 * z) , head.y - back, head.z(z)) for z, back, _ in drops]
-    from tbps.data.mannequins.tubes import limb
-
+    points = [figure.eye.at(0.012 * sin(30 * z), head.y - back, head.z(z)) for z, back, _ in drops]
     tube = limb(points, [figure.px(radius) for *_, radius in drops])
     canvas.shape(tube.outline(), head.hair, HAIR)
     canvas.round(tube, HAIR)
@@ -265,91 +280,12 @@ def _bun(canvas: Canvas, head: Head) -> None:
     figure = head.figure
     if not (figure.profile() or figure.back()):
         return
-    centre = figure.eye.at(0.0, head.y - 0.075, head.z(0.972))
-    radius = figure.px(0.034)
+    centre = figure.eye.at(0.0, head.y - 0.06, head.z(1.008))
+    radius = figure.px(0.035)
     canvas.oval(centre, (radius, radius), head.hair, HAIR, -14)
-    canvas.oval((centre[0] - canvas.sun * 0.0, centre[1] - radius * 0.2), (radius * 0.7, radius * 0.7), shaded(head.hair, 1.06), HAIR, 6)
-    canvas.line([(centre[0] - radius * 0.6, centre[1]), (centre[0], centre[1] + radius * 0.4), (centre[0] + radius * 0.6, centre[1])],
-                shaded(head.hair, 0.6), max(0.5, radius * 0.12))  # fmt: skip
-
-
-def _glasses(canvas: Canvas, head: Head) -> None:
-    kind, figure = head.person.glasses, head.figure
-    if kind == "none" or figure.back():
-        return
-    dark = kind == "sunglasses"
-    half, tall = figure.px(0.0195 if dark else 0.018), figure.px(0.0155 if dark else 0.0135)
-    frame, width = (22, 20, 22), max(0.6, figure.px(0.005))
-    inner: list[Point] = []
-    for phi in (-27, 27):
-        spot = head.on(phi, EYES - 0.001) or (head.on(phi * 0.4, EYES - 0.001) if figure.profile() else None)
-        if spot is None:
-            continue
-        squash = max(0.4, abs(sin(radians(90 - abs(figure.eye.angle(phi))))))
-        a = half * squash
-        x, y = spot
-        ring = [(x - a, y - tall * 0.8), (x + a, y - tall * 0.8), (x + a * 0.85, y + tall), (x - a * 0.85, y + tall)]
-        if dark:
-            canvas.detail(ring, frame)
-        canvas.line([*ring, ring[0]], frame, width)
-        inner.append(spot)
-        temple = head.on(72 if phi > 0 else -72, EYES + 0.004)
-        if temple is not None:
-            canvas.line([(x + (a if temple[0] > x else -a), y - tall * 0.5), temple], frame, width)
-    if len(inner) == 2:
-        (ax, ay), (bx, _) = inner
-        canvas.line([(ax, ay - tall * 0.3), (bx, ay - tall * 0.3)], frame, width) if not dark else None
-
-
-def _hat(canvas: Canvas, head: Head) -> None:
-    hat = head.person.hat
-    if hat is None:
-        return
-    {"cap": _cap, "beanie": _beanie, "brimmed hat": _brimmed}[hat.kind](canvas, head, colour_of(hat))
-
-
-def _dome(head: Head, ease: float, rim: float, tall: float) -> Tube:
-    scale = head.figure.body.head
-    levels = [(1.0 + tall, 0.024, 0.03), (0.995 + tall * 0.9, 0.042, 0.052), (0.975 + tall * 0.5, 0.054, 0.066), (rim, 0.056, 0.069)]
-    return head.figure.ring([(head.z(z), (w + ease) * scale, (d + ease) * scale, head.y) for z, w, d in levels])
-
-
-def _cap(canvas: Canvas, head: Head, rgb: Rgb) -> None:
-    figure = head.figure
-    dome = _dome(head, 0.006, 0.952, 0.016)
-    canvas.shape(dome.outline(), rgb, CLOTH)
-    canvas.round(dome, CLOTH, 0.8)
-    for phi in (-60, 0, 60):
-        angle = figure.eye.angle(phi)
-        if abs(angle) < 80:
-            s = sin(radians(angle))
-            canvas.line([dome.at(t, s * t) for t in (0.05, 0.5, 1.0)], shaded(rgb, 0.78), max(0.5, figure.px(0.003)))
-    if figure.back():
-        canvas.detail(dome.patch(0.72, 1.0, -0.25, 0.25), shaded(rgb, 0.45))
-        return
-    scale = figure.body.head
-    rim = [(0.058 * s, head.y + 0.05 * scale, 0.957) for s in (-1, 1)] + [(0.05 * s, head.y + 0.1 * scale, 0.951) for s in (-1, 1)]
-    rim += [(0.026 * s, head.y + 0.122 * scale, 0.948) for s in (-1, 1)] + [(0.03 * s, head.y + 0.07 * scale, 0.962) for s in (-1, 1)]
-    canvas.shape(hull([figure.eye.at(x * scale, y, head.z(z)) for x, y, z in rim]), shaded(rgb, 0.84), CLOTH, -8)
-
-
-def _beanie(canvas: Canvas, head: Head, rgb: Rgb) -> None:
-    dome = _dome(head, 0.01, 0.945, 0.034)
-    canvas.shape(dome.outline(), rgb, KNIT)
-    canvas.round(dome, KNIT, 0.8)
-    canvas.shape(dome.patch(0.72, 1.0, -1.03, 1.03), shaded(rgb, 0.86), KNIT, -6)
-    for s in (-0.85, -0.6, -0.3, 0.0, 0.3, 0.6, 0.85):
-        canvas.line([dome.at(0.1 + abs(s) * 0.25, s * 0.7), dome.at(1.0, s)], shaded(rgb, 0.72), max(0.5, head.figure.px(0.003)))
-
-
-def _brimmed(canvas: Canvas, head: Head, rgb: Rgb) -> None:
-    figure = head.figure
-    scale = figure.body.head
-    x, y = figure.eye.at(0.0, head.y, head.z(0.966))
-    wide, deep = 0.112 * scale, 0.118 * scale
-    half, tall = figure.eye.extent(wide, deep) * figure.eye.wide, max(figure.eye.sag(wide, deep), figure.px(0.011))
-    canvas.oval((x, y), (half, tall), shaded(rgb, 0.82), CLOTH, -8)
-    dome = _dome(head, 0.006, 0.968, 0.04)
-    canvas.shape(dome.outline(), rgb, CLOTH)
-    canvas.round(dome, CLOTH, 0.8)
-    canvas.detail(dome.patch(0.74, 1.0, -1.0, 1.0), shaded(rgb, 0.5))
+    canvas.oval(centre, (radius * 0.78, radius * 0.78), shaded(head.hair, 1.12), HAIR, 8)
+    tie = (centre[0], centre[1] + radius * 0.9)
+    canvas.dot(tie, (radius * 0.6, max(0.7, radius * 0.18)), shaded(head.hair, 0.45))
+    x, y = centre
+    coil = [(x - radius * 0.6, y), (x, y + radius * 0.4), (x + radius * 0.6, y)]
+    canvas.line(coil, shaded(head.hair, 0.6), max(0.5, radius * 0.12))

@@ -4,13 +4,11 @@ from math import cos, pi, sin
 
 from tbps.data.mannequins.canvas import Canvas, shaded
 from tbps.data.mannequins.colours import COLOURS, Rgb
+from tbps.data.mannequins.cuts import Upper
 from tbps.data.mannequins.figure import SIDES, Figure, Joint
-from tbps.data.mannequins.garments import Upper
 from tbps.data.mannequins.people import Item
 from tbps.data.mannequins.textures import CLOTH, LEATHER, SKIN
-from tbps.data.mannequins.tubes import Point, Points, Tube, hull, limb
-
-Ground = tuple[float, float]
+from tbps.data.mannequins.tubes import Point, Points, Tube, limb
 
 
 def hand_of(figure: Figure, side: str) -> Joint:
@@ -61,10 +59,11 @@ def backpack_over(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
     x, _ = figure.eye.at(0.0, figure.forward(0.7) - figure.body.depth - 0.06, 0.7)
     (_, top), (_, bottom) = tube.at(upper.t(0.825), 0.0), tube.at(upper.t(0.555), 0.0)
     half = figure.px(0.098 * abs(turn) + 0.02)
-    pack = [(x - half * 0.72, top), (x + half * 0.72, top), (x + half * 0.97, top + (bottom - top) * 0.2), (x + half, bottom - (bottom - top) * 0.1),
-            (x + half * 0.85, bottom), (x - half * 0.85, bottom), (x - half, bottom - (bottom - top) * 0.1), (x - half * 0.97, top + (bottom - top) * 0.2)]  # fmt: skip
-    canvas.shape(pack, rgb, LEATHER)
-    shell = Tube([pack[0], pack[7], pack[6], pack[5]], [pack[1], pack[2], pack[3], pack[4]], (0.0, 0.2, 0.9, 1.0))
+    profile = ((0.0, 0.72), (0.2, 0.97), (0.9, 1.0), (1.0, 0.85))  # length, half width
+    left = [(x - half * wide, top + (bottom - top) * t) for t, wide in profile]
+    right = [(x + half * wide, top + (bottom - top) * t) for t, wide in profile]
+    shell = Tube(left, right, [t for t, _ in profile])
+    canvas.shape(shell.outline(), rgb, LEATHER)
     canvas.round(shell, LEATHER, 0.9)
     line = max(0.6, figure.px(0.006))
     canvas.line([shell.at(0.3, -0.95), shell.at(0.24, 0.0), shell.at(0.3, 0.95)], shaded(rgb, 0.55), line)
@@ -83,13 +82,19 @@ def _straps(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
         s = upper.s(90 * SIDES[figure.near()])
         ahead = upper.s(45 * SIDES[figure.near()])
         if s is not None and ahead is not None:
-            path = [tube.at(0.07, s), tube.at(upper.t(0.77), s * 0.35 + ahead * 0.65), tube.at(upper.t(0.70), s * 0.5 + ahead * 0.5), tube.at(upper.t(0.65), s)]
+            path = [
+                tube.at(0.07, s),
+                tube.at(upper.t(0.77), s * 0.35 + ahead * 0.65),
+                tube.at(upper.t(0.70), s * 0.5 + ahead * 0.5),
+                tube.at(upper.t(0.65), s),
+            ]
             canvas.line(path, rgb, wide)
         return
-    for phi in (-46, 46):
+    for phi in (-40, 40):
         s = upper.s(phi)
         if s is not None:
-            path = [tube.at(0.06, s * 0.95), tube.at(upper.t(0.76), s * 0.92), tube.at(upper.t(0.665), s * 1.12)]
+            s = max(-0.68, min(0.68, s))
+            path = [tube.at(0.06, s * 0.9), tube.at(upper.t(0.76), s), tube.at(upper.t(0.665), s * 1.2)]
             canvas.line(path, rgb, wide)
             canvas.line(path, shaded(rgb, 0.8), wide * 0.25)
 
@@ -98,7 +103,11 @@ def _straps(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
 
 
 def _hip(figure: Figure, side: str, out: float, level: float) -> Joint:
-    return (SIDES[side] * (figure.body.hip + out), figure.forward(0.5) + (0.015 if figure.profile() else 0.03), level + figure.rise)
+    return (
+        SIDES[side] * (figure.body.hip + out),
+        figure.forward(0.5) + (0.015 if figure.profile() else 0.03),
+        level + figure.rise,
+    )
 
 
 def paint_bag(canvas: Canvas, upper: Upper) -> None:
@@ -129,7 +138,11 @@ def _messenger(canvas: Canvas, upper: Upper, bag: Item, rgb: Rgb) -> None:
         path = [tube.at(0.05, 0.0), tube.at(0.3, 0.55 * front), figure.eye.at(centre[0], centre[1], centre[2] + 0.05)]
         canvas.line(path, shaded(rgb, 0.8), wide)
     elif near is not None and over is not None:
-        path = [tube.at(0.05, over * 0.85), tube.at(upper.t(0.70), over * 0.1), figure.eye.at(centre[0], centre[1], centre[2] + 0.05)]
+        path = [
+            tube.at(0.05, over * 0.85),
+            tube.at(upper.t(0.70), over * 0.1),
+            figure.eye.at(centre[0], centre[1], centre[2] + 0.05),
+        ]
         canvas.line(path, shaded(rgb, 0.7), wide * 1.3)
         canvas.line(path, rgb, wide)
     body = rounded(figure.box(centre, (0.07, 0.19, 0.135) if figure.profile() else (0.13, 0.06, 0.135)), 0.12)
@@ -157,7 +170,7 @@ def _handbag(canvas: Canvas, figure: Figure, bag: Item, rgb: Rgb) -> None:
     busy = figure.person.carried is not None and figure.person.carried.side == bag.side
     hold = arm.middle if busy else hand_of(figure, bag.side)
     hold = (hold[0] + 0.012 * SIDES[bag.side], hold[1], hold[2] - (0.03 if busy else 0.005))
-    centre = (hold[0], hold[1], hold[2] - 0.115)
+    centre = (hold[0], hold[1], hold[2] - 0.098)
     x, y = figure.eye.at(*hold)
     body = rounded(figure.box(centre, (0.05, 0.15, 0.115) if figure.profile() else (0.12, 0.07, 0.115)), 0.14)
     (x0, y0), (x1, _) = _between(body)
@@ -208,13 +221,16 @@ def carried_before(canvas: Canvas, figure: Figure) -> None:
     elif item.kind == "phone":
         body = rounded(figure.box((x, y + 0.012, z + 0.03), (0.042, 0.014, 0.082)), 0.12)
         canvas.shape(body, rgb, LEATHER)
-        canvas.line([*body, body[0]], shaded(rgb, 0.5) if sum(rgb) > 300 else (120, 120, 124), max(0.5, figure.px(0.004)))
+        canvas.line([*body, body[0]], shaded(rgb, 0.5) if sum(rgb) > 300 else (120, 120, 124), max(0.6, figure.px(0.007)))
     elif item.kind == "book":
         body = figure.box((x * 0.85, y + 0.02, z + 0.012), (0.115, 0.03, 0.15))
         canvas.shape(body, rgb, LEATHER)
         (x0, y0), (x1, y1) = _between(body)
         canvas.line([(x0, y1), (x1, y1)], (236, 232, 220), max(0.6, figure.px(0.008)))
-        canvas.detail([(x0 + (x1 - x0) * a, y0 + (y1 - y0) * b) for a, b in ((0.25, 0.2), (0.75, 0.2), (0.75, 0.34), (0.25, 0.34))], shaded(rgb, 1.5 if sum(rgb) < 400 else 0.6))
+        canvas.detail(
+            [(x0 + (x1 - x0) * a, y0 + (y1 - y0) * b) for a, b in ((0.25, 0.2), (0.75, 0.2), (0.75, 0.34), (0.25, 0.34))],
+            shaded(rgb, 1.5 if sum(rgb) < 400 else 0.6),
+        )
     elif item.kind == "bottle":
         _bottle(canvas, figure, (x, y, z), rgb)
     elif item.kind == "trolley" and (figure.back() or (figure.profile() and item.side == figure.near())):
@@ -225,7 +241,7 @@ def _canopy(canvas: Canvas, figure: Figure, item: Item) -> None:
     """An open umbrella, tilted away from the camera so that the head stays in sight."""
     rgb, sign = COLOURS[item.colour].rgb, SIDES[item.side]
     x, y, _ = hand_of(figure, item.side)
-    cx, low = figure.eye.at(x * 0.45 + sign * 0.01, y, 0.955 + figure.rise)
+    cx, low = figure.eye.at(x * 0.5 + sign * 0.01, y, 0.955 + figure.rise)
     wide, tall = figure.px(0.27), figure.eye.unit * 0.185
     dome = [(cx + wide * cos(pi * i / 14), low - tall * sin(pi * i / 14)) for i in range(15)]
     ribs = 6
@@ -237,7 +253,11 @@ def _canopy(canvas: Canvas, figure: Figure, item: Item) -> None:
     canvas.shape([*dome, *scallops], rgb, CLOTH)
     for index in range(1, ribs):
         x = cx - wide + 2 * wide * index / ribs
-        canvas.line([(cx, low - tall), ((x + cx) / 2 + (x - cx) * 0.28, low - tall * 0.6), (x, low)], shaded(rgb, 0.66), max(0.5, figure.px(0.004)))
+        canvas.line(
+            [(cx, low - tall), ((x + cx) / 2 + (x - cx) * 0.28, low - tall * 0.6), (x, low)],
+            shaded(rgb, 0.66),
+            max(0.5, figure.px(0.004)),
+        )
     for index in range(0, ribs, 2):
         a, b = cx - wide + 2 * wide * index / ribs, cx - wide + 2 * wide * (index + 1) / ribs
         canvas.tone([(cx, low - tall), (a, low), (b, low)], -22, CLOTH)
@@ -245,9 +265,10 @@ def _canopy(canvas: Canvas, figure: Figure, item: Item) -> None:
 
 def _shaft(canvas: Canvas, figure: Figure, hand: Joint) -> None:
     x, y, z = hand
-    top = figure.eye.at(x * 0.45 + (0.01 if x > 0 else -0.01), y, 1.04 + figure.rise)
+    top = figure.eye.at(x * 0.72, y, 1.03 + figure.rise)
     line = max(0.7, figure.px(0.008))
-    canvas.line([figure.eye.at(x, y, z - 0.05), figure.eye.at(x * 0.9, y, z), top], (70, 70, 74), line)
+    start = figure.eye.at(x * 0.9, y, 0.83) if figure.back() else figure.eye.at(x, y, z - 0.05)
+    canvas.line([start, top], (70, 70, 74), line)
 
 
 def _furled(canvas: Canvas, figure: Figure, hand: Joint, rgb: Rgb) -> None:
@@ -268,8 +289,8 @@ def _furled(canvas: Canvas, figure: Figure, hand: Joint, rgb: Rgb) -> None:
 
 def _bottle(canvas: Canvas, figure: Figure, hand: Joint, rgb: Rgb) -> None:
     x, y, z = hand
-    points = [figure.eye.at(x, y + 0.02, z + c) for c in (0.06, 0.035, 0.02, -0.075)]
-    tube = limb(points, [figure.px(radius) for radius in (0.009, 0.011, 0.0215, 0.0215)])
+    points = [figure.eye.at(x, y + 0.02, z + c) for c in (0.075, 0.045, 0.03, -0.085)]
+    tube = limb(points, [figure.px(radius) for radius in (0.011, 0.013, 0.026, 0.026)])
     canvas.shape(tube.outline(), rgb, LEATHER)
     canvas.round(tube, LEATHER)
     canvas.detail(tube.patch(0.0, 0.16, -1.0, 1.0), shaded(rgb, 0.45))
@@ -280,7 +301,7 @@ def _trolley(canvas: Canvas, figure: Figure, item: Item) -> None:
     sign, rgb = SIDES[item.side], COLOURS[item.colour].rgb
     hand = hand_of(figure, item.side)
     x = sign * (figure.body.hip + 0.085)
-    y = hand[1] - 0.10 if figure.profile() else hand[1] - 0.02
+    y = hand[1] - 0.04 if figure.profile() else hand[1] - 0.02
     centre = (x, y, 0.165)
     size = (0.09, 0.115, 0.25) if figure.profile() else (0.135, 0.08, 0.25)
     grip, line = figure.eye.at(*hand), max(0.8, figure.px(0.008))
@@ -291,7 +312,11 @@ def _trolley(canvas: Canvas, figure: Figure, item: Item) -> None:
     canvas.shape(body, rgb, LEATHER)
     (x0, y0), (x1, y1) = _between(body)
     for f in (0.25, 0.5, 0.75):
-        canvas.line([(x0 + (x1 - x0) * f, y0 + (y1 - y0) * 0.1), (x0 + (x1 - x0) * f, y1 - (y1 - y0) * 0.08)], shaded(rgb, 0.66), max(0.5, line * 0.6))
+        canvas.line(
+            [(x0 + (x1 - x0) * f, y0 + (y1 - y0) * 0.1), (x0 + (x1 - x0) * f, y1 - (y1 - y0) * 0.08)],
+            shaded(rgb, 0.66),
+            max(0.5, line * 0.6),
+        )
     canvas.tone([(x0, y1 - (y1 - y0) * 0.2), (x1, y1 - (y1 - y0) * 0.2), (x1, y1), (x0, y1)], -30, LEATHER)
     for shift in (-1, 1):
         a, b = (0.0, shift * 0.04) if figure.profile() else (shift * 0.045, 0.0)
@@ -307,7 +332,3 @@ def contact(figure: Figure) -> list[tuple[Point, Point]]:
         centre = figure.eye.at(x, y + 0.03, 0.0)
         spots.append((centre, (figure.px(0.085 + z * 0.3), max(2.0, figure.eye.unit * 0.022))))
     return spots
-
-
-def hulls(points: Points) -> Points:
-    return hull(points)

@@ -1,4 +1,4 @@
-"""What is worn below the waist: trousers of all kinds, skirts, shoes."""
+"""What is worn below the waist: trousers of all kinds and skirts."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ from tbps.data.mannequins.colours import Rgb
 from tbps.data.mannequins.figure import Figure, Limb, leg_radii
 from tbps.data.mannequins.patterns import colour_of, dress
 from tbps.data.mannequins.people import Garment
-from tbps.data.mannequins.textures import CLOTH, DENIM, LEATHER, SKIN
-from tbps.data.mannequins.tubes import Tube, hull
+from tbps.data.mannequins.shoes import paint_shaft, paint_shoe
+from tbps.data.mannequins.textures import CLOTH, DENIM, SKIN
+from tbps.data.mannequins.tubes import Tube
 
 WAIST = 0.615
 
@@ -61,7 +62,7 @@ def _leg(canvas: Canvas, figure: Figure, leg: Limb, far: bool) -> None:
         if far:
             canvas.tone(tube.patch(0.0, 0.45, -1.0, 1.0), -26, LEGS[lower.kind].stuff)
     if shoes.kind == "boots":  # over the trousers, so that boots are always told from shoes
-        _shaft(canvas, figure, leg, colour_of(shoes))
+        paint_shaft(canvas, figure, leg, colour_of(shoes))
 
 
 def _trouser_leg(figure: Figure, leg: Limb, kind: str) -> Tube:
@@ -94,9 +95,8 @@ def _seat(canvas: Canvas, figure: Figure, lower: Garment) -> None:
     """From the waistband to the crotch."""
     cut = LEGS[lower.kind]
     levels = [level for level in figure.torso_levels(0.47, cut.ease[0]) if level[0] <= 0.62 + figure.rise]
-    z, width, depth, y = levels[-1]
+    _, width, depth, y = levels[-1]
     levels.append((0.445 + figure.rise, width * 0.8, depth * 0.8, y))
-    del z
     tube = figure.ring(levels)
     dress(canvas, tube, lower, cut.stuff, figure.eye.unit, 0.7)
     rgb, width_px = colour_of(lower), max(0.5, figure.px(0.004))
@@ -132,56 +132,3 @@ def skirt_folds(canvas: Canvas, figure: Figure, tube: Tube, rgb: Rgb, top: float
         piece = [tube.at(start, s * 0.9), tube.at(1.0, s - 0.07), tube.at(1.0, s + 0.09)]
         canvas.tone(piece, -30 if index % 2 else 16, CLOTH)
     canvas.line([tube.at(0.965, s) for s in (-1, -0.5, 0, 0.5, 1)], shaded(rgb, 0.74), max(0.5, figure.px(0.003)))
-
-
-def paint_shoe(canvas: Canvas, figure: Figure, leg: Limb, shoes: Garment) -> None:
-    """A shoe below the ankle, turned with the shin."""
-    x, y, z = leg.end
-    rgb, at, kind = colour_of(shoes), figure.eye.at, shoes.kind
-    lift = max(0.0, z - 0.044)
-    back, front = y - 0.026, y + 0.098
-    low_back, low_front = lift, max(0.0, lift - 0.55 * lift)
-    heel = 0.03 if kind == "high heels" else 0.0
-    w = 0.027 if kind != "boots" else 0.031
-    sole = [(x + w * 0.8 * i, back, low_back + heel) for i in (-1, 1)] + [(x + w * i, y + 0.055, low_front) for i in (-1, 1)]
-    sole += [(x + w * 0.55 * i, front, low_front) for i in (-1, 1)]
-    tall = {"boots": 0.085, "sneakers": 0.052, "dress shoes": 0.045, "high heels": 0.035, "sandals": 0.02}[kind]
-    top = [(x + w * 0.85 * i, back, low_back + heel + tall) for i in (-1, 1)]
-    top += [(x + w * 0.85 * i, y + 0.03, low_back + heel * 0.6 + tall) for i in (-1, 1)]
-    top += [(x + w * 0.6 * i, front - 0.012, low_front + 0.026) for i in (-1, 1)]
-    body = hull([at(*p) for p in (*sole, *top)])
-    if kind == "sandals":
-        _sandal(canvas, figure, (x, y, low_back), (sole, body), rgb)
-        return
-    canvas.shape(body, rgb, LEATHER, -4)
-    if kind == "sneakers":
-        rim = hull([at(a, b, c) for a, b, c in sole] + [at(a, b, c + 0.013) for a, b, c in sole])
-        white = (232, 232, 228) if sum(rgb) < 620 else (150, 150, 150)
-        canvas.detail(rim, white)
-        canvas.line([at(x - w * 0.6, y + 0.045, low_front + 0.04), at(x + w * 0.6, y + 0.045, low_front + 0.04)], white, max(0.5, figure.px(0.005)))
-    elif kind == "high heels":
-        canvas.shape(hull([at(x + 0.006 * i, back + 0.004, c) for i in (-1, 1) for c in (low_back, low_back + 0.045)]), rgb, LEATHER)
-        canvas.detail(hull([at(x + w * 0.5 * i, b, low_front + 0.034) for i in (-1, 1) for b in (y + 0.02, y + 0.05)]), figure.skin)
-    else:
-        rim = hull([at(a, b, c) for a, b, c in sole] + [at(a, b, c + 0.008) for a, b, c in sole])
-        canvas.detail(rim, shaded(rgb, 0.45))
-
-
-def _sandal(canvas: Canvas, figure: Figure, ankle: tuple[float, float, float], foot: tuple[list[tuple[float, float, float]], list[tuple[float, float]]],
-            rgb: Rgb) -> None:  # fmt: skip
-    x, y, low = ankle
-    at, (sole, body) = figure.eye.at, foot
-    ankle_top = [at(x + 0.018 * i, y + d, low + 0.05) for i in (-1, 1) for d in (-0.02, 0.02)]
-    canvas.shape(hull([*body, *ankle_top]), figure.skin, SKIN)
-    canvas.detail(hull([at(a, b, c) for a, b, c in sole] + [at(a, b, c + 0.012) for a, b, c in sole]), rgb)
-    width = max(0.9, figure.px(0.012))
-    canvas.line([at(x - 0.026, y + 0.06, low * 0.5 + 0.02), at(x, y + 0.06, low * 0.5 + 0.034), at(x + 0.026, y + 0.06, low * 0.5 + 0.02)], rgb, width)
-    canvas.line([at(x - 0.024, y, low + 0.045), at(x, y + 0.02, low + 0.05), at(x + 0.024, y, low + 0.045)], rgb, width)
-
-
-def _shaft(canvas: Canvas, figure: Figure, leg: Limb, rgb: Rgb) -> None:
-    radii = [radius + 0.006 for radius in leg_radii(figure.body)]
-    tube = figure.limb(leg, radii).cut(0.76, 0.99)
-    canvas.shape(tube.outline(), rgb, LEATHER)
-    canvas.round(tube, LEATHER)
-    canvas.line([tube.at(0.04, s) for s in (-1, 0, 1)], shaded(rgb, 0.6), max(0.5, figure.px(0.005)))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tbps.data.mannequins.camera import Eye, sample_camera
-from tbps.data.mannequins.canvas import Canvas
+from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
 from tbps.data.mannequins.people import View, sample_person, sample_view
 from tbps.data.mannequins.portrait import paint_person
@@ -24,9 +24,10 @@ def passer(number: int) -> Image.Image:
     person, view = sample_person(rng), sample_view(rng)
     view = View(view.direction, view.phase, "none", view.seed)
     camera = replace(sample_camera(view), width=_WIDE, height=_TALL, body=_TALL * 0.9, ground=_TALL * 0.96, centre=_WIDE / 2)
-    canvas = Canvas(Image.new("RGB", (_WIDE, _TALL), (110, 110, 108)), camera.sun)
+    canvas = Canvas(Image.new("RGB", (_WIDE * SCALE, _TALL * SCALE), (110, 110, 108)), camera.sun)
     paint_person(canvas, person, view, Eye(camera, body_of(person).scale))
-    picture = Image.fromarray(np.clip(canvas.picture((0, 0)), 0, 255).astype(np.uint8))
+    values = np.clip(canvas.picture((0, 0)), 0, 255).astype(np.uint8)
+    picture = Image.merge("RGB", [Image.fromarray(plane) for plane in values])
     mask = Image.fromarray(canvas.mask().astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(0.6))
     picture.putalpha(mask)
     return picture

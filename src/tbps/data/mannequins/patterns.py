@@ -53,8 +53,10 @@ def _checks(canvas: Canvas, tube: Tube, colours: tuple[Rgb, Rgb], unit: float) -
         canvas.detail(tube.patch(t0, t1, -1.0, 1.0), half)
     for s0, s1 in lanes:
         canvas.detail(tube.strip(s0, s1), half)
-        for t0, t1 in bands:
-            canvas.detail([tube.at(t0, s0), tube.at(t1, s0), tube.at(t1, s1), tube.at(t0, s1)], second)
+    for t0, t1 in bands:
+        for s0, s1 in lanes:
+            (x0, y0), (x1, y1) = tube.at(t0, s0), tube.at(t1, s1)
+            canvas.block((x0, y0), (x1, y1), second)
 
 
 def _dots(canvas: Canvas, tube: Tube, second: Rgb, unit: float) -> None:

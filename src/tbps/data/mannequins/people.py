@@ -1,10 +1,11 @@
 """Who a mannequin is, how a view shows them, and what of them that view shows.
 
 A `Person` is what stays with an identity; a `View` is drawn anew for every image and carries nothing about the identity.
-`attributes` flattens a person to slots ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a view shows. Captions,
-the audit and the ceiling speak in these slots only.
+`attributes` flattens a person to slots ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a view shows.
+Captions, the audit and the ceiling speak in these slots only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,22 +18,33 @@ HIDDEN = ("none", "feet", "legs")
 
 # How often each colour is worn: streets are darker than rainbows, but every colour occurs.
 _UPPER_COLOURS = {
-    "black": 11, "charcoal": 5, "grey": 7, "light grey": 4, "white": 9, "beige": 5, "brown": 4, "olive": 4, "green": 5, "mint": 2.5,
-    "teal": 3, "navy": 6, "blue": 7, "light blue": 5, "purple": 4, "lavender": 2.5, "maroon": 4, "red": 7, "pink": 5, "hot pink": 2.5,
-    "orange": 4, "yellow": 4.5,
+    "black": 11, "charcoal": 5, "grey": 7, "light grey": 4, "white": 9, "beige": 5, "brown": 4, "olive": 4, "green": 5,
+    "mint": 2.5, "teal": 3, "navy": 6, "blue": 7, "light blue": 5, "purple": 4, "lavender": 2.5, "maroon": 4, "red": 7,
+    "pink": 5, "hot pink": 2.5, "orange": 4, "yellow": 4.5,
 }  # fmt: skip
 _LOWER_COLOURS = {
-    "black": 14, "charcoal": 6, "grey": 7, "light grey": 3, "white": 5, "beige": 7, "brown": 5, "olive": 4, "navy": 8, "blue": 9,
-    "light blue": 5, "maroon": 2, "red": 2.5, "green": 2, "pink": 2, "purple": 1.5, "yellow": 1,
+    "black": 14, "charcoal": 6, "grey": 7, "light grey": 3, "white": 5, "beige": 7, "brown": 5, "olive": 4, "navy": 8,
+    "blue": 9, "light blue": 5, "maroon": 2, "red": 2.5, "green": 2, "pink": 2, "purple": 1.5, "yellow": 1,
 }  # fmt: skip
 _JEANS_COLOURS = {"blue": 5, "navy": 5, "light blue": 4, "black": 3, "grey": 2}
 _SHOE_COLOURS = {
-    "black": 9, "white": 8, "brown": 5, "grey": 5, "red": 3, "blue": 2.5, "pink": 2, "beige": 2, "navy": 2, "yellow": 1, "green": 1,
+    "black": 9, "white": 8, "brown": 5, "grey": 5, "red": 3, "blue": 2.5, "pink": 2, "beige": 2, "navy": 2, "yellow": 1,
+    "green": 1,
 }  # fmt: skip
 _BAG_COLOURS = {
-    "black": 9, "brown": 5, "red": 4, "blue": 4, "grey": 3, "beige": 3, "white": 2, "navy": 2.5, "pink": 2.5, "green": 2.5, "yellow": 2,
-    "purple": 1.5, "orange": 2,
+    "black": 9, "brown": 5, "red": 4, "blue": 4, "grey": 3, "beige": 3, "white": 2, "navy": 2.5, "pink": 2.5, "green": 2.5,
+    "yellow": 2, "purple": 1.5, "orange": 2,
 }  # fmt: skip
+_UPPER_PATTERNS: dict[str, Mapping[str, float]] = {
+    "t-shirt": {"plain": 4, "striped": 2, "print": 3},
+    "shirt": {"plain": 4, "checked": 3, "striped": 1.5},
+    "blouse": {"plain": 4, "dotted": 1.5, "striped": 1},
+    "polo shirt": {"plain": 3, "striped": 1.5},
+    "sweater": {"plain": 4, "striped": 2},
+    "hoodie": {"plain": 4, "print": 2},
+    "tank top": {"plain": 4, "striped": 1, "print": 1},
+    "coat": {"plain": 6, "checked": 1},
+}
 _BRIGHT = {"red": 2, "blue": 2, "white": 2, "black": 3, "yellow": 1, "green": 1, "pink": 1, "orange": 1, "purple": 1, "navy": 1}
 
 
@@ -73,7 +85,8 @@ class Person:
     hair_colour: str
     hat: Garment | None  # cap, beanie, brimmed hat
     glasses: str  # none, glasses, sunglasses
-    upper: Garment  # t-shirt, shirt, blouse, polo shirt, sweater, hoodie, jacket, coat, puffer jacket, suit jacket, vest, tank top, dress
+    # t-shirt, shirt, blouse, polo shirt, sweater, hoodie, jacket, coat, puffer jacket, suit jacket, vest, tank top, dress
+    upper: Garment
     sleeve: str  # sleeveless, short, long
     inner: Garment | None  # the shirt under an open jacket or coat
     lower: Garment | None  # jeans, trousers, leggings, shorts, skirt, long skirt; None under a dress
@@ -127,34 +140,48 @@ def far_side(direction: str) -> str | None:
 
 def visible_attributes(person: Person, view: View) -> dict[str, str]:
     """The slots of `attributes` that this view shows; what it does not show is absent, never "none"."""
-    shown = attributes(person)
-    dropped: set[str] = set()
-    if view.direction == "back":
-        dropped |= {"glasses", "inner"}
-    if view.direction in ("left", "right"):
-        dropped |= {"inner"}
-    if person.upper.pattern == "print" and view.direction != "front":
-        dropped |= {"upper.pattern", "upper.second"}
-    if person.inner is not None and person.inner.pattern == "print":
-        dropped |= {"inner.pattern", "inner.second"}  # an open jacket covers most of a motif
-    if person.hat is not None and (person.hat.kind == "beanie" or person.hair_length in ("bald", "short")):
-        dropped |= {"hair"}
-    elif person.hat is not None:
-        dropped |= {"hair.style"}
-    if view.direction == "front":
-        dropped |= {"hair.style"} if person.hair_style in ("ponytail", "bun") else set()
-        # a ponytail or bun leaves the length open when seen from the front
-        dropped |= {"hair.length"} if person.hair_style in ("ponytail", "bun") else set()
-    for slot, item in (("bag", person.bag), ("carried", person.carried)):
-        if item is not None and item.side == far_side(view.direction) and item.kind not in ("umbrella", "trolley"):
-            dropped.add(slot)
-        if view.direction == "back" and item is not None and item.kind in ("phone", "book"):
-            dropped.add(slot)  # held before the body
+    dropped = _turned_away(person, view) | _hair_hidden(person, view) | _items_hidden(person, view)
     if view.hidden in ("feet", "legs"):
         dropped.add("shoes")
     if view.hidden == "legs":
         dropped |= _hidden_with_legs(person)
+    shown = attributes(person)
     return {slot: value for slot, value in shown.items() if slot not in dropped and slot.split(".")[0] not in dropped}
+
+
+def _turned_away(person: Person, view: View) -> set[str]:
+    """Slots of the face and the chest that a view from the side or from behind hides."""
+    dropped: set[str] = set()
+    if view.direction == "back":
+        dropped.add("glasses")
+    if view.direction != "front" and person.upper.kind != "vest":  # a vest leaves the sleeves and collar of its shirt in sight
+        dropped.add("inner")
+    if person.upper.pattern == "print" and view.direction != "front":
+        dropped |= {"upper.pattern", "upper.second"}
+    if person.inner is not None and person.inner.pattern == "print":
+        dropped |= {"inner.pattern", "inner.second"}  # an open jacket covers most of a motif
+    return dropped
+
+
+def _hair_hidden(person: Person, view: View) -> set[str]:
+    if person.hat is not None and (person.hat.kind == "beanie" or person.hair_length in ("bald", "short")):
+        return {"hair"}
+    dropped = {"hair.style"} if person.hat is not None else set()
+    if view.direction == "front" and person.hair_style in ("ponytail", "bun"):
+        dropped |= {"hair.style", "hair.length"}  # tied behind, it leaves its length open
+    return dropped
+
+
+def _items_hidden(person: Person, view: View) -> set[str]:
+    dropped: set[str] = set()
+    for slot, item in (("bag", person.bag), ("carried", person.carried)):
+        if item is None:
+            continue
+        if item.side == far_side(view.direction) and item.kind not in ("umbrella", "trolley"):
+            dropped.add(slot)
+        if view.direction == "back" and item.kind in ("phone", "book"):
+            dropped.add(slot)  # held before the body
+    return dropped
 
 
 def _hidden_with_legs(person: Person) -> set[str]:
@@ -227,7 +254,7 @@ def _other_hat(person: Person, rng: np.random.Generator) -> Person:
     return replace(person, hat=None if person.hat is not None else _sample_hat(rng))
 
 
-def _recoloured(garment: Garment, worn: dict[str, float], rng: np.random.Generator) -> Garment:
+def _recoloured(garment: Garment, worn: Mapping[str, float], rng: np.random.Generator) -> Garment:
     family = COLOURS[garment.colour].family
     others = {name: weight for name, weight in worn.items() if COLOURS[name].family != family and name != garment.second}
     return replace(garment, colour=_pick(others, rng), tint=_tint(rng))
@@ -280,21 +307,11 @@ def _sample_upper(gender: str, warm: bool, rng: np.random.Generator) -> tuple[Ga
         kinds = {"sweater": 3, "hoodie": 3, "jacket": 3, "coat": 2, "puffer jacket": 2, "shirt": 1.5, "vest": 0.8}
         kinds |= {"suit jacket": 1.2} if gender == "man" else {"blouse": 1}
     kind = _pick(kinds, rng)
-    patterns = {
-        "t-shirt": {"plain": 4, "striped": 2, "print": 3},
-        "shirt": {"plain": 4, "checked": 3, "striped": 1.5},
-        "blouse": {"plain": 4, "dotted": 1.5, "striped": 1},
-        "polo shirt": {"plain": 3, "striped": 1.5},
-        "sweater": {"plain": 4, "striped": 2},
-        "hoodie": {"plain": 4, "print": 2},
-        "tank top": {"plain": 4, "striped": 1, "print": 1},
-        "coat": {"plain": 6, "checked": 1},
-    }.get(kind, {"plain": 1})
     short = {"t-shirt", "polo shirt"}
     sleeve = (
         "short" if kind in short or (kind in ("shirt", "blouse") and warm) else "sleeveless" if kind == "tank top" else "long"
     )
-    upper = _garment_of(kind, _UPPER_COLOURS, patterns, rng)
+    upper = _garment_of(kind, _UPPER_COLOURS, _UPPER_PATTERNS.get(kind, {"plain": 1}), rng)
     can_open = kind in ("jacket", "coat", "puffer jacket", "suit jacket", "vest")
     opened = kind in ("suit jacket", "vest") or (can_open and rng.random() < 0.55)
     if not opened:
@@ -311,9 +328,14 @@ def _sample_lower(gender: str, warm: bool, rng: np.random.Generator) -> Garment:
     kinds |= {"shorts": 4.5} if warm else {}
     kinds |= {"leggings": 2.0, "skirt": 2.0 if warm else 1.0, "long skirt": 1.0} if gender == "woman" else {}
     kind = _pick(kinds, rng)
-    patterns = {"skirt": {"plain": 4, "checked": 1, "dotted": 0.7}, "long skirt": {"plain": 4, "dotted": 0.8}, "shorts": {"plain": 5, "checked": 1},
-                "trousers": {"plain": 8, "striped": 0.8, "checked": 0.6}}.get(kind, {"plain": 1})  # fmt: skip
-    return _garment_of(kind, _JEANS_COLOURS if kind == "jeans" else _LOWER_COLOURS, patterns, rng)
+    patterns: dict[str, Mapping[str, float]] = {
+        "skirt": {"plain": 4, "checked": 1, "dotted": 0.7},
+        "long skirt": {"plain": 4, "dotted": 0.8},
+        "shorts": {"plain": 5, "checked": 1},
+        "trousers": {"plain": 8, "striped": 0.8, "checked": 0.6},
+    }
+    worn = _JEANS_COLOURS if kind == "jeans" else _LOWER_COLOURS
+    return _garment_of(kind, worn, patterns.get(kind, {"plain": 1}), rng)
 
 
 def _sample_shoes(gender: str, warm: bool, rng: np.random.Generator) -> Garment:
@@ -351,11 +373,14 @@ def _sample_bag(gender: str, rng: np.random.Generator) -> Item:
 
 def _sample_carried(rng: np.random.Generator) -> Item:
     kind = _pick({"umbrella": 2, "phone": 2.5, "book": 1.5, "bottle": 1.5, "trolley": 1.5}, rng)
-    colours = {"phone": {"black": 3, "white": 1}, "bottle": {"blue": 1, "white": 1, "green": 1, "red": 1}}.get(kind, _BRIGHT)
+    colours: Mapping[str, float] = {
+        "phone": {"black": 3, "white": 1},
+        "bottle": {"blue": 1, "white": 1, "green": 1, "red": 1},
+    }.get(kind, _BRIGHT)
     return Item(kind, _pick(colours, rng), _pick({"left": 1, "right": 1.6}, rng))
 
 
-def _garment_of(kind: str, worn: dict[str, float], patterns: dict[str, float], rng: np.random.Generator) -> Garment:
+def _garment_of(kind: str, worn: Mapping[str, float], patterns: Mapping[str, float], rng: np.random.Generator) -> Garment:
     colour, pattern = _pick(worn, rng), _pick(patterns, rng)
     second = None
     if pattern != "plain":
@@ -371,7 +396,7 @@ def _tint(rng: np.random.Generator) -> tuple[int, int, int]:
     return int(red), int(green), int(blue)
 
 
-def _pick(weights: dict[str, float], rng: np.random.Generator) -> str:
+def _pick(weights: Mapping[str, float], rng: np.random.Generator) -> str:
     names = list(weights)
     shares = np.fromiter(weights.values(), dtype=float)
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]

@@ -1,4 +1,4 @@
-"""Where crops are taken: streets, shop fronts, corridors, parks and platforms, a dozen pictures of each, made once a process.
+"""Where crops are taken: streets, shop fronts, corridors, parks and platforms, several pictures of each, made once a process.
 
 Every picture is `WIDTH` x `HEIGHT` with the foot of the wall at `HORIZON`; a crop takes a window of one.
 """
@@ -13,7 +13,7 @@ from tbps.data.mannequins.colours import Rgb
 from tbps.seeding import generator
 
 WIDTH, HEIGHT, HORIZON = 640, 640, 320
-VARIANTS = 12
+VARIANTS = 9
 Pen = ImageDraw.ImageDraw
 
 
@@ -103,7 +103,9 @@ def _shop_front(pen: Pen, rng: np.random.Generator) -> None:
     pen.rectangle((0, 22, WIDTH, 78), fill=sign)
     for x in range(20, WIDTH, int(rng.integers(18, 34))):
         if rng.random() < 0.7:
-            pen.rectangle((x, 36, x + int(rng.integers(6, 15)), 64), fill=_times(sign, 1.7) if sum(sign) < 380 else _times(sign, 0.4))
+            pen.rectangle(
+                (x, 36, x + int(rng.integers(6, 15)), 64), fill=_times(sign, 1.7) if sum(sign) < 380 else _times(sign, 0.4)
+            )
     wide = int(rng.integers(150, 260))
     for x in range(int(rng.integers(-100, 0)), WIDTH, wide + 16):
         inside = _grey(rng, 120, 226, 20)
@@ -143,16 +145,23 @@ def _park(pen: Pen, rng: np.random.Generator) -> None:
     pen.rectangle((0, 0, WIDTH, HORIZON), fill=sky)
     leaf = (int(rng.integers(50, 110)), int(rng.integers(90, 140)), int(rng.integers(36, 70)))
     for _ in range(260):
-        x, y, r = rng.integers(-20, WIDTH + 20), rng.integers(-20, HORIZON - 20), rng.integers(14, 44)
+        x, y, r = (int(rng.integers(low, high)) for low, high in ((-20, WIDTH + 20), (-20, HORIZON - 20), (14, 44)))
         pen.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=_times(leaf, float(rng.uniform(0.5, 1.25))))
     for _ in range(int(rng.integers(2, 6))):
         x, half = int(rng.integers(0, WIDTH)), int(rng.integers(7, 20))
-        pen.polygon([(x - half, 0), (x + half, 0), (x + half * 1.5, HORIZON + 16), (x - half * 1.5, HORIZON + 16)], fill=_times((92, 74, 56), float(rng.uniform(0.6, 1.1))))
+        pen.polygon(
+            [(x - half, 0), (x + half, 0), (x + half * 1.5, HORIZON + 16), (x - half * 1.5, HORIZON + 16)],
+            fill=_times((92, 74, 56), float(rng.uniform(0.6, 1.1))),
+        )
     grass = (int(rng.integers(84, 130)), int(rng.integers(122, 158)), int(rng.integers(56, 84)))
     pen.rectangle((0, HORIZON, WIDTH, HEIGHT), fill=grass)
     for _ in range(500):
         x, y = int(rng.integers(0, WIDTH)), int(rng.integers(HORIZON, HEIGHT))
-        pen.line((x, y, x + int(rng.integers(-4, 5)), y - int(rng.integers(4, 12))), fill=_times(grass, float(rng.uniform(0.75, 1.25))), width=2)
+        pen.line(
+            (x, y, x + int(rng.integers(-4, 5)), y - int(rng.integers(4, 12))),
+            fill=_times(grass, float(rng.uniform(0.75, 1.25))),
+            width=2,
+        )
     if rng.random() < 0.75:
         a, b = int(rng.integers(60, 420)), int(rng.integers(-100, 300))
         pen.polygon([(a, HORIZON + 10), (a + 150, HORIZON + 10), (b + 560, HEIGHT), (b, HEIGHT)], fill=_grey(rng, 150, 196, 20))

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 from tbps.data.mannequins.camera import Eye
 from tbps.data.mannequins.canvas import Canvas
-from tbps.data.mannequins.figure import SIDES, Figure, body_of
-from tbps.data.mannequins.garments import Upper, paint_arm, paint_torso
+from tbps.data.mannequins.colours import COLOURS
+from tbps.data.mannequins.cuts import Upper
+from tbps.data.mannequins.figure import SIDES, Figure
+from tbps.data.mannequins.garments import paint_arm, paint_torso
 from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
+from tbps.data.mannequins.headwear import paint_headwear
 from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, contact, paint_bag
 from tbps.data.mannequins.legwear import paint_legs
 from tbps.data.mannequins.people import Garment, Person, View, visible_attributes
-from tbps.data.mannequins.colours import COLOURS
 
 _PLAIN_SHOES = Garment("dress shoes", "black")
 
@@ -47,8 +49,7 @@ def seen(person: Person, view: View) -> Person:
 def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure:
     """Paints the person, as the view shows them, from the back of the scene to its front."""
     person = seen(person, view)
-    body = body_of(person)
-    figure = Figure(person, view, eye, body)
+    figure = Figure(person, view, eye)
     upper, head = Upper(figure), Head(figure)
     for centre, radii in contact(figure):
         canvas.shadow(centre, radii, -62)
@@ -56,7 +57,7 @@ def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure
     pack = person.bag is not None and person.bag.kind == "backpack"
     if pack and not figure.back() and person.bag is not None:
         backpack_behind(canvas, figure, COLOURS[person.bag.colour].rgb)
-    if not (figure.back() or figure.profile()):
+    if figure.frontal():
         hair_behind(canvas, head)
     before, behind = _arms(figure)
     for side in behind:
@@ -68,11 +69,13 @@ def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure
         paint_bag(canvas, upper)
     if figure.back():
         paint_head(canvas, head)
+        paint_headwear(canvas, head)
     _hands(canvas, upper, before)
     if not pack:
         paint_bag(canvas, upper)
     if not figure.back():
         paint_head(canvas, head)
+        paint_headwear(canvas, head)
     return figure
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from tbps.data.mannequins.camera import CUT, Camera
-from tbps.data.mannequins.canvas import Canvas, shaded
+from tbps.data.mannequins.canvas import SCALE, Canvas, shaded
 from tbps.data.mannequins.colours import Rgb
 from tbps.data.mannequins.passers import POOL, passer
 from tbps.data.mannequins.people import View
@@ -20,9 +20,11 @@ OBSTACLES = ("bench", "car", "railing", "plant", "cart")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`ground`: the place with its passers-by at the crop's size; `offset`: of the stuffs' tiles; `chances`: for all the rest."""
+    """`ground`: the place with its passers-by at the canvas's size; `ambient`: how it is lit; `offset`: of the stuffs' tiles;
+    `chances`: for all the rest."""
 
     ground: Image.Image
+    ambient: int
     offset: tuple[int, int]
     chances: list[float]
 
@@ -35,7 +37,7 @@ def sample_scene(view: View, camera: Camera) -> Scene:
         _walk_by(ground, camera, a[9:15], far=True)
     if a[15] < 0.22:
         _walk_by(ground, camera, a[16:22], far=False)
-    return Scene(ground, (int(a[22] * 200), int(a[23] * 100)), a[24:])
+    return Scene(ground, round(-36 + 48 * a[6]), (int(a[22] * 200), int(a[23] * 100)), a[24:])
 
 
 def _window(camera: Camera, a: list[float]) -> Image.Image:
@@ -45,25 +47,28 @@ def _window(camera: Camera, a: list[float]) -> Image.Image:
     wide = tall * camera.width / camera.height
     top = min(max(HORIZON - (0.42 + 0.4 * a[3]) * tall, 0.0), HEIGHT - tall)
     left = a[4] * (WIDTH - wide)
-    size = (camera.width, camera.height)
-    window = picture.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + wide, top + tall), reducing_gap=1.0)
-    if a[5] < 0.5:
-        window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return ImageEnhance.Brightness(window).enhance(0.75 + 0.4 * a[6])
+    size = (camera.width * SCALE, camera.height * SCALE)
+    window = picture.resize(size, Image.Resampling.NEAREST, box=(left, top, left + wide, top + tall))
+    return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if a[5] < 0.5 else window
 
 
 def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> None:
     """A passer-by: small in the distance, or cut by the crop's left or right edge."""
     figure = passer(int(a[0] * POOL))
-    scale = camera.body / figure.height * ((0.28 + 0.3 * a[1]) if far else (0.85 + 0.3 * a[1]))
-    figure = figure.resize((max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.BOX)
+    scale = SCALE * camera.body / figure.height * ((0.28 + 0.3 * a[1]) if far else (0.85 + 0.3 * a[1]))
+    figure = figure.resize(
+        (max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.NEAREST
+    )
     if a[2] < 0.5:
         figure = figure.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if far:
         x, foot = round(a[3] * ground.width - figure.width / 2), round(ground.height * (0.6 + 0.2 * a[4]))
     else:
         inside = round(figure.width * (0.3 + 0.13 * a[4]))
-        x, foot = (inside - figure.width if a[3] < 0.5 else ground.width - inside), round(camera.ground + ground.height * 0.06 * (a[5] - 0.6))
+        x, foot = (
+            (inside - figure.width if a[3] < 0.5 else ground.width - inside),
+            round(SCALE * camera.ground + ground.height * 0.06 * (a[5] - 0.6)),
+        )
     ground.paste(figure, (x, foot - figure.height), figure)
 
 
@@ -71,9 +76,9 @@ def paint_clutter(canvas: Canvas, scene: Scene, camera: Camera) -> None:
     """Posts, bins, signs and plants behind the person."""
     a = scene.chances
     for index in range(3):
-        if a[index] < 0.4:
+        if a[index] < 0.32:
             piece = a[3 + 4 * index : 7 + 4 * index]
-            (_post, _bin, _sign, _plant)[int(a[15 + index] * 4)](canvas, camera, piece)
+            (_post, _bin, _plant, _bin, _sign)[int(a[15 + index] * 5)](canvas, camera, piece)
 
 
 def _plain(a: float, b: float) -> Rgb:
@@ -107,7 +112,7 @@ def _bin(canvas: Canvas, camera: Camera, a: list[float]) -> None:
 def _sign(canvas: Canvas, camera: Camera, a: list[float]) -> None:
     x, y = a[0] * camera.width, camera.height * (0.05 + 0.3 * a[1])
     wide, tall = camera.width * (0.14 + 0.14 * a[2]), camera.height * (0.05 + 0.08 * a[3])
-    rgb: Rgb = (round(60 + 160 * a[1]), round(60 + 150 * a[2]), round(60 + 160 * a[3]))
+    rgb: Rgb = (round(60 + 110 * a[1]), round(60 + 110 * a[2]), round(60 + 110 * a[3]))
     canvas.detail(_rectangle(x, y, x + wide, y + tall), rgb)
     canvas.detail(_rectangle(x + wide * 0.15, y + tall * 0.3, x + wide * 0.85, y + tall * 0.5), (226, 226, 220))
 
@@ -156,7 +161,9 @@ Area = tuple[float, float, float]
 def _bench(canvas: Canvas, area: Area, rgb: Rgb, a: list[float]) -> None:
     width, y, tall = area
     for index in range(4):
-        canvas.detail(_rectangle(-1, y + tall * (0.22 + 0.22 * index), width + 1, y + tall * (0.26 + 0.22 * index)), shaded(rgb, 0.45))
+        canvas.detail(
+            _rectangle(-1, y + tall * (0.22 + 0.22 * index), width + 1, y + tall * (0.26 + 0.22 * index)), shaded(rgb, 0.45)
+        )
     canvas.detail(_rectangle(width * a[3], y, width * a[3] + width * 0.05, y + tall), shaded(rgb, 0.6))
 
 
@@ -183,7 +190,11 @@ def _leaves(canvas: Canvas, area: Area, rgb: Rgb, a: list[float]) -> None:
         b, c = (index * 0.618 + a[3]) % 1.0, (index * 0.414 + a[1]) % 1.0
         x, low = width * b, y + tall * c
         size = tall * 0.16
-        canvas.shape([(x - size * 0.4, low + size * 0.5), (x + size * (b - 0.5), low - size * 0.7), (x + size * 0.4, low + size * 0.5)], shaded(rgb, 0.65 + 0.6 * c), CLOTH)
+        canvas.shape(
+            [(x - size * 0.4, low + size * 0.5), (x + size * (b - 0.5), low - size * 0.7), (x + size * 0.4, low + size * 0.5)],
+            shaded(rgb, 0.65 + 0.6 * c),
+            CLOTH,
+        )
 
 
 def _cart(canvas: Canvas, area: Area, rgb: Rgb, a: list[float]) -> None:
@@ -196,4 +207,3 @@ def _cart(canvas: Canvas, area: Area, rgb: Rgb, a: list[float]) -> None:
 
 
 _OBSTACLE_DETAILS = {"bench": _bench, "car": _car_details, "railing": _railing, "plant": _leaves, "cart": _cart}
-

@@ -1,7 +1,7 @@
 """Flat shapes with a length and a width: a limb, a torso, a skirt, a head are all tubes seen from the side.
 
-A tube is a list of cross sections in pixels. A point on it is `(t, s)`: t from 0 (top) to 1 (bottom), s from -1 (left edge in the
-image) to 1 (right edge). Folds, seams, stripes and buttons are laid out in these coordinates and so follow every pose.
+A tube is a list of cross sections in pixels. A point on it is `(t, s)`: t from 0 (top) to 1 (bottom), s from -1 (left edge
+in the image) to 1 (right edge). Folds, seams, stripes and buttons are laid out in these coordinates and so follow every pose.
 """
 
 from bisect import bisect_right
@@ -14,8 +14,10 @@ Points = list[Point]
 
 
 class Tube:
-    """Cross sections `left[i]`-`right[i]` at the lengths `stations[i]`; `sags[i]` is how far the middle of a section hangs below
-    the line between its edges, in pixels: a ring seen from slightly above."""
+    """Cross sections `left[i]`-`right[i]` at the lengths `stations[i]`.
+
+    `sags[i]` is how far the middle of a section hangs below the line between its edges, in pixels: a ring seen from above.
+    """
 
     __slots__ = ("left", "right", "sags", "stations")
 
@@ -26,39 +28,64 @@ class Tube:
 
     def at(self, t: float, s: float) -> Point:
         """The pixel of `(t, s)`."""
-        index = min(max(bisect_right(self.stations, t) - 1, 0), len(self.left) - 2)
-        low, high = self.stations[index], self.stations[index + 1]
-        f = (t - low) / (high - low)
-        (lx, ly), (mx, my) = self.left[index], self.left[index + 1]
-        (rx, ry), (nx, ny) = self.right[index], self.right[index + 1]
-        ax, ay, bx, by = lx + (mx - lx) * f, ly + (my - ly) * f, rx + (nx - rx) * f, ry + (ny - ry) * f
-        sag = self.sags[index] + (self.sags[index + 1] - self.sags[index]) * f
-        w = (s + 1) / 2
-        return ax + (bx - ax) * w, ay + (by - ay) * w + sag * (1 - s * s)
+        stations, left, right, sags = self.stations, self.left, self.right, self.sags  # `section`, written out: called most
+        index = bisect_right(stations, t, 1, len(stations) - 1) - 1
+        after = index + 1
+        f = (t - stations[index]) / (stations[after] - stations[index])
+        g, w = 1.0 - f, (s + 1.0) * 0.5
+        v = 1.0 - w
+        (lx, ly), (mx, my) = left[index], left[after]
+        (rx, ry), (nx, ny) = right[index], right[after]
+        sag = (sags[index] * g + sags[after] * f) * (1.0 - s * s)
+        return (lx * g + mx * f) * v + (rx * g + nx * f) * w, (ly * g + my * f) * v + (ry * g + ny * f) * w + sag
+
+    def section(self, t: float) -> tuple[float, float, float, float, float]:
+        """Left edge, right edge and sag at a length."""
+        stations, left, right, sags = self.stations, self.left, self.right, self.sags
+        index = bisect_right(stations, t, 1, len(stations) - 1) - 1
+        after = index + 1
+        f = (t - stations[index]) / (stations[after] - stations[index])
+        g = 1.0 - f
+        (lx, ly), (mx, my) = left[index], left[after]
+        (rx, ry), (nx, ny) = right[index], right[after]
+        return lx * g + mx * f, ly * g + my * f, rx * g + nx * f, ry * g + ny * f, sags[index] * g + sags[after] * f
+
+    def across(self, t: float, places: Sequence[float]) -> Points:
+        """Several pixels of one section."""
+        lx, ly, rx, ry, sag = self.section(t)
+        dx, dy = (rx - lx) * 0.5, (ry - ly) * 0.5
+        cx, cy = lx + dx, ly + dy
+        return [(cx + dx * s, cy + dy * s + sag * (1.0 - s * s)) for s in places]
 
     def outline(self) -> Points:
         """The silhouette, with the bottom edge hanging by its sag."""
-        bottom = [self.at(1.0, s) for s in (-0.6, 0.0, 0.6)] if self.sags[-1] else []
-        return self.left + bottom + self.right[::-1]
+        if not self.sags[-1]:
+            return self.left + self.right[::-1]
+        return self.left + self.across(1.0, (-0.6, 0.0, 0.6)) + self.right[::-1]
 
     def patch(self, t0: float, t1: float, s0: float, s1: float) -> Points:
         """The piece between two lengths and two widths."""
-        inner = [t for t in self.stations if t0 < t < t1]
-        down = [self.at(t, s0) for t in (t0, *inner, t1)]
-        up = [self.at(t, s1) for t in (t1, *reversed(inner), t0)]
-        if s1 - s0 < 0.7:
-            return down + up
-        low = [self.at(t1, s0 + (s1 - s0) * f) for f in (0.3, 0.7)]
-        high = [self.at(t0, s0 + (s1 - s0) * f) for f in (0.7, 0.3)]
-        return down + low + up + high
+        wide = s1 - s0
+        places = (s0, s1) if wide < 0.7 else (s0, s0 + 0.3 * wide, s0 + 0.7 * wide, s1)
+        top, bottom = self.across(t0, places), self.across(t1, places)
+        inner = [self.across(t, (s0, s1)) for t in self.stations if t0 < t < t1]
+        down = [edge[0] for edge in inner]
+        up = [edge[1] for edge in reversed(inner)]
+        return [top[0], *down, *bottom, *up, *top[:0:-1]]
 
     def strip(self, s0: float, s1: float) -> Points:
         """The piece between two widths over the whole length (corners at the sections only: quick)."""
-        a, b = (s0 + 1) / 2, (s1 + 1) / 2
-        pairs = list(zip(self.left, self.right, strict=True))
-        down = [(x + (u - x) * a, y + (v - y) * a) for (x, y), (u, v) in pairs]
-        up = [(x + (u - x) * b, y + (v - y) * b) for (x, y), (u, v) in reversed(pairs)]
+        down, up = self.lane(s0), self.lane(s1)
+        up.reverse()
         return down + up
+
+    def lane(self, s: float) -> Points:
+        """A line along the tube: one point a section."""
+        if s in (-1.0, 1.0):
+            return list(self.left if s < 0 else self.right)
+        b = (s + 1) / 2
+        a = 1 - b
+        return [(x * a + u * b, y * a + v * b) for (x, y), (u, v) in zip(self.left, self.right, strict=True)]
 
     def width(self, t: float) -> float:
         """Distance of the two edges at `t`, in pixels."""
@@ -81,7 +108,7 @@ class Tube:
 
 
 def limb(middles: Sequence[Point], radii: Sequence[float]) -> Tube:
-    """A tube around a bent middle line; `s` = -1 lies to the left of someone who looks down along it from the top of the image."""
+    """A tube around a bent middle line that runs down the image; `s` = -1 is its left edge."""
     left: Points = []
     right: Points = []
     last = len(middles) - 1

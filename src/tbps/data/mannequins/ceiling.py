@@ -1,0 +1,73 @@
+"""The ceiling: ranking mannequins by the ground-truth attributes that a caption mentions.
+
+An image is ranked first by how few mentions it contradicts (the image shows the slot, with a value that the words exclude), then by
+how many it confirms. Images that agree on both counts are tied; whoever reports the ceiling breaks ties at random.
+
+In what sense nothing does better: the ranking knows every attribute without error, and a true caption never contradicts its own
+image, so its own image is always among those with no contradiction. Whatever still ranks above it is compatible with every word;
+pixels hold nothing else to tell the two apart by, since pictures carry no trace of the identity but the attributes. Limits: what a
+caption does *not* say counts for nothing here, and a word counts for all its values alike, although annotators who saw a hat
+usually mention it and "blue" is seldom said of navy. A model may learn such habits, and tints and heights that no word names may
+link two pictures of a person; both can lift it slightly over the ceiling among images that the ceiling leaves tied.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tbps.data.records import PersonDataset
+
+Attributes = Mapping[str, str]
+Mentions = Mapping[str, Sequence[str]]
+Scores = Callable[[int, int], np.ndarray]
+
+
+def has_mentions(split: PersonDataset) -> bool:
+    """Whether every image carries the columns that the ceiling needs: "attributes", and "mentions" of every caption."""
+    return bool(split.images) and all(
+        isinstance(image.attributes.get("attributes"), Mapping)
+        and isinstance(mentions := image.attributes.get("mentions"), Sequence)
+        and len(mentions) == len(image.captions)
+        and all(isinstance(mention, Mapping) for mention in mentions)
+        for image in split.images
+    )
+
+
+def attribute_scores(split: PersonDataset) -> Scores:
+    """`scores(start, stop)`: (stop - start, G) scores of these captions, in the order of `split.pairs()`, against all images."""
+    queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]
+    return mention_scores(queries, [image.attributes["attributes"] for image in split.images])
+
+
+def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> Scores:
+    """Scores of mentions (slot -> compatible values) against shown attributes (slot -> value).
+
+    With one-hot rows over all (slot, value) pairs, confirmations are a matrix product; mentions that the image shows at all are
+    another one over slots, and what is shown but not confirmed is contradicted.
+    """
+    values = _numbered((slot, value) for shown in gallery for slot, value in shown.items())
+    slots = _numbered(slot for shown in gallery for slot in shown)
+    confirming = _rows(([(s, v) for s, vs in m.items() for v in vs] for m in queries), len(queries), values)
+    mentioned = _rows(queries, len(queries), slots)
+    shown_values = _rows((shown.items() for shown in gallery), len(gallery), values).T
+    shown_slots = _rows(gallery, len(gallery), slots).T
+    worse = np.float32(len(slots) + 1)  # one contradiction outweighs all confirmations
+
+    def scores(start: int, stop: int) -> np.ndarray:
+        confirmed = confirming[start:stop] @ shown_values
+        contradicted = mentioned[start:stop] @ shown_slots - confirmed
+        return np.asarray(confirmed - worse * contradicted)
+
+    return scores
+
+
+def _numbered(items: Iterable[object]) -> dict[object, int]:
+    return {item: number for number, item in enumerate(dict.fromkeys(items))}
+
+
+def _rows(bags: Iterable[Iterable[object]], count: int, columns: Mapping[object, int]) -> np.ndarray:
+    """(count, len(columns)) float32 with ones where a bag holds the column's item."""
+    found = np.zeros((count, len(columns)), dtype=np.float32)
+    for row, bag in enumerate(bags):
+        found[row, [columns[item] for item in bag if item in columns]] = 1
+    return found

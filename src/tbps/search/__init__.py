@@ -1,0 +1,1 @@
+"""The gallery: index pictures once, find people in it by description or by picture."""

@@ -1,0 +1,36 @@
+"""What a gallery asks of a model, and nothing more: torch, ONNX and int8 towers are the same to it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from tbps.preprocess.image import ImageSpec
+
+
+class Encoder(Protocol):
+    """Images and texts to unit rows of one space.
+
+    `fingerprint` is equal exactly when the embeddings are; `name` is what opened the model (a folder or an id).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def spec(self) -> ImageSpec: ...
+
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
+        """(N, dim) float32 unit rows of RGB pictures of any size."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """(N, dim) float32 unit rows of captions; raises CaptionError on an empty one."""
+        ...

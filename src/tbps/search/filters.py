@@ -1,0 +1,71 @@
+"""The `where` of a search: SQL conditions on the metadata columns, and errors that a person can act on."""
+
+import re
+from collections.abc import Mapping
+
+from tbps.errors import QueryError
+from tbps.search.columns import parse_time
+
+MAX_LENGTH = 10_000
+
+_LITERAL = re.compile(r"('(?:[^']|'')*')")
+_BEFORE_TIME = re.compile(r"\bcaptured_at\s*(?:=|<>|!=|<=|>=|<|>|(?:not\s+)?between|(?:not\s+)?in\s*\()\s*$", re.IGNORECASE)
+_AFTER_TIME = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
+_RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+(?::\d+)?")
+
+
+def condition(where: str) -> str:
+    """A condition that stands alone as one bracketed expression, with the times compared to `captured_at` made timestamps.
+
+    The brackets make trailing words ("; delete", "limit 3") a syntax error instead of being ignored.
+    Raises QueryError for an empty or overlong text, a comment, an unopened bracket, or a time that is none.
+    """
+    if not where.strip():
+        raise QueryError("the filter is empty; leave it out or write a condition such as camera = 'lobby'")
+    if len(where) > MAX_LENGTH:
+        raise QueryError(f"the filter has {len(where):,} characters, more than {MAX_LENGTH:,}; shorten it")
+    parts = _LITERAL.split(where)  # code, literal, code, literal, ..., code
+    _check_closed("".join(parts[::2]))
+    follows = False
+    for at in range(1, len(parts), 2):
+        first = _BEFORE_TIME.search(parts[at - 1]) is not None
+        follows = first or (follows and _AFTER_TIME.fullmatch(parts[at - 1]) is not None)
+        if not follows:
+            continue
+        moment = parse_time(parts[at][1:-1])
+        if moment is not None:
+            parts[at] = f"timestamp '{moment.isoformat()}'"
+        elif first:
+            raise QueryError(f"captured_at is compared with {parts[at]}; write a time as '2024-05-01' or '2024-05-01T08:30:00'")
+    return f"({''.join(parts)}\n)"
+
+
+def _check_closed(code: str) -> None:
+    """Refuses what could end the enclosing brackets early."""
+    if "--" in code or "/*" in code:
+        raise QueryError("the filter holds a comment (-- or /*); leave it out")
+    depth = 0
+    for character in code:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            raise QueryError("the filter closes a bracket that it never opened")
+
+
+def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryError:
+    """The database's error on `where` in one line that names the columns and how to write a condition."""
+    text = _RUST_PLACE.sub("", str(error))
+    known = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+    if found := re.search(r"No field named (.+?)\. Valid fields", text):
+        name = found.group(1).strip('"')
+        reason = (
+            f"unknown column {name!r}; text is written in single quotes" if f'"{name}"' in where else f"unknown column {name!r}"
+        )
+    elif found := re.search(r"Received literal \w+\((.*?)\) and could not convert to literal of type '(\w+)", text):
+        reason = (
+            f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
+        )
+    elif found := re.search(r"sql parser error: (.+?)\)?$", text, re.DOTALL):
+        reason = found.group(1)
+    else:
+        reason = text.replace("Invalid input, ", "").partition("\n")[0].rstrip(". ")
+    return QueryError(f"filter {where[:200]!r}: {reason}. Columns: {known}. Example: camera = 'lobby'")

@@ -1,0 +1,236 @@
+"""Bulk indexing: reader (threads: bytes, hash, decode, shrink) -> mapper (the encoder) -> writer (committed batches).
+
+Memory is bounded: a picture is shrunk to the encoder's input and a thumbnail by the thread that decoded it, and only a window
+of pictures is read ahead. A row is acknowledged (`on_progress`, the report) after its batch is committed.
+"""
+
+import hashlib
+import io
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tbps.errors import ImageError, ModelError, StorageError
+from tbps.preprocess.image import ImageSpec, open_image, to_array
+from tbps.search.columns import Kind, RowMetadata, plan_columns, row_metadata
+from tbps.search.encoder import Encoder
+from tbps.search.sources import Candidate, Failure, Sources
+from tbps.search.table import KnownRow, Table
+
+OnProgress = Callable[[int, int], None]
+
+THUMBNAIL = (224, 256)
+MAX_FILE_BYTES = 256 * 2**20
+READERS = 4
+COMMIT_ROWS = 256
+COMMIT_SECONDS = 5.0
+_PROGRESS_SKIPS = 64
+_BYTES = re.compile(r"^<\d+ bytes>: ")  # how `open_image` names a picture given as bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of every picture: `added` + `skipped_existing` + len(`failed`) of them.
+
+    failed, duplicates: (name, reason). A duplicate has the bytes of a picture already in the gallery but another name or other
+    metadata; what came first is kept, and it counts as skipped. notes: remarks on the metadata as a whole.
+    """
+
+    added: int
+    skipped_existing: int
+    failed: tuple[Failure, ...]
+    duplicates: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One picture read; `pixels` (height, width, 3) uint8 and thumbnail are None when its hash is known."""
+
+    candidate: Candidate
+    content_hash: str
+    pixels: np.ndarray | None
+    thumbnail: bytes
+
+
+def ingest(table: Table, model: Encoder, sources: Sources, batch_size: int, on_progress: OnProgress | None) -> IngestReport:
+    """Adds the sources to the table. The caller holds the gallery's lock.
+
+    Raises StorageError on a full or read-only disk and ModelError on broken embeddings; committed rows stay.
+    """
+    started = time.monotonic()
+    plan = plan_columns((candidate.columns for candidate in sources.candidates), table.extras())
+    table.add_columns(plan.kinds)
+    writer = _Writer(table, model, plan.kinds, batch_size)
+    progress = on_progress or (lambda done, total: None)
+    failed, duplicates = list(sources.failed), list[Failure]()
+    skipped, total = 0, len(sources.candidates)
+    progress(0, total)
+    for item in _read_ahead(sources.candidates, writer.known, model.spec, 2 * batch_size):
+        if isinstance(item, _Read):
+            if (known := writer.known.get(item.content_hash)) is not None:
+                skipped += 1
+                if (reason := _difference(item.candidate, known)) is not None:
+                    duplicates.append((item.candidate.name, reason))
+            else:
+                writer.add(item)
+        else:
+            failed.append(item)
+        settled = skipped + len(failed) - len(sources.failed)
+        if writer.commit_if_due() or (settled and settled % _PROGRESS_SKIPS == 0):
+            progress(writer.added + settled, total)
+    writer.commit()
+    progress(total, total)
+    notes = [*sources.notes, *plan.notes]
+    try:
+        table.tidy()
+    except StorageError as error:
+        notes.append(f"everything was added, but the gallery could not be tidied: {error}")
+    return IngestReport(writer.added, skipped, tuple(failed), tuple(duplicates), tuple(notes), time.monotonic() - started)
+
+
+class _Writer:
+    """Gathers pictures into encoder batches, and embedded rows into commits of 256 rows or 5 seconds."""
+
+    def __init__(self, table: Table, model: Encoder, kinds: Mapping[str, Kind], batch_size: int) -> None:
+        self._table, self._model, self._kinds, self._batch_size = table, model, kinds, batch_size
+        self._waiting: list[_Read] = []
+        self._rows: list[dict[str, Any]] = []
+        self._embeddings: list[np.ndarray] = []
+        self._last_commit = time.monotonic()
+        self.known = table.known()
+        self.added = 0
+
+    def add(self, item: _Read) -> None:
+        metadata = row_metadata(item.candidate.columns, self._kinds)
+        self.known[item.content_hash] = _known_row(item.candidate, metadata)
+        self._rows.append(_row(item, metadata, self._model.fingerprint))
+        self._waiting.append(item)
+        if len(self._waiting) == self._batch_size:
+            self._encode()
+
+    def commit_if_due(self) -> bool:
+        """Commits whole encoder batches when enough rows or time have gathered; whether it did."""
+        due = len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._last_commit >= COMMIT_SECONDS
+        if self._waiting or not self._rows or not due:
+            return False
+        self.commit()
+        return True
+
+    def commit(self) -> None:
+        """Encodes what waits and commits every row."""
+        if self._waiting:
+            self._encode()
+        if self._rows:
+            self._table.append(self._rows, np.concatenate(self._embeddings))
+            self.added += len(self._rows)
+        self._rows, self._embeddings, self._last_commit = [], [], time.monotonic()
+
+    def _encode(self) -> None:
+        pixels = [item.pixels for item in self._waiting if item.pixels is not None]
+        embeddings = self._model.encode_images([Image.fromarray(p) for p in pixels], batch_size=self._batch_size)
+        self._embeddings.append(_checked(embeddings, (len(pixels), self._model.dim), self._model.name))
+        self._waiting = []
+
+
+def _read_ahead(
+    candidates: Sequence[Candidate], known: Mapping[str, KnownRow], spec: ImageSpec, window: int
+) -> Iterator[_Read | Failure]:
+    """The candidates read by threads, in order, at most `window` ahead."""
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="tbps-read")
+    try:
+        ahead: deque[Future[_Read | Failure]] = deque()
+        for candidate in candidates:
+            ahead.append(pool.submit(_read, candidate, known, spec))
+            if len(ahead) >= window:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(candidate: Candidate, known: Mapping[str, KnownRow], spec: ImageSpec) -> _Read | Failure:
+    try:
+        content, digest = _content(candidate)
+        if digest in known:
+            return _Read(candidate, digest, None, b"")
+        image = open_image(content)
+    except ImageError as error:
+        return candidate.name, _BYTES.sub("", str(error))
+    except OSError as error:
+        return candidate.name, f"cannot be read ({error.strerror or error})"
+    pixels = to_array(image, spec)
+    return _Read(candidate, digest, pixels, _thumbnail(image))
+
+
+def _content(candidate: Candidate) -> tuple[bytes, str]:
+    """The file's bytes and their SHA-256; a picture that is no file is hashed by its pixels."""
+    picture = candidate.picture
+    if isinstance(picture, Path):
+        if not picture.is_file():
+            raise ImageError("is no file" if picture.exists() else "there is no such file")
+        if (size := picture.stat().st_size) > MAX_FILE_BYTES:
+            raise ImageError(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}; shrink the picture first")
+        content = picture.read_bytes()
+        return content, hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, "TIFF", exif=picture.getexif())
+    except (OSError, KeyError) as error:
+        raise ImageError(f"a {picture.mode} picture cannot be indexed ({error}); convert it to RGB") from error
+    return buffer.getvalue(), digest.hexdigest()
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    """JPEG bytes; shrinks `image` itself."""
+    image.thumbnail(THUMBNAIL, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _row(item: _Read, metadata: RowMetadata, fingerprint: str) -> dict[str, Any]:
+    return {
+        "id": item.content_hash[:24],
+        "thumbnail": item.thumbnail,
+        "source": item.candidate.name,
+        "root": item.candidate.root,
+        "identity": metadata.identity,
+        "camera": metadata.camera,
+        "captured_at": metadata.captured_at,
+        "attributes": metadata.attributes,
+        "content_hash": item.content_hash,
+        "model": fingerprint,
+        **metadata.extras,
+    }
+
+
+def _known_row(candidate: Candidate, metadata: RowMetadata) -> KnownRow:
+    return KnownRow(candidate.name, metadata.identity, metadata.camera, metadata.captured_at, metadata.attributes)
+
+
+def _difference(candidate: Candidate, known: KnownRow) -> str | None:
+    """How a picture whose bytes are known differs from the one that was kept; None if it is the same again."""
+    again = _known_row(candidate, row_metadata(candidate.columns, {}))
+    if again.source != known.source:
+        return f"has the same content as {known.source}, which was kept"
+    return None if again == known else "was indexed before with other metadata, which were kept"
+
+
+def _checked(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    if embeddings.shape != shape:
+        raise ModelError(f"model {name!r} gave embeddings of shape {embeddings.shape} instead of {shape}")
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+        raise ModelError(f"model {name!r} gave embeddings that are not unit vectors; its weights may be damaged")
+    return np.ascontiguousarray(embeddings, np.float32)

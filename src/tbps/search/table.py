@@ -1,0 +1,269 @@
+"""The LanceDB table of a gallery: its columns, committed appends, tidying, and the database's errors in the project's words.
+
+id            first 24 hexadecimal digits of content_hash; stable, says nothing about the picture
+embedding     (dim,) float32 unit vector
+thumbnail     JPEG bytes within 224 x 256
+source, root  name below the folder it was indexed from, and that folder ("" for a picture that never was a file)
+identity, camera, captured_at (timestamp, UTC)      given in the metadata or null
+attributes    every further given column as JSON text
+content_hash  SHA-256 of the file's bytes
+model         fingerprint of the model
+...           one column (text, number or truth) for each simple further metadata column
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, final
+
+os.environ.setdefault("LANCE_LOG", "error")  # read once, when lancedb is imported
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+
+from tbps.errors import GalleryError, StorageError
+from tbps.search.columns import Kind
+from tbps.search.filters import condition, refusal
+from tbps.search.hits import Hit
+from tbps.search.index import ExactIndex
+
+_NAME = "images"
+_TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "truth": pa.bool_()}
+_HIT_COLUMNS = ["id", "source", "root", "identity", "camera", "captured_at", "attributes", "thumbnail"]
+_FILTER_KINDS = {
+    "id": "text",
+    "source": "text",
+    "identity": "text",
+    "camera": "text",
+    "captured_at": "time",
+    "attributes": "JSON text",
+}
+_FULL = re.compile(r"\(os error (28|122|27)\)")  # no space, quota, file too large
+_REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission denied, read-only
+_MANY_FRAGMENTS = 64
+
+
+def row_schema(dim: int) -> Any:
+    """The Arrow schema of a new table."""
+    text, required = pa.string(), False
+    return pa.schema(
+        [
+            pa.field("id", text, required),
+            pa.field("embedding", pa.list_(pa.float32(), dim), required),
+            pa.field("thumbnail", pa.binary(), required),
+            pa.field("source", text, required),
+            pa.field("root", text, required),
+            pa.field("identity", text),
+            pa.field("camera", text),
+            pa.field("captured_at", pa.timestamp("us")),
+            pa.field("attributes", text, required),
+            pa.field("content_hash", text, required),
+            pa.field("model", text, required),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """What is needed to tell whether an image that is already in the gallery comes again with the same name and metadata."""
+
+    source: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: str
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[None]:
+    """The database's errors as StorageError or GalleryError naming `folder`."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        text = str(error)
+        if _FULL.search(text):
+            raise StorageError(
+                f"the disk of gallery {folder} is full; every image committed so far is kept; free space and run again"
+            ) from error
+        if _REFUSED.search(text):
+            raise StorageError(
+                f"gallery {folder} cannot be written; check that the disk is writable and its permissions"
+            ) from error
+        reason = text.partition("\n")[0][:300]
+        raise GalleryError(f"gallery {folder} is damaged ({reason}); restore it, or index again into a new folder") from error
+
+
+@final
+class Snapshot:
+    """One version of the table, read only: its own handle, every row's id and embedding in memory."""
+
+    def __init__(self, folder: Path, handle: Any) -> None:
+        self._folder = folder
+        self._handle = handle
+        self.version: int = handle.version
+        with _database(folder):
+            count = handle.count_rows()
+            dim = handle.schema.field("embedding").type.list_size
+            row_ids, ids = np.empty(count, np.uint64), np.empty(count, "S24")
+            embeddings = np.empty((count, dim), np.float32)
+            at = 0
+            for batch in handle.search().select(["id", "embedding"]).with_row_id(True).to_batches():
+                rows = slice(at, at := at + batch.num_rows)
+                row_ids[rows] = batch.column("_rowid").to_numpy()
+                ids[rows] = batch.column("id").to_numpy(zero_copy_only=False).astype("S24")
+                embeddings[rows] = batch.column("embedding").flatten().to_numpy().reshape(-1, dim)
+        if not (np.diff(row_ids.astype(np.int64)) > 0).all():
+            order = np.argsort(row_ids)
+            row_ids, ids, embeddings = row_ids[order], ids[order], embeddings[order]
+        self._row_ids = row_ids
+        self.index = ExactIndex(ids, embeddings)
+
+    def passing(self, where: str) -> np.ndarray:
+        """Ascending positions of the rows that a filter lets through. Raises QueryError on a filter that cannot be read."""
+        clause = condition(where)
+        with _database(self._folder):
+            try:
+                found = self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow()
+            except ValueError as error:
+                raise refusal(where, error, filter_kinds(self._handle.schema)) from error
+        return np.searchsorted(self._row_ids, np.sort(found.column("_rowid").to_numpy()))
+
+    def hits(self, positions: np.ndarray, scores: np.ndarray) -> list[Hit]:
+        """The rows at `positions`, in that order, as hits."""
+        if not len(positions):
+            return []
+        with _database(self._folder):
+            wanted = [int(row) for row in self._row_ids[positions]]
+            rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(_HIT_COLUMNS).to_arrow().to_pylist()}
+            ordered = [rows[name.decode()] for name in self.index.ids[positions]]
+        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=1)]
+
+
+def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
+    captured = row["captured_at"]
+    return Hit(
+        rank=rank,
+        score=score,
+        id=row["id"],
+        source=row["source"],
+        root=row["root"],
+        camera=row["camera"],
+        captured_at=None if captured is None else captured.isoformat(),
+        identity=row["identity"],
+        attributes=json.loads(row["attributes"]),
+        thumbnail=row["thumbnail"],
+    )
+
+
+def filter_kinds(schema: Any) -> dict[str, str]:
+    """The columns that a filter may name, with their kinds."""
+    return _FILTER_KINDS | dict(extra_kinds(schema))
+
+
+def extra_kinds(schema: Any) -> dict[str, Kind]:
+    """The kinds of the columns that came from metadata."""
+    fixed = set(row_schema(1).names)
+    by_type: dict[Any, Kind] = {arrow: kind for kind, arrow in _TYPES.items()}
+    return {field.name: by_type[field.type] for field in schema if field.name not in fixed}
+
+
+@final
+class Table:
+    """The newest version of a gallery's table; one process at a time may write."""
+
+    def __init__(self, folder: Path, handle: Any) -> None:
+        self._folder = folder
+        self._handle = handle
+
+    @classmethod
+    def open(cls, folder: Path, dim: int) -> "Table | None":
+        """The table of a gallery folder, None where none was made yet. Raises GalleryError when it is damaged or foreign."""
+        if not (folder / f"{_NAME}.lance").is_dir():
+            return None
+        with _database(folder):
+            handle = lancedb.connect(folder).open_table(_NAME)
+            schema = handle.schema
+        expected = row_schema(dim)
+        if any(name not in schema.names or schema.field(name).type != expected.field(name).type for name in expected.names):
+            raise GalleryError(f"the table of gallery {folder} does not fit its manifest; restore it, or index again")
+        return cls(folder, handle)
+
+    @classmethod
+    def create(cls, folder: Path, dim: int) -> "Table":
+        """An empty table. Raises StorageError where it cannot be written."""
+        with _database(folder):
+            return cls(folder, lancedb.connect(folder).create_table(_NAME, schema=row_schema(dim), exist_ok=True))
+
+    @property
+    def version(self) -> int:
+        """The newest version's number."""
+        with _database(self._folder):
+            self._handle.checkout_latest()
+            return int(self._handle.version)
+
+    def __len__(self) -> int:
+        with _database(self._folder):
+            self._handle.checkout_latest()
+            return int(self._handle.count_rows())
+
+    def kinds(self) -> dict[str, str]:
+        """The columns that a filter may name, with their kinds."""
+        return filter_kinds(self._handle.schema)
+
+    def extras(self) -> dict[str, Kind]:
+        """The kinds of the columns that came from metadata."""
+        return extra_kinds(self._handle.schema)
+
+    def snapshot(self) -> Snapshot:
+        """The newest version, whole in memory."""
+        with _database(self._folder):
+            handle = lancedb.connect(self._folder).open_table(_NAME)
+        return Snapshot(self._folder, handle)
+
+    def known(self) -> dict[str, KnownRow]:
+        """Content hash -> what is known of it, for every row."""
+        columns = ["content_hash", "source", "identity", "camera", "captured_at", "attributes"]
+        found: dict[str, KnownRow] = {}
+        with _database(self._folder):
+            self._handle.checkout_latest()
+            for batch in self._handle.search().select(columns).to_batches():
+                found |= {row.pop("content_hash"): KnownRow(**row) for row in batch.select(columns).to_pylist()}
+        return found
+
+    def add_columns(self, kinds: Mapping[str, Kind]) -> None:
+        """Adds the filter columns that are not there yet; older rows hold null."""
+        missing = [pa.field(name, _TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
+        if missing:
+            with _database(self._folder):
+                self._handle.add_columns(missing)
+
+    def append(self, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
+        """Commits rows (every column but `embedding`; absent ones are null) with (N, dim) float32 embeddings: all or none."""
+        schema = self._handle.schema
+        columns = [
+            pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
+            if field.name == "embedding"
+            else pa.array([row.get(field.name) for row in rows], field.type)
+            for field in schema
+        ]
+        with _database(self._folder):
+            self._handle.add(pa.Table.from_arrays(columns, schema=schema))
+
+    def tidy(self) -> None:
+        """Merges small fragments and removes old versions and the leftovers of killed writers, when that is worth its cost.
+
+        Only under the gallery's lock: it removes files that a second writer might be about to commit. Rewriting costs up to the
+        size of the table, so it waits until a tenth of the rows lie outside the largest fragment or fragments are many.
+        """
+        with _database(self._folder):
+            stats = self._handle.stats()["fragment_stats"]
+            fragments, rows = stats["num_fragments"], self._handle.count_rows()
+            if fragments >= _MANY_FRAGMENTS or (fragments > 1 and 10 * (rows - stats["lengths"]["max"]) >= rows):
+                # Not 0, which warns of readers at older versions: those read again (see `engine`).
+                self._handle.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)

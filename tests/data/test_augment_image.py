@@ -1,0 +1,271 @@
+import math
+from dataclasses import fields, replace
+
+import kornia
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+from scipy import stats
+
+from tbps.data.augment_image import ImageAugmentation, Round, apply_rounds, augment_images, draw_rounds, neutral_round
+from tbps.errors import SettingsError
+
+SIZE = (96, 64)
+PAPER = ImageAugmentation()
+
+
+def photos(count: int = 4, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
+    """(N, 3, H, W) uint8, smooth enough that half a pixel matters little, with full range."""
+    noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.interpolate(noise, size=size, mode="bicubic", align_corners=False)
+    return (smooth * 255).clamp(0, 255).round().to(torch.uint8)
+
+
+def only(count: int = 4, **values: torch.Tensor) -> Round:
+    return replace(neutral_round(count, SIZE), **values)
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def from_pil(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_neutral_rounds_and_disabled_settings_change_nothing() -> None:
+    images = photos()
+    expected = images.float() / 255
+    assert torch.equal(apply_rounds(images, (neutral_round(4, SIZE),) * 3), expected)
+    for off in (ImageAugmentation(enabled=False), ImageAugmentation(pool_size=0)):
+        assert torch.equal(augment_images(images, off, seeded()), expected)
+
+
+def test_input_is_not_touched() -> None:
+    images = photos()
+    before = images.clone()
+    augment_images(images, ImageAugmentation(pool_size=6), seeded())
+    assert torch.equal(images, before)
+
+
+def test_rotation_equals_kornia_and_turns_as_pil_does() -> None:
+    images, angle = photos(), torch.tensor([15.0, -7.5, 0.0, 90.0])
+    turned = apply_rounds(images, (only(angle=angle),))
+    oracle = kornia.geometry.transform.rotate(images.float() / 255, angle, mode="bilinear", padding_mode="zeros")
+    assert (turned - oracle).abs().max() < 1e-3
+    pil = from_pil(to_pil(images[0]).rotate(15, Image.Resampling.BILINEAR))
+    assert (turned[0] - pil).abs().median() < 1 / 255
+    assert turned[0, :, 0, 0].max() == 0  # black corners
+
+
+def test_flip_is_exact() -> None:
+    images = photos()
+    flipped = apply_rounds(images, (only(flip=torch.tensor([True, False, True, False])),))
+    expected = images.float() / 255
+    expected[[0, 2]] = expected[[0, 2]].flip(-1)
+    assert torch.allclose(flipped, expected, atol=1e-5)
+
+
+def test_crop_equals_pillows_bilinear_resize_of_the_box() -> None:
+    images = photos()
+    boxes = torch.tensor([[0, 0, 92, 60], [4, 4, 90, 60], [3, 0, 80, 64], [0, 0, 96, 64]], dtype=torch.float32)
+    cropped = apply_rounds(images, (only(crop=boxes),))
+    for image, box, result in zip(images, boxes.tolist(), cropped, strict=True):
+        top, left, height, width = box
+        oracle = to_pil(image).resize((64, 96), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+        inner = (result - from_pil(oracle))[:, 2:-2, 2:-2].abs()
+        assert inner.max() < 1.5 / 255
+
+
+def test_crop_then_flip_then_rotation_equals_three_single_steps() -> None:
+    images = photos(1)
+    box = torch.tensor([[4.0, 2.0, 88.0, 60.0]])
+    angle, yes = torch.tensor([12.0]), torch.tensor([True])
+    at_once = apply_rounds(images, (only(1, crop=box, flip=yes, angle=angle),))
+    steps = images
+    for step in (only(1, crop=box), only(1, flip=yes), only(1, angle=angle)):
+        steps = (apply_rounds(steps, (step,)) * 255).round().to(torch.uint8)
+    inner = (at_once - steps.float() / 255)[:, :, 20:-20, 16:-16].abs()
+    assert inner.mean() < 0.5 / 255  # sampling three times blurs a little
+    assert inner.max() < 6 / 255
+
+
+def test_rounds_follow_one_another() -> None:
+    """The same operation drawn twice acts twice."""
+    images = photos(2)
+    yes = torch.tensor([True, True])
+    assert torch.allclose(apply_rounds(images, (only(2, flip=yes),) * 2), images.float() / 255, atol=1e-5)
+    turned = apply_rounds(images, (only(2, angle=torch.full((2,), 10.0)), only(2, angle=torch.full((2,), 4.0))))
+    assert torch.allclose(turned, apply_rounds(images, (only(2, angle=torch.full((2,), 14.0)),)), atol=1e-3)
+    left = torch.tensor([[0.0, 0.0, 96.0, 60.0]]).expand(2, 4)
+    mirrored = apply_rounds(images, (only(2, crop=left), only(2, flip=yes)))
+    assert torch.allclose(mirrored, apply_rounds(images, (only(2, crop=left),)).flip(-1), atol=1e-5)
+
+
+def test_jitter_equals_kornia() -> None:
+    images = photos()
+    b, c, s = torch.tensor([1.1, 0.9, 1.0, 1.08]), torch.tensor([0.9, 1.1, 1.05, 1.0]), torch.tensor([1.1, 0.93, 1.0, 1.0])
+    jittered = apply_rounds(images, (only(brightness=b, contrast=c, saturation=s),))
+    oracle = kornia.enhance.adjust_brightness_accumulative(images.float() / 255, b)
+    oracle = kornia.enhance.adjust_contrast_with_mean_subtraction(oracle, c)
+    oracle = kornia.enhance.adjust_saturation_with_gray_subtraction(oracle, s)
+    assert torch.allclose(jittered, oracle, atol=1e-3)  # kornia rounds the weights of the grey image
+
+
+@pytest.mark.parametrize(
+    ("name", "enhancer"),
+    [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
+)
+@pytest.mark.parametrize("factor", [0.9, 1.1, 1.4])
+def test_each_jitter_equals_pil(name: str, enhancer: type, factor: float) -> None:
+    images = photos(1)
+    result = apply_rounds(images, (only(1, **{name: torch.tensor([factor])}),))[0]
+    assert (result - from_pil(enhancer(to_pil(images[0])).enhance(factor))).abs().max() < 2 / 255
+
+
+def test_grayscale_equals_kornia() -> None:
+    images = photos()
+    grey = apply_rounds(images, (only(grayscale=torch.tensor([True, False, True, True])),))
+    oracle = kornia.color.rgb_to_grayscale(images.float() / 255).expand(-1, 3, -1, -1)
+    assert torch.allclose(grey[[0, 2, 3]], oracle[[0, 2, 3]], atol=1e-6)
+    assert torch.equal(grey[1], images[1].float() / 255)
+
+
+def test_erasing_blackens_exactly_the_box() -> None:
+    images = photos().clamp(min=1)
+    boxes = torch.tensor([[0, 0, 10, 20], [90, 60, 6, 4], [0, 0, 0, 0], [30, 5, 40, 50]], dtype=torch.float32)
+    erased = apply_rounds(images, (only(erase=boxes),)).numpy()
+    expected = images.numpy().astype(np.float32) / 255
+    expected[0, :, 0:10, 0:20] = 0
+    expected[1, :, 90:96, 60:64] = 0
+    expected[3, :, 30:70, 5:55] = 0
+    assert np.allclose(erased, expected)
+
+
+def test_a_batch_equals_its_samples_one_by_one() -> None:
+    images = photos(12)
+    rounds = draw_rounds(12, SIZE, ImageAugmentation(pool_size=3, with_replacement=True), seeded(5))
+    together = apply_rounds(images, rounds)
+    for i in range(12):
+        single = tuple(Round(*(getattr(r, f.name)[i : i + 1] for f in fields(Round))) for r in rounds)
+        assert torch.allclose(apply_rounds(images[i : i + 1], single)[0], together[i], atol=1e-6)
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+def test_same_generator_same_images() -> None:
+    images = photos(8)
+    assert torch.equal(augment_images(images, PAPER, seeded(3)), augment_images(images, PAPER, seeded(3)))
+    assert not torch.equal(augment_images(images, PAPER, seeded(3)), augment_images(images, PAPER, seeded(4)))
+
+
+def used(drawn: Round) -> torch.Tensor:
+    """(N, 6) bool: which operation visibly acts on each image."""
+    neutral = neutral_round(len(drawn.angle), SIZE)
+    jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
+    crop = (drawn.crop != neutral.crop).any(1)
+    return torch.stack([crop, drawn.erase[:, 2] > 0, drawn.grayscale, jitter, drawn.flip, drawn.angle != 0], 1)
+
+
+CERTAIN = ImageAugmentation(grayscale_probability=1, flip_probability=1, erase_probability=1, crop_scale=(0.5, 0.6))
+
+
+@pytest.mark.parametrize("with_replacement", [False, True])
+def test_two_of_six_uniformly(with_replacement: bool) -> None:
+    count = 12_000
+    rounds = draw_rounds(count, SIZE, CERTAIN.override({"with_replacement": with_replacement}), seeded(1))
+    chosen = torch.stack([used(r) for r in rounds])  # (2, N, 6)
+    assert (chosen.sum(2) == 1).float().mean() > 0.999
+    which = chosen.int().argmax(2)
+    same = (which[0] == which[1]).float().mean().item()
+    if with_replacement:
+        assert abs(same - 1 / 6) < 4 * math.sqrt(1 / 6 * 5 / 6 / count)
+    else:
+        assert same < 1e-3  # only where an erasing box fitted in no attempt does the first index stand for "none"
+    for draw in which:
+        assert stats.chisquare(np.bincount(draw.numpy(), minlength=6)).pvalue > 1e-4
+
+
+def test_probabilities_and_ranges_of_the_paper() -> None:
+    count = 30_000
+    (drawn, *_) = draw_rounds(count, (96, 96), ImageAugmentation(pool_size=6), seeded(2))
+    rounds = draw_rounds(count, (96, 96), ImageAugmentation(pool_size=6), seeded(2))
+    share = torch.stack([used(r) for r in rounds]).any(0).float().mean(0)
+    tolerance = 4 * math.sqrt(0.25 / count)
+    assert abs(share[1] - 0.5) < tolerance  # erasing
+    assert abs(share[2] - 0.1) < tolerance  # grayscale
+    assert abs(share[4] - 0.5) < tolerance  # flip
+    angles = torch.cat([r.angle[r.angle != 0] for r in rounds]).numpy()
+    assert stats.kstest(angles, stats.uniform(-15, 30).cdf).pvalue > 1e-4
+    for name in ("brightness", "contrast", "saturation"):
+        factors = torch.cat([getattr(r, name)[getattr(r, name) != 1] for r in rounds]).numpy()
+        assert stats.kstest(factors, stats.uniform(0.9, 0.2).cdf).pvalue > 1e-4
+    assert len(drawn.angle) == count
+
+
+def test_boxes_stay_inside_with_the_drawn_area_and_ratio() -> None:
+    size = (128, 64)
+    settings = ImageAugmentation(pool_size=6, crop_scale=(0.3, 0.5), erase_probability=1)
+    rounds = draw_rounds(20_000, size, settings, seeded(3))
+    for name, area, ratio in (("crop", (0.3, 0.5), (3 / 4, 4 / 3)), ("erase", (0.1, 0.2), (0.3, 3.3))):
+        boxes = torch.cat([getattr(r, name) for r in rounds])
+        boxes = boxes[(boxes[:, 2] > 0) & (boxes[:, 2:] != torch.tensor(size)).any(1)]
+        top, left, height, width = boxes.unbind(1)
+        assert torch.equal(boxes, boxes.round())
+        assert (top >= 0).all()
+        assert (left >= 0).all()
+        assert (top + height <= size[0]).all()
+        assert (left + width <= size[1]).all()
+        assert len(boxes) > 15_000
+        share = height * width / (size[0] * size[1])
+        assert share.min() > area[0] - 0.03
+        assert share.max() < area[1] + 0.03
+        shape = width / height if name == "crop" else height / width
+        assert shape.min() > ratio[0] - 0.05
+        assert shape.max() < ratio[1] + 0.3
+        assert (top == 0).any()
+        assert (top + height == size[0]).any()
+    log_ratio = torch.cat([r.erase[r.erase[:, 2] > 0] for r in draw_rounds(20_000, (200, 200), settings, seeded(4))])
+    logs = (log_ratio[:, 2] / log_ratio[:, 3]).log().numpy()
+    assert abs(np.mean(logs) - (math.log(0.3) + math.log(3.3)) / 2) < 0.02
+
+
+def test_crop_that_fits_nowhere_falls_back_to_the_centre() -> None:
+    """Of a 1:10 strip no box of 90 % area has a ratio within [3/4, 4/3]; torchvision then takes the central 3:4."""
+    strip = ImageAugmentation(pool_size=6)
+    boxes = torch.cat([r.crop for r in draw_rounds(50, (200, 20), strip, seeded())])
+    changed = boxes[boxes[:, 2] != 200]
+    assert len(changed) == 50
+    assert (changed == torch.tensor([86.0, 0.0, 27.0, 20.0])).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"crop_scale": (1.0, 0.9)},
+        {"crop_scale": (0.5, 1.5)},
+        {"erase_ratio": (0.0, 1.0)},
+        {"flip_probability": 1.5},
+        {"pool_size": 7},
+        {"polo_size": 2},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        ImageAugmentation.parse(wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_equals_cpu() -> None:
+    images = photos(64)
+    settings = ImageAugmentation(pool_size=3, with_replacement=True)
+    on_cpu = augment_images(images, settings, seeded(1))
+    on_gpu = augment_images(images.cuda(), settings, seeded(1))
+    assert on_gpu.device.type == "cuda"
+    assert torch.allclose(on_gpu.cpu(), on_cpu, atol=2e-3)

@@ -1,0 +1,49 @@
+"""Retrieval metrics by sorting the whole gallery of every query, and by walking through every order of the ties."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+Scores = Sequence[Sequence[float]]
+
+
+class Metrics(NamedTuple):
+    """In percent."""
+
+    ranks: dict[int, float]
+    map: float
+    minp: float
+
+
+def of_rankings(rankings: Iterable[Sequence[bool]], ks: Sequence[int]) -> Metrics:
+    """Means over rankings; each says, from the best image to the worst, whether it is relevant."""
+    hits: dict[int, list[float]] = {k: [] for k in ks}
+    precisions, penalties = [], []
+    for ranking in rankings:
+        places = [place for place, relevant in enumerate(ranking, start=1) if relevant]
+        for k in ks:
+            hits[k].append(any(ranking[:k]))
+        precisions.append(sum(found / place for found, place in enumerate(places, start=1)) / len(places))
+        penalties.append(len(places) / places[-1])
+    mean = {k: 100 * sum(h) / len(h) for k, h in hits.items()}
+    return Metrics(mean, 100 * sum(precisions) / len(precisions), 100 * sum(penalties) / len(penalties))
+
+
+def ties_against(scores: Scores, text_ids: Sequence[Hashable], image_ids: Sequence[Hashable], ks: Sequence[int]) -> Metrics:
+    """At equal scores every irrelevant image stands before every relevant one."""
+    rankings = []
+    for row, identity in zip(scores, text_ids, strict=True):
+        relevant = [identity == i for i in image_ids]
+        order = sorted(range(len(row)), key=lambda g: (-row[g], relevant[g]))
+        rankings.append([relevant[g] for g in order])
+    return of_rankings(rankings, ks)
+
+
+def ties_at_random(scores: Scores, text_ids: Sequence[Hashable], image_ids: Sequence[Hashable], ks: Sequence[int]) -> Metrics:
+    """The mean over all G! orders of the gallery, each broken by a stable sort; for small galleries."""
+    rankings = []
+    for row, identity in zip(scores, text_ids, strict=True):
+        for shuffled in permutations(range(len(row))):
+            order = sorted(shuffled, key=lambda g: -row[g])
+            rankings.append([identity == image_ids[g] for g in order])
+    return of_rankings(rankings, ks)

@@ -1,0 +1,53 @@
+"""A second implementation of the Encoder protocol: colours of a coarse grid projected; words to fixed random vectors."""
+
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tbps.preprocess.image import ImageSpec
+
+DIM = 24
+
+
+class ColourEncoder:
+    """Two encoders with different seeds are two different models. `delay`: seconds of pretended work a batch."""
+
+    def __init__(self, seed: int = 0, delay: float = 0.0) -> None:
+        self.name = f"colours-{seed}"
+        self.fingerprint = f"{seed:016x}"
+        self.dim = DIM
+        self.spec = ImageSpec(height=32, width=16)
+        self._delay = delay
+        self._projection = np.random.default_rng(seed).standard_normal((8 * 4 * 3, DIM))
+
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
+        time.sleep(self._delay)
+        size = (self.spec.width, self.spec.height)
+        grids = [np.asarray(i.convert("RGB").resize(size, Image.Resampling.BICUBIC).resize((4, 8)), float) for i in images]
+        rows = (np.stack(grids).reshape(len(images), -1) - 127.3) @ self._projection
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        rows = np.stack(
+            [
+                sum(np.random.default_rng(zlib.crc32(word.encode())).standard_normal(DIM) for word in text.lower().split())
+                for text in texts
+            ]
+        )
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_pictures(folder: Path, count: int, seed: int = 0, size: tuple[int, int] = (16, 32)) -> list[Path]:
+    """Small distinct JPEG files 0000.jpg, 0001.jpg, ... of random blocks of colour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        blocks = Image.fromarray(rng.integers(0, 256, (8, 4, 3), np.uint8))
+        paths.append(folder / f"{number:04d}.jpg")
+        blocks.resize(size, Image.Resampling.NEAREST).save(paths[-1], quality=92)
+    return paths

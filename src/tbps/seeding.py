@@ -28,6 +28,6 @@ def generator(seed: int, *names: Name) -> np.random.Generator:
 
 def torch_generator(seed: int, *names: Name, device: "str | torch.device" = "cpu") -> "torch.Generator":
     """The PyTorch stream of that seed and name, on `device`."""
-    import torch  # noqa: PLC0415 - the processes that draw mannequins start without it
+    import torch  # here, so that the processes which draw mannequins start without it
 
     return torch.Generator(device=device).manual_seed(entropy(seed, *names) & (2**63 - 1))

@@ -20,9 +20,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(
-                f"the disk of {folder} is full; nothing half-written was kept; free space and run again"
-            ) from error
+            raise StorageError(f"the disk of {folder} is full; nothing half-written was kept; free space and run again") from error
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{folder} cannot be written ({error.strerror}); choose another folder or its permissions"

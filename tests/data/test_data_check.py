@@ -56,7 +56,5 @@ def test_describe_counts_and_writes_a_sheet(folder: Path, tmp_path: Path) -> Non
 
 
 def test_describe_counts_tokens_of_a_model(folder: Path, tiny_model_folder: Path) -> None:
-    result = CliRunner().invoke(
-        app, ["describe", "folder", str(folder), "--model", str(tiny_model_folder)], catch_exceptions=False
-    )
+    result = CliRunner().invoke(app, ["describe", "folder", str(folder), "--model", str(tiny_model_folder)], catch_exceptions=False)
     assert "1 of 6 captions have more than 77 tokens" in " ".join(result.stdout.split())

@@ -138,9 +138,7 @@ def test_an_identity_in_two_splits_is_refused(made: Made) -> None:
     if made.name == "tbps":
         made.write()
         (made.root / "test_reid.json").write_text(json.dumps([made.records[2]]))
-        with pytest.raises(
-            AnnotationError, match=r"test_reid\.json: record 0.*identity 2 is in test, but in train at .*record 2"
-        ):
+        with pytest.raises(AnnotationError, match=r"test_reid\.json: record 0.*identity 2 is in test, but in train at .*record 2"):
             read_dataset("tbps", made.root)
         return
     with pytest.raises(AnnotationError, match=r"record 5, field 'split': identity . is in test, but in train at .*record 4"):

@@ -33,8 +33,7 @@ def test_equals_a_simulation():
     image_ids = np.repeat(np.arange(60), np.tile([1, 3, 5, 11], 15))
     text_ids = np.arange(60)
     rounds = [
-        metrics_from_scores(lambda start, stop: rng.random((stop - start, 300)), text_ids, image_ids, KS)
-        for _ in range(4000 // 60)
+        metrics_from_scores(lambda start, stop: rng.random((stop - start, 300)), text_ids, image_ids, KS) for _ in range(4000 // 60)
     ]
     expected = chance(text_ids, image_ids, KS).as_dict()
     for name, value in expected.items():

@@ -90,9 +90,7 @@ def test_empty_captions_are_refused(tiny_model_folder: Path, caption: str) -> No
         load(tiny_model_folder).encode_texts([caption])
 
 
-@pytest.mark.parametrize(
-    "caption", ["person", "word " * 500, "一个穿红色外套的女人", "a man 😀 with a cap", "tab\tand\x07bell"]
-)
+@pytest.mark.parametrize("caption", ["person", "word " * 500, "一个穿红色外套的女人", "a man 😀 with a cap", "tab\tand\x07bell"])
 def test_odd_captions_embed(tiny_model_folder: Path, caption: str) -> None:
     model = load(tiny_model_folder)
     assert np.isfinite(model.encode_texts([caption])).all()

@@ -58,9 +58,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         list(read_metadata(tmp_path / "nothing.jsonl"))
 
 
-@pytest.mark.parametrize(
-    "name", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "..\\a.jpg", "C:\\a.jpg", "c:a.jpg", "", " ", "a\0b"]
-)
+@pytest.mark.parametrize("name", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "..\\a.jpg", "C:\\a.jpg", "c:a.jpg", "", " ", "a\0b"])
 def test_names_that_leave_the_folder_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError):
         resolve_inside(tmp_path, name)

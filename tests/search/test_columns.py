@@ -32,9 +32,7 @@ def test_names_that_cannot_be_columns_stay_in_the_attributes(name: str) -> None:
 
 
 def test_own_columns_become_text_and_time() -> None:
-    row = row_metadata(
-        {"identity": 7, "camera": "c1", "captured_at": "2024-05-01T10:30:00+02:00", "hat": "red"}, {"hat": "text"}
-    )
+    row = row_metadata({"identity": 7, "camera": "c1", "captured_at": "2024-05-01T10:30:00+02:00", "hat": "red"}, {"hat": "text"})
     assert (row.identity, row.camera, row.captured_at) == ("7", "c1", datetime(2024, 5, 1, 8, 30))
     assert json.loads(row.attributes) == {"hat": "red"}
     assert row.extras == {"hat": "red"}

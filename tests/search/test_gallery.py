@@ -372,9 +372,7 @@ def test_progress_counts_every_picture_and_never_falls(tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     calls: list[tuple[int, int]] = []
     committed: list[int] = []
-    gallery.add(
-        tmp_path / "photos", on_progress=lambda done, total: (calls.append((done, total)), committed.append(len(gallery)))
-    )
+    gallery.add(tmp_path / "photos", on_progress=lambda done, total: (calls.append((done, total)), committed.append(len(gallery))))
     assert calls[0] == (0, 601) and calls[-1] == (601, 601) and len(calls) > 3
     assert calls == sorted(calls)
     assert all(rows + 1 >= done for rows, (done, _) in zip(committed, calls, strict=True))

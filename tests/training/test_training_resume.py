@@ -81,9 +81,7 @@ def quick(**changes: object) -> TrainSettings:
     return simplified_tbps_clip().override(base | changes)
 
 
-def run(
-    settings: TrainSettings, data: PersonDataset, model: Path | None, folder: Path, stop_after: int | None = None
-) -> Outcome:
+def run(settings: TrainSettings, data: PersonDataset, model: Path | None, folder: Path, stop_after: int | None = None) -> Outcome:
     updates = 0
 
     def stop() -> bool:
@@ -108,9 +106,7 @@ def without_times(file: Path) -> list[dict[str, float | str]]:
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 7])
-def test_stopped_and_resumed_equals_uninterrupted(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int
-) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int) -> None:
     data, settings = read(flags), quick()
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)

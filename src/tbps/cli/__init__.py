@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
-for verb in (mannequins, check, describe):
-    data.command()(verb)
+for data_verb in (mannequins, check, describe):
+    data.command()(data_verb)
 for verb in (train, evaluate, embed, index, search, doctor):
     app.command()(verb)
 

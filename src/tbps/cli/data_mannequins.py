@@ -18,8 +18,9 @@ def mannequins(
 ) -> None:
     """Draws mannequins: synthetic pedestrians with truthful captions, in the annotation layout of your choice.
 
-    Nobody real is shown. No two splits share a person. Besides captions and paraphrases, the layout `folder` holds what each image
-    shows and what each caption claims, from which `tbps evaluate` reports the ceiling: what knowing every attribute would reach.
+    Nobody real is shown. No two splits share a person. Besides captions and paraphrases, the layout `folder` holds what each
+    image shows and what each caption claims, from which `tbps evaluate` reports the ceiling: what knowing every attribute
+    would reach.
 
     Example: tbps data mannequins mannequins --train 1000 --val 100 --test 300 --seed 7
     """
@@ -32,9 +33,7 @@ def mannequins(
         written = write_mannequins(folder, splits, seed, layout, workers, on_progress)
     counts = ", ".join(f"{name} {count:,}" for name, count in written.images.items())
     verb = "wrote" if written.fresh else "found, already complete,"
-    console.output.print(
-        f"{verb} {sum(written.images.values()):,} images ({counts}) in {folder}", highlight=False, soft_wrap=True
-    )
+    console.output.print(f"{verb} {sum(written.images.values()):,} images ({counts}) in {folder}", highlight=False, soft_wrap=True)
     if "train" in splits:
         following = f"tbps train mannequin_tiny --data {layout} --root {folder} --out runs/tiny"
     else:

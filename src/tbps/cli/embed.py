@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def embed(
     model: Annotated[str, typer.Argument(help="model folder or Hugging Face id")],
     out: Annotated[Path, typer.Argument(help="file to write, .safetensors")],
-    data: Annotated[
-        str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")
-    ],
+    data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
 ) -> None:

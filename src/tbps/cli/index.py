@@ -52,9 +52,7 @@ def index(
     _summarise(outcome, len(opened), gallery, report)
     if outcome.failed and not outcome.added and not outcome.skipped_existing:
         name, reason = outcome.failed[0]
-        raise DataError(
-            f"none of the {len(outcome.failed):,} pictures of {folder} could be indexed; the first: {name}: {reason}"
-        )
+        raise DataError(f"none of the {len(outcome.failed):,} pictures of {folder} could be indexed; the first: {name}: {reason}")
 
 
 def open_model(model: str | None, gallery: Path) -> "PersonModel":

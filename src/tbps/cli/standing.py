@@ -12,9 +12,7 @@ _COLUMNS = (("Rank-1", "r1"), ("Rank-5", "r5"), ("Rank-10", "r10"), ("mAP", "map
 
 def standing_table(standing: "Standing", title: str) -> Table:
     """Rank-1/5/10, mAP and mINP in percent of model, ceiling (where known) and chance."""
-    table = Table(
-        title=f"{title}: {standing.model.queries:,} queries, {standing.model.gallery:,} images, %", title_justify="left"
-    )
+    table = Table(title=f"{title}: {standing.model.queries:,} queries, {standing.model.gallery:,} images, %", title_justify="left")
     table.add_column("")
     for heading, _ in _COLUMNS:
         table.add_column(heading, justify="right")

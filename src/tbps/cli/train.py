@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip, mannequin_start or mannequin_tiny")],
-    data: Annotated[
-        str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")
-    ],
+    data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     out: Annotated[Path, typer.Option(help="run folder: settings, log, checkpoints, best model, report")] = Path("runs/train"),
     model: Annotated[str | None, typer.Option(help="start model: a folder or a Hugging Face id")] = None,

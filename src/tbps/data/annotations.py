@@ -226,9 +226,9 @@ def long_captions(images: Sequence[PersonImage]) -> list[str]:
     """The remark on captions that CLIP's context certainly cuts, if there are any."""
     lengths = [len(re.findall(r"\w+", caption)) for image in images for caption in image.captions]
     cut = sum(length > CONTEXT_WORDS for length in lengths)
-    return [
-        f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"
-    ] * bool(cut)
+    return [f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"] * bool(
+        cut
+    )
 
 
 def _carve_val(name: str, images: Sequence[PersonImage]) -> tuple[Sequence[PersonImage], list[str]]:

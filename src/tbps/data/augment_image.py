@@ -91,9 +91,7 @@ def neutral_round(count: int, size: tuple[int, int], device: torch.device | str 
     return Round(whole, torch.zeros(count, 4, device=device), no, ones, ones, ones, no, torch.zeros(count, device=device))
 
 
-def draw_rounds(
-    count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
-) -> tuple[Round, ...]:
+def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
     """`pool_size` rounds for `count` images of (height, width) `size`, on the generator's device."""
     device = generator.device
     if not settings.enabled:
@@ -129,9 +127,7 @@ def augment_images(images: torch.Tensor, settings: ImageAugmentation, generator:
     return apply_rounds(images, rounds)
 
 
-def _draw_round(
-    operation: torch.Tensor, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
-) -> Round:
+def _draw_round(operation: torch.Tensor, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> Round:
     """Draws every operation for every image, then keeps the chosen: how many numbers are drawn never depends on the choice."""
     count, device = len(operation), generator.device
     chosen = {name: operation == i for i, name in enumerate(OPERATIONS)}

@@ -54,9 +54,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.dataset.images):
-            raise DataError(
-                f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew"
-            )
+            raise DataError(f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         pairs = self.dataset.pairs()

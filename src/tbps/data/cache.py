@@ -97,8 +97,7 @@ def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Prog
         offset = header.tell()
     image_bytes = math.prod(shape[1:])
     tasks = [
-        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec)
-        for start in range(0, len(paths), _CHUNK)
+        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec) for start in range(0, len(paths), _CHUNK)
     ]
     processes = workers or min(os.cpu_count() or 1, math.ceil(len(paths) / _IMAGES_PER_WORKER))
     done = 0

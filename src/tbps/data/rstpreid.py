@@ -44,9 +44,7 @@ def _remarks(images: tuple[PersonImage, ...]) -> list[str]:
     remarks = []
     identities = tuple(len({image.identity for image in images if image.split == split}) for split in SPLITS)
     if identities == FAULTY:
-        remarks.append(
-            "this is the faulty early release (3,901/100/100 identities); results do not compare: get the corrected one"
-        )
+        remarks.append("this is the faulty early release (3,901/100/100 identities); results do not compare: get the corrected one")
     cameras = {image.camera for image in images}
     if None in cameras:
         nameless = sum(image.camera is None for image in images)

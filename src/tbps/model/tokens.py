@@ -32,9 +32,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
     learner = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
     learner.normalizer, learner.pre_tokenizer = reference.normalizer, reference.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(captions, trainer)
     merges: list[tuple[str, str]] = [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet)]

@@ -61,9 +61,7 @@ def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryEr
             f"unknown column {name!r}; text is written in single quotes" if f'"{name}"' in where else f"unknown column {name!r}"
         )
     elif found := re.search(r"Received literal \w+\((.*?)\) and could not convert to literal of type '(\w+)", text):
-        reason = (
-            f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
-        )
+        reason = f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
     elif found := re.search(r"sql parser error: (.+?)\)?$", text, re.DOTALL):
         reason = found.group(1)
     else:

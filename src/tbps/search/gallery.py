@@ -163,9 +163,7 @@ class Gallery:
 
 def _check_empty(folder: Path) -> None:
     with writing_to(folder):
-        others = sorted(
-            entry.name for entry in folder.iterdir() if not entry.name.startswith((_LOCK_FILE, f".{MANIFEST_FILE}"))
-        )
+        others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith((_LOCK_FILE, f".{MANIFEST_FILE}")))
     if others:
         raise GalleryError(
             f"{folder} is no gallery ({MANIFEST_FILE} is missing) but holds {others[0]!r}; give a new or empty folder"

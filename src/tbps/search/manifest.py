@@ -73,9 +73,7 @@ def recorded(folder: Path) -> Manifest:
     """The manifest of a gallery that must be there. Raises GalleryError when it is missing or damaged."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise GalleryError(
-            f"there is no gallery at {folder}; make one with: tbps index PHOTOS --gallery {folder} --model MODEL"
-        )
+        raise GalleryError(f"there is no gallery at {folder}; make one with: tbps index PHOTOS --gallery {folder} --model MODEL")
     return manifest
 
 

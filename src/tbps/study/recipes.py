@@ -32,8 +32,8 @@ def mannequin_start() -> TrainSettings:
     Cost: about 150 pairs a second on two cores; one epoch of 80,000 pairs takes nine minutes.
     Result: the start of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
 
-    From random weights R-ITC and soft labels hold learning back: after 187 updates of 128 pairs N-ITC alone is down to 3.5, with
-    both it is still at 4.4 (chance: 4.85). They come in afterwards.
+    From random weights R-ITC and soft labels hold learning back: after 187 updates of 128 pairs N-ITC alone is down to
+    3.5, with both it is still at 4.4 (chance: 4.85). They come in afterwards.
     """
     shape = ModelShape(
         image=TowerShape(width=192, layers=6, heads=3),

@@ -145,9 +145,7 @@ class _Run:
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
         for name in ("train", "val"):
             if not self.splits[name].images:
-                raise DataError(
-                    f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by"
-                )
+                raise DataError(f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by")
         cache = partial(ImageCache.open, spec=model.spec, folder=folder / "cache", on_progress=observer.on_cache)
         self.caches = {name: cache(split) for name, split in self.splits.items() if split.images}
         self.batches = Batches(

@@ -61,9 +61,7 @@ def _other_garment(person: Person, head: str, tail: str, worn: Garment) -> Perso
             return None
         return replace(person, **{head: replace(worn, kind=others[0] if worn.kind != others[0] else others[1])})
     if tail == "colour":
-        return replace(
-            person, **{head: replace(worn, colour="red" if worn.colour != "red" and worn.second != "red" else "white")}
-        )
+        return replace(person, **{head: replace(worn, colour="red" if worn.colour != "red" and worn.second != "red" else "white")})
     if tail == "second" and worn.second is not None:
         return replace(person, **{head: replace(worn, second="yellow" if worn.second != "yellow" else "black")})
     if tail == "pattern" and worn.pattern != "plain":

@@ -1,14 +1,13 @@
 """The ceiling: ranking mannequins by the ground-truth attributes that a caption mentions.
 
-An image is ranked first by how few mentions it contradicts (the image shows the slot, with a value that the words exclude), then by
+An image is ranked first by how few mentions it contradicts (it shows the slot, with a value that the words exclude), then by
 how many it confirms. Images that agree on both counts are tied; whoever reports the ceiling breaks ties at random.
 
 In what sense nothing does better: the ranking knows every attribute without error, and a true caption never contradicts its own
-image, so its own image is always among those with no contradiction. Whatever still ranks above it is compatible with every word;
-pixels hold nothing else to tell the two apart by, since pictures carry no trace of the identity but the attributes. Limits: what a
-caption does *not* say counts for nothing here, and a word counts for all its values alike, although annotators who saw a hat
-usually mention it and "blue" is seldom said of navy. A model may learn such habits, and tints and heights that no word names may
-link two pictures of a person; both can lift it slightly over the ceiling among images that the ceiling leaves tied.
+image, so that is always among those without a contradiction. Whatever else has none is compatible with every word, and words
+are all that a query is. Limits: what a caption does *not* say counts for nothing here, and a word counts for all its values
+alike, although who sees a hat usually mentions it, and "blue" is more often said of blue than of navy. A model that learnt such
+habits could order images that the ceiling leaves tied, and so rise slightly above it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +33,7 @@ def has_mentions(split: PersonDataset) -> bool:
 
 
 def attribute_scores(split: PersonDataset) -> Scores:
-    """`scores(start, stop)`: (stop - start, G) scores of these captions, in the order of `split.pairs()`, against all images."""
+    """`scores(start, stop)`: (stop - start, G) scores of these captions, in `split.pairs()` order, against all images."""
     queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]
     return mention_scores(queries, [image.attributes["attributes"] for image in split.images])
 

@@ -60,9 +60,7 @@ def neck(canvas: Canvas, figure: Figure) -> None:
     thick = 0.030 if figure.person.gender == "woman" else 0.037
     low, high = figure.forward(0.82), figure.forward(0.9)
     up = figure.rise
-    tube = figure.ring(
-        [(0.895 + up, thick, thick, high), (0.85 + up, thick, thick, low), (0.822 + up, thick * 1.5, thick, low)]
-    )
+    tube = figure.ring([(0.895 + up, thick, thick, high), (0.85 + up, thick, thick, low), (0.822 + up, thick * 1.5, thick, low)])
     canvas.shape(tube.outline(), figure.skin, SKIN, -26)
 
 
@@ -149,9 +147,7 @@ def _crown(canvas: Canvas, head: Head) -> None:
     tube = head.shell(ease, TOP, low)
     canvas.shape(tube.outline(), head.hair, HAIR)
     canvas.round(tube, HAIR, 0.8)
-    canvas.line(
-        [tube.at(0.2, -0.5), tube.at(0.13, 0.0), tube.at(0.2, 0.5)], shaded(head.hair, 1.16), max(0.5, figure.px(0.005))
-    )
+    canvas.line([tube.at(0.2, -0.5), tube.at(0.13, 0.0), tube.at(0.2, 0.5)], shaded(head.hair, 1.16), max(0.5, figure.px(0.005)))
     if head.curly:
         radius = figure.px(0.014)
         for index in range(11):
@@ -203,9 +199,7 @@ def _nose(canvas: Canvas, head: Head) -> None:
         low = head.on(0, 0.904)
         if low is not None:
             half = figure.px(0.009)
-            canvas.line(
-                [(low[0] - half, low[1]), (low[0] + half, low[1])], shaded(figure.skin, 0.72), max(0.5, figure.px(0.004))
-            )
+            canvas.line([(low[0] - half, low[1]), (low[0] + half, low[1])], shaded(figure.skin, 0.72), max(0.5, figure.px(0.004)))
 
 
 def _features(canvas: Canvas, head: Head) -> None:

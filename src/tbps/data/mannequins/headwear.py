@@ -87,9 +87,7 @@ def _beanie(canvas: Canvas, head: Head, rgb: Rgb) -> None:
     canvas.round(dome, KNIT, 0.8)
     canvas.shape(dome.patch(0.72, 1.0, -1.03, 1.03), shaded(rgb, 0.86), KNIT, -6)
     for s in (-0.85, -0.6, -0.3, 0.0, 0.3, 0.6, 0.85):
-        canvas.line(
-            [dome.at(0.1 + abs(s) * 0.25, s * 0.7), dome.at(1.0, s)], shaded(rgb, 0.72), max(0.5, head.figure.px(0.003))
-        )
+        canvas.line([dome.at(0.1 + abs(s) * 0.25, s * 0.7), dome.at(1.0, s)], shaded(rgb, 0.72), max(0.5, head.figure.px(0.003)))
 
 
 def _brimmed(canvas: Canvas, head: Head, rgb: Rgb) -> None:

@@ -1,7 +1,7 @@
-"""The annotation files in which mannequins are written: `folder` and the published layouts of `docs`.
+"""The annotation files in which mannequins are written: `folder` and the published layouts.
 
-A layout names the image files and turns the finished crops into annotation files. Where a published file name or number contains
-the identity or the camera, so does ours; otherwise names are positions in one shuffle of the whole data set.
+A layout names the image files and turns the finished crops into annotation files. Where a published file name contains the
+identity and the camera (RSTPReid), so does ours; otherwise names are positions in one shuffle of the whole data set.
 """
 
 import json

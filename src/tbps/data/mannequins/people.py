@@ -308,9 +308,7 @@ def _sample_upper(gender: str, warm: bool, rng: np.random.Generator) -> tuple[Ga
         kinds |= {"suit jacket": 1.2} if gender == "man" else {"blouse": 1}
     kind = _pick(kinds, rng)
     short = {"t-shirt", "polo shirt"}
-    sleeve = (
-        "short" if kind in short or (kind in ("shirt", "blouse") and warm) else "sleeveless" if kind == "tank top" else "long"
-    )
+    sleeve = "short" if kind in short or (kind in ("shirt", "blouse") and warm) else "sleeveless" if kind == "tank top" else "long"
     upper = _garment_of(kind, _UPPER_COLOURS, _UPPER_PATTERNS.get(kind, {"plain": 1}), rng)
     can_open = kind in ("jacket", "coat", "puffer jacket", "suit jacket", "vest")
     opened = kind in ("suit jacket", "vest") or (can_open and rng.random() < 0.55)

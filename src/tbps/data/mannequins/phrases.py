@@ -146,9 +146,7 @@ _TABLES: Mapping[str, Table] = {
     ),
     "hair.colour": _HAIR_COLOURS,
     "hair.style": _HAIR_STYLES,
-    "glasses": _same(
-        glasses=("glasses", "glasses", "eyeglasses", "spectacles"), sunglasses=("sunglasses", "sunglasses", "shades")
-    ),
+    "glasses": _same(glasses=("glasses", "glasses", "eyeglasses", "spectacles"), sunglasses=("sunglasses", "sunglasses", "shades")),
     "hat.kind": _HAT_KINDS,
     "upper.kind": _UPPER_KINDS,
     "sleeve": _same(sleeveless=("sleeveless",), short=("short-sleeved", "short sleeve"), long=("long-sleeved", "long sleeve")),
@@ -186,7 +184,7 @@ def _colour_table() -> Table:
         if colour.name not in _NEVER_FAMILY:
             families[colour.family].append(colour.name)
         tones[colour.tone].append(colour.name)
-    rows = []
+    rows: list[tuple[tuple[str, ...], tuple[str, ...], Mapping[str, int]]] = []
     for colour in COLOURS.values():
         exact = [word for word in colour.words if word not in families]
         weighted = [exact[0], exact[0], *exact] if exact and exact[0] == colour.name else exact
@@ -210,14 +208,14 @@ def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
     tables |= {f"{slot}.colour": _WEARABLE for slot in _COLOURED} | {f"{slot}.second": _WEARABLE for slot in _SECOND}
     for slot, table in tables.items():
         rows: dict[tuple[str, ...], tuple[list[str], dict[str, int]]] = {}
-        for values, words, shares in table:  # rows of the same values are one claim: their words are interchangeable
+        for values, words, told in table:  # rows of the same values are one claim: their words are interchangeable
             known, weights = rows.setdefault(tuple(sorted(values)), ([], {}))
             known.extend(words)
-            for value, weight in shares.items():
+            for value, weight in told.items():
                 weights[value] = weights.get(value, 0) + weight
-        for values, (words, weights) in rows.items():
-            if words:
-                yield Claim(Mention(slot, values), tuple(words)), weights
+        for values, (said, shares) in rows.items():
+            if said:
+                yield Claim(Mention(slot, values), tuple(said)), shares
 
 
 MENU: dict[tuple[str, str], tuple[Claim, ...]] = {}

@@ -56,9 +56,7 @@ def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> 
     """A passer-by: small in the distance, or cut by the crop's left or right edge."""
     figure = passer(int(a[0] * POOL))
     scale = SCALE * camera.body / figure.height * ((0.28 + 0.3 * a[1]) if far else (0.85 + 0.3 * a[1]))
-    figure = figure.resize(
-        (max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.NEAREST
-    )
+    figure = figure.resize((max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.NEAREST)
     if a[2] < 0.5:
         figure = figure.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if far:

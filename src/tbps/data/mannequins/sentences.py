@@ -33,7 +33,7 @@ def _carries(scribe: Scribe) -> list[str]:
 
 def _head(scribe: Scribe) -> tuple[list[str], list[str]]:
     """What is said of the head: as things that a person has ("with ...") and as things that they wear."""
-    with_them, worn = [scribe.hair()], []
+    with_them, worn = [scribe.hair()], [""]
     for thing in (scribe.hat(), scribe.some(scribe.word("glasses")) if scribe.says("glasses") else ""):
         (with_them if scribe.dice.roll() < 0.35 else worn).append(thing)
     return [thing for thing in with_them if thing], [thing for thing in worn if thing]

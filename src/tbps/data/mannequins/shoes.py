@@ -76,9 +76,7 @@ def _sandal(canvas: Canvas, foot: Foot, body: Points, rgb: Rgb) -> None:
     width = max(0.9, figure.px(0.012))
     toes = [foot.at(dx, 0.06, low * 0.5 + up) for dx, up in ((-0.026, 0.02), (0.0, 0.034), (0.026, 0.02))]
     canvas.line(toes, rgb, width)
-    canvas.line(
-        [foot.at(-0.024, 0.0, low + 0.045), foot.at(0.0, 0.02, low + 0.05), foot.at(0.024, 0.0, low + 0.045)], rgb, width
-    )
+    canvas.line([foot.at(-0.024, 0.0, low + 0.045), foot.at(0.0, 0.02, low + 0.05), foot.at(0.024, 0.0, low + 0.045)], rgb, width)
 
 
 def paint_shaft(canvas: Canvas, figure: Figure, leg: Limb, rgb: Rgb) -> None:

@@ -130,9 +130,7 @@ def _hoodie(canvas: Canvas, upper: Upper) -> None:
         canvas.tone([ring[0], ring[1], tube.at(0.68, s1 - inset), tube.at(0.68, s0 + inset)], -26, CLOTH)
     for phi in (-9, 9):
         if (s := upper.s(phi)) is not None:
-            canvas.line(
-                [tube.at(0.1, s), tube.at(0.27, s)], (228, 228, 224) if sum(upper.rgb) < 480 else (60, 60, 64), upper.line
-            )
+            canvas.line([tube.at(0.1, s), tube.at(0.27, s)], (228, 228, 224) if sum(upper.rgb) < 480 else (60, 60, 64), upper.line)
 
 
 def _jacket(canvas: Canvas, upper: Upper) -> None:

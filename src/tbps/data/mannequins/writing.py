@@ -2,8 +2,8 @@
 
 The whole is a function of seed, sizes and layout: every person, view, caption and capture has a random stream of its own, so
 neither the number of processes nor the order of their work shows. It is written into a hidden folder beside the target, which
-takes the target's name when everything is there: an interrupted run leaves no data set rather than half of one, and the next run
-removes what it left.
+takes the target's name when everything is there: an interrupted run leaves no data set rather than half of one, and the next
+run removes what it left.
 """
 
 import json
@@ -67,7 +67,7 @@ class _Task:
     files: tuple[Path, ...]
 
 
-def write_mannequins(  # noqa: PLR0913 - how to run it (workers, on_progress) is no part of what is written
+def write_mannequins(
     folder: Path,
     splits: Mapping[str, SplitSize],
     seed: int,
@@ -80,8 +80,8 @@ def write_mannequins(  # noqa: PLR0913 - how to run it (workers, on_progress) is
     splits: of train, val and test those wanted. workers: processes, by default one a core; scripts that use more than one need
     the usual `if __name__ == "__main__"`. on_progress: called with (images done, images in all).
 
-    Raises SettingsError for impossible sizes, an unknown layout or a split that it does not have; StorageError for a folder that
-    holds something else, a full or read-only disk, or drawing processes that were killed.
+    Raises SettingsError for impossible sizes, an unknown layout or a split that it does not have; StorageError for a folder
+    that holds something else, a full or read-only disk, or drawing processes that were killed.
     """
     folder = Path(os.path.abspath(folder))
     stamp = _stamp(splits, seed, layout)
@@ -116,7 +116,7 @@ def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, o
 
 
 def _is_written(folder: Path, stamp: Mapping[str, object]) -> bool:
-    """Whether `folder` holds the data set of this stamp; False where there is nothing. Raises StorageError for anything else."""
+    """Whether `folder` holds the data set of this stamp; False for nothing at all, StorageError for anything else."""
     if not folder.exists():
         return False
     if not folder.is_dir():

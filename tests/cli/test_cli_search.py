@@ -1,0 +1,128 @@
+"""`tbps search` through the program's own entry."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tbps.cli import main
+from tbps.model.bundle import load
+from tbps.preprocess.image import open_image
+from tbps.search.gallery import Gallery
+
+PEOPLE = Path(__file__).parents[1] / "people"
+NAMES = [f"person_{number}.jpg" for number in (1, 2, 3, 4)]
+Search = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "gallery"
+    metadata = [{"camera": f"[red]{n}", "captured_at": f"2024-05-0{n}", "age": n * 10} for n in (1, 2, 3, 4)]
+    Gallery.open(folder, load(tiny_model_folder)).add([PEOPLE / name for name in NAMES], metadata)
+    return folder
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gallery: Path) -> Search:
+    """Runs `tbps search` on the gallery: exit code, standard output, standard error."""
+
+    def run(*arguments: object, folder: Path = gallery) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tbps", "search", str(folder), *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_table_shows_rank_score_and_where_it_was_seen(search: Search) -> None:
+    code, out, _ = search("a woman in a red coat")
+    assert code == 0
+    for text in ("a woman in a red coat", "rank", "score", "captured at", *NAMES, "[red]3", "2024-05-04T00:00:00"):
+        assert text in out
+
+
+def test_json_equals_scores_computed_without_the_gallery(search: Search, tiny_model_folder: Path) -> None:
+    model = load(tiny_model_folder)
+    images = model.encode_images([open_image(PEOPLE / name) for name in NAMES])
+    queries = ["a woman in a red coat", "a man with a black backpack"]
+    code, out, _ = search(*queries, "-k", 3, "--json")
+    assert code == 0
+    results = json.loads(out)
+    assert [result["query"] for result in results] == queries
+    for result, scores in zip(results, model.encode_texts(queries) @ images.T, strict=True):
+        order = np.argsort(-scores)[:3]
+        assert [hit["source"] for hit in result["hits"]] == [NAMES[n] for n in order]
+        assert [hit["score"] for hit in result["hits"]] == pytest.approx(scores[order].tolist(), abs=1e-5)
+        assert [hit["attributes"] for hit in result["hits"]] == [{"age": (int(n) + 1) * 10} for n in order]
+
+
+def test_a_photograph_finds_itself(search: Search) -> None:
+    for name in NAMES:
+        code, out, _ = search("--image", PEOPLE / name, "--json")
+        hit = json.loads(out)[0]["hits"][0]
+        assert code == 0 and hit["source"] == name and hit["score"] == pytest.approx(1, abs=1e-5)
+        assert hit["path"] == str(PEOPLE / name)
+
+
+def test_a_filter_narrows_and_may_leave_nothing(search: Search) -> None:
+    _, out, _ = search("someone", "--json", "--where", "age >= 20 and captured_at < '2024-05-04'")
+    assert sorted(hit["source"] for hit in json.loads(out)[0]["hits"]) == NAMES[1:3]
+    code, out, _ = search("someone", "--where", "age > 99")
+    assert code == 0 and "no image passes the filter" in out
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_the_contact_sheet_shows_the_hits(suffix: str, search: Search, tmp_path: Path) -> None:
+    code, _, err = search("a woman", "a man", "-k", 2, "--sheet", tmp_path / f"out/hits.{suffix}")
+    assert code == 0 and "contact sheet" in err
+    with Image.open(tmp_path / f"out/hits.{suffix}") as sheet:
+        assert sheet.width > 300 and sheet.height > 2 * 224
+        assert np.asarray(sheet.convert("L")).std() > 20
+
+
+def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
+    assert "longer than the 77 tokens" in search("word " * 500)[2]
+    assert "longer" not in search("a word")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no query"),
+        (["   "], "the query has no word"),
+        (["x", "--where", "colour = 'red'"], "unknown column 'colour'. Columns: id (text)"),
+        (["x", "--where", "camera ="], "filter 'camera ='"),
+        (["--image", "nowhere.jpg"], "nowhere.jpg"),
+        (["x", "--sheet", "hits.gif"], "must end in .png, .jpg or .webp"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(arguments: list[str], expected: str, search: Search) -> None:
+    code, _, err = search(*arguments)
+    assert code == 2
+    assert err.startswith("error: ") and expected in err and err.count("\n") == 1
+
+
+def test_a_missing_gallery_says_how_to_make_one(search: Search, tmp_path: Path) -> None:
+    code, _, err = search("x", folder=tmp_path / "nowhere")
+    assert code == 2 and "tbps index PHOTOS --gallery" in err
+
+
+def test_a_model_that_moved(search: Search, tiny_model_folder: Path, tmp_path: Path) -> None:
+    model, folder = tmp_path / "model", tmp_path / "gallery"
+    shutil.copytree(tiny_model_folder, model)
+    Gallery.open(folder, load(model)).add(PEOPLE)
+    model.rename(tmp_path / "moved")
+    code, _, err = search("x", folder=folder)
+    assert code == 2 and "no longer there; say where it is with --model" in err
+    assert search("x", "--model", tmp_path / "moved", folder=folder)[0] == 0

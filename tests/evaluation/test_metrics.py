@@ -87,7 +87,7 @@ class TestAgainstSlowImplementations:
 @pytest.mark.parametrize("ties", ["against", "random"])
 @pytest.mark.parametrize("levels", [3, 40, 10**9])
 def test_many_relevant_images(levels, ties):
-    """Identities of 3, 200 and 300 images: alone in a block they are counted by comparison or bisection, together by bisection."""
+    """Identities of 3, 200 and 300 images: alone in a block, compared or bisected by their number; together, bisected."""
     rng = np.random.default_rng(levels)
     image_ids, text_ids = np.repeat([0, 1, 2], [300, 3, 200]), [0, 1, 2, 0]
     scores = rng.integers(0, levels, (4, 503))

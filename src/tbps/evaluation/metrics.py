@@ -267,7 +267,7 @@ def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, c
 
 
 def _row_sums(padded: Floats) -> Floats:
-    """Sums from left to right: `sum` groups its terms by the width, so that the padding of a block would change the last bit."""
+    """Sums from left to right: `sum` groups its terms by the width, and so a block's padding would change the last bit."""
     last: Floats = padded.cumsum(axis=1)[:, -1]
     return last
 

@@ -164,8 +164,11 @@ class Scribe:
         inner = self.some(self.garment("inner"))
         if " with " in inner:
             return f"{outer} over {inner}"
+        worn_open = f"an open {outer.split(' ', 1)[1]} over {inner}"
+        if "vest" in self.claims["upper.kind"].mention.values:  # seen from behind too, where nobody can tell that it is open
+            worn_open = f"{outer} over {inner}"
         return self.dice.pick((f"{outer} over {inner}", f"{outer} over {inner}", f"{outer} with {inner} underneath",
-                               f"an open {outer.split(' ', 1)[1]} over {inner}", f"{outer} and {inner} under it"))  # fmt: skip
+                               worn_open, f"{outer} and {inner} under it"))  # fmt: skip
 
     def lower(self) -> str:
         """Empty where nothing is said of it."""

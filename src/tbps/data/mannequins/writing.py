@@ -235,11 +235,16 @@ def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
     crops = []
     for task in tasks:
         for number, (shot, file) in enumerate(zip(task.shots, task.files, strict=True)):
-            view = sample_view(generator(task.seed, "mannequins", "view", task.split, task.index, number))
+            view = view_of(task.seed, task.split, task.index, number)
             with writing_to(file.parent):
                 file.write_bytes(encode(draw(task.person, view)))
             crops.append((shot, _describe(task, view, number)))
     return crops
+
+
+def view_of(seed: int, split: str, index: int, number: int) -> View:
+    """The view of the image of that number of the person who is at `index` in `population`."""
+    return sample_view(generator(seed, "mannequins", "view", split, index, number))
 
 
 def _describe(task: _Task, view: View, number: int) -> Described:

@@ -1,0 +1,190 @@
+"""The audit: nothing but what is seen of a person tells who they are.
+
+300 test identities with 4 images each. Every image (or caption) is a query; the gallery is all other images (or the captions of
+all other images), so that nothing matches itself; a feature ranks the gallery by distance. Chance is 3 / 1199 = 0.25 % Rank-1.
+A feature is near chance when its hits stay below the 99.9 % quantile of the binomial distribution around chance. Neighbours are
+often mutual, so hits are counted as pairs: twice the quantile for half the queries, 14 hits or 1.2 %.
+
+Two readings had to be settled. *Mean colour of the whole crop* contains the clothes, which are the very thing to be found, so it
+cannot be at chance; it is held to a small bound, and the mean colour of the background alone is what must be at chance. *Masked
+captions*: every word that names an attribute's value or goes only with one ("hair", "sleeves", "shoulder") is removed, and
+what remains is compared as a bag of words. How many things are worn still shows in the number of small words, but no identity.
+"""
+
+import io
+import json
+import math
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+from PIL import Image
+from tbps.data.mannequins.drawing import draw_background
+from tbps.data.mannequins.phrases import CLAIMS
+from tbps.data.mannequins.writing import SplitSize, view_of, write_mannequins
+
+PEOPLE, IMAGES, SEED = 300, 4, 31
+QUERIES = PEOPLE * IMAGES
+CHANCE = (IMAGES - 1) / (QUERIES - 1)
+
+
+def quantile(trials: int, share: float, level: float = 0.999) -> int:
+    """The smallest k with P(Binomial(trials, share) <= k) >= level."""
+    total, k = 0.0, -1
+    while total < level:
+        k += 1
+        total += math.comb(trials, k) * share**k * (1 - share) ** (trials - k)
+    return k
+
+
+BOUND = 2 * quantile(QUERIES // 2, CHANCE) / QUERIES
+
+
+def rank1(features: np.ndarray, identities: np.ndarray, images: np.ndarray | None = None) -> float:
+    """Share of rows whose nearest row of another image (ties count by their share) has the same identity."""
+    features = features.reshape(len(features), -1).astype(np.float64)
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
+    images = np.arange(len(features)) if images is None else images
+    squares = (features**2).sum(axis=1)
+    distance = np.round(squares[:, None] + squares - 2 * features @ features.T, 6)
+    distance[images[:, None] == images] = np.inf
+    nearest = distance == distance.min(axis=1, keepdims=True)
+    right = identities[:, None] == identities
+    return float(((nearest & right).sum(axis=1) / nearest.sum(axis=1)).mean())
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory) -> list[dict]:
+    """The rows of the metadata with the file's bytes and the decoded image."""
+    folder = tmp_path_factory.mktemp("audit") / "people"
+    write_mannequins(folder, {"test": SplitSize(PEOPLE, IMAGES)}, seed=SEED, workers=2)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["bytes"] = (folder / row["file_name"]).read_bytes()
+        row["image"] = Image.open(io.BytesIO(row["bytes"]))
+        row["image"].load()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def identities(crops) -> np.ndarray:
+    return np.array([row["identity"] for row in crops])
+
+
+@pytest.fixture(scope="module")
+def backgrounds() -> tuple[np.ndarray, np.ndarray]:
+    """(N, 12, 6, 3) thumbnails of what the views show without the person, and whose views they are."""
+    views = [view_of(SEED, "test", index, number) for index in range(PEOPLE) for number in range(IMAGES)]
+    thumbs = [np.asarray(draw_background(view).image.resize((6, 12), Image.Resampling.BOX), dtype=float) for view in views]
+    return np.stack(thumbs), np.repeat(np.arange(PEOPLE), IMAGES)
+
+
+def file_features(row: dict) -> dict[str, list[float]]:
+    width, height = row["image"].size
+    table = row["image"].quantization[0]
+    moment = re.findall(r"\d+", row["captured_at"])
+    month, day, hour, minute, second = map(int, moment[1:])
+    return {
+        "file size": [len(row["bytes"])],
+        "image size": [width, height],
+        "bytes a pixel": [len(row["bytes"]) / (width * height)],
+        "JPEG quality": [sum(table)],
+        "camera": [int(row["camera"].split("-")[1])],
+        "captured_at": [month * 31 + day + (hour * 3600 + minute * 60 + second) / 86400],
+        "hour": [hour * 3600 + minute * 60 + second],
+        "file name": [int(re.search(r"(\d+)\.jpg", row["file_name"])[1])],
+    }
+
+
+@pytest.mark.parametrize("name", list(file_features.__annotations__ and [
+    "file size", "image size", "bytes a pixel", "JPEG quality", "camera", "captured_at", "hour", "file name",
+]))  # fmt: skip
+def test_file_properties_are_at_chance(crops, identities, name):
+    assert rank1(np.array([file_features(row)[name] for row in crops]), identities) <= BOUND
+
+
+def test_background_alone_is_at_chance(backgrounds):
+    thumbs, owners = backgrounds
+    assert rank1(thumbs, owners) <= BOUND
+
+
+def test_mean_colour_of_the_background_is_at_chance(backgrounds):
+    thumbs, owners = backgrounds
+    assert rank1(thumbs.mean(axis=(1, 2)), owners) <= BOUND
+
+
+def test_border_of_the_crop_is_at_chance(crops, identities):
+    """The outer twelfth left and right at the height of the head, where no clothes reach; umbrellas seldom do."""
+    means = []
+    for row in crops:
+        pixels = np.asarray(row["image"], dtype=float)
+        height, width, _ = pixels.shape
+        edge = max(2, width // 12)
+        means.append([pixels[: height // 8, :edge].mean(axis=(0, 1)), pixels[: height // 8, -edge:].mean(axis=(0, 1))])
+    assert rank1(np.array(means), identities) <= BOUND
+
+
+def test_mean_colour_of_the_whole_crop_says_little(crops, identities):
+    """Clothes fill a third of a crop, so this is above chance by right; measured: see the bound."""
+    means = np.array([np.asarray(row["image"], dtype=float).mean(axis=(0, 1)) for row in crops])
+    assert rank1(means, identities) <= 10 * CHANCE
+
+
+# Words that go only with an attribute though they name no value.
+_ATTENDANTS = """hair head sleeves stripes checks squares check pattern dots spots polka print graphic design logo picture front chest
+    back shoulder shoulders side hip hand arm body across slung hanging over under underneath open pulling dragging along holding holds
+    using carrying carries feet pair he she his her person pedestrian individual with in on at from it by one has wears wearing away
+    facing walking sideways profile turned upright standing camera forward toward towards strolling seen shown""".split()  # fmt: skip
+
+
+@cache
+def attribute_words() -> frozenset[str]:
+    words = {word for claim in CLAIMS.values() for said in claim.words for word in re.findall(r"[a-z]+", said)}
+    return frozenset(words | set(_ATTENDANTS))
+
+
+def bags(texts: list[str], masked: bool) -> np.ndarray:
+    """(N, words) counts of the words that are left."""
+    hidden = attribute_words() if masked else frozenset()
+    split = [[word for word in re.findall(r"[a-z]+", text.lower()) if word not in hidden] for text in texts]
+    columns = {word: at for at, word in enumerate(sorted({word for words in split for word in words}))}
+    counts = np.zeros((len(texts), len(columns)))
+    for row, words in enumerate(split):
+        for word in words:
+            counts[row, columns[word]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("which", ["captions", "captions_bt"])
+def test_masked_captions_are_at_chance(crops, identities, which):
+    """One caption an image against those of all other images."""
+    assert rank1(bags([row[which][0] for row in crops], masked=True), identities) <= BOUND
+
+
+def test_the_audit_has_power(crops, identities):
+    """Captions as they are, and a hint of the identity in the colour of the border, are far above the bound."""
+    assert rank1(bags([row["captions"][0] for row in crops], masked=False), identities) > 5 * BOUND
+    rng = np.random.default_rng(0)
+    hints = rng.normal(size=(PEOPLE, 3))[identities] + 0.3 * rng.normal(size=(QUERIES, 3))
+    assert rank1(hints, identities) > 2 * BOUND
+
+
+def figures(crops: list[dict], identities: np.ndarray, backgrounds: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Every audited figure in percent."""
+    thumbs, owners = backgrounds
+    found = {name: rank1(np.array([file_features(row)[name] for row in crops]), identities) for name in file_features(crops[0])}
+    found["background"] = rank1(thumbs, owners)
+    found["background's mean colour"] = rank1(thumbs.mean(axis=(1, 2)), owners)
+    found["crop's mean colour"] = rank1(
+        np.array([np.asarray(r["image"], dtype=float).mean(axis=(0, 1)) for r in crops]), identities
+    )
+    for which in ("captions", "captions_bt"):
+        for masked in (True, False):
+            found[f"{which}{' masked' * masked}"] = rank1(bags([row[which][0] for row in crops], masked), identities)
+    return {name: round(100 * share, 2) for name, share in found.items()}
+
+
+def test_print(crops, identities, backgrounds):
+    print(figures(crops, identities, backgrounds), BOUND, CHANCE)
+    print(sorted(set(re.findall("[a-z]+", " ".join(r["captions"][0] for r in crops).lower())) - attribute_words()))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tbps.data.mannequins.ceiling import attribute_scores, has_mentions, mention_scores
 from tbps.data.mannequins.describing import describe_attributes, shown_attributes
 from tbps.data.mannequins.people import population, sample_view

@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from tbps.data.mannequins.describing import Caption, describe, paraphrase, shown_attributes
 from tbps.data.mannequins.people import Person, View, population, sample_person, sample_view
 

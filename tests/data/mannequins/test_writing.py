@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from tbps.data.catalog import read_dataset
 from tbps.data.mannequins import writing
 from tbps.data.mannequins.layouts import LAYOUTS

@@ -3,6 +3,7 @@
 The oracle reads the finished text with word lists of its own and knows nothing of claims, plans or mentions.
 """
 
+import itertools
 import re
 from collections import Counter
 
@@ -186,7 +187,7 @@ def _clothing(text: str, shown: dict[str, str]) -> list[str]:
         if not {shown.get(f"{s}.{part}") for s in slots for part in ("colour", "second")} & _allowed(row):
             found.append(f"colour {word} of {owner and owner[2]}")
     patterns = {shown.get(f"{slot}.pattern") for slot in ("upper", "inner", "lower")}
-    return found + [f"mark {w}" for w, ok in MARKS.items() if re.search(rf"\b(?:{w})\b", text.replace("picture", "", text.startswith(
+    return found + [f"mark {w}" for w, ok in MARKS.items() if re.search(rf"\b(?:{w})\b", text.replace("picture", "", text.startswith(  # noqa: E501
         ("in this picture", "on the picture", "the picture")))) and not patterns & _allowed(ok)]  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def test_words_contradict_nothing(drawn):
 
 def test_the_oracle_notices_a_lie(drawn):
     """Read against another person's attributes, most captions must be found false."""
-    shifted = zip(drawn, drawn[1:], strict=False)
+    shifted = itertools.pairwise(drawn)
     false = [bool(contradictions(caption.text, shown_attributes(p, v))) for (_, _, caption, _), (p, v, _, _) in shifted]
     assert np.mean(false) > 0.97
 
@@ -248,7 +249,7 @@ def test_paraphrase_is_worded_anew(drawn):
 
 def _bigrams(text: str) -> set[tuple[str, str]]:
     words = re.findall(r"[\w-]+", text.lower())
-    return set(zip(words, words[1:], strict=False))
+    return set(itertools.pairwise(words))
 
 
 def test_length_and_grammar(drawn):

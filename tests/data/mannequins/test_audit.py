@@ -177,6 +177,16 @@ _ATTENDANTS = [
     "pedestrian",
     "individual",
     "their",
+    # of an open jacket over a shirt, a strap across the body, polka dots, a motif on the front
+    "open",
+    "over",
+    "under",
+    "underneath",
+    "across",
+    "polka",
+    "front",
+    "back",
+    "side",
 ]
 
 

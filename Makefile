@@ -1,4 +1,4 @@
-# make demo    writes mannequins, indexes them, searches, evaluates the bundled model
+# make demo    people found by description, on a data set drawn here
 # make test    the tests                    make check   format, lint, types, import contracts
 # make bench   measurements                 make tiny-model   train the bundled model anew (hours)
 
@@ -9,11 +9,7 @@ READY := .venv/ready
 .PHONY: demo test check bench tiny-model clean
 
 demo: $(READY)
-	$(BIN)/tbps doctor --model models/mannequin-tiny
-	$(BIN)/tbps data mannequins demo/people --train 0 --val 0 --test 250 --images 4 --seed 7
-	$(BIN)/tbps index demo/people --gallery demo/gallery --model models/mannequin-tiny
-	$(BIN)/tbps search demo/gallery "a woman in a red dress with a black backpack" "a man in a blue jacket and black trousers" -k 8 --sheet demo/hits.png
-	$(BIN)/tbps evaluate models/mannequin-tiny --data folder --root demo/people --split test
+	$(BIN)/python examples/demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

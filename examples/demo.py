@@ -1,6 +1,7 @@
 """The main job on the data set drawn here: `make demo`. Every command shown can be typed as it stands."""
 
 import io
+import shlex
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ QUERIES: dict[str, dict[str, set[str]]] = {
 
 def run(title: str, *command: str) -> None:
     """Shows and runs a `tbps` command."""
-    print(f"\n== {title}\n$ tbps {' '.join(f'"{part}"' if ' ' in part else part for part in command)}", flush=True)
+    print(f"\n== {title}\n$ tbps {shlex.join(command)}", flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tbps")), *command], check=True)
 
 
@@ -56,7 +57,7 @@ def search(gallery_folder: Path, picture: Path) -> None:
             print(f"  {hit.rank}  {hit.score:.3f}  {hit.source}{'  right' if ok else ''}")
         tiles = [
             Tile(Image.open(io.BytesIO(h.thumbnail)), f"{h.rank}   {h.score:.3f}", ok) for h, ok in zip(hits, right, strict=True)
-        ]  # noqa: E501
+        ]
         rows.append(SheetRow(query, tuple(tiles)))
     contact_sheet(rows, title="Right ones (by the attributes drawn in the picture) are framed").save(picture)
     print(f"\ncontact sheet: {picture}")

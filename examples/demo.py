@@ -39,9 +39,7 @@ def run(title: str, *command: str) -> None:
 
 def is_right(hit: Hit, wanted: dict[str, set[str]]) -> bool:
     """Whether the attributes drawn in the picture are those that the query asks for."""
-    drawn = hit.attributes["attributes"]
-    assert isinstance(drawn, dict)
-    return all(drawn.get(slot) in values for slot, values in wanted.items())
+    return all(hit.attributes.get(slot) in values for slot, values in wanted.items())
 
 
 def search(gallery_folder: Path, picture: Path) -> None:

@@ -70,7 +70,7 @@ def plan_columns(rows: Iterable[Mapping[str, Any]], existing: Mapping[str, Kind]
         unread += row.get("captured_at") is not None and parse_time(row["captured_at"]) is None
         for name, value in _further(row).items():
             kind = _kind(value)
-            column = name.lower()
+            column = _column(name)
             if kind is None:
                 continue
             if not _NAME.fullmatch(column) or column in RESERVED:
@@ -102,8 +102,9 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
         further["captured_at"] = columns["captured_at"]
     extras: dict[str, Extra] = {}
     for name, value in further.items():
-        if name.lower() in kinds and _kind(value) is not None:
-            extras.setdefault(name.lower(), _fit(value, kinds[name.lower()]))
+        column = _column(name)
+        if column in kinds and _kind(value) is not None:
+            extras.setdefault(column, _fit(value, kinds[column]))
     text = json.dumps(further, sort_keys=True, ensure_ascii=False, default=str)
     return RowMetadata(
         _as_text(columns.get("identity")), _as_text(columns.get("camera")), captured, _without_surrogates(text), extras
@@ -123,6 +124,11 @@ def parse_time(value: Any) -> datetime | None:
         return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:  # year 1 or 9999, pushed over the edge by its zone
         return None
+
+
+def _column(name: str) -> str:
+    """The column that filters name: "upper.colour" becomes upper_colour, since a dot means a nested field in SQL."""
+    return name.lower().replace(".", "_")
 
 
 def _further(columns: Mapping[str, Any]) -> dict[str, JSON]:

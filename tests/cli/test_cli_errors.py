@@ -56,7 +56,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pytes
 def commands(text: str) -> list[list[str]]:
     """Every line of a document that starts with `tbps`, options continued over a backslash joined."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    lines = [line.strip().removeprefix("Example:").strip() for line in joined.splitlines()]
+    lines = [line.strip().removeprefix("Example:").strip().strip("`") for line in joined.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"tbps [a-z]", line)]
 
 
@@ -70,11 +70,9 @@ def parses(arguments: list[str]) -> None:
     command.make_context(name, arguments, parent=context)
 
 
-@pytest.mark.parametrize("document", ["README.md", "examples/demo.py", "models/mannequin-tiny/README.md"])
-def test_documents_name_real_commands(document: str) -> None:
-    text = (ROOT / document).read_text()
-    found = commands(re.sub(r'^\s*[\'"](.*?)(\\n|\\\\)?[\'"]$', r"\1", text, flags=re.MULTILINE) if document.endswith(".py") else text)
-    assert found or "make tiny-model" in text
+def test_the_readme_names_real_commands() -> None:
+    found = commands((ROOT / "README.md").read_text())
+    assert len(found) > 5
     for arguments in found:
         parses(arguments)
 

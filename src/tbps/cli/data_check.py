@@ -28,7 +28,7 @@ def check(
     Warnings are remarks (a subset, a known quirk). A bad record stops with its number and field, bad images are listed; both
     end with exit code 2.
 
-    Example: `tbps data check cuhk-pedes ~/data/CUHK-PEDES --decode`
+    Example: tbps data check cuhk-pedes ~/data/CUHK-PEDES --decode
     """
     from tbps.cli.console import messages, output, progress
     from tbps.data.catalog import read_dataset
@@ -63,7 +63,7 @@ def describe(
 ) -> None:
     """Describe a data set: counts, caption lengths, images per identity, image sizes, and a sample as a picture.
 
-    Example: `tbps data describe folder ~/photos --sheet sample.png`
+    Example: tbps data describe folder ~/photos --sheet sample.png
     """
     from tbps.cli.console import messages, output
     from tbps.data.catalog import read_dataset

@@ -35,7 +35,7 @@ def mannequins(
     verb = "wrote" if written.fresh else "found, already complete,"
     console.output.print(f"{verb} {sum(written.images.values()):,} images ({counts}) in {folder}", highlight=False, soft_wrap=True)
     if "train" in splits:
-        following = f"tbps train mannequin_tiny --data {layout} --root {folder} --out runs/tiny"
+        following = f"tbps train mannequin_start --data {layout} --root {folder} --out runs/start"
     else:
         following = f"tbps evaluate models/mannequin-tiny --data {layout} --root {folder} --split {next(iter(splits))}"
     console.output.print(f"next: {following}", highlight=False, soft_wrap=True)

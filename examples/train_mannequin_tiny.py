@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 DATA_SEED = 20261
-TRAIN, VAL, TEST, IMAGES = 10_000, 250, 1_000, 4
+TRAIN, VAL, TEST, IMAGES = 30_000, 250, 1_000, 4
 
 
 def run(*command: str) -> None:

@@ -105,9 +105,11 @@ def without_times(file: Path) -> list[dict[str, float | str]]:
     return [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in read_log(file)]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 7])
-def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int) -> None:
-    data, settings = read(flags), quick()
+@pytest.mark.parametrize(("stop_after", "matrices"), [(1, "adamw"), (2, "muon"), (3, "adamw"), (4, "adamw"), (7, "muon")])
+def test_stopped_and_resumed_equals_uninterrupted(
+    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, matrices: str
+) -> None:
+    data, settings = read(flags), quick(**{"optimizer.matrices": matrices})
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
     assert not part.finished and part.step == stop_after

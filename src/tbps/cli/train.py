@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip, mannequin_start or mannequin_tiny")],
+    recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip, mannequin_start, mannequin_tiny or mannequin_minute")],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     out: Annotated[Path, typer.Option(help="run folder: settings, log, checkpoints, best model, report")] = Path("runs/train"),
@@ -32,7 +32,7 @@ def train(
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
     simplified_tbps_clip fine-tunes a CLIP as in the paper; mannequin_start trains a small model from random weights;
-    mannequin_tiny fine-tunes that.
+    mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute, to see training work.
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
     """

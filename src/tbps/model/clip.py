@@ -77,6 +77,26 @@ def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
     return features
 
 
+def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) -> torch.Tensor:
+    """`text_features` of (N, L) tokens on the CPU, shortest captions first in `parts` runs, each cut to its own longest caption.
+
+    The same embeddings in the given order: a run shorter than L leaves out only what stands behind every end token. The end token
+    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row.
+    """
+    lengths = tokens.argmax(dim=1) + 1
+    order = lengths.argsort(stable=True)
+    device = clip.logit_scale.device
+    runs = [text_features(clip, tokens[rows, : int(lengths[rows].max())].to(device)) for rows in order.chunk(parts)]
+    return torch.cat(runs)[order.argsort().to(device)]
+
+
+def choose_attention(clip: CLIPModel) -> None:
+    """Attention for training: fused on a GPU, in plain steps on a CPU, where the fused backward pass is the slower one
+    (`benchmarks/training.py`).
+    """
+    clip.set_attn_implementation("eager" if clip.logit_scale.device.type == "cpu" else "sdpa")
+
+
 def set_text_attention_dropout(clip: CLIPModel, probability: float) -> None:
     """Dropout on the text tower's self-attention probabilities only (paper: trick 2)."""
     for layer in clip.text_model.encoder.layers:

@@ -29,11 +29,10 @@ def mannequin_start() -> TrainSettings:
     """A small model from random weights, on mannequins: plain identity-normalised contrastive learning (N-ITC alone).
 
     Command: tbps train mannequin_start --data folder --root mannequins
-    Cost: about 150 pairs a second on two cores; one epoch of 80,000 pairs takes nine minutes.
-    Result: the start of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
+    Cost and result: the first half of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
 
-    From random weights R-ITC and soft labels hold learning back: after 187 updates of 128 pairs N-ITC alone is down to
-    3.5, with both it is still at 4.4 (chance: 4.85). They come in afterwards.
+    It stands in for CLIP's pretraining, so it takes what learns fastest from nothing: Muon for the layers' matrices, and neither
+    R-ITC, soft labels nor image augmentation, which all hold the beginning back (docs/decisions.md has the figures).
     """
     shape = ModelShape(
         image=TowerShape(width=192, layers=6, heads=3),
@@ -47,14 +46,34 @@ def mannequin_start() -> TrainSettings:
         {
             "shape": shape.model_dump(),
             "image": None,
-            "batch_size": 128,
+            "image_augmentation.enabled": False,
+            "batch_size": 256,
             "lock_patch_projection": False,
             "precision": "bfloat16",
             "losses.r_itc": 0,
             "losses.soft_label": 0,
-            "optimizer.clip_norm": 1.0,
-            "schedule": {"epochs": 5, "warmup_epochs": 0.2, "initial_rate": 1e-5, "peak_rate": 1e-3, "final_rate": 1e-4},
+            "optimizer": {"clip_norm": 1.0, "matrices": "muon", "muon_rate_factor": 3.0},
+            "schedule": {"epochs": 3, "warmup_epochs": 0.1, "initial_rate": 1e-5, "peak_rate": 1.2e-3, "final_rate": 1.2e-4},
         }
+    )
+
+
+def mannequin_minute() -> TrainSettings:
+    """A still smaller model from random weights: to see training work, in about a minute. Part of `make demo`.
+
+    Command: tbps train mannequin_minute --data folder --root mannequins
+    """
+    small = mannequin_start()
+    shape = ModelShape(
+        image=TowerShape(width=128, layers=3, heads=2),
+        text=TowerShape(width=128, layers=2, heads=2),
+        image_size=64,
+        patch=16,
+        vocabulary=1000,
+        embedding=128,
+    )
+    return small.override(
+        {"shape": shape.model_dump(), "batch_size": 128, "schedule.epochs": 5, "schedule.peak_rate": 2e-3, "schedule.final_rate": 0}
     )
 
 
@@ -64,17 +83,18 @@ def mannequin_tiny() -> TrainSettings:
     Command: tbps train mannequin_tiny --data folder --root mannequins --model runs/start/best
     Cost and result: see models/mannequin-tiny/README.md; `make tiny-model` runs both halves.
 
-    All parts of the simplified method as published, at batch 128; the R-ITC labels are normalised, because with the published
-    ones uniform scores are the minimum for batches above 100.
+    All parts of the simplified method, at batch 256. The R-ITC labels are normalised and their eps is a quarter of the published
+    one: with that, uniform scores are the minimum for batches above 100 (see `losses.r_itc`).
     """
     return simplified_tbps_clip().override(
         {
             "image": None,
-            "batch_size": 128,
+            "batch_size": 256,
             "precision": "bfloat16",
             "losses.r_itc_labels": "normalised",
-            "optimizer.clip_norm": 1.0,
-            "schedule": {"epochs": 2, "warmup_epochs": 0.1, "initial_rate": 1e-5, "peak_rate": 4e-4, "final_rate": 5e-6},
+            "losses.r_itc_eps": 2.5e-3,
+            "optimizer": {"clip_norm": 1.0, "matrices": "muon", "muon_rate_factor": 3.0},
+            "schedule": {"epochs": 2, "warmup_epochs": 0.1, "initial_rate": 1e-5, "peak_rate": 6e-4, "final_rate": 5e-6},
         }
     )
 
@@ -83,6 +103,7 @@ RECIPES: dict[str, Callable[[], TrainSettings]] = {
     "simplified_tbps_clip": simplified_tbps_clip,
     "mannequin_start": mannequin_start,
     "mannequin_tiny": mannequin_tiny,
+    "mannequin_minute": mannequin_minute,
 }
 
 

@@ -4,6 +4,7 @@ Every random draw of training depends on (seed, epoch, step) only, so that weigh
 are the whole state: a resumed run equals an uninterrupted one.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -29,11 +30,11 @@ class EpochResult:
 
 @final
 class TrainState:
-    """Model, optimizer, number of updates done, and the results of the epochs so far."""
+    """Model, optimizers, number of updates done, and the results of the epochs so far."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self.optimizers = tuple(optimizers)
         self.step = 0
         self.loss_sum = 0.0  # over the updates of the current epoch
         self.history: list[EpochResult] = []
@@ -44,10 +45,11 @@ class TrainState:
         return max(self.history, key=lambda result: (result.r1, -result.epoch), default=None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights as "model.NAME", moments as "optimizer.NUMBER.NAME"."""
+        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME"."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+        for which, optimizer in enumerate(self.optimizers):
+            for number, moments in optimizer.state_dict()["state"].items():
+                found |= {f"optimizer.{which}.{number}.{name}": tensor for name, tensor in moments.items()}
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -57,15 +59,16 @@ class TrainState:
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Puts back what `tensors` and `facts` gave. Raises CheckpointError when they are another model's."""
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                moments.setdefault(int(number), {})[key] = tensor
+        moments: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self.optimizers]
         try:
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer."):
+                    _, which, number, key = name.split(".")
+                    moments[int(which)].setdefault(int(number), {})[key] = tensor
             self.model.load_state_dict(weights)
-            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+            for optimizer, state in zip(self.optimizers, moments, strict=True):
+                optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
             self.step, self.loss_sum = int(facts["step"]), float(facts["loss_sum"])
             self.history = [EpochResult(**result) for result in facts["history"]]
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise CheckpointError(f"the checkpoint belongs to another model or version: {error}") from error

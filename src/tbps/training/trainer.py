@@ -27,7 +27,14 @@ from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import ModelShape, image_features, lock_patch_projection, set_text_attention_dropout, text_features
+from tbps.model.clip import (
+    ModelShape,
+    choose_attention,
+    image_features,
+    lock_patch_projection,
+    set_text_attention_dropout,
+    text_features_in_parts,
+)
 from tbps.model.tokens import tokenise
 from tbps.preprocess.image import ImageSpec, normalise
 from tbps.seeding import entropy, torch_generator
@@ -35,7 +42,7 @@ from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Losses, LossSettings, objective
-from tbps.training.optimizer import OptimizerSettings, adamw
+from tbps.training.optimizer import OptimizerSettings, optimizers
 from tbps.training.schedule import ScheduleSettings, learning_rate, soft_label_share
 from tbps.training.state import EpochResult, TrainState
 
@@ -48,7 +55,8 @@ class TrainSettings(Settings):
     """Everything that decides a run besides data and start weights.
 
     `shape` builds a model from random weights (None: a start model is given); `image` overrides the start model's input size
-    and pixel normalisation. `compile_image_tower` pays where a run takes many minutes.
+    and pixel normalisation. `text_parts`: captions are encoded in so many runs by length, which changes the speed only.
+    `compile_image_tower` pays where a run takes many minutes.
     """
 
     seed: int = 0
@@ -63,6 +71,7 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["float32", "bfloat16"] = "float32"
+    text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)
 
@@ -158,12 +167,13 @@ class _Run:
         )
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
+        choose_attention(model.clip)
         set_text_attention_dropout(model.clip, settings.text_attention_dropout)
         if settings.lock_patch_projection:
             lock_patch_projection(model.clip)
         if settings.compile_image_tower:
             model.clip.vision_model.compile()
-        self.state = TrainState(model.clip, adamw(model.clip, settings.optimizer))
+        self.state = TrainState(model.clip, optimizers(model.clip, settings.optimizer))
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._clock, self._clock_step = time.monotonic(), self.state.step
@@ -176,14 +186,16 @@ class _Run:
             self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
             batch = next(self._stream)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
         losses = self._losses(batch, step)
         torch.autograd.backward(losses.total)
         if self.settings.optimizer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.clip.parameters(), self.settings.optimizer.clip_norm)
-        self.state.optimizer.step()
-        self.state.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
         if step % self.steps_per_epoch == 0:
@@ -200,7 +212,7 @@ class _Run:
             torch.manual_seed(entropy(settings.seed, "dropout", step) & (2**63 - 1))
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 image = image_features(clip, pixels)
-                text = text_features(clip, batch.tokens.to(device))
+                text = text_features_in_parts(clip, batch.tokens, settings.text_parts)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.soft_label)
         features = Features(image, text, batch.identities.to(device))
         return objective(features, clip.logit_scale.exp(), alpha, settings.losses)

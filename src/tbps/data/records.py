@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class PersonImage:
     """One crop of one person with its captions.
 
     `path` is absolute and inside the data set's image root. `captions_bt` is empty or aligned with `captions`. `attributes`
-    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`).
+    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`); equal texts and lists in it
+    are shared by all images, and so are not to be edited.
     """
 
     path: Path
@@ -57,11 +59,8 @@ class PersonDataset:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch on one device.
+    """One training batch on one device: images not yet augmented, and captions padded behind the end token."""
 
-    images: (N, 3, H, W) uint8, not yet augmented; tokens: (N, L) int64, padded behind the end token; identities: (N,) int64.
-    """
-
-    images: torch.Tensor
-    tokens: torch.Tensor
-    identities: torch.Tensor
+    images: UInt8[Tensor, "N 3 H W"]
+    tokens: Int64[Tensor, "N L"]
+    identities: Int64[Tensor, " N"]

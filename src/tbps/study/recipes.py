@@ -59,9 +59,11 @@ def mannequin_start() -> TrainSettings:
 
 
 def mannequin_minute() -> TrainSettings:
-    """A still smaller model from random weights: to see training work, in about a minute. Part of `make demo`.
+    """A still smaller model from random weights, to see training work. Part of `make demo`.
 
     Command: tbps train mannequin_minute --data folder --root mannequins
+    Cost: about a minute for 1,500 identities of four images on two cores.
+    Result: RESULT
     """
     small = mannequin_start()
     shape = ModelShape(
@@ -94,7 +96,7 @@ def mannequin_tiny() -> TrainSettings:
             "losses.r_itc_labels": "normalised",
             "losses.r_itc_eps": 2.5e-3,
             "optimizer": {"clip_norm": 1.0, "matrices": "muon", "muon_rate_factor": 3.0},
-            "schedule": {"epochs": 2, "warmup_epochs": 0.1, "initial_rate": 1e-5, "peak_rate": 6e-4, "final_rate": 5e-6},
+            "schedule": {"epochs": 1, "warmup_epochs": 0.1, "initial_rate": 1e-5, "peak_rate": 6e-4, "final_rate": 5e-6},
         }
     )
 

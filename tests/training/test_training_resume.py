@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,9 +21,8 @@ from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import read_log
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import Outcome, StepReport, TrainSettings, train
-
-COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 40), "yellow": (230, 220, 40)}
+from tbps.training.settings import TrainSettings
+from tbps.training.trainer import Outcome, StepReport, train
 
 
 class Recorder:
@@ -44,38 +42,15 @@ class Recorder:
         self.epochs.append(result)
 
 
-@pytest.fixture(scope="module")
-def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen people who are two coloured halves each, three pictures a person, in three splits."""
-    folder = tmp_path_factory.mktemp("flags")
-    rng = np.random.default_rng(0)
-    lines = []
-    people = [(top, bottom) for top in COLOURS for bottom in COLOURS]
-    for split in ("train", "val", "test"):
-        for identity, (top, bottom) in enumerate(people):
-            for number in range(3):
-                pixels = np.zeros((40, 20, 3))
-                pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
-                noisy = np.clip(pixels + rng.normal(0, 10, pixels.shape), 0, 255).astype(np.uint8)
-                name = f"{split}-{identity}-{number}.png"
-                Image.fromarray(noisy).save(folder / name)
-                caption = f"a person with a {top} top and {bottom} trousers"
-                paraphrase = f"{bottom} trousers and a {top} top are worn"
-                row = {"file_name": name, "captions": [caption], "captions_bt": [paraphrase], "split": split}
-                lines.append(json.dumps(row | {"identity": f"{split}{identity}"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
 def quick(**changes: object) -> TrainSettings:
     base = {
         "image": None,
         "batch_size": 16,
-        "lock_patch_projection": False,
+        "lock.patch_projection": False,
         "schedule.epochs": 3,
         "schedule.peak_rate": 2e-3,
         "schedule.initial_rate": 1e-4,
-        "losses.r_itc_labels": "normalised",
+        "losses.r_itc.labels": "normalised",
         "checkpoint_steps": 2,
     }
     return simplified_tbps_clip().override(base | changes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="simplified_tbps_clip, mannequin_start, mannequin_tiny or mannequin_minute")],
+    recipe: Annotated[str, typer.Argument(help="clip, clip_star, tbps_clip, simplified_tbps_clip, mannequin_start, mannequin_tiny or mannequin_minute")],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     out: Annotated[Path, typer.Option(help="run folder: settings, log, checkpoints, best model, report")] = Path("runs/train"),
@@ -31,13 +31,16 @@ def train(
     Validates every epoch and keeps the best model in OUT/best. Ctrl-C stops after the current update with a checkpoint; the
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
-    simplified_tbps_clip fine-tunes a CLIP as in the paper; mannequin_start trains a small model from random weights;
+    tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; mannequin_start trains a small model from random weights;
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute, to see training work.
+
+    On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
     """
     import torch
 
+    from tbps import distributed
     from tbps.data.catalog import read_dataset
     from tbps.errors import SettingsError
     from tbps.study.recipes import recipe as find
@@ -50,14 +53,18 @@ def train(
     dataset = read_dataset(data, root)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    start = start_model(settings, dataset, model, device)
-    with _Watch() as watch:
-        outcome = run(settings, start, dataset, out, watch, watch.stop)
+    device = distributed.start(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        start = start_model(settings, dataset, model, device)
+        with _Watch(shown=distributed.rank() == 0) as watch:
+            outcome = run(settings, start, dataset, out, watch, watch.stop)
+    finally:
+        distributed.stop()
     if not outcome.finished:
         output.print(f"stopped after update {outcome.step}; go on with the same command and --resume")
         raise typer.Exit(130)
-    assert outcome.standing is not None
+    if outcome.standing is None:  # another process reports
+        return
     output.print(standing_table(outcome.standing, f"{dataset.name}, best epoch {outcome.best.epoch if outcome.best else '-'}"))
     output.print(f"model {out / 'best'}\nlog {out / 'log.jsonl'}\npicture {out / 'report.png'}", highlight=False)
 
@@ -75,9 +82,9 @@ def _assignment(text: str) -> tuple[str, str]:
 class _Watch:
     """Draws the bar, prints an epoch a line, and turns the first Ctrl-C into a wish to stop after the current update."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, TextColumn("{task.fields[facts]}"), console=messages)
+        self._bar = Progress(*columns, TextColumn("{task.fields[facts]}"), console=messages, disable=not shown)
         self._cache = self._bar.add_task("decoding", total=None, visible=False, facts="")
         self._steps = self._bar.add_task("training", total=None, facts="")
         self._stop = False

@@ -34,6 +34,7 @@ class Batches:
     `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split). `tokenise`: N
     texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
     The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
+    `second_text`: every caption comes in a second, independently augmented view too.
 
     Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase is
     missing while `text.paraphrase_probability` is above 0; SettingsError when the batch does not divide among the processes;
@@ -48,6 +49,7 @@ class Batches:
     seed: int
     rank: int = 0
     world_size: int = 1
+    second_text: bool = False
     _pairs: tuple[Pair, ...] = field(init=False)
     _captions: tuple[str, ...] = field(init=False)
     _paraphrases: tuple[str | None, ...] = field(init=False)
@@ -77,12 +79,13 @@ class Batches:
     def _batch(self, epoch: int, rows: np.ndarray) -> Batch:
         images = np.array([self._pairs[row].image for row in rows])
         pixels = torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
-        texts = [self._text(epoch, int(row)) for row in rows]
+        tokens = self.tokenise([self._text("text", epoch, int(row)) for row in rows])
+        second = self.tokenise([self._text("second-text", epoch, int(row)) for row in rows]) if self.second_text else None
         identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
-        return Batch(pixels, self.tokenise(texts), identities)
+        return Batch(pixels, tokens, identities, second)
 
-    def _text(self, epoch: int, row: int) -> str:
-        rng = generator(self.seed, "text", epoch, row)
+    def _text(self, view: str, epoch: int, row: int) -> str:
+        rng = generator(self.seed, view, epoch, row)
         return augment_caption(self._captions[row], self._paraphrases[row], self.text, rng)
 
     def _caption(self, pair: Pair) -> str:

@@ -1,11 +1,13 @@
 """The records that carry person images and captions through the project."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ class PersonDataset:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch on one device.
+    """One training batch: images not yet augmented, and captions padded behind the end token.
 
-    images: (N, 3, H, W) uint8, not yet augmented; tokens: (N, L) int64, padded behind the end token; identities: (N,) int64.
+    `tokens_second`: a second augmented view of every caption, where a loss needs it.
     """
 
-    images: torch.Tensor
-    tokens: torch.Tensor
-    identities: torch.Tensor
+    images: UInt8[Tensor, "N 3 H W"]
+    tokens: Int64[Tensor, "N L"]
+    identities: Int64[Tensor, " N"]
+    tokens_second: Int64[Tensor, "N K"] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Images and identities on a device; captions stay on the CPU, which reads their lengths."""
+        return replace(self, images=self.images.to(device), identities=self.identities.to(device))

@@ -22,6 +22,7 @@ from tbps.errors import SettingsError
 from tbps.losses.similarity import directions, find_rows, unit_sides
 from tbps.losses.targets import identity_targets, soften
 
+SoftSource = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
 SDM_EPS = 1e-8
 """Keeps log(q^ + eps) finite for other identities; the value of IRRA's code."""
 
@@ -52,12 +53,18 @@ def n_itc(
     alpha: float = 0.0,
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
+    soft_from: SoftSource | None = None,
 ) -> Float[Tensor, ""]:
-    """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^."""
+    """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^.
+
+    soft_from: image, text and gathered embeddings of another pass over the same pairs, whose p softens the labels.
+    """
     loss = image.new_zeros((), dtype=torch.float32)
-    for logits in directions(unit_sides(image, text, gathered), scale):
+    own = directions(unit_sides(image, text, gathered), scale)
+    soft = own if soft_from is None else directions(unit_sides(*soft_from), scale)
+    for logits, softening in zip(own, soft, strict=True):
         _check_targets(targets, logits)
-        labels = soften(targets, logits, alpha)
+        labels = soften(targets, softening, alpha)
         loss = loss - (labels * logits.log_softmax(dim=1)).sum(dim=1).mean() / 2
     return loss
 

@@ -60,8 +60,10 @@ def average(tensors: list[torch.Tensor]) -> None:
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.flatten() for tensor in alike])
         dist.all_reduce(flat)
-        for tensor, mean in zip(alike, (flat / world_size()).split([tensor.numel() for tensor in alike]), strict=True):
-            tensor.copy_(mean.view_as(tensor))
+        start = 0
+        for tensor in alike:
+            tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor) / world_size())
+            start += tensor.numel()
 
 
 def total(value: torch.Tensor) -> torch.Tensor:

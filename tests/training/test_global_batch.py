@@ -127,7 +127,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], what: str
     assert one.keys() == other.keys(), what
     for name, gradient in one.items():
         # 1e-9: float64 sums in another order; the gradients are of the order of 1
-        torch.testing.assert_close(other[name], gradient, atol=1e-9, rtol=1e-7, msg=lambda text, name=name: f"{what} {name}: {text}")
+        torch.testing.assert_close(
+            other[name], gradient, atol=1e-9, rtol=1e-7, msg=lambda text, name=name: f"{what} {name}: {text}"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def itc(
     return n_itc(image, text, pairs, scale, gathered=gathered)
 
 
-def n_itc(
+def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     targets: Float[Tensor, "n N"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -41,8 +41,21 @@ class Views:
 
     def part(self, rows: slice) -> "Views":
         """The views of some of the pairs."""
-        cut = {f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **cut)
+
+        def cut(view: Tensor | None) -> Tensor | None:
+            return None if view is None else view[rows]
+
+        return Views(
+            image=self.image[rows],
+            text=self.text[rows],
+            image_second=cut(self.image_second),
+            text_second=cut(self.text_second),
+            strong_one=cut(self.strong_one),
+            strong_two=cut(self.strong_two),
+            masked=cut(self.masked),
+            words=cut(self.words),
+            word_count=self.word_count,
+        )
 
 
 def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int) -> Views:

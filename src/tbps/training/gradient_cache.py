@@ -15,6 +15,8 @@ from torch import Tensor
 
 from tbps.training.objective import Features, Losses
 
+_VIEWS = tuple(f.name for f in fields(Features) if f.name != "mlm")
+
 
 class Encode(Protocol):
     """Encodes one part, numbered from 0; `calm` and `words` as in `tbps.training.encode.encode`."""
@@ -57,16 +59,19 @@ def backward(encode: Encode, parts: int, loss: Callable[[Features], Losses], mlm
 
 def _joined(parts: list[Features]) -> Features:
     """All parts as one, as leaves that collect gradients."""
-    joined = {}
-    for name in (f.name for f in fields(Features) if f.name != "mlm"):
+
+    def leaf(name: str) -> Tensor | None:
         tensors = [tensor for features in parts if (tensor := getattr(features, name)) is not None]
-        joined[name] = torch.cat(tensors).requires_grad_(not name.startswith("calm")) if tensors else None
-    return Features(**joined)
+        return torch.cat(tensors).requires_grad_(not name.startswith("calm")) if tensors else None
+
+    image, text = leaf("image"), leaf("text")
+    assert image is not None and text is not None
+    return Features(image, text, *(leaf(name) for name in _VIEWS[2:]))
 
 
 def _with_gradients(features: Features, whole: Features, rows: slice) -> tuple[list[Tensor], list[Tensor]]:
     outputs, gradients = [], []
-    for name in (f.name for f in fields(Features) if f.name != "mlm"):
+    for name in _VIEWS:
         output, leaf = getattr(features, name), getattr(whole, name)
         if output is not None and leaf.grad is not None:
             outputs.append(output)

@@ -203,9 +203,7 @@ def objective(
     return sums.losses(image)
 
 
-def _add_n_itc(
-    sums: "_Sum", features: Features, targets: Tensor, scale: Tensor, alpha: float, settings: LossSettings
-) -> None:
+def _add_n_itc(sums: "_Sum", features: Features, targets: Tensor, scale: Tensor, alpha: float, settings: LossSettings) -> None:
     """N-ITC, and with MVS its mean with N-ITC of the second view(s)."""
     calm = None if features.calm_image is None or features.calm_text is None else (features.calm_image, features.calm_text)
 

@@ -93,8 +93,8 @@ def train(
     if rank() == 0:
         _claim(folder, settings)
     barrier()
-    run = _Run(settings, model, dataset, folder, observer)
-    with RunLog(folder, run.state.step) if rank() == 0 else _NoLog() as log:
+    run = Run(settings, model, dataset, folder, observer)
+    with RunLog(folder, run.state.step) if rank() == 0 else NoLog() as log:
         while run.state.step < run.steps:
             run.update(log)
             ended = run.state.step % run.steps_per_epoch == 0
@@ -122,8 +122,8 @@ def _anyone(wish: bool, device: torch.device) -> bool:
 
 
 @final
-class _Run:
-    """The moving parts of one run."""
+class Run:
+    """The moving parts of one run: what `train` and a rehearsal step through."""
 
     def __init__(
         self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
@@ -158,9 +158,7 @@ class _Run:
         """Built by the first process, then opened by the others."""
         if rank() > 0:
             barrier()
-        make = partial(
-            ImageCache.open, spec=self.model.spec, folder=self.folder / "cache", on_progress=self.observer.on_cache
-        )
+        make = partial(ImageCache.open, spec=self.model.spec, folder=self.folder / "cache", on_progress=self.observer.on_cache)
         caches = {name: make(split) for name, split in self.splits.items() if split.images}
         if rank() == 0:
             barrier()
@@ -182,7 +180,7 @@ class _Run:
             clip.vision_model.compile()
         return optimizers(nn.ModuleDict({"clip": clip, "heads": heads}), settings.optimizer, factors)
 
-    def update(self, log: "RunLog | _NoLog") -> None:
+    def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
         batch = next(self._stream, None)
@@ -233,7 +231,7 @@ class _Run:
         if rank() == 0:
             save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
 
-    def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | _NoLog") -> None:
+    def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
         loss = float(losses.total.detach())
         if not np.isfinite(loss):
             peak = self.settings.schedule.peak_rate
@@ -249,7 +247,7 @@ class _Run:
         log.write("train", self.state.step, {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed})
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
-    def validate(self, log: "RunLog | _NoLog") -> None:
+    def validate(self, log: "RunLog | NoLog") -> None:
         """Metrics on the val split by the first process; the best model so far is saved."""
         started = time.monotonic()
         if rank() > 0:
@@ -300,7 +298,7 @@ class _Run:
 
 
 @final
-class _NoLog:
+class NoLog:
     """What a process writes that is not the first: nothing."""
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:

@@ -37,6 +37,8 @@ LOSSES: dict[str, dict[str, object]] = {
     "r_itc": {"n_itc.weight": 0},
     "c_itc": OFF | {"c_itc.weight": 0.1},
     "sdm": OFF | {"sdm.weight": 1, "sdm.scale": 5},
+    "tal": OFF | {"tal.weight": 1},
+    "smooth": {"r_itc.weight": 0, "n_itc.smoothing": 0.1},
     "id": OFF | {"id.weight": 1},
     "mlm": OFF | {"mlm.weight": 1, "mlm.probability": 0.4},
     "tbps_clip": {"ss.weight": 0.4, "mvs.views": "image", "c_itc.weight": 0.1},

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tbps.config import Settings
 from tbps.distributed import gather, gather_with_gradient, rank, world_size
-from tbps.losses import c_itc, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm
+from tbps.losses import c_itc, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.model.heads import Heads, ProjectionHead, label_of
 
 Modalities = Literal["image", "text", "both"]
@@ -27,6 +27,7 @@ Modalities = Literal["image", "text", "both"]
 class NItcSettings(Settings):
     """`labels`: "identity" makes every column of the row's identity right (N-ITC), "pair" only its own (CLIP's ITC).
 
+    `smoothing`: share of the target that is spread over all columns alike.
     `soft_label`: share alpha of the model's own softmax in the targets of this loss and of MVS after its ramp (paper: trick 4).
     `soft_pass`: "reuse" takes that softmax from the step's own embeddings; "separate" runs both towers once more without
     gradients, as the reference does, which differs by the dropout mask of the text tower only.
@@ -34,6 +35,7 @@ class NItcSettings(Settings):
 
     weight: float = Field(1.0, ge=0)
     labels: Literal["identity", "pair"] = "identity"
+    smoothing: float = Field(0.0, ge=0, lt=1)
     soft_label: float = Field(0.5, ge=0, le=1)
     soft_pass: Literal["reuse", "separate"] = "reuse"
 
@@ -76,6 +78,14 @@ class SdmSettings(Settings):
     scale: float = Field(50.0, gt=0)
 
 
+class TalSettings(Settings):
+    """RDE's triplet alignment, robust against wrong captions."""
+
+    weight: float = Field(0.0, ge=0)
+    temperature: float = Field(0.015, gt=0)
+    margin: float = Field(0.1, ge=0)
+
+
 class IdSettings(Settings):
     """Identity classification of both embeddings."""
 
@@ -102,6 +112,7 @@ class LossSettings(Settings):
     r_itc: RItcSettings = RItcSettings()
     c_itc: CItcSettings = CItcSettings()
     sdm: SdmSettings = SdmSettings()
+    tal: TalSettings = TalSettings()
     id: IdSettings = IdSettings()
     mlm: MlmSettings = MlmSettings()
 
@@ -182,6 +193,7 @@ def objective(
     everyone = _everyone(image, text, settings)
     if settings.n_itc.weight > 0:
         right = targets if settings.n_itc.labels == "identity" else _own_columns(targets)
+        right = (1 - settings.n_itc.smoothing) * right + settings.n_itc.smoothing / right.shape[1]
         _add_n_itc(sums, features, right, scale, alpha, settings)
     if settings.r_itc.weight > 0:
         r = settings.r_itc
@@ -189,8 +201,11 @@ def objective(
     if settings.c_itc.weight > 0:
         c = settings.c_itc
         sums.add("c_itc", c.weight, c_itc(image, text, c.in_modal, c.cross_modal, variant=c.variant, gathered=everyone))
+    start = None if everyone is None else rank() * len(image)
+    if settings.tal.weight > 0:
+        t = settings.tal
+        sums.add("tal", t.weight, tal(image, text, columns, t.temperature, t.margin, gathered=everyone, row_start=start))
     if settings.sdm.weight > 0:
-        start = None if everyone is None else rank() * len(image)
         matching = sdm(image, text, columns, settings.sdm.scale, gathered=everyone, row_start=start)
         sums.add("sdm", settings.sdm.weight, matching)
     _add_ss(sums, features, heads, settings)

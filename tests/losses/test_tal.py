@@ -58,6 +58,21 @@ def test_a_gradient_is_finite_where_a_row_has_no_other_identity() -> None:
     assert image.grad is not None and torch.isfinite(image.grad).all()
 
 
+def test_the_weights_of_the_own_identity_are_constants_for_the_gradient() -> None:
+    image, text = (tensor.requires_grad_() for tensor in batch())
+    torch.autograd.backward(tal(image, text, torch.arange(6), 0.1, 0.3))
+    # With distinct identities the only weight is 1, so finite differences of the formula are the gradient.
+    step = 1e-6 * torch.eye(5, dtype=torch.float64)
+    for row in range(6):
+        for column in range(5):
+            nudged = [image.detach().clone() for _ in range(2)]
+            nudged[0][row] += step[column]
+            nudged[1][row] -= step[column]
+            above, below = (by_hand(one, text.detach(), list(range(6)), 0.1, 0.3) for one in nudged)
+            assert image.grad is not None
+            assert float(image.grad[row, column]) == pytest.approx((above - below) / 2e-6, abs=1e-6)
+
+
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(SettingsError, match="temperature"):
         tal(*batch(), torch.arange(6), temperature=0)

@@ -111,9 +111,11 @@ def mannequin_start() -> TrainSettings:
 
 
 def mannequin_minute() -> TrainSettings:
-    """A still smaller model from random weights: to see training work, in about a minute. Part of `make demo`.
+    """A still smaller model from random weights, to see training work. Part of `make demo`.
 
     Command: tbps train mannequin_minute --data folder --root mannequins
+    Cost: about a minute for 1,500 identities of four images on two cores.
+    Result: RESULT
     """
     small = mannequin_start()
     shape = ModelShape(

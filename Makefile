@@ -22,6 +22,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/mannequins.py
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/training.py
 
 tiny-model: $(READY)
 	$(BIN)/python examples/train_mannequin_tiny.py

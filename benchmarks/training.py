@@ -1,35 +1,33 @@
-"""What a training step costs, and what makes it cheaper on this machine: `python benchmarks/training.py [runs]`.
+"""What a training step costs, and what makes it cheaper on this machine: `python benchmarks/training.py [--batch 256] [--runs 5]`.
 
 One step (both towers forward and backward, N-ITC, no optimizer) of the bundled model's shape on random pictures and captions of
 mannequins' lengths: fused attention against attention in plain steps, captions padded to the longest of the batch against runs
 by length. The settings take turns within one process, so that the ratios hold when the machine's speed drifts.
 """
 
-import json
-import platform
-import statistics
-import sys
+import argparse
 import time
 
 import numpy as np
 import torch
+from measuring import RUNS, Row, publish, rates, ratios
 
 from tbps.losses import itc
 from tbps.model.clip import build, image_features, text_features_in_parts
 from tbps.study.recipes import mannequin_start
 
-BATCH, WORDS = 256, (10, 52)  # tokens of a caption: from ten to about fifty, most near 27
+WORDS = (10, 52)  # tokens of a caption: from ten to about fifty, most near 27
 
 
-def main(runs: int) -> None:
+def main(batch: int, runs: int) -> None:
     shape = mannequin_start().shape
     assert shape is not None
     clip = build(shape, seed=0).train()
     rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.normal(size=(BATCH, 3, shape.image_size, shape.image_size)).astype(np.float32))
+    pixels = torch.from_numpy(rng.normal(size=(batch, 3, shape.image_size, shape.image_size)).astype(np.float32))
     end = shape.vocabulary - 1
-    tokens = torch.full((BATCH, WORDS[1]), end)
-    for row, length in zip(tokens, np.clip(rng.normal(27, 9, BATCH), *WORDS).astype(int), strict=True):
+    tokens = torch.full((batch, WORDS[1]), end)
+    for row, length in zip(tokens, np.clip(rng.normal(27, 9, batch), *WORDS).astype(int), strict=True):
         row[: length - 1] = torch.from_numpy(rng.integers(0, end - 1, length - 1))
 
     def step(attention: str, parts: int) -> float:
@@ -48,18 +46,18 @@ def main(runs: int) -> None:
     for _ in range(runs):
         for setting in settings:
             times[setting].append(step(*setting))
-    base = statistics.median(times[settings[0]])
     rows = []
-    print("| attention | runs by length | seconds a step, median (least to most) | of the first row | pairs a second |")
-    print("|---|---|---|---|---|")
     for (attention, parts), values in times.items():
-        median = statistics.median(values)
-        row = {"attention": attention, "text_parts": parts, "median_s": median, "least_s": min(values), "most_s": max(values)}
-        rows.append(row | {"ratio": median / base, "pairs_per_second": BATCH / median})
-        spread = f"{median:.3f} ({min(values):.3f} to {max(values):.3f})"
-        print(f"| {attention} | {parts} | {spread} | {median / base:.2f} | {BATCH / median:.0f} |")
-    print(json.dumps({"benchmark": "training", "machine": platform.processor(), "torch": torch.__version__, "rows": rows}))
+        name = f"{attention} attention, captions in {parts} run{'s' * (parts > 1)} by length"
+        rows.append(Row(name, "s a step", tuple(values)))
+        rows.append(rates(name, "pairs a second", batch, values))
+        if (attention, parts) != settings[0]:
+            rows.append(ratios(f"{rows[0].what} / {name}", values, times[settings[0]]))
+    publish("training", rows, {"batch": batch, "threads": torch.get_num_threads()})
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=256, help="pairs of a step")
+    parser.add_argument("--runs", type=int, default=RUNS)
+    main(**vars(parser.parse_args()))

@@ -25,7 +25,9 @@ def writing_to(folder: Path) -> Iterator[None]:
             raise StorageError(
                 f"{folder} cannot be written ({error.strerror}); choose another folder or its permissions"
             ) from error
-        raise
+        if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError):
+            raise  # what these mean depends on the file
+        raise StorageError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -35,6 +37,8 @@ def make_folder(folder: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StorageError(f"{folder} is needed as a folder but a file stands there; move it away") from error
+        except FileNotFoundError as error:
+            raise StorageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
     return folder
 
 

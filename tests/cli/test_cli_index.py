@@ -62,6 +62,16 @@ def test_what_failed_is_told_and_reported(run: Run, tiny_model_folder: Path, tmp
     assert written["failed"][0][0] == "bad [red].jpg"
 
 
+def test_names_cannot_drive_the_terminal(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(PEOPLE / "person_1.jpg", photos)
+    (photos / "bad\x1b[2J\nline.jpg").write_text("text")
+    _, _, err = run("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model_folder)
+    assert "\x1b[2J" not in err
+    assert "failed: bad\\x1b[2J\\nline.jpg: is not a readable" in err
+
+
 @pytest.mark.parametrize("remembered", [True, False])
 def test_the_model_comes_from_the_environment_or_an_error_says_how(
     remembered: bool, run: Run, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

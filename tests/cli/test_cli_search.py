@@ -1,6 +1,7 @@
 """`tbps search` through the program's own entry."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -91,6 +92,18 @@ def test_the_contact_sheet_shows_the_hits(suffix: str, search: Search, tmp_path:
         assert np.asarray(sheet.convert("L")).std() > 20
 
 
+def test_a_contact_sheet_that_its_format_cannot_hold(search: Search, tmp_path: Path) -> None:
+    code, _, err = search(*["x"] * 60, "--sheet", tmp_path / "hits.webp")  # WebP ends at 16,383 pixels
+    assert code == 2 and re.search(r"error: a contact sheet of \d+ x \d+ pixels is too large for \.webp", err)
+    assert not (tmp_path / "hits.webp").exists()
+
+
+def test_a_query_cannot_drive_the_terminal(search: Search) -> None:
+    code, out, _ = search("a\x1b[2J woman\u0007 \udce9")
+    assert code == 0
+    assert "\x1b[2J" not in out and "a\\x1b[2J woman\\x07" in out
+
+
 def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
     assert "longer than the 77 tokens" in search("word " * 500)[2]
     assert "longer" not in search("a word")[2]
@@ -108,8 +121,8 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments: list[str], expected: str, search: Search) -> None:
-    code, _, err = search(*arguments)
-    assert code == 2
+    code, out, err = search(*arguments)
+    assert code == 2 and out == ""
     assert err.startswith("error: ") and expected in err and err.count("\n") == 1
 
 

@@ -97,7 +97,7 @@ def test_bad_captions(made: Made, bad: object) -> None:
         made.write(set_in(3, "captions", bad))
 
 
-@pytest.mark.parametrize("bad", ["../outside.jpg", "/etc/passwd", "a/../../b.jpg", "", 3, None])
+@pytest.mark.parametrize("bad", ["../outside.jpg", "/etc/passwd", "a/../../b.jpg", "", 3, None, "\ud83d.jpg", "\ud83d/a.jpg", "\0"])
 def test_bad_paths(made: Made, bad: object) -> None:
     with pytest.raises(AnnotationError, match=rf"{made.file}: (record 2|line 3).*'{made.path_field}'"):
         made.write(set_in(2, made.path_field, bad))
@@ -114,9 +114,14 @@ def test_a_link_out_of_the_root_is_refused(made: Made, tmp_path_factory: pytest.
 def test_missing_images_are_counted_and_the_first_is_named(made: Made) -> None:
     for index in (1, 4):
         (made.root / made.images / made.records[index][made.path_field]).unlink()
-    expected = rf"2 of {len(made.records)} image files are missing, the first at record 1: .*0000_c2_0001\.jpg"
+    expected = rf"2 of {len(made.records)} image files are missing, the first at (record 1|line 2): .*0000_c2_0001\.jpg"
     with pytest.raises(AnnotationError, match=expected):
         made.write()
+
+
+def test_a_name_longer_than_any_file_has_is_missing(made: Made) -> None:
+    with pytest.raises(AnnotationError, match=r"1 of .* image files are missing, the first at (record 2|line 3): "):
+        made.write(set_in(2, made.path_field, "a" * 5000))
 
 
 @pytest.mark.parametrize("bad", ["training", "", 1, True, ["train"]])
@@ -134,6 +139,14 @@ def test_bad_identities(made: Made, bad: object) -> None:
         made.write(set_in(5, field, bad))
 
 
+def test_identities_fit_into_64_bits(made: Made) -> None:
+    if made.name == "folder":
+        assert made.write(set_in(5, "identity", 2**70)).images[5].identity == 3  # numbered anew
+        return
+    with pytest.raises(AnnotationError, match=r"record 5, field 'id': expected a whole number from 0 to 9223372036854775807"):
+        made.write(set_in(5, "id", 2**63))
+
+
 def test_an_identity_in_two_splits_is_refused(made: Made) -> None:
     if made.name == "tbps":
         made.write()
@@ -141,7 +154,10 @@ def test_an_identity_in_two_splits_is_refused(made: Made) -> None:
         with pytest.raises(AnnotationError, match=r"test_reid\.json: record 0.*identity 2 is in test, but in train at .*record 2"):
             read_dataset("tbps", made.root)
         return
-    with pytest.raises(AnnotationError, match=r"record 5, field 'split': identity . is in test, but in train at .*record 4"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"(record 5|line 6), field 'split': .* in test, but in train at .*(record 4|line 5) \(0002_c2_0001.jpg and 0002_c1_",
+    ):
         made.write(set_in(5, "split", "test"))
 
 
@@ -179,6 +195,15 @@ def test_missing_files_and_folders_are_explained(made: Made) -> None:
         read_dataset(made.name, made.root / "nowhere")
     with pytest.raises(AnnotationError, match=f"holds no {made.file}"):
         read_dataset(made.name, made.root)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_right_folder_is_named_from_one_above(name: str, tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    make(name, inside).write()
+    with pytest.raises(AnnotationError, match=rf"holds no .*there is one in {inside}: give that folder"):
+        read_dataset(name, tmp_path)
 
 
 def test_unusual_captions_are_kept_as_they_are(made: Made) -> None:
@@ -318,3 +343,20 @@ def test_folder_refuses_duplicates_however_they_are_spelled(tmp_path: Path) -> N
     made = make("folder", tmp_path)
     with pytest.raises(AnnotationError, match=r"line 5, field 'file_name': repeats './0000_c1_0000\.jpg' of line 1"):
         made.write(set_in(4, "file_name", "./0000_c1_0000.jpg"))
+
+
+def test_folder_keeps_every_value_of_a_column_with_its_type(tmp_path: Path) -> None:
+    columns = [
+        {"a": "x", "b": ["x", "y"], "c": {"x": ["x"], "y": []}, "d": [1, True, 1.0, None], "e": [["x"], "x"], "f": 1},
+        {"a": ["x"], "b": "x", "c": {"x": ["x", "y"], "y": [[]]}, "d": [1.0, 1, True], "e": [{"x": "y"}], "f": True, "x": 1.0},
+        {"a": "x", "b": ["y", "x"], "c": {"y": []}, "d": [], "e": ["1", 1], "f": 1.0, "x": ""},
+    ]
+    for number, row in enumerate(columns):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+        row |= {"file_name": f"{number}.png", "caption": "a man"}
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, columns)))
+    images = read_dataset("folder", tmp_path).images
+    read = [json.dumps(dict(image.attributes), sort_keys=True) for image in images]
+    given = [{key: value for key, value in row.items() if key not in ("file_name", "caption")} for row in columns]
+    assert read == [json.dumps(row, sort_keys=True) for row in given]
+    assert images[0].attributes["a"] is images[2].attributes["a"]  # one text in memory, however many images say it

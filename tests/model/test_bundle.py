@@ -1,6 +1,8 @@
 """A model folder opens in plain transformers with the same embeddings; wrong folders are refused with their fault named."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from tbps.errors import CaptionError, ModelError
 from tbps.model.bundle import PersonModel, load
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import ImageSpec
+from tbps.preprocess.image import ImageSpec, open_image
 
 CAPTIONS = ["a woman in a red coat", "The man wears a navy jacket, black trousers & white shoes.", "person"]
 
@@ -165,3 +167,39 @@ def test_unknown_folder_and_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=r"hf download openai/clip-vit-base-patch99 --local-dir models/clip-vit-base-patch99"):
         load("openai/clip-vit-base-patch99")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("preprocessor_config.json", "{"),
+        ("preprocessor_config.json", "[1, 2]"),
+        ("preprocessor_config.json", '{"size": {"height": 32}}'),
+        ("preprocessor_config.json", '{"image_mean": [0.5]}'),
+        ("preprocessor_config.json", '{"image_std": [0, 0, 0]}'),
+        ("config.json", '{"model_type": "clip", "text_config": 3}'),
+        ("config.json", '{"model_type": "clip", "vision_config": {"hidden_act": "nonsense"}}'),
+        ("config.json", '{"model_type": "clip", "vision_config": {"num_attention_heads": 7}}'),
+        ("config.json", '{"model_type": "clip", "projection_dim": null}'),
+    ],
+)
+def test_a_file_with_an_odd_value_is_named(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content)
+    with pytest.raises(ModelError, match=re.escape(file)):
+        load(folder)
+
+
+def test_a_name_too_long_for_the_disk_is_no_folder() -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        load("x" * 300)
+
+
+def test_pictures_of_any_mode_and_orientation(tiny_model_folder: Path) -> None:
+    model, upright = load(tiny_model_folder), pictures(1)[0]
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # to be turned clockwise to stand upright
+    file = io.BytesIO()
+    turned.save(file, "PNG", exif=turned.getexif())
+    expected = model.encode_images([upright])
+    for same in (upright.convert("RGBA"), turned, Image.open(file), open_image(file.getvalue())):
+        np.testing.assert_allclose(model.encode_images([same]), expected, atol=1e-6)

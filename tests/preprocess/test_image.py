@@ -143,6 +143,8 @@ def test_missing_files_folders_and_null_names_are_refused(tmp_path: Path) -> Non
         open_image(tmp_path)
     with pytest.raises(ImageError):
         open_image("a\0b.jpg")
+    with pytest.raises(ImageError, match=r"cannot be read .*too long"):
+        open_image("x" * 300)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])

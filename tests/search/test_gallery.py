@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -238,6 +241,20 @@ def test_bad_pictures_are_named_and_the_rest_is_added(tmp_path: Path) -> None:
     assert not any("bytes>" in reason for reason in reasons.values())
 
 
+def test_a_name_in_another_encoding_is_told_and_the_rest_is_added(tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path / "photos", 2)
+    content = paths[1].read_bytes()
+    paths[1].unlink()
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/caf\xe9.jpg")).write_bytes(content)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(tmp_path / "photos")
+    assert (report.added, len(gallery)) == (1, 1)
+    assert report.failed == (("caf\udce9.jpg", "its path is not UTF-8 text and cannot be stored; rename the file or its folder"),)
+
+
 def test_pictures_in_every_mode_are_added(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -268,6 +285,47 @@ def test_pictures_and_metadata_as_lists(tmp_path: Path) -> None:
     assert (hit.camera, hit.root, hit.path) == ("d", "", None)
 
 
+def _in_memory() -> dict[str, Image.Image]:
+    """Pictures whose pixels mean nothing without their mode, palette, transparency or orientation."""
+    colours = np.random.default_rng(1).integers(0, 256, (64, 32, 3), np.uint8)
+    palette = Image.fromarray(colours).quantize(16)
+    other = palette.copy()
+    other.putpalette(palette.getpalette()[::-1])
+    clear = Image.fromarray(colours).convert("RGBA")
+    clear.paste((0, 0, 0, 0), (0, 0, 32, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours).save(buffer := io.BytesIO(), "PNG", exif=exif)
+    deep = Image.fromarray(np.random.default_rng(2).integers(0, 65536, (64, 32)).astype(np.uint16))
+    return {
+        "palette": palette,
+        "other": other,
+        "clear": clear,
+        "turned": Image.open(buffer),
+        "upright": Image.fromarray(colours),
+        "deep": deep,
+    }
+
+
+def test_a_picture_in_memory_is_what_its_file_would_be(tmp_path: Path) -> None:
+    pictures = _in_memory()
+    (tmp_path / "files").mkdir()
+    for name, picture in pictures.items():
+        picture.save(tmp_path / "files" / f"{name}.png", exif=picture.getexif())
+    files = Gallery.open(tmp_path / "of-files", ColourEncoder())
+    files.add(tmp_path / "files")
+    memory = Gallery.open(tmp_path / "in-memory", ColourEncoder())
+    assert memory.add(pictures.values()).added == len(pictures)
+    for number, (name, picture) in enumerate(pictures.items()):
+        found, file = files.search_image(picture, k=1)[0], tmp_path / "files" / f"{name}.png"
+        assert found.source == file.name and found.score == pytest.approx(1, abs=1e-6)
+        found = memory.search_image(file, k=1)[0]
+        assert found.source == f"picture-{number:06d}" and found.score == pytest.approx(1, abs=1e-6)
+    report = memory.add([*pictures.values(), Image.new("F", (4, 8))])
+    assert (report.added, report.skipped_existing) == (0, len(pictures))
+    assert report.failed[0][1].startswith("cannot be decoded (F pixels of unknown range")
+
+
 def test_another_model_is_refused_by_name(filled: Gallery, tmp_path: Path) -> None:
     with pytest.raises(MixedModelsError, match=r"'colours-0' \(0+\), not of 'colours-1' \(0+1\).*new folder"):
         Gallery.open(tmp_path / "gallery", ColourEncoder(seed=1))
@@ -279,6 +337,21 @@ def test_two_models_that_begin_at_once_do_not_mix(tmp_path: Path) -> None:
     first.add(tmp_path / "photos")
     with pytest.raises(MixedModelsError):
         second.add(tmp_path / "photos")
+
+
+def test_a_gallery_path_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    try:
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(StorageError, match="is not UTF-8 text, which the database needs; choose another"):
+        Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])
+
+
+def test_a_gallery_needs_no_torch() -> None:
+    program = "import sys, tbps.search.gallery; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_missing_or_foreign_gallery(tmp_path: Path) -> None:
@@ -309,9 +382,25 @@ def test_a_damaged_manifest(content: str, filled: Gallery, tmp_path: Path) -> No
 
 
 def test_a_damaged_table(filled: Gallery, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "gallery" / "images.lance" / "data")
-    with pytest.raises(GalleryError, match="is damaged"):
-        Gallery.open(tmp_path / "gallery", ColourEncoder()).search("a man")
+    shutil.copytree(tmp_path / "gallery", tmp_path / "other")
+    for part in ("gallery/images.lance/data", "other/images.lance/_versions"):
+        shutil.rmtree(tmp_path / part)
+        with pytest.raises(GalleryError, match="is damaged"):
+            Gallery.open(tmp_path / Path(part).parts[0], ColourEncoder()).search("a man")
+
+
+@pytest.mark.parametrize("left", [[], ["_versions"], ["_versions/.tmp_1.manifest_5c1d", "_transactions/0-5c1d.txn"]])
+def test_a_table_that_was_killed_while_it_was_made_is_made_again(left: list[str], filled: Gallery, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    (begun / "images.lance").mkdir(parents=True)
+    shutil.copy(tmp_path / "gallery" / "gallery.json", begun)
+    for name in left:
+        path = begun / "images.lance" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"torn") if "." in path.name else path.mkdir()
+    gallery = Gallery.open(begun, ColourEncoder())
+    assert len(gallery) == 0
+    assert gallery.add(tmp_path / "photos").added == len(gallery) == 6
 
 
 def test_a_search_sees_what_another_process_adds(filled: Gallery, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""kill -9 of a real process while it adds: nothing acknowledged is lost, and a second run completes the same set."""
+"""A real process adds, and is killed with kill -9 or searched beside: nothing acknowledged is lost, every search sees whole
+commits, and a second run completes the same set."""
 
 import os
 import signal
@@ -81,3 +82,22 @@ def test_kill_9_loses_nothing_acknowledged(
     assert _contents(gallery) == uninterrupted
     leftovers = [path.name for path in (tmp_path / "gallery").iterdir()]
     assert sorted(leftovers) == [".lock", "gallery.json", "images.lance"]
+
+
+def test_searches_beside_a_process_that_adds_see_whole_commits(
+    photos: Path, uninterrupted: dict[str, tuple[str, float]], tmp_path: Path
+) -> None:
+    process = _start(tmp_path / "gallery", photos)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() in ("open", "0"):  # until the first commit
+        pass
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder(), create=False)
+    sizes = []
+    while process.poll() is None:
+        seen = _contents(gallery)
+        assert seen.items() <= uninterrupted.items()
+        sizes.append(len(seen))
+    process.stdout.close()
+    assert process.returncode == 0
+    assert sizes == sorted(sizes) and sizes[0] >= 32
+    assert _contents(gallery) == uninterrupted

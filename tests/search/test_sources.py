@@ -93,6 +93,19 @@ def test_nothing_to_index(tmp_path: Path) -> None:
         find_sources(tmp_path, tmp_path / "other.jsonl")
 
 
+def test_names_that_no_disk_can_hold_are_like_missing_ones(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    _metadata(tmp_path, {"file_name": "0000.jpg"}, {"file_name": "x" * 300 + ".jpg"})
+    found = find_sources(tmp_path, None)
+    assert [candidate.name for candidate in found.candidates] == ["0000.jpg"]
+    assert [reason for _, reason in found.failed] == ["line 2: there is no such file"]
+    for nowhere in ("x" * 300, "a\0b"):
+        with pytest.raises(DataError, match="does not exist"):
+            find_sources(nowhere, None)
+    with pytest.raises(DataError, match=r"metadata file x+ does not exist"):
+        find_sources(tmp_path, "x" * 300)
+
+
 def test_lists_take_one_mapping_a_picture(tmp_path: Path) -> None:
     path = write_pictures(tmp_path, 1)[0]
     found = find_sources([path, Image.new("RGB", (4, 8))], [{"camera": "a"}, {"camera": "b"}])
@@ -102,5 +115,7 @@ def test_lists_take_one_mapping_a_picture(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="1 pictures but 2 metadata"):
         find_sources([path], [{}, {}])
+    with pytest.raises(DataError, match=r"names in .*metadata.jsonl are relative to a folder; index that folder"):
+        find_sources(path, tmp_path / "metadata.jsonl")
     with pytest.raises(DataError, match="a folder takes its metadata from a file"):
         find_sources(tmp_path, [{}])

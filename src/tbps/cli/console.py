@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,9 +35,14 @@ def progress(title: str, unit: str) -> Iterator[OnProgress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def plain(text: str) -> Text:
+    """For the terminal, as it stands: no markup, one line, and control characters, which could drive the terminal, escaped."""
+    return Text("".join(ascii(c)[1:-1] if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text))
+
+
 def fail(error: Exception, debug: bool) -> None:
     """Prints an error as one clear line, or with its traceback."""
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     line = " ".join(str(error).split())
-    messages.print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
+    messages.print(Text("error: ", style="bold red") + plain(line), soft_wrap=True)

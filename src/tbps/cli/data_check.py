@@ -130,16 +130,15 @@ def _distributions(dataset: "PersonDataset") -> "Table":
 
 def _length_note(dataset: "PersonDataset", model: str | None) -> str:
     """How many captions a context cuts: in tokens of a model, else in words."""
-    from tbps.data.annotations import CONTEXT_WORDS
+    if model is None:
+        from tbps.data.annotations import CONTEXT_WORDS, long_captions
+
+        return "".join(long_captions(dataset.images)) or f"no caption has more than {CONTEXT_WORDS} words"
+    from tbps.model.bundle import load
+    from tbps.model.tokens import count_tokens
     from tbps.preprocess.caption import clean_caption
 
     captions = [caption for image in dataset.images for caption in image.captions]
-    if model is None:
-        cut = sum(len(caption.split()) > CONTEXT_WORDS for caption in captions)
-        return f"{cut:,} of {len(captions):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"
-    from tbps.model.bundle import load
-    from tbps.model.tokens import count_tokens
-
     loaded = load(model)
     cut = sum(count_tokens(loaded.tokenizer, clean_caption(caption)) > loaded.context_length for caption in captions)
     return f"{cut:,} of {len(captions):,} captions have more than {loaded.context_length} tokens and are cut by {model}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tbps.cli.console import output, progress
+from tbps.cli.models import best_device
 
 if TYPE_CHECKING:
     from tbps.data.records import PersonDataset
@@ -39,7 +40,7 @@ def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":
     from tbps.evaluation.retrieval import embeddings_of
     from tbps.model.bundle import load
 
-    towers = load(model)
+    towers = load(model, best_device())
     with progress("embedding", "images") as on_progress:
         arrays = decoded(split.images, towers.spec)
         rows = embed_split(split, arrays, towers.encode_arrays, towers.encode_texts, on_progress)

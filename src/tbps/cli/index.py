@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from tbps.cli.console import messages, output, progress
+from tbps.cli.console import messages, output, plain, progress
+from tbps.cli.models import open_model
 
 if TYPE_CHECKING:
-    from tbps.model.bundle import PersonModel
     from tbps.search.gallery import IngestReport
 
 _SHOWN = 10
@@ -47,54 +47,26 @@ def index(
     opened = Gallery.open(gallery, open_model(model, gallery))
     with progress("indexing", "images") as on_progress:
         outcome = opened.add(folder, metadata, on_progress, batch_size)
+    _summarise(outcome, len(opened), gallery, report)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
-    _summarise(outcome, len(opened), gallery, report)
     if outcome.failed and not outcome.added and not outcome.skipped_existing:
         name, reason = outcome.failed[0]
         raise DataError(f"none of the {len(outcome.failed):,} pictures of {folder} could be indexed; the first: {name}: {reason}")
 
 
-def open_model(model: str | None, gallery: Path) -> "PersonModel":
-    """The model asked for, else the one that made the gallery. Raises SettingsError where neither is known."""
-    from tbps.errors import GalleryError, SettingsError
-    from tbps.search.manifest import read_manifest
-
-    manifest = read_manifest(gallery)
-    if model is None and manifest is None:
-        raise SettingsError(
-            "no model: give --model FOLDER_OR_ID or set TBPS_MODEL; for photographs for example a folder or the id "
-            "openai/clip-vit-base-patch16, for drawn mannequins models/mannequin-tiny"
-        )
-    if model is None and manifest is not None:
-        model = next((m for m in (manifest.encoder_location, manifest.encoder_name) if Path(m).is_dir()), None)
-        if model is None and Path(manifest.encoder_location).is_absolute():
-            raise GalleryError(
-                f"gallery {gallery} was made by the model in {manifest.encoder_location}, which is no longer there; "
-                "say where it is with --model"
-            )
-        model = model or manifest.encoder_location
-    import torch
-
-    from tbps.model.bundle import load
-
-    return load(str(model), "cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
-    output.print(
+    line = (
         f"{outcome.added:,} added in {outcome.seconds:,.1f} s{rate}, {outcome.skipped_existing:,} already there, "
-        f"{len(outcome.failed):,} failed; gallery {gallery} holds {images:,} images",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"{len(outcome.failed):,} failed; gallery {gallery} holds {images:,} images"
     )
+    output.print(plain(line), soft_wrap=True)
     for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates)):
         for name, reason in rows[:_SHOWN]:
-            messages.print(Text(f"{title}: ", style="yellow") + Text(f"{name}: {reason}"), soft_wrap=True)
+            messages.print(Text(f"{title}: ", style="yellow") + plain(f"{name}: {reason}"), soft_wrap=True)
         if len(rows) > _SHOWN:
             where = f"all are in {report}" if report else "--report FILE keeps all"
-            messages.print(f"... and {len(rows) - _SHOWN:,} more; {where}", markup=False, highlight=False, soft_wrap=True)
+            messages.print(plain(f"... and {len(rows) - _SHOWN:,} more; {where}"), soft_wrap=True)
     for note in outcome.notes:
-        messages.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
+        messages.print(Text("note: ", style="yellow") + plain(note), soft_wrap=True)

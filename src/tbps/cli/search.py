@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from tbps.cli.console import messages, output
-from tbps.cli.index import open_model
+from tbps.cli.console import messages, output, plain
+from tbps.cli.models import open_model
 
 if TYPE_CHECKING:
     from tbps.search.hits import Hit
 
 _Result = tuple[str, "list[Hit]"]
+_SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def search(
@@ -38,36 +38,38 @@ def search(
 
     Example: tbps search my-gallery "a man with an umbrella" --where "camera = 'lobby' and captured_at >= '2024-05-01'" --json
     """
-    from tbps.errors import QueryError
-    from tbps.search.gallery import Gallery
-    from tbps.search.manifest import recorded
+    from tbps.errors import QueryError, SettingsError
 
     texts, pictures = query or [], image or []
     if not texts and not pictures:
         raise QueryError("no query: describe the person in quotes, or give a picture with --image")
+    if sheet is not None and sheet.suffix.lower() not in _SHEETS:
+        raise SettingsError(f"the contact sheet {sheet} must end in .png, .jpg or .webp")
+    from tbps.search.manifest import recorded
+
     recorded(gallery)
+    from tbps.search.gallery import Gallery
+
     asked = open_model(model, gallery)
     opened = Gallery.open(gallery, asked, create=False)
     results: list[_Result] = []
     for text in texts:
         results.append((text, opened.search(text, k, where)))
         if asked.is_cut(text):
-            messages.print(
-                f"note: the query is longer than the {asked.context_length} tokens the model reads; its end was not used",
-                highlight=False,
-            )
+            note = f"note: the query is longer than the {asked.context_length} tokens the model reads; its end was not used"
+            messages.print(plain(note), soft_wrap=True)
     results += [(str(picture), opened.search_image(picture, k, where)) for picture in pictures]
     if as_json:
-        typer.echo(json.dumps([{"query": name, "hits": [_plain(hit) for hit in hits]} for name, hits in results], indent=2))
+        typer.echo(json.dumps([{"query": name, "hits": [_as_json(hit) for hit in hits]} for name, hits in results], indent=2))
     else:
         for name, hits in results:
             output.print(_table(name, hits))
     if sheet is not None:
         _draw(results, sheet)
-        messages.print(f"contact sheet: {sheet}", markup=False, highlight=False, soft_wrap=True)
+        messages.print(plain(f"contact sheet: {sheet}"), soft_wrap=True)
 
 
-def _plain(hit: "Hit") -> dict[str, Any]:
+def _as_json(hit: "Hit") -> dict[str, Any]:
     return {
         "rank": hit.rank,
         "score": hit.score,
@@ -82,13 +84,13 @@ def _plain(hit: "Hit") -> dict[str, Any]:
 
 
 def _table(name: str, hits: "Sequence[Hit]") -> Table:
-    table = Table(title=Text(name), title_justify="left", caption=None if hits else Text("no image passes the filter"))
+    table = Table(title=plain(name), title_justify="left", caption=None if hits else plain("no image passes the filter"))
     for column in ("rank", "score"):
         table.add_column(column, justify="right")
     for column in ("source", "camera", "captured at"):
         table.add_column(column, overflow="fold")
     for hit in hits:
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(hit.source), Text(hit.camera or ""), Text(hit.captured_at or ""))
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", plain(hit.source), plain(hit.camera or ""), hit.captured_at or "")
     return table
 
 
@@ -99,13 +101,17 @@ def _draw(results: Sequence[_Result], file: Path) -> None:
     from tbps.sheet import SheetRow, Tile, contact_sheet
     from tbps.storage import write_bytes
 
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(file.suffix.lower())
-    if kind is None:
-        raise SettingsError(f"the contact sheet {file} must end in .png, .jpg or .webp")
     rows = [
         SheetRow(name, tuple(Tile(Image.open(io.BytesIO(hit.thumbnail)), f"{hit.rank}   {hit.score:.3f}") for hit in hits))
         for name, hits in results
     ]
     buffer = io.BytesIO()
-    contact_sheet(rows).save(buffer, kind)
+    drawn = contact_sheet(rows)
+    try:
+        drawn.save(buffer, _SHEETS[file.suffix.lower()])
+    except (OSError, ValueError) as error:  # JPEG ends at 65,500 pixels a side, WebP at 16,383
+        raise SettingsError(
+            f"a contact sheet of {drawn.width} x {drawn.height} pixels is too large for {file.suffix}; ask for fewer hits (-k) "
+            "or write a .png"
+        ) from error
     write_bytes(file, buffer.getvalue())

@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tbps.cli.console import messages, output
+from tbps.cli.models import best_device
 from tbps.cli.standing import standing_table
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def train(
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
     """
-    import torch
-
     from tbps import distributed
     from tbps.data.catalog import read_dataset
     from tbps.errors import SettingsError
@@ -63,7 +62,7 @@ def train(
     dataset = read_dataset(data, root)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
-    device = distributed.start(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = distributed.start(device or best_device())
     try:
         start = start_model(settings, dataset, model, device)
         with _Watch(shown=distributed.rank() == 0) as watch:

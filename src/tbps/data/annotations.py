@@ -1,28 +1,30 @@
 """What every reader of an annotation file shares: strict reading of records, checks across records, published counts.
 
 A reader says where its fields are (`Layout`) and what was published (`Published`); the rest happens here. Every refusal is an
-AnnotationError that names the file, the index of the record (from 0) and the field.
+AnnotationError that names the file, the record by its index (from 0) or its line, and the field.
 """
 
 import json
 import math
+import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tbps.data.paths import ImageFolder
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.errors import AnnotationError, CaptionError
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.metadata import resolve_inside
 from tbps.seeding import generator
 
 SPLITS = ("train", "val", "test")
 
 # Two of CLIP's 77 tokens mark start and end, and a word is at least one token.
 CONTEXT_WORDS = 75
+
+MAX_IDENTITY = 2**63 - 1  # identities are compared as 64-bit integers
 
 VAL_IDENTITIES = 200
 VAL_SHARE = 0.1
@@ -49,30 +51,37 @@ class Published:
 
 def find_file(root: Path, *names: str, instead: str = "") -> Path:
     """The first of these files below `root`. Raises AnnotationError naming what was looked for and the remark `instead`."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise AnnotationError(f"{root} is not a folder; give the folder that holds {names[0]}")
     for name in names:
-        if (root / name).is_file():
+        if os.path.isfile(root / name):
             return root / name
-    raise AnnotationError(f"{root} holds no {' or '.join(names)}{'; ' + instead if instead else ''}")
+    below = [file.parent for name in names for file in sorted(root.glob(f"*/{name}"))]
+    remark = f"; there is one in {below[0]}: give that folder" if below else f"; {instead}" if instead else ""
+    raise AnnotationError(f"{root} holds no {' or '.join(names)}{remark}")
 
 
 def read_images(layout: Layout) -> tuple[PersonImage, ...]:
     """The records of a JSON list as images, each validated on its own; see `assemble` for the checks across records."""
-    return tuple(_read_image(layout, index, record) for index, record in enumerate(_read_records(layout.file)))
+    folder = ImageFolder(layout.images)
+    return tuple(_read_image(layout, folder, index, record) for index, record in enumerate(_read_records(layout.file)))
 
 
 def assemble(
-    name: str, root: Path, tables: Mapping[Path, Sequence[PersonImage]], published: Published | None = None
+    name: str,
+    root: Path,
+    tables: Mapping[Path, Sequence[PersonImage]],
+    published: Published | None = None,
+    place: Callable[[int], str] = "record {}".format,
 ) -> PersonDataset:
-    """A data set from the images of each annotation file.
+    """A data set from the images of each annotation file; `place` says where in its file the image of an index stands.
 
     Checks that all image files exist and that no identity lies in two splits; compares with the published counts; moves whole
     identities, the same ones every time, from train to val where there is no val: 200, or a tenth where that is fewer.
     """
     for file, members in tables.items():
-        _require_files(file, members)
-    _require_disjoint_splits(tables)
+        _require_files(file, members, place)
+    _require_disjoint_splits(tables, place)
     images: Sequence[PersonImage] = [image for members in tables.values() for image in members]
     if not images:
         raise AnnotationError(f"{', '.join(map(str, tables))}: no record; an empty annotation file cannot be used")
@@ -104,17 +113,19 @@ def check_split(where: str, split: Any) -> str:
     """One of train, val and test."""
     if not isinstance(split, str) or split not in SPLITS:
         refuse(where, "split", f"{_shown(split)} is none of {', '.join(SPLITS)}")
-    return split
+    return SPLITS[SPLITS.index(split)]  # not one more copy of the word an image
 
 
-def check_path(where: str, name: str, images: Path, value: Any) -> Path:
+def check_path(where: str, name: str, images: ImageFolder, value: Any) -> Path:
     """A path inside the folder of images."""
     if not isinstance(value, str):
         refuse(where, name, f"expected a path, found {_shown(value)}")
     try:
-        return resolve_inside(images, value)
+        return images.resolve(value)
     except AnnotationError as error:
         raise AnnotationError(f"{where}, field {name!r}: {error}") from error
+    except UnicodeEncodeError:  # half of a surrogate pair
+        refuse(where, name, f"{_shown(value)} is not a file name")
 
 
 def check_paraphrases(where: str, value: Any, captions: Sequence[str]) -> tuple[str, ...]:
@@ -139,7 +150,7 @@ def _read_records(file: Path) -> list[Any]:
     return records
 
 
-def _read_image(layout: Layout, index: int, record: Any) -> PersonImage:
+def _read_image(layout: Layout, folder: ImageFolder, index: int, record: Any) -> PersonImage:
     where = f"{layout.file}: record {index}"
     if not isinstance(record, dict):
         raise AnnotationError(f"{where}: expected a JSON object, found {_shown(record)}")
@@ -148,11 +159,11 @@ def _read_image(layout: Layout, index: int, record: Any) -> PersonImage:
         if name not in record:
             refuse(where, name, f"is missing; the record has {', '.join(sorted(map(str, record))) or 'no field'}")
     identity = record["id"]
-    if not isinstance(identity, int) or isinstance(identity, bool) or identity < 0:
-        refuse(where, "id", f"expected a whole number from 0, found {_shown(identity)}")
+    if not isinstance(identity, int) or isinstance(identity, bool) or not 0 <= identity <= MAX_IDENTITY:
+        refuse(where, "id", f"expected a whole number from 0 to {MAX_IDENTITY}, found {_shown(identity)}")
     captions = check_captions(where, "captions", record["captions"])
     return PersonImage(
-        path=check_path(where, layout.path_field, layout.images, record[layout.path_field]),
+        path=check_path(where, layout.path_field, folder, record[layout.path_field]),
         identity=identity,
         split=layout.split or check_split(where, record["split"]),
         captions=captions,
@@ -162,7 +173,7 @@ def _read_image(layout: Layout, index: int, record: Any) -> PersonImage:
 
 def _has_words(caption: str) -> bool:
     """Whether cleaning leaves anything; a letter or digit is proof enough and found fast."""
-    if any(character.isalnum() for character in caption):
+    if any(map(str.isalnum, caption)):
         return True
     try:
         return bool(clean_caption(caption))
@@ -175,23 +186,28 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _require_files(file: Path, images: Sequence[PersonImage]) -> None:
-    missing = [index for index, image in enumerate(images) if not image.path.is_file()]
+def _require_files(file: Path, images: Sequence[PersonImage], place: Callable[[int], str]) -> None:
+    # `Path.is_file` would raise for a name that is too long and a folder that must not be entered
+    missing = [index for index, image in enumerate(images) if not os.path.isfile(image.path)]
     if missing:
         raise AnnotationError(
-            f"{file}: {len(missing):,} of {len(images):,} image files are missing, the first at record {missing[0]}: "
+            f"{file}: {len(missing):,} of {len(images):,} image files are missing, the first at {place(missing[0])}: "
             f"{images[missing[0]].path}"
         )
 
 
-def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]]) -> None:
-    first: dict[int, tuple[str, str]] = {}
+def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]], place: Callable[[int], str]) -> None:
+    first: dict[int, tuple[PersonImage, Path, int]] = {}
     for file, images in tables.items():
         for index, image in enumerate(images):
-            where = f"{file}: record {index}"
-            split, earlier = first.setdefault(image.identity, (image.split, where))
-            if split != image.split:
-                refuse(where, "split", f"identity {image.identity} is in {image.split}, but in {split} at {earlier}")
+            other, other_file, other_index = first.setdefault(image.identity, (image, file, index))
+            if other.split != image.split:
+                refuse(
+                    f"{file}: {place(index)}",
+                    "split",
+                    f"identity {image.identity} is in {image.split}, but in {other.split} at {other_file}: {place(other_index)} "
+                    f"({image.path.name} and {other.path.name}); give a person one split",
+                )
 
 
 def _count_differences(images: Sequence[PersonImage], published: Published) -> Iterable[str]:
@@ -213,22 +229,20 @@ def _remarks(images: Sequence[PersonImage]) -> Iterable[str]:
     repeated = len(images) - len({image.path for image in images})
     if repeated:
         yield f"{repeated:,} records repeat an image file of an earlier record"
-    owners: defaultdict[str, set[int]] = defaultdict(set)
-    for image in images:
-        for caption in image.captions:
-            owners[caption].add(image.identity)
-    shared = sum(len(identities) > 1 for identities in owners.values())
+    first: dict[str, int] = {}
+    shared = {
+        caption for image in images for caption in image.captions if first.setdefault(caption, image.identity) != image.identity
+    }
     if shared:
-        yield f"{shared:,} captions are worded the same on more than one identity"
+        yield f"{len(shared):,} captions are worded the same on more than one identity"
 
 
 def long_captions(images: Sequence[PersonImage]) -> list[str]:
     """The remark on captions that CLIP's context certainly cuts, if there are any."""
     lengths = [len(re.findall(r"\w+", caption)) for image in images for caption in image.captions]
     cut = sum(length > CONTEXT_WORDS for length in lengths)
-    return [f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"] * bool(
-        cut
-    )
+    remark = f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"
+    return [remark] if cut else []
 
 
 def _carve_val(name: str, images: Sequence[PersonImage]) -> tuple[Sequence[PersonImage], list[str]]:

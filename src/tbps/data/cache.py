@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
+from jaxtyping import UInt8
 
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
@@ -31,10 +31,10 @@ _IMAGES_PER_WORKER = 4000
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """`images`: (N, H, W, 3) uint8, read-only, in data set order."""
+    """`images` is read-only and in the order of the data set."""
 
     path: Path
-    images: np.ndarray
+    images: UInt8[np.ndarray, "N H W 3"]
 
     @classmethod
     def open(
@@ -44,7 +44,7 @@ class ImageCache:
         folder: Path,
         on_progress: Progress | None = None,
         workers: int | None = None,
-    ) -> Self:
+    ) -> "ImageCache":
         """The cache of all images of `dataset` in `folder`, built first where it is missing.
 
         `workers` processes decode (default: as many as there are cores, fewer for small data sets; 1: none but this one). They

@@ -15,7 +15,8 @@ class PersonImage:
     """One crop of one person with its captions.
 
     `path` is absolute and inside the data set's image root. `captions_bt` is empty or aligned with `captions`. `attributes`
-    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`).
+    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`); equal texts and lists in it
+    are shared by all images, and so are not to be edited.
     """
 
     path: Path

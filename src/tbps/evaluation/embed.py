@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Int64, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -18,22 +19,23 @@ from tbps.errors import EvaluationError
 from tbps.preprocess.image import ImageSpec, open_image, to_array
 from tbps.storage import write_bytes
 
-EncodeImages = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, D)
-EncodeTexts = Callable[[Sequence[str]], np.ndarray]  # N captions -> (N, D)
+Pixels = UInt8[np.ndarray, "N H W 3"]
+EncodeImages = Callable[[Pixels], Float32[np.ndarray, "N D"]]
+EncodeTexts = Callable[[Sequence[str]], Float32[np.ndarray, "N D"]]
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A split embedded: text (Q, D) and image (G, D) float32 with their identities, in the order of `pairs()` and `images`.
+    """A split embedded: Q captions in the order of `pairs()` and G images in that of `images`, with their identities.
 
     `model` is the fingerprint of the encoder, `source` names data set and split.
     """
 
-    text: np.ndarray
-    image: np.ndarray
-    text_ids: np.ndarray
-    image_ids: np.ndarray
+    text: Float32[np.ndarray, "Q D"]
+    image: Float32[np.ndarray, "G D"]
+    text_ids: Int64[np.ndarray, " Q"]
+    image_ids: Int64[np.ndarray, " G"]
     model: str
     source: str
 
@@ -58,12 +60,12 @@ class Embeddings:
 
 def embed_split(
     split: PersonDataset,
-    arrays: Iterator[np.ndarray],
+    arrays: Iterator[Pixels],
     encode_images: EncodeImages,
     encode_texts: EncodeTexts,
     on_progress: OnProgress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images in batches of resized uint8 arrays and every caption of the split -> (text (Q, D), image (G, D)) float32."""
+) -> tuple[Float32[np.ndarray, "Q D"], Float32[np.ndarray, "G D"]]:
+    """Embeddings (text, image) of every caption of the split and of its images, which come in batches of resized `arrays`."""
     if not split.images:
         raise EvaluationError(f"the split of {split.name} at {split.root} has no images; choose another with --split")
     rows: list[np.ndarray] = []
@@ -77,16 +79,16 @@ def embed_split(
     return encode_texts(captions), np.concatenate(rows)
 
 
-def identities(split: PersonDataset) -> tuple[np.ndarray, np.ndarray]:
-    """(text_ids (Q,), image_ids (G,)) int64 of a split, in the order of `pairs()` and `images`."""
+def identities(split: PersonDataset) -> tuple[Int64[np.ndarray, " Q"], Int64[np.ndarray, " G"]]:
+    """(text_ids, image_ids) of a split, in the order of `pairs()` and `images`."""
     image_ids = np.array([image.identity for image in split.images], dtype=np.int64)
     return image_ids[[pair.image for pair in split.pairs()]], image_ids
 
 
-def decoded(images: Sequence[PersonImage], spec: ImageSpec, batch_size: int = 64) -> Iterator[np.ndarray]:
-    """Batches (N, H, W, 3) uint8 decoded from disk by two threads ahead of the reader. Raises ImageError naming a bad file."""
+def decoded(images: Sequence[PersonImage], spec: ImageSpec, batch_size: int = 64) -> Iterator[Pixels]:
+    """Batches decoded from disk by two threads ahead of the reader. Raises ImageError naming a bad file."""
 
-    def read(image: PersonImage) -> np.ndarray:
+    def read(image: PersonImage) -> UInt8[np.ndarray, "H W 3"]:
         return to_array(open_image(image.path), spec)
 
     with ThreadPoolExecutor(2) as pool:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,7 +34,8 @@ from tbps.errors import EvaluationError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Identities = Tensor | np.ndarray | Sequence[int] | Sequence[str]
+TextIdentities = Shaped[Tensor | np.ndarray, " Q"] | Sequence[int] | Sequence[str]
+ImageIdentities = Shaped[Tensor | np.ndarray, " G"] | Sequence[int] | Sequence[str]
 Scores = Callable[[int, int], NDArray[Any]]
 """scores(start, stop) -> (stop - start, G): the scores of these queries against the whole gallery; higher is better."""
 
@@ -69,8 +70,8 @@ class Report:
 def retrieval_metrics(
     text: Float[Tensor | np.ndarray, "Q D"],
     image: Float[Tensor | np.ndarray, "G D"],
-    text_ids: Identities,
-    image_ids: Identities,
+    text_ids: TextIdentities,
+    image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
     block: int = 512,
 ) -> Report:
@@ -95,8 +96,8 @@ def retrieval_metrics(
 
 def metrics_from_scores(
     scores: Scores,
-    text_ids: Identities,
-    image_ids: Identities,
+    text_ids: TextIdentities,
+    image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
     ties: Literal["against", "random"] = "against",
     block: int = 512,
@@ -121,7 +122,7 @@ def metrics_from_scores(
     return _measure(checked, relevance, _cutoffs(ks), ties, block)
 
 
-def chance(text_ids: Identities, image_ids: Identities, ks: Sequence[int] = (1, 5, 10)) -> Report:
+def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[int] = (1, 5, 10)) -> Report:
     """The exact expected metrics of a random ranking: all images tied, ties broken at random.
 
     For n relevant images of G: Rank-k is 1 - C(G-n, k) / C(G, k) (hypergeometric), AP is c + (1 - c) H_G / G with
@@ -313,7 +314,7 @@ def _cutoffs(ks: Sequence[int]) -> Integers:
     return np.unique(np.array([*ks, 1, 5, 10], dtype=np.int64))
 
 
-def _relevance(text_ids: Identities, image_ids: Identities) -> _Relevance:
+def _relevance(text_ids: TextIdentities, image_ids: ImageIdentities) -> _Relevance:
     texts, images = _identities(text_ids, "text"), _identities(image_ids, "image")
     if texts.dtype.kind != images.dtype.kind:
         raise EvaluationError(f"identities of texts are {texts.dtype} and of images {images.dtype}: give both one type")
@@ -327,7 +328,7 @@ def _relevance(text_ids: Identities, image_ids: Identities) -> _Relevance:
     return _Relevance(order, start, count, len(images))
 
 
-def _identities(ids: Identities, name: str) -> NDArray[Any]:
+def _identities(ids: TextIdentities | ImageIdentities, name: str) -> NDArray[Any]:
     array = _array(ids)
     if array.ndim != 1 or array.size == 0:
         raise EvaluationError(f"{name} identities are a non-empty list, one a row, not of shape {array.shape}")

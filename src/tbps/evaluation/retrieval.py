@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 from tbps.data.mannequins.ceiling import attribute_scores, has_mentions
 from tbps.data.records import PersonDataset
@@ -39,7 +40,9 @@ def ceiling(split: PersonDataset) -> Report | None:
     return metrics_from_scores(attribute_scores(split), text_ids, image_ids, ties="random")
 
 
-def embeddings_of(split: PersonDataset, rows: tuple[np.ndarray, np.ndarray], model: str, source: str) -> Embeddings:
+def embeddings_of(
+    split: PersonDataset, rows: tuple[Float32[np.ndarray, "Q D"], Float32[np.ndarray, "G D"]], model: str, source: str
+) -> Embeddings:
     """(text, image) rows of `embed_split` with the identities of the split."""
     text_ids, image_ids = identities(split)
     return Embeddings(rows[0], rows[1], text_ids, image_ids, model, source)

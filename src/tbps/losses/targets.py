@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from tbps.errors import SettingsError
 
-Identities = Tensor | np.ndarray | Sequence[int]
 
-
-def identity_targets(row_ids: Identities, column_ids: Identities) -> Float[Tensor, "N M"]:
+def identity_targets(
+    row_ids: Shaped[Tensor | np.ndarray, " N"] | Sequence[int], column_ids: Shaped[Tensor | np.ndarray, " M"] | Sequence[int]
+) -> Float[Tensor, "N M"]:
     """q^_ij = q_ij / sum_k q_ik with q_ij = 1 where row i and column j show one identity, else 0; float32, rows sum to 1.
 
     `ValueError` for a row whose identity is in no column: its target would be undefined.

@@ -10,8 +10,10 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -22,11 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from tbps.errors import ModelError
+from tbps.errors import ModelError, SettingsError
 from tbps.model.clip import image_features, text_features
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec, normalise, to_array
+from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec, normalise, to_array, upright_rgb
 from tbps.storage import make_folder, write_bytes, write_text
 
 _HUB_FILES = [
@@ -78,10 +80,10 @@ class PersonModel:
         return self
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """(N, dim) float32 unit rows of RGB pictures of any size; the whole crop is resized."""
+        """(N, dim) float32 unit rows of pictures of any size and mode, turned upright; the whole crop is resized."""
         rows = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
-            arrays = np.stack([to_array(image, self.spec) for image in images[start : start + batch_size]])
+            arrays = np.stack([to_array(upright_rgb(image), self.spec) for image in images[start : start + batch_size]])
             rows.append(self.encode_arrays(arrays))
         return np.concatenate(rows)
 
@@ -125,10 +127,11 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     reach (with the command that fetches the model).
     """
     folder = Path(model)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises on a name too long for the disk
         folder = _fetch(str(model))
     config = _config(folder)
-    clip = CLIPModel(config).eval()
+    with _understanding(folder / "config.json"):
+        clip = CLIPModel(config).eval()
     load_weights(folder, clip)
     tokenizer = _tokenizer(folder, config.text_config.vocab_size)
     return PersonModel(clip, tokenizer, _spec(folder, config), name=str(model)).to(device)
@@ -176,14 +179,33 @@ def _config(folder: Path) -> CLIPConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{folder} is no model folder: config.json is missing")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} is not JSON: {error}") from error
+    values = _json(file)
     if not isinstance(values, dict) or values.get("model_type") != "clip":
         kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__
         raise ModelError(f"{file} describes a {kind!r} model; tbps opens model_type 'clip'")
-    return CLIPConfig.from_dict(values)
+    with _understanding(file):
+        return CLIPConfig.from_dict(values)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is not JSON: {error}") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror})") from error
+
+
+@contextmanager
+def _understanding(file: Path) -> Iterator[None]:
+    """A value of a configuration file that transformers does not take becomes a ModelError that names the file."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{file} has a value that no CLIP model can have: {reason}") from error
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -230,11 +252,16 @@ def _checked(state: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -> d
 def _spec(folder: Path, config: CLIPConfig) -> ImageSpec:
     size = config.vision_config.image_size
     file = folder / "preprocessor_config.json"
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    values: Any = _json(file) if file.is_file() else {}
+    if not isinstance(values, dict):
+        raise ModelError(f"{file} is no JSON object")
     wanted = values.get("size")
-    height, width = (wanted["height"], wanted["width"]) if isinstance(wanted, dict) and "height" in wanted else (size, size)
+    height, width = (wanted["height"], wanted.get("width")) if isinstance(wanted, dict) and "height" in wanted else (size, size)
     mean, std = values.get("image_mean", CLIP_MEAN), values.get("image_std", CLIP_STD)
-    return ImageSpec(height=height, width=width, mean=tuple(mean), std=tuple(std))
+    try:
+        return ImageSpec.parse({"height": height, "width": width, "mean": mean, "std": std})
+    except SettingsError as error:
+        raise ModelError(f"{file}: {error}") from error
 
 
 def _preprocessor(spec: ImageSpec) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From a picture file to the pixels a tower sees: decode, orient, resize, normalise. One contract for every use of a model."""
 
 import io
+import os
 import struct
 import threading
 import warnings
@@ -8,15 +9,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -76,11 +79,22 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     MAX_PIXELS pixels (found from the header, before decoding).
     """
     with _open_checked(source) as image:
-        try:
-            image.load()
-            return _upright(_to_rgb(image))
-        except _BROKEN as error:
-            raise ImageError(f"{_name(source)}: cannot be decoded ({_reason(error)}); replace or remove the file") from error
+        return upright_rgb(image, _name(source))
+
+
+def upright_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
+    """A copy of a picture in memory as `open_image` would give it. Raises ImageError, with `name`, when it cannot.
+
+    The copy carries no orientation any more: made upright again, it stays as it is.
+    """
+    try:
+        image.load()
+        upright = _to_rgb(_upright(image))
+        upright.info = {}
+        return upright
+    except _BROKEN as error:
+        named = name or f"<{image.mode} picture>"
+        raise ImageError(f"{named}: cannot be decoded ({_reason(error)}); replace or remove the file") from error
 
 
 def check_image(source: str | Path | bytes) -> tuple[int, int]:
@@ -95,8 +109,10 @@ def to_array(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     return np.array(rgb.resize((spec.width, spec.height), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+def normalise(images: "torch.Tensor", spec: ImageSpec) -> "torch.Tensor":
     """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`."""
+    import torch  # late: a gallery, and whoever only opens pictures, needs none
+
     unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
@@ -119,7 +135,7 @@ def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
 
 
 def _open_file(path: Path) -> io.BufferedReader:
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # these, unlike Path's, never raise: `open` below says why
         raise ImageError(f"{path}: is not a file")
     try:
         return path.open("rb")

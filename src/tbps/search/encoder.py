@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from tbps.preprocess.image import ImageSpec
@@ -27,10 +28,10 @@ class Encoder(Protocol):
     @property
     def spec(self) -> ImageSpec: ...
 
-    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """(N, dim) float32 unit rows of RGB pictures of any size."""
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> Float32[np.ndarray, "N dim"]:
+        """Unit rows of RGB pictures of any size."""
         ...
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """(N, dim) float32 unit rows of captions; raises CaptionError on an empty one."""
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float32[np.ndarray, "N dim"]:
+        """Unit rows of captions; raises CaptionError on an empty one."""
         ...

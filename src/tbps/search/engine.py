@@ -4,6 +4,7 @@ import threading
 from typing import final
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from tbps.errors import GalleryError, QueryError
 from tbps.search.hits import Hit
@@ -22,8 +23,8 @@ class Engine:
         self._snapshot: Snapshot | None = None
         self._refreshing = threading.Lock()
 
-    def search(self, embedding: np.ndarray, k: int, where: str | None) -> list[Hit]:
-        """The `k` images most similar to a (D,) vector among those that pass the filter, best first.
+    def search(self, embedding: Float[np.ndarray, " D"], k: int, where: str | None) -> list[Hit]:
+        """The `k` images most similar to a vector among those that pass the filter, best first.
 
         Raises QueryError on a vector of another size or without direction, k < 1, or a filter that cannot be read.
         """
@@ -50,7 +51,7 @@ class Engine:
             return self._snapshot
 
 
-def _unit(embedding: np.ndarray, dim: int) -> np.ndarray:
+def _unit(embedding: np.ndarray, dim: int) -> Float64[np.ndarray, " dim"]:
     query = np.asarray(embedding, np.float64)
     if query.shape != (dim,):
         raise QueryError(f"the query embedding has shape {query.shape}; this gallery needs ({dim},)")

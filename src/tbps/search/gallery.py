@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import open_image
+from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
 from tbps.search.hits import Hit
@@ -109,11 +110,11 @@ class Gallery:
 
     def search_image(self, image: Picture, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images most similar to a picture. Raises as `search`, and ImageError when it cannot be read."""
-        picture = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+        picture = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
         return self.search_embedding(self._model.encode_images([picture])[0], k, where)
 
-    def search_embedding(self, embedding: np.ndarray, k: int = 10, where: str | None = None) -> list[Hit]:
-        """The `k` images most similar to a (dim,) vector of the gallery's model. Raises as `search`."""
+    def search_embedding(self, embedding: Float[np.ndarray, " D"], k: int = 10, where: str | None = None) -> list[Hit]:
+        """The `k` images most similar to a vector of the gallery's model. Raises as `search`."""
         return self._searching().search(embedding, k, where)
 
     def info(self) -> GalleryInfo:

@@ -3,21 +3,24 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32, Float64, Integer, Shaped
 
 _BLOCK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class ExactIndex:
-    """ids: (N,) ASCII bytes; embeddings: (N, D) float32 unit rows."""
+    """ids: ASCII bytes; embeddings: unit rows."""
 
-    ids: np.ndarray
-    embeddings: np.ndarray
+    ids: Shaped[np.ndarray, " N"]
+    embeddings: Float32[np.ndarray, "N D"]
 
-    def top(self, query: np.ndarray, k: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and float64 cosines of the `k` best of all rows, or of the positions in `rows`; equal scores go by id.
+    def top(
+        self, query: Float64[np.ndarray, " D"], k: int, rows: Integer[np.ndarray, " M"] | None = None
+    ) -> tuple[Integer[np.ndarray, " hits"], Float64[np.ndarray, " hits"]]:
+        """Positions and cosines of the `k` best of all rows, or of the positions in `rows`; equal scores go by id.
 
-        query: (D,) float64 unit vector. The float32 product only picks candidates; those are scored again in float64, row by
+        query: a unit vector. The float32 product only picks candidates; those are scored again in float64, row by
         row, so that a score depends neither on the position of a row nor on the filter, and the order is that of float64.
         """
         scores = self._rough(query.astype(np.float32), rows)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import ImageError, ModelError, StorageError
-from tbps.preprocess.image import ImageSpec, open_image, to_array
+from tbps.preprocess.image import ImageSpec, open_image, to_array, upright_rgb
 from tbps.search.columns import Kind, RowMetadata, plan_columns, row_metadata
 from tbps.search.encoder import Encoder
 from tbps.search.sources import Candidate, Failure, Sources
@@ -33,7 +33,7 @@ READERS = 4
 COMMIT_ROWS = 256
 COMMIT_SECONDS = 5.0
 _PROGRESS_SKIPS = 64
-_BYTES = re.compile(r"^<\d+ bytes>: ")  # how `open_image` names a picture given as bytes
+_UNNAMED = re.compile(r"^<[^>]*>: ")  # how `preprocess.image` names a picture that has no path
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,36 +160,44 @@ def _read_ahead(
 
 
 def _read(candidate: Candidate, known: Mapping[str, KnownRow], spec: ImageSpec) -> _Read | Failure:
+    picture = candidate.picture
     try:
-        content, digest = _content(candidate)
+        source = _bytes_of(picture) if isinstance(picture, Path) else upright_rgb(picture)
+        digest = _content_hash(source)
         if digest in known:
             return _Read(candidate, digest, None, b"")
-        image = open_image(content)
+        image = open_image(source) if isinstance(source, bytes) else source
     except ImageError as error:
-        return candidate.name, _BYTES.sub("", str(error))
+        return candidate.name, _UNNAMED.sub("", str(error))
     except OSError as error:
         return candidate.name, f"cannot be read ({error.strerror or error})"
     pixels = to_array(image, spec)
     return _Read(candidate, digest, pixels, _thumbnail(image))
 
 
-def _content(candidate: Candidate) -> tuple[bytes, str]:
-    """The file's bytes and their SHA-256; a picture that is no file is hashed by its pixels."""
-    picture = candidate.picture
-    if isinstance(picture, Path):
-        if not picture.is_file():
-            raise ImageError("is no file" if picture.exists() else "there is no such file")
-        if (size := picture.stat().st_size) > MAX_FILE_BYTES:
-            raise ImageError(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}; shrink the picture first")
-        content = picture.read_bytes()
-        return content, hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
-    buffer = io.BytesIO()
+def _bytes_of(file: Path) -> bytes:
+    if not _is_utf8(str(file)):
+        raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
+    if not file.is_file():
+        raise ImageError("is no file" if file.exists() else "there is no such file")
+    if (size := file.stat().st_size) > MAX_FILE_BYTES:
+        raise ImageError(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}; shrink the picture first")
+    return file.read_bytes()
+
+
+def _content_hash(source: bytes | Image.Image) -> str:
+    """SHA-256 of a file's bytes, or of the upright RGB pixels of a picture that is no file."""
+    content = source if isinstance(source, bytes) else f"{source.mode} {source.size} ".encode() + source.tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path can be stored as text: Python keeps the bytes of other encodings as lone surrogates."""
     try:
-        picture.save(buffer, "TIFF", exif=picture.getexif())
-    except (OSError, KeyError) as error:
-        raise ImageError(f"a {picture.mode} picture cannot be indexed ({error}); convert it to RGB") from error
-    return buffer.getvalue(), digest.hexdigest()
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _thumbnail(image: Image.Image) -> bytes:

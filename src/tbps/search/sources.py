@@ -44,16 +44,18 @@ def find_sources(images: str | Path | Iterable[Picture], metadata: str | Path | 
     place of the folder's own, or one mapping for each picture of a list.
     Raises DataError when there is nothing to index, AnnotationError on a malformed metadata file.
     """
-    if isinstance(images, str | Path) and Path(images).is_dir():
+    if isinstance(images, str | Path) and os.path.isdir(images):
         if metadata is not None and not isinstance(metadata, str | Path):
             raise DataError("a folder takes its metadata from a file; pass its path, or pass the pictures as a list")
         return _of_folder(Path(images), None if metadata is None else Path(metadata))
     if isinstance(images, str | Path):
-        if not Path(images).exists():
+        if not os.path.exists(images):
             raise DataError(f"{images} does not exist; give a folder of pictures")
         images = [images]
     if isinstance(metadata, str | Path):
-        raise DataError("a list of pictures takes its metadata as a list of mappings, one for each picture")
+        raise DataError(
+            f"the names in {metadata} are relative to a folder; index that folder, or pass one mapping for each picture of the list"
+        )
     return _of_list(list(images), metadata)
 
 
@@ -75,7 +77,7 @@ def _of_list(pictures: Sequence[Picture], metadata: Sequence[Mapping[str, Any]] 
 
 def _of_folder(folder: Path, metadata: Path | None) -> Sources:
     root = Path(os.path.realpath(folder))
-    if metadata is not None and not metadata.is_file():
+    if metadata is not None and not os.path.isfile(metadata):
         raise DataError(f"metadata file {metadata} does not exist")
     file = metadata or root / METADATA_FILE
     failed: list[Failure] = []
@@ -103,7 +105,7 @@ def _named_by(file: Path, root: Path, names: Sequence[str]) -> Sources:
             continue
         if path in lines:
             failed.append((row.file_name, f"line {row.line}: already named in line {lines[path]}, whose metadata are kept"))
-        elif not path.is_file():
+        elif not os.path.isfile(path):  # Path.is_file raises on a name too long for the disk
             failed.append((row.file_name, f"line {row.line}: there is no such file"))
         else:
             lines[path] = row.line

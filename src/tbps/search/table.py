@@ -26,6 +26,7 @@ os.environ.setdefault("LANCE_LOG", "error")  # read once, when lancedb is import
 import lancedb
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float32, Float64, Integer
 
 from tbps.errors import GalleryError, StorageError
 from tbps.search.columns import Kind
@@ -85,6 +86,8 @@ def _database(folder: Path) -> Iterator[None]:
     """The database's errors as StorageError or GalleryError naming `folder`."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise StorageError(f"the path of gallery {folder} is not UTF-8 text, which the database needs; choose another") from error
     except (RuntimeError, OSError, ValueError) as error:
         text = str(error)
         if _FULL.search(text):
@@ -124,7 +127,7 @@ class Snapshot:
         self._row_ids = row_ids
         self.index = ExactIndex(ids, embeddings)
 
-    def passing(self, where: str) -> np.ndarray:
+    def passing(self, where: str) -> Integer[np.ndarray, " M"]:
         """Ascending positions of the rows that a filter lets through. Raises QueryError on a filter that cannot be read."""
         clause = condition(where)
         with _database(self._folder):
@@ -134,7 +137,7 @@ class Snapshot:
                 raise refusal(where, error, filter_kinds(self._handle.schema)) from error
         return np.searchsorted(self._row_ids, np.sort(found.column("_rowid").to_numpy()))
 
-    def hits(self, positions: np.ndarray, scores: np.ndarray) -> list[Hit]:
+    def hits(self, positions: Integer[np.ndarray, " hits"], scores: Float64[np.ndarray, " hits"]) -> list[Hit]:
         """The rows at `positions`, in that order, as hits."""
         if not len(positions):
             return []
@@ -184,8 +187,9 @@ class Table:
     @classmethod
     def open(cls, folder: Path, dim: int) -> "Table | None":
         """The table of a gallery folder, None where none was made yet. Raises GalleryError when it is damaged or foreign."""
-        if not (folder / f"{_NAME}.lance").is_dir():
-            return None
+        store = folder / f"{_NAME}.lance"
+        if not any((store / "_versions").glob("*.manifest")) and not any((store / "data").glob("*")):
+            return None  # a kill while it was made leaves a folder without a version and without rows
         with _database(folder):
             handle = lancedb.connect(folder).open_table(_NAME)
             schema = handle.schema
@@ -243,8 +247,8 @@ class Table:
             with _database(self._folder):
                 self._handle.add_columns(missing)
 
-    def append(self, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
-        """Commits rows (every column but `embedding`; absent ones are null) with (N, dim) float32 embeddings: all or none."""
+    def append(self, rows: list[dict[str, Any]], embeddings: Float32[np.ndarray, "N dim"]) -> None:
+        """Commits N rows (every column but `embedding`; absent ones are null) with their embeddings: all or none."""
         schema = self._handle.schema
         columns = [
             pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])

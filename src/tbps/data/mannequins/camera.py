@@ -5,6 +5,7 @@ from functools import cache
 from math import cos, exp, hypot, log, radians, sin
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from tbps.data.mannequins.people import View
@@ -31,7 +32,7 @@ class Camera:
     centre: float  # x of the person
     cropped: bool  # hides what `View.hidden` says by the crop's lower edge rather than by an obstacle
     sun: float
-    grade: np.ndarray  # (3, 3) colour matrix: exposure, cast and saturation
+    grade: Float32[np.ndarray, "3 3"]  # colour matrix: exposure, cast and saturation
     lift: float  # added to every value: haze
     blur: float
     shake: float  # more blur along the rows
@@ -135,8 +136,8 @@ class Eye:
         return sin(radians(start)), sin(radians(stop))
 
 
-def expose(picture: np.ndarray, camera: Camera) -> Image.Image:
-    """What the sensor makes of the light (3, height, width): blur, colour cast and exposure, haze, noise."""
+def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Image.Image:
+    """What the sensor makes of the light: blur, colour cast and exposure, haze, noise."""
     _, height, width = picture.shape
     picture = _blurred(picture, camera.blur + camera.shake, camera.blur)
     picture = (camera.grade @ picture.reshape(3, -1)).reshape(picture.shape)

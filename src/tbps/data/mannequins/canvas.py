@@ -7,6 +7,7 @@ light is blurred before use, which is what makes limbs round and folds soft.
 from functools import cache
 
 import numpy as np
+from jaxtyping import Bool, Float32
 from PIL import Image, ImageDraw, ImageFilter
 
 from tbps.data.mannequins.colours import Rgb
@@ -82,8 +83,8 @@ class Canvas:
             low, high = (edge, far) if side > 0 else (-far, -edge)
             self.tone(tube.strip(low, high), round(light * strong), stuff)
 
-    def picture(self, offset: tuple[int, int]) -> np.ndarray:
-        """Colours times light and stuff: float32 (3, height, width), 0 .. 255 and somewhat beyond."""
+    def picture(self, offset: tuple[int, int]) -> Float32[np.ndarray, "3 height width"]:
+        """Colours times light and stuff, 0 .. 255 and somewhat beyond."""
         width, height = self.size
         colours = np.empty((3, height, width), dtype=np.float32)
         for plane, band in zip(colours, self.colours.reduce(SCALE).split(), strict=True):
@@ -99,8 +100,8 @@ class Canvas:
         colours -= 14.0
         return colours
 
-    def mask(self) -> np.ndarray:
-        """Where something was painted: bool (height, width)."""
+    def mask(self) -> Bool[np.ndarray, "height width"]:
+        """Where something was painted."""
         return np.asarray(self.matter.getchannel(2)) > 0
 
 

@@ -13,12 +13,13 @@ habits could order images that the ceiling leaves tied, and so rise slightly abo
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float32
 
 from tbps.data.records import PersonDataset
 
 Attributes = Mapping[str, str]
 Mentions = Mapping[str, Sequence[str]]
-Scores = Callable[[int, int], np.ndarray]
+Scores = Callable[[int, int], Float32[np.ndarray, "Q G"]]
 
 
 def has_mentions(split: PersonDataset) -> bool:
@@ -33,7 +34,7 @@ def has_mentions(split: PersonDataset) -> bool:
 
 
 def attribute_scores(split: PersonDataset) -> Scores:
-    """`scores(start, stop)`: (stop - start, G) scores of these captions, in `split.pairs()` order, against all images."""
+    """`scores(start, stop)`: scores of the captions start .. stop - 1, in `split.pairs()` order, against all images."""
     queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]
     return mention_scores(queries, [image.attributes["attributes"] for image in split.images])
 
@@ -52,7 +53,7 @@ def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -
     shown_slots = _rows(gallery, len(gallery), slots).T
     worse = np.float32(len(slots) + 1)  # one contradiction outweighs all confirmations
 
-    def scores(start: int, stop: int) -> np.ndarray:
+    def scores(start: int, stop: int) -> Float32[np.ndarray, "Q G"]:
         confirmed = confirming[start:stop] @ shown_values
         contradicted = mentioned[start:stop] @ shown_slots - confirmed
         return np.asarray(confirmed - worse * contradicted)

@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from tbps.data.mannequins.camera import Eye, expose, sample_camera
@@ -32,8 +33,8 @@ def draw_background(view: View) -> Rendered:
     return _render(None, view)
 
 
-def figure_mask(person: Person, view: View) -> np.ndarray:
-    """Where the person and their things are painted, shadows left out: bool (height, width). Obstacles are not considered.
+def figure_mask(person: Person, view: View) -> Bool[np.ndarray, "height width"]:
+    """Where the person and their things are painted, shadows left out. Obstacles are not considered.
 
     Painted over black and over white: what comes out alike on both was painted.
     """

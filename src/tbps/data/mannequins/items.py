@@ -322,13 +322,3 @@ def _trolley(canvas: Canvas, figure: Figure, item: Item) -> None:
         a, b = (0.0, shift * 0.04) if figure.profile() else (shift * 0.045, 0.0)
         canvas.oval(figure.eye.at(x + a, y + b, 0.02), (figure.px(0.013), figure.px(0.02)), (34, 34, 36), LEATHER)
     canvas.oval(grip, (figure.px(0.014), figure.px(0.014)), figure.skin, SKIN)
-
-
-def contact(figure: Figure) -> list[tuple[Point, Point]]:
-    """Centres and radii of the soft shadows on the ground."""
-    spots = []
-    for leg in figure.legs.values():
-        x, y, z = leg.end
-        centre = figure.eye.at(x, y + 0.03, 0.0)
-        spots.append((centre, (figure.px(0.085 + z * 0.3), max(2.0, figure.eye.unit * 0.022))))
-    return spots

@@ -51,7 +51,7 @@ class Layout:
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
-def layout(name: str) -> Layout:
+def find_layout(name: str) -> Layout:
     """The layout of that name. Raises SettingsError that lists the names."""
     if name not in LAYOUTS:
         raise SettingsError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from tbps.data.mannequins.camera import Eye, sample_camera
 from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
-from tbps.data.mannequins.people import View, sample_person, sample_view
+from tbps.data.mannequins.people import sample_person, sample_view
 from tbps.data.mannequins.portrait import paint_person
 from tbps.seeding import generator
 
@@ -21,8 +21,7 @@ _TALL, _WIDE = 260, 180
 def passer(number: int) -> Image.Image:
     """A cut-out (RGBA, `_WIDE` x `_TALL`) of a random person, walking, feet at the lower edge."""
     rng = generator(0, "mannequins", "passer", number)
-    person, view = sample_person(rng), sample_view(rng)
-    view = View(view.direction, view.phase, "none", view.seed)
+    person, view = sample_person(rng), replace(sample_view(rng), hidden="none")
     camera = replace(sample_camera(view), width=_WIDE, height=_TALL, body=_TALL * 0.9, ground=_TALL * 0.96, centre=_WIDE / 2)
     canvas = Canvas(Image.new("RGB", (_WIDE * SCALE, _TALL * SCALE), (110, 110, 108)), camera.sun)
     paint_person(canvas, person, view, Eye(camera, body_of(person).scale))

@@ -44,6 +44,7 @@ _UPPER_PATTERNS: dict[str, Mapping[str, float]] = {
     "hoodie": {"plain": 4, "print": 2},
     "tank top": {"plain": 4, "striped": 1, "print": 1},
     "coat": {"plain": 6, "checked": 1},
+    "dress": {"plain": 5, "dotted": 1.5, "striped": 1, "checked": 0.8},
 }
 _BRIGHT = {"red": 2, "blue": 2, "white": 2, "black": 3, "yellow": 1, "green": 1, "pink": 1, "orange": 1, "purple": 1, "navy": 1}
 
@@ -292,21 +293,8 @@ def sample_person(rng: np.random.Generator) -> Person:
 def _sample_upper(gender: str, warm: bool, rng: np.random.Generator) -> tuple[Garment, str, Garment | None]:
     if gender == "woman" and rng.random() < 0.22:
         sleeve = _pick({"sleeveless": 2, "short": 2, "long": 1}, rng)
-        return (
-            _garment_of("dress", _UPPER_COLOURS, {"plain": 5, "dotted": 1.5, "striped": 1, "checked": 0.8}, rng),
-            sleeve,
-            None,
-        )
-    if warm:
-        kinds = (
-            {"t-shirt": 6, "shirt": 2, "polo shirt": 1.5, "tank top": 1}
-            if gender == "man"
-            else {"t-shirt": 5, "blouse": 3, "tank top": 2}
-        )
-    else:
-        kinds = {"sweater": 3, "hoodie": 3, "jacket": 3, "coat": 2, "puffer jacket": 2, "shirt": 1.5, "vest": 0.8}
-        kinds |= {"suit jacket": 1.2} if gender == "man" else {"blouse": 1}
-    kind = _pick(kinds, rng)
+        return _garment_of("dress", _UPPER_COLOURS, _UPPER_PATTERNS["dress"], rng), sleeve, None
+    kind = _pick(_upper_kinds(gender, warm), rng)
     short = {"t-shirt", "polo shirt"}
     sleeve = "short" if kind in short or (kind in ("shirt", "blouse") and warm) else "sleeveless" if kind == "tank top" else "long"
     upper = _garment_of(kind, _UPPER_COLOURS, _UPPER_PATTERNS.get(kind, {"plain": 1}), rng)
@@ -319,6 +307,15 @@ def _sample_upper(gender: str, warm: bool, rng: np.random.Generator) -> tuple[Ga
     while COLOURS[inner.colour].family == COLOURS[upper.colour].family:
         inner = _garment_of(inner.kind, _UPPER_COLOURS, {"plain": 4, "striped": 1}, rng)
     return upper, sleeve, inner
+
+
+def _upper_kinds(gender: str, warm: bool) -> Mapping[str, float]:
+    if warm and gender == "man":
+        return {"t-shirt": 6, "shirt": 2, "polo shirt": 1.5, "tank top": 1}
+    if warm:
+        return {"t-shirt": 5, "blouse": 3, "tank top": 2}
+    kinds = {"sweater": 3, "hoodie": 3, "jacket": 3, "coat": 2, "puffer jacket": 2, "shirt": 1.5, "vest": 0.8}
+    return kinds | ({"suit jacket": 1.2} if gender == "man" else {"blouse": 1.0})
 
 
 def _sample_lower(gender: str, warm: bool, rng: np.random.Generator) -> Garment:
@@ -355,7 +352,7 @@ def _sample_hair(gender: str, age: str, rng: np.random.Generator) -> tuple[str, 
 def _sample_hair_colour(age: str, rng: np.random.Generator) -> str:
     if age == "elderly":
         return _pick({"grey": 5, "black": 1, "brown": 1}, rng)
-    return _pick({name: weight for name, weight in zip(HAIR_COLOURS, (5, 4, 2, 0.8, 0.2), strict=True)}, rng)
+    return _pick(dict(zip(HAIR_COLOURS, (5, 4, 2, 0.8, 0.2), strict=True)), rng)
 
 
 def _sample_hat(rng: np.random.Generator) -> Garment:

@@ -34,7 +34,6 @@ Table = tuple[tuple[tuple[str, ...], tuple[str, ...], Mapping[str, int]], ...]
 DIRECTION = "view.direction"
 STANCE = "view.stance"
 
-ANY_LOWER = ("jeans", "trousers", "leggings", "shorts", "skirt", "long skirt")
 ANY_BAG = ("backpack", "shoulder bag", "handbag", "messenger bag")
 PATTERNED = ("striped", "checked", "dotted", "print")
 

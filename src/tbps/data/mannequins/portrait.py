@@ -10,9 +10,10 @@ from tbps.data.mannequins.figure import SIDES, Figure
 from tbps.data.mannequins.garments import paint_arm, paint_torso
 from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
 from tbps.data.mannequins.headwear import paint_headwear
-from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, contact, paint_bag
+from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, paint_bag
 from tbps.data.mannequins.legwear import paint_legs
 from tbps.data.mannequins.people import Garment, Person, View, visible_attributes
+from tbps.data.mannequins.tubes import Point
 
 _PLAIN_SHOES = Garment("dress shoes", "black")
 
@@ -51,12 +52,12 @@ def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure
     person = seen(person, view)
     figure = Figure(person, view, eye)
     upper, head = Upper(figure), Head(figure)
-    for centre, radii in contact(figure):
+    for centre, radii in _shadows(figure):
         canvas.shadow(centre, radii, -62)
     carried_behind(canvas, figure)
-    pack = person.bag is not None and person.bag.kind == "backpack"
-    if pack and not figure.back() and person.bag is not None:
-        backpack_behind(canvas, figure, COLOURS[person.bag.colour].rgb)
+    pack = person.bag if person.bag is not None and person.bag.kind == "backpack" else None
+    if pack is not None and not figure.back():
+        backpack_behind(canvas, figure, COLOURS[pack.colour].rgb)
     if figure.frontal():
         hair_behind(canvas, head)
     before, behind = _arms(figure)
@@ -65,18 +66,28 @@ def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure
     paint_legs(canvas, figure)
     neck(canvas, figure)
     paint_torso(canvas, upper)
-    if pack:
+    if pack is not None:
         paint_bag(canvas, upper)
     if figure.back():
         paint_head(canvas, head)
         paint_headwear(canvas, head)
     _hands(canvas, upper, before)
-    if not pack:
+    if pack is None:
         paint_bag(canvas, upper)
     if not figure.back():
         paint_head(canvas, head)
         paint_headwear(canvas, head)
     return figure
+
+
+def _shadows(figure: Figure) -> list[tuple[Point, Point]]:
+    """Centre and radii of the soft shadow below each foot."""
+    spots = []
+    for leg in figure.legs.values():
+        x, y, z = leg.end
+        centre = figure.eye.at(x, y + 0.03, 0.0)
+        spots.append((centre, (figure.px(0.085 + z * 0.3), max(2.0, figure.eye.unit * 0.022))))
+    return spots
 
 
 def _hands(canvas: Canvas, upper: Upper, sides: list[str]) -> None:

@@ -39,7 +39,7 @@ def _head(scribe: Scribe) -> tuple[list[str], list[str]]:
     return [thing for thing in with_them if thing], [thing for thing in worn if thing]
 
 
-def _is_with(things: Sequence[str], scribe: Scribe) -> str:
+def _with(things: Sequence[str], scribe: Scribe) -> str:
     return f" with {listed(things, scribe.dice)}" if things else ""
 
 
@@ -50,7 +50,7 @@ def _one_long(scribe: Scribe) -> list[str]:
     clothes = listed([*worn, scribe.upper(), scribe.lower(), scribe.shoes()], dice)
     extras, action = _carrying(scribe), scribe.action()
     early = bool(action) and dice.roll() < 0.5
-    text = f"{scribe.some(scribe.person())}{_is_with(has, scribe)}"
+    text = f"{scribe.some(scribe.person())}{_with(has, scribe)}"
     if early:
         text += f" {'is ' if dice.roll() < 0.4 else ''}{action}"
     text += f"{', ' if early else ' '}{dice.pick(_WEAR)} {clothes}"
@@ -86,7 +86,7 @@ def _two_sentences(scribe: Scribe) -> list[str]:
     """A woman with long hair is walking away. She wears a coat, jeans and boots and carries a bag."""
     dice = scribe.dice
     has, worn = _head(scribe)
-    opening = f"{scribe.some(scribe.person())}{_is_with(has, scribe)} is {scribe.action(always=True)}"
+    opening = f"{scribe.some(scribe.person())}{_with(has, scribe)} is {scribe.action(always=True)}"
     clothes = listed([scribe.upper(), scribe.lower(), scribe.shoes(), *worn], dice)
     text = f"{scribe.the_person()} {dice.pick(_WEARS)} {clothes}"
     if carries := _carries(scribe):
@@ -101,7 +101,7 @@ def _clothes_first(scribe: Scribe) -> list[str]:
     clothes = listed([scribe.upper(), scribe.lower(), scribe.shoes()], dice)
     extras = _carrying(scribe)
     action = scribe.action(always=not extras)
-    who = f"{dice.pick(('this', 'the', 'this'))} {scribe.person()}{_is_with(has, scribe)}"
+    who = f"{dice.pick(('this', 'the', 'this'))} {scribe.person()}{_with(has, scribe)}"
     text = f"{dice.pick(('wearing', 'dressed in'))} {clothes}, {who} is {listed([action, *extras], dice)}"
     return [text, *([f"{scribe.the_person()} also wears {listed(worn, dice)}"] if worn else [])]
 
@@ -122,7 +122,7 @@ def _there_is(scribe: Scribe) -> list[str]:
     has, worn = _head(scribe)
     who = scribe.some(scribe.person())
     lead = dice.pick((f"there is {who}", f"we can see {who}", f"the picture shows {who}", f"this is {who}"))
-    opening = f"{lead}{_is_with(has, scribe)} {dice.pick(('who is ', ''))}{dice.pick(_WEAR[:4])} {scribe.upper()}"
+    opening = f"{lead}{_with(has, scribe)} {dice.pick(('who is ', ''))}{dice.pick(_WEAR[:4])} {scribe.upper()}"
     lower = listed([scribe.lower(), scribe.shoes(), *worn], dice)
     sentences = [f"{scribe.they} {dice.pick(_WEARS[:3])} {lower}"] if lower else []
     extras = _carrying(scribe)
@@ -138,7 +138,7 @@ def _piece_by_piece(scribe: Scribe) -> list[str]:
     dice = scribe.dice
     has, worn = _head(scribe)
     action = scribe.action()
-    opening = f"{scribe.some(scribe.person())}{_is_with(has, scribe)} {f'{action} ' if action else ''}wearing {scribe.upper()}"
+    opening = f"{scribe.some(scribe.person())}{_with(has, scribe)} {f'{action} ' if action else ''}wearing {scribe.upper()}"
     pieces = [_predicate(scribe, "lower"), _predicate(scribe, "shoes")]
     pieces = [piece for piece in pieces if piece]
     sentences = [" and ".join(pieces)] if len(pieces) == 2 and dice.roll() < 0.6 else pieces

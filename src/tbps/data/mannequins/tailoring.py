@@ -88,23 +88,10 @@ def _sweater(canvas: Canvas, upper: Upper) -> None:
 
 
 def _hoodie(canvas: Canvas, upper: Upper) -> None:
-    figure, tube, dark = upper.figure, upper.tube, shaded(upper.rgb, 0.72)
+    figure, tube = upper.figure, upper.tube
     canvas.detail(tube.patch(0.92, 1.0, -1.0, 1.0), shaded(upper.rgb, 0.82))
     if figure.back():
-        hood = [
-            upper.at(-0.11, -1.0),
-            tube.at(0.05, -0.7),
-            tube.at(0.17, -0.55),
-            tube.at(0.24, 0.0),
-            tube.at(0.17, 0.55),
-            tube.at(0.05, 0.7),
-            upper.at(-0.11, 1.0),
-        ]
-        canvas.shape(hood, shaded(upper.rgb, 0.8), CLOTH, -6)
-        canvas.tone(
-            [hood[1], hood[2], hood[3], hood[4], hood[5], tube.at(0.1, 0.5), tube.at(0.15, 0.0), tube.at(0.1, -0.5)], -36, CLOTH
-        )
-        canvas.line(hood[1:6], shaded(upper.rgb, 0.5), upper.line * 1.5)
+        _hood(canvas, upper)
         return
     canvas.shape(upper.band(-0.1, 0.12, -1.25, 1.25), shaded(upper.rgb, 0.88), CLOTH, -4)
     canvas.shape(upper.band(-0.1, 0.055, -0.8, 0.8), shaded(upper.rgb, 0.5), CLOTH, -20)
@@ -114,23 +101,43 @@ def _hoodie(canvas: Canvas, upper: Upper) -> None:
         a = figure.px(0.04)
         canvas.oval((x, y), (a, a * 0.9), shaded(upper.rgb, 0.86), CLOTH, -8)
         return
-    pocket = figure.eye.span(-48, 48)
-    if pocket is not None:
-        s0, s1 = pocket
-        inset = 0.22 * (s1 - s0)
-        ring = [
-            tube.at(0.64, s0 + inset),
-            tube.at(0.64, s1 - inset),
-            tube.at(0.79, s1),
-            tube.at(0.9, s1),
-            tube.at(0.9, s0),
-            tube.at(0.79, s0),
-        ]
-        canvas.line([*ring, ring[0]], dark, upper.line * 1.2)
-        canvas.tone([ring[0], ring[1], tube.at(0.68, s1 - inset), tube.at(0.68, s0 + inset)], -26, CLOTH)
+    if (span := figure.eye.span(-48, 48)) is not None:
+        _belly_pocket(canvas, upper, span)
     for phi in (-9, 9):
         if (s := upper.s(phi)) is not None:
             canvas.line([tube.at(0.1, s), tube.at(0.27, s)], (228, 228, 224) if sum(upper.rgb) < 480 else (60, 60, 64), upper.line)
+
+
+def _hood(canvas: Canvas, upper: Upper) -> None:
+    """A hood that hangs down the back."""
+    tube = upper.tube
+    hood = [
+        upper.at(-0.11, -1.0),
+        tube.at(0.05, -0.7),
+        tube.at(0.17, -0.55),
+        tube.at(0.24, 0.0),
+        tube.at(0.17, 0.55),
+        tube.at(0.05, 0.7),
+        upper.at(-0.11, 1.0),
+    ]
+    canvas.shape(hood, shaded(upper.rgb, 0.8), CLOTH, -6)
+    canvas.tone([*hood[1:6], tube.at(0.1, 0.5), tube.at(0.15, 0.0), tube.at(0.1, -0.5)], -36, CLOTH)
+    canvas.line(hood[1:6], shaded(upper.rgb, 0.5), upper.line * 1.5)
+
+
+def _belly_pocket(canvas: Canvas, upper: Upper, span: tuple[float, float]) -> None:
+    tube, (s0, s1) = upper.tube, span
+    inset = 0.22 * (s1 - s0)
+    ring = [
+        tube.at(0.64, s0 + inset),
+        tube.at(0.64, s1 - inset),
+        tube.at(0.79, s1),
+        tube.at(0.9, s1),
+        tube.at(0.9, s0),
+        tube.at(0.79, s0),
+    ]
+    canvas.line([*ring, ring[0]], shaded(upper.rgb, 0.72), upper.line * 1.2)
+    canvas.tone([ring[0], ring[1], tube.at(0.68, s1 - inset), tube.at(0.68, s0 + inset)], -26, CLOTH)
 
 
 def _jacket(canvas: Canvas, upper: Upper) -> None:

@@ -7,6 +7,7 @@ process, from a fixed seed, and shifted at random over each image.
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float32
 
 from tbps.seeding import generator
 
@@ -15,8 +16,8 @@ TILE = 640  # pixels; larger than any crop, so that a tile never repeats in one
 
 
 @cache
-def tiles() -> np.ndarray:
-    """float32 (stuffs, TILE, TILE): light to add, about -0.3 .. 0.3; exactly 0 for `NOTHING`."""
+def tiles() -> Float32[np.ndarray, "stuffs TILE TILE"]:
+    """Light to add, about -0.3 .. 0.3; exactly 0 for `NOTHING`."""
     rng = generator(0, "mannequins", "textures")
     folds = _blurred(rng, (18, 5)) + 0.6 * _blurred(rng, (6, 3))
     made = np.zeros((8, TILE, TILE), dtype=np.float32)

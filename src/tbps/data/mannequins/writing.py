@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tbps.data.mannequins.describing import describe_attributes, paraphrase, shown_attributes
 from tbps.data.mannequins.drawing import draw, encode
-from tbps.data.mannequins.layouts import Crop, Described, Shot, layout
+from tbps.data.mannequins.layouts import Crop, Described, Shot, find_layout
 from tbps.data.mannequins.people import Person, View, population, sample_view
 from tbps.errors import SettingsError, StorageError
 from tbps.seeding import generator
@@ -98,7 +98,7 @@ def write_mannequins(
 
 def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, object]:
     """What identifies the data set, checked for sense."""
-    known = layout(name).splits
+    known = find_layout(name).splits
     for split, size in splits.items():
         if split not in known:
             raise SettingsError(f"layout {name!r} has no split {split!r}, only {', '.join(known)}; leave it out")
@@ -173,7 +173,7 @@ def _alive(process: int) -> bool:
 
 def _plan(target: Path, splits: Mapping[str, SplitSize], seed: int, name: str) -> list[_Task]:
     """Everybody to draw. Identities are numbered in another order than people were made, so that near-twins do not adjoin."""
-    ours = layout(name)
+    ours = find_layout(name)
     names = [split for split in ours.splits if split in splits]
     total = sum(splits[split].identities * splits[split].images_per_identity for split in names)
     positions = iter(generator(seed, "mannequins", "positions").permutation(total).tolist())
@@ -262,6 +262,6 @@ def _describe(task: _Task, view: View, number: int) -> Described:
 
 
 def _annotate(target: Path, crops: Sequence[Crop], name: str) -> None:
-    ours = layout(name)
+    ours = find_layout(name)
     for file, text in ours.annotate(crops, ours).items():
         write_text(target / file, text)

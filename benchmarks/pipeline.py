@@ -1,0 +1,68 @@
+"""The way of an image and a caption, step by step, with the bundled model: `python benchmarks/pipeline.py [--help]`.
+
+Mannequins written as a data set (drawing, JPEG, captions, annotation file; one process), decoded and resized (two threads),
+embedded, and searched exactly among random unit embeddings. Wall-clock time on whatever cores this process may use.
+"""
+
+import argparse
+import tempfile
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import RUNS, Row, publish, rates, seconds
+
+import tbps
+from tbps.data.catalog import read_dataset
+from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.evaluation.embed import decoded
+from tbps.search.index import ExactIndex
+from tbps.seeding import generator
+
+MODEL = Path(__file__).parents[1] / "models" / "mannequin-tiny"
+DIMENSIONS, K, QUERIES = 512, 10, 20
+
+
+def searching(rows: int, runs: int) -> Row:
+    """Latency of one query after another, the embedding of the query not included."""
+    rng = generator(0, "benchmark", "search")
+    embeddings = rng.standard_normal((rows, DIMENSIONS), dtype=np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    index = ExactIndex(np.array([f"{row:08d}".encode() for row in range(rows)]), embeddings)
+    queries = rng.standard_normal((QUERIES, DIMENSIONS))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    spent = seconds(lambda: [index.top(query, K) for query in queries], runs)
+    return Row(f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent))
+
+
+def main(people: int, rows: int, runs: int) -> None:
+    model, numbers = tbps.load(MODEL), count()
+    images = 4 * people
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+
+        def write() -> None:
+            write_mannequins(folder / str(next(numbers)), {"test": SplitSize(people, 4)}, seed=3, workers=1)
+
+        written = seconds(write, runs)
+        split = read_dataset("folder", folder / "0")
+        resizing = seconds(lambda: list(decoded(split.images, model.spec)), runs)
+        arrays = list(decoded(split.images, model.spec))
+    captions = [caption for image in split.images for caption in image.captions]
+    found = [
+        rates("mannequins written, one process", "images a second", images, written),
+        rates("decoded and resized", "images a second", images, resizing),
+        rates("images embedded", "images a second", images, seconds(lambda: [model.encode_arrays(a) for a in arrays], runs)),
+        rates("captions embedded", "captions a second", len(captions), seconds(lambda: model.encode_texts(captions), runs)),
+        searching(rows, runs),
+    ]
+    publish("pipeline", found, {"model": MODEL.name, "images": images, "rows": rows, "threads": torch.get_num_threads()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=200, help="mannequins to draw, four images each")
+    parser.add_argument("--rows", type=int, default=100_000, help="size of the gallery that is searched")
+    parser.add_argument("--runs", type=int, default=RUNS)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,44 @@
+"""Which model a verb opens, and where it runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tbps.model.bundle import PersonModel
+
+
+def best_device() -> str:
+    """cuda where there is one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def open_model(model: str | None, gallery: Path) -> "PersonModel":
+    """The model asked for, else the one that made the gallery. Raises SettingsError where neither is known."""
+    place = model if model is not None else _remembered(gallery)
+    from tbps.model.bundle import load
+
+    return load(place, best_device())
+
+
+def _remembered(gallery: Path) -> str:
+    """Where the model that made a gallery is."""
+    from tbps.errors import GalleryError, SettingsError
+    from tbps.search.manifest import read_manifest
+
+    manifest = read_manifest(gallery)
+    if manifest is None:
+        raise SettingsError(
+            "no model: give --model FOLDER_OR_ID or set TBPS_MODEL; for photographs for example a folder or the id "
+            "openai/clip-vit-base-patch16, for drawn mannequins models/mannequin-tiny"
+        )
+    for place in (manifest.encoder_location, manifest.encoder_name):
+        if Path(place).is_dir():
+            return place
+    if Path(manifest.encoder_location).is_absolute():
+        raise GalleryError(
+            f"gallery {gallery} was made by the model in {manifest.encoder_location}, which is no longer there; "
+            "say where it is with --model"
+        )
+    return manifest.encoder_location

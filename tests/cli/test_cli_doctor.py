@@ -1,0 +1,45 @@
+"""`tbps doctor`: what is missing is said, whatever is missing."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tbps.cli import main
+
+Doctor = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Runs `tbps doctor`: exit code and standard output."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["tbps", "doctor", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    return run
+
+
+def test_nothing_is_missing(doctor: Doctor, tiny_model_folder: Path, tmp_path: Path) -> None:
+    code, out = doctor("--model", tiny_model_folder, "--folder", tmp_path / "not [red]yet")
+    assert code == 0 and "nothing is missing" in out
+    assert "32x32 pixels, 77 tokens, 16 dimensions" in out and f"free at {tmp_path}" in out
+
+
+def test_a_model_that_does_not_open_is_missing(doctor: Doctor, tmp_path: Path) -> None:
+    code, out = doctor("--model", tmp_path / "no [red]model")
+    assert code == 2 and out.splitlines()[-1].startswith("missing: model folder")
+    assert "no [red]model" in out
+
+
+def test_without_torch_the_rest_is_still_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # how Python itself marks a module that cannot be imported
+    code, out = doctor()
+    assert code == 2
+    assert "unknown: torch does not import" in out and "GiB free" in out
+    assert out.splitlines()[-1].startswith("missing: a working torch")

@@ -7,6 +7,7 @@ import typer
 
 from tbps import __version__
 from tbps.cli import console
+from tbps.cli.convert import convert
 from tbps.cli.data_check import check, describe
 from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
@@ -30,7 +31,7 @@ data = typer.Typer(name="data", help="Write, check and describe data sets.", no_
 app.add_typer(data)
 for data_verb in (mannequins, check, describe):
     data.command()(data_verb)
-for verb in (train, evaluate, embed, index, search, doctor):
+for verb in (train, evaluate, embed, index, search, convert, doctor):
     app.command()(verb)
 
 

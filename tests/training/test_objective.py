@@ -64,3 +64,14 @@ def test_pair_labels_make_the_loss_of_clip() -> None:
     given = features()
     found = losses_of(LossSettings().override({"r_itc.weight": 0, "n_itc.labels": "pair"}))["total"]
     torch.testing.assert_close(found, itc(given.image, given.text, 14.0))
+
+
+def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
+    given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])  # the last pair, 5, shows 2 too
+    targets = identity_targets(LABELS.identities, LABELS.identities)
+    targets[7], targets[3] = 0, 0
+    targets[7, [3, 7]] = targets[3, [3, 7]] = 0.5
+    settings = LossSettings().override({"r_itc.weight": 0})
+    labels = Labels(LABELS.identities, mixed_with=mixed)
+    found = objective(given, labels, torch.tensor(14.0), 0.0, Heads(), settings).total
+    torch.testing.assert_close(found, n_itc(given.image, given.text, targets, 14.0))

@@ -62,14 +62,17 @@ class PersonDataset:
 class Batch:
     """One training batch: images not yet augmented, and captions padded behind the end token.
 
-    `tokens_second`: a second augmented view of every caption, where a loss needs it.
+    `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
+    that is two in one, of any other its own once more.
     """
 
     images: UInt8[Tensor, "N 3 H W"]
     tokens: Int64[Tensor, "N L"]
     identities: Int64[Tensor, " N"]
     tokens_second: Int64[Tensor, "N K"] | None = None
+    mixed_with: Int64[Tensor, " N"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Images and identities on a device; captions stay on the CPU, which reads their lengths."""
-        return replace(self, images=self.images.to(device), identities=self.identities.to(device))
+        mixed = None if self.mixed_with is None else self.mixed_with.to(device)
+        return replace(self, images=self.images.to(device), identities=self.identities.to(device), mixed_with=mixed)

@@ -194,7 +194,8 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__(io.BytesIO(content))
         # The memo is a table as long as the largest number in it: a few bytes could ask for gigabytes.
-        if any(code.name in ("PUT", "LONG_BINPUT") and number > len(content) for code, number, _ in pickletools.genops(content)):
+        puts = (number for code, number, _ in pickletools.genops(content) if code.name in ("PUT", "LONG_BINPUT"))
+        if any(number is not None and number > len(content) for number in puts):
             raise pickle.UnpicklingError("its memo is larger than the pickle")
         self._path = path
         self._known = _known_names()

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tbps.config import Settings
+from tbps.data.augment_pair import pair_targets
 from tbps.distributed import gather, gather_with_gradient, rank, world_size
 from tbps.losses import c_itc, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.model.heads import Heads, ProjectionHead, label_of
@@ -171,10 +172,14 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is true of a batch: `identities` (n,) of its pairs, and the training identities `known` (C,), sorted, to classify."""
+    """What is true of a batch: the identities of its pairs, and the training identities `known`, sorted, to classify.
+
+    `mixed_with`: second identities of pairs that are two in one (`data.augment_pair`); the contrastive targets count both.
+    """
 
     identities: Int[Tensor, " n"]
     known: Int[Tensor, " C"] | None = None
+    mixed_with: Int[Tensor, " n"] | None = None
 
 
 def objective(
@@ -188,7 +193,7 @@ def objective(
     """The loss of the global batch. `alpha`: the soft labels' share at this step; `scale`: 1 / temperature."""
     sums = _Sum()
     columns = gather(labels.identities)
-    targets = identity_targets(labels.identities, columns)
+    targets = _targets(labels, columns)
     image, text = features.image, features.text
     everyone = _everyone(image, text, settings)
     if settings.n_itc.weight > 0:
@@ -251,6 +256,14 @@ def _add_ss(sums: "_Sum", features: Features, heads: Heads, settings: LossSettin
         sums.add("ss_i", ss.weight, between(heads.image_projection, features.strong_one, features.strong_two))
     if settings.ss_text:
         sums.add("ss_t", ss.weight, between(heads.text_projection, features.text, features.text_second))
+
+
+def _targets(labels: Labels, columns: Tensor) -> Tensor:
+    """(n, N) identity-normalised labels."""
+    if labels.mixed_with is None:
+        return identity_targets(labels.identities, columns)
+    rows = torch.stack([labels.identities, labels.mixed_with], 1)
+    return pair_targets(rows, torch.stack([columns, gather(labels.mixed_with)], 1))
 
 
 def _own_columns(targets: Tensor) -> Tensor:

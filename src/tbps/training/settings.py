@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.data.augment_image import ImageAugmentation
+from tbps.data.augment_pair import PairAugmentation
 from tbps.data.augment_text import TextAugmentation
 from tbps.data.augment_views import ViewAugmentation
 from tbps.model.clip import LockSettings, ModelShape
@@ -32,6 +33,7 @@ class TrainSettings(Settings):
     image_augmentation: ImageAugmentation = ImageAugmentation()
     strong_views: ViewAugmentation = ViewAugmentation()
     text_augmentation: TextAugmentation = TextAugmentation()
+    pair_augmentation: PairAugmentation = PairAugmentation()
     text_attention_dropout: float = Field(0.05, ge=0, lt=1)
     lock: LockSettings = LockSettings()
     losses: LossSettings = LossSettings()

@@ -144,6 +144,7 @@ class Run:
             rank=rank(),
             world_size=world_size(),
             second_text=settings.losses.second_text,
+            mixing=settings.pair_augmentation,
         )
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
@@ -214,7 +215,7 @@ class Run:
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
-        labels = Labels(batch.identities, self.known)
+        labels = Labels(batch.identities, self.known, batch.mixed_with)
 
         def encode_part(part: int, *, calm: bool, words: bool) -> Features:
             with dropout_from(settings, step, part, self.model.device):

@@ -80,11 +80,20 @@ def without_times(file: Path) -> list[dict[str, float | str]]:
     return [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in read_log(file)]
 
 
-@pytest.mark.parametrize(("stop_after", "matrices"), [(1, "adamw"), (2, "muon"), (3, "adamw"), (4, "adamw"), (7, "muon")])
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "muon": {"optimizer.matrices": "muon"},
+    "full": {"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.c_itc.weight": 0.1, "micro_batch": 6},
+    "ema": {"ema_decay": 0.9, "losses.id.weight": 0.2},
+    "mlm": {"losses.mlm.weight": 0.5, "pair_augmentation.method": "mixgen", "pair_augmentation.probability": 0.5},
+}
+
+
+@pytest.mark.parametrize(("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm")])
 def test_stopped_and_resumed_equals_uninterrupted(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, matrices: str
+    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, variant: str
 ) -> None:
-    data, settings = read(flags), quick(**{"optimizer.matrices": matrices})
+    data, settings = read(flags), quick(**VARIANTS[variant])
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
     assert not part.finished and part.step == stop_after
@@ -152,3 +161,10 @@ def test_a_set_without_validation_is_refused(flags: Path, tiny_model_folder: Pat
 def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"schedule\.peak_rate"):
         run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)
+
+
+def test_the_average_of_the_weights_is_what_is_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    run(quick(ema_decay=0.5, **{"schedule.epochs": 1}), read(flags), tiny_model_folder, tmp_path, stop_after=None)
+    kept, state = load(tmp_path / "best").clip.state_dict(), weights(tmp_path)
+    assert all(torch.equal(kept[name], state[f"model.averaged.module.{name}"]) for name in kept)
+    assert not torch.equal(kept["text_projection.weight"], state["model.clip.text_projection.weight"])

@@ -54,7 +54,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.monotonic() - started)
-    parameters = list(run.state.model.parameters())
+    parameters = list(run.learned.parameters())
     return Rehearsal(
         steps_per_epoch=steps_per_epoch,
         steps=steps_per_epoch * settings.schedule.epochs,

@@ -39,6 +39,7 @@ class TrainSettings(Settings):
     losses: LossSettings = LossSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    ema_decay: float | None = Field(None, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False

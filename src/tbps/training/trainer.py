@@ -17,6 +17,8 @@ from typing import Protocol, Self, final
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPModel
 
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache
@@ -150,7 +152,10 @@ class Run:
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
         self.heads = _heads(settings, model, len(self.known)).to(model.device)
-        self.state = TrainState(nn.ModuleDict({"clip": model.clip, "heads": self.heads}), self._prepare())
+        self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
+        self.averaged = _averaged(model, settings.ema_decay)
+        parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
+        self.state = TrainState(parts, self._prepare())
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._clock, self._clock_step = time.monotonic(), self.state.step
@@ -179,7 +184,7 @@ class Run:
             factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
         if settings.compile_image_tower:
             clip.vision_model.compile()
-        return optimizers(nn.ModuleDict({"clip": clip, "heads": heads}), settings.optimizer, factors)
+        return optimizers(self.learned, settings.optimizer, factors)
 
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch."""
@@ -193,15 +198,16 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
         losses = self._backward(batch.to(self.model.device), step)
-        gradients = [parameter.grad for parameter in self.state.model.parameters() if parameter.grad is not None]
-        average(gradients)
+        average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
         if self.settings.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), self.settings.optimizer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.learned.parameters(), self.settings.optimizer.clip_norm)
         for optimizer in self.state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:
             self.state.loss_sum = 0.0
         self.state.step = step + 1
@@ -254,25 +260,29 @@ class Run:
         if rank() > 0:
             barrier()
             return
-        report = self._standing("val", final=False).model
+        judged = self.model if self.averaged is None else self._of(self.averaged.module)
+        report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
         loss = self.state.loss_sum / self.steps_per_epoch
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
-            PersonModel(self.model.clip, self.model.tokenizer, self.model.spec, self.model.name).save(self.folder / "best")
+            self._of(judged.clip).save(self.folder / "best")
         log.write("val", self.state.step, {k: v for k, v in asdict(result).items() if k != "step"})
         self.observer.on_epoch(result)
         barrier()
         self._clock += time.monotonic() - started
 
-    def _standing(self, name: str, final: bool) -> Standing:
+    def _of(self, clip: CLIPModel) -> PersonModel:
+        return PersonModel(clip, self.model.tokenizer, self.model.spec, self.model.name)
+
+    def _standing(self, judged: PersonModel, name: str, final: bool) -> Standing:
         split, images = self.splits[name], self.caches[name].images
-        self.model.clip.eval()
+        judged.clip.eval()
         arrays = (images[start : start + _EMBED_BATCH] for start in range(0, len(images), _EMBED_BATCH))
         with torch.compiler.set_stance("force_eager"):
-            rows = embed_split(split, arrays, self.model.encode_arrays, self.model.encode_texts)
-        return score(embeddings_of(split, rows, model=self.model.name, source=f"{split.name} {name}"), split if final else None)
+            rows = embed_split(split, arrays, judged.encode_arrays, judged.encode_texts)
+        return score(embeddings_of(split, rows, model=judged.name, source=f"{split.name} {name}"), split if final else None)
 
     def report(self) -> Outcome:
         """Scores the best model once on the test split and writes report.json and report.png."""
@@ -281,7 +291,7 @@ class Run:
             return Outcome(True, self.state.step, best, None)
         split = "test" if self.splits["test"].images else "val"
         load_weights(self.folder / "best", self.model.clip)
-        standing = self._standing(split, final=True)
+        standing = self._standing(self.model, split, final=True)
         facts = {
             "settings": self.settings.fingerprint(),
             "data": self.dataset.name,
@@ -310,6 +320,11 @@ class NoLog:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:
+    """A copy of the towers that follows them slowly; its first update copies them."""
+    return None if decay is None else AveragedModel(model.clip, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def _heads(settings: TrainSettings, model: PersonModel, identities: int) -> Heads:

@@ -40,9 +40,9 @@ class Batches:
     `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
 
     Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase is
-    missing while `text.paraphrase_probability` is above 0; SettingsError when the batch does not divide among the processes, or
-    pairs are to be mixed beside a second view of the caption, which would not show the same two;
-    CaptionError for a caption without a word.
+    missing while `text` uses them; MissingDependencyError when `text` needs WordNet, which is absent; SettingsError when the batch
+    does not divide among the processes, or pairs are to be mixed beside a second view of the caption, which would not show the
+    same two; CaptionError for a caption without a word.
     """
 
     dataset: PersonDataset
@@ -66,6 +66,10 @@ class Batches:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         if self.second_text and self.mixing.method != "none":
             raise SettingsError(f"pair_augmentation.method = {self.mixing.method!r} does not go with a second view of the caption")
+        if self.text.uses_synonyms:
+            from tbps.data.wordnet import open_wordnet  # late: NLTK is needed by few
+
+            open_wordnet()
         pairs = self.dataset.pairs()
         epoch_batches(self.seed, 0, len(pairs), self.batch_size)
         object.__setattr__(self, "_pairs", tuple(pairs))
@@ -101,12 +105,12 @@ class Batches:
         return clean_caption(self.dataset.images[pair.image].captions[pair.caption])
 
     def _paraphrase(self, pair: Pair) -> str | None:
-        if not self.text.enabled or self.text.paraphrase_probability == 0:
+        if not self.text.uses_paraphrases:
             return None
         image = self.dataset.images[pair.image]
         if len(image.captions_bt) != len(image.captions):
             raise DataError(
                 f"{image.path} has {len(image.captions_bt)} paraphrases (captions_bt) for {len(image.captions)} captions; "
-                "add them or set the paraphrase probability to 0"
+                "add them with `tbps data backtranslate`, or set text_augmentation.paraphrase_probability=0"
             )
         return clean_caption(image.captions_bt[pair.caption])

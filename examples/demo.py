@@ -20,9 +20,7 @@ HITS = 8
 QUERIES: dict[str, dict[str, set[str]]] = {
     "a woman in a red dress": {"gender": {"woman"}, "upper.kind": {"dress"}, "upper.colour": {"red", "maroon"}},
     "a man wearing a black t-shirt and jeans": {"gender": {"man"}, "upper.kind": {"t-shirt"}, "upper.colour": {"black"}, "lower.kind": {"jeans"}},  # noqa: E501
-    "a woman with long hair and a white top carrying a handbag": {
-        "gender": {"woman"}, "hair.length": {"long"}, "upper.colour": {"white"}, "bag.kind": {"handbag", "shoulder bag", "messenger bag"},  # noqa: E501
-    },
+    "a man wearing a striped shirt and shorts": {"gender": {"man"}, "upper.pattern": {"striped"}, "lower.kind": {"shorts"}},
     "a person in a green top with a backpack": {"upper.colour": {"green", "olive", "mint", "teal"}, "bag.kind": {"backpack"}},
     "a man with a red backpack": {"gender": {"man"}, "bag.kind": {"backpack"}, "bag.colour": {"red"}},
 }  # fmt: skip
@@ -69,7 +67,7 @@ def main() -> None:
     print("\n== and search it with five descriptions")
     search(gallery, HERE / "hits.png")
     run("4. Evaluate: every caption against every image", "evaluate", MODEL, "--data", "folder", "--root", str(people))
-    sizes = ("--train", "1500", "--val", "50", "--test", "50", "--images", "4", "--seed", "8")
+    sizes = ("--train", "1000", "--val", "50", "--test", "50", "--images", "4", "--seed", "8")
     run("5. Train from random weights, about a minute", "data", "mannequins", str(lesson), *sizes)
     where = ("--data", "folder", "--root", str(lesson), "--out", str(trained))
     run("and train: loss, learning rate, throughput and validation Rank-1", "train", "mannequin_minute", *where)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tbps.cli import main
+from tbps.cli import console, main
 
 Doctor = Callable[..., tuple[int, str]]
 
@@ -14,7 +14,7 @@ Doctor = Callable[..., tuple[int, str]]
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
     """Runs `tbps doctor`: exit code and standard output."""
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(console.output, "width", 300)
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["tbps", "doctor", *map(str, arguments)])

@@ -114,8 +114,8 @@ def mannequin_minute() -> TrainSettings:
     """A still smaller model from random weights, to see training work. Part of `make demo`.
 
     Command: tbps train mannequin_minute --data folder --root mannequins
-    Cost: about a minute for 1,500 identities of four images on two cores.
-    Result: RESULT
+    Cost: about a minute for 1,000 identities of four images on two cores.
+    Result: Rank-1 30 % on 50 identities that it has not seen (chance 2 %).
     """
     small = mannequin_start()
     shape = ModelShape(

@@ -1,3 +1,4 @@
+import colorsys
 import math
 from dataclasses import fields, replace
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
-from scipy import stats
+from scipy import ndimage, stats
 
-from tbps.data.augment_image import ImageAugmentation, Round, apply_rounds, augment_images, draw_rounds, neutral_round
+from tbps.data.augment_image import METHODS, SINGLE, ImageAugmentation, augment_images, draw_rounds
+from tbps.data.augment_round import Round, apply_rounds, neutral_round
 from tbps.errors import SettingsError
 
 SIZE = (96, 64)
@@ -42,15 +44,42 @@ def test_neutral_rounds_and_disabled_settings_change_nothing() -> None:
     images = photos()
     expected = images.float() / 255
     assert torch.equal(apply_rounds(images, (neutral_round(4, SIZE),) * 3), expected)
-    for off in (ImageAugmentation(enabled=False), ImageAugmentation(pool_size=0)):
+    for off in (
+        ImageAugmentation(enabled=False),
+        ImageAugmentation(enabled=False, method="rand_augment"),
+        ImageAugmentation(method="none"),
+        ImageAugmentation(pool_size=0),
+    ):
         assert torch.equal(augment_images(images, off, seeded()), expected)
 
 
-def test_input_is_not_touched() -> None:
-    images = photos()
-    before = images.clone()
-    augment_images(images, ImageAugmentation(pool_size=6), seeded())
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_shape_range_input_and_the_global_random_state(method: str) -> None:
+    settings = ImageAugmentation.parse({"method": method})
+    images = photos(12, (40, 36))
+    unit = images.float() / 255
+    before, state = images.clone(), torch.get_rng_state()
+    augmented = augment_images(images, settings, seeded(3))
+    assert augmented.shape == images.shape
+    assert augmented.dtype == torch.float32
+    assert augmented.min() >= 0
+    assert augmented.max() <= 1 + 1e-6
     assert torch.equal(images, before)
+
+    copy = unit.clone()
+    assert torch.equal(augment_images(unit, settings, seeded(3)), augmented), "floats in [0, 1] and uint8 are the same picture"
+    assert torch.equal(unit, copy)
+    assert torch.equal(augment_images(images, settings, seeded(3)), augmented)
+    assert torch.equal(torch.get_rng_state(), state)
+    if method != "none":
+        assert not torch.equal(augment_images(images, settings, seeded(4)), augmented)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("none", "flip", "vertical_flip", "grayscale")])
+def test_images_of_a_batch_get_their_own_strengths(method: str) -> None:
+    same = photos(1, (40, 36)).expand(32, -1, -1, -1)
+    augmented = augment_images(same, ImageAugmentation.parse({"method": method}), seeded(1))
+    assert len({one.numpy().tobytes() for one in augmented}) > 5
 
 
 def test_rotation_equals_kornia_and_turns_as_pil_does() -> None:
@@ -69,6 +98,34 @@ def test_flip_is_exact() -> None:
     expected = images.float() / 255
     expected[[0, 2]] = expected[[0, 2]].flip(-1)
     assert torch.allclose(flipped, expected, atol=1e-5)
+
+
+def test_vertical_flip_is_exact() -> None:
+    images = photos()
+    flipped = apply_rounds(images, (only(vertical_flip=torch.tensor([True, False, True, False])),))
+    expected = images.float() / 255
+    expected[[0, 2]] = expected[[0, 2]].flip(-2)
+    assert torch.allclose(flipped, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 7, 11])
+def test_blur_equals_scipys_truncated_gaussian(kernel: int) -> None:
+    images, sigmas = photos(), (0.4, 2.0, 0.0, 1.1)
+    blurred = apply_rounds(images, (only(blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
+    for image, sigma, result in zip(images.double().numpy() / 255, sigmas, blurred, strict=True):
+        expected = image
+        for axis in (1, 2) if sigma else ():
+            expected = ndimage.gaussian_filter1d(expected, sigma, axis, mode="mirror", radius=kernel // 2)
+        assert np.abs(result - expected).max() < 1e-5
+
+
+def test_hue_equals_colorsys() -> None:
+    images, turns = photos(4, (8, 6)), (0.1, -0.07, 0.0, 0.5)
+    turned = apply_rounds(images, (replace(neutral_round(4, (8, 6)), hue=torch.tensor(turns)),))
+    for image, turn, result in zip(images.double() / 255, turns, turned, strict=True):
+        for before, after in zip(image.flatten(1).T.tolist(), result.flatten(1).T.tolist(), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*before)
+            assert after == pytest.approx(colorsys.hsv_to_rgb((h + turn) % 1, s, v), abs=1e-4)
 
 
 def test_crop_equals_pillows_bilinear_resize_of_the_box() -> None:
@@ -147,12 +204,17 @@ def test_erasing_blackens_exactly_the_box() -> None:
     assert np.allclose(erased, expected)
 
 
+def row(drawn: Round, i: int) -> Round:
+    tensors = {f.name: getattr(drawn, f.name) for f in fields(Round) if f.name != "blur_kernel"}
+    return replace(drawn, **{name: tensor[i : i + 1] for name, tensor in tensors.items()})
+
+
 def test_a_batch_equals_its_samples_one_by_one() -> None:
     images = photos(12)
     rounds = draw_rounds(12, SIZE, ImageAugmentation(pool_size=3, with_replacement=True), seeded(5))
     together = apply_rounds(images, rounds)
     for i in range(12):
-        single = tuple(Round(*(getattr(r, f.name)[i : i + 1] for f in fields(Round))) for r in rounds)
+        single = tuple(row(r, i) for r in rounds)
         assert torch.allclose(apply_rounds(images[i : i + 1], single)[0], together[i], atol=1e-6)
     assert together.min() >= 0
     assert together.max() <= 1
@@ -165,21 +227,25 @@ def test_same_generator_same_images() -> None:
 
 
 def used(drawn: Round) -> torch.Tensor:
-    """(N, 6) bool: which operation visibly acts on each image."""
+    """(N, 9) bool: which operation of `SINGLE` visibly acts on each image."""
     neutral = neutral_round(len(drawn.angle), SIZE)
     jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
     crop = (drawn.crop != neutral.crop).any(1)
-    return torch.stack([crop, drawn.erase[:, 2] > 0, drawn.grayscale, jitter, drawn.flip, drawn.angle != 0], 1)
+    pool = [crop, drawn.erase[:, 2] > 0, drawn.grayscale, jitter, drawn.flip, drawn.angle != 0]
+    return torch.stack([*pool, drawn.blur > 0, drawn.hue != 0, drawn.vertical_flip], 1)
 
 
-CERTAIN = ImageAugmentation(grayscale_probability=1, flip_probability=1, erase_probability=1, crop_scale=(0.5, 0.6))
+CERTAIN = ImageAugmentation(
+    grayscale_probability=1, flip_probability=1, erase_probability=1, crop_scale=(0.5, 0.6), vertical_flip_probability=1
+)
 
 
 @pytest.mark.parametrize("with_replacement", [False, True])
 def test_two_of_six_uniformly(with_replacement: bool) -> None:
     count = 12_000
     rounds = draw_rounds(count, SIZE, CERTAIN.override({"with_replacement": with_replacement}), seeded(1))
-    chosen = torch.stack([used(r) for r in rounds])  # (2, N, 6)
+    chosen = torch.stack([used(r) for r in rounds])  # (2, N, 9)
+    assert not chosen[..., 6:].any(), "blur, hue and vertical flip are not in the pool"
     assert (chosen.sum(2) == 1).float().mean() > 0.999
     which = chosen.int().argmax(2)
     same = (which[0] == which[1]).float().mean().item()
@@ -189,6 +255,29 @@ def test_two_of_six_uniformly(with_replacement: bool) -> None:
         assert same < 1e-3  # only where an erasing box fitted in no attempt does the first index stand for "none"
     for draw in which:
         assert stats.chisquare(np.bincount(draw.numpy(), minlength=6)).pvalue > 1e-4
+
+
+def test_stacking_does_all_six_and_a_single_method_one_thing() -> None:
+    (drawn,) = draw_rounds(500, SIZE, CERTAIN.override({"method": "stacking"}), seeded())
+    share = used(drawn).float().mean(0)
+    assert (share[:6] > 0.98).all()  # some erasing box fits in no attempt
+    assert (share[6:] == 0).all()
+    for i, method in enumerate(SINGLE):
+        (drawn,) = draw_rounds(500, SIZE, CERTAIN.override({"method": method}), seeded())
+        share = used(drawn).float().mean(0)
+        assert share[i] > 0.98
+        assert share.sum() == share[i]
+
+
+def test_strengths_of_what_is_not_in_the_pool() -> None:
+    count = 20_000
+    (blur,) = draw_rounds(count, SIZE, ImageAugmentation(method="blur", blur_kernel=7, blur_sigma=(0.5, 1.5)), seeded(1))
+    assert blur.blur_kernel == 7
+    assert stats.kstest(blur.blur.numpy(), stats.uniform(0.5, 1.0).cdf).pvalue > 1e-4
+    (hue,) = draw_rounds(count, SIZE, ImageAugmentation(method="hue"), seeded(2))
+    assert stats.kstest(hue.hue.numpy(), stats.uniform(-0.1, 0.2).cdf).pvalue > 1e-4
+    (flip,) = draw_rounds(count, SIZE, ImageAugmentation(method="vertical_flip"), seeded(3))
+    assert abs(flip.vertical_flip.float().mean() - 0.5) < 4 * math.sqrt(0.25 / count)
 
 
 def test_probabilities_and_ranges_of_the_paper() -> None:
@@ -253,6 +342,11 @@ def test_crop_that_fits_nowhere_falls_back_to_the_centre() -> None:
         {"flip_probability": 1.5},
         {"pool_size": 7},
         {"polo_size": 2},
+        {"method": "polo"},
+        {"blur_kernel": 5},
+        {"blur_sigma": (2.0, 0.1)},
+        {"hue": 0.6},
+        {"rand_augment_magnitude": 31},
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
@@ -262,10 +356,13 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_equals_cpu() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_gpu_equals_cpu(method: str) -> None:
     images = photos(64)
-    settings = ImageAugmentation(pool_size=3, with_replacement=True)
+    settings = ImageAugmentation.parse({"method": method, "pool_size": 3, "with_replacement": True})
     on_cpu = augment_images(images, settings, seeded(1))
     on_gpu = augment_images(images.cuda(), settings, seeded(1))
     assert on_gpu.device.type == "cuda"
-    assert torch.allclose(on_gpu.cpu(), on_cpu, atol=2e-3)
+    apart = (on_gpu.cpu() - on_cpu).abs() > 2e-3
+    # The policies cut pixels into levels: some lie on the edge of one.
+    assert apart.float().mean() < (0.01 if method.endswith("_augment") else 1e-9)

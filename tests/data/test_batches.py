@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tbps.data.augment_pair import PairAugmentation
 from tbps.data.augment_text import TextAugmentation
 from tbps.data.batches import Batches, epoch_batches
 from tbps.data.records import PersonDataset, PersonImage
@@ -126,3 +127,25 @@ def test_other_contradictions_are_refused() -> None:
     wordless = replace(dataset, images=(replace(dataset.images[0], captions=("...", "a")), *dataset.images[1:]))
     with pytest.raises(CaptionError):
         make(dataset=wordless)
+
+
+def test_mixed_pairs_say_and_show_two_and_name_both() -> None:
+    settings = PairAugmentation(method="mixgen", share=0.25, probability=1)
+    plain = make(text=TextAugmentation(enabled=False))
+    mixing = make(text=TextAugmentation(enabled=False), mixing=settings)
+    for before, after in zip(plain.epoch(0), mixing.epoch(0), strict=True):
+        assert after.mixed_with is not None
+        changed = [i for i in range(8) if not torch.equal(before.images[i], after.images[i])]
+        assert len(changed) == 2
+        captions, said = read(before.tokens), read(after.tokens)
+        for row in changed:
+            (partner,) = [p for p in range(8) if said[row].startswith(f"{captions[row]} {captions[p]}"[:100].strip())]
+            assert after.mixed_with[row] == before.identities[partner]
+        assert [said[i] for i in range(8) if i not in changed] == [captions[i] for i in range(8) if i not in changed]
+        assert torch.equal(after.identities, before.identities)
+    assert content(mixing, 0, 2) == content(mixing, 0)[2:]
+
+
+def test_mixing_and_a_second_view_are_refused_together() -> None:
+    with pytest.raises(SettingsError, match="second view"):
+        make(mixing=PairAugmentation(method="concatgen"), second_text=True)

@@ -1,10 +1,10 @@
-"""What holds for all six losses: gradients, invariances, extremes, half precision and `gathered`."""
+"""What holds for all losses: gradients, invariances, extremes, half precision and `gathered`."""
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc, sdm
+from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc, sdm, tal
 
 # (image, text, scale, local ids, all ids, **columns) -> loss; `columns` are gathered and, where a loss takes it, row_start
 LOSSES = {
@@ -16,6 +16,7 @@ LOSSES = {
         i, t, identity_targets(own, ids), s, labels="normalised", **c
     ),
     "sdm": lambda i, t, s, own, ids, **c: sdm(i, t, torch.as_tensor(ids), s, **c),
+    "tal": lambda i, t, s, own, ids, **c: tal(i, t, torch.as_tensor(ids), 1 / s, **c),
     "c_itc": lambda i, t, s, own, ids, row_start=None, **c: c_itc(i, t, **c),
     "c_itc_paper": lambda i, t, s, own, ids, row_start=None, **c: c_itc(i, t, variant="paper", **c),
     "nt_xent": lambda i, t, s, own, ids, **c: nt_xent(i, t, 1 / s, **c),
@@ -36,8 +37,8 @@ def whole(loss, image, text, scale=12.0, ids=IDS):
 
 def test_gradients_are_those_of_the_values(loss, request):
     name = request.node.callspec.id
-    if name == "n_itc_soft":
-        pytest.skip("soft labels are constants for the gradient and not for finite differences: see test_contrastive")
+    if name in ("n_itc_soft", "tal"):
+        pytest.skip("soft weights are constants for the gradient and not for finite differences: see test_contrastive, test_tal")
     image, text = (x.requires_grad_() for x in pairs(4))
     if name in ("c_itc", "c_itc_paper", "nt_xent"):  # no learnable scale
         assert torch.autograd.gradcheck(lambda i, t: whole(loss, i, t, 5.0, IDS[:4]), (image, text))

@@ -1,58 +1,77 @@
-"""The objective of two processes has the gradient of one process with the whole batch; a loss of weight 0 is not computed."""
-
-from pathlib import Path
+"""The total is the weighted sum of the losses; a loss of weight 0 is not computed; soft labels take the pass they are told to."""
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from tbps.losses import identity_targets, n_itc, r_itc
-from tbps.training.objective import Features, LossSettings, objective
+from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc
+from tbps.losses.targets import soften
+from tbps.model.heads import Heads, ProjectionHead
+from tbps.training.objective import Features, Labels, LossSettings, objective
 
-SIZE, DIM, ALPHA = 8, 6, 0.3
+SIZE, DIM = 8, 6
+LABELS = Labels(torch.tensor([0, 1, 1, 2, 3, 0, 4, 5]))
 
 
-def batch() -> Features:
+def features() -> Features:
     generator = torch.Generator().manual_seed(0)
-    image, text = (torch.randn(SIZE, DIM, generator=generator) for _ in range(2))
-    return Features(image, text, torch.tensor([0, 1, 1, 2, 3, 0, 4, 5]))
+    return Features(*(torch.randn(SIZE, DIM, generator=generator) for _ in range(8)))
 
 
-def gradients(features: Features, scale: torch.Tensor) -> list[torch.Tensor]:
-    leaves = [features.image.requires_grad_(), features.text.requires_grad_(), scale.requires_grad_()]
-    losses = objective(features, scale, ALPHA, LossSettings(r_itc_labels="normalised"))
-    torch.autograd.backward(losses.total)
-    return [leaf.grad for leaf in leaves if leaf.grad is not None]
-
-
-def _worker(rank: int, world: int, rendezvous: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    whole, share = batch(), SIZE // world
-    rows = slice(rank * share, (rank + 1) * share)
-    local = Features(whole.image[rows].clone(), whole.text[rows].clone(), whole.identities[rows])
-    torch.save(gradients(local, torch.tensor(14.0)), f"{out}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
-def test_processes_together_have_the_gradient_of_the_whole_batch(world: int, tmp_path: Path) -> None:
-    expected = gradients(batch(), torch.tensor(14.0))
-    mp.spawn(_worker, args=(world, str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=world)
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
-    # Each process minimises the mean over its own rows, so averaging over processes gives the whole; float32 sums differ by 1e-6.
-    for position in (0, 1):
-        together = torch.cat([part[position] for part in parts]) / world
-        torch.testing.assert_close(together, expected[position], atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(sum(part[2] for part in parts) / world, expected[2], atol=1e-6, rtol=1e-4)
+def losses_of(settings: LossSettings, alpha: float = 0.0, heads: Heads | None = None) -> dict[str, torch.Tensor]:
+    losses = objective(features(), LABELS, torch.tensor(14.0), alpha, heads or Heads(), settings)
+    return {**losses.terms, "total": losses.total}
 
 
 def test_the_total_is_the_weighted_sum_and_off_means_not_computed() -> None:
-    features = batch()
-    targets = identity_targets(features.identities, features.identities)
-    settings = LossSettings(n_itc=0.5, r_itc=2.0)
-    losses = objective(features, torch.tensor(14.0), 0.0, settings)
-    first, second = n_itc(features.image, features.text, targets, 14.0), r_itc(features.image, features.text, targets, 14.0)
-    torch.testing.assert_close(losses.total, 0.5 * first + 2 * second)
-    assert set(objective(features, torch.tensor(14.0), 0.0, LossSettings(r_itc=0)).terms) == {"n_itc"}
+    given, targets = features(), identity_targets(LABELS.identities, LABELS.identities)
+    found = losses_of(LossSettings().override({"n_itc.weight": 0.5, "r_itc.weight": 2, "c_itc.weight": 0.1}))
+    first, second = n_itc(given.image, given.text, targets, 14.0), r_itc(given.image, given.text, targets, 14.0)
+    third = c_itc(given.image, given.text)
+    torch.testing.assert_close(found["total"], 0.5 * first + 2 * second + 0.1 * third)
+    assert set(found) == {"n_itc", "r_itc", "c_itc", "total"}
+    assert set(losses_of(LossSettings().override({"r_itc.weight": 0}))) == {"n_itc", "total"}
+
+
+@pytest.mark.parametrize(("views", "image", "text"), [("image", "image_second", "text"), ("text", "image", "text_second")])
+def test_multi_view_supervision_is_a_mean_with_the_second_view(views: str, image: str, text: str) -> None:
+    given, targets = features(), identity_targets(LABELS.identities, LABELS.identities)
+    found = losses_of(LossSettings().override({"r_itc.weight": 0, "mvs.views": views}))
+    first = n_itc(given.image, given.text, targets, 14.0)
+    second = n_itc(getattr(given, image), getattr(given, text), targets, 14.0)
+    torch.testing.assert_close(found["total"], (first + second) / 2)
+    torch.testing.assert_close(found["mvs"], second)
+
+
+def test_self_supervision_goes_through_the_head() -> None:
+    given, head = features(), ProjectionHead(DIM, 4)
+    found = losses_of(LossSettings().override({"ss.weight": 0.4, "n_itc.weight": 0, "r_itc.weight": 0}), heads=Heads(head))
+    assert given.strong_one is not None and given.strong_two is not None
+    torch.testing.assert_close(found["total"], 0.4 * nt_xent(head(given.strong_one), head(given.strong_two), 0.1))
+
+
+def test_soft_labels_of_a_separate_pass_are_its_softmax() -> None:
+    given, targets = features(), identity_targets(LABELS.identities, LABELS.identities)
+    found = losses_of(LossSettings().override({"r_itc.weight": 0}), alpha=0.3)["total"]
+    image, text = (torch.nn.functional.normalize(x, dim=1) for x in (given.image, given.text))
+    assert given.calm_image is not None and given.calm_text is not None
+    calm_image, calm_text = (torch.nn.functional.normalize(x, dim=1) for x in (given.calm_image, given.calm_text))
+    i2t = soften(targets, 14 * calm_image @ calm_text.T, 0.3) * (14 * image @ text.T).log_softmax(1)
+    t2i = soften(targets, 14 * calm_text @ calm_image.T, 0.3) * (14 * text @ image.T).log_softmax(1)
+    torch.testing.assert_close(found, -(i2t.sum(1).mean() + t2i.sum(1).mean()) / 2)
+
+
+def test_pair_labels_make_the_loss_of_clip() -> None:
+    given = features()
+    found = losses_of(LossSettings().override({"r_itc.weight": 0, "n_itc.labels": "pair"}))["total"]
+    torch.testing.assert_close(found, itc(given.image, given.text, 14.0))
+
+
+def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
+    given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])  # the last pair, 5, shows 2 too
+    targets = identity_targets(LABELS.identities, LABELS.identities)
+    targets[7], targets[3] = 0, 0
+    targets[7, [3, 7]] = targets[3, [3, 7]] = 0.5
+    settings = LossSettings().override({"r_itc.weight": 0})
+    labels = Labels(LABELS.identities, mixed_with=mixed)
+    found = objective(given, labels, torch.tensor(14.0), 0.0, Heads(), settings).total
+    torch.testing.assert_close(found, n_itc(given.image, given.text, targets, 14.0))

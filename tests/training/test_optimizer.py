@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tbps.model.bundle import load
-from tbps.model.clip import lock_patch_projection
+from tbps.model.clip import LockSettings, bottom_parameters
 from tbps.training.optimizer import OptimizerSettings, optimizers
 
 
@@ -25,7 +25,8 @@ def test_one_dimensional_parameters_do_not_decay_and_locked_ones_are_left_out() 
 @pytest.mark.parametrize("matrices", ["adamw", "muon"])
 def test_every_trained_parameter_once(tiny_model_folder: Path, matrices: str) -> None:
     clip = load(tiny_model_folder).clip
-    lock_patch_projection(clip)
+    for parameter in bottom_parameters(clip, LockSettings(patch_projection=True, text_layers=1)):
+        parameter.requires_grad_(False)
     made = optimizers(clip, OptimizerSettings(matrices=matrices))
     held = [id(p) for optimizer in made for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in clip.parameters() if p.requires_grad)

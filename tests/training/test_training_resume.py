@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,11 +19,10 @@ from tbps.errors import DataError, SettingsError
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import read_log
+from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import Outcome, StepReport, TrainSettings, train
-
-COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 40), "yellow": (230, 220, 40)}
+from tbps.training.trainer import Outcome, StepReport, train
 
 
 class Recorder:
@@ -44,38 +42,15 @@ class Recorder:
         self.epochs.append(result)
 
 
-@pytest.fixture(scope="module")
-def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen people who are two coloured halves each, three pictures a person, in three splits."""
-    folder = tmp_path_factory.mktemp("flags")
-    rng = np.random.default_rng(0)
-    lines = []
-    people = [(top, bottom) for top in COLOURS for bottom in COLOURS]
-    for split in ("train", "val", "test"):
-        for identity, (top, bottom) in enumerate(people):
-            for number in range(3):
-                pixels = np.zeros((40, 20, 3))
-                pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
-                noisy = np.clip(pixels + rng.normal(0, 10, pixels.shape), 0, 255).astype(np.uint8)
-                name = f"{split}-{identity}-{number}.png"
-                Image.fromarray(noisy).save(folder / name)
-                caption = f"a person with a {top} top and {bottom} trousers"
-                paraphrase = f"{bottom} trousers and a {top} top are worn"
-                row = {"file_name": name, "captions": [caption], "captions_bt": [paraphrase], "split": split}
-                lines.append(json.dumps(row | {"identity": f"{split}{identity}"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
 def quick(**changes: object) -> TrainSettings:
     base = {
         "image": None,
         "batch_size": 16,
-        "lock_patch_projection": False,
+        "lock.patch_projection": False,
         "schedule.epochs": 3,
         "schedule.peak_rate": 2e-3,
         "schedule.initial_rate": 1e-4,
-        "losses.r_itc_labels": "normalised",
+        "losses.r_itc.labels": "normalised",
         "checkpoint_steps": 2,
     }
     return simplified_tbps_clip().override(base | changes)
@@ -105,11 +80,20 @@ def without_times(file: Path) -> list[dict[str, float | str]]:
     return [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in read_log(file)]
 
 
-@pytest.mark.parametrize(("stop_after", "matrices"), [(1, "adamw"), (2, "muon"), (3, "adamw"), (4, "adamw"), (7, "muon")])
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "muon": {"optimizer.matrices": "muon"},
+    "full": {"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.c_itc.weight": 0.1, "micro_batch": 6},
+    "ema": {"ema_decay": 0.9, "losses.id.weight": 0.2},
+    "mlm": {"losses.mlm.weight": 0.5, "pair_augmentation.method": "mixgen", "pair_augmentation.probability": 0.5},
+}
+
+
+@pytest.mark.parametrize(("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm")])
 def test_stopped_and_resumed_equals_uninterrupted(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, matrices: str
+    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, variant: str
 ) -> None:
-    data, settings = read(flags), quick(**{"optimizer.matrices": matrices})
+    data, settings = read(flags), quick(**VARIANTS[variant])
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
     assert not part.finished and part.step == stop_after
@@ -177,3 +161,10 @@ def test_a_set_without_validation_is_refused(flags: Path, tiny_model_folder: Pat
 def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"schedule\.peak_rate"):
         run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)
+
+
+def test_the_average_of_the_weights_is_what_is_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    run(quick(ema_decay=0.5, **{"schedule.epochs": 1}), read(flags), tiny_model_folder, tmp_path, stop_after=None)
+    kept, state = load(tmp_path / "best").clip.state_dict(), weights(tmp_path)
+    assert all(torch.equal(kept[name], state[f"model.averaged.module.{name}"]) for name in kept)
+    assert not torch.equal(kept["text_projection.weight"], state["model.clip.text_projection.weight"])

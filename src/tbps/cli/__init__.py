@@ -7,6 +7,9 @@ import typer
 
 from tbps import __version__
 from tbps.cli import console
+from tbps.cli.convert import convert
+from tbps.cli.data_augmentations import show_augmentations
+from tbps.cli.data_backtranslate import backtranslate
 from tbps.cli.data_check import check, describe
 from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
@@ -28,9 +31,9 @@ app = typer.Typer(
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
-for data_verb in (mannequins, check, describe):
+for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
     data.command()(data_verb)
-for verb in (train, evaluate, embed, index, search, doctor):
+for verb in (train, evaluate, embed, index, search, convert, doctor):
     app.command()(verb)
 
 

@@ -1,173 +1,202 @@
-"""The augmentation pool of TBPS-CLIP, batched: every image gets its own operations with its own strengths.
+"""The image augmentation of TBPS-CLIP and of its study, batched: every image gets its own operations with its own strengths.
 
-Six operations, of which each image gets `pool_size` (the paper: two distinct ones; its code draws with replacement):
+Methods: the pool, all of the pool together, one operation alone, a published policy, or none.
 
-    crop       RandomResizedCrop: area `crop_scale` of the image, width/height log-uniform in `crop_ratio`
-    erase      RandomErasing with probability: area `erase_area`, height/width log-uniform in `erase_ratio`, filled with black
-    grayscale  with probability, the three channels become L = 0.299 R + 0.587 G + 0.114 B
-    jitter     brightness b: b x; contrast c: c x + (1 - c) mean(L); saturation s: s x + (1 - s) L; each clipped to [0, 1]
-    flip       horizontal, with probability
-    rotation   around the centre, uniform in +-`rotation_degrees`, black outside
+    pool        crop       RandomResizedCrop: area `crop_scale` of the image, width/height log-uniform in `crop_ratio`
+                erase      with probability: area `erase_area`, height/width log-uniform in `erase_ratio`, filled with black
+                grayscale  with probability
+                jitter     factors of brightness, contrast and saturation, uniform within 1 +- strength
+                flip       horizontal, with probability
+                rotation   around the centre, uniform in +-`rotation_degrees`, black outside
+    not in it   blur       Gaussian of `blur_kernel` pixels, standard deviation uniform in `blur_sigma`
+                hue        uniform in +-`hue` turns of the colour circle
+                vertical_flip  with probability
 
-Drawing (`draw_rounds`) and applying (`apply_rounds`) are apart. A round holds one operation for each image, as tensors in which
-every other operation has its neutral value, so that one round of any mixture, or all six at once, is the same arithmetic.
-Whatever the order of the draws, geometry comes first, then colour (jitter, then grayscale), then erasing. The geometry of all
-rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black outside.
-Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation.
+Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement). Drawing
+(`draw_rounds`) and applying (`augment_round.apply_rounds`) are apart: a round holds one operation for each image.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, get_args
 
 import torch
-import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, UInt8
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from tbps.config import Settings
+from tbps.data.augment_policies import apply_policy, draw_auto_augment, draw_rand_augment, draw_trivial_augment
+from tbps.data.augment_round import Round, apply_rounds, neutral_round
 from tbps.errors import SettingsError
 
-OPERATIONS = ("crop", "erase", "grayscale", "jitter", "flip", "rotation")
+Method = Literal[
+    "pool", "stacking", "none",
+    "crop", "erase", "grayscale", "jitter", "flip", "rotation",
+    "blur", "hue", "vertical_flip",
+    "auto_augment", "rand_augment", "trivial_augment",
+]  # fmt: skip
+METHODS: tuple[Method, ...] = get_args(Method)
+POOL: tuple[Method, ...] = ("crop", "erase", "grayscale", "jitter", "flip", "rotation")
+SINGLE: tuple[Method, ...] = (*POOL, "blur", "hue", "vertical_flip")
 
-_LUMA = (0.299, 0.587, 0.114)
 # Attempts to fit a box of the drawn area and ratio into the image before giving up, as in torchvision.
 _ATTEMPTS = 10
 
-_Probability = Annotated[float, Field(ge=0, le=1)]
-_Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class ImageAugmentation(Settings):
-    """Strengths of the pool; the defaults are the paper's. `with_replacement` reproduces the reference code's draws."""
+    """Method and strengths; the defaults are the paper's. `with_replacement` reproduces the reference code's draws of the pool."""
 
     enabled: bool = True
-    pool_size: int = Field(default=2, ge=0, le=len(OPERATIONS))
+    method: Method = "pool"
+    pool_size: int = Field(default=2, ge=0, le=len(POOL))
     with_replacement: bool = False
-    crop_scale: _Range = (0.9, 1.0)
-    crop_ratio: _Range = (3 / 4, 4 / 3)
-    erase_probability: _Probability = 0.5
-    erase_area: _Range = (0.1, 0.2)
-    erase_ratio: _Range = (0.3, 3.3)
-    grayscale_probability: _Probability = 0.1
-    brightness: _Probability = 0.1
-    contrast: _Probability = 0.1
-    saturation: _Probability = 0.1
-    flip_probability: _Probability = 0.5
+    crop_scale: PositiveRange = (0.9, 1.0)
+    crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    erase_probability: Probability = 0.5
+    erase_area: PositiveRange = (0.1, 0.2)
+    erase_ratio: PositiveRange = (0.3, 3.3)
+    grayscale_probability: Probability = 0.1
+    brightness: Probability = 0.1
+    contrast: Probability = 0.1
+    saturation: Probability = 0.1
+    flip_probability: Probability = 0.5
     rotation_degrees: float = Field(default=15.0, ge=0, le=180)
+    blur_kernel: Literal[3, 7, 11] = 3
+    blur_sigma: PositiveRange = (0.1, 2.0)
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    vertical_flip_probability: Probability = 0.5
+    rand_augment_operations: int = Field(default=2, ge=0)
+    rand_augment_magnitude: int = Field(default=9, ge=0, le=30)
 
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":
-        for name in ("crop_scale", "crop_ratio", "erase_area", "erase_ratio"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise SettingsError(f"image augmentation: {name} = ({low}, {high}) must rise")
+        check_ranges(self, ("crop_scale", "crop_ratio", "erase_area", "erase_ratio", "blur_sigma"))
         if self.crop_scale[1] > 1 or self.erase_area[1] >= 1:
             raise SettingsError("image augmentation: crop_scale must not exceed 1 and erase_area must stay below 1")
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One operation for each of N images; the fields of the other operations hold their neutral value.
-
-    crop, erase: (N, 4) float top, left, height, width in pixels (neutral: the whole image; an empty box). angle: (N,) degrees,
-    counter-clockwise. flip, grayscale: (N,) bool. brightness, contrast, saturation: (N,) factors (neutral: 1).
-    """
-
-    crop: torch.Tensor
-    erase: torch.Tensor
-    grayscale: torch.Tensor
-    brightness: torch.Tensor
-    contrast: torch.Tensor
-    saturation: torch.Tensor
-    flip: torch.Tensor
-    angle: torch.Tensor
-
-
-def neutral_round(count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Round:
-    """The round that changes nothing, for `count` images of (height, width) `size`."""
-    ones, no = torch.ones(count, device=device), torch.zeros(count, dtype=torch.bool, device=device)
-    whole = torch.tensor([0.0, 0.0, *size], device=device).expand(count, 4)
-    return Round(whole, torch.zeros(count, 4, device=device), no, ones, ones, ones, no, torch.zeros(count, device=device))
-
-
-def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
-    """`pool_size` rounds for `count` images of (height, width) `size`, on the generator's device."""
-    device = generator.device
-    if not settings.enabled:
-        return ()
-    if settings.with_replacement:
-        chosen = torch.randint(len(OPERATIONS), (count, settings.pool_size), generator=generator, device=device)
-    else:
-        chosen = torch.rand(count, len(OPERATIONS), generator=generator, device=device).argsort(1)[:, : settings.pool_size]
-    return tuple(_draw_round(chosen[:, r], size, settings, generator) for r in range(settings.pool_size))
-
-
-def apply_rounds(images: torch.Tensor, rounds: tuple[Round, ...]) -> torch.Tensor:
-    """(N, 3, H, W) uint8 on any device to float32 in [0, 1], with the drawn operations applied."""
-    unit = images.float() / 255
-    if not rounds:
-        return unit
-    _apply_geometry(unit, rounds)
-    for drawn in rounds:
-        _apply_jitter(unit, drawn)
-        _apply_grayscale(unit, drawn)
-    for drawn in rounds:
-        _apply_erasing(unit, drawn)
-    return unit
+def check_ranges(settings: Settings, names: Sequence[str]) -> None:
+    """Raises SettingsError for the first of these (low, high) settings that falls."""
+    for name in names:
+        low, high = getattr(settings, name)
+        if low > high:
+            raise SettingsError(f"image augmentation: {name} = ({low}, {high}) must rise")
 
 
 @torch.no_grad()
-def augment_images(images: torch.Tensor, settings: ImageAugmentation, generator: torch.Generator) -> torch.Tensor:
-    """(N, 3, H, W) uint8 to float32 in [0, 1], augmented and not yet normalised.
+def augment_images(
+    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], settings: ImageAugmentation, generator: torch.Generator
+) -> Float32[Tensor, "N 3 H W"]:
+    """uint8, or floats in [0, 1], to float32 in [0, 1], augmented and not yet normalised.
 
     A CPU generator serves images on any device: the few parameters are drawn on the CPU and copied.
     """
-    rounds = draw_rounds(images.shape[0], (images.shape[2], images.shape[3]), settings, generator)
-    return apply_rounds(images, rounds)
+    count = images.shape[0]
+    if settings.enabled and settings.method == "auto_augment":
+        return apply_policy(images, draw_auto_augment(count, generator))
+    if settings.enabled and settings.method == "rand_augment":
+        operations, magnitude = settings.rand_augment_operations, settings.rand_augment_magnitude
+        return apply_policy(images, draw_rand_augment(count, operations, magnitude, generator))
+    if settings.enabled and settings.method == "trivial_augment":
+        return apply_policy(images, draw_trivial_augment(count, generator))
+    return apply_rounds(images, draw_rounds(count, (images.shape[2], images.shape[3]), settings, generator))
 
 
-def _draw_round(operation: torch.Tensor, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> Round:
-    """Draws every operation for every image, then keeps the chosen: how many numbers are drawn never depends on the choice."""
-    count, device = len(operation), generator.device
-    chosen = {name: operation == i for i, name in enumerate(OPERATIONS)}
-    nothing = neutral_round(count, size, device)
+def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
+    """The rounds of pool, stacking or one operation for `count` images of (height, width) `size`, on the generator's device.
 
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(count, generator=generator, device=device) * (high - low) + low
+    Empty for "none", when disabled, and for the policies, which are drawn in `augment_policies`.
+    """
+    return tuple(_draw_round(chosen, count, size, settings, generator) for chosen in _choose(count, settings, generator))
 
-    def jitter(strength: float) -> torch.Tensor:
-        return torch.where(chosen["jitter"], uniform(1 - strength, 1 + strength), 1.0)
 
-    width_per_height = (1 / settings.crop_ratio[1], 1 / settings.crop_ratio[0])
-    crop, fits = _draw_boxes(count, size, settings.crop_scale, width_per_height, generator)
-    crop = torch.where(fits[:, None], crop, _central_crop(size, settings.crop_ratio, device))
+def _choose(count: int, settings: ImageAugmentation, generator: torch.Generator) -> list[dict[str, Bool[Tensor, " N"]]]:
+    """For each round, which images get which operation."""
+    device = generator.device
+    every = torch.ones(count, dtype=torch.bool, device=device)
+    if not settings.enabled:
+        return []
+    if settings.method == "pool":
+        if settings.with_replacement:
+            drawn = torch.randint(len(POOL), (count, settings.pool_size), generator=generator, device=device)
+        else:
+            drawn = torch.rand(count, len(POOL), generator=generator, device=device).argsort(1)[:, : settings.pool_size]
+        return [{name: drawn[:, r] == i for i, name in enumerate(POOL)} for r in range(settings.pool_size)]
+    if settings.method == "stacking":
+        return [dict.fromkeys(POOL, every)]
+    return [{settings.method: every}] if settings.method in SINGLE else []
+
+
+def _draw_round(
+    chosen: Mapping[str, Tensor], count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
+) -> Round:
+    """Draws every operation of the pool for every image, then keeps the chosen, so that how many numbers are drawn never depends
+    on the choice; those outside the pool are drawn where they are the method.
+    """
+    nothing = neutral_round(count, size, generator.device)
+
+    def picked(name: Method) -> Tensor:
+        return chosen.get(name, nothing.flip)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return draw_uniform(count, low, high, generator)
+
+    def jitter(strength: float) -> Tensor:
+        return torch.where(picked("jitter"), uniform(1 - strength, 1 + strength), 1.0)
+
+    crop = draw_crops(count, size, settings.crop_scale, settings.crop_ratio, generator)
     erase, erasable = _draw_boxes(count, size, settings.erase_area, settings.erase_ratio, generator)
-    erased = erasable & (uniform(0, 1) < settings.erase_probability) & chosen["erase"]
-    return replace(
+    erased = erasable & (uniform(0, 1) < settings.erase_probability) & picked("erase")
+    drawn = replace(
         nothing,
-        crop=torch.where(chosen["crop"][:, None], crop, nothing.crop),
+        crop=torch.where(picked("crop")[:, None], crop, nothing.crop),
         erase=torch.where(erased[:, None], erase, nothing.erase),
-        grayscale=chosen["grayscale"] & (uniform(0, 1) < settings.grayscale_probability),
+        grayscale=picked("grayscale") & (uniform(0, 1) < settings.grayscale_probability),
         brightness=jitter(settings.brightness),
         contrast=jitter(settings.contrast),
         saturation=jitter(settings.saturation),
-        flip=chosen["flip"] & (uniform(0, 1) < settings.flip_probability),
-        angle=torch.where(chosen["rotation"], uniform(-settings.rotation_degrees, settings.rotation_degrees), 0.0),
+        flip=picked("flip") & (uniform(0, 1) < settings.flip_probability),
+        angle=torch.where(picked("rotation"), uniform(-settings.rotation_degrees, settings.rotation_degrees), 0.0),
     )
+    if "blur" in chosen:
+        return replace(drawn, blur=uniform(*settings.blur_sigma), blur_kernel=settings.blur_kernel)
+    if "hue" in chosen:
+        return replace(drawn, hue=uniform(-settings.hue, settings.hue))
+    if "vertical_flip" in chosen:
+        return replace(drawn, vertical_flip=uniform(0, 1) < settings.vertical_flip_probability)
+    return drawn
+
+
+def draw_uniform(count: int, low: float, high: float, generator: torch.Generator) -> Float32[Tensor, " N"]:
+    """`count` numbers in [low, high), on the generator's device."""
+    return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
+
+
+def draw_crops(
+    count: int, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> Float32[Tensor, "N 4"]:
+    """Boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width/height within `ratio`.
+
+    Where none of ten draws fits, the largest central box within `ratio`, as in torchvision. Ratios are of pixels: with the
+    paper's scale and ratio nothing ever fits into images narrower than 0.67 (0.9 * 3/4) of their height.
+    """
+    boxes, fits = _draw_boxes(count, size, scale, (1 / ratio[1], 1 / ratio[0]), generator)
+    return torch.where(fits[:, None], boxes, _central_crop(size, ratio, generator.device))
 
 
 def _draw_boxes(
-    count: int,
-    size: tuple[int, int],
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    count: int, size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """(N, 4) boxes of whole pixels with that share of the area and that height/width; (N,) bool: did one of ten draws fit."""
     height, width = size
 
-    def uniform() -> torch.Tensor:
+    def uniform() -> Tensor:
         return torch.rand(count, _ATTEMPTS, generator=generator, device=generator.device)
 
     share = area[0] + (area[1] - area[0]) * uniform()
@@ -182,7 +211,7 @@ def _draw_boxes(
     return boxes, fits.any(1)
 
 
-def _central_crop(size: tuple[int, int], ratio: tuple[float, float], device: torch.device) -> torch.Tensor:
+def _central_crop(size: tuple[int, int], ratio: tuple[float, float], device: torch.device) -> Tensor:
     """(4,) the largest central box whose width/height lies in `ratio`: what a crop falls back on."""
     height, width = size
     if width / height < ratio[0]:
@@ -193,76 +222,3 @@ def _central_crop(size: tuple[int, int], ratio: tuple[float, float], device: tor
         box_height, box_width = height, width
     top, left = (height - box_height) // 2, (width - box_width) // 2
     return torch.tensor([top, left, box_height, box_width], dtype=torch.float32, device=device)
-
-
-def _apply_geometry(unit: torch.Tensor, rounds: tuple[Round, ...]) -> None:
-    height, width = unit.shape[2:]
-    whole = torch.tensor([0.0, 0.0, height, width], device=rounds[0].crop.device)
-    moved = torch.stack([(r.crop != whole).any(1) | r.flip | (r.angle != 0) for r in rounds]).any(0)
-    rows = moved.nonzero()[:, 0]
-    if not len(rows):
-        return
-    matrix = torch.eye(3, device=rows.device).expand(len(rows), 3, 3)
-    for drawn in rounds:
-        matrix = matrix @ _backward_map(drawn, rows, (height, width))
-    theta, rows = matrix[:, :2].to(unit.device), rows.to(unit.device)
-    grid = F.affine_grid(theta, [len(rows), 3, height, width], align_corners=False)
-    unit[rows] = F.grid_sample(unit[rows], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _backward_map(drawn: Round, rows: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(n, 3, 3): from output to input coordinates, both in [-1, 1], of crop, then flip, then rotation of one round."""
-    height, width = size
-    top, left, box_height, box_width = drawn.crop[rows].unbind(1)
-    scale_x, scale_y = box_width / width, box_height / height
-    shift_x = (2 * left + box_width) / width - 1
-    shift_y = (2 * top + box_height) / height - 1
-    mirror = torch.where(drawn.flip[rows], -1.0, 1.0)
-    radians = torch.deg2rad(drawn.angle[rows])
-    cos, sin = radians.cos(), radians.sin()
-    # Turning is rigid in pixels, not in the square [-1, 1]: hence the aspect ratios. With y downwards, this turns the picture
-    # counter-clockwise, because an output pixel looks up the input pixel that lies clockwise of it.
-    row_x = [mirror * scale_x * cos, -mirror * scale_x * sin * (height / width), shift_x]
-    row_y = [scale_y * sin * (width / height), scale_y * cos, shift_y]
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    return torch.stack([*row_x, *row_y, zero, zero, one], 1).view(-1, 3, 3)
-
-
-def _luma(images: torch.Tensor) -> torch.Tensor:
-    """(n, 3, H, W) -> (n, 1, H, W)."""
-    red, green, blue = _LUMA
-    return (images[:, 0:1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
-
-
-def _apply_jitter(unit: torch.Tensor, drawn: Round) -> None:
-    changed = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
-    rows = changed.nonzero()[:, 0]
-    if not len(rows):
-        return
-    brightness, contrast, saturation = (
-        factor[rows].to(unit.device).view(-1, 1, 1, 1) for factor in (drawn.brightness, drawn.contrast, drawn.saturation)
-    )
-    rows = rows.to(unit.device)
-    images = unit[rows].mul_(brightness).clamp_(0, 1)
-    mean = _luma(images).mean((1, 2, 3), keepdim=True)
-    images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
-    grey = _luma(images).mul_(1 - saturation)
-    unit[rows] = images.mul_(saturation).add_(grey).clamp_(0, 1)
-
-
-def _apply_grayscale(unit: torch.Tensor, drawn: Round) -> None:
-    rows = drawn.grayscale.nonzero()[:, 0].to(unit.device)
-    if len(rows):
-        unit[rows] = _luma(unit[rows]).expand(-1, 3, -1, -1)
-
-
-def _apply_erasing(unit: torch.Tensor, drawn: Round) -> None:
-    rows = (drawn.erase[:, 2] > 0).nonzero()[:, 0]
-    if not len(rows):
-        return
-    top, left, box_height, box_width = drawn.erase[rows].to(unit.device).unbind(1)
-    y, x = (torch.arange(length, device=unit.device) for length in unit.shape[2:])
-    inside_y = (y >= top[:, None]) & (y < (top + box_height)[:, None])  # (n, H)
-    inside_x = (x >= left[:, None]) & (x < (left + box_width)[:, None])  # (n, W)
-    rows = rows.to(unit.device)
-    unit[rows] = unit[rows].masked_fill_((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0.0)

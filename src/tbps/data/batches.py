@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from tbps.data.augment_pair import PairAugmentation, mix_pairs
 from tbps.data.augment_text import TextAugmentation, augment_caption
 from tbps.data.records import Batch, Pair, PersonDataset
 from tbps.errors import DataError, SettingsError
 from tbps.preprocess.caption import clean_caption
-from tbps.seeding import generator
+from tbps.seeding import generator, torch_generator
+
+_UNMIXED = PairAugmentation()
 
 Tokenise = Callable[[list[str]], torch.Tensor]
 
@@ -34,10 +37,12 @@ class Batches:
     `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split). `tokenise`: N
     texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
     The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
+    `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
 
     Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase is
-    missing while `text.paraphrase_probability` is above 0; SettingsError when the batch does not divide among the processes;
-    CaptionError for a caption without a word.
+    missing while `text` uses them; MissingDependencyError when `text` needs WordNet, which is absent; SettingsError when the batch
+    does not divide among the processes, or pairs are to be mixed beside a second view of the caption, which would not show the
+    same two; CaptionError for a caption without a word.
     """
 
     dataset: PersonDataset
@@ -48,6 +53,8 @@ class Batches:
     seed: int
     rank: int = 0
     world_size: int = 1
+    second_text: bool = False
+    mixing: PairAugmentation = _UNMIXED
     _pairs: tuple[Pair, ...] = field(init=False)
     _captions: tuple[str, ...] = field(init=False)
     _paraphrases: tuple[str | None, ...] = field(init=False)
@@ -57,6 +64,12 @@ class Batches:
             raise DataError(f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
+        if self.second_text and self.mixing.method != "none":
+            raise SettingsError(f"pair_augmentation.method = {self.mixing.method!r} does not go with a second view of the caption")
+        if self.text.uses_synonyms:
+            from tbps.data.wordnet import open_wordnet  # late: NLTK is needed by few
+
+            open_wordnet()
         pairs = self.dataset.pairs()
         epoch_batches(self.seed, 0, len(pairs), self.batch_size)
         object.__setattr__(self, "_pairs", tuple(pairs))
@@ -70,31 +83,34 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of steps `start`, `start + 1`, ... of that epoch."""
-        for rows in epoch_batches(self.seed, epoch, len(self._pairs), self.batch_size)[start:]:
-            share = self.batch_size // self.world_size
-            yield self._batch(epoch, rows[self.rank * share : (self.rank + 1) * share])
+        batches = epoch_batches(self.seed, epoch, len(self._pairs), self.batch_size)
+        share = self.batch_size // self.world_size
+        for step in range(start, len(batches)):
+            yield self._batch(epoch, step, batches[step][self.rank * share : (self.rank + 1) * share])
 
-    def _batch(self, epoch: int, rows: np.ndarray) -> Batch:
+    def _batch(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
         images = np.array([self._pairs[row].image for row in rows])
         pixels = torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
-        texts = [self._text(epoch, int(row)) for row in rows]
+        captions = [self._text("text", epoch, int(row)) for row in rows]
+        second = self.tokenise([self._text("second-text", epoch, int(row)) for row in rows]) if self.second_text else None
         identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
-        return Batch(pixels, self.tokenise(texts), identities)
+        mixed = mix_pairs(pixels, captions, identities, self.mixing, torch_generator(self.seed, "mix", epoch, step, self.rank))
+        return Batch(mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed.mixed_with)
 
-    def _text(self, epoch: int, row: int) -> str:
-        rng = generator(self.seed, "text", epoch, row)
+    def _text(self, view: str, epoch: int, row: int) -> str:
+        rng = generator(self.seed, view, epoch, row)
         return augment_caption(self._captions[row], self._paraphrases[row], self.text, rng)
 
     def _caption(self, pair: Pair) -> str:
         return clean_caption(self.dataset.images[pair.image].captions[pair.caption])
 
     def _paraphrase(self, pair: Pair) -> str | None:
-        if not self.text.enabled or self.text.paraphrase_probability == 0:
+        if not self.text.uses_paraphrases:
             return None
         image = self.dataset.images[pair.image]
         if len(image.captions_bt) != len(image.captions):
             raise DataError(
                 f"{image.path} has {len(image.captions_bt)} paraphrases (captions_bt) for {len(image.captions)} captions; "
-                "add them or set the paraphrase probability to 0"
+                "add them with `tbps data backtranslate`, or set text_augmentation.paraphrase_probability=0"
             )
         return clean_caption(image.captions_bt[pair.caption])

@@ -1,10 +1,11 @@
 """The records that carry person images and captions through the project."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -59,8 +60,19 @@ class PersonDataset:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch on one device: images not yet augmented, and captions padded behind the end token."""
+    """One training batch: images not yet augmented, and captions padded behind the end token.
+
+    `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
+    that is two in one, of any other its own once more.
+    """
 
     images: UInt8[Tensor, "N 3 H W"]
     tokens: Int64[Tensor, "N L"]
     identities: Int64[Tensor, " N"]
+    tokens_second: Int64[Tensor, "N K"] | None = None
+    mixed_with: Int64[Tensor, " N"] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Images and identities on a device; captions stay on the CPU, which reads their lengths."""
+        mixed = None if self.mixed_with is None else self.mixed_with.to(device)
+        return replace(self, images=self.images.to(device), identities=self.identities.to(device), mixed_with=mixed)

@@ -4,9 +4,10 @@ Every loss normalises its embeddings itself, computes in float32 whatever the au
 accepts `gathered=(image_all, text_all)`, see `tbps.losses.similarity`.
 """
 
-from tbps.losses.contrastive import itc, n_itc, r_itc, sdm
+from tbps.losses.classification import id_loss, mask_tokens, mlm_loss
+from tbps.losses.contrastive import itc, n_itc, r_itc, sdm, tal
 from tbps.losses.cyclic import c_itc
 from tbps.losses.self_supervised import nt_xent
 from tbps.losses.targets import identity_targets
 
-__all__ = ["c_itc", "identity_targets", "itc", "n_itc", "nt_xent", "r_itc", "sdm"]
+__all__ = ["c_itc", "id_loss", "identity_targets", "itc", "mask_tokens", "mlm_loss", "n_itc", "nt_xent", "r_itc", "sdm", "tal"]

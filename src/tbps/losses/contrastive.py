@@ -1,4 +1,4 @@
-"""Losses between the image and the text of a pair: ITC, N-ITC, R-ITC and SDM.
+"""Losses between the image and the text of a pair: ITC, N-ITC, R-ITC, SDM and TAL.
 
 The symbols of the paper (arXiv 2308.10045) and their names here:
 
@@ -22,6 +22,7 @@ from tbps.errors import SettingsError
 from tbps.losses.similarity import directions, find_rows, unit_sides
 from tbps.losses.targets import identity_targets, soften
 
+SoftSource = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
 SDM_EPS = 1e-8
 """Keeps log(q^ + eps) finite for other identities; the value of IRRA's code."""
 
@@ -44,7 +45,7 @@ def itc(
     return n_itc(image, text, pairs, scale, gathered=gathered)
 
 
-def n_itc(
+def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     targets: Float[Tensor, "n N"],
@@ -52,12 +53,18 @@ def n_itc(
     alpha: float = 0.0,
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
+    soft_from: SoftSource | None = None,
 ) -> Float[Tensor, ""]:
-    """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^."""
+    """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^.
+
+    soft_from: image, text and gathered embeddings of another pass over the same pairs, whose p softens the labels.
+    """
     loss = image.new_zeros((), dtype=torch.float32)
-    for logits in directions(unit_sides(image, text, gathered), scale):
+    own = directions(unit_sides(image, text, gathered), scale)
+    soft = own if soft_from is None else directions(unit_sides(*soft_from), scale)
+    for logits, softening in zip(own, soft, strict=True):
         _check_targets(targets, logits)
-        labels = soften(targets, logits, alpha)
+        labels = soften(targets, softening, alpha)
         loss = loss - (labels * logits.log_softmax(dim=1)).sum(dim=1).mean() / 2
     return loss
 
@@ -114,6 +121,37 @@ def sdm(
         raise ValueError(f"sdm needs the identities of all {i2t.shape[1]} columns, not {tuple(ids.shape)}")
     wanted = identity_targets(ids[start : start + len(image)], ids).to(i2t.dtype) + SDM_EPS
     return _divergence(i2t, wanted) + _divergence(t2i, wanted)
+
+
+def tal(  # noqa: PLR0913 - what the formula holds, plus the columns
+    image: Float[Tensor, "n D"],
+    text: Float[Tensor, "n D"],
+    ids: Int[Tensor, " N"],
+    temperature: float = 0.015,
+    margin: float = 0.1,
+    *,
+    gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
+    row_start: int | None = None,
+) -> Float[Tensor, ""]:
+    """Triplet alignment: [margin - s+ + tau log sum_{other identities j} exp(s_ij / tau)]_+, both directions added, mean over rows.
+
+    s+ is the mean similarity to the row's own identity, weighted by softmax(s / tau) over it without gradient. An upper bound of
+    the triplet loss with the hardest negative that does not depend on that one alone. 0 for a row without other identities.
+    ids: as in `sdm`. Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024.
+    """
+    if not temperature > 0.0:
+        raise SettingsError(f"temperature must be positive, not {temperature}")
+    start = find_rows(image, text, gathered, row_start)
+    loss = image.new_zeros((), dtype=torch.float32)
+    for similarities in directions(unit_sides(image, text, gathered), 1.0):
+        columns = torch.as_tensor(ids, device=similarities.device)
+        same = columns[start : start + len(image), None] == columns[None, :]
+        scaled = similarities / temperature
+        weights = scaled.detach().masked_fill(~same, float("-inf")).softmax(dim=1)
+        right = (weights * similarities).sum(dim=1)
+        wrong = temperature * scaled.masked_fill(same, float("-inf")).logsumexp(dim=1)
+        loss = loss + (margin - right + wrong).clamp(min=0).mean()
+    return loss
 
 
 def _divergence(logits: Tensor, labels: Tensor) -> Tensor:

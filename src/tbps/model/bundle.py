@@ -133,7 +133,7 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     with _understanding(folder / "config.json"):
         clip = CLIPModel(config).eval()
     load_weights(folder, clip)
-    tokenizer = _tokenizer(folder, config.text_config.vocab_size)
+    tokenizer = open_tokenizer(folder, config.text_config.vocab_size)
     return PersonModel(clip, tokenizer, _spec(folder, config), name=str(model)).to(device)
 
 
@@ -142,7 +142,8 @@ def load_weights(folder: Path, clip: CLIPModel) -> None:
     clip.load_state_dict(_checked(_weights(folder), clip, folder))
 
 
-def _tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
+def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
+    """The tokenizer of a model folder. Raises ModelError where it is missing, damaged or larger than `vocabulary`."""
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise ModelError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing")
     try:

@@ -1,9 +1,11 @@
 """The two towers on `transformers.CLIPModel`: shapes of new models, features, and the tricks that touch layers."""
 
 import torch
+from pydantic import Field
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.config import Settings
+from tbps.errors import SettingsError
 from tbps.seeding import entropy
 
 
@@ -61,11 +63,21 @@ def _tower(shape: TowerShape) -> dict[str, int]:
 
 def image_features(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) normalised pixels -> (N, D) un-normalised embeddings; other sizes than the model's interpolate positions."""
+    return project_image(clip, image_states(clip, pixels)[:, 0])
+
+
+def image_states(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) normalised pixels -> (N, 1 + patches, width) states of the last layer, the class token first."""
     size = clip.config.vision_config.image_size
     resized = tuple(pixels.shape[-2:]) != (size, size)
-    pooled = clip.vision_model(pixel_values=pixels, interpolate_pos_encoding=resized).pooler_output
-    features: torch.Tensor = clip.visual_projection(pooled)
-    return features
+    states: torch.Tensor = clip.vision_model(pixel_values=pixels, interpolate_pos_encoding=resized).last_hidden_state
+    return states
+
+
+def project_image(clip: CLIPModel, states: torch.Tensor) -> torch.Tensor:
+    """(..., width) states of the image tower -> (..., D): of the class token the embedding, of the others what MLM looks at."""
+    projected: torch.Tensor = clip.visual_projection(clip.vision_model.post_layernorm(states))
+    return projected
 
 
 def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
@@ -75,6 +87,12 @@ def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
     """
     features: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).pooler_output)
     return features
+
+
+def text_tokens(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
+    """(N, L) token ids -> (N, L, D): every token in the space of the embeddings, for MLM."""
+    projected: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).last_hidden_state)
+    return projected
 
 
 def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) -> torch.Tensor:
@@ -103,6 +121,28 @@ def set_text_attention_dropout(clip: CLIPModel, probability: float) -> None:
         layer.self_attn.dropout = probability
 
 
-def lock_patch_projection(clip: CLIPModel) -> None:
-    """Freezes the image tower's patch projection (paper: trick 3)."""
-    clip.vision_model.embeddings.patch_embedding.weight.requires_grad_(False)
+class LockSettings(Settings):
+    """What stays as it was (paper: trick 3 locks the patch projection).
+
+    `image_layers`, `text_layers`: so many of the lowest layers, with the embeddings below them. `rate_factor`: 0 locks; between 0
+    and 1 the locked parameters learn at a reduced rate instead.
+    """
+
+    patch_projection: bool = True
+    image_layers: int = Field(0, ge=0)
+    text_layers: int = Field(0, ge=0)
+    rate_factor: float = Field(0.0, ge=0, le=1)
+
+
+def bottom_parameters(clip: CLIPModel, settings: LockSettings) -> list[torch.nn.Parameter]:
+    """The parameters that `settings` lock, each once. Raises SettingsError for more layers than a tower has."""
+    image, text = clip.vision_model, clip.text_model
+    for name, wanted, there in (("image", settings.image_layers, image), ("text", settings.text_layers, text)):
+        if wanted > len(there.encoder.layers):
+            raise SettingsError(f"lock.{name}_layers = {wanted}, but the {name} tower has {len(there.encoder.layers)} layers")
+    modules = [image.embeddings.patch_embedding] if settings.patch_projection else []
+    if settings.image_layers:
+        modules += [image.embeddings, image.pre_layrnorm, *image.encoder.layers[: settings.image_layers]]
+    if settings.text_layers:
+        modules += [text.embeddings, *text.encoder.layers[: settings.text_layers]]
+    return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

@@ -9,7 +9,7 @@ from tbps.model.clip import build
 from tbps.model.tokens import train_tokenizer
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
-from tbps.training.trainer import TrainSettings
+from tbps.training.settings import TrainSettings
 
 
 def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Path | None, device: str) -> PersonModel:

@@ -6,74 +6,47 @@ cache/          decoded images             report.json, report.png
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, final
+from typing import Protocol, Self, final
 
 import numpy as np
 import torch
-from pydantic import Field
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPModel
 
-from tbps.config import Settings
-from tbps.data.augment_image import ImageAugmentation, augment_images
-from tbps.data.augment_text import TextAugmentation
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache
 from tbps.data.records import Batch, PersonDataset
+from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import (
-    ModelShape,
-    choose_attention,
-    image_features,
-    lock_patch_projection,
-    set_text_attention_dropout,
-    text_features_in_parts,
-)
+from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
+from tbps.model.cross_modal import CrossModalEncoder
+from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.tokens import tokenise
-from tbps.preprocess.image import ImageSpec, normalise
-from tbps.seeding import entropy, torch_generator
+from tbps.seeding import entropy
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
+from tbps.training.encode import draw_views, dropout_from, encode
+from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, draw_curves
-from tbps.training.objective import Features, Losses, LossSettings, objective
-from tbps.training.optimizer import OptimizerSettings, optimizers
-from tbps.training.schedule import ScheduleSettings, learning_rate, soft_label_share
+from tbps.training.objective import Features, Labels, Losses, objective
+from tbps.training.optimizer import optimizers
+from tbps.training.schedule import learning_rate, soft_label_share
+from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
 
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
-
-
-class TrainSettings(Settings):
-    """Everything that decides a run besides data and start weights.
-
-    `shape` builds a model from random weights (None: a start model is given); `image` overrides the start model's input size
-    and pixel normalisation. `text_parts`: captions are encoded in so many runs by length, which changes the speed only.
-    `compile_image_tower` pays where a run takes many minutes.
-    """
-
-    seed: int = 0
-    batch_size: int = Field(320, ge=1)
-    shape: ModelShape | None = None
-    image: ImageSpec | None = None
-    image_augmentation: ImageAugmentation = ImageAugmentation()
-    text_augmentation: TextAugmentation = TextAugmentation()
-    text_attention_dropout: float = Field(0.05, ge=0, lt=1)
-    lock_patch_projection: bool = True
-    losses: LossSettings = LossSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    precision: Literal["float32", "bfloat16"] = "float32"
-    text_parts: int = Field(4, ge=1)
-    compile_image_tower: bool = False
-    checkpoint_steps: int = Field(200, ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +92,19 @@ def train(
     `stop` is asked after every update; once true, a checkpoint is written and the run returns unfinished. Raises DataError
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
     """
-    _claim(folder, settings)
-    run = _Run(settings, model, dataset, folder, observer)
-    with RunLog(folder, run.state.step) as log:
+    if rank() == 0:
+        _claim(folder, settings)
+    barrier()
+    run = Run(settings, model, dataset, folder, observer)
+    with RunLog(folder, run.state.step) if rank() == 0 else NoLog() as log:
         while run.state.step < run.steps:
             run.update(log)
             ended = run.state.step % run.steps_per_epoch == 0
             if ended:
                 run.validate(log)
-            stopped = stop()
+            stopped = _anyone(stop(), model.device)
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
-                save_checkpoint(folder / "checkpoints", run.state, settings.fingerprint())
+                run.save()
             if stopped and run.state.step < run.steps:
                 return Outcome(False, run.state.step, run.state.best, None)
     return run.report()
@@ -143,9 +118,14 @@ def _claim(folder: Path, settings: TrainSettings) -> None:
     write_text(file, wanted)
 
 
+def _anyone(wish: bool, device: torch.device) -> bool:
+    """Whether any process wishes to stop: all of them must end at the same update."""
+    return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
+
+
 @final
-class _Run:
-    """The moving parts of one run."""
+class Run:
+    """The moving parts of one run: what `train` and a rehearsal step through."""
 
     def __init__(
         self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
@@ -155,8 +135,7 @@ class _Run:
         for name in ("train", "val"):
             if not self.splits[name].images:
                 raise DataError(f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by")
-        cache = partial(ImageCache.open, spec=model.spec, folder=folder / "cache", on_progress=observer.on_cache)
-        self.caches = {name: cache(split) for name, split in self.splits.items() if split.images}
+        self.caches = self._open_caches()
         self.batches = Batches(
             dataset=self.splits["train"],
             images=self.caches["train"].images,
@@ -164,21 +143,50 @@ class _Run:
             text=settings.text_augmentation,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            rank=rank(),
+            world_size=world_size(),
+            second_text=settings.losses.second_text,
+            mixing=settings.pair_augmentation,
         )
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
-        choose_attention(model.clip)
-        set_text_attention_dropout(model.clip, settings.text_attention_dropout)
-        if settings.lock_patch_projection:
-            lock_patch_projection(model.clip)
-        if settings.compile_image_tower:
-            model.clip.vision_model.compile()
-        self.state = TrainState(model.clip, optimizers(model.clip, settings.optimizer))
+        self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
+        self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
+        self.averaged = _averaged(model, settings.ema_decay)
+        parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
+        self.state = TrainState(parts, self._prepare())
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._clock, self._clock_step = time.monotonic(), self.state.step
 
-    def update(self, log: RunLog) -> None:
+    def _open_caches(self) -> dict[str, ImageCache]:
+        """Built by the first process, then opened by the others."""
+        if rank() > 0:
+            barrier()
+        make = partial(ImageCache.open, spec=self.model.spec, folder=self.folder / "cache", on_progress=self.observer.on_cache)
+        caches = {name: make(split) for name, split in self.splits.items() if split.images}
+        if rank() == 0:
+            barrier()
+        return caches
+
+    def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Dropout, locks and attention of the towers; then the optimizers over what is left to learn."""
+        settings, clip, heads = self.settings, self.model.clip, self.heads
+        choose_attention(clip)
+        set_text_attention_dropout(clip, settings.text_attention_dropout)
+        factors: dict[nn.Parameter, float] = {}
+        for parameter in bottom_parameters(clip, settings.lock):
+            if settings.lock.rate_factor == 0:
+                parameter.requires_grad_(False)
+            factors[parameter] = settings.lock.rate_factor
+        for head in (heads.classifier, heads.cross_modal):
+            factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
+        if settings.compile_image_tower:
+            clip.vision_model.compile()
+        return optimizers(self.learned, settings.optimizer, factors)
+
+    def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
         batch = next(self._stream, None)
@@ -189,35 +197,48 @@ class _Run:
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        losses = self._losses(batch, step)
-        torch.autograd.backward(losses.total)
+        losses = self._backward(batch.to(self.model.device), step)
+        average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
         if self.settings.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.clip.parameters(), self.settings.optimizer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.learned.parameters(), self.settings.optimizer.clip_norm)
         for optimizer in self.state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:
             self.state.loss_sum = 0.0
         self.state.step = step + 1
         self._record(losses, rate, epoch, log)
 
-    def _losses(self, batch: Batch, step: int) -> Losses:
-        settings, clip, device = self.settings, self.model.clip, self.model.device
+    def _backward(self, batch: Batch, step: int) -> Losses:
+        """The losses of this process's pairs against all, with their gradients left in the parameters."""
+        settings, clip = self.settings, self.model.clip
         clip.train()
-        generator = torch_generator(settings.seed, "augmentation", step)  # on the CPU: few numbers, no waiting for the device
-        pixels = normalise(augment_images(batch.images.to(device), settings.image_augmentation, generator), self.model.spec)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(entropy(settings.seed, "dropout", step) & (2**63 - 1))
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                image = image_features(clip, pixels)
-                text = text_features_in_parts(clip, batch.tokens, settings.text_parts)
-        alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.soft_label)
-        features = Features(image, text, batch.identities.to(device))
-        return objective(features, clip.logit_scale.exp(), alpha, settings.losses)
+        views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
+        pairs = len(views.image)
+        size = min(pairs, settings.micro_batch or pairs)
+        alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
+        labels = Labels(batch.identities, self.known, batch.mixed_with)
 
-    def _record(self, losses: Losses, rate: float, epoch: int, log: RunLog) -> None:
+        def encode_part(part: int, *, calm: bool, words: bool) -> Features:
+            with dropout_from(settings, step, part, self.model.device):
+                rows = views.part(slice(part * size, (part + 1) * size))
+                return encode(clip, self.heads, rows, settings, calm=calm, words=words)
+
+        def loss(features: Features) -> Losses:
+            return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
+
+        return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size())
+
+    def save(self) -> None:
+        """A checkpoint, written by the first process."""
+        if rank() == 0:
+            save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
+
+    def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
         loss = float(losses.total.detach())
         if not np.isfinite(loss):
             peak = self.settings.schedule.peak_rate
@@ -233,34 +254,44 @@ class _Run:
         log.write("train", self.state.step, {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed})
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
-    def validate(self, log: RunLog) -> None:
-        """Metrics on the val split; the best model so far is saved."""
+    def validate(self, log: "RunLog | NoLog") -> None:
+        """Metrics on the val split by the first process; the best model so far is saved."""
         started = time.monotonic()
-        report = self._standing("val", final=False).model
+        if rank() > 0:
+            barrier()
+            return
+        judged = self.model if self.averaged is None else self._of(self.averaged.module)
+        report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
         loss = self.state.loss_sum / self.steps_per_epoch
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
-            PersonModel(self.model.clip, self.model.tokenizer, self.model.spec, self.model.name).save(self.folder / "best")
+            self._of(judged.clip).save(self.folder / "best")
         log.write("val", self.state.step, {k: v for k, v in asdict(result).items() if k != "step"})
         self.observer.on_epoch(result)
+        barrier()
         self._clock += time.monotonic() - started
 
-    def _standing(self, name: str, final: bool) -> Standing:
+    def _of(self, clip: CLIPModel) -> PersonModel:
+        return PersonModel(clip, self.model.tokenizer, self.model.spec, self.model.name)
+
+    def _standing(self, judged: PersonModel, name: str, final: bool) -> Standing:
         split, images = self.splits[name], self.caches[name].images
-        self.model.clip.eval()
+        judged.clip.eval()
         arrays = (images[start : start + _EMBED_BATCH] for start in range(0, len(images), _EMBED_BATCH))
         with torch.compiler.set_stance("force_eager"):
-            rows = embed_split(split, arrays, self.model.encode_arrays, self.model.encode_texts)
-        return score(embeddings_of(split, rows, model=self.model.name, source=f"{split.name} {name}"), split if final else None)
+            rows = embed_split(split, arrays, judged.encode_arrays, judged.encode_texts)
+        return score(embeddings_of(split, rows, model=judged.name, source=f"{split.name} {name}"), split if final else None)
 
     def report(self) -> Outcome:
         """Scores the best model once on the test split and writes report.json and report.png."""
         best = self.state.best
+        if rank() > 0:
+            return Outcome(True, self.state.step, best, None)
         split = "test" if self.splits["test"].images else "val"
         load_weights(self.folder / "best", self.model.clip)
-        standing = self._standing(split, final=True)
+        standing = self._standing(self.model, split, final=True)
         facts = {
             "settings": self.settings.fingerprint(),
             "data": self.dataset.name,
@@ -275,3 +306,35 @@ class _Run:
         write_text(self.folder / "report.json", json.dumps(facts, indent=2) + "\n")
         draw_curves(self.folder / "log.jsonl", self.folder / "report.png", f"{self.dataset.name}: {self.state.step:,} updates")
         return Outcome(True, self.state.step, best, standing)
+
+
+@final
+class NoLog:
+    """What a process writes that is not the first: nothing."""
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:
+    """A copy of the towers that follows them slowly; its first update copies them."""
+    return None if decay is None else AveragedModel(model.clip, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def _heads(settings: TrainSettings, model: PersonModel, identities: int) -> Heads:
+    """The heads of the losses that are on, from random weights that depend on the seed only."""
+    losses, dim = settings.losses, model.dim
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))
+        return Heads(
+            image_projection=ProjectionHead(dim) if losses.ss_image else None,
+            text_projection=ProjectionHead(dim) if losses.ss_text else None,
+            classifier=IdentityClassifier(dim, identities) if losses.id.weight > 0 else None,
+            cross_modal=CrossModalEncoder(dim, model.clip.config.text_config.vocab_size) if losses.mlm.weight > 0 else None,
+        )

@@ -1,0 +1,193 @@
+"""What a drawn augmentation does to the pixels of a batch: one `Round` holds the strengths of every image.
+
+    crop       the box is resized back to the size of the image
+    flips      horizontal, vertical
+    rotation   around the centre, black outside
+    jitter     brightness b: b x; contrast c: c x + (1 - c) mean(L); saturation s: s x + (1 - s) L; each clipped to [0, 1]
+    hue        turns the colour circle of HSV
+    grayscale  the three channels become L = 0.299 R + 0.587 G + 0.114 B
+    blur       Gaussian of `blur_kernel` x `blur_kernel` pixels, the border reflected
+    erase      the box becomes black
+
+A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Whatever
+the order of the draws, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
+The geometry of all rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black
+outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What happens to each of N images; an operation that spares an image has its neutral value there.
+
+    crop, erase: (N, 4) float top, left, height, width in pixels (neutral: the whole image; an empty box). angle: (N,) degrees,
+    counter-clockwise. flip, vertical_flip, grayscale: (N,) bool. brightness, contrast, saturation: (N,) factors (neutral: 1).
+    hue: (N,) turns of the colour circle. blur: (N,) standard deviations in pixels (neutral: 0).
+    """
+
+    crop: Tensor
+    erase: Tensor
+    grayscale: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    flip: Tensor
+    vertical_flip: Tensor
+    angle: Tensor
+    blur: Tensor
+    blur_kernel: int = 3
+
+
+def neutral_round(count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Round:
+    """The round that changes nothing, for `count` images of (height, width) `size`."""
+    ones, zeros = torch.ones(count, device=device), torch.zeros(count, device=device)
+    no = torch.zeros(count, dtype=torch.bool, device=device)
+    return Round(
+        crop=torch.tensor([0.0, 0.0, *size], device=device).expand(count, 4),
+        erase=torch.zeros(count, 4, device=device),
+        grayscale=no,
+        brightness=ones,
+        contrast=ones,
+        saturation=ones,
+        hue=zeros,
+        flip=no,
+        vertical_flip=no,
+        angle=zeros,
+        blur=zeros,
+    )
+
+
+def as_unit(images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float32[Tensor, "N 3 H W"]:
+    """A float32 copy in [0, 1]: uint8 is divided by 255, floats are in [0, 1] already."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+
+
+def apply_rounds(
+    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], rounds: tuple[Round, ...]
+) -> Float32[Tensor, "N 3 H W"]:
+    """The images in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
+    unit = as_unit(images)
+    if not rounds:
+        return unit
+    _apply_geometry(unit, rounds)
+    for drawn in rounds:
+        _apply_jitter(unit, drawn)
+        _apply_hue(unit, drawn)
+        _apply_grayscale(unit, drawn)
+    for drawn in rounds:
+        _apply_blur(unit, drawn)
+    for drawn in rounds:
+        _apply_erasing(unit, drawn)
+    return unit
+
+
+def resample(images: Float32[Tensor, "n 3 H W"], backward: Float32[Tensor, "n 2 3"]) -> Float32[Tensor, "n 3 H W"]:
+    """Bilinear sampling, black outside. `backward` maps output to input coordinates (x, y, 1), where [-1, 1] spans the image."""
+    grid = F.affine_grid(backward, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _apply_geometry(unit: Tensor, rounds: tuple[Round, ...]) -> None:
+    height, width = unit.shape[2:]
+    whole = torch.tensor([0.0, 0.0, height, width], device=rounds[0].crop.device)
+    moved = torch.stack([(r.crop != whole).any(1) | r.flip | r.vertical_flip | (r.angle != 0) for r in rounds]).any(0)
+    rows = moved.nonzero()[:, 0]
+    if not len(rows):
+        return
+    matrix = torch.eye(3, device=rows.device).expand(len(rows), 3, 3)
+    for drawn in rounds:
+        matrix = matrix @ _backward_map(drawn, rows, (height, width))
+    backward, rows = matrix[:, :2].to(unit.device), rows.to(unit.device)
+    unit[rows] = resample(unit[rows], backward)
+
+
+def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
+    """(n, 3, 3): from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation of one round."""
+    height, width = size
+    top, left, box_height, box_width = drawn.crop[rows].unbind(1)
+    scale_x, scale_y = box_width / width, box_height / height
+    shift_x = (2 * left + box_width) / width - 1
+    shift_y = (2 * top + box_height) / height - 1
+    mirror_x = torch.where(drawn.flip[rows], -1.0, 1.0)
+    mirror_y = torch.where(drawn.vertical_flip[rows], -1.0, 1.0)
+    radians = torch.deg2rad(drawn.angle[rows])
+    cos, sin = radians.cos(), radians.sin()
+    # Turning is rigid in pixels, not in the square [-1, 1]: hence the aspect ratios. With y downwards, this turns the picture
+    # counter-clockwise, because an output pixel looks up the input pixel that lies clockwise of it.
+    row_x = [mirror_x * scale_x * cos, -mirror_x * scale_x * sin * (height / width), shift_x]
+    row_y = [mirror_y * scale_y * sin * (width / height), mirror_y * scale_y * cos, shift_y]
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    return torch.stack([*row_x, *row_y, zero, zero, one], 1).view(-1, 3, 3)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """(n, 3, H, W) -> (n, 1, H, W)."""
+    red, green, blue = _LUMA
+    return (images[:, 0:1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
+
+
+def _apply_jitter(unit: Tensor, drawn: Round) -> None:
+    changed = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
+    rows = changed.nonzero()[:, 0]
+    if not len(rows):
+        return
+    brightness, contrast, saturation = (
+        factor[rows].to(unit.device).view(-1, 1, 1, 1) for factor in (drawn.brightness, drawn.contrast, drawn.saturation)
+    )
+    rows = rows.to(unit.device)
+    images = unit[rows].mul_(brightness).clamp_(0, 1)
+    mean = _luma(images).mean((1, 2, 3), keepdim=True)
+    images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
+    grey = _luma(images).mul_(1 - saturation)
+    unit[rows] = images.mul_(saturation).add_(grey).clamp_(0, 1)
+
+
+def _apply_hue(unit: Tensor, drawn: Round) -> None:
+    rows = (drawn.hue != 0).nonzero()[:, 0]
+    if not len(rows):
+        return
+    from kornia.enhance import adjust_hue  # a slow import, which the pool does not need
+
+    radians = (2 * math.pi * drawn.hue[rows]).to(unit.device)
+    rows = rows.to(unit.device)
+    unit[rows] = adjust_hue(unit[rows], radians).clamp_(0, 1)
+
+
+def _apply_grayscale(unit: Tensor, drawn: Round) -> None:
+    rows = drawn.grayscale.nonzero()[:, 0].to(unit.device)
+    if len(rows):
+        unit[rows] = _luma(unit[rows]).expand(-1, 3, -1, -1)
+
+
+def _apply_blur(unit: Tensor, drawn: Round) -> None:
+    rows = (drawn.blur > 0).nonzero()[:, 0]
+    if not len(rows):
+        return
+    from kornia.filters import gaussian_blur2d
+
+    sigma = drawn.blur[rows, None].expand(-1, 2).to(unit.device)
+    rows = rows.to(unit.device)
+    unit[rows] = gaussian_blur2d(unit[rows], drawn.blur_kernel, sigma).clamp_(0, 1)
+
+
+def _apply_erasing(unit: Tensor, drawn: Round) -> None:
+    rows = (drawn.erase[:, 2] > 0).nonzero()[:, 0]
+    if not len(rows):
+        return
+    top, left, box_height, box_width = drawn.erase[rows].to(unit.device).unbind(1)
+    y, x = (torch.arange(length, device=unit.device) for length in unit.shape[2:])
+    inside_y = (y >= top[:, None]) & (y < (top + box_height)[:, None])  # (n, H)
+    inside_x = (x >= left[:, None]) & (x < (left + box_width)[:, None])  # (n, W)
+    rows = rows.to(unit.device)
+    unit[rows] = unit[rows].masked_fill_((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0.0)

@@ -1,0 +1,51 @@
+"""Losses over classes: identities (ID) and masked words (MLM)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+UNMASKED = -100
+"""Label of a token that is not to be predicted."""
+
+
+def id_loss(image_logits: Float[Tensor, "n C"], text_logits: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Cross-entropy of the identities under the classifier's logits of both embeddings, averaged (Zheng et al., TOMM 2020)."""
+    with torch.autocast(image_logits.device.type, enabled=False):
+        return (F.cross_entropy(_wide(image_logits), labels) + F.cross_entropy(_wide(text_logits), labels)) / 2
+
+
+def mlm_loss(
+    logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: Float[Tensor, ""] | float | None = None
+) -> Float[Tensor, ""]:
+    """-sum over masked tokens of log p(word), divided by `count` (default: how many there are; 0 where there are none).
+
+    labels: the word's id at a masked token, `UNMASKED` elsewhere. count: the masked tokens of the whole batch where the logits
+    are of a part of it, so that the losses of the parts add up to the loss of the whole.
+    """
+    if count is None:
+        count = (labels != UNMASKED).sum().clamp(min=1)
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.cross_entropy(_wide(logits), labels, ignore_index=UNMASKED, reduction="sum") / count
+
+
+def mask_tokens(
+    tokens: Int[Tensor, "n L"], words: int, mask: int, probability: float, generator: torch.Generator
+) -> tuple[Int[Tensor, "n L"], Int[Tensor, "n L"]]:
+    """Tokens with some of the words masked, and the labels (BERT, Devlin et al. 2019; IRRA, Jiang and Ye 2023).
+
+    Each word, but no start, end or padding token, is chosen with `probability`; of the chosen 80 % become the `mask` token, 10 %
+    a random word and 10 % stay. Ids below `words` are words.
+    """
+    draws = torch.rand(tokens.shape, generator=generator)
+    fate = torch.rand(tokens.shape, generator=generator)
+    random_words = torch.randint(words, tokens.shape, generator=generator)
+    chosen = (draws < probability) & (tokens < words)
+    labels = torch.where(chosen, tokens, UNMASKED)
+    masked = torch.where(chosen & (fate < 0.8), mask, tokens)
+    return torch.where(chosen & (fate >= 0.9), random_words, masked), labels
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """float32 at least, whatever the autocast made of the logits."""
+    return logits if logits.dtype == torch.float64 else logits.float()

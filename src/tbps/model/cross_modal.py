@@ -1,0 +1,81 @@
+"""The cross-modal encoder of IRRA: masked captions look at their image, and a head predicts the masked words.
+
+Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval", CVPR 2023, section 3.2:
+one cross attention (queries: text tokens; keys and values: image tokens), four transformer layers, and a head of dense, QuickGELU,
+LayerNorm and vocabulary layers.
+"""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@final
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), as in OpenAI's CLIP."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The same shape."""
+        return values * torch.sigmoid(1.702 * values)
+
+
+@final
+class CrossModalEncoder(nn.Module):
+    """Text tokens (n, L, D) and image tokens (n, P, D) -> logits over the vocabulary."""
+
+    def __init__(self, dim: int, vocabulary: int, layers: int = 4) -> None:
+        super().__init__()
+        heads = max(1, dim // 64)
+        self.text_norm, self.image_norm, self.last_norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.layers = nn.ModuleList(_Block(dim, heads) for _ in range(layers))
+        self.dense, self.activation, self.norm = nn.Linear(dim, dim), QuickGELU(), nn.LayerNorm(dim)
+        self.words = nn.Linear(dim, vocabulary)
+        self._initialise(dim, layers)
+
+    def forward(self, text: Float[Tensor, "n L D"], image: Float[Tensor, "n P D"]) -> Float[Tensor, "n L D"]:
+        """Text tokens that have seen the image: (n, L, D)."""
+        keys = self.image_norm(image)
+        mixed: Tensor = self.attention(self.text_norm(text), keys, keys, need_weights=False)[0]
+        for layer in self.layers:
+            mixed = layer(mixed)
+        normed: Tensor = self.last_norm(mixed)
+        return normed
+
+    def predict(self, tokens: Float[Tensor, "m D"]) -> Float[Tensor, "m V"]:
+        """Logits over the vocabulary of chosen tokens; only masked ones need them, and the vocabulary is wide."""
+        logits: Tensor = self.words(self.norm(self.activation(self.dense(tokens))))
+        return logits
+
+    def _initialise(self, dim: int, layers: int) -> None:
+        """CLIP's: attention and input layers with std dim^-0.5, output layers narrower by (2 * layers)^-0.5."""
+        narrow = dim**-0.5 * (2 * layers) ** -0.5
+        for attention in (self.attention, *(layer.attention for layer in self.layers if isinstance(layer, _Block))):
+            nn.init.normal_(attention.in_proj_weight, std=dim**-0.5)
+            nn.init.normal_(attention.out_proj.weight, std=narrow)
+        for layer in self.layers:
+            if isinstance(layer, _Block):
+                nn.init.normal_(layer.widen.weight, std=(2 * dim) ** -0.5)
+                nn.init.normal_(layer.narrow.weight, std=narrow)
+        nn.init.normal_(self.dense.weight, std=dim**-0.5)
+        nn.init.normal_(self.words.weight, std=dim**-0.5)
+
+
+@final
+class _Block(nn.Module):
+    """A pre-norm transformer layer: self-attention, then a feed-forward layer four times as wide."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.first_norm, self.second_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.widen, self.activation, self.narrow = nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, L, D) -> (n, L, D)."""
+        keys = self.first_norm(tokens)
+        tokens = tokens + self.attention(keys, keys, keys, need_weights=False)[0]
+        widened: Tensor = self.narrow(self.activation(self.widen(self.second_norm(tokens))))
+        return tokens + widened

@@ -1,0 +1,79 @@
+"""The gradient of a batch of any size in the memory of a small one (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
+Memory Limited Setup", 2021).
+
+The losses compare every pair with every other, so a batch cannot simply be cut. But they see embeddings only: encode all parts
+without gradients, take the gradient of the loss with respect to the embeddings, then encode every part once more with gradients
+and pass those on. With the same dropout masks both times, the sum is the gradient of the whole batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tbps.training.objective import Features, Losses
+
+_VIEWS = tuple(f.name for f in fields(Features) if f.name != "mlm")
+
+
+class Encode(Protocol):
+    """Encodes one part, numbered from 0; `calm` and `words` as in `tbps.training.encode.encode`."""
+
+    def __call__(self, part: int, *, calm: bool, words: bool) -> Features: ...
+
+
+def backward(encode: Encode, parts: int, loss: Callable[[Features], Losses], mlm_weight: float, share: float) -> Losses:
+    """Adds to the gradients of everything that `encode` and `loss` use, and returns the losses.
+
+    `mlm_weight`: weight of `Features.mlm`, whose parts add up to the loss of the batch. `share`: what an MLM loss that is already
+    divided by the words of all processes must be multiplied with, where gradients are averaged over processes.
+    """
+    if parts == 1:
+        features = encode(0, calm=True, words=True)
+        losses = loss(replace(features, mlm=None if features.mlm is None else features.mlm * share))
+        torch.autograd.backward(losses.total)
+        return losses
+    with torch.no_grad():
+        encoded = [encode(part, calm=True, words=False) for part in range(parts)]
+    whole = _joined(encoded)
+    losses = loss(whole)
+    if losses.total.requires_grad:  # not where MLM is the only loss
+        torch.autograd.backward(losses.total)
+    words = torch.zeros_like(losses.total)
+    start = 0
+    for part, size in enumerate([len(features.image) for features in encoded]):
+        features = encode(part, calm=False, words=True)
+        outputs, gradients = _with_gradients(features, whole, slice(start, start + size))
+        if features.mlm is not None:
+            outputs.append(features.mlm)
+            gradients.append(torch.full_like(features.mlm, mlm_weight * share))
+            words = words + features.mlm.detach() * share
+        torch.autograd.backward(outputs, gradients)
+        start += size
+    if mlm_weight == 0:
+        return losses
+    return Losses(losses.total.detach() + mlm_weight * words, {**losses.terms, "mlm": words})
+
+
+def _joined(parts: list[Features]) -> Features:
+    """All parts as one, as leaves that collect gradients."""
+
+    def leaf(name: str) -> Tensor | None:
+        tensors = [tensor for features in parts if (tensor := getattr(features, name)) is not None]
+        return torch.cat(tensors).requires_grad_(not name.startswith("calm")) if tensors else None
+
+    image, text = leaf("image"), leaf("text")
+    assert image is not None and text is not None
+    return Features(image, text, *(leaf(name) for name in _VIEWS[2:]))
+
+
+def _with_gradients(features: Features, whole: Features, rows: slice) -> tuple[list[Tensor], list[Tensor]]:
+    outputs, gradients = [], []
+    for name in _VIEWS:
+        output, leaf = getattr(features, name), getattr(whole, name)
+        if output is not None and leaf.grad is not None:
+            outputs.append(output)
+            gradients.append(leaf.grad[rows])
+    return outputs, gradients

@@ -1,0 +1,77 @@
+"""A dry run: how many updates a run would take, how long, and in how much memory, from three real updates on some of the data."""
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tbps.data.batches import epoch_batches
+from tbps.data.records import PersonDataset
+from tbps.model.bundle import PersonModel
+from tbps.training.settings import TrainSettings
+from tbps.training.trainer import NoLog, Observer, Run
+
+_UPDATES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """`steps`: of the whole run; `seconds_per_step`: the median of three updates; `peak_bytes`: of the device, on a CPU of the
+    process; `trained` of `parameters` learn. Validation comes on top.
+    """
+
+    steps_per_epoch: int
+    steps: int
+    seconds_per_step: float
+    peak_bytes: int
+    trained: int
+    parameters: int
+
+    @property
+    def seconds(self) -> float:
+        """All updates together."""
+        return self.steps * self.seconds_per_step
+
+
+def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, observer: Observer) -> Rehearsal:
+    """Three real updates after one to warm up, on as many pictures as they need; nothing is left behind.
+
+    The updates change `model`, so it is not to be used afterwards. Raises as `tbps.training.trainer.train`.
+    """
+    train = dataset.split("train")
+    steps_per_epoch = len(epoch_batches(settings.seed, 0, len(train.pairs()), settings.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(settings, model, _some(dataset, settings.batch_size * (1 + _UPDATES)), Path(folder), observer)
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(model.device)
+        times = []
+        for _ in range(1 + _UPDATES):
+            started = time.monotonic()
+            run.update(NoLog())
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            times.append(time.monotonic() - started)
+    parameters = list(run.learned.parameters())
+    return Rehearsal(
+        steps_per_epoch=steps_per_epoch,
+        steps=steps_per_epoch * settings.schedule.epochs,
+        seconds_per_step=sorted(times[1:])[_UPDATES // 2],
+        peak_bytes=_peak(model.device),
+        trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        parameters=sum(parameter.numel() for parameter in parameters),
+    )
+
+
+def _some(dataset: PersonDataset, images: int) -> PersonDataset:
+    """At most so many training images, evenly spread (each has a caption at least), and one image to validate on."""
+    train, val = dataset.split("train").images, dataset.split("val").images
+    return PersonDataset(dataset.name, dataset.root, (*train[:: max(1, len(train) // images)], *val[:1]))
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

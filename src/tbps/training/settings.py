@@ -1,0 +1,46 @@
+"""Everything that decides a run besides data and start weights."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tbps.config import Settings
+from tbps.data.augment_image import ImageAugmentation
+from tbps.data.augment_pair import PairAugmentation
+from tbps.data.augment_text import TextAugmentation
+from tbps.data.augment_views import ViewAugmentation
+from tbps.model.clip import LockSettings, ModelShape
+from tbps.preprocess.image import ImageSpec
+from tbps.training.objective import LossSettings
+from tbps.training.optimizer import OptimizerSettings
+from tbps.training.schedule import ScheduleSettings
+
+
+class TrainSettings(Settings):
+    """Settings of a run; the defaults are the simplified TBPS-CLIP.
+
+    `shape` builds a model from random weights (None: a start model is given); `image` overrides the start model's input size
+    and pixel normalisation. `batch_size` is the global one, of all processes; `micro_batch`: pairs that one process encodes at a
+    time (None: its whole share), which changes memory and speed only. `text_parts`: captions are encoded in so many runs by
+    length, which changes the speed only. `compile_image_tower` pays where a run takes many minutes.
+    """
+
+    seed: int = 0
+    batch_size: int = Field(320, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+    shape: ModelShape | None = None
+    image: ImageSpec | None = None
+    image_augmentation: ImageAugmentation = ImageAugmentation()
+    strong_views: ViewAugmentation = ViewAugmentation()
+    text_augmentation: TextAugmentation = TextAugmentation()
+    pair_augmentation: PairAugmentation = PairAugmentation()
+    text_attention_dropout: float = Field(0.05, ge=0, lt=1)
+    lock: LockSettings = LockSettings()
+    losses: LossSettings = LossSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    ema_decay: float | None = Field(None, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    text_parts: int = Field(4, ge=1)
+    compile_image_tower: bool = False
+    checkpoint_steps: int = Field(200, ge=1)

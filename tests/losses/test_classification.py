@@ -27,7 +27,7 @@ def test_mlm_loss_is_the_mean_over_masked_words() -> None:
 def test_mlm_losses_of_parts_add_up() -> None:
     logits = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([3, UNMASKED, 0, UNMASKED, 10, 1])
-    parts = [mlm_loss(logits[rows], labels[rows], count=4) for rows in (slice(0, 2), slice(2, 6))]
+    parts = [mlm_loss(logits[rows], labels[rows], count=4.0) for rows in (slice(0, 2), slice(2, 6))]
     torch.testing.assert_close(sum(parts), mlm_loss(logits, labels))
 
 

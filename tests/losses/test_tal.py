@@ -75,4 +75,4 @@ def test_the_weights_of_the_own_identity_are_constants_for_the_gradient() -> Non
 
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(SettingsError, match="temperature"):
-        tal(*batch(), torch.arange(6), temperature=0)
+        tal(*batch(), torch.arange(6), temperature=0.0)

@@ -32,6 +32,9 @@ _LEXNAMES = """
     """
 _CATEGORIES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
+# `warnings.catch_warnings` changes the whole process: two threads inside it at once would undo each other.
+_quiet = threading.Lock()
+
 
 @final
 class WordNet:
@@ -74,7 +77,7 @@ def open_wordnet(debian: Path = DEBIAN) -> WordNet:
 
     root = _find(nltk.data, debian)
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The multilingual functions are not available")
             return WordNet(WordNetCorpusReader(root, None))
     except (OSError, ValueError, LookupError, AssertionError, StopIteration, WordNetError) as error:

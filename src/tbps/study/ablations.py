@@ -209,8 +209,8 @@ def irra() -> Table:
     on_top = Training(train=irra_settings())
     rows = (
         Row("clip", on_top, None),
-        Row("tbps_clip", on_top, "clip", start=Training(train=tbps_clip())),
-        Row("simplified_tbps_clip", on_top, "clip", start=Training(train=simplified_tbps_clip())),
+        Row("tbps_clip", on_top, "clip", Training(train=tbps_clip()), "starts from TBPS-CLIP, trained first"),
+        Row("simplified_tbps_clip", on_top, "clip", Training(train=simplified_tbps_clip()), "starts from the simplified model"),
     )
     return Table("irra", "IRRA on top", "tables 10 and 12", rows)
 
@@ -238,7 +238,11 @@ def few_shot() -> Table:
     """1, 5 and 10 % of the training identities, nested; each method compared with CLIP on the same share."""
     recipes = {"clip": clip(), "tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
     rows = tuple(
-        Row(f"{100 * share:g}%/{name}", Training(train=train, identities=share), None if name == "clip" else f"{100 * share:g}%/clip")
+        Row(
+            f"{100 * share:g}%/{name}",
+            Training(train=train, identities=share),
+            base=None if name == "clip" else f"{100 * share:g}%/clip",
+        )
         for share in FEW_SHOT
         for name, train in recipes.items()
     )

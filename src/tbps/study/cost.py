@@ -50,17 +50,18 @@ class Costing(Work):
         return replace(facts, values={**facts.values, **values}, measured=measured)
 
 
-def encode_flops(config: CLIPConfig, height: int, width: int) -> int:
-    """Operations to embed one image of that size and one caption of full length, counted on towers without weights."""
+def encode_flops(config: CLIPConfig, height: int, width: int) -> tuple[int, int]:
+    """Operations to embed one image of that size, and one caption of full length, counted on towers without weights."""
     with torch.device("meta"):
         clip = CLIPModel(copy.deepcopy(config))
         pixels = torch.zeros(1, 3, height, width)
         tokens = torch.zeros(1, config.text_config.max_position_embeddings, dtype=torch.long)
     clip.set_attn_implementation("eager")  # whose products are all counted
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as image, torch.no_grad():
         image_features(clip, pixels)
+    with FlopCounterMode(display=False) as text, torch.no_grad():
         text_features(clip, tokens)
-    return int(counter.get_total_flops())
+    return int(image.get_total_flops()), int(text.get_total_flops())
 
 
 def peak_bytes(device: str) -> float:
@@ -82,7 +83,7 @@ def _count(settings: TrainSettings, dataset: PersonDataset, place: Place) -> dic
     return {
         "parameters": sum(p.numel() for p in parameters),
         "trained": sum(p.numel() for p in parameters if p.requires_grad),
-        "encode_flops": encode_flops(model.clip.config, model.spec.height, model.spec.width),
+        "encode_flops": sum(encode_flops(model.clip.config, model.spec.height, model.spec.width)),
         "train_flops": counter.get_total_flops() / settings.batch_size,
     }
 

@@ -71,7 +71,7 @@ class Work(Settings, ABC):
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """The same work with dotted settings of the recipe replaced."""
-        return self.override({f"train.{key}": value for key, value in changes.items()}) if changes else self
+        return self.model_copy(update={"train": self.train.override(changes)}) if changes else self
 
     def seeded(self, seed: int) -> Self:
         """The same work under another seed."""

@@ -16,7 +16,7 @@ from transformers import CLIPConfig
 from tbps.data.annotations import SPLITS, VAL_IDENTITIES
 from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
-from tbps.errors import DataError, ModelError
+from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
 from tbps.storage import write_text
 from tbps.study.ablations import Row, Table
@@ -25,6 +25,7 @@ from tbps.study.step import Data, Start, Step, data_fingerprint, read_result
 from tbps.study.work import Work
 
 UNKNOWN = "unknown"
+RANDOM = "random weights"
 _OPENAI = {"openai/clip-vit-base-patch32": 32, "openai/clip-vit-base-patch16": 16}
 _BACKWARD = 3  # an update's operations in those of its forward pass
 
@@ -75,7 +76,7 @@ def open_material(name: str, root: Path, model: str | None, device: str) -> Mate
     data = Data(name, str(root.resolve()), data_fingerprint(dataset))
     counts = {split: _counts(dataset.split(split)) for split in SPLITS}
     if model is None:
-        return Material(data, counts, dataset, Start("random weights", None, "none"), None)
+        return Material(data, counts, dataset, Start(RANDOM, None, "none"), None)
     opened = load(model, device)
     location = str(Path(model).resolve()) if Path(model).is_dir() else model
     return Material(data, counts, dataset, Start(model, location, opened.fingerprint), opened.clip.config)
@@ -86,7 +87,7 @@ def imagine_material(name: str, root: Path, model: str | None) -> Material:
 
     Raises DataError where the data set is neither there nor published.
     """
-    start = Start(model or "random weights", model, UNKNOWN)
+    start = Start(model or RANDOM, model, UNKNOWN)
     towers = None if model is None else known_towers(model)
     if root.is_dir():
         dataset = read_dataset(name, root)
@@ -201,6 +202,8 @@ def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material
     def step(work: Work, first: str | None) -> Step:
         return Step(work.changed(changes).seeded(seed), material.data, material.start, first)
 
+    if material.start.name == RANDOM and row.work.changed(changes).train.shape is None:
+        raise SettingsError(f"row {row.name} fine-tunes a model; give one with --model, or --set shape=... for random weights")
     first = None if row.start is None else step(row.start, None)
     return Planned(row, seed, step(row.work, None if first is None else first.fingerprint), first)
 

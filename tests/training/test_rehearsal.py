@@ -10,7 +10,7 @@ from tbps.cli import app
 def test_a_dry_run_prints_the_settings_and_the_cost(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["train", "tbps_clip", "--data", "folder", "--root", str(flags), "--model", str(tiny_model_folder), "--out", str(out)]
-    settings = ["image=null", "batch_size=16", "schedule.epochs=4", "losses.ss.weight=0.3", "micro_batch=8"]
+    settings = ["batch_size=16", "schedule.epochs=4", "losses.ss.weight=0.3", "micro_batch=8"]
     done = CliRunner().invoke(app, [*command, "--dry-run", *(part for text in settings for part in ("--set", text))])
     assert done.exit_code == 0, done.output
     assert '"micro_batch": 8' in done.stdout and '"weight": 0.3' in done.stdout

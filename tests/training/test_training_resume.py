@@ -44,7 +44,7 @@ class Recorder:
 
 def quick(**changes: object) -> TrainSettings:
     base = {
-        "image": None,
+        "image": {},
         "batch_size": 16,
         "lock.patch_projection": False,
         "schedule.epochs": 3,
@@ -107,7 +107,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 def test_killed_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tbps.cli", "train", "simplified_tbps_clip", "--data", "folder", "--root", str(flags)]
     command += ["--model", str(tiny_model_folder), "--resume"]
-    for assignment in ("image=null", "batch_size=16", "schedule.epochs=40", "checkpoint_steps=5", "schedule.peak_rate=1e-3"):
+    for assignment in ("batch_size=16", "schedule.epochs=40", "checkpoint_steps=5", "schedule.peak_rate=1e-3"):
         command += ["--set", assignment]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     kills = 0

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from tbps.errors import SettingsError
 from tbps.model.clip import ModelShape, TowerShape
-from tbps.preprocess.image import ImageSpec
 from tbps.training.objective import LossSettings
-from tbps.training.settings import TrainSettings
+from tbps.training.settings import InputSettings, TrainSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,7 +61,7 @@ def simplified_tbps_clip() -> TrainSettings:
     Result: the paper reports Rank-1 72.66, mAP 64.97 with ViT-B/16 on CUHK-PEDES, 64.52, 39.54 on ICFG-PEDES and 62.10, 48.00 on
     RSTPReid; not reproduced here, for want of the data sets.
     """
-    return TrainSettings(image=ImageSpec(height=224, width=224, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    return TrainSettings(image=InputSettings(mean=IMAGENET_MEAN, std=IMAGENET_STD))
 
 
 def tbps_clip() -> TrainSettings:
@@ -97,7 +96,7 @@ def mannequin_start() -> TrainSettings:
     return simplified_tbps_clip().override(
         {
             "shape": shape.model_dump(),
-            "image": None,
+            "image": InputSettings().model_dump(),
             "image_augmentation.enabled": False,
             "batch_size": 256,
             "lock.patch_projection": False,
@@ -142,7 +141,7 @@ def mannequin_tiny() -> TrainSettings:
     """
     return simplified_tbps_clip().override(
         {
-            "image": None,
+            "image": InputSettings().model_dump(),
             "batch_size": 256,
             "precision": "bfloat16",
             "losses.r_itc.labels": "normalised",

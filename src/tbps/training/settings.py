@@ -16,20 +16,33 @@ from tbps.training.optimizer import OptimizerSettings
 from tbps.training.schedule import ScheduleSettings
 
 
+class InputSettings(Settings):
+    """What the image tower sees: size in pixels, and mean and deviation per RGB channel; None: as the start model has it."""
+
+    height: int | None = Field(None, ge=1, le=4096)
+    width: int | None = Field(None, ge=1, le=4096)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def of(self, model: ImageSpec) -> ImageSpec:
+        """The start model's input with these changes."""
+        return model.override({key: value for key, value in self if value is not None})
+
+
 class TrainSettings(Settings):
     """Settings of a run; the defaults are the simplified TBPS-CLIP.
 
-    `shape` builds a model from random weights (None: a start model is given); `image` overrides the start model's input size
-    and pixel normalisation. `batch_size` is the global one, of all processes; `micro_batch`: pairs that one process encodes at a
-    time (None: its whole share), which changes memory and speed only. `text_parts`: captions are encoded in so many runs by
-    length, which changes the speed only. `compile_image_tower` pays where a run takes many minutes.
+    `shape` builds a model from random weights (None: a start model is given). `batch_size` is the global one, of all processes;
+    `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only.
+    `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where
+    a run takes many minutes.
     """
 
     seed: int = 0
     batch_size: int = Field(320, ge=1)
     micro_batch: int | None = Field(None, ge=1)
     shape: ModelShape | None = None
-    image: ImageSpec | None = None
+    image: InputSettings = InputSettings()
     image_augmentation: ImageAugmentation = ImageAugmentation()
     strong_views: ViewAugmentation = ViewAugmentation()
     text_augmentation: TextAugmentation = TextAugmentation()

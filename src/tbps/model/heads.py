@@ -19,7 +19,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """(n, D) -> (n, D), in the precision of the weights: embeddings may come from an autocast in half of it."""
-        projected: Tensor = self.layers(features.to(self.layers[0].weight.dtype))
+        projected: Tensor = self.layers(features.to(next(self.parameters()).dtype))
         return projected
 
 

@@ -21,8 +21,9 @@ class TrainSettings(Settings):
 
     `shape` builds a model from random weights (None: a start model is given); `image` overrides the start model's input size
     and pixel normalisation. `batch_size` is the global one, of all processes; `micro_batch`: pairs that one process encodes at a
-    time (None: its whole share), which changes memory and speed only. `text_parts`: captions are encoded in so many runs by
-    length, which changes the speed only. `compile_image_tower` pays where a run takes many minutes.
+    time (None: its whole share), which changes memory and speed only. `precision`: what the towers compute in; weights and losses
+    stay in float32. "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). `text_parts`: captions are
+    encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where a run takes many minutes.
     """
 
     seed: int = 0
@@ -40,7 +41,7 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: float | None = Field(None, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)

@@ -5,6 +5,7 @@ log.jsonl, tensorboard/                    best/          the model folder of th
 cache/          decoded images             report.json, report.png
 """
 
+import copy
 import json
 import math
 import time
@@ -32,6 +33,7 @@ from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.tokens import tokenise
 from tbps.seeding import entropy
 from tbps.storage import make_folder, write_text
@@ -154,6 +156,8 @@ class Run:
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
         self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        if settings.lora is not None:
+            add_adapters(model.clip, settings.lora, settings.seed)
         self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
         self.averaged = _averaged(model, settings.ema_decay)
         parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
@@ -277,21 +281,24 @@ class Run:
         if rank() > 0:
             barrier()
             return
-        judged = self.model if self.averaged is None else self._of(self.averaged.module)
+        judged = self._judged()
         report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
         loss = self.state.loss_sum / self.state.loss_count if self.state.loss_count else math.nan
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
-            self._of(judged.clip).save(self.folder / "best")
+            judged.save(self.folder / "best")
         log.write("val", self.state.step, {k: v for k, v in asdict(result).items() if k != "step"})
         self.observer.on_epoch(result)
         barrier()
         self._clock += time.monotonic() - started
 
-    def _of(self, clip: CLIPModel) -> PersonModel:
-        return PersonModel(clip, self.model.tokenizer, self.model.spec, self.model.name)
+    def _judged(self) -> PersonModel:
+        """What is validated and kept: the average of the weights where there is one, as plain towers."""
+        clip: CLIPModel = self.model.clip if self.averaged is None else self.averaged.module
+        plain = clip if self.settings.lora is None else merge_adapters(copy.deepcopy(clip))
+        return PersonModel(plain, self.model.tokenizer, self.model.spec, self.model.name)
 
     def _standing(self, judged: PersonModel, name: str, final: bool) -> Standing:
         split, images = self.splits[name], self.caches[name].images
@@ -307,6 +314,8 @@ class Run:
         if rank() > 0:
             return Outcome(True, self.state.step, best, None)
         split = "test" if self.splits["test"].images else "val"
+        if self.settings.lora is not None:
+            merge_adapters(self.model.clip)
         load_weights(self.folder / "best", self.model.clip)
         standing = self._standing(self.model, split, final=True)
         facts = {

@@ -45,6 +45,8 @@ def train(
     adds a cross-modal encoder to a CLIP or to a TBPS-CLIP. mannequin_start trains a small model from random weights,
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
 
+    With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
+
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3

@@ -10,8 +10,6 @@
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,8 @@ from safetensors.torch import load_file, save
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from tbps.errors import ModelError, SettingsError
-from tbps.model.clip import image_features, text_features
+from tbps.hub import model_folder
+from tbps.model.clip import image_features, text_features, unfilled
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec, normalise, to_array, upright_rgb
@@ -126,12 +125,10 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     Raises ModelError when the folder is missing, has missing, foreign or mis-shaped weights (each named), or the hub is out of
     reach (with the command that fetches the model).
     """
-    folder = Path(model)
-    if not os.path.isdir(folder):  # Path.is_dir raises on a name too long for the disk
-        folder = _fetch(str(model))
+    folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
     config = _config(folder)
     with _understanding(folder / "config.json"):
-        clip = CLIPModel(config).eval()
+        clip = unfilled(config)
     load_weights(folder, clip)
     tokenizer = open_tokenizer(folder, config.text_config.vocab_size)
     return PersonModel(clip, tokenizer, _spec(folder, config), name=str(model)).to(device)
@@ -156,24 +153,6 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
             "they belong to different models"
         )
     return tokenizer
-
-
-def _fetch(model: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "models/")):
-        raise ModelError(
-            f"model folder {model!r} does not exist; give a folder or a Hugging Face id like openai/clip-vit-base-patch16"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        local = f"models/{model.partition('/')[2]}"
-        raise ModelError(
-            f"{model!r} is neither a folder here nor could it be fetched from the hub; on a machine with internet run "
-            f"`hf download {model} --local-dir {local}`, copy that folder here, and give {local} as the model"
-        ) from error
 
 
 def _config(folder: Path) -> CLIPConfig:

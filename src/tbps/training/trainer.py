@@ -5,6 +5,7 @@ log.jsonl, tensorboard/                    best/          the model folder of th
 cache/          decoded images             report.json, report.png
 """
 
+import copy
 import json
 import math
 import time
@@ -17,6 +18,7 @@ from typing import Protocol, Self, final
 import numpy as np
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPModel
 
@@ -31,6 +33,7 @@ from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.tokens import tokenise
 from tbps.seeding import entropy
 from tbps.storage import make_folder, write_text
@@ -39,12 +42,13 @@ from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
-from tbps.training.optimizer import optimizers
+from tbps.training.optimizer import optimizers, update_together
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
 
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
+_SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
 
@@ -152,10 +156,13 @@ class Run:
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
         self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        if settings.lora is not None:
+            add_adapters(model.clip, settings.lora, settings.seed)
         self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
         self.averaged = _averaged(model, settings.ema_decay)
         parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
-        self.state = TrainState(parts, self._prepare())
+        scaler = GradScaler(model.device.type, enabled=settings.precision == "float16")
+        self.state = TrainState(parts, self._prepare(), scaler)
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._clock, self._clock_step = time.monotonic(), self.state.step
@@ -187,7 +194,7 @@ class Run:
         return optimizers(self.learned, settings.optimizer, factors)
 
     def update(self, log: "RunLog | NoLog") -> None:
-        """One optimizer step on the next batch."""
+        """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
         batch = next(self._stream, None)
         if batch is None:
@@ -199,19 +206,18 @@ class Run:
                 group["lr"] = rate * group["factor"]
         losses = self._backward(batch.to(self.model.device), step)
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
-        if self.settings.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.learned.parameters(), self.settings.optimizer.clip_norm)
-        for optimizer in self.state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
-        if self.averaged is not None:
+        if self.averaged is not None and updated:
             self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:
-            self.state.loss_sum = 0.0
+            self.state.loss_sum, self.state.loss_count = 0.0, 0
         self.state.step = step + 1
-        self._record(losses, rate, epoch, log)
+        if not updated:
+            self._record_skip(log)
+        if updated or losses.total.isfinite():  # only the gradients overflowed
+            self._record(losses, rate, epoch, log)
 
     def _backward(self, batch: Batch, step: int) -> Losses:
         """The losses of this process's pairs against all, with their gradients left in the parameters."""
@@ -231,12 +237,23 @@ class Run:
         def loss(features: Features) -> Losses:
             return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
 
-        return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size())
+        scaled = self.state.scaler.scale
+        return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)
 
     def save(self) -> None:
         """A checkpoint, written by the first process."""
         if rank() == 0:
             save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
+
+    def _record_skip(self, log: "RunLog | NoLog") -> None:
+        scale = self.state.scaler.get_scale()
+        log.write("skipped", self.state.step, {"loss_scale": scale})
+        if scale < _SMALLEST_LOSS_SCALE:
+            peak = self.settings.schedule.peak_rate
+            raise SettingsError(
+                f"float16 overflows at update {self.state.step} whatever the loss scale (now {scale}); "
+                f"give precision=bfloat16 or float32, or lower schedule.peak_rate (now {peak})"
+            )
 
     def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
         loss = float(losses.total.detach())
@@ -244,6 +261,7 @@ class Run:
             peak = self.settings.schedule.peak_rate
             raise SettingsError(f"the loss is {loss} at update {self.state.step}; lower schedule.peak_rate (now {peak})")
         self.state.loss_sum += loss
+        self.state.loss_count += 1
         if self.state.step % _LOG_STEPS and self.state.step % self.steps_per_epoch:
             return
         now = time.monotonic()
@@ -251,7 +269,10 @@ class Run:
         self._clock, self._clock_step = now, self.state.step
         terms = {name: float(term) for name, term in losses.terms.items()}
         scale = float(self.model.clip.logit_scale.detach().exp())
-        log.write("train", self.state.step, {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed})
+        facts = {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed}
+        if self.state.scaler.is_enabled():
+            facts["loss_scale"] = self.state.scaler.get_scale()
+        log.write("train", self.state.step, facts)
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
     def validate(self, log: "RunLog | NoLog") -> None:
@@ -260,21 +281,24 @@ class Run:
         if rank() > 0:
             barrier()
             return
-        judged = self.model if self.averaged is None else self._of(self.averaged.module)
+        judged = self._judged()
         report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
-        loss = self.state.loss_sum / self.steps_per_epoch
+        loss = self.state.loss_sum / self.state.loss_count if self.state.loss_count else math.nan
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
-            self._of(judged.clip).save(self.folder / "best")
+            judged.save(self.folder / "best")
         log.write("val", self.state.step, {k: v for k, v in asdict(result).items() if k != "step"})
         self.observer.on_epoch(result)
         barrier()
         self._clock += time.monotonic() - started
 
-    def _of(self, clip: CLIPModel) -> PersonModel:
-        return PersonModel(clip, self.model.tokenizer, self.model.spec, self.model.name)
+    def _judged(self) -> PersonModel:
+        """What is validated and kept: the average of the weights where there is one, as plain towers."""
+        clip: CLIPModel = self.model.clip if self.averaged is None else self.averaged.module
+        plain = clip if self.settings.lora is None else merge_adapters(copy.deepcopy(clip))
+        return PersonModel(plain, self.model.tokenizer, self.model.spec, self.model.name)
 
     def _standing(self, judged: PersonModel, name: str, final: bool) -> Standing:
         split, images = self.splits[name], self.caches[name].images
@@ -290,6 +314,8 @@ class Run:
         if rank() > 0:
             return Outcome(True, self.state.step, best, None)
         split = "test" if self.splits["test"].images else "val"
+        if self.settings.lora is not None:
+            merge_adapters(self.model.clip)
         load_weights(self.folder / "best", self.model.clip)
         standing = self._standing(self.model, split, final=True)
         facts = {

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO, final
+from typing import IO, Any, BinaryIO, final
 
 from tbps.errors import AnnotationError
 from tbps.preprocess.image import MAX_FILE_BYTES
@@ -126,13 +126,7 @@ def list_archive(archive: Path) -> Contents:
             elif kind == "archive":
                 failed.append((name, "is an archive inside an archive, which is not opened; index it by itself"))
             elif kind is not None:
-                try:
-                    if kind == "list":
-                        lists[str(PurePosixPath(name).parent)] = entry.read(MAX_FILE_BYTES)
-                    else:
-                        columns[_key(name)] = parse_columns(entry.read(MAX_JSON_BYTES), name)
-                except (AnnotationError, _RefusedError) as error:
-                    failed.append((name, str(error).removeprefix(f"{name}: ")))
+                failed += _read_metadata(entry, name, lists, columns)
     except _EndedError as error:
         kept = f"; the {len(pictures):,} pictures before that are kept" if pictures else ""
         failed.append(("", f"{error}{kept}"))
@@ -140,6 +134,18 @@ def list_archive(archive: Path) -> Contents:
     if not lists:
         return Contents(tuple(listed), tuple(failed), ())
     return _named(listed, lists, failed)
+
+
+def _read_metadata(entry: "_Entry", name: str, lists: dict[str, bytes], columns: dict[str, dict[str, JSON]]) -> list[Failure]:
+    """Reads a `metadata.jsonl` or one picture's JSON; what is wrong with it."""
+    try:
+        if PurePosixPath(name).name == METADATA_FILE:
+            lists[str(PurePosixPath(name).parent)] = entry.read(MAX_FILE_BYTES)
+        else:
+            columns[_key(name)] = parse_columns(entry.read(MAX_JSON_BYTES), name)
+    except (AnnotationError, _RefusedError) as error:
+        return [(name, str(error).removeprefix(f"{name}: "))]
+    return []
 
 
 def read_members(archive: Path, numbers: Sequence[int]) -> Iterator[bytes | str]:
@@ -191,13 +197,10 @@ def _named(pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[
 
 def _kind(name: str) -> str | None:
     path = PurePosixPath(name)
-    if path.name == METADATA_FILE:
-        return "list"
-    suffix = path.suffix.lower()
-    if suffix in PICTURES:
+    if path.name == METADATA_FILE or path.suffix.lower() == ".json":
+        return "metadata"
+    if path.suffix.lower() in PICTURES:
         return "picture"
-    if suffix == ".json":
-        return "columns"
     return "archive" if is_archive(name) else None
 
 
@@ -255,7 +258,7 @@ def _tar_entries(raw: BinaryIO, magic: bytes) -> Iterator[_Parts]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # it would keep every header
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 yield info.name, _tar_refusal(info), _reader(tar.extractfile, info, info.size)
             if stream.last_block != bytes(tarfile.BLOCKSIZE):
                 what = "has a damaged header" if len(stream.last_block) == tarfile.BLOCKSIZE else "ends early"
@@ -323,17 +326,17 @@ def _reader(open_member: Callable[[Any], Any], info: Any, size: int) -> Callable
     return read
 
 
-def _unpacker(raw: BinaryIO, magic: bytes) -> BinaryIO:
+def _unpacker(raw: BinaryIO, magic: bytes) -> IO[bytes] | io.BufferedIOBase:
     """The unpacked bytes of a tar file, the packing told from its first bytes."""
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(raw)  # type: ignore[return-value]
+        return gzip.open(raw)
     if magic.startswith(b"BZh"):
         return bz2.open(raw)
     if magic.startswith(b"\xfd7zXZ"):
-        return io.BufferedReader(_Xz(raw))  # type: ignore[return-value]
+        return io.BufferedReader(_Xz(raw))
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         try:
-            opened: BinaryIO = import_module("compression.zstd").open(raw)
+            opened: IO[bytes] = import_module("compression.zstd").open(raw)
         except ImportError as error:
             raise _EndedError("is packed with zstd, which needs Python 3.14; unpack it to a plain tar with: zstd -d") from error
         return opened
@@ -380,7 +383,7 @@ class _Bounded(io.BufferedIOBase):
     move forward only, which is all that `tarfile` asks for.
     """
 
-    def __init__(self, raw: BinaryIO, unpacked: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, unpacked: IO[bytes] | io.BufferedIOBase) -> None:
         self._raw, self._unpacked, self._packed = raw, unpacked, raw is not unpacked
         self._at = 0
         self.last_block = b""  # of the size of a header

@@ -398,9 +398,10 @@ class _Bounded(io.BufferedIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0 or size > _AT_ONCE:
+        all_of_it = size is None or size < 0
+        content = self._unpacked.read(_AT_ONCE if all_of_it else min(size or 0, _AT_ONCE))
+        if len(content) == _AT_ONCE:
             raise ValueError(f"a list or name of more than {_AT_ONCE:,} bytes")
-        content = self._unpacked.read(size)
         self._at += len(content)
         if size == tarfile.BLOCKSIZE:
             self.last_block = content

@@ -250,7 +250,10 @@ def test_rt_detr_sees_red_first_from_0_to_1_stretched(tmp_path: Path) -> None:
     [
         ({"features": np.zeros((1, 7), np.float32)}, r"features \[1, 7\].*known are YOLOX .* RT-DETR"),
         ({"a": np.zeros((1, 9, 4), np.float32), "b": np.zeros((1, 9), np.float32)}, r"a \[1, 9, 4\], b \[1, 9\]"),
-        ({"output": np.zeros((1, 99, 85), np.float32)}, r"99 anchors, which fits no YOLOX with an input of 64 x 64 \(that has 84\)"),
+        (
+            {"output": np.zeros((1, 99, 85), np.float32)},
+            r"99 anchors, which fits no YOLOX with an input of 64 x 64 \(that has 84\)",
+        ),
     ],
 )
 def test_an_unknown_layout_names_its_outputs(outputs: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:

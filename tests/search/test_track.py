@@ -29,9 +29,7 @@ def scenes() -> list[tuple[list[np.ndarray], list[dict[int, Box]]]]:
     return [film(_scene(seed), 60) for seed in range(4)]
 
 
-def _follow(
-    frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, missed: float, look: Appearance
-) -> tuple[int, int]:
+def _follow(frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, missed: float, look: Appearance) -> tuple[int, int]:
     """Identity switches, and how many tracklets the people were taken for. missed: share of detections that are left out."""
     rng, tracker = np.random.default_rng(7), Tracker(every / RATE)
     last: dict[int, int] = {}
@@ -71,7 +69,9 @@ def test_the_built_in_detector_on_walkers(scenes: list[tuple[list[np.ndarray], l
     detector, right, people, wrong = HogDetector(), 0, 0, 0
     for frames, truth in scenes:
         for number in range(0, 60, 20):
-            found = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in detector.detect(Frame("x", number, frames[number]))])
+            found = np.array(
+                [(d.x, d.y, d.x + d.width, d.y + d.height) for d in detector.detect(Frame("x", number, frames[number]))]
+            )
             boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in truth[number].values()])
             hit = iou(boxes.reshape(-1, 4), found.reshape(-1, 4)) > 0.5
             right, people, wrong = right + int(hit.any(1).sum()), people + len(boxes), wrong + int((~hit.any(0)).sum())

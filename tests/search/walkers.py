@@ -28,7 +28,9 @@ class Walker:
     frames: range = range(10_000)
 
 
-def film(walkers: Sequence[Walker], count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> tuple[list[np.ndarray], list[dict[int, Box]]]:
+def film(
+    walkers: Sequence[Walker], count: int, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> tuple[list[np.ndarray], list[dict[int, Box]]]:
     """The frames, later walkers painted over earlier ones, and in each frame walker -> box, cut to the picture."""
     ground = place("street", 0).resize(size)
     frames, truth = [], []

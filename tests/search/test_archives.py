@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
+from PIL import ExifTags, Image
 
 from tbps.errors import DataError
 from tbps.search import archives
@@ -156,6 +157,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
         archive.writestr("locked.jpg", b"x")
         archive.writestr("__MACOSX/._ok.jpg", b"x")
         archive.writestr("inner.zip", b"x")
+        archive.writestr("film.mp4", b"x")
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
     content[at + 8] |= 1  # the flag of encryption
@@ -166,6 +168,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
         "link.jpg": "is a link, which is not followed",
         "locked.jpg": "is encrypted",
         "inner.zip": "is an archive inside an archive, which is not opened; index it by itself",
+        "film.mp4": "is a video inside an archive, which is not opened; index it by itself",
     }
 
 
@@ -239,6 +242,27 @@ def test_large_members_and_many_members_are_bounded(tmp_path: Path, monkeypatch:
         assert [picture.name for picture in contents.pictures] == ["0.jpg", "1.jpg", "2.jpg"]
         assert "more than 3 members" in contents.failed[0][1]
         assert list(read_members(path, [0, 2])) == ["1,001 bytes are more than 1,000", b"b"]
+
+
+def test_the_metadata_of_an_archive_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_METADATA_BYTES", 30)
+    members = {"1.jpg": b"1", "1.json": b'{"hat": "red"}', "2.jpg": b"2", "2.json": b'{"hat": "blue coloured"}'}
+    contents = list_archive(_tar(tmp_path / "a.tar", members))
+    assert [(p.name, p.columns) for p in contents.pictures] == [("1.jpg", {"hat": "red"}), ("2.jpg", {})]
+    assert contents.failed == (("2.json", "24 bytes are more than 16"),)
+
+
+def test_thumbnails_keep_nothing_but_the_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "secret camera"
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    Image.new("RGB", (300, 600), "red").save(buffer := io.BytesIO(), "JPEG", exif=exif, comment=b"secret comment")
+    assert b"secret camera" in buffer.getvalue() and b"secret comment" in buffer.getvalue()
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    gallery.add(_zip(tmp_path / "a.zip", {"1.jpg": buffer.getvalue()}))
+    (hit,) = gallery.search("x")
+    assert b"secret" not in hit.thumbnail and b"Exif" not in hit.thumbnail
+    assert not any(b"secret" in file.read_bytes() for file in (tmp_path / "gallery").rglob("*") if file.is_file())
 
 
 def test_a_name_of_gigabytes_is_not_read(tmp_path: Path) -> None:

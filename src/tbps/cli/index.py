@@ -92,6 +92,8 @@ def index(
     except KeyboardInterrupt:
         raise _interrupted(gallery, len(opened)) from None
     _summarise(outcome, len(opened), gallery, report)
+    if detector != "hog" and not detect and not outcome.videos:
+        messages.print(plain(f"note: {detector} was not used: photographs are taken whole without --detect"), soft_wrap=True)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
     _check_any(outcome, places, footage)

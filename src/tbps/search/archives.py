@@ -28,11 +28,12 @@ from tbps.preprocess.metadata import JSON, METADATA_FILE, parse_columns, parse_m
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"})
 
 MAX_MEMBERS = 1_000_000
 MAX_RATIO = 200  # unpacked to packed bytes, once more than FREE_BYTES were unpacked; pictures hardly shrink
 FREE_BYTES = 64 * 2**20
-MAX_JSON_BYTES = 2**20  # of one picture's own metadata
+MAX_METADATA_BYTES = 256 * 2**20  # of one archive, all of it together
 _AT_ONCE = 64 * 2**20  # the largest single read that the list of a zip or a long name in a tar may ask for
 _CHUNK = 2**20
 _NAME_LENGTH = 1000
@@ -111,6 +112,7 @@ def list_archive(archive: Path) -> Contents:
     columns: dict[str, dict[str, JSON]] = {}  # by WebDataset key
     lists: dict[str, bytes] = {}  # metadata.jsonl by its folder
     failed: list[Failure] = []
+    left = MAX_METADATA_BYTES
     try:
         for entry in _entries(archive):
             name = _plain(entry.name)
@@ -123,10 +125,12 @@ def list_archive(archive: Path) -> Contents:
                 failed.append((entry.name, refusal))
             elif kind == "picture":
                 pictures[name] = entry.number
-            elif kind == "archive":
-                failed.append((name, "is an archive inside an archive, which is not opened; index it by itself"))
+            elif kind == "metadata":
+                wrong, size = _read_metadata(entry, name, lists, columns, left)
+                failed += wrong
+                left -= size
             elif kind is not None:
-                failed += _read_metadata(entry, name, lists, columns)
+                failed.append((name, f"is {kind} inside an archive, which is not opened; index it by itself"))
     except _EndedError as error:
         kept = f"; the {len(pictures):,} pictures before that are kept" if pictures else ""
         failed.append(("", f"{error}{kept}"))
@@ -136,16 +140,20 @@ def list_archive(archive: Path) -> Contents:
     return _named(listed, lists, failed)
 
 
-def _read_metadata(entry: "_Entry", name: str, lists: dict[str, bytes], columns: dict[str, dict[str, JSON]]) -> list[Failure]:
-    """Reads a `metadata.jsonl` or one picture's JSON; what is wrong with it."""
+def _read_metadata(
+    entry: "_Entry", name: str, lists: dict[str, bytes], columns: dict[str, dict[str, JSON]], limit: int
+) -> tuple[list[Failure], int]:
+    """Reads a `metadata.jsonl` or one picture's JSON; what is wrong with it, and its size."""
+    content = b""
     try:
+        content = entry.read(limit)
         if PurePosixPath(name).name == METADATA_FILE:
-            lists[str(PurePosixPath(name).parent)] = entry.read(MAX_FILE_BYTES)
+            lists[str(PurePosixPath(name).parent)] = content
         else:
-            columns[_key(name)] = parse_columns(entry.read(MAX_JSON_BYTES), name)
+            columns[_key(name)] = parse_columns(content, name)
     except (AnnotationError, _RefusedError) as error:
-        return [(name, str(error).removeprefix(f"{name}: "))]
-    return []
+        return [(name, str(error).removeprefix(f"{name}: "))], len(content)
+    return [], len(content)
 
 
 def read_members(archive: Path, numbers: Sequence[int]) -> Iterator[bytes | str]:
@@ -201,7 +209,9 @@ def _kind(name: str) -> str | None:
         return "metadata"
     if path.suffix.lower() in PICTURES:
         return "picture"
-    return "archive" if is_archive(name) else None
+    if path.suffix.lower() in VIDEOS:
+        return "a video"
+    return "an archive" if is_archive(name) else None
 
 
 def _plain(name: str) -> str | None:

@@ -170,9 +170,9 @@ class Record:
             for line in file.read_bytes().splitlines():
                 try:
                     key, columns = json.loads(line)
+                    self._done[key] = columns
                 except (ValueError, TypeError):  # torn by a kill
                     continue
-                self._done[key] = columns
 
     def __contains__(self, key: str) -> bool:
         return key in self._done

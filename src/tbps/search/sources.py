@@ -12,10 +12,9 @@ from PIL import Image
 
 from tbps.errors import AnnotationError, DataError
 from tbps.preprocess.metadata import METADATA_FILE, read_metadata, resolve_inside
-from tbps.search.archives import PICTURES, Failure, Member, is_archive, list_archive
+from tbps.search.archives import PICTURES, VIDEOS, Failure, Member, is_archive, list_archive
 from tbps.search.manifest import MANIFEST_FILE
 
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"})
 _KNOWN = f"{', '.join(sorted(PICTURES))}; tar, zip; {', '.join(sorted(VIDEOS))}"
 _MAX_SHARDS = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")

@@ -179,7 +179,9 @@ def test_the_record_holds_digests_only_and_survives_a_torn_line(filmed: tuple[Pa
     file = tmp_path / "gallery" / RECORD_FILE
     content = file.read_text()
     assert not any(word in content for word in ("lobby", "secret", "2024", "mp4"))
+    guess = {"camera": "a-secret-place", "start": datetime(2024, 5, 1)}
     record = Record(file)
+    assert not any(record.differs(json.loads(line)[0], guess) is False for line in content.splitlines() if line)
     with file.open("a") as torn:
         torn.write('["0123')
     Record(file).append({"key": {"camera": "x"}})

@@ -129,6 +129,10 @@ class Lookout:
         camera = self.footage.camera
         return dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
 
+    def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
+        """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
+        return {**columns, "start": self.footage.start, "content_hash": content_hash}
+
     def in_photograph(self, name: str, image: Image.Image, content_hash: str, columns: Mapping[str, Any]) -> list[Person]:
         """Everybody in a photograph, best detection first."""
         frame = Frame(name, 0, np.asarray(image))

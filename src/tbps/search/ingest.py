@@ -73,11 +73,11 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """One picture read: its row, or those of the people in it. done: the scene to remember; known: it was done before."""
+    """One picture read: its row, or those of the people in it. done: the scene's key and what is told of it; known: done before."""
 
     candidate: Candidate
     rows: tuple[_Row, ...]
-    done: str | None = None
+    done: tuple[str, Mapping[str, Any]] | None = None
     known: bool = False
 
 
@@ -142,10 +142,10 @@ class _Outcome:
             self.duplicates.append((row.candidate.name, reason))
         return False
 
-    def done_before(self, name: str, key: str | None, columns: Mapping[str, Any], writer: "_Writer") -> None:
+    def done_before(self, name: str, key: str, told: Mapping[str, Any], writer: "_Writer") -> None:
         """Counts a scene or video that was looked at to its end before."""
         self.skipped += 1
-        if key is not None and writer.lookout.record.differs(key, columns):
+        if writer.lookout.record.differs(key, told):
             self.duplicates.append((name, "was looked at before with other metadata, which were kept"))
 
 
@@ -156,13 +156,13 @@ def _pictures(candidates: Sequence[Candidate], writer: "_Writer", outcome: _Outc
         if not isinstance(item, _Read):
             outcome.failed.append(item)
             settled += 1
-        elif item.known:
-            outcome.done_before(item.candidate.name, item.done, item.candidate.columns, writer)
+        elif item.known and item.done is not None:
+            outcome.done_before(item.candidate.name, *item.done, writer)
             settled += 1
         else:
             waits = [outcome.take(row, writer) for row in item.rows]
             if item.done is not None:
-                writer.remember(item.done, item.candidate.columns)
+                writer.remember(*item.done)
                 outcome.nobody += [] if item.rows else [item.candidate.name]
             if any(waits) or item.done is not None:
                 writer.pictures += 1
@@ -178,13 +178,12 @@ def _video(video: Candidate, writer: "_Writer", outcome: _Outcome) -> None:
     """Looks at one video to its end, unless that was done before."""
     lookout, tally = writer.lookout, Tally()
     columns = lookout.columns(video.columns)
-    told = {**columns, "start": lookout.footage.start}
     try:
         if not isinstance(video.picture, Path):
             raise DataError("is no file")
         _check_file(video.picture)
         content_hash = file_hash(video.picture)
-        key = lookout.key(content_hash, writer.fingerprint)
+        key, told = lookout.key(content_hash, writer.fingerprint), lookout.told(columns, content_hash)
         if key in lookout.record:
             outcome.done_before(video.name, key, told, writer)
             return
@@ -230,9 +229,9 @@ class _Writer:
         if len(self._waiting) == self._batch_size:
             self._encode()
 
-    def remember(self, key: str, columns: Mapping[str, Any]) -> None:
+    def remember(self, key: str, told: Mapping[str, Any]) -> None:
         """Notes a scene or video as done, with the next commit."""
-        self._done[key] = columns
+        self._done[key] = told
 
     def commit_if_due(self) -> bool:
         """Commits when enough rows or time have gathered, if it can whole encoder batches; whether it did."""
@@ -325,12 +324,12 @@ def _read(candidate: Candidate, content: _Content, writer: _Writer) -> _Read | F
 def _look(candidate: Candidate, source: bytes | Image.Image, writer: _Writer) -> _Read:
     """The people in a photograph of a whole scene."""
     lookout, digest = writer.lookout, _content_hash(source)
-    key = lookout.key(digest, writer.fingerprint)
-    if key in lookout.record:
-        return _Read(candidate, (), key, known=True)
+    done = lookout.key(digest, writer.fingerprint), lookout.told(candidate.columns, digest)
+    if done[0] in lookout.record:
+        return _Read(candidate, (), done, known=True)
     image = open_image(source) if isinstance(source, bytes) else source
     people = lookout.in_photograph(candidate.name, image, digest, candidate.columns)
-    return _Read(candidate, tuple(_person_row(person, candidate, writer.spec) for person in people), key)
+    return _Read(candidate, tuple(_person_row(person, candidate, writer.spec) for person in people), done)
 
 
 def _image_row(candidate: Candidate, content_hash: str, image: Image.Image, spec: ImageSpec) -> _Row:

@@ -58,7 +58,7 @@ class Silent:
 
 
 def quick(**changes: object) -> TrainSettings:
-    base = {"image": None, "batch_size": 16, "schedule.epochs": 3, "schedule.peak_rate": 2e-3, "schedule.initial_rate": 1e-4}
+    base = {"batch_size": 16, "schedule.epochs": 3, "schedule.peak_rate": 2e-3, "schedule.initial_rate": 1e-4}
     return simplified_tbps_clip().override(base | {"precision": "float16", "checkpoint_steps": 2} | changes)
 
 

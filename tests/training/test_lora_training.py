@@ -37,7 +37,7 @@ class Silent:
 
 
 def quick(**changes: object) -> TrainSettings:
-    base = {"image": None, "batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2}
+    base = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2}
     lora = {"rank": RANK, "alpha": ALPHA, "matrices": "both"}
     return simplified_tbps_clip().override(base | {"lora": lora} | changes)
 

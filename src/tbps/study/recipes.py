@@ -71,6 +71,7 @@ def tbps_clip() -> TrainSettings:
     Cost: four image views instead of one; the paper needs 1,235 s for five epochs on four A40 GPUs.
     Result: the paper reports Rank-1 69.54, mAP 61.57 (ViT-B/32) and 73.54, 65.38 (ViT-B/16) on CUHK-PEDES; 59.88, 34.96 and
     65.05, 39.83 on ICFG-PEDES; 56.65, 44.00 and 61.95, 48.26 on RSTPReid; not reproduced here, for want of the data sets.
+    On mannequins, from the bundled model, docs/benchmarks.md has a whole run.
     """
     losses = {"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.c_itc.weight": 0.1}
     return simplified_tbps_clip().override(losses | {"seed": 1})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -96,7 +96,7 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
         states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
         images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
         second = views.text_second
-        return Features(
+        features = Features(
             **images,
             text=text_features_in_parts(clip, views.text, settings.text_parts),
             text_second=None if second is None else text_features_in_parts(clip, second, settings.text_parts),
@@ -104,6 +104,9 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
             calm_text=_calm_text(clip, views, settings) if calm else None,
             mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,
         )
+    # What comes after, heads and losses, runs in the precision of the weights.
+    found = {view.name: tensor for view in fields(features) if (tensor := getattr(features, view.name)) is not None}
+    return Features(**{name: tensor.to(clip.logit_scale.dtype) for name, tensor in found.items()})
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What a restart needs, as one object.
 
 Every random draw of training depends on (seed, epoch, step) only, so that weights, optimizer moments, the step and the history
-are the whole state: a resumed run equals an uninterrupted one.
+are the whole state, with the labels of the epoch's pairs where the weights at its beginning made them: a resumed run equals an
+uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ class TrainState:
         self.step = 0
         self.loss_sum = 0.0  # over the updates of the current epoch
         self.history: list[EpochResult] = []
+        self.believed: torch.Tensor | None = None  # a label a training pair (`division`), valid for one epoch
 
     @property
     def best(self) -> EpochResult | None:
@@ -45,12 +47,12 @@ class TrainState:
         return max(self.history, key=lambda result: (result.r1, -result.epoch), default=None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME"."""
+        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME", labels as "believed"."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for which, optimizer in enumerate(self.optimizers):
             for number, moments in optimizer.state_dict()["state"].items():
                 found |= {f"optimizer.{which}.{number}.{name}": tensor for name, tensor in moments.items()}
-        return found
+        return found if self.believed is None else found | {"believed": self.believed}
 
     def facts(self) -> dict[str, Any]:
         """Everything else, as plain values for JSON."""
@@ -70,5 +72,6 @@ class TrainState:
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
             self.step, self.loss_sum = int(facts["step"]), float(facts["loss_sum"])
             self.history = [EpochResult(**result) for result in facts["history"]]
+            self.believed = tensors.get("believed")
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise CheckpointError(f"the checkpoint belongs to another model or version: {error}") from error

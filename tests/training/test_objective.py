@@ -1,17 +1,14 @@
 """The total is the weighted sum of the losses; a loss of weight 0 is not computed; soft labels take the pass they are told to."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 
 from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc
 from tbps.losses.targets import soften
-from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.model.heads import Heads, ProjectionHead
 from tbps.training.objective import Features, Labels, LossSettings, objective
 
 SIZE, DIM = 8, 6
-VIEWS = [field.name for field in fields(Features)]
 LABELS = Labels(torch.tensor([0, 1, 1, 2, 3, 0, 4, 5]))
 
 
@@ -78,19 +75,3 @@ def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
     labels = Labels(LABELS.identities, mixed_with=mixed)
     found = objective(given, labels, torch.tensor(14.0), 0.0, Heads(), settings).total
     torch.testing.assert_close(found, n_itc(given.image, given.text, targets, 14.0))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_embeddings_of_half_precision_go_through_float32_heads(dtype: torch.dtype) -> None:
-    heads = Heads(ProjectionHead(DIM, 4), ProjectionHead(DIM, 4), IdentityClassifier(DIM, 6))
-    settings = LossSettings().override(
-        {"ss.weight": 0.4, "ss.views": "both", "id.weight": 1, "mvs.views": "both", "c_itc.weight": 1}
-    )
-    labels = Labels(LABELS.identities, known=torch.arange(6))
-    half = Features(*(None if view is None else view.to(dtype) for view in (getattr(features(), n) for n in VIEWS)))
-    full = Features(*(None if view is None else view.float() for view in (getattr(half, n) for n in VIEWS)))
-    found, wanted = (objective(f, labels, torch.tensor(14.0), 0.3, heads, settings) for f in (half, full))
-    assert set(found.terms) == {"n_itc", "mvs", "r_itc", "c_itc", "ss_i", "ss_t", "id"}
-    for name, term in found.terms.items():
-        assert term.dtype == torch.float32
-        assert term == wanted.terms[name]

@@ -112,6 +112,7 @@ class _Watch:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[facts]}"), console=messages, disable=not shown)
         self._cache = self._bar.add_task("decoding", total=None, visible=False, facts="")
+        self._division = self._bar.add_task("judging pairs", total=None, visible=False, facts="")
         self._steps = self._bar.add_task("training", total=None, visible=False, facts="")
         self._stop = False
 
@@ -120,6 +121,9 @@ class _Watch:
 
     def on_cache(self, done: int, total: int) -> None:
         self._bar.update(self._cache, completed=done, total=total, visible=done < total)
+
+    def on_division(self, done: int, total: int) -> None:
+        self._bar.update(self._division, completed=done, total=total, visible=done < total)
 
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"

@@ -18,8 +18,8 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 
     def forward(self, features: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-        """(n, D) -> (n, D), in the precision of the weights: embeddings may come from an autocast in half of it."""
-        projected: Tensor = self.layers(features.to(next(self.parameters()).dtype))
+        """(n, D) -> (n, D)."""
+        projected: Tensor = self.layers(features)
         return projected
 
 
@@ -34,8 +34,8 @@ class IdentityClassifier(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Float[Tensor, "n D"]) -> Float[Tensor, "n C"]:
-        """(n, D) -> (n, identities), in the precision of the weights as in `ProjectionHead`."""
-        logits: Tensor = self.linear(features.to(self.linear.weight.dtype))
+        """(n, D) -> (n, identities)."""
+        logits: Tensor = self.linear(features)
         return logits
 
 
@@ -57,6 +57,6 @@ class Heads(nn.Module):
         self.cross_modal = cross_modal
 
 
-def label_of(identities: Int[Tensor, " n"], known: Int[Tensor, " C"]) -> Int[Tensor, " n"]:
+def label_of(identities: Int[Tensor, "*n"], known: Int[Tensor, " C"]) -> Int[Tensor, "*n"]:
     """Positions of identities among the sorted `known` ones: the labels of the classifier."""
     return torch.searchsorted(known, identities)

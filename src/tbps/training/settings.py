@@ -2,16 +2,18 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tbps.config import Settings
 from tbps.data.augment_image import ImageAugmentation
 from tbps.data.augment_pair import PairAugmentation
 from tbps.data.augment_text import TextAugmentation
 from tbps.data.augment_views import ViewAugmentation
+from tbps.errors import SettingsError
 from tbps.model.clip import LockSettings, ModelShape
 from tbps.model.lora import LoraSettings
 from tbps.preprocess.image import ImageSpec
+from tbps.training.division import DivisionSettings
 from tbps.training.objective import LossSettings
 from tbps.training.optimizer import OptimizerSettings
 from tbps.training.schedule import ScheduleSettings
@@ -53,6 +55,7 @@ class TrainSettings(Settings):
     text_attention_dropout: float = Field(0.05, ge=0, lt=1)
     lock: LockSettings = LockSettings()
     losses: LossSettings = LossSettings()
+    division: DivisionSettings = DivisionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     lora: LoraSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -61,3 +64,17 @@ class TrainSettings(Settings):
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _labels_are_meant(self) -> "TrainSettings":
+        """A label of a pair has a meaning in losses that are a mean over pairs, each beside the others."""
+        if not self.division.enabled:
+            return self
+        without = [name for name in ("c_itc", "id", "mlm") if getattr(self.losses, name).weight > 0]
+        if without:
+            raise SettingsError(
+                f"division.enabled does not say what {without[0]} makes of a pair; set losses.{without[0]}.weight=0"
+            )
+        if self.pair_augmentation.method != "none":
+            raise SettingsError('division.enabled judges single pairs; set pair_augmentation.method="none"')
+        return self

@@ -1,7 +1,8 @@
 """What a restart needs, as one object.
 
 Every random draw of training depends on (seed, epoch, step) only, so that weights, optimizer moments, the loss scale, the step
-and the history are the whole state: a resumed run equals an uninterrupted one.
+and the history are the whole state, with the labels of the epoch's pairs where the weights at its beginning made them: a resumed
+run equals an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ class TrainState:
         self.step = 0
         self.loss_sum, self.loss_count = 0.0, 0  # over the updates of the current epoch whose loss was finite
         self.history: list[EpochResult] = []
+        self.believed: torch.Tensor | None = None  # a label a training pair (`division`), valid for one epoch
 
     @property
     def best(self) -> EpochResult | None:
@@ -47,12 +49,12 @@ class TrainState:
         return max(self.history, key=lambda result: (result.r1, -result.epoch), default=None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME"."""
+        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME", labels as "believed"."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for which, optimizer in enumerate(self.optimizers):
             for number, moments in optimizer.state_dict()["state"].items():
                 found |= {f"optimizer.{which}.{number}.{name}": tensor for name, tensor in moments.items()}
-        return found
+        return found if self.believed is None else found | {"believed": self.believed}
 
     def facts(self) -> dict[str, Any]:
         """Everything else, as plain values for JSON."""
@@ -79,5 +81,6 @@ class TrainState:
             self.scaler.load_state_dict(facts["scaler"])
             self.step, self.loss_sum, self.loss_count = int(facts["step"]), float(facts["loss_sum"]), int(facts["loss_count"])
             self.history = [EpochResult(**result) for result in facts["history"]]
+            self.believed = tensors.get("believed")
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise CheckpointError(f"the checkpoint belongs to another model or version: {error}") from error

@@ -9,7 +9,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tbps.data.cache import ImageCache
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
-from tbps.evaluation.embed import embed_split
+from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
@@ -35,9 +35,10 @@ from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.tokens import tokenise
-from tbps.seeding import entropy
+from tbps.seeding import entropy, generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
+from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, draw_curves
@@ -69,6 +70,7 @@ class Observer(Protocol):
     """Who watches a run: the command line draws it, a test records it."""
 
     def on_cache(self, done: int, total: int) -> None: ...
+    def on_division(self, done: int, total: int) -> None: ...
     def on_step(self, report: StepReport) -> None: ...
     def on_epoch(self, result: EpochResult) -> None: ...
 
@@ -135,6 +137,8 @@ class Run:
         self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
+        if settings.division.enabled:
+            gaussian_mixture()  # before hours of training where it is absent
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
         for name in ("train", "val"):
             if not self.splits[name].images:
@@ -200,6 +204,8 @@ class Run:
         if batch is None:
             self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
             batch = next(self._stream)
+        if step % self.steps_per_epoch == 0:
+            self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
@@ -219,6 +225,28 @@ class Run:
         if updated or losses.total.isfinite():  # only the gradients overflowed
             self._record(losses, rate, epoch, log)
 
+    def _divide(self, epoch: int, log: "RunLog | NoLog") -> None:
+        """Which pairs this epoch believes, by the weights that it begins with."""
+        asked, settings = self.settings.division, self.settings
+        if not asked.enabled or epoch < asked.warmup_epochs:
+            return
+        started = time.monotonic()
+        split, images = self.splits["train"], self.caches["train"].images
+        self.model.clip.eval()
+        with torch.compiler.set_stance("force_eager"):
+            image, text = embed_pairs(self.model, split, images, self.observer.on_division)
+        ids = torch.from_numpy(identities(split)[0]).to(image.device)
+        stream = generator(settings.seed, "division", epoch)
+        losses = losses_in_groups(image, text, ids, settings.losses.tal.temperature, settings.batch_size, stream)
+        division = consensus(losses, asked.threshold, stream)
+        labels = torch.from_numpy(division.believed).to(image.device, torch.uint8)
+        # The first process decides: on another machine a posterior beside the threshold could round to the other side.
+        self.state.believed = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
+        counts = {"clean": division.clean, "noisy": division.noisy, "disputed": division.disputed}
+        # As part of the update that it serves: a run resumed before that divides, and reports, again.
+        log.write("division", self.state.step + 1, counts | {"believed": int(division.believed.sum())})
+        self._clock += time.monotonic() - started
+
     def _backward(self, batch: Batch, step: int) -> Losses:
         """The losses of this process's pairs against all, with their gradients left in the parameters."""
         settings, clip = self.settings, self.model.clip
@@ -227,7 +255,7 @@ class Run:
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
-        labels = Labels(batch.identities, self.known, batch.mixed_with)
+        labels = Labels(batch.identities, self.known, batch.mixed_with, self._weights(batch))
 
         def encode_part(part: int, *, calm: bool, words: bool) -> Features:
             with dropout_from(settings, step, part, self.model.device):
@@ -239,6 +267,11 @@ class Run:
 
         scaled = self.state.scaler.scale
         return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)
+
+    def _weights(self, batch: Batch) -> torch.Tensor | None:
+        if self.state.believed is None or batch.pairs is None:
+            return None
+        return self.state.believed[batch.pairs].float().to(batch.images.device)
 
     def save(self) -> None:
         """A checkpoint, written by the first process."""
@@ -338,7 +371,7 @@ class Run:
 class NoLog:
     """What a process writes that is not the first: nothing."""
 
-    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         pass
 
     def __enter__(self) -> Self:

@@ -172,7 +172,6 @@ def test_finds_exchanged_captions_after_a_short_training(tmp_path: Path) -> None
     settings = simplified_tbps_clip().override(
         {
             "shape": {"image": tower, "text": tower, "image_size": 32, "patch": 8, "vocabulary": 600, "embedding": 32},
-            "image": None,
             "batch_size": 32,
             "lock.patch_projection": False,
             "image_augmentation.enabled": False,
@@ -248,7 +247,7 @@ def test_a_missing_package_is_named_before_training(
     flags: Path, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
-    settings = simplified_tbps_clip().override({"image": None, "batch_size": 16, "division.enabled": True})
+    settings = simplified_tbps_clip().override({"batch_size": 16, "division.enabled": True})
     data = read(flags)
     with pytest.raises(MissingDependencyError, match=r"pip install 'tbps\[robust\]'"):
         train(settings, start_model(settings, data, tiny_model_folder, "cpu"), data, tmp_path / "run", Judging())

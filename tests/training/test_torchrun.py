@@ -13,7 +13,6 @@ from tbps.training.log import read_log
 
 # What is drawn at random on the device (augmentation, dropout) differs between processes, so it is off here.
 SETTINGS = [
-    "image=null",
     "batch_size=16",
     "schedule.epochs=3",
     "schedule.peak_rate=1e-3",

@@ -82,15 +82,17 @@ def run(
     plans = {ours.name: plan(ours, wanted, _seeds(seeds), changes, material) for ours in tables}
     planned = [p for found in plans.values() for p in found]
     if dry_run:
-        _show_plan(plans, material, as_json)
+        _show_plan(plans, material, out, as_json)
         return
     for ours in tables:
         record_plan(out, ours, plans[ours.name], changes, material)
     steps = steps_of(planned)
     labels = _labels(plans)
-    with Interrupt("stopping after this update; Ctrl-C again to stop at once") as interrupt:
-        with _Watch(out, steps, material, labels) as watch:
-            ends = _run_on(on, slots, out, steps, device, watch, interrupt, material)
+    with (
+        Interrupt("stopping after this update; Ctrl-C again to stop at once") as interrupt,
+        _Watch(out, steps, material, labels) as watch,
+    ):
+        ends = _run_on(on, slots, out, steps, device, watch, interrupt, material)
     _conclude(out, steps, ends, labels)
 
 
@@ -200,9 +202,9 @@ def _conclude(out: Path, steps: "Sequence[Step]", ends: "Mapping[str, End]", lab
         raise typer.Exit(1)
 
 
-def _show_plan(plans: "Mapping[str, Sequence[Planned]]", material: "Material", as_json: bool) -> None:
+def _show_plan(plans: "Mapping[str, Sequence[Planned]]", material: "Material", out: Path, as_json: bool) -> None:
     from tbps.errors import DataError
-    from tbps.study.plan import estimate, steps_of
+    from tbps.study.plan import estimate, measured_rate, steps_of
 
     if as_json:
         rows = {
@@ -215,17 +217,22 @@ def _show_plan(plans: "Mapping[str, Sequence[Planned]]", material: "Material", a
     output.print(f"{material.data.name}, {about}; start {material.start.name} {material.backbone or ''}".rstrip(), highlight=False)
     estimates: dict[str, Estimate] = {}
     refused = []
-    for step in steps_of(p for planned in plans.values() for p in planned):
+    labels = _labels(plans)
+    for step in steps_of([p for planned in plans.values() for p in planned]):
         try:
             estimates[step.fingerprint] = estimate(step, material)
         except DataError as error:
-            refused.append(f"{step.fingerprint}: {error}")
+            refused.append(f"{labels[step.fingerprint]}: {error}")
     for name, planned in plans.items():
         output.print(_plan_table(name, planned, estimates))
     updates = sum(found.updates for found in estimates.values())
     flops = [found.flops for found in estimates.values() if found.flops is not None]
     work = f", about {sum(flops) / 1e15:,.0f} PFLOP" if flops else ""
     output.print(f"{len(estimates)} steps, those that tables share counted once: {updates:,} updates{work}", highlight=False)
+    rate = measured_rate(out)
+    if rate is not None and flops:
+        known = f"at the rate of the {rate[1]} steps that are done in {out}"
+        output.print(plain(f"about {_duration(rate[0] * sum(flops))} of updates one after another, {known}"))
     for line in refused:
         output.print(plain(f"cannot run: {line}"))
 
@@ -274,9 +281,7 @@ class _Watch:
         self._share = {step.fingerprint: float((step.folder(out) / RESULT).exists()) for step in steps}
         self._before = self._done()
         self._started = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), console=messages
-        )
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), console=messages)
         self._whole = self._bar.add_task("study", total=1.0, facts="")
         self._tasks: dict[str, Any] = {}
         self._first_share: dict[str, float] = {}

@@ -21,6 +21,7 @@ from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
+from tbps.search.footage import Footage, Lookout
 from tbps.search.hits import Hit
 from tbps.search.ingest import IngestReport, OnProgress, ingest
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
@@ -80,8 +81,11 @@ class Gallery:
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         batch_size: int = 64,
+        footage: Footage | None = None,
     ) -> IngestReport:
-        """Indexes a folder (with its `metadata.jsonl` if it has one) or a list of files and pictures; known content is skipped.
+        """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video or a list of these and of pictures.
+
+        Known content is skipped. People in videos, and in photographs if `footage` says so, are found and cut out.
 
         Pictures that cannot be read are named in the report and the rest is added. `metadata` replaces the folder's own file,
         or holds one mapping for each picture of a list. `on_progress` counts pictures whose fate is on disk: killed at any
@@ -95,7 +99,8 @@ class Gallery:
         sources = find_sources(images, metadata)
         with _lock(make_folder(self.path)):
             table = self._begun()
-            return ingest(table, self._model, sources, batch_size, on_progress)
+            lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
+            return ingest(table, self._model, sources, batch_size, on_progress, lookout)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first; `where` is an SQL condition on the metadata columns.

@@ -2,6 +2,7 @@
 
 GALLERY/gallery.json    this manifest, written before anything else
 GALLERY/images.lance/   the table (see `table`)
+GALLERY/footage.jsonl   which scenes and videos were looked at (see `footage`)
 GALLERY/.lock           held by the one process that adds
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tbps.errors import SettingsError
 from tbps.study.cost import Costing
-from tbps.study.recipes import clip, clip_star, simplified_tbps_clip, tbps_clip
+from tbps.study.recipes import clip, clip_star, irra, simplified_tbps_clip, tbps_clip
 from tbps.study.work import Training, Work
 from tbps.training.settings import TrainSettings
 
@@ -198,37 +198,21 @@ def cost() -> Table:
         "clip_star": clip_star(),
         "simplified_tbps_clip": simplified_tbps_clip(),
         "tbps_clip": tbps_clip(),
-        "irra": irra_settings(),
+        "irra": irra(),
     }
     rows = tuple(Row(name, Costing(train=train), "clip" if name != "clip" else None) for name, train in recipes.items())
     return Table("cost", "cost of training and test", "table 9", rows)
 
 
-def irra() -> Table:
+def irra_on_top() -> Table:
     """IRRA, started from CLIP, from TBPS-CLIP and from the simplified model."""
-    on_top = Training(train=irra_settings())
+    on_top = Training(train=irra())
     rows = (
         Row("clip", on_top, None),
         Row("tbps_clip", on_top, "clip", Training(train=tbps_clip()), "starts from TBPS-CLIP, trained first"),
         Row("simplified_tbps_clip", on_top, "clip", Training(train=simplified_tbps_clip()), "starts from the simplified model"),
     )
     return Table("irra", "IRRA on top", "tables 10 and 12", rows)
-
-
-def irra_settings() -> TrainSettings:
-    """IRRA: SDM, ID and MLM at 384x128, 60 epochs at a rate of 1e-5 (heads: five times that), without the tricks."""
-    return clip().override(
-        {
-            "image.height": 384,
-            "image.width": 128,
-            "batch_size": 64,
-            "losses.n_itc.weight": 0,
-            "losses.sdm.weight": 1,
-            "losses.id.weight": 1,
-            "losses.mlm.weight": 1,
-            "schedule": {"epochs": 60, "warmup_epochs": 5, "initial_rate": 1e-6, "peak_rate": 1e-5, "final_rate": 0},
-        }
-    )
 
 
 FEW_SHOT = (0.01, 0.05, 0.1)
@@ -273,7 +257,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "pair-augmentation": pair_augmentation,
     "benchmarks": benchmarks,
     "cost": cost,
-    "irra": irra,
+    "irra": irra_on_top,
     "few-shot": few_shot,
     "contribution": contribution,
     "compression": compression,

@@ -18,16 +18,17 @@ from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
+from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
 from tbps.study.ablations import Row, Table
 from tbps.study.cost import encode_flops
-from tbps.study.step import Data, Start, Step, data_fingerprint, read_result
+from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
 from tbps.study.work import Work
 
 UNKNOWN = "unknown"
 RANDOM = "random weights"
 _OPENAI = {"openai/clip-vit-base-patch32": 32, "openai/clip-vit-base-patch16": 16}
-_BACKWARD = 3  # an update's operations in those of its forward pass
+_FORWARD_PASSES = 3  # what an update computes: forward, and twice as much backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def plan(table: Table, rows: Sequence[str], seeds: Sequence[int], changes: Mappi
     return [_planned(row, seed, changes, material) for seed in seeds for row in wanted]
 
 
-def steps_of(planned: Iterable[Planned]) -> list[Step]:
+def steps_of(planned: Sequence[Planned]) -> list[Step]:
     """Every step once, those that others start from first."""
     firsts = {p.first.fingerprint: p.first for p in planned if p.first is not None}
     return list((firsts | {p.step.fingerprint: p.step for p in planned}).values())
@@ -144,7 +145,7 @@ def differences(work: Work, base: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`flops`: about what the updates compute, three forward passes of every view; None where the towers are unknown."""
+    """`flops`: about what the updates compute (`update_flops`); None where the towers are unknown."""
 
     updates: int
     flops: float | None
@@ -160,20 +161,33 @@ def estimate(step: Step, material: Material) -> Estimate:
     if pairs < train.batch_size:
         raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
     updates = pairs // train.batch_size * train.schedule.epochs
-    if material.towers is None:
-        return Estimate(updates, None)
-    size = material.towers.vision_config.image_size
-    height, width = (train.image.height, train.image.width) if train.image else (size, size)
-    image, text = _encode_flops(material.towers.to_json_string(), height, width)
-    images = 1 + train.losses.second_image + 2 * train.losses.ss_image
-    texts = 1 + train.losses.second_text
-    return Estimate(updates, float(_BACKWARD * updates * train.batch_size * (images * image + texts * text)))
+    return Estimate(updates, None if material.towers is None else updates * update_flops(step.work, material.towers))
 
 
-def finished_seconds(study: Path, steps: Iterable[Step]) -> dict[str, float]:
-    """Of the steps that are done, by fingerprint: seconds of their updates."""
-    results = {step.fingerprint: read_result(step.folder(study)) for step in steps}
-    return {name: float(result["measured"]["train_seconds"]) for name, result in results.items() if result is not None}
+def update_flops(work: Work, towers: CLIPConfig) -> float:
+    """About what one update computes: three forward passes of every view of a batch."""
+    size = towers.vision_config.image_size
+    spec = work.train.image.of(ImageSpec(height=size, width=size))
+    image, text = _encode_flops(towers.to_json_string(), spec.height, spec.width)
+    images = 1 + work.train.losses.second_image + 2 * work.train.losses.ss_image
+    texts = 1 + work.train.losses.second_text
+    return float(_FORWARD_PASSES * work.train.batch_size * (images * image + texts * text))
+
+
+def measured_rate(study: Path) -> tuple[float, int] | None:
+    """Seconds of updates a floating-point operation in the steps that are done in a study, and how many those are; None without."""
+    seconds, flops, count = 0.0, 0.0, 0
+    for folder in sorted((study / "steps").glob("*")):
+        result = read_result(folder)
+        if result is None:
+            continue
+        step = read_step(folder)
+        towers = known_towers(step.start.location or "")
+        if towers is not None:
+            seconds += float(result["measured"]["train_seconds"])
+            flops += update_flops(step.work, towers) * float(result["values"]["updates"])
+            count += 1
+    return (seconds / flops, count) if flops else None
 
 
 def record_plan(study: Path, table: Table, planned: Sequence[Planned], changes: Mapping[str, Any], material: Material) -> Path:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tbps.storage import write_text
-from tbps.study.grids import LEGEND, Grid, cost_grid, facts, metric_grid, remarks, seeds_of, title
+from tbps.study.grids import LEGEND, cost_grid, facts, metric_grid, remarks, seeds_of, title
+from tbps.study.markdown import markdown_rows, markdown_text
 from tbps.study.page import page
 from tbps.study.tables import MAIN, Line, TableReport
 
@@ -37,11 +38,11 @@ def markdown(reports: Sequence[TableReport]) -> str:
     """All tables as GitHub's Markdown."""
     parts = ["# Study", "", LEGEND]
     for report in reports:
-        parts += ["", f"## {_md(title(report))}", "", *(f"- {_md(fact)}" for fact in facts(report))]
+        parts += ["", f"## {markdown_text(title(report))}", "", *(f"- {markdown_text(fact)}" for fact in facts(report))]
         for grid in (metric_grid(report), cost_grid(report)):
             if grid is not None:
-                parts += ["", *_md_grid(grid)]
-        parts += ["", *(f"- {_md(remark)}" for remark in remarks(report))]
+                parts += ["", *markdown_rows(grid)]
+        parts += ["", *(f"- {markdown_text(remark)}" for remark in remarks(report))]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -98,14 +99,3 @@ def _csv(heading: Sequence[str], rows: Iterator[list[object]]) -> str:
     writer.writerow(heading)
     writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
     return out.getvalue()
-
-
-def _md_grid(grid: Grid) -> Iterator[str]:
-    ruler = ("---", *["---:"] * (len(grid.headings) - 1))
-    rows = ([_md(cell) for cell in cells] for cells in grid.rows)
-    yield from (f"| {' | '.join(cells)} |" for cells in (map(_md, grid.headings), ruler, *rows))
-
-
-def _md(text: str) -> str:
-    """As it stands: what Markdown or HTML would read as markup is escaped."""
-    return "".join(f"\\{character}" if character in "\\`*_[]<>|#&" else character for character in " ".join(text.split()))

@@ -29,6 +29,9 @@ class Updates:
     def on_cache(self, done: int, total: int) -> None:
         pass
 
+    def on_division(self, done: int, total: int) -> None:
+        pass
+
     def on_step(self, report: StepReport) -> None:
         self._on_update(report.step, report.steps)
 

@@ -8,7 +8,7 @@ from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import build
 from tbps.model.tokens import train_tokenizer
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
+from tbps.preprocess.image import ImageSpec
 from tbps.training.settings import TrainSettings
 
 
@@ -21,7 +21,7 @@ def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Pa
         raise SettingsError("this recipe builds a model from random weights; leave --model out, or give --set shape=null")
     if model is not None:
         opened = load(model, device)
-        return PersonModel(opened.clip, opened.tokenizer, settings.image or opened.spec, opened.name)
+        return PersonModel(opened.clip, opened.tokenizer, settings.image.of(opened.spec), opened.name)
     if settings.shape is None:
         raise SettingsError("this recipe fine-tunes a model; give one, such as --model openai/clip-vit-base-patch16")
     captions = [clean_caption(c) for i in dataset.split("train").images for c in (*i.captions, *i.captions_bt)]
@@ -30,5 +30,5 @@ def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Pa
     tokenizer = train_tokenizer(captions, settings.shape.vocabulary)
     shape = settings.shape.model_copy(update={"vocabulary": len(tokenizer)})
     size = shape.image_size
-    spec = settings.image or ImageSpec(height=size, width=size, mean=CLIP_MEAN, std=CLIP_STD)
+    spec = settings.image.of(ImageSpec(height=size, width=size))
     return PersonModel(build(shape, settings.seed), tokenizer, spec, name="new").to(device)

@@ -24,7 +24,7 @@ from tbps.data.records import PersonDataset
 from tbps.errors import MissingDependencyError
 from tbps.storage import write_text
 from tbps.study.kinds import ALONE
-from tbps.study.step import ERROR, End, State, Step, write_step
+from tbps.study.step import ERROR, RESULT, End, State, Step, run_step, write_step
 from tbps.study.worker import STOP, Updates, run_recorded
 from tbps.study.worker import __name__ as WORKER
 
@@ -139,8 +139,6 @@ def _levels(steps: Sequence[Step]) -> Iterator[list[Step]]:
 def _in_this_process(
     study: Path, step: Step, device: str, watch: Watch, stop: Callable[[], bool], dataset: PersonDataset | None
 ) -> End:
-    from tbps.study.step import run_step
-
     end = run_step(study, step, device, Updates(partial(watch.on_update, step)), stop, dataset)
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -157,10 +155,12 @@ def _fill(study: Path, steps: Sequence[Step], slots: Sequence[Slot], watch: Watc
         if stop():
             return None
         slot = free.get()
-        watch.on_start(step)
-        end = _supervised(study, step, slot, watch, stop)
-        free.put(slot)
-        watch.on_end(step, end)
+        try:
+            watch.on_start(step)
+            end = _supervised(study, step, slot, watch, stop)
+            watch.on_end(step, end)
+        finally:
+            free.put(slot)
         return end
 
     with ThreadPoolExecutor(len(slots)) as threads:
@@ -173,6 +173,8 @@ def _fill(study: Path, steps: Sequence[Step], slots: Sequence[Slot], watch: Watc
 
 def _supervised(study: Path, step: Step, slot: Slot, watch: Watch, stop: Callable[[], bool]) -> End:
     """A step in a process of its own, which tells its progress in JSON lines; a wish to stop is passed on to it."""
+    if (step.folder(study) / RESULT).exists():
+        return End(State.DONE)
     folder = write_step(study, step)
     command = [sys.executable, "-m", WORKER, str(study), step.fingerprint, slot.device]
     last = End(State.FAILED, "")
@@ -198,6 +200,9 @@ def _supervised(study: Path, step: Step, slot: Slot, watch: Watch, stop: Callabl
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            process.stdout.close()
+    if last == End(State.FAILED, "") and stop():  # before it could listen
+        return End(State.STOPPED)
     if last == End(State.FAILED, ""):
         last = End(State.FAILED, f"its process ended with code {process.returncode}; {folder / 'worker.log'} may say why")
         write_text(folder / ERROR, json.dumps({"error": last.error, "kind": "process", "traceback": ""}, indent=2) + "\n")

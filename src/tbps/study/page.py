@@ -76,7 +76,7 @@ def plot(report: TableReport, salt: str) -> str | None:
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), f"{title(report)}: difference to base in Rank-1")
+    return _inline(out.getvalue(), salt, f"{title(report)}: difference to base in Rank-1")
 
 
 def _draw(axes, line: Line, height: int, report: TableReport) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
@@ -94,9 +94,10 @@ def _draw(axes, line: Line, height: int, report: TableReport) -> None:  # type: 
     axes.plot([found.mean], [height], "o", color=_OURS)
 
 
-def _inline(svg: str, label: str) -> str:
-    """The drawing alone: no prologue that names a document elsewhere, no metadata, the page's colour of text, and its own width."""
+def _inline(svg: str, prefix: str, label: str) -> str:
+    """The drawing alone: no prologue that names a document elsewhere, no metadata, the page's colour of text, and ids of its own."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(_INK, "currentColor")
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     return body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 

@@ -95,7 +95,7 @@ def _draw(axes, line: Line, height: int, report: TableReport) -> None:  # type: 
 
 
 def _inline(svg: str, prefix: str, label: str) -> str:
-    """The drawing alone: no prologue that names a document elsewhere, no metadata, the page's colour of text, and ids of its own."""
+    """The drawing alone, without prologue and metadata, in the page's colour of text and with ids of its own."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(_INK, "currentColor")
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     return body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

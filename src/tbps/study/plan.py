@@ -139,8 +139,8 @@ def steps_of(planned: Sequence[Planned]) -> list[Step]:
 
 def differences(work: Work, base: Work) -> dict[str, Any]:
     """Dotted settings of the recipe in which work differs from its base, with its own values."""
-    ours, theirs = work.train.model_dump(mode="json"), base.train.model_dump(mode="json")
-    return {key: value for key, value in _leaves(ours) if key != "seed" and dict(_leaves(theirs)).get(key) != value}
+    ours, theirs = (dict(_leaves(one.train.model_dump(mode="json"))) for one in (work, base))
+    return {key: value for key, value in ours.items() if key != "seed" and theirs.get(key) != value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tbps.cli import app
 from tbps.data.catalog import names
 from tbps.data.mannequins.layouts import LAYOUTS
 from tbps.errors import SettingsError
+from tbps.study.ablations import table as study_table
 from tbps.study.recipes import RECIPES, recipe
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,10 @@ def check(arguments: list[str]) -> None:
     given = parsed(arguments)
     if "recipe" in given:
         recipe(given["recipe"]).override(dict(change.split("=", 1) for change in given["change"] or []))
+    for table in (given.get("names") or []) if arguments[0] == "study" else []:
+        assert table == "all" or study_table(table).rows
+    if "names" in given and given.get("change"):
+        recipe("clip").override(dict(change.split("=", 1) for change in given["change"]))
     if given.get("data") is not None:
         assert given["data"] in names()
     if "layout" in given:
@@ -152,7 +157,7 @@ def test_every_recipe_is_in_the_help_and_states_command_cost_and_result() -> Non
         (("data", "mannequins"), "layout", list(LAYOUTS)),
         (("data", "check"), "name", names()),
         (("data", "describe"), "name", names()),
-        *(((verb,), "data", names()) for verb in ("train", "evaluate", "embed")),
+        *(((*path,), "data", names()) for path in (["train"], ["evaluate"], ["embed"], ["study", "run"], ["study", "diagnose"])),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

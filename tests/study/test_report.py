@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) 
     text = markdown(reports)
     assert "| clip+dropout | 0, 1, 2 | 52.17 ± 1.04 | 62.17 ± 1.04 |" in text
     row = next(line for line in text.splitlines() if line.startswith("| clip+dropout"))
-    assert re.search(r"\| \+1\.17 \\\[\+1\.00, \+1\.50\\\] \|", row) and row.endswith("| 61.06 | 55.10 | +0.39 | agrees |")
+    assert "| +1.17 (+1.00 to +1.50) |" in row and row.endswith("| 61.06 | 55.10 | +0.39 | agrees |")
     for said in ("cuhk-pedes (d1)", "200 queries against 100 images of test", "tiny (m1, ViT-B/16)", "CUHK-PEDES ViT-B/32"):
         assert said in text, said
     assert "25% with 3" in text and "single seed" in text
@@ -171,8 +170,8 @@ def test_costs_stand_beside_the_papers(tmp_path: Path) -> None:
     write_study(tmp_path, "cost", {"clip": (50.0,), "tbps_clip": (60.0, 61.0)})
     (cost,) = read_study(tmp_path)
     text = markdown([cost])
-    row = [line for line in text.splitlines() if line.startswith("| tbps\\_clip")][1]
-    assert row == "| tbps\\_clip | 0, 1 | 149.6 | 149.2 | 41.10 | 400.00 | 100.5 | 3.0 | 2.00 | 149.2 | 1,234.7 | 31.4 |"
+    row = [line for line in text.splitlines() if line.startswith("| tbps_clip")][1]
+    assert row == "| tbps_clip | 0, 1 | 149.6 | 149.2 | 41.10 | 400.00 | 100.5 | 3.0 | 2.00 | 149.2 | 1,234.7 | 31.4 |"
     assert "| rasa (paper only) |  |  |  |  |  |  |  |  | 210.2 | 27,967.5 | 869.8 |" in text
 
 

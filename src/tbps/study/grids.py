@@ -37,6 +37,7 @@ _COST_TABLES = {
     "few-shot": ("parameters", "trained", "train_seconds"),
     "compression": ("parameters", "trained", "train_seconds"),
 }
+_PAPER_METRICS = ("r1", "map", "minp")
 _PAPER_PARAMETERS = {"cost": "params_m", "compression": "trained_m"}
 
 
@@ -76,12 +77,17 @@ def facts(report: TableReport) -> list[str]:
 
 
 def metric_grid(report: TableReport) -> Grid:
-    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's."""
+    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; columns with something in them."""
     metrics = report.columns
-    headings = ("row", "seeds", *(HEADINGS[metric] for metric in metrics), "Rank-1 to base", "mAP to base")
+    ours = ("row", "seeds", *(HEADINGS[metric] for metric in metrics), "Rank-1 to base", "mAP to base")
+    theirs = (*(f"paper {HEADINGS[metric]}" for metric in _PAPER_METRICS), "paper Rank-1 to base", "sign")
     rows = [(*_ours(line, metrics), *_theirs(line)) for line in report.lines]
-    rows += [(_reference_name(row), *[""] * (len(metrics) + 3), *_paper_cells(row), "", "") for row in report.references]
-    return Grid((*headings, "paper Rank-1", "paper mAP", "paper Rank-1 to base", "sign"), tuple(rows))
+    nothing = [""] * (len(ours) - 1)
+    rows += [(_reference_name(row), *nothing, *_paper_cells(row), "", "") for row in report.references if "r1" in row.values]
+    kept = [column for column in range(len(ours) + len(theirs)) if column < 2 or any(cells[column] for cells in rows)]
+    return Grid(
+        tuple((*ours, *theirs)[column] for column in kept), tuple(tuple(cells[column] for column in kept) for cells in rows)
+    )
 
 
 def cost_grid(report: TableReport) -> Grid | None:
@@ -133,7 +139,7 @@ def remarks(report: TableReport) -> list[str]:
 
 LEGEND = (
     "Metrics in percent: mean ± sample standard deviation over the seeds named. “To base”: mean difference to the table's base row "
-    "over the seeds that both have, with the middle 95 % of 10,000 bootstrap means in brackets. “Sign” compares Rank-1 to base "
+    "over the seeds that both have, with the middle 95 % of 10,000 bootstrap means in parentheses. “Sign” compares Rank-1 to base "
     "with the paper's: agrees or disagrees where our interval leaves out 0, else unclear."
 )
 
@@ -149,9 +155,9 @@ def _theirs(line: Line) -> tuple[str, ...]:
     return (*_paper_cells(line.paper), "" if difference is None else f"{difference:+.2f}", line.agreement)
 
 
-def _paper_cells(row: PaperRow | None) -> tuple[str, str]:
+def _paper_cells(row: PaperRow | None) -> tuple[str, ...]:
     values: Mapping[str, float] = row.values if row is not None else {}
-    return _two(values.get("r1")), _two(values.get("map"))
+    return tuple(_two(values.get(metric)) for metric in _PAPER_METRICS)
 
 
 def _paper_amounts(row: PaperRow | None, parameters: str | None, names: Sequence[str]) -> Iterator[str]:
@@ -196,4 +202,4 @@ def _signed(found: Difference | None) -> str:
         return ""
     if found.low is None or found.high is None:
         return f"{found.mean:+.2f}"
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"

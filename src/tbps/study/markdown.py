@@ -1,5 +1,6 @@
 """Grids and texts as GitHub's Markdown, in which nothing of a text is taken for markup."""
 
+import re
 from collections.abc import Iterator
 
 from tbps.study.grids import Grid
@@ -13,5 +14,5 @@ def markdown_rows(grid: Grid) -> Iterator[str]:
 
 
 def markdown_text(text: str) -> str:
-    """As it stands: what Markdown or HTML would read as markup is escaped."""
-    return "".join(f"\\{character}" if character in "\\`*_[]<>|#&" else character for character in " ".join(text.split()))
+    """As it stands, on one line: what Markdown or HTML would read as markup is escaped (an underscore within a word is none)."""
+    return re.sub(r"[\\`*\[\]<>|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))

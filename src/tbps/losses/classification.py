@@ -15,7 +15,9 @@ def id_loss(image_logits: Float[Tensor, "n C"], text_logits: Float[Tensor, "n C"
         return (F.cross_entropy(_wide(image_logits), labels) + F.cross_entropy(_wide(text_logits), labels)) / 2
 
 
-def mlm_loss(logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: float | None = None) -> Float[Tensor, ""]:
+def mlm_loss(
+    logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: Float[Tensor, ""] | float | None = None
+) -> Float[Tensor, ""]:
     """-sum over masked tokens of log p(word), divided by `count` (default: how many there are; 0 where there are none).
 
     labels: the word's id at a masked token, `UNMASKED` elsewhere. count: the masked tokens of the whole batch where the logits

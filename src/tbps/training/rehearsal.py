@@ -54,6 +54,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.monotonic() - started)
+        run.read_losses()
     parameters = list(run.learned.parameters())
     return Rehearsal(
         steps_per_epoch=steps_per_epoch,

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
@@ -93,7 +92,8 @@ def train(
 ) -> Outcome:
     """Trains `model` on the train split, validates every epoch, and resumes from the newest checkpoint in `folder`.
 
-    `stop` is asked after every update; once true, a checkpoint is written and the run returns unfinished. Raises DataError
+    `stop` is asked after every update, of several processes after every tenth and at the end of an epoch; once true, a checkpoint
+    is written and the run returns unfinished. Raises DataError
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
     """
     if rank() == 0:
@@ -106,7 +106,8 @@ def train(
             ended = run.state.step % run.steps_per_epoch == 0
             if ended:
                 run.validate(log)
-            stopped = _anyone(stop(), model.device)
+            asked = ended or world_size() == 1 or run.state.step % _LOG_STEPS == 0  # processes wait for one another to agree
+            stopped = asked and _anyone(stop(), model.device)
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
                 run.save()
             if stopped and run.state.step < run.steps:
@@ -165,6 +166,7 @@ class Run:
         self.state = TrainState(parts, self._prepare(), scaler)
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
+        self._unread: list[tuple[int, torch.Tensor]] = []  # updates and their losses, still on the device
         self._clock, self._clock_step = time.monotonic(), self.state.step
 
     def _open_caches(self) -> dict[str, ImageCache]:
@@ -240,8 +242,23 @@ class Run:
         scaled = self.state.scaler.scale
         return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)
 
+    def read_losses(self) -> None:
+        """Adds up the losses since the last time, which waits for the device: every tenth update, and before anything is kept.
+
+        Raises SettingsError naming the first update whose loss is not finite.
+        """
+        steps, losses = [step for step, _ in self._unread], [loss for _, loss in self._unread]
+        self._unread = []
+        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else (), strict=True):
+            if not math.isfinite(loss):
+                peak = self.settings.schedule.peak_rate
+                raise SettingsError(f"the loss is {loss} at update {step}; lower schedule.peak_rate (now {peak})")
+            self.state.loss_sum += loss
+            self.state.loss_count += 1
+
     def save(self) -> None:
         """A checkpoint, written by the first process."""
+        self.read_losses()
         if rank() == 0:
             save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
 
@@ -256,14 +273,11 @@ class Run:
             )
 
     def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
-        loss = float(losses.total.detach())
-        if not np.isfinite(loss):
-            peak = self.settings.schedule.peak_rate
-            raise SettingsError(f"the loss is {loss} at update {self.state.step}; lower schedule.peak_rate (now {peak})")
-        self.state.loss_sum += loss
-        self.state.loss_count += 1
+        self._unread.append((self.state.step, losses.total.detach()))
         if self.state.step % _LOG_STEPS and self.state.step % self.steps_per_epoch:
             return
+        self.read_losses()
+        loss = float(losses.total.detach())
         now = time.monotonic()
         speed = (self.state.step - self._clock_step) * self.settings.batch_size / max(1e-9, now - self._clock)
         self._clock, self._clock_step = now, self.state.step
@@ -278,6 +292,7 @@ class Run:
     def validate(self, log: "RunLog | NoLog") -> None:
         """Metrics on the val split by the first process; the best model so far is saved."""
         started = time.monotonic()
+        self.read_losses()
         if rank() > 0:
             barrier()
             return

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.augment_image import augment_images
@@ -101,13 +102,17 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
     words = words and views.masked is not None
     half = _HALVES.get(settings.precision)
     with torch.autocast(views.image.device.type, half, enabled=half is not None):
-        states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
-        images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
-        second = views.text_second
+        with record_function("tbps: encode image"):
+            states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
+            images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
+        with record_function("tbps: encode text"):
+            second = views.text_second
+            text = text_features_in_parts(clip, views.text, settings.text_parts)
+            text_second = None if second is None else text_features_in_parts(clip, second, settings.text_parts)
         features = Features(
             **images,
-            text=text_features_in_parts(clip, views.text, settings.text_parts),
-            text_second=None if second is None else text_features_in_parts(clip, second, settings.text_parts),
+            text=text,
+            text_second=text_second,
             calm_image=_calm_image(clip, views) if calm else None,
             calm_text=_calm_text(clip, views, settings) if calm else None,
             mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.batches import Batches
@@ -198,17 +199,20 @@ class Run:
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
-        batch = next(self._stream, None)
-        if batch is None:
-            self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
-            batch = next(self._stream)
+        with record_function("tbps: data"):
+            batch = next(self._stream, None)
+            if batch is None:
+                self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
+                batch = next(self._stream)
+            batch = batch.to(self.model.device)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        losses = self._backward(batch.to(self.model.device), step)
+        losses = self._backward(batch, step)
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
-        updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
+        with record_function("tbps: optimizer"):
+            updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
         if self.averaged is not None and updated:
@@ -225,7 +229,8 @@ class Run:
         """The losses of this process's pairs against all, with their gradients left in the parameters."""
         settings, clip = self.settings, self.model.clip
         clip.train()
-        views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
+        with record_function("tbps: augmentation"):
+            views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
@@ -237,7 +242,8 @@ class Run:
                 return encode(clip, self.heads, rows, settings, calm=calm, words=words)
 
         def loss(features: Features) -> Losses:
-            return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
+            with record_function("tbps: losses"):
+                return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
 
         scaled = self.state.scaler.scale
         return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)

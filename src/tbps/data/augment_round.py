@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from tbps.transfer import send
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -108,7 +110,7 @@ def _apply_geometry(unit: Tensor, rounds: tuple[Round, ...]) -> None:
     matrix = torch.eye(3, device=rows.device).expand(len(rows), 3, 3)
     for drawn in rounds:
         matrix = matrix @ _backward_map(drawn, rows, (height, width))
-    backward, rows = matrix[:, :2].to(unit.device), rows.to(unit.device)
+    backward, rows = send(matrix[:, :2], unit.device), send(rows, unit.device)
     unit[rows] = resample(unit[rows], backward)
 
 
@@ -143,9 +145,9 @@ def _apply_jitter(unit: Tensor, drawn: Round) -> None:
     if not len(rows):
         return
     brightness, contrast, saturation = (
-        factor[rows].to(unit.device).view(-1, 1, 1, 1) for factor in (drawn.brightness, drawn.contrast, drawn.saturation)
+        send(factor[rows], unit.device).view(-1, 1, 1, 1) for factor in (drawn.brightness, drawn.contrast, drawn.saturation)
     )
-    rows = rows.to(unit.device)
+    rows = send(rows, unit.device)
     images = unit[rows].mul_(brightness).clamp_(0, 1)
     mean = _luma(images).mean((1, 2, 3), keepdim=True)
     images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
@@ -159,13 +161,13 @@ def _apply_hue(unit: Tensor, drawn: Round) -> None:
         return
     from kornia.enhance import adjust_hue  # a slow import, which the pool does not need
 
-    radians = (2 * math.pi * drawn.hue[rows]).to(unit.device)
-    rows = rows.to(unit.device)
+    radians = send(2 * math.pi * drawn.hue[rows], unit.device)
+    rows = send(rows, unit.device)
     unit[rows] = adjust_hue(unit[rows], radians).clamp_(0, 1)
 
 
 def _apply_grayscale(unit: Tensor, drawn: Round) -> None:
-    rows = drawn.grayscale.nonzero()[:, 0].to(unit.device)
+    rows = send(drawn.grayscale.nonzero()[:, 0], unit.device)
     if len(rows):
         unit[rows] = _luma(unit[rows]).expand(-1, 3, -1, -1)
 
@@ -176,8 +178,8 @@ def _apply_blur(unit: Tensor, drawn: Round) -> None:
         return
     from kornia.filters import gaussian_blur2d
 
-    sigma = drawn.blur[rows, None].expand(-1, 2).to(unit.device)
-    rows = rows.to(unit.device)
+    sigma = drawn.blur[rows, None].expand(-1, 2)  # Kornia looks whether they are positive, and sends them itself
+    rows = send(rows, unit.device)
     unit[rows] = gaussian_blur2d(unit[rows], drawn.blur_kernel, sigma).clamp_(0, 1)
 
 
@@ -185,9 +187,9 @@ def _apply_erasing(unit: Tensor, drawn: Round) -> None:
     rows = (drawn.erase[:, 2] > 0).nonzero()[:, 0]
     if not len(rows):
         return
-    top, left, box_height, box_width = drawn.erase[rows].to(unit.device).unbind(1)
+    top, left, box_height, box_width = send(drawn.erase[rows], unit.device).unbind(1)
     y, x = (torch.arange(length, device=unit.device) for length in unit.shape[2:])
     inside_y = (y >= top[:, None]) & (y < (top + box_height)[:, None])  # (n, H)
     inside_x = (x >= left[:, None]) & (x < (left + box_width)[:, None])  # (n, W)
-    rows = rows.to(unit.device)
+    rows = send(rows, unit.device)
     unit[rows] = unit[rows].masked_fill_((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0.0)

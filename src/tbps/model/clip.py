@@ -8,6 +8,7 @@ from transformers.initialization import no_init_weights
 from tbps.config import Settings
 from tbps.errors import SettingsError
 from tbps.seeding import entropy
+from tbps.transfer import send
 
 
 class TowerShape(Settings):
@@ -111,8 +112,8 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device
-    runs = [text_features(clip, tokens[rows, : int(lengths[rows].max())].to(device)) for rows in order.chunk(parts)]
-    return torch.cat(runs)[order.argsort().to(device)]
+    runs = [text_features(clip, send(tokens[rows, : int(lengths[rows].max())], device)) for rows in order.chunk(parts)]
+    return torch.cat(runs)[send(order.argsort(), device)]
 
 
 def choose_attention(clip: CLIPModel) -> None:

@@ -114,10 +114,12 @@ def normalise(images: "torch.Tensor", spec: ImageSpec) -> "torch.Tensor":
     """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`."""
     import torch  # late: a gallery, and whoever only opens pictures, needs none
 
+    from tbps.transfer import send
+
     unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return (unit - mean) / std
+    mean, std = send(torch.tensor([spec.mean, spec.std]), images.device).view(2, 1, 3, 1, 1)
+    normalised: torch.Tensor = (unit - mean) / std
+    return normalised
 
 
 def _name(source: str | Path | bytes) -> str:

@@ -17,6 +17,7 @@ from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
 from tbps.cli.index import index
 from tbps.cli.search import search
+from tbps.cli.study import study
 from tbps.cli.train import train
 from tbps.errors import TbpsError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
+app.add_typer(study)
 for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
     data.command()(data_verb)
 for verb in (train, evaluate, embed, index, search, convert, doctor):

@@ -73,7 +73,7 @@ def train(
 
     if (out / "settings.json").exists() and not (resume or dry_run or profile):
         raise SettingsError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
-    settings = find(recipe).override(dict(_assignment(text) for text in change or []))
+    settings = find(recipe).override(assignments(change))
     dataset = read_dataset(data, root)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
@@ -130,13 +130,17 @@ def _costs(title: str, costs: "Sequence[Cost]") -> Table:
     return table
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignments(change: list[str] | None) -> dict[str, str]:
+    """What `--set KEY=VALUE` asks for. Raises SettingsError where there is no '='."""
     from tbps.errors import SettingsError
 
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f"--set {text!r} has no '='; write --set schedule.epochs=3")
-    return key.strip(), value.strip()
+    found = {}
+    for text in change or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {text!r} has no '='; write --set schedule.epochs=3")
+        found[key.strip()] = value.strip()
+    return found
 
 
 @final

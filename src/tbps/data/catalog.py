@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tbps.data import cuhk_pedes, folder, icfg_pedes, rstpreid, tbps_json, ufine
+from tbps.data.annotations import Published
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 
@@ -16,6 +17,17 @@ _READERS: dict[str, Callable[[Path], PersonDataset]] = {
     ufine.NAME: ufine.read,
     folder.NAME: folder.read,
 }
+
+_PUBLISHED = {
+    cuhk_pedes.NAME: cuhk_pedes.PUBLISHED,
+    icfg_pedes.NAME: icfg_pedes.PUBLISHED,
+    rstpreid.NAME: rstpreid.PUBLISHED,
+}
+
+
+def published(name: str) -> Published | None:
+    """The counts that the authors of a data set published, None for others."""
+    return _PUBLISHED.get(name)
 
 
 def names() -> list[str]:

@@ -1,0 +1,303 @@
+"""Every table of the paper as a list of named settings, each derived from a recipe; `tbps study run NAME` runs one.
+
+Read from top to bottom: a row says what it changes on the row or recipe that it derives from. Rows are named as in the paper's
+tables (`paper_tables.yaml`); a test proves that none is forgotten.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tbps.errors import SettingsError
+from tbps.study.cost import Costing
+from tbps.study.recipes import clip, clip_star, irra, simplified_tbps_clip, tbps_clip
+from tbps.study.work import Training, Work
+from tbps.training.settings import TrainSettings
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A named setting. `base`: the row that it is compared with, None for a base itself.
+
+    `start`: work that comes first with the same seed, and from whose best model this row starts; None: the study's own model.
+    `note`: what a reader of its number should know.
+    """
+
+    name: str
+    work: Work
+    base: str | None
+    start: Work | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the study. `source`: where in the paper its numbers are."""
+
+    name: str
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+
+    def row(self, name: str) -> Row:
+        """The row of that name. Raises SettingsError that lists the names."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise SettingsError(f"table {self.name} has no row {name!r}; there are {', '.join(row.name for row in self.rows)}")
+
+
+def tricks() -> Table:
+    """Each training trick alone, and all four (CLIP*)."""
+    plain = clip()
+    rows = _derived(
+        "clip",
+        plain,
+        {
+            "clip+globalgrad": {"losses.global_gradients": True},
+            "clip+dropout": {"text_attention_dropout": 0.05},
+            "clip+lock_bottom": {"lock.patch_projection": True},
+            "clip+soft_label": {"losses.n_itc.soft_label": 0.5},
+        },
+    )
+    one_process = "a step is one process, on which all gradients are global: the same run as clip"
+    rows = tuple(Row(r.name, r.work, r.base, note=one_process if r.name == "clip+globalgrad" else "") for r in rows)
+    all_four = Row("clip*", Training(train=clip_star()), "clip")
+    return Table("tricks", "training tricks", "table 1", (*rows, all_four))
+
+
+IMAGE_METHODS = {
+    "random_resized_crop": "crop",
+    "random_erasing": "erase",
+    "random_grayscale": "grayscale",
+    "gaussian_blur": "blur",
+    "color_jitter_bcs": "jitter",
+    "color_jitter_hue": "hue",
+    "random_horizontal_flip": "flip",
+    "random_vertical_flip": "vertical_flip",
+    "random_rotation": "rotation",
+    "stacking_together": "stacking",
+    "auto_augment": "auto_augment",
+    "rand_augment": "rand_augment",
+    "trivial_augment": "trivial_augment",
+    "augmentation_pool": "pool",
+}
+
+
+def image_augmentation() -> Table:
+    """Each image augmentation alone and every way to combine them, on CLIP*."""
+    rows = {name: _image(method) for name, method in IMAGE_METHODS.items()}
+    return Table("image-augmentation", "image augmentation", "table 2", _derived("clip*", clip_star(), rows))
+
+
+def image_augmentation_strength() -> Table:
+    """The strengths tried of single image augmentations, on CLIP*."""
+    rows = {
+        **{
+            f"random_resized_crop.min_scale={low}": _image("crop", {"image_augmentation.crop_scale": (low, 1.0)})
+            for low in (0.3, 0.6, 0.9)
+        },
+        **{
+            f"random_erasing.scale={low:.2f}-{high:.2f}": _image("erase", {"image_augmentation.erase_area": (low, high)})
+            for low, high in ((0.02, 0.1), (0.1, 0.2), (0.2, 0.3))
+        },
+        **{f"gaussian_blur.kernel={size}": _image("blur", {"image_augmentation.blur_kernel": size}) for size in (3, 7, 11)},
+        **{f"color_jitter.bcs={share}": _image("jitter", _jitter(share)) for share in (0.1, 0.2, 0.4)},
+        **{f"color_jitter.hue={share}": _image("hue", {"image_augmentation.hue": share}) for share in (0.1, 0.2, 0.4)},
+        **{
+            f"random_rotation.degrees={angle}": _image("rotation", {"image_augmentation.rotation_degrees": angle})
+            for angle in (7.5, 15, 30)
+        },
+    }
+    return Table("image-augmentation-strength", "strength of image augmentation", "appendix", _derived("clip*", clip_star(), rows))
+
+
+TEXT_METHODS = {
+    "back_translation": "back_translation",
+    "synonym_replacement": "synonym_replacement",
+    "random_insertion": "random_insertion",
+    "random_swap": "random_swap",
+    "random_deletion": "random_deletion",
+    "eda": "eda",
+    "stacking_together": "stacking",
+}
+TEXT_STRENGTHS = {
+    "back_translation": ("paraphrase_probability",),
+    "synonym_replacement": ("edit_share",),
+    "random_insertion": ("edit_share",),
+    "random_swap": ("edit_share",),
+    "random_deletion": ("deletion_probability",),
+    "eda": ("edit_share", "deletion_probability"),
+}
+
+
+def text_augmentation() -> Table:
+    """Each text augmentation alone, EDA, and the two that are kept stacked, on CLIP*."""
+    rows = {name: _text(method) for name, method in TEXT_METHODS.items()}
+    return Table("text-augmentation", "text augmentation", "table 3", _derived("clip*", clip_star(), rows))
+
+
+def text_augmentation_strength() -> Table:
+    """The strengths tried of the text augmentations, on CLIP*."""
+    rows = {
+        f"{method}={strength}": _text(method, {f"text_augmentation.{setting}": strength for setting in settings})
+        for method, settings in TEXT_STRENGTHS.items()
+        for strength in (0.05, 0.1, 0.2)
+    }
+    return Table("text-augmentation-strength", "strength of text augmentation", "appendix", _derived("clip*", clip_star(), rows))
+
+
+def augmentation_combined() -> Table:
+    """The pool of image augmentations, the stacked text augmentations, and both, on CLIP*."""
+    rows = {"image": _image("pool"), "text": _text("stacking"), "image+text": _image("pool") | _text("stacking")}
+    return Table("augmentation-combined", "image and text augmentation", "table 4", _derived("clip*", clip_star(), rows))
+
+
+LOSSES: Mapping[str, Changes] = {
+    "n_itc": {"losses.n_itc.labels": "identity"},
+    "ss_i": {"losses.ss.weight": 0.4, "losses.ss.views": "image"},
+    "ss_t": {"losses.ss.weight": 0.4, "losses.ss.views": "text"},
+    "ss_it": {"losses.ss.weight": 0.4, "losses.ss.views": "both"},
+    "mvs_i": {"losses.mvs.views": "image"},
+    "mvs_t": {"losses.mvs.views": "text"},
+    "mvs_it": {"losses.mvs.views": "both"},
+    "r_itc": {"losses.r_itc.weight": 1.0},
+    "c_itc": {"losses.c_itc.weight": 0.1},
+}
+
+
+def losses() -> Table:
+    """Each loss beside the contrastive one of augmented CLIP* (N-ITC in its place), and all that are kept: TBPS-CLIP."""
+    augmented = clip_star().override(_image("pool") | _text("stacking"))
+    rows = _derived("clip*+aug", augmented, LOSSES)
+    return Table("losses", "losses", "table 5", (*rows, Row("tbps_clip", Training(train=tbps_clip()), "clip*+aug")))
+
+
+def pair_augmentation() -> Table:
+    """MixGen and ConcatGen, on CLIP*."""
+    rows = {"mixgen": {"pair_augmentation.method": "mixgen"}, "concatgen": {"pair_augmentation.method": "concatgen"}}
+    return Table("pair-augmentation", "pair augmentation", "left out of the final paper", _derived("clip*", clip_star(), rows))
+
+
+def benchmarks() -> Table:
+    """CLIP, TBPS-CLIP and the simplified model; run it once for every data set and backbone."""
+    rows = (
+        Row("clip", Training(train=clip()), None),
+        Row("tbps_clip", Training(train=tbps_clip()), "clip"),
+        Row("simplified_tbps_clip", Training(train=simplified_tbps_clip()), "clip"),
+    )
+    return Table("benchmarks", "comparison with others", "tables 6 to 8", rows)
+
+
+def cost() -> Table:
+    """What every recipe costs."""
+    recipes = {
+        "clip": clip(),
+        "clip_star": clip_star(),
+        "simplified_tbps_clip": simplified_tbps_clip(),
+        "tbps_clip": tbps_clip(),
+        "irra": irra(),
+    }
+    rows = tuple(Row(name, Costing(train=train), "clip" if name != "clip" else None) for name, train in recipes.items())
+    return Table("cost", "cost of training and test", "table 9", rows)
+
+
+def irra_on_top() -> Table:
+    """IRRA, started from CLIP, from TBPS-CLIP and from the simplified model."""
+    on_top = Training(train=irra())
+    rows = (
+        Row("clip", on_top, None),
+        Row("tbps_clip", on_top, "clip", Training(train=tbps_clip()), "starts from TBPS-CLIP, trained first"),
+        Row("simplified_tbps_clip", on_top, "clip", Training(train=simplified_tbps_clip()), "starts from the simplified model"),
+    )
+    return Table("irra", "IRRA on top", "tables 10 and 12", rows)
+
+
+FEW_SHOT = (0.01, 0.05, 0.1)
+
+
+def few_shot() -> Table:
+    """1, 5 and 10 % of the training identities, nested; each method compared with CLIP on the same share."""
+    recipes = {"clip": clip(), "tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
+    rows = tuple(
+        Row(
+            f"{100 * share:g}%/{name}",
+            Training(train=train, identities=share),
+            base=None if name == "clip" else f"{100 * share:g}%/clip",
+        )
+        for share in FEW_SHOT
+        for name, train in recipes.items()
+    )
+    return Table("few-shot", "few shot", "tables 11 and 13", rows)
+
+
+def contribution() -> Table:
+    """The model whose modules' contributions are judged."""
+    rows = (Row("simplified_tbps_clip", Training(train=simplified_tbps_clip()), None),)
+    return Table("contribution", "contribution of every module", "appendix, figures", rows)
+
+
+def compression() -> Table:
+    """The models with all of their text layers."""
+    models = {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
+    rows = tuple(Row(f"{name}/0", Training(train=train), None) for name, train in models.items())
+    return Table("compression", "text layers frozen or dropped", "appendix", rows)
+
+
+TABLES: Mapping[str, Callable[[], Table]] = {
+    "tricks": tricks,
+    "image-augmentation": image_augmentation,
+    "image-augmentation-strength": image_augmentation_strength,
+    "text-augmentation": text_augmentation,
+    "text-augmentation-strength": text_augmentation_strength,
+    "augmentation-combined": augmentation_combined,
+    "losses": losses,
+    "pair-augmentation": pair_augmentation,
+    "benchmarks": benchmarks,
+    "cost": cost,
+    "irra": irra_on_top,
+    "few-shot": few_shot,
+    "contribution": contribution,
+    "compression": compression,
+}
+
+LITERATURE = (("benchmarks", "rasa"), ("benchmarks", "irra"), ("cost", "rasa"))
+"""Rows of others, whose numbers are printed as references and not run."""
+
+NOT_YET = (
+    *(("few-shot", f"{100 * share:g}%/{name}") for share in FEW_SHOT for name in ("coop", "clip_adapter")),
+    *(("compression", f"{name}/{count}") for name in ("tbps_clip", "simplified_tbps_clip") for count in range(1, 6)),
+)
+"""Rows of the paper whose kind of work is not there yet; reports name them as not run."""
+
+
+def table(name: str) -> Table:
+    """The table of that name. Raises SettingsError that lists the names."""
+    if name not in TABLES:
+        raise SettingsError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
+    return TABLES[name]()
+
+
+def _derived(base: str, settings: TrainSettings, rows: Mapping[str, Changes]) -> tuple[Row, ...]:
+    """The base row, and rows that change something of its settings."""
+
+    def derive() -> Iterator[Row]:
+        yield Row(base, Training(train=settings), None)
+        for name, changes in rows.items():
+            yield Row(name, Training(train=settings.override(changes)), base)
+
+    return tuple(derive())
+
+
+def _image(method: str, changes: Changes | None = None) -> dict[str, Any]:
+    return {"image_augmentation.enabled": True, "image_augmentation.method": method, **(changes or {})}
+
+
+def _text(method: str, changes: Changes | None = None) -> dict[str, Any]:
+    return {"text_augmentation.enabled": True, "text_augmentation.method": method, **(changes or {})}
+
+
+def _jitter(strength: float) -> dict[str, Any]:
+    return {f"image_augmentation.{name}": strength for name in ("brightness", "contrast", "saturation")}

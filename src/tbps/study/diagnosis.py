@@ -1,0 +1,417 @@
+"""What a model gets wrong, on data whose images carry attributes: mannequins, or any `folder` with attribute columns.
+
+Four questions: which attributes help when a caption mentions them; are people confused who differ in little (near-twins); does
+the score follow a caption when one word of it becomes false; and what do the surest failures look like.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from PIL import Image
+
+from tbps.data.mannequins.ceiling import has_mentions
+from tbps.data.records import PersonDataset
+from tbps.errors import DataError
+from tbps.evaluation.embed import Embeddings
+from tbps.preprocess.image import open_image
+from tbps.seeding import generator
+from tbps.sheet import SheetRow, Tile, contact_sheet
+from tbps.storage import atomic_path, write_text
+from tbps.study.grids import Grid
+from tbps.study.markdown import markdown_rows, markdown_text
+
+EncodeTexts = Callable[[Sequence[str]], np.ndarray]
+
+TWIN_THINGS = 2
+"""Near-twins differ in at most so many things; a thing is what stands before the dot of an attribute ("hat.kind", "hat.colour")."""
+
+SWAPS: Mapping[str, tuple[str, ...]] = {
+    "colour": ("black", "white", "grey", "red", "blue", "green", "yellow", "orange", "purple", "pink", "brown"),
+    "person": ("man", "woman"),
+    "upper garment": ("jacket", "t-shirt", "sweater", "dress", "blouse"),
+    "lower garment": ("trousers", "jeans", "shorts", "skirt"),
+    "thing carried": ("backpack", "handbag", "suitcase", "umbrella"),
+    "side": ("left", "right"),
+    "control: a, the": ("a", "the"),
+}
+"""Words of which one takes another's place. The control changes no claim: what it does to the score is wording alone."""
+
+_SHOWN, _MOST_SWAPS, _LEAST = 5, 2000, 20
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """Rank-1 in percent of the captions that mention a slot, and of all others (None where every caption mentions it)."""
+
+    slot: str
+    queries: int
+    r1: float
+    r1_without: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Near-twins among the people of the split.
+
+    `r1_with`, `r1_without`: Rank-1 of captions of people who have a twin and of others. `errors` counts captions of the former
+    that found somebody else first, `errors_to_twin` those that found the twin. `told_apart`: percent of captions whose own person's
+    best image is above the twin's best, over those that mention a difference and over those that do not.
+    """
+
+    people: int
+    with_twin: int
+    r1_with: float | None
+    r1_without: float | None
+    errors: int
+    errors_to_twin: int
+    told_apart_named: tuple[float | None, int]
+    told_apart_unnamed: tuple[float | None, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """`preferred`: percent of captions that score higher with their own image than the false one does. `drop`: mean loss of
+    cosine; `share`: that loss as a share of what the true caption's own image stands above the mean of the gallery, in percent.
+    """
+
+    group: str
+    captions: int
+    preferred: float
+    drop: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A caption (its place in `pairs()`), the images it found first, and the rank of the best right one."""
+
+    query: int
+    found: tuple[int, ...]
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The answers; `words` are the single swaps that are preferred least, (word, other, captions, percent preferred)."""
+
+    queries: int
+    gallery: int
+    r1: float
+    mentioned: tuple[Mentioned, ...]
+    twins: Twins
+    swapped: tuple[Swapped, ...]
+    words: tuple[tuple[str, str, int, float], ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Of every query: `rank` of its best right image, ties lost; `own`, `other`: best score of a right and of a wrong image;
+    `first`: the images found first.
+    """
+
+    rank: Int64[np.ndarray, " Q"]
+    own: Float[np.ndarray, " Q"]
+    other: Float[np.ndarray, " Q"]
+    first: Int64[np.ndarray, "Q K"]
+
+    @property
+    def right(self) -> np.ndarray:
+        """(Q,) whether the first image is right."""
+        return np.asarray(self.rank == 1)
+
+
+def diagnose(split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTexts, failures: int = 8) -> Diagnosis:
+    """The diagnosis of a model by the embeddings of `split`. Raises DataError for data without attributes."""
+    shown = shown_attributes(split)
+    if not any(shown):
+        raise DataError(f"{split.name} at {split.root} has no attributes; a diagnosis needs attribute columns, as in mannequins")
+    said = mentions(split, shown)
+    ranking = rank_queries(embedded)
+    swapped, words = swap_words(split, embedded, encode_texts)
+    return Diagnosis(
+        queries=len(embedded.text),
+        gallery=len(embedded.image),
+        r1=100 * float(ranking.right.mean()),
+        mentioned=_by_slot(said, ranking.right),
+        twins=_confusion(shown, said, embedded, ranking),
+        swapped=swapped,
+        words=words,
+        failures=tuple(islice(_surest(ranking, embedded), failures)),
+    )
+
+
+def shown_attributes(split: PersonDataset) -> list[dict[str, str]]:
+    """slot -> value of every image: of mannequins what the view shows, else every further column that is a text."""
+    if has_mentions(split):
+        return [dict(image.attributes["attributes"]) for image in split.images]
+    return [dict(_flat(image.attributes, "")) for image in split.images]
+
+
+def mentions(split: PersonDataset, shown: Sequence[Mapping[str, str]]) -> list[dict[str, tuple[str, ...]]]:
+    """slot -> values that are compatible with the words, of every caption in the order of `pairs()`.
+
+    Where the data set does not say, a slot counts as mentioned when the caption holds the words of its image's value.
+    """
+    if has_mentions(split):
+        return [{slot: tuple(values) for slot, values in m.items()} for i in split.images for m in i.attributes["mentions"]]
+    found: list[dict[str, tuple[str, ...]]] = []
+    for image, attributes in zip(split.images, shown, strict=True):
+        for caption in image.captions:
+            text = caption.lower()
+            found.append({slot: (value,) for slot, value in attributes.items() if _holds(text, value)})
+    return found
+
+
+def rank_queries(embedded: Embeddings) -> Ranking:
+    """Block by block, in float64."""
+    image = embedded.image.astype(np.float64)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(embedded.text), _BLOCK):
+        scores = embedded.text[start : start + _BLOCK].astype(np.float64) @ image.T
+        relevant = embedded.text_ids[start : start + _BLOCK, None] == embedded.image_ids[None]
+        own = np.where(relevant, scores, -np.inf).max(1)
+        wrong = np.where(relevant, -np.inf, scores)
+        rank = 1 + (wrong >= own[:, None]).sum(1)
+        count = min(_SHOWN, scores.shape[1])
+        first = np.argsort(-np.where(relevant, np.nextafter(scores, -np.inf), scores), axis=1, kind="stable")[:, :count]
+        parts.append((rank, own, wrong.max(1), first))
+    rank, own, other, first = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Ranking(rank, own, other, first)
+
+
+def near_twins(people: Sequence[Mapping[str, str]]) -> list[list[int]]:
+    """For every person, the positions of the others who differ in at most `TWIN_THINGS` things. `people`: slot -> value.
+
+    A thing differs where only one person has it, or where a slot of it that both show has two values; what only one of them shows
+    of a thing that both have may be hidden by the other's views.
+    """
+    slots = sorted({slot for person in people for slot in person})
+    things = sorted({slot.partition(".")[0] for slot in slots})
+    of_thing = np.array([[slot.partition(".")[0] == thing for thing in things] for slot in slots])  # (slots, things)
+    codes = np.zeros((len(people), len(slots)), dtype=np.int64)  # 0: not shown
+    for column, slot in enumerate(slots):
+        values = {value: number for number, value in enumerate(sorted({p[slot] for p in people if slot in p}), 1)}
+        codes[:, column] = [values.get(person.get(slot, ""), 0) for person in people]
+    has = (codes > 0) @ of_thing
+    twins = []
+    for row, code in enumerate(codes):
+        contrary = ((codes != code) & (codes > 0) & (code > 0)) @ of_thing
+        different = (contrary | (has != has[row])).sum(1)
+        different[row] = len(things) + 1
+        twins.append(np.flatnonzero(different <= TWIN_THINGS).tolist())
+    return twins
+
+
+def swap_words(
+    split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTexts
+) -> tuple[tuple[Swapped, ...], tuple[tuple[str, str, int, float], ...]]:
+    """What one false word does to the score of a caption with the image that it was written for, by group; and the worst words.
+
+    Of every caption one word of the group, drawn with a seed, becomes another that the caption does not hold.
+    """
+    pairs = split.pairs()
+    captions = [split.images[pair.image].captions[pair.caption] for pair in pairs]
+    mean = embedded.image.mean(0)
+    groups, singles = [], []
+    for group, words in SWAPS.items():
+        changed = list(islice(_swaps(captions, group, words), _MOST_SWAPS))
+        if len(changed) < _LEAST:
+            continue
+        rows = [query for query, *_ in changed]
+        own = embedded.image[[pairs[query].image for query in rows]]
+        true = (embedded.text[rows] * own).sum(1)
+        false = (encode_texts([text for _, text, *_ in changed]) * own).sum(1)
+        above = float((true - embedded.text[rows] @ mean).mean())
+        drop = float((true - false).mean())
+        groups.append(Swapped(group, len(rows), 100 * float((true > false).mean()), drop, 100 * drop / above))
+        kinds = [(word, other) for _, _, word, other in changed]
+        if not group.startswith("control"):
+            for kind in dict.fromkeys(kinds):
+                chosen = np.array([one == kind for one in kinds])
+                if chosen.sum() >= _LEAST:
+                    singles.append((*kind, int(chosen.sum()), 100 * float((true > false)[chosen].mean())))
+    return tuple(groups), tuple(sorted(singles, key=lambda single: single[3])[:10])
+
+
+def write_diagnosis(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str, folder: Path) -> list[Path]:
+    """Writes diagnosis.md and failures.png. `about` names model, data and split."""
+    text, picture = folder / "diagnosis.md", folder / "failures.png"
+    write_text(text, _text(found, f"{about}, model {embedded.model}"))
+    if not found.failures:
+        return [text]
+    with atomic_path(picture) as temporary:
+        failure_sheet(found, split, embedded, about).save(temporary, format="PNG")
+    return [text, picture]
+
+
+def failure_sheet(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str) -> Image.Image:
+    """The surest failures: what was found first, and last in the row the image that the caption was written for."""
+    pairs = split.pairs()
+
+    def row(failure: Failure) -> SheetRow:
+        pair = pairs[failure.query]
+        person = embedded.text_ids[failure.query]
+        tiles = [
+            Tile(open_image(split.images[image].path), f"{place}.", right=bool(embedded.image_ids[image] == person))
+            for place, image in enumerate(failure.found, 1)
+        ]
+        own = Tile(open_image(split.images[pair.image].path), f"described\nright one: {failure.rank}.", right=None)
+        return SheetRow(split.images[pair.image].captions[pair.caption], (*tiles, own))
+
+    return contact_sheet([row(failure) for failure in found.failures], title=f"Surest failures: {about}")
+
+
+def _flat(columns: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in columns.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, str) and value.strip():
+            yield prefix + name, value.strip()
+
+
+def _holds(text: str, value: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(value.lower())}(?!\w)", text) is not None
+
+
+def _percent(right: np.ndarray) -> float | None:
+    return 100 * float(right.mean()) if len(right) else None
+
+
+def _by_slot(said: Sequence[Mapping[str, Any]], right: np.ndarray) -> tuple[Mentioned, ...]:
+    """Slots that at least twenty captions mention, the most helpful first."""
+    found = []
+    for slot in sorted({slot for mention in said for slot in mention}):
+        with_it = np.array([slot in mention for mention in said])
+        r1 = _percent(right[with_it])
+        if with_it.sum() >= _LEAST and r1 is not None:
+            found.append(Mentioned(slot, int(with_it.sum()), r1, _percent(right[~with_it])))
+    return tuple(sorted(found, key=lambda one: one.r1 - (one.r1_without if one.r1_without is not None else one.r1), reverse=True))
+
+
+def _confusion(
+    shown: Sequence[Mapping[str, str]], said: Sequence[Mapping[str, Any]], embedded: Embeddings, ranking: Ranking
+) -> Twins:
+    identities = np.unique(embedded.image_ids)
+    people = _people(shown, embedded.image_ids, identities)
+    twins = near_twins(people)
+    place = np.searchsorted(identities, embedded.text_ids)
+    has_twin = np.array([bool(found) for found in twins])[place]
+    found_first = np.searchsorted(identities, embedded.image_ids[ranking.first[:, 0]])
+    wrong = np.flatnonzero(has_twin & ~ranking.right)
+    named: list[bool] = []
+    unnamed: list[bool] = []
+    for query in np.flatnonzero(has_twin).tolist():
+        for twin in twins[place[query]]:
+            images = embedded.image[embedded.image_ids == identities[twin]]
+            apart = bool(ranking.own[query] > (images @ embedded.text[query]).max())
+            different = {slot for slot, _ in people[place[query]].items() ^ people[twin].items()}
+            (named if different & said[query].keys() else unnamed).append(apart)
+    return Twins(
+        people=len(identities),
+        with_twin=sum(bool(found) for found in twins),
+        r1_with=_percent(ranking.right[has_twin]),
+        r1_without=_percent(ranking.right[~has_twin]),
+        errors=len(wrong),
+        errors_to_twin=sum(int(found_first[query] in twins[place[query]]) for query in wrong),
+        told_apart_named=(_percent(np.array(named)), len(named)),
+        told_apart_unnamed=(_percent(np.array(unnamed)), len(unnamed)),
+    )
+
+
+def _people(shown: Sequence[Mapping[str, str]], ids: np.ndarray, identities: np.ndarray) -> list[dict[str, str]]:
+    """slot -> value of every person over all images, without slots that change between images of one person (the view's)."""
+    people: list[dict[str, str]] = [{} for _ in identities]
+    changing: set[str] = set()
+    for attributes, place in zip(shown, np.searchsorted(identities, ids), strict=True):
+        for slot, value in attributes.items():
+            if people[place].setdefault(slot, value) != value:
+                changing.add(slot)
+    return [{slot: value for slot, value in person.items() if slot not in changing} for person in people]
+
+
+def _swaps(captions: Sequence[str], group: str, words: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
+    """(query, changed caption, word, other) of captions that hold a word of the group, in an order drawn with a seed."""
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
+    for query in generator(0, "swap", group).permutation(len(captions)).tolist():
+        caption = captions[query]
+        places = list(pattern.finditer(caption))
+        held = {place.group().lower() for place in places}
+        others = [word for word in words if word not in held]
+        if places and others:
+            rng = generator(0, "swap", group, query)
+            place, other = places[rng.integers(len(places))], others[rng.integers(len(others))]
+            changed = caption[: place.start()] + other + caption[place.end() :]
+            yield query, changed, place.group().lower(), other
+
+
+def _surest(ranking: Ranking, embedded: Embeddings) -> Iterator[Failure]:
+    """Failures by how far the best wrong image is above the best right one, one a person."""
+    seen: set[int] = set()
+    for query in np.argsort(ranking.own - ranking.other, kind="stable").tolist():
+        person = int(embedded.text_ids[query])
+        if not ranking.right[query] and person not in seen:
+            seen.add(person)
+            yield Failure(query, tuple(ranking.first[query].tolist()), int(ranking.rank[query]))
+
+
+def _text(found: Diagnosis, about: str) -> str:
+    twins = found.twins
+    slots = [(m.slot, f"{m.queries:,}", _one(m.r1), _one(m.r1_without), _signed(m.r1, m.r1_without)) for m in found.mentioned]
+    swaps = [(s.group, f"{s.captions:,}", _one(s.preferred), f"{s.drop:+.4f}", _one(s.share)) for s in found.swapped]
+    words = [(f"{word} to {other}", f"{count:,}", _one(percent)) for word, other, count, percent in found.words]
+    parts = [
+        f"# Diagnosis: {markdown_text(about)}",
+        f"{found.queries:,} captions against {found.gallery:,} images: Rank-1 {found.r1:.2f} %. One model, one split: no spread.",
+        "## Rank-1 by attribute mentioned",
+        f"Attributes that fewer than {_LEAST} captions mention are left out. Captions that mention one mention others too: these "
+        "are differences between captions, not effects of a word.",
+        *_rows(("attribute", "captions", "Rank-1, %", "without it, %", "difference"), slots),
+        "## Near-twins",
+        f"{twins.with_twin:,} of {twins.people:,} people have somebody who differs in at most {TWIN_THINGS} things.",
+        *_rows(
+            ("", "%", "captions"),
+            [
+                ("Rank-1, people with a near-twin", _one(twins.r1_with), ""),
+                ("Rank-1, others", _one(twins.r1_without), ""),
+                ("errors that found the twin first", _share(twins.errors_to_twin, twins.errors), f"{twins.errors:,}"),
+                ("own above twin, difference mentioned", *_told(twins.told_apart_named)),
+                ("own above twin, difference not mentioned", *_told(twins.told_apart_unnamed)),
+            ],
+        ),
+        "## One false word",
+        "How often the true caption scores higher than the false one with the image it was written for, and how much of its lead "
+        "over the mean image the false word takes. The control changes no claim.",
+        *_rows(("words", "captions", "true preferred, %", "loss of cosine", "share of the lead, %"), swaps),
+        *_rows(("least noticed", "captions", "true preferred, %"), words),
+        "## Surest failures",
+        "![captions, what was found first, and what was described](failures.png)" if found.failures else "None.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["\n".join(markdown_rows(Grid(headings, tuple(rows))))] if rows else []
+
+
+def _told(found: tuple[float | None, int]) -> tuple[str, str]:
+    return _one(found[0]), f"{found[1]:,}"
+
+
+def _one(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _signed(value: float, other: float | None) -> str:
+    return "" if other is None else f"{value - other:+.1f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else ""

@@ -1,0 +1,21 @@
+"""The closed list of kinds of work. A new one is a class in a file of its own and a line here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tbps.errors import SettingsError
+from tbps.study.cost import Costing
+from tbps.study.work import Training, Work
+
+KINDS: Mapping[str, type[Work]] = {"training": Training, "costing": Costing}
+
+ALONE = ("costing",)
+"""Kinds that are measured, each in a process of its own with nothing beside it."""
+
+
+def parse_work(values: Mapping[str, Any]) -> Work:
+    """Work from what `model_dump` gave. Raises SettingsError for an unknown kind or setting."""
+    kind = str(values.get("kind"))
+    if kind not in KINDS:
+        raise SettingsError(f"unknown kind of work {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind].parse(values)

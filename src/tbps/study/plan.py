@@ -1,0 +1,239 @@
+"""From tables to steps: rows x seeds with every setting resolved, what they would take, and the record that reports read.
+
+STUDY/plans/TABLE-KEY.json   what was asked of a table on one data set, from one start, with one set of changes
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPConfig
+
+from tbps.data.annotations import SPLITS, VAL_IDENTITIES
+from tbps.data.catalog import published, read_dataset
+from tbps.data.records import PersonDataset
+from tbps.errors import DataError, ModelError, SettingsError
+from tbps.model.bundle import load
+from tbps.preprocess.image import ImageSpec
+from tbps.storage import write_text
+from tbps.study.ablations import Row, Table
+from tbps.study.cost import encode_flops
+from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
+from tbps.study.work import Work
+
+UNKNOWN = "unknown"
+RANDOM = "random weights"
+_OPENAI = {"openai/clip-vit-base-patch32": 32, "openai/clip-vit-base-patch16": 16}
+_FORWARD_PASSES = 3  # what an update computes: forward, and twice as much backward
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a split holds."""
+
+    identities: int
+    images: int
+    captions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The data set and the model that a study is about. Where they are not at hand (a dry run) `dataset` is None, counts are the
+    published ones and fingerprints are "unknown"; `towers` is the model's configuration where it is known.
+    """
+
+    data: Data
+    counts: Mapping[str, Counts]
+    dataset: PersonDataset | None
+    start: Start
+    towers: CLIPConfig | None
+
+    @property
+    def backbone(self) -> str | None:
+        """As the paper calls it, for the two that it uses."""
+        vision = None if self.towers is None else self.towers.vision_config
+        if vision is None or (vision.hidden_size, vision.num_hidden_layers) != (768, 12) or vision.patch_size not in (16, 32):
+            return None
+        return f"ViT-B/{vision.patch_size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A row under a seed. `first`: the step that has to be done before, if any."""
+
+    row: Row
+    seed: int
+    step: Step
+    first: Step | None
+
+
+def open_material(name: str, root: Path, model: str | None, device: str) -> Material:
+    """Reads the data set and opens the model. Raises as the reader and `tbps.model.bundle.load`."""
+    dataset = read_dataset(name, root)
+    data = Data(name, str(root.resolve()), data_fingerprint(dataset))
+    counts = {split: _counts(dataset.split(split)) for split in SPLITS}
+    if model is None:
+        return Material(data, counts, dataset, Start(RANDOM, None, "none"), None)
+    opened = load(model, device)
+    location = str(Path(model).resolve()) if Path(model).is_dir() else model
+    return Material(data, counts, dataset, Start(model, location, opened.fingerprint), opened.clip.config)
+
+
+def imagine_material(name: str, root: Path, model: str | None) -> Material:
+    """For a dry run: data and model where they are there, else published counts and well-known towers.
+
+    Raises DataError where the data set is neither there nor published.
+    """
+    start = Start(model or RANDOM, model, UNKNOWN)
+    towers = None if model is None else known_towers(model)
+    if root.is_dir():
+        dataset = read_dataset(name, root)
+        counts = {split: _counts(dataset.split(split)) for split in SPLITS}
+        return Material(Data(name, str(root.resolve()), UNKNOWN), counts, dataset, start, towers)
+    return Material(Data(name, str(root), UNKNOWN), published_counts(name), None, start, towers)
+
+
+def published_counts(name: str) -> dict[str, Counts]:
+    """A published data set's splits, without the identities that go to val where none is published."""
+    found = published(name)
+    if found is None:
+        raise DataError(f"the folder of {name!r} is not there and its counts are not published; give --root")
+    counts = {split: Counts(found.identities[split], found.images[split], found.captions[split]) for split in found.identities}
+    if "val" not in counts:
+        share, train = VAL_IDENTITIES / counts["train"].identities, counts["train"]
+        counts["val"] = Counts(VAL_IDENTITIES, round(share * train.images), round(share * train.captions))
+        val = counts["val"]
+        counts["train"] = Counts(train.identities - val.identities, train.images - val.images, train.captions - val.captions)
+    return counts
+
+
+def known_towers(model: str) -> CLIPConfig | None:
+    """The configuration of a model folder, or of OpenAI's two that the paper uses; None for others."""
+    if (Path(model) / "config.json").is_file():
+        try:
+            return CLIPConfig.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{model}/config.json cannot be read: {error}") from error
+    patch = _OPENAI.get(model)
+    return None if patch is None else CLIPConfig(vision_config={"patch_size": patch})
+
+
+def plan(table: Table, rows: Sequence[str], seeds: Sequence[int], changes: Mapping[str, Any], material: Material) -> list[Planned]:
+    """The steps of a table, all rows of a seed before the next seed; `rows`: those wanted, () for all.
+
+    `changes` are made to every row. Raises SettingsError for an unknown row or setting.
+    """
+    wanted = [table.row(name) for name in rows] or list(table.rows)
+    return [_planned(row, seed, changes, material) for seed in seeds for row in wanted]
+
+
+def steps_of(planned: Sequence[Planned]) -> list[Step]:
+    """Every step once, those that others start from first."""
+    firsts = {p.first.fingerprint: p.first for p in planned if p.first is not None}
+    return list((firsts | {p.step.fingerprint: p.step for p in planned}).values())
+
+
+def differences(work: Work, base: Work) -> dict[str, Any]:
+    """Dotted settings of the recipe in which work differs from its base, with its own values."""
+    ours, theirs = work.train.model_dump(mode="json"), base.train.model_dump(mode="json")
+    return {key: value for key, value in _leaves(ours) if key != "seed" and dict(_leaves(theirs)).get(key) != value}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`flops`: about what the updates compute (`update_flops`); None where the towers are unknown."""
+
+    updates: int
+    flops: float | None
+
+
+def estimate(step: Step, material: Material) -> Estimate:
+    """What a step would take. Raises DataError where there are fewer pairs than a batch holds."""
+    train, share = step.work.train, step.work.identities
+    if material.dataset is None:
+        pairs = round(share * material.counts["train"].captions)
+    else:
+        pairs = len(step.work.dataset(material.dataset).split("train").pairs())
+    if pairs < train.batch_size:
+        raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
+    updates = pairs // train.batch_size * train.schedule.epochs
+    return Estimate(updates, None if material.towers is None else updates * update_flops(step.work, material.towers))
+
+
+def update_flops(work: Work, towers: CLIPConfig) -> float:
+    """About what one update computes: three forward passes of every view of a batch."""
+    size = towers.vision_config.image_size
+    spec = work.train.image.of(ImageSpec(height=size, width=size))
+    image, text = _encode_flops(towers.to_json_string(), spec.height, spec.width)
+    images = 1 + work.train.losses.second_image + 2 * work.train.losses.ss_image
+    texts = 1 + work.train.losses.second_text
+    return float(_FORWARD_PASSES * work.train.batch_size * (images * image + texts * text))
+
+
+def measured_rate(study: Path) -> tuple[float, int] | None:
+    """Seconds of updates a floating-point operation in the steps that are done in a study, and how many those are; None without."""
+    seconds, flops, count = 0.0, 0.0, 0
+    for folder in sorted((study / "steps").glob("*")):
+        result = read_result(folder)
+        if result is None:
+            continue
+        step = read_step(folder)
+        towers = known_towers(step.start.location or "")
+        if towers is not None:
+            seconds += float(result["measured"]["train_seconds"])
+            flops += update_flops(step.work, towers) * float(result["values"]["updates"])
+            count += 1
+    return (seconds / flops, count) if flops else None
+
+
+def record_plan(study: Path, table: Table, planned: Sequence[Planned], changes: Mapping[str, Any], material: Material) -> Path:
+    """Adds rows and seeds to the record of that table, data, start and changes, and returns its file."""
+    what = [material.data.fingerprint, material.start.fingerprint, {key: str(value) for key, value in sorted(changes.items())}]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+    file = study / "plans" / f"{table.name}-{key}.json"
+    record: dict[str, Any] = {
+        "table": table.name,
+        "data": {
+            "name": material.data.name,
+            "fingerprint": material.data.fingerprint,
+            "counts": {name: [c.identities, c.images, c.captions] for name, c in material.counts.items()},
+        },
+        "start": {"name": material.start.name, "fingerprint": material.start.fingerprint, "backbone": material.backbone},
+        "changes": {key: str(value) for key, value in changes.items()},
+        "rows": json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else {},
+    }
+    for p in planned:
+        record["rows"].setdefault(p.row.name, {})[str(p.seed)] = p.step.fingerprint
+    write_text(file, json.dumps(record, indent=2) + "\n")
+    return file
+
+
+def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
+    def step(work: Work, first: str | None) -> Step:
+        return Step(work.changed(changes).seeded(seed), material.data, material.start, first)
+
+    if material.start.name == RANDOM and row.work.changed(changes).train.shape is None:
+        raise SettingsError(f"row {row.name} fine-tunes a model; give one with --model, or --set shape=... for random weights")
+    first = None if row.start is None else step(row.start, None)
+    return Planned(row, seed, step(row.work, None if first is None else first.fingerprint), first)
+
+
+def _counts(split: PersonDataset) -> Counts:
+    return Counts(len({image.identity for image in split.images}), len(split.images), len(split.pairs()))
+
+
+@cache
+def _encode_flops(towers: str, height: int, width: int) -> tuple[int, int]:
+    return encode_flops(CLIPConfig.from_dict(json.loads(towers)), height, width)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

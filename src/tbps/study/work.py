@@ -1,0 +1,145 @@
+"""What a row of a table has done with a seed: settings that say it, and a function that does it in a folder.
+
+`Training` here, `Costing` in `tbps.study.cost`; a further kind is a class of its own file, listed in `tbps.study.kinds`.
+"""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, final
+
+from pydantic import Field
+
+from tbps.config import Settings
+from tbps.data.records import PersonDataset
+from tbps.data.subset import with_train_identities
+from tbps.errors import SettingsError
+from tbps.evaluation.retrieval import Standing
+from tbps.storage import make_folder
+from tbps.training.log import read_log
+from tbps.training.settings import TrainSettings
+from tbps.training.start import start_model
+from tbps.training.trainer import Observer, train
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and with what work is done. `model`: where it starts, None where the settings build one from random weights.
+
+    `folder` is the work's own and holds what an interrupted run left; `stop` is asked after every update.
+    """
+
+    dataset: PersonDataset
+    model: str | Path | None
+    device: str
+    folder: Path
+    observer: Observer
+    stop: Callable[[], bool]
+
+    @property
+    def run(self) -> Path:
+        """The run folder of `tbps.training.trainer`; `run/best` is the model."""
+        return self.folder / "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What came out. `values` are the same whenever and wherever the work is done; `measured` (seconds, bytes) are not."""
+
+    values: Mapping[str, float | None]
+    measured: Mapping[str, float]
+    split: str
+    queries: int
+    gallery: int
+
+
+class Work(Settings, ABC):
+    """Settings of one kind of work; every kind is built on a training recipe.
+
+    `identities`: the share of the training identities that are learned from, drawn by the seed (few shot).
+    """
+
+    kind: str
+    train: TrainSettings
+    identities: float = Field(1.0, gt=0, le=1)
+
+    @abstractmethod
+    def run(self, place: Place) -> Facts | None:
+        """Does it, going on with what is there; None where it was stopped before the end. Raises TbpsError."""
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The same work with dotted settings of the recipe replaced."""
+        return self.model_copy(update={"train": self.train.override(changes)}) if changes else self
+
+    def seeded(self, seed: int) -> Self:
+        """The same work under another seed."""
+        return self.changed({"seed": seed})
+
+    def dataset(self, whole: PersonDataset) -> PersonDataset:
+        """What this work learns from and is judged on."""
+        return with_train_identities(whole, self.identities, self.train.seed)
+
+
+@final
+class Training(Work):
+    """Trains by a recipe and scores the best epoch's model on the test split."""
+
+    kind: Literal["training"] = "training"
+
+    def run(self, place: Place) -> Facts | None:
+        """`Work.run`; the checkpoints go when it is done, the best model stays."""
+        trained = train_in(place, self.train, self.dataset(place.dataset))
+        if trained is None:
+            return None
+        shutil.rmtree(place.run / "checkpoints", ignore_errors=True)
+        return trained
+
+
+def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> Facts | None:
+    """A run in `place`, resumed where there is one; None where it was stopped."""
+    start = start_model(settings, dataset, place.model, place.device)
+    outcome = train(settings, start, dataset, place.run, place.observer, place.stop)
+    if not outcome.finished:
+        return None
+    if outcome.standing is None or outcome.best is None:
+        raise SettingsError("a step of the study is one process; start it without torchrun")
+    parameters = list(start.clip.parameters())
+    values: dict[str, float | None] = {
+        **metrics_of(outcome.standing),
+        "val_r1": outcome.best.r1,
+        "best_epoch": outcome.best.epoch,
+        "updates": outcome.step,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+    report, split = outcome.standing.model, "test" if dataset.split("test").images else "val"
+    measured = {"train_seconds": seconds_of_updates(place.run / "log.jsonl", settings.batch_size)}
+    return Facts(values, measured, split, report.queries, report.gallery)
+
+
+def share_cache(run: Path, cache: Path) -> None:
+    """Lets a run folder use decoded images that lie elsewhere: every run of a study sees the same ones."""
+    link = make_folder(run) / "cache"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(make_folder(cache).resolve(), target_is_directory=True)
+
+
+def metrics_of(standing: Standing) -> dict[str, float | None]:
+    """The metrics of a model and, as `chance_r1` and `ceiling_r1`, what they lie between."""
+    report = standing.model
+    metrics = {"r1": report.r1, "r5": report.r5, "r10": report.r10, "map": report.map, "minp": report.minp}
+    return {**metrics, "chance_r1": standing.chance.r1, "ceiling_r1": standing.ceiling.r1 if standing.ceiling else None}
+
+
+def seconds_of_updates(log: Path, batch_size: int) -> float:
+    """Seconds that the updates of a run took, without validation, and without what an interruption made it do twice."""
+    seconds, before = 0.0, 0.0
+    for record in read_log(log):
+        if record["kind"] == "train":
+            step = float(record["step"])
+            seconds += (step - before) * batch_size / float(record["pairs_per_second"])
+            before = step
+    return seconds

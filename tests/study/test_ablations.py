@@ -1,0 +1,146 @@
+"""The tables are the paper's: every row of its numbers is run here, printed as a reference, or known to be missing."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tbps.data.augment_image import ImageAugmentation
+from tbps.errors import SettingsError
+from tbps.study.ablations import LITERATURE, NOT_YET, TABLES, Row, table
+from tbps.study.cost import Costing
+from tbps.study.kinds import parse_work
+from tbps.study.paper import paper_rows, reported
+from tbps.study.recipes import clip_star, tbps_clip
+
+YAML = "src/tbps/study/paper_tables.yaml"
+
+
+def difference(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys whose values differ, with `other`'s."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return {} if one == other else {prefix: other}
+    found: dict[str, Any] = {}
+    for key in one:
+        found |= difference(one[key], other[key], f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def changes(row: Row, name: str) -> dict[str, Any]:
+    base = table(name).row(str(row.base))
+    return difference(base.work.train.model_dump(), row.work.train.model_dump())
+
+
+def leaves(node: Any) -> int:
+    """How many rows of numbers a table of the file holds, counted without knowing its shape."""
+    if isinstance(node, list):
+        return 1
+    if not isinstance(node, dict):
+        return 0
+    numbers = sum(isinstance(value, int | float) and not isinstance(value, bool) for key, value in node.items() if key != "used")
+    return 1 if numbers else sum(leaves(value) for value in node.values())
+
+
+def test_the_reader_finds_every_row_of_the_file(request: pytest.FixtureRequest) -> None:
+    file = yaml.safe_load((request.config.rootpath / YAML).read_text())
+    file["compression"].pop("findings")
+    counted = {name: leaves({k: v for k, v in values.items() if k != "columns"}) for name, values in file.items()}
+    counted["irra"] = counted.pop("irra_on_top")
+    counted["compression"] *= 2  # a row holds the counts of two models
+    for name in ("image_augmentation_strength", "text_augmentation_strength"):
+        counted[name] += 1  # the base, which the file has elsewhere
+    for name, count in counted.items():
+        assert sum(row.table == name.replace("_", "-") for row in paper_rows()) == count, name
+
+
+def test_every_row_of_the_paper_is_run_or_known() -> None:
+    ours = {(name, row.name) for name in TABLES for row in table(name).rows}
+    paper = {(row.table, row.row) for row in paper_rows()}
+    assert paper <= ours | {*LITERATURE, *NOT_YET}
+    assert not ours & {*LITERATURE, *NOT_YET}
+    assert {*LITERATURE, *NOT_YET} <= paper
+    extra = {("cost", "clip"), ("cost", "clip_star"), ("cost", "simplified_tbps_clip"), ("contribution", "simplified_tbps_clip")}
+    assert ours - paper == extra
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_bases_exist_and_rows_differ(name: str) -> None:
+    rows = table(name).rows
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert parse_work(row.work.model_dump(mode="json")) == row.work
+        if row.base is not None:
+            base = table(name).row(row.base)
+            assert (row.work, row.start) != (base.work, base.start)
+
+
+def test_single_rows_change_what_their_name_says() -> None:
+    names = ("tricks", "losses", "pair-augmentation")
+    found = {name: [changes(row, name) for row in table(name).rows if row.base] for name in names}
+    assert all(len(changed) == 1 for changed in found["tricks"][:4]) and len(found["tricks"][4]) == 4
+    assert found["losses"][0] == {"losses.n_itc.labels": "identity"}
+    assert found["losses"][3] == {"losses.ss.weight": 0.4, "losses.ss.views": "both"}
+    assert found["losses"][9] == {
+        "losses.n_itc.labels": "identity",
+        "losses.mvs.views": "image",
+        "losses.ss.weight": 0.4,
+        "losses.r_itc.weight": 1.0,
+        "losses.c_itc.weight": 0.1,
+        "seed": 1,
+    }
+    assert table("losses").row("tbps_clip").work.train == tbps_clip()
+    assert found["pair-augmentation"] == [{"pair_augmentation.method": name} for name in ("mixgen", "concatgen")]
+
+
+def test_the_strength_that_the_paper_uses_is_the_row_of_its_other_table() -> None:
+    kept = {
+        "random_resized_crop.min_scale=0.9": "random_resized_crop",
+        "random_erasing.scale=0.10-0.20": "random_erasing",
+        "gaussian_blur.kernel=3": "gaussian_blur",
+        "color_jitter.bcs=0.1": "color_jitter_bcs",
+        "color_jitter.hue=0.1": "color_jitter_hue",
+        "random_rotation.degrees=15": "random_rotation",
+    }
+    strengths, alone = table("image-augmentation-strength"), table("image-augmentation")
+    assert all(strengths.row(row).work == alone.row(name).work for row, name in kept.items())
+    text = {"back_translation=0.1": "back_translation", "random_deletion=0.05": "random_deletion", "eda=0.05": "eda"}
+    strengths, alone = table("text-augmentation-strength"), table("text-augmentation")
+    assert all(strengths.row(row).work == alone.row(name).work for row, name in text.items())
+    combined = table("augmentation-combined")
+    assert combined.row("image").work == table("image-augmentation").row("augmentation_pool").work
+    assert combined.row("text").work == table("text-augmentation").row("stacking_together").work
+    assert combined.row("image+text").work == table("losses").row("clip*+aug").work
+    assert combined.row("clip*").work.train == clip_star()
+
+
+def test_image_rows_switch_augmentation_on() -> None:
+    for row in table("image-augmentation").rows[1:]:
+        augmentation = row.work.train.image_augmentation
+        assert augmentation == ImageAugmentation(method=augmentation.method)
+
+
+def test_irra_starts_from_a_model_trained_before() -> None:
+    rows = table("irra").rows
+    assert [row.start is None for row in rows] == [True, False, False]
+    image = rows[0].work.train.image
+    assert image is not None and (image.height, image.width) == (384, 128)
+    assert all(isinstance(row.work, Costing) for row in table("cost").rows)
+
+
+def test_the_reference_is_of_the_same_data_and_backbone_where_there_is_one() -> None:
+    def of(dataset: str, backbone: str | None) -> float:
+        row = reported("benchmarks", "tbps_clip", dataset, backbone)
+        assert row is not None
+        return row.values["r1"]
+
+    assert of("cuhk-pedes", "ViT-B/32") == 69.54 and of("cuhk-pedes", "ViT-B/16") == 73.54
+    assert of("rstpreid", "ViT-B/32") == 56.65 and of("icfg-pedes", None) == 65.05
+    assert of("folder", None) == 73.54
+    assert reported("benchmarks", "nobody", "cuhk-pedes", None) is None
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(SettingsError, match="there are tricks"):
+        table("trick")
+    with pytest.raises(SettingsError, match=r"there are clip, clip\+globalgrad"):
+        table("tricks").row("dropout")

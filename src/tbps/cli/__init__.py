@@ -10,6 +10,7 @@ from tbps.cli import console
 from tbps.cli.convert import convert
 from tbps.cli.data_augmentations import show_augmentations
 from tbps.cli.data_backtranslate import backtranslate
+from tbps.cli.data_cache import cache
 from tbps.cli.data_check import check, describe
 from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
@@ -33,7 +34,7 @@ app = typer.Typer(
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
 app.add_typer(study)
-for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
+for data_verb in (mannequins, check, describe, show_augmentations, backtranslate, cache):
     data.command()(data_verb)
 for verb in (train, evaluate, embed, index, search, convert, doctor):
     app.command()(verb)

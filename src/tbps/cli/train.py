@@ -40,6 +40,9 @@ def train(
         bool, typer.Option("--profile", help="run eight updates, write OUT/trace.json, print what takes the time; no run begins")
     ] = False,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of decoded images, shared by runs; default: $TBPS_CACHE or ~/.cache/tbps")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
 ) -> None:
     """Train a model by a recipe.
@@ -54,6 +57,8 @@ def train(
     With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
+
+    Images are decoded once for all runs; they show the people of the data set: `tbps data cache --erase` removes them.
 
     --profile tells where the time of an update goes, from a few real updates like those of --dry-run: the phases, the ten costliest
     operations, and a trace to look at.
@@ -90,7 +95,7 @@ def train(
                 if distributed.rank() == 0:
                     _print_profile(found)
                 return
-            outcome = run(settings, start, dataset, out, watch, watch.stop)
+            outcome = run(settings, start, dataset, out, watch, watch.stop, cache=cache)
     finally:
         distributed.stop()
     if not outcome.finished:

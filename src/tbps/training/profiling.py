@@ -60,7 +60,8 @@ def profile_updates(
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     plan = schedule(wait=0, warmup=_WARM_UP, active=_UPDATES, repeat=1)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, model, some_of(dataset, settings.batch_size * (_WARM_UP + _UPDATES)), Path(folder), observer)
+        some = some_of(dataset, settings.batch_size * (_WARM_UP + _UPDATES))
+        run = Run(settings, model, some, Path(folder), observer, cache=Path(folder))
         with profile(activities=activities, schedule=plan, acc_events=True) as watched:
             for _ in range(_WARM_UP + _UPDATES):
                 run.update(NoLog())

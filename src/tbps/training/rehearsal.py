@@ -45,7 +45,8 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     train = dataset.split("train")
     steps_per_epoch = len(epoch_batches(settings.seed, 0, len(train.pairs()), settings.batch_size))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, model, some_of(dataset, settings.batch_size * (1 + _UPDATES)), Path(folder), observer)
+        some = some_of(dataset, settings.batch_size * (1 + _UPDATES))
+        run = Run(settings, model, some, Path(folder), observer, cache=Path(folder))
         if model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(model.device)
         times = []

@@ -2,7 +2,7 @@
 
 settings.json   what was asked for         checkpoints/   the newest two, for a restart
 log.jsonl, tensorboard/                    best/          the model folder of the best epoch by validation Rank-1
-cache/          decoded images             report.json, report.png
+report.json, report.png
 """
 
 import copy
@@ -23,7 +23,7 @@ from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.batches import Batches
-from tbps.data.cache import ImageCache
+from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
@@ -85,24 +85,26 @@ class Outcome:
     standing: Standing | None
 
 
-def train(
+def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches it
     settings: TrainSettings,
     model: PersonModel,
     dataset: PersonDataset,
     folder: Path,
     observer: Observer,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    cache: Path | None = None,
 ) -> Outcome:
     """Trains `model` on the train split, validates every epoch, and resumes from the newest checkpoint in `folder`.
 
     `stop` is asked after every update, of several processes after every tenth and at the end of an epoch; once true, a checkpoint
-    is written and the run returns unfinished. Raises DataError
+    is written and the run returns unfinished. `cache`: folder of decoded images (default: `cache_folder`). Raises DataError
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
     """
     if rank() == 0:
         _claim(folder, settings)
     barrier()
-    run = Run(settings, model, dataset, folder, observer)
+    run = Run(settings, model, dataset, folder, observer, cache=cache)
     with RunLog(folder, run.state.step) if rank() == 0 else NoLog() as log:
         while run.state.step < run.steps:
             run.update(log)
@@ -136,7 +138,14 @@ class Run:
     """The moving parts of one run: what `train` and a rehearsal step through."""
 
     def __init__(
-        self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
+        self,
+        settings: TrainSettings,
+        model: PersonModel,
+        dataset: PersonDataset,
+        folder: Path,
+        observer: Observer,
+        *,
+        cache: Path | None = None,
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
         if settings.division.enabled:
@@ -145,10 +154,10 @@ class Run:
         for name in ("train", "val"):
             if not self.splits[name].images:
                 raise DataError(f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by")
-        self.caches = self._open_caches()
+        self.caches = self._open_caches(cache or cache_folder())
         self.batches = Batches(
             dataset=self.splits["train"],
-            images=self.caches["train"].images,
+            images=near(self.caches["train"].images, model.device),
             tokenise=lambda captions: tokenise(model.tokenizer, captions, model.context_length),
             text=settings.text_augmentation,
             batch_size=settings.batch_size,
@@ -174,11 +183,11 @@ class Run:
         self._unread: list[tuple[int, torch.Tensor]] = []  # updates and their losses, still on the device
         self._clock, self._clock_step = time.monotonic(), self.state.step
 
-    def _open_caches(self) -> dict[str, ImageCache]:
+    def _open_caches(self, folder: Path) -> dict[str, ImageCache]:
         """Built by the first process, then opened by the others."""
         if rank() > 0:
             barrier()
-        make = partial(ImageCache.open, spec=self.model.spec, folder=self.folder / "cache", on_progress=self.observer.on_cache)
+        make = partial(ImageCache.open, spec=self.model.spec, folder=folder, on_progress=self.observer.on_cache)
         caches = {name: make(split) for name, split in self.splits.items() if split.images}
         if rank() == 0:
             barrier()

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tbps.errors import ImageError, ModelError, StorageError
+from tbps.errors import GalleryError, ImageError, ModelError, StorageError
 from tbps.preprocess.image import ImageSpec, open_image, to_array, upright_rgb
 from tbps.search.columns import Kind, RowMetadata, plan_columns, row_metadata
 from tbps.search.encoder import Encoder
@@ -26,6 +27,7 @@ from tbps.search.sources import Candidate, Failure, Sources
 from tbps.search.table import KnownRow, Table
 
 OnProgress = Callable[[int, int], None]
+Writing = Callable[[], AbstractContextManager[Table]]  # the gallery's lock, and the table that answers at that moment
 
 THUMBNAIL = (224, 256)
 MAX_FILE_BYTES = 256 * 2**20
@@ -62,15 +64,16 @@ class _Read:
     thumbnail: bytes
 
 
-def ingest(table: Table, model: Encoder, sources: Sources, batch_size: int, on_progress: OnProgress | None) -> IngestReport:
-    """Adds the sources to the table. The caller holds the gallery's lock.
+def ingest(writing: Writing, model: Encoder, sources: Sources, batch_size: int, on_progress: OnProgress | None) -> IngestReport:
+    """Adds the sources to the table, which other processes may add to meanwhile.
 
     Raises StorageError on a full or read-only disk and ModelError on broken embeddings; committed rows stay.
     """
     started = time.monotonic()
-    plan = plan_columns((candidate.columns for candidate in sources.candidates), table.extras())
-    table.add_columns(plan.kinds)
-    writer = _Writer(table, model, plan.kinds, batch_size)
+    with writing() as table:
+        plan = plan_columns((candidate.columns for candidate in sources.candidates), table.extras())
+        table.add_columns(plan.kinds)
+        writer = _Writer(writing, model, plan.kinds, batch_size, table)
     progress = on_progress or (lambda done, total: None)
     failed, duplicates = list(sources.failed), list[Failure]()
     skipped, total = 0, len(sources.candidates)
@@ -92,23 +95,29 @@ def ingest(table: Table, model: Encoder, sources: Sources, batch_size: int, on_p
     progress(total, total)
     notes = [*sources.notes, *plan.notes]
     try:
-        table.tidy()
+        with writing() as table:
+            table.tidy()
     except StorageError as error:
         notes.append(f"everything was added, but the gallery could not be tidied: {error}")
+    skipped += writer.met
     return IngestReport(writer.added, skipped, tuple(failed), tuple(duplicates), tuple(notes), time.monotonic() - started)
 
 
 class _Writer:
-    """Gathers pictures into encoder batches, and embedded rows into commits of 256 rows or 5 seconds."""
+    """Gathers pictures into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
 
-    def __init__(self, table: Table, model: Encoder, kinds: Mapping[str, Kind], batch_size: int) -> None:
-        self._table, self._model, self._kinds, self._batch_size = table, model, kinds, batch_size
+    The gallery is locked for a commit only. `met` counts rows that another process had added by then, which are left out.
+    """
+
+    def __init__(self, writing: Writing, model: Encoder, kinds: Mapping[str, Kind], batch_size: int, table: Table) -> None:
+        self._writing, self._model, self._kinds, self._batch_size = writing, model, kinds, batch_size
         self._waiting: list[_Read] = []
         self._rows: list[dict[str, Any]] = []
         self._embeddings: list[np.ndarray] = []
         self._last_commit = time.monotonic()
+        self._alone, self._seen = True, table.state()  # whether nobody else has written since `known` was read
         self.known = table.known()
-        self.added = 0
+        self.added = self.met = 0
 
     def add(self, item: _Read) -> None:
         metadata = row_metadata(item.candidate.columns, self._kinds)
@@ -131,14 +140,25 @@ class _Writer:
         if self._waiting:
             self._encode()
         if self._rows:
-            self._table.append(self._rows, np.concatenate(self._embeddings))
-            self.added += len(self._rows)
+            with self._writing() as table:
+                self._append(table, self._rows, np.concatenate(self._embeddings))
         self._rows, self._embeddings, self._last_commit = [], [], time.monotonic()
+
+    def _append(self, table: Table, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
+        if self._kinds.items() - table.extras().items():
+            raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
+        self._alone = self._alone and table.state() == self._seen
+        present = set() if self._alone else table.present([row["id"] for row in rows])
+        kept = [place for place, row in enumerate(rows) if row["id"] not in present]
+        if kept:
+            table.append([rows[place] for place in kept], embeddings[kept])
+        self._seen = table.state()
+        self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 
     def _encode(self) -> None:
         pixels = [item.pixels for item in self._waiting if item.pixels is not None]
         embeddings = self._model.encode_images([Image.fromarray(p) for p in pixels], batch_size=self._batch_size)
-        self._embeddings.append(_checked(embeddings, (len(pixels), self._model.dim), self._model.name))
+        self._embeddings.append(checked_embeddings(embeddings, (len(pixels), self._model.dim), self._model.name))
         self._waiting = []
 
 
@@ -236,7 +256,8 @@ def _difference(candidate: Candidate, known: KnownRow) -> str | None:
     return None if again == known else "was indexed before with other metadata, which were kept"
 
 
-def _checked(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+def checked_embeddings(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Embeddings as they are stored. Raises ModelError when shape or lengths are wrong; `name` is the model's."""
     if embeddings.shape != shape:
         raise ModelError(f"model {name!r} gave embeddings of shape {embeddings.shape} instead of {shape}")
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):

@@ -9,17 +9,19 @@ before the first row goes and is removed after the last; every process that writ
 """
 
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from tbps.errors import GalleryError
-from tbps.search.layout import ERASURE_FILE, heads, manifest_at, next_table, replace_head, table_of
+from tbps.errors import GalleryError, StorageError
+from tbps.search.layout import ERASURE_FILE, bytes_on_disk, heads, manifest_at, next_table, replace_head, table_of
 from tbps.storage import write_text, writing_to
 
 
 def erase(folder: Path, ids: Collection[str]) -> None:
-    """Removes the rows with those ids everywhere; under the lock. Raises StorageError where there is no room for a copy."""
+    """Removes the rows with those ids everywhere; under the lock. Raises StorageError where there is no room for the copies."""
     if ids:
+        _check_room(folder, ids)
         write_text(folder / ERASURE_FILE, json.dumps(sorted(ids)) + "\n")
         complete(folder)
 
@@ -34,6 +36,15 @@ def complete(folder: Path) -> None:
     if not begun(folder):
         return
     ids = _ids(folder / ERASURE_FILE)
+    try:
+        _rewrite(folder, ids)
+    except StorageError as error:
+        raise StorageError(f"images of gallery {folder} that are to be forgotten are still on disk: {error}") from error
+    with writing_to(folder):
+        (folder / ERASURE_FILE).unlink()
+
+
+def _rewrite(folder: Path, ids: Collection[str]) -> None:
     for head in heads(folder):
         table = table_of(head)
         if table is not None and table.count_of(ids):
@@ -42,8 +53,18 @@ def complete(folder: Path) -> None:
             replace_head(head, manifest_at(head).model_copy(update={"table": name}))
         elif table is not None:
             table.compact()  # removes rows that a killed writer wrote and never committed
-    with writing_to(folder):
-        (folder / ERASURE_FILE).unlink()
+
+
+def _check_room(folder: Path, ids: Collection[str]) -> None:
+    needed = 0
+    for head in heads(folder):
+        if (table := table_of(head)) is not None and table.count_of(ids):
+            needed += bytes_on_disk(head.parent / f"{table.name}.lance")
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise StorageError(
+            f"nothing was forgotten: gallery {folder} is written anew for that, which needs {needed:,} bytes, but {free:,} are "
+            "free; free space or remove snapshots, and run again"
+        )
 
 
 def _ids(file: Path) -> Sequence[str]:

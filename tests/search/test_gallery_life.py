@@ -35,7 +35,7 @@ def photos(tmp_path: Path) -> list[Path]:
 def folder(tmp_path: Path, photos: list[Path]) -> Path:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos[:25], [{"camera": "lobby", "captured_at": f"2024-05-{n + 1:02d}"} for n in range(25)])
-    gallery.add(photos[25:], [{"camera": "gate"} for _ in range(35)])
+    gallery.add(photos[25:], [{"camera": "gate", "coat": "red"} for _ in range(35)])
     return tmp_path / "gallery"
 
 
@@ -177,6 +177,7 @@ def test_embedding_anew_goes_on_where_it_was(folder: Path, photos: list[Path], m
         reembed(folder, ColourEncoder(seed=2))
     report = reembed(folder, ColourEncoder(seed=1))
     assert (report.images, report.resumed) == (COUNT - 32, 32)
+    assert len(_answers(folder, 1, "coat = 'red'")) == 35
     assert _answers(folder, 1) == pytest.approx(_expected(photos, 1), abs=2e-5)
     with pytest.raises(KeyboardInterrupt):
         reembed(folder, ColourEncoder(seed=2), on_progress=stop)

@@ -27,6 +27,7 @@ def index(
     metadata: Annotated[Path | None, typer.Option(help="read this file in place of FOLDER/metadata.jsonl")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="pictures embedded at a time")] = 64,
     report: Annotated[Path | None, typer.Option(help="write what became of every picture to this JSON file")] = None,
+    retain: Annotated[bool, typer.Option("--retain", help="then forget what is older than the gallery's rules allow")] = False,
 ) -> None:
     """Embed the pictures of a folder, once each, into a gallery that `tbps search` asks.
 
@@ -48,6 +49,8 @@ def index(
     with progress("indexing", "images") as on_progress:
         outcome = opened.add(folder, metadata, on_progress, batch_size)
     _summarise(outcome, len(opened), gallery, report)
+    if retain and (gone := opened.retain()) is not None:
+        output.print(plain(f"{gone.images:,} images forgotten, which were older than the gallery keeps"), soft_wrap=True)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
     if outcome.failed and not outcome.added and not outcome.skipped_existing:

@@ -185,7 +185,7 @@ class Gallery:
                 manifest = read_manifest(self.path)
                 if manifest is None:
                     write_manifest(self.path, manifest := manifest_of(self._model))
-                Table.create(self.path, manifest.dim, manifest.table)
+                Table.begin(self.path, manifest.dim, manifest.table)
                 state = self._refreshed()
             assert state is not None
             yield state[1]

@@ -93,7 +93,7 @@ class _Reembedding:
                 coming = {"table": next_table(self._folder), "created": manifest.created}
                 begun = manifest_of(self._model).model_copy(update=coming)
                 replace_head(self._folder / REEMBED_FILE, begun)
-            self.done = len(Table.create(self._folder, begun.dim, begun.table))
+            self.done = len(Table.begin(self._folder, begun.dim, begun.table))
         return self.done
 
     def missing(self) -> list[dict[str, Any]]:

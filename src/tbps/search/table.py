@@ -217,6 +217,11 @@ class Table:
         with _database(folder):
             return cls(folder, lancedb.connect(folder).create_table(name, schema=row_schema(dim), exist_ok=True))
 
+    @classmethod
+    def begin(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
+        """The table, made where it is not there yet. Raises as `open` and `create`."""
+        return cls.open(folder, dim, name) or cls.create(folder, dim, name)
+
     @property
     def version(self) -> int:
         """The newest version's number."""

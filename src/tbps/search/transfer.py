@@ -400,7 +400,7 @@ def _table(folder: Path, manifest: Manifest) -> Table:
         found = manifest
     if found.encoder_fingerprint != manifest.encoder_fingerprint:
         raise MixedModelsError(f"gallery {folder} came to another model while images were imported; nothing more was added")
-    return Table.create(folder, found.dim, found.table)
+    return Table.begin(folder, found.dim, found.table)
 
 
 def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind]) -> tuple[str, ...]:

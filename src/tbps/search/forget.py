@@ -12,7 +12,7 @@ from tbps.errors import QueryError
 from tbps.search.columns import parse_time
 from tbps.search.erasure import erase
 from tbps.search.filters import condition
-from tbps.search.layout import REEMBED_FILE, heads, table_of
+from tbps.search.layout import REEMBED_FILE, heads, steadily, table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import recorded
 from tbps.search.table import ids_clause, quoted
@@ -87,7 +87,7 @@ def forget(folder: Path, clause: str, dry_run: bool = False, patience: float = P
     recorded(folder)
     started = time.monotonic()
     if dry_run:
-        return _report(*_find(folder, clause), dry_run, started)
+        return _report(*steadily(folder, lambda: _find(folder, clause)), dry_run, started)
     with writing(folder, patience):
         found, counts, undated = _find(folder, clause)
         erase(folder, found)

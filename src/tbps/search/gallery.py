@@ -133,7 +133,7 @@ class Gallery:
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
-        return describe(self.path, read_manifest(self.path) or manifest_of(self._model))
+        return describe(self.path, manifest_of(self._model))
 
     def __len__(self) -> int:
         state = self._refreshed()

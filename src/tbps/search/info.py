@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tbps.search.erasure import begun
-from tbps.search.layout import REEMBED_FILE, bytes_on_disk, table_of
+from tbps.search.layout import REEMBED_FILE, bytes_on_disk, steadily, table_of
 from tbps.search.manifest import Manifest, read_manifest, recorded
 from tbps.search.retention import Retention, read_retention
 from tbps.search.snapshots import SnapshotInfo, snapshots
@@ -45,7 +45,10 @@ class GalleryInfo:
 
 def describe(folder: Path, manifest: Manifest | None = None) -> GalleryInfo:
     """What a gallery holds; `manifest` where it has none yet. Raises GalleryError when it is missing or damaged."""
-    manifest = manifest or recorded(folder)
+    return steadily(folder, lambda: _describe(folder, read_manifest(folder) or manifest or recorded(folder)))
+
+
+def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
     table = Table.open(folder, manifest.dim, manifest.table)
     return GalleryInfo(
         path=folder,

@@ -10,14 +10,15 @@ GALLERY/.lock               held by the one process that writes (see `lock`)
 
 A head is a manifest file: it names the table beside it. A table is written whole under a name that no head knows, then the head
 is replaced atomically, then the old table is removed: whatever is killed, a head names one whole table. Everything else is swept
-up by the next process that writes. All of this but `heads` and `table_of` happens under the gallery's lock.
+up by the next process that writes. All of this that writes happens under the gallery's lock.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from tbps.errors import GalleryError
 from tbps.search.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
@@ -28,6 +29,7 @@ REEMBED_FILE = "reembed.json"
 RETENTION_FILE = "retention.json"
 ERASURE_FILE = "erasure.json"
 SNAPSHOTS = "snapshots"
+_T = TypeVar("_T")
 _OWN_FILES = (MANIFEST_FILE, REEMBED_FILE, RETENTION_FILE, ERASURE_FILE)
 _TABLE = re.compile(r"images(?:-(\d+))?\.lance")
 
@@ -50,6 +52,17 @@ def table_of(head: Path) -> Table | None:
     """The table that a head names; None where it was not made yet. Raises GalleryError when either is damaged or gone."""
     manifest = manifest_at(head)
     return Table.open(head.parent, manifest.dim, manifest.table)
+
+
+def steadily(folder: Path, look: Callable[[], _T]) -> _T:
+    """What a look without the lock finds; looks again where another process rewrote or removed a table meanwhile."""
+    while True:
+        before = _states(folder)
+        try:
+            return look()
+        except GalleryError:
+            if _states(folder) == before:
+                raise
 
 
 def next_table(folder: Path) -> str:
@@ -102,6 +115,15 @@ def bytes_on_disk(folder: Path) -> int:
                 continue
             sizes[facts.st_dev, facts.st_ino] = facts.st_size
     return sum(sizes.values())
+
+
+def _states(folder: Path) -> list[tuple[Path, tuple[str, int] | None]] | None:
+    """Every head with its table and version; None where a table is damaged or just being replaced."""
+    try:
+        tables = [(head, table_of(head)) for head in heads(folder)]
+        return [(head, None if table is None else table.state()) for head, table in tables]
+    except GalleryError:
+        return None
 
 
 def _folders(folder: Path) -> Iterator[Path]:

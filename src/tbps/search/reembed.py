@@ -96,28 +96,31 @@ class _Reembedding:
             self.done = len(Table.begin(self._folder, begun.dim, begun.table))
         return self.done
 
-    def missing(self) -> list[dict[str, Any]]:
-        """Id, root and source of the images still to be embedded; switches when there are none."""
+    def missing(self) -> list[str]:
+        """The ids of the images still to be embedded; switches when there are none. Raises GalleryError where files are gone."""
+        missing: list[str] = []
+        gone: list[str] = []
         with writing(self._folder, self._settings.patience):
             table, second = self._tables()
             embedded = {name for batch in second.batches(["id"]) for name in batch.column("id").to_pylist()}
-            rows = (row for batch in table.batches(_ORIGIN) for row in batch.to_pylist())
-            missing = [row for row in rows if row["id"] not in embedded]
+            for row in (row for batch in table.batches(_ORIGIN) for row in batch.to_pylist()):
+                if row["id"] not in embedded:
+                    missing.append(row["id"])
+                    gone += [row["source"]] if not self._settings.thumbnails and _gone(row) else []
             if not missing:
                 second.tidy()
                 replace_head(self._folder / MANIFEST_FILE, manifest_at(self._folder / REEMBED_FILE))
+        _check_none(gone)
         return missing
 
-    def embed(self, missing: Sequence[dict[str, Any]]) -> None:
+    def embed(self, missing: Sequence[str]) -> None:
         """Embeds and commits what is missing, in batches. Raises GalleryError after all when some cannot be read any more."""
-        if not self._settings.thumbnails:
-            _check_none([row["source"] for row in missing if _gone(row)])
         total = self.done + len(missing)
         self._progress(self.done, total)
         unread: list[str] = []
         for at in range(0, len(missing), _COMMIT_ROWS):
             with writing(self._folder, self._settings.patience):
-                rows = self._tables()[0].rows([row["id"] for row in missing[at : at + _COMMIT_ROWS]])
+                rows = self._tables()[0].rows(missing[at : at + _COMMIT_ROWS])
             pictures = [self._pixels(row, unread) for row in rows.to_pylist()]
             read = [place for place, pixels in enumerate(pictures) if pixels is not None]
             if read:

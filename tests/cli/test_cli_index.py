@@ -1,14 +1,21 @@
 """`tbps index` through the program's own entry."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
+import threading
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import tbps
 from tbps.cli import main
 from tbps.search.manifest import recorded
 
@@ -112,3 +119,81 @@ def test_a_gallery_of_another_model_is_refused(run: Run, tiny_model_folder: Path
     code, _, err = run("index", PEOPLE, "--gallery", tmp_path / "g", "--model", other)
     assert code == 2
     assert str(tiny_model_folder) in err and str(other) in err and "into a new folder" in err
+
+
+def _scenes(folder: Path) -> Path:
+    folder.mkdir()
+    for number, name in enumerate(sorted(PEOPLE.glob("*.jpg"))):
+        shutil.copy(name, folder / f"{number}.jpg")
+    return folder
+
+
+def test_the_people_of_photographs_are_cut_out(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "g"
+    options = ("--gallery", gallery, "--model", tiny_model_folder, "--detect", "--camera", "hall")
+    code, out, _ = run("index", _scenes(tmp_path / "scenes"), *options)
+    assert code == 0 and re.match(r"7 added .* 0 failed; gallery \S+ holds 7 images\n", out)
+    code, out, _ = run("index", tmp_path / "scenes", *options)
+    assert code == 0 and "0 added" in out and "4 already there" in out
+    hits = tbps.Gallery.open(gallery, tbps.load(str(tiny_model_folder))).search("x", 9, "camera = 'hall' and box_height > 1000")
+    assert {hit.source for hit in hits} == {"2.jpg", "3.jpg"}  # by eye
+
+
+def test_where_nobody_is_found_the_way_out_is_told(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text('{"images": [{"id": 1, "file_name": "other.jpg"}], "annotations": []}')
+    options = ("--gallery", tmp_path / "g", "--model", tiny_model_folder, "--detect")
+    code, _, err = run("index", PEOPLE, *options, "--detector", tmp_path / "d.json")
+    assert code == 2 and "error: no person was found in" in err
+    assert "has detections for 'other.jpg' and the like: file_name is the name below the indexed folder" in err
+    code, _, err = run("index", PEOPLE, *options, "--min-height", 5000)
+    assert code == 2 and "nobody: person_1.jpg: no person was found" in err
+    assert "lower --min-height or --min-score, or give --detector MODEL.onnx" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--every", "often", "--every 'often' is neither seconds such as 0.5 nor frames such as 12f"),
+        ("--start", "monday", "--start 'monday' is no ISO 8601 time such as 2024-05-01T08:30:00"),
+        ("--detector", "yolo", "detector 'yolo' is neither 'hog' nor a .onnx or .json file"),
+        ("--follow", "gait", "setting 'follow' = 'gait'"),
+    ],
+)
+def test_options_that_cannot_be_read(option: str, value: str, expected: str, run: Run, tmp_path: Path) -> None:
+    code, _, err = run("index", PEOPLE, "--gallery", tmp_path / "g", option, value)
+    assert code == 2 and f"error: {expected}" in err
+    assert not (tmp_path / "g").exists()
+
+
+def test_several_places_at_once(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for number in (1, 2):
+            archive.write(PEOPLE / f"person_{number}.jpg", f"{number}.jpg")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(PEOPLE / "person_3.jpg", tmp_path / "folder")
+    places = (tmp_path / "two.zip", tmp_path / "folder", PEOPLE / "person_4.jpg", tmp_path / "nothing.mp4")
+    code, out, err = run("index", *places, "--gallery", tmp_path / "g", "--model", tiny_model_folder)
+    assert code == 0 and "4 added" in out and "1 failed" in out
+    assert "failed: nothing.mp4: there is no such file" in err
+
+
+def test_control_c_tells_what_is_kept(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(600):
+        Image.new("RGB", (16, 32), (number % 256, number // 256, 90)).save(photos / f"{number}.png")
+    command = ("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model_folder, "--batch-size", 8)
+
+    def press() -> None:
+        while not (tmp_path / "g" / "images.lance").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    code, _, err = run(*command)
+    pressing.join()
+    kept = re.search(r"interrupted: gallery \S+ holds (\d+) images; the same command adds what is missing", err)
+    assert code == 130 and kept is not None and int(kept[1]) < 600
+    code, out, _ = run(*command)
+    assert code == 0 and f"{600 - int(kept[1])} added" in out and "holds 600 images" in out

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from tbps.data.augment_pair import MixedPairs, PairAugmentation, mix_pairs, pair_targets
+from tbps.data.augment_pair import MixedPairs, PairAugmentation, mix_pairs
 from tbps.errors import SettingsError
-from tbps.losses import identity_targets
 
 COUNT, SIZE = 20, (6, 8)
 CAPTIONS = tuple(f"a person in colour {i}" for i in range(COUNT))
@@ -93,24 +92,6 @@ def test_same_generator_same_pairs_and_none_changes_nothing() -> None:
     assert torch.equal(nothing.images, images)
     assert nothing.captions == CAPTIONS
     assert torch.equal(nothing.mixed_with, IDENTITIES)
-
-
-def test_targets_count_both_identities() -> None:
-    both = mix_pairs(noise(), CAPTIONS, IDENTITIES, certain("mixgen", 0.4), seeded(1)).both
-    targets = pair_targets(both[:7], both)  # local rows, global columns
-    assert torch.allclose(targets.sum(1), torch.ones(7))
-    for i, row in enumerate(both[:7].tolist()):
-        positives = [j for j, column in enumerate(both.tolist()) if set(row) & set(column)]
-        expected = torch.zeros(COUNT)
-        expected[positives] = 1 / len(positives)
-        assert torch.allclose(targets[i], expected)
-
-
-def test_targets_of_unmixed_pairs_are_the_identity_targets() -> None:
-    both = mix_pairs(noise(), CAPTIONS, IDENTITIES, PairAugmentation(), seeded()).both
-    assert torch.equal(pair_targets(both, both), identity_targets(IDENTITIES, IDENTITIES))
-    with pytest.raises(ValueError, match="in no column"):
-        pair_targets(both, both[4:])
 
 
 def test_wrong_input_is_refused() -> None:

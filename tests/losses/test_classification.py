@@ -17,6 +17,21 @@ def test_id_loss_is_the_mean_log_loss_of_both_modalities() -> None:
     assert float(id_loss(image, text, labels)) == pytest.approx(sum(losses) / 2, abs=1e-12)
 
 
+def test_a_pair_of_two_identities_has_half_of_its_target_on_each() -> None:
+    rng = np.random.default_rng(1)
+    image, text = (torch.from_numpy(rng.normal(size=(4, 5))) for _ in range(2))
+    labels = torch.tensor([[0, 4], [2, 2], [3, 1], [1, 3]])
+    soft = torch.zeros(4, 5, dtype=torch.float64)
+    for row, both in enumerate(labels.tolist()):
+        for label in both:
+            soft[row, label] += 0.5
+    by_hand = -sum((soft * logits.log_softmax(1)).sum() / 4 for logits in (image, text)) / 2
+    torch.testing.assert_close(id_loss(image, text, labels), by_hand, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(id_loss(image, text, labels.flip(1)), by_hand, rtol=1e-12, atol=1e-12)
+    equal = labels[:, :1].repeat(1, 2)
+    assert torch.equal(id_loss(image, text, equal), id_loss(image, text, labels[:, 0]))
+
+
 def test_mlm_loss_is_the_mean_over_masked_words() -> None:
     logits = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([3, UNMASKED, 0, UNMASKED, 10, UNMASKED])

@@ -99,6 +99,30 @@ class TestByHand:
         close(n_itc(image, text, targets, LOG3), (i2t + t2i) / 4)
 
 
+class TestPairsThatAreTwoInOne:
+    both = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
+
+    def test_sdm_and_itc_against_loops(self):
+        image, text = pairs(6)
+        ids = [tuple(row) for row in self.both.tolist()]
+        lists = image.tolist(), text.tolist()
+        close(sdm(image, text, self.both, 7.0), oracle.sdm(*lists, ids, 7.0), 1e-6)  # float32 labels, as above
+        targets = identity_targets(self.both, self.both)
+        close(n_itc(image, text, targets, 7.0, 0.3), oracle.n_itc(*lists, ids, 7.0, 0.3), 1e-6)
+        close(r_itc(image, text, targets, 7.0), oracle.r_itc(*lists, ids, 7.0), 1e-6)
+
+    def test_the_order_of_the_two_is_irrelevant_and_equal_ones_are_one(self):
+        image, text = pairs(6)
+        assert torch.equal(sdm(image, text, self.both.flip(1)), sdm(image, text, self.both))
+        plain = torch.tensor(IDS["shared"])
+        assert torch.equal(sdm(image, text, torch.stack([plain, plain], 1)), sdm(image, text, plain))
+
+    def test_rows_of_a_part_among_all_columns(self):
+        image, text = pairs(6)
+        parts = [sdm(image[s], text[s], self.both, gathered=(image, text), row_start=s.start) for s in (slice(0, 3), slice(3, 6))]
+        close(sum(parts) / 2, sdm(image, text, self.both).item())
+
+
 def test_itc_is_n_itc_of_distinct_identities():
     image, text = pairs(6)
     assert torch.equal(itc(image, text, 20.0), n_itc(image, text, torch.eye(6), 20.0))

@@ -10,14 +10,15 @@ from tbps.errors import SettingsError
 from tbps.losses import tal
 
 
-def by_hand(image: torch.Tensor, text: torch.Tensor, ids: list[int], tau: float, margin: float) -> float:
+def by_hand(image: torch.Tensor, text: torch.Tensor, ids: list[int] | list[list[int]], tau: float, margin: float) -> float:
+    people = [{i} if isinstance(i, int) else set(i) for i in ids]
     image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
     total = 0.0
     for rows, columns in ((image, text), (text, image)):
         for i, row in enumerate(rows):
             s = [float(row @ column) for column in columns]
-            right = [j for j in range(len(s)) if ids[j] == ids[i]]
-            wrong = [j for j in range(len(s)) if ids[j] != ids[i]]
+            right = [j for j in range(len(s)) if people[j] & people[i]]
+            wrong = [j for j in range(len(s)) if not people[j] & people[i]]
             weights = [math.exp(s[j] / tau) for j in right]
             mean = sum(w * s[j] for w, j in zip(weights, right, strict=True)) / sum(weights)
             total += max(0.0, margin - mean + tau * math.log(sum(math.exp(s[j] / tau) for j in wrong))) / len(ids)
@@ -36,6 +37,16 @@ def test_tal_is_its_formula(tau: float, margin: float) -> None:
     assert float(tal(image, text, torch.tensor(ids), tau, margin)) == pytest.approx(
         by_hand(image, text, ids, tau, margin), abs=1e-12
     )
+
+
+def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
+    image, text = batch()
+    ids = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
+    wanted = by_hand(image, text, ids.tolist(), 0.1, 0.3)
+    assert float(tal(image, text, ids, 0.1, 0.3)) == pytest.approx(wanted, abs=1e-12)
+    assert torch.equal(tal(image, text, ids.flip(1), 0.1, 0.3), tal(image, text, ids, 0.1, 0.3))
+    plain = torch.tensor([0, 1, 1, 2, 0, 3])
+    assert torch.equal(tal(image, text, torch.stack([plain, plain], 1)), tal(image, text, plain))
 
 
 def test_tal_bounds_the_triplet_loss_with_the_hardest_negative() -> None:

@@ -32,6 +32,27 @@ def test_all_one_identity_is_uniform():
     assert torch.equal(identity_targets([3] * 4, [3] * 4), torch.full((4, 4), 0.25))
 
 
+MIXED = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
+
+
+def test_pairs_that_are_two_in_one_count_both_identities():
+    targets = identity_targets(MIXED[:4], MIXED)  # local rows, global columns
+    for row, found in zip(MIXED[:4].tolist(), targets, strict=True):
+        right = torch.tensor([float(bool(set(row) & set(column))) for column in MIXED.tolist()])
+        assert torch.equal(found, right / right.sum())
+    assert torch.equal(identity_targets(MIXED[:4], MIXED.flip(1)), targets)
+    assert torch.equal(identity_targets(MIXED[:4].flip(1), MIXED), targets)
+    with pytest.raises(ValueError, match=r"identity \[3, 1\] of row 2"):
+        identity_targets(MIXED, MIXED[[0, 3, 4, 5, 3]])
+
+
+def test_two_equal_identities_are_one():
+    ids = torch.tensor([7, 8, 7, 9])
+    twice = torch.stack([ids, ids], 1)
+    for rows, columns in ((twice, twice), (twice, ids), (ids, twice)):
+        assert torch.equal(identity_targets(rows, columns), identity_targets(ids, ids))
+
+
 def test_a_row_without_a_column_is_refused():
     with pytest.raises(ValueError, match="identity 5 of row 1"):
         identity_targets([1, 5], [1, 2])

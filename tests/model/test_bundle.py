@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from tbps.errors import CaptionError, ModelError
@@ -121,6 +123,33 @@ def test_position_numbers_of_old_folders_are_ignored(folder: Path, tiny_model_fo
     weights["text_model.embeddings.position_ids"] = torch.arange(77).expand(1, -1).contiguous()
     save_file(weights, folder / "model.safetensors")
     assert load(folder).fingerprint == load(tiny_model_folder).fingerprint
+
+
+class Draws(TorchDispatchMode):
+    """Counts the random numbers that are drawn while it is on."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = op(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in op.tags:
+            self.numbers += result.numel()
+        return result
+
+
+def test_opening_draws_no_random_weights(tiny_model_folder: Path) -> None:
+    with Draws() as drawn:
+        model = load(tiny_model_folder)
+    # transformers makes the class token with torch.randn, whatever becomes of it
+    assert drawn.numbers == model.clip.config.vision_config.hidden_size
+    stored = load_file(tiny_model_folder / "model.safetensors")
+    assert all(torch.equal(tensor, stored.pop(name)) for name, tensor in model.clip.state_dict().items()) and not stored
+    plain = CLIPModel.from_pretrained(tiny_model_folder)
+    numbers = dict(plain.named_buffers())  # position numbers, which are no weights and not in the file
+    assert numbers and all(torch.equal(buffer, numbers.pop(name)) for name, buffer in model.clip.named_buffers()) and not numbers
+    with Draws() as drawn:
+        CLIPModel(model.clip.config)
+    assert drawn.numbers > 10_000  # so the count is no blind one
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 
 Rows = list[list[float]]
+Ids = list[int] | list[tuple[int, int]]  # two identities of a pair that is two in one
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -16,9 +17,14 @@ def log_softmax(values: list[float]) -> list[float]:
     return [v - log_sum for v in values]
 
 
-def q_hat(ids: list[int], i: int, j: int) -> float:
+def alike(a: int | tuple[int, int], b: int | tuple[int, int]) -> bool:
+    both = [{ids} if isinstance(ids, int) else set(ids) for ids in (a, b)]
+    return bool(both[0] & both[1])
+
+
+def q_hat(ids: Ids, i: int, j: int) -> float:
     """q^_ij = q_ij / sum_k q_ik."""
-    return (ids[i] == ids[j]) / sum(ids[i] == ids[k] for k in range(len(ids)))
+    return alike(ids[i], ids[j]) / sum(alike(ids[i], ids[k]) for k in range(len(ids)))
 
 
 def log_p(rows: Rows, columns: Rows, scale: float) -> Rows:
@@ -26,7 +32,7 @@ def log_p(rows: Rows, columns: Rows, scale: float) -> Rows:
     return [log_softmax([scale * cosine(r, c) for c in columns]) for r in rows]
 
 
-def n_itc(image: Rows, text: Rows, ids: list[int], scale: float, alpha: float = 0.0) -> float:
+def n_itc(image: Rows, text: Rows, ids: Ids, scale: float, alpha: float = 0.0) -> float:
     n, total = len(ids), 0.0
     for log_probabilities in (log_p(image, text, scale), log_p(text, image, scale)):
         for i in range(n):
@@ -40,7 +46,7 @@ def itc(image: Rows, text: Rows, scale: float) -> float:
     return n_itc(image, text, list(range(len(image))), scale)
 
 
-def _divergences(image: Rows, text: Rows, ids: list[int], scale: float, eps: float) -> float:
+def _divergences(image: Rows, text: Rows, ids: Ids, scale: float, eps: float) -> float:
     """Sum over both directions of sum_ij p_ij log(p_ij / (q^_ij + eps))."""
     n, total = len(ids), 0.0
     for log_probabilities in (log_p(image, text, scale), log_p(text, image, scale)):
@@ -51,11 +57,11 @@ def _divergences(image: Rows, text: Rows, ids: list[int], scale: float, eps: flo
     return total
 
 
-def r_itc(image: Rows, text: Rows, ids: list[int], scale: float, eps: float = 1e-2) -> float:
+def r_itc(image: Rows, text: Rows, ids: Ids, scale: float, eps: float = 1e-2) -> float:
     return _divergences(image, text, ids, scale, eps) / (2 * len(ids))
 
 
-def sdm(image: Rows, text: Rows, ids: list[int], scale: float = 50.0) -> float:
+def sdm(image: Rows, text: Rows, ids: Ids, scale: float = 50.0) -> float:
     return _divergences(image, text, ids, scale, 1e-8) / len(ids)
 
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from tbps.cli import app
+from tbps.study.recipes import RECIPES, recipe
 
 
 def test_a_dry_run_prints_the_settings_and_the_cost(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -17,3 +19,12 @@ def test_a_dry_run_prints_the_settings_and_the_cost(flags: Path, tiny_model_fold
     assert "12 updates, 3 an epoch" in done.stdout  # 48 pairs in batches of 16, four epochs
     assert "peak memory" in done.stdout and "parameters learn" in done.stdout
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_real_updates(name: str, flags: Path, tiny_model_folder: Path) -> None:
+    start = [] if recipe(name).shape else ["--model", str(tiny_model_folder)]
+    command = ["train", name, "--data", "folder", "--root", str(flags), *start, "--dry-run", "--set", "batch_size=8"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert f"{6 * recipe(name).schedule.epochs} updates, 6 an epoch" in done.stdout

@@ -35,6 +35,9 @@ class Recorder:
     def on_cache(self, done: int, total: int) -> None:
         pass
 
+    def on_division(self, done: int, total: int) -> None:
+        pass
+
     def on_step(self, report: StepReport) -> None:
         self.steps.append(report)
 
@@ -85,11 +88,14 @@ VARIANTS: dict[str, dict[str, object]] = {
     "muon": {"optimizer.matrices": "muon"},
     "full": {"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.c_itc.weight": 0.1, "micro_batch": 6},
     "ema": {"ema_decay": 0.9, "losses.id.weight": 0.2},
+    "division": {"division.enabled": True, "losses.tal.weight": 1, "losses.n_itc.weight": 0},
     "mlm": {"losses.mlm.weight": 0.5, "pair_augmentation.method": "mixgen", "pair_augmentation.probability": 0.5},
 }
 
 
-@pytest.mark.parametrize(("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm")])
+@pytest.mark.parametrize(
+    ("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm"), (5, "division"), (6, "division")]
+)
 def test_stopped_and_resumed_equals_uninterrupted(
     flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, variant: str
 ) -> None:
@@ -99,6 +105,29 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert not part.finished and part.step == stop_after
     resumed = run(settings, data, tiny_model_folder, tmp_path / "parts")
     assert resumed.finished and resumed.best == whole.best and resumed.standing == whole.standing
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
+
+
+def test_a_division_between_two_checkpoints_is_made_and_reported_again(
+    flags: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """Killed after the first update of the second epoch, which divided; the newest checkpoint is from before."""
+    data, settings = read(flags), quick(checkpoint_steps=100, **VARIANTS["division"])
+    whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
+    updates = 0
+
+    def killed() -> bool:
+        nonlocal updates
+        updates += 1
+        if updates == 4:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, start_model(settings, data, tiny_model_folder, "cpu"), data, tmp_path / "parts", Recorder(), killed)
+    assert read_log(tmp_path / "parts" / "log.jsonl")[-1]["kind"] == "division"
+    assert run(settings, data, tiny_model_folder, tmp_path / "parts").standing == whole.standing
     assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
 

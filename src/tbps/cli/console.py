@@ -7,32 +7,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 OnProgress = Callable[[int, int], None]
+OnTitledProgress = Callable[[str, str, int, int], None]
 
 output = Console()  # results
 messages = Console(stderr=True)  # progress, notices, errors
 
 
 class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {self._unit}/s" if speed >= 10 else f"{speed:.1f} {self._unit}/s")
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        return Text("" if speed is None else f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages) as bars:
+        yield bars
 
 
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[OnProgress]:
     """A bar with count, rate and time left on standard error; yields the function that moves it: `(done, total)`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=messages) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with _bars() as bars:
+        task = bars.add_task(title, total=None, unit=unit)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def titled_progress() -> Iterator[OnTitledProgress]:
+    """Bars like that of `progress`, one a title, the last two in sight; yields `(title, unit, done, total)`."""
+    with _bars() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def move(title: str, unit: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(plain(title).plain, total=None, unit=unit)
+                for old in list(tasks.values())[:-2]:
+                    bars.update(old, visible=False)
+            bars.update(tasks[title], completed=done, total=total or None)
+
+        yield move
 
 
 def plain(text: str) -> Text:

@@ -1,24 +1,32 @@
-"""`tbps index`: pictures into a gallery."""
+"""`tbps index`: pictures, archives and videos into a gallery."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from tbps.cli.console import messages, output, plain, progress
+from tbps.cli.console import messages, output, plain, titled_progress
 from tbps.cli.models import open_model
 
 if TYPE_CHECKING:
+    from tbps.search.footage import Footage
     from tbps.search.gallery import IngestReport
 
 _SHOWN = 10
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="folder of pictures, searched with its subfolders; or one picture")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            help="folders, searched with their subfolders; pictures; tar and zip archives, WebDataset shards such as "
+            "'people-{000..012}.tar'; videos",
+            show_default=False,
+        ),
+    ],
     gallery: Annotated[Path, typer.Option(help="gallery folder; made if it is not there, else added to")],
     model: Annotated[
         str | None,
@@ -27,35 +35,115 @@ def index(
     metadata: Annotated[Path | None, typer.Option(help="read this file in place of FOLDER/metadata.jsonl")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="pictures embedded at a time")] = 64,
     report: Annotated[Path | None, typer.Option(help="write what became of every picture to this JSON file")] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="photographs show whole scenes: cut out the people in them")] = False,
+    detector: Annotated[
+        str, typer.Option(help="hog (built in), a .onnx file (YOLOX, RT-DETR) or a .json file of ready-made detections (COCO)")
+    ] = "hog",
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="leave out detections less sure than this")] = 0.5,
+    person_class: Annotated[int, typer.Option(min=0, help="number of the class 'person' in the .onnx file")] = 0,
+    min_height: Annotated[int, typer.Option(min=1, help="leave out people less high than this, in pixels")] = 64,
+    every: Annotated[str, typer.Option(help="look at a video every so many seconds (0.5) or frames (12f)")] = "0.5",
+    best_per_track: Annotated[int, typer.Option(min=1, help="crops kept of each person followed through a video")] = 3,
+    follow: Annotated[str, typer.Option(help="know people again by their colours, or by the model (slower)")] = "colours",
+    camera: Annotated[str | None, typer.Option(help="the camera of everything that has none in its metadata")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="when the video began, such as 2024-05-01T08:30:00; else the time in the file")
+    ] = None,
     retain: Annotated[bool, typer.Option("--retain", help="then forget what is older than the gallery's rules allow")] = False,
 ) -> None:
-    """Embed the pictures of a folder, once each, into a gallery that `tbps search` asks.
+    """Embed pictures, once each, into a gallery that `tbps search` asks.
 
     Run it again at any time: pictures that are already there are skipped by their content, and an interrupted run is completed.
-    Pictures that cannot be read are named, and the rest is indexed.
+    What cannot be read is named, and the rest is indexed.
 
-    A `metadata.jsonl` in the folder, one line a picture such as {"file_name": "a/1.jpg", "camera": "lobby", "captured_at":
-    "2024-05-01T08:30:00"}, names the pictures to index; its columns can be filtered on.
+    A `metadata.jsonl` in the folder or archive, one line a picture such as {"file_name": "a/1.jpg", "camera": "lobby",
+    "captured_at": "2024-05-01T08:30:00"}, names the pictures to index; its columns can be filtered on. In WebDataset shards
+    0001.json gives the columns of 0001.jpg. Nothing is unpacked to disk.
+
+    In videos (and photographs with --detect) people are found and cut out. A video's people are followed, and the best crops of
+    each are kept, with the columns video, tracklet, frame, offset_seconds, captured_at, box_x, box_y, box_width, box_height and
+    quality. This needs the extra: pip install 'tbps[video]'. The built-in detector finds only whole people who stand or walk
+    and fill a sixth of the picture's longer side or more; a detector of one's own in ONNX finds more.
 
     For photographs of people use a model of photographs; the bundled models/mannequin-tiny knows drawn mannequins only.
 
     Example: tbps index photos --gallery my-gallery --model models/clip-vit-base-patch16
+
+    Example: tbps index lobby.mp4 --gallery my-gallery --camera lobby --start 2024-05-01T08:30:00 --every 0.5
     """
-    from tbps.errors import DataError
     from tbps.search.gallery import Gallery
     from tbps.storage import write_text
 
+    footage = _footage(
+        {"photographs": detect, "min_height": min_height, "best_per_track": best_per_track, "follow": follow},
+        (every, start, camera),
+        (detector, min_score, person_class),
+    )
     opened = Gallery.open(gallery, open_model(model, gallery))
-    with progress("indexing", "images") as on_progress:
-        outcome = opened.add(folder, metadata, on_progress, batch_size)
+    found = places[0] if len(places) == 1 else list(places)
+    try:
+        with titled_progress() as move:
+            outcome = opened.add(
+                found,
+                metadata,
+                lambda done, total: move("indexing", "images", done, total) if total else None,
+                batch_size,
+                replace(footage, on_video=lambda name, done, total: move(f"watching {name}", "frames", done, total)),
+            )
+    except KeyboardInterrupt:
+        raise _interrupted(gallery, len(opened)) from None
     _summarise(outcome, len(opened), gallery, report)
+    if detector != "hog" and not detect and not outcome.videos:
+        messages.print(plain(f"note: {detector} was not used: photographs are taken whole without --detect"), soft_wrap=True)
     if retain and (gone := opened.retain()) is not None:
         output.print(plain(f"{gone.images:,} images forgotten, which were older than the gallery keeps"), soft_wrap=True)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
-    if outcome.failed and not outcome.added and not outcome.skipped_existing:
+    _check_any(outcome, places, footage)
+
+
+def _footage(
+    settings: dict[str, object],
+    when: tuple[str, str | None, str | None],
+    detecting: tuple[str, float, int],
+) -> "Footage":
+    """when: every, start, camera; detecting: detector, least score, class of people."""
+    from tbps.errors import SettingsError
+    from tbps.search.columns import parse_time
+    from tbps.search.detect import HOG, open_detector
+    from tbps.search.footage import Footage, FootageSettings, parse_every
+
+    every, start, camera = when
+    began = None if start is None else parse_time(start)
+    if start is not None and began is None:
+        raise SettingsError(f"--start {start!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
+    place, min_score, _ = detecting
+    # The plain built-in detector is opened when the first picture needs it: not everybody has its package.
+    opened = None if place == HOG and min_score == 0.5 else open_detector(*detecting)
+    return Footage(FootageSettings.parse({**settings, **parse_every(every)}), opened, camera, began)
+
+
+def _interrupted(gallery: Path, images: int) -> typer.Exit:
+    messages.print(
+        plain(f"interrupted: gallery {gallery} holds {images:,} images; the same command adds what is missing"), soft_wrap=True
+    )
+    return typer.Exit(130)
+
+
+def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") -> None:
+    """Raises DataError where nothing at all came into the gallery."""
+    from tbps.errors import DataError
+    from tbps.search.detect import HOG, open_detector
+
+    if outcome.added or outcome.skipped_existing:
+        return
+    where = ", ".join(str(place) for place in places[:3]) + (", ..." if len(places) > 3 else "")
+    if outcome.nobody:
+        advice = (footage.detector or open_detector(HOG)).advice
+        raise DataError(f"no person was found in {where}; {advice}")
+    if outcome.failed:
         name, reason = outcome.failed[0]
-        raise DataError(f"none of the {len(outcome.failed):,} pictures of {folder} could be indexed; the first: {name}: {reason}")
+        raise DataError(f"none of the {len(outcome.failed):,} pictures of {where} could be indexed; the first: {name}: {reason}")
 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
@@ -65,7 +153,12 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
         f"{len(outcome.failed):,} failed; gallery {gallery} holds {images:,} images"
     )
     output.print(plain(line), soft_wrap=True)
-    for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates)):
+    for video in outcome.videos:
+        broken = f", {video.broken:,} broken packets skipped" if video.broken else ""
+        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{broken}, {video.detections:,} detections, "
+        output.print(plain(f"{line}{video.tracklets:,} tracklets, {video.crops:,} crops"), soft_wrap=True)
+    nobody = tuple((name, "no person was found") for name in outcome.nobody)
+    for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates), ("nobody", nobody)):
         for name, reason in rows[:_SHOWN]:
             messages.print(Text(f"{title}: ", style="yellow") + plain(f"{name}: {reason}"), soft_wrap=True)
         if len(rows) > _SHOWN:

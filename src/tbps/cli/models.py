@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tbps.model.bundle import PersonModel
+    from tbps.model.text_reader import TextReader
 
 
 def best_device() -> str:
@@ -20,6 +21,17 @@ def open_model(model: str | None, gallery: Path) -> "PersonModel":
     from tbps.model.bundle import load
 
     return load(place, best_device())
+
+
+def open_to_ask(model: str | None, gallery: Path) -> "PersonModel | TextReader":
+    """A model to search a gallery with: only its text tower, which takes no torch, where that is known to be the right one."""
+    from tbps.model.text_reader import TextReader
+    from tbps.search.manifest import recorded
+
+    manifest = recorded(gallery)
+    place = Path(model if model is not None else _remembered(gallery))
+    reader = TextReader.open(place) if place.is_dir() else None
+    return reader if reader is not None and reader.fingerprint == manifest.encoder_fingerprint else open_model(model, gallery)
 
 
 def _remembered(gallery: Path) -> str:

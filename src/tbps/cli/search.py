@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from tbps.cli.console import messages, output, plain
-from tbps.cli.models import open_model
+from tbps.cli.models import open_to_ask
 
 if TYPE_CHECKING:
     from tbps.search.hits import Hit
@@ -50,7 +50,7 @@ def search(
     recorded(gallery)
     from tbps.search.gallery import Gallery
 
-    asked = open_model(model, gallery)
+    asked = open_to_ask(model, gallery)
     opened = Gallery.open(gallery, asked, create=False)
     results: list[_Result] = []
     for text in texts:

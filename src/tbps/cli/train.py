@@ -22,7 +22,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="clip, clip_star, tbps_clip, simplified_tbps_clip, mannequin_start, mannequin_tiny or mannequin_minute"
+            help="clip, clip_star, tbps_clip, simplified_tbps_clip, irra, mannequin_start, mannequin_tiny or mannequin_minute"
         ),
     ],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
@@ -41,8 +41,11 @@ def train(
     Validates every epoch and keeps the best model in OUT/best. Ctrl-C stops after the current update with a checkpoint; the
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
-    tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines. mannequin_start
-    trains a small model from random weights, mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
+    tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; irra
+    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP. mannequin_start trains a small model from random weights,
+    mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
+
+    With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
@@ -109,7 +112,8 @@ class _Watch:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[facts]}"), console=messages, disable=not shown)
         self._cache = self._bar.add_task("decoding", total=None, visible=False, facts="")
-        self._steps = self._bar.add_task("training", total=None, facts="")
+        self._division = self._bar.add_task("judging pairs", total=None, visible=False, facts="")
+        self._steps = self._bar.add_task("training", total=None, visible=False, facts="")
         self._stop = False
 
     def stop(self) -> bool:
@@ -118,9 +122,12 @@ class _Watch:
     def on_cache(self, done: int, total: int) -> None:
         self._bar.update(self._cache, completed=done, total=total, visible=done < total)
 
+    def on_division(self, done: int, total: int) -> None:
+        self._bar.update(self._division, completed=done, total=total, visible=done < total)
+
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"
-        self._bar.update(self._steps, completed=report.step, total=report.steps, facts=facts)
+        self._bar.update(self._steps, completed=report.step, total=report.steps, facts=facts, visible=True)
 
     def on_epoch(self, result: "EpochResult") -> None:
         line = f"epoch {result.epoch:>3}  loss {result.loss:.4f}  val Rank-1 {result.r1:5.2f}  Rank-5 {result.r5:5.2f}"

@@ -5,8 +5,9 @@
 
 With `probability` a batch is mixed at all; then `share` of its pairs each take a partner, which itself stays as it is. So does
 the reference implementation; there the mixed pair keeps the identity of its first half, and the partner counts as a negative of
-a pair that shows it. Here the second identity is recorded too, and `pair_targets` counts both as positives. Caption words behind
-the tokenizer's context length are lost, as in the reference.
+a pair that shows it. Here the second identity is recorded too, and every loss over identities counts both. Masked words (MLM) need
+no more than this: they are words of both captions, to be found in an image that shows both people. Caption words behind the
+tokenizer's context length are lost, as in the reference, and so are neither read nor masked.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -38,11 +39,6 @@ class MixedPairs:
     captions: tuple[str, ...]
     identities: Int64[Tensor, " N"]
     mixed_with: Int64[Tensor, " N"]
-
-    @property
-    def both(self) -> Int64[Tensor, "N 2"]:
-        """Both identities of every pair, as `pair_targets` takes them."""
-        return torch.stack([self.identities, self.mixed_with], 1)
 
 
 def mix_pairs(
@@ -77,19 +73,6 @@ def mix_pairs(
     mixed_with = identities.clone()
     mixed_with[first.to(identities.device)] = identities[second.to(identities.device)]
     return MixedPairs(shown, tuple(said), identities, mixed_with)
-
-
-def pair_targets(rows: Int64[Tensor, "N 2"], columns: Int64[Tensor, "M 2"]) -> Float32[Tensor, "N M"]:
-    """q^_ij = q_ij / sum_k q_ik with q_ij = 1 where row i and column j share any of their two identities, else 0; rows sum to 1.
-
-    Of unmixed pairs these are `losses.identity_targets`. `ValueError` for a row that shares none with any column.
-    """
-    shared = (rows[:, None, :, None] == columns[None, :, None, :]).any(-1).any(-1).float()  # (N, M, 2, 2) -> (N, M)
-    count = shared.sum(1, keepdim=True)
-    if bool((count == 0).any()):
-        row = int((count[:, 0] == 0).nonzero()[0])
-        raise ValueError(f"identities {rows[row].tolist()} of row {row} are in no column")
-    return shared / count
 
 
 def _mean(first: Tensor, second: Tensor) -> Tensor:

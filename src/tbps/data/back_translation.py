@@ -10,7 +10,6 @@ Every wording is translated once and kept in a journal beside the output, so tha
 import importlib.util
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tbps.data import folder, tbps_json
 from tbps.data.catalog import read_dataset
 from tbps.data.records import PersonImage
 from tbps.errors import CaptionError, DataError, MissingDependencyError, ModelError
+from tbps.hub import model_folder
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.metadata import METADATA_FILE
 from tbps.storage import make_folder, writing_to
@@ -165,7 +165,7 @@ class MarianTranslator:
             raise MissingDependencyError("translating needs the package sentencepiece; run `pip install sentencepiece`")
         self._beams = beams
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        path = Path(model) if Path(model).is_dir() else _fetch(model)
+        path = model_folder(model, _HUB_FILES, "translation model", "Helsinki-NLP/opus-mt-en-fr")
         self._model, self._tokenizer = _open(path)
         self._model.to(self._device)
         self._longest: int = self._model.config.max_position_embeddings
@@ -250,24 +250,6 @@ def _published_file(root: Path, images: Sequence[PersonImage], out: Path) -> Tra
 
 def _json(records: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(records, indent=0) + "\n"
-
-
-def _fetch(model: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "models/")):
-        raise ModelError(
-            f"translation model folder {model!r} does not exist; give a folder or a Hugging Face id like Helsinki-NLP/opus-mt-en-fr"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        local = f"models/{model.partition('/')[2]}"
-        raise ModelError(
-            f"{model!r} is neither a folder here nor could it be fetched from the hub; on a machine with internet run "
-            f"`hf download {model} --local-dir {local}`, copy that folder here, and give {local} as the model"
-        ) from error
 
 
 def _open(path: Path) -> tuple[Any, Any]:

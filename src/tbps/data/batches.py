@@ -95,7 +95,10 @@ class Batches:
         second = self.tokenise([self._text("second-text", epoch, int(row)) for row in rows]) if self.second_text else None
         identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
         mixed = mix_pairs(pixels, captions, identities, self.mixing, torch_generator(self.seed, "mix", epoch, step, self.rank))
-        return Batch(mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed.mixed_with)
+        mixed_with = None if self.mixing.method == "none" else mixed.mixed_with
+        return Batch(
+            mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed_with, torch.from_numpy(rows.copy())
+        )
 
     def _text(self, view: str, epoch: int, row: int) -> str:
         rng = generator(self.seed, view, epoch, row)

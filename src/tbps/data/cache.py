@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
 from tbps.preprocess.image import ImageSpec, open_image, to_array
@@ -47,7 +48,7 @@ class ImageCache:
     ) -> "ImageCache":
         """The cache of all images of `dataset` in `folder`, built first where it is missing.
 
-        `workers` processes decode (default: as many as there are cores, fewer for small data sets; 1: none but this one). They
+        `workers` processes decode (default: one a core to use, fewer for small data sets; 1: none but this one). They
         are spawned, so a script that builds a cache needs `if __name__ == "__main__":`.
 
         Raises ImageError naming an image that is missing or broken, DataError for an empty data set, StorageError for a full or
@@ -99,7 +100,7 @@ def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Prog
     tasks = [
         (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec) for start in range(0, len(paths), _CHUNK)
     ]
-    processes = workers or min(os.cpu_count() or 1, math.ceil(len(paths) / _IMAGES_PER_WORKER))
+    processes = workers or min(available_cores(), math.ceil(len(paths) / _IMAGES_PER_WORKER))
     done = 0
     for written in _in_processes(tasks, processes) if processes > 1 else (_write_chunk(*task) for task in tasks):
         done += written

@@ -63,7 +63,7 @@ class Batch:
     """One training batch: images not yet augmented, and captions padded behind the end token.
 
     `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
-    that is two in one, of any other its own once more.
+    that is two in one, of any other its own once more; None where none is. `pairs`: positions in `PersonDataset.pairs()`.
     """
 
     images: UInt8[Tensor, "N 3 H W"]
@@ -71,8 +71,9 @@ class Batch:
     identities: Int64[Tensor, " N"]
     tokens_second: Int64[Tensor, "N K"] | None = None
     mixed_with: Int64[Tensor, " N"] | None = None
+    pairs: Int64[Tensor, " N"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Images and identities on a device; captions stay on the CPU, which reads their lengths."""
+        """Images and identities on a device; captions stay on the CPU, which reads their lengths, and `pairs` too."""
         mixed = None if self.mixed_with is None else self.mixed_with.to(device)
         return replace(self, images=self.images.to(device), identities=self.identities.to(device), mixed_with=mixed)

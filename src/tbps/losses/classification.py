@@ -9,10 +9,19 @@ UNMASKED = -100
 """Label of a token that is not to be predicted."""
 
 
-def id_loss(image_logits: Float[Tensor, "n C"], text_logits: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Cross-entropy of the identities under the classifier's logits of both embeddings, averaged (Zheng et al., TOMM 2020)."""
+def id_loss(
+    image_logits: Float[Tensor, "n C"], text_logits: Float[Tensor, "n C"], labels: Int[Tensor, " n"] | Int[Tensor, "n 2"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the identities under the classifier's logits of both embeddings, averaged (Zheng et al., TOMM 2020).
+
+    A pair with two labels has half of its target on each of them.
+    """
     with torch.autocast(image_logits.device.type, enabled=False):
-        return (F.cross_entropy(_wide(image_logits), labels) + F.cross_entropy(_wide(text_logits), labels)) / 2
+        of_label = [
+            (F.cross_entropy(_wide(image_logits), one) + F.cross_entropy(_wide(text_logits), one)) / 2
+            for one in (labels.unbind(1) if labels.ndim == 2 else (labels,))
+        ]
+        return torch.stack(of_label).mean()
 
 
 def mlm_loss(logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: float | None = None) -> Float[Tensor, ""]:

@@ -9,7 +9,9 @@ The symbols of the paper (arXiv 2308.10045) and their names here:
     p_ji      softmax_j(f_T_i . f_I_j * scale): row i of the text-to-image direction
     q^_ij     `targets`, (n, N): identity-normalised label of row i and column j, see `targets.identity_targets`
 
-A row is the query of its direction, so row i of `targets` belongs to image i and to text i alike.
+A row is the query of its direction, so row i of `targets` belongs to image i and to text i alike. `weights` (n,), where given,
+multiply what row i adds in both directions; the mean is still over all rows. 0 takes a pair out that is not to be learned from;
+its image and its text stay columns of the others.
 """
 
 from typing import Literal
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from tbps.errors import SettingsError
 from tbps.losses.similarity import directions, find_rows, unit_sides
-from tbps.losses.targets import identity_targets, soften
+from tbps.losses.targets import identity_targets, share_identity, soften
 
 SoftSource = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
 SDM_EPS = 1e-8
@@ -54,6 +56,7 @@ def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     soft_from: SoftSource | None = None,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^.
 
@@ -65,7 +68,7 @@ def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     for logits, softening in zip(own, soft, strict=True):
         _check_targets(targets, logits)
         labels = soften(targets, softening, alpha)
-        loss = loss - (labels * logits.log_softmax(dim=1)).sum(dim=1).mean() / 2
+        loss = loss - _mean((labels * logits.log_softmax(dim=1)).sum(dim=1), weights) / 2
     return loss
 
 
@@ -78,6 +81,7 @@ def r_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     labels: Literal["reference", "normalised"] = "reference",
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """1/2 [KL(p_i2t || c) + KL(p_t2i || c)], averaged over rows; c = q^ + eps, or c = (q^ + eps) / (1 + N eps) if "normalised".
 
@@ -97,41 +101,44 @@ def r_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     wanted = targets.to(i2t.dtype) + eps
     if labels == "normalised":
         wanted = wanted / wanted.sum(dim=1, keepdim=True)
-    return (_divergence(i2t, wanted) + _divergence(t2i, wanted)) / 2
+    return (_divergence(i2t, wanted, weights) + _divergence(t2i, wanted, weights)) / 2
 
 
-def sdm(
+def sdm(  # noqa: PLR0913 - what the formula holds, plus the columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
-    ids: Int[Tensor, " N"],
+    ids: Int[Tensor, " N"] | Int[Tensor, "N 2"],
     scale: Float[Tensor, ""] | float = 50.0,
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     row_start: int | None = None,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """IRRA's similarity-distribution matching: KL(p_i2t || q^ + 1e-8) + KL(p_t2i || q^ + 1e-8), averaged over rows.
 
-    ids: identities of all N columns, so gathered too when `gathered` is given; row_start as in `itc`.
+    ids: identities of all N columns, so gathered too when `gathered` is given; two each where pairs are two in one, see
+    `targets.identity_targets`. row_start as in `itc`.
     Source: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning", CVPR 2023; the sum of both directions.
     """
     start = find_rows(image, text, gathered, row_start)
     i2t, t2i = directions(unit_sides(image, text, gathered), scale)
     ids = torch.as_tensor(ids, device=i2t.device)
-    if ids.shape != i2t.shape[1:]:
+    if len(ids) != i2t.shape[1]:
         raise ValueError(f"sdm needs the identities of all {i2t.shape[1]} columns, not {tuple(ids.shape)}")
     wanted = identity_targets(ids[start : start + len(image)], ids).to(i2t.dtype) + SDM_EPS
-    return _divergence(i2t, wanted) + _divergence(t2i, wanted)
+    return _divergence(i2t, wanted, weights) + _divergence(t2i, wanted, weights)
 
 
 def tal(  # noqa: PLR0913 - what the formula holds, plus the columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
-    ids: Int[Tensor, " N"],
+    ids: Int[Tensor, " N"] | Int[Tensor, "N 2"],
     temperature: float = 0.015,
     margin: float = 0.1,
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     row_start: int | None = None,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Triplet alignment: [margin - s+ + tau log sum_{other identities j} exp(s_ij / tau)]_+, both directions added, mean over rows.
 
@@ -145,19 +152,24 @@ def tal(  # noqa: PLR0913 - what the formula holds, plus the columns
     loss = image.new_zeros((), dtype=torch.float32)
     for similarities in directions(unit_sides(image, text, gathered), 1.0):
         columns = torch.as_tensor(ids, device=similarities.device)
-        same = columns[start : start + len(image), None] == columns[None, :]
+        same = share_identity(columns[start : start + len(image)], columns)
         scaled = similarities / temperature
-        weights = scaled.detach().masked_fill(~same, float("-inf")).softmax(dim=1)
-        right = (weights * similarities).sum(dim=1)
+        shares = scaled.detach().masked_fill(~same, float("-inf")).softmax(dim=1)
+        right = (shares * similarities).sum(dim=1)
         wrong = temperature * scaled.masked_fill(same, float("-inf")).logsumexp(dim=1)
-        loss = loss + (margin - right + wrong).clamp(min=0).mean()
+        loss = loss + _mean((margin - right + wrong).clamp(min=0), weights)
     return loss
 
 
-def _divergence(logits: Tensor, labels: Tensor) -> Tensor:
+def _divergence(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """Mean over rows of sum_j p_ij log(p_ij / labels_ij), p = softmax(logits)."""
     log_p = logits.log_softmax(dim=1)
-    return (log_p.exp() * (log_p - labels.log())).sum(dim=1).mean()
+    return _mean((log_p.exp() * (log_p - labels.log())).sum(dim=1), weights)
+
+
+def _mean(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """1/n sum_i w_i rows_i: over all rows, whatever the weights."""
+    return rows.mean() if weights is None else (weights.to(rows.dtype) * rows).mean()
 
 
 def _check_targets(targets: Tensor, logits: Tensor) -> None:

@@ -1,32 +1,47 @@
 """Target distributions of the contrastive losses."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from tbps.errors import SettingsError
 
 
 def identity_targets(
-    row_ids: Shaped[Tensor | np.ndarray, " N"] | Sequence[int], column_ids: Shaped[Tensor | np.ndarray, " M"] | Sequence[int]
+    row_ids: Shaped[Tensor | np.ndarray, " N"] | Shaped[Tensor | np.ndarray, "N 2"] | Sequence[int],
+    column_ids: Shaped[Tensor | np.ndarray, " M"] | Shaped[Tensor | np.ndarray, "M 2"] | Sequence[int],
 ) -> Float[Tensor, "N M"]:
     """q^_ij = q_ij / sum_k q_ik with q_ij = 1 where row i and column j show one identity, else 0; float32, rows sum to 1.
 
+    Pairs that are two in one have two identities each, in any order; one of them in common is enough.
     `ValueError` for a row whose identity is in no column: its target would be undefined.
     """
     rows = torch.as_tensor(row_ids)
-    columns = torch.as_tensor(column_ids, device=rows.device)
-    if rows.ndim != 1 or columns.ndim != 1:
-        raise ValueError(f"identities are one per row and column, not of shapes {tuple(rows.shape)} and {tuple(columns.shape)}")
-    same = (rows[:, None] == columns[None, :]).float()
+    same = share_identity(rows, torch.as_tensor(column_ids, device=rows.device)).float()
     count = same.sum(dim=1, keepdim=True)
     if bool((count == 0).any()):
         row = int((count[:, 0] == 0).nonzero()[0])
-        raise ValueError(f"identity {rows[row].item()} of row {row} is in no column")
+        raise ValueError(f"identity {rows[row].tolist()} of row {row} is in no column")
     return same / count
+
+
+def share_identity(
+    rows: Shaped[Tensor, " N"] | Shaped[Tensor, "N 2"], columns: Shaped[Tensor, " M"] | Shaped[Tensor, "M 2"]
+) -> Bool[Tensor, "N M"]:
+    """Whether row i and column j have an identity in common; each has one or two."""
+    if rows.ndim not in (1, 2) or columns.ndim not in (1, 2):
+        shapes = f"{tuple(rows.shape)} and {tuple(columns.shape)}"
+        raise ValueError(f"identities are one or two per row and column, not of shapes {shapes}")
+    own, other = rows.reshape(len(rows), -1), columns.reshape(len(columns), -1)
+    found = own[:, :1] == other[:, 0]
+    for one, two in product(range(own.shape[1]), range(other.shape[1])):
+        if one or two:
+            found = found | (own[:, one, None] == other[:, two])
+    return found
 
 
 def soften(targets: Float[Tensor, "n M"], logits: Float[Tensor, "n M"], alpha: float) -> Float[Tensor, "n M"]:

@@ -8,14 +8,11 @@
 `transformers.CLIPModel.from_pretrained(folder)` opens the same folder.
 """
 
-import hashlib
 import json
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -24,11 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from tbps.errors import ModelError, SettingsError
-from tbps.model.clip import image_features, text_features
+from tbps.errors import ModelError
+from tbps.hub import model_folder
+from tbps.model.clip import image_features, text_features, unfilled
+from tbps.model.folder import PREPROCESSOR, WEIGHTS, fingerprint, preprocessor, read_json, read_spec
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
-from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec, normalise, to_array, upright_rgb
+from tbps.preprocess.image import ImageSpec, normalise, to_array, upright_rgb
 from tbps.storage import make_folder, write_bytes, write_text
 
 _HUB_FILES = [
@@ -41,7 +40,6 @@ _HUB_FILES = [
     "merges.txt",
     "special_tokens_map.json",
 ]
-_WEIGHTS = "model.safetensors"
 
 
 @final
@@ -65,7 +63,8 @@ class PersonModel:
     def fingerprint(self) -> str:
         """16 hexadecimal digits over weights, tokenizer and preprocessing; computed once, so train on `clip`, not on this."""
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self.clip, self.tokenizer, self.spec)
+            weights = ((name, tensor.detach().cpu().numpy()) for name, tensor in self.clip.state_dict().items())
+            self._fingerprint = fingerprint(weights, self.tokenizer.backend_tokenizer.to_str(), self.spec)
         return self._fingerprint
 
     @property
@@ -115,9 +114,9 @@ class PersonModel:
         self.tokenizer.save_pretrained(target)
         config = self.clip.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
         write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
-        write_text(target / "preprocessor_config.json", json.dumps(_preprocessor(self.spec), indent=2) + "\n")
+        write_text(target / PREPROCESSOR, json.dumps(preprocessor(self.spec), indent=2) + "\n")
         weights = {k: v.detach().cpu().to(torch.float16 if half else v.dtype) for k, v in self.clip.state_dict().items()}
-        write_bytes(target / _WEIGHTS, save({k: v.contiguous() for k, v in weights.items()}, {"format": "pt"}))
+        write_bytes(target / WEIGHTS, save({k: v.contiguous() for k, v in weights.items()}, {"format": "pt"}))
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
@@ -126,15 +125,13 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     Raises ModelError when the folder is missing, has missing, foreign or mis-shaped weights (each named), or the hub is out of
     reach (with the command that fetches the model).
     """
-    folder = Path(model)
-    if not os.path.isdir(folder):  # Path.is_dir raises on a name too long for the disk
-        folder = _fetch(str(model))
+    folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
     config = _config(folder)
     with _understanding(folder / "config.json"):
-        clip = CLIPModel(config).eval()
+        clip = unfilled(config)
     load_weights(folder, clip)
     tokenizer = open_tokenizer(folder, config.text_config.vocab_size)
-    return PersonModel(clip, tokenizer, _spec(folder, config), name=str(model)).to(device)
+    return PersonModel(clip, tokenizer, read_spec(folder, config.vision_config.image_size), name=str(model)).to(device)
 
 
 def load_weights(folder: Path, clip: CLIPModel) -> None:
@@ -158,43 +155,16 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
     return tokenizer
 
 
-def _fetch(model: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "models/")):
-        raise ModelError(
-            f"model folder {model!r} does not exist; give a folder or a Hugging Face id like openai/clip-vit-base-patch16"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        local = f"models/{model.partition('/')[2]}"
-        raise ModelError(
-            f"{model!r} is neither a folder here nor could it be fetched from the hub; on a machine with internet run "
-            f"`hf download {model} --local-dir {local}`, copy that folder here, and give {local} as the model"
-        ) from error
-
-
 def _config(folder: Path) -> CLIPConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{folder} is no model folder: config.json is missing")
-    values = _json(file)
+    values = read_json(file)
     if not isinstance(values, dict) or values.get("model_type") != "clip":
         kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__
         raise ModelError(f"{file} describes a {kind!r} model; tbps opens model_type 'clip'")
     with _understanding(file):
         return CLIPConfig.from_dict(values)
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} is not JSON: {error}") from error
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror})") from error
 
 
 @contextmanager
@@ -210,12 +180,12 @@ def _understanding(file: Path) -> Iterator[None]:
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    file = folder / _WEIGHTS
+    file = folder / WEIGHTS
     if not file.is_file():
         pickled = folder / "pytorch_model.bin"
         if pickled.is_file():
             return _tensors_of_pickle(pickled)
-        raise ModelError(f"{folder} has no weights: {_WEIGHTS} is missing")
+        raise ModelError(f"{folder} has no weights: {WEIGHTS} is missing")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -250,49 +220,6 @@ def _checked(state: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -> d
     return {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
 
 
-def _spec(folder: Path, config: CLIPConfig) -> ImageSpec:
-    size = config.vision_config.image_size
-    file = folder / "preprocessor_config.json"
-    values: Any = _json(file) if file.is_file() else {}
-    if not isinstance(values, dict):
-        raise ModelError(f"{file} is no JSON object")
-    wanted = values.get("size")
-    height, width = (wanted["height"], wanted.get("width")) if isinstance(wanted, dict) and "height" in wanted else (size, size)
-    mean, std = values.get("image_mean", CLIP_MEAN), values.get("image_std", CLIP_STD)
-    try:
-        return ImageSpec.parse({"height": height, "width": width, "mean": mean, "std": std})
-    except SettingsError as error:
-        raise ModelError(f"{file}: {error}") from error
-
-
-def _preprocessor(spec: ImageSpec) -> dict[str, Any]:
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": spec.height, "width": spec.width},
-        "resample": 3,
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(spec.mean),
-        "image_std": list(spec.std),
-    }
-
-
 def _unit_rows(features: torch.Tensor) -> np.ndarray:
     rows: np.ndarray = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
     return rows
-
-
-def _fingerprint(clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(clip.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-    # Only the byte pairs: truncation and padding of the backend change with every call.
-    pairs = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    digest.update(json.dumps([pairs["vocab"], pairs["merges"]], sort_keys=True).encode())
-    digest.update(spec.fingerprint().encode())
-    return digest.hexdigest()[:16]

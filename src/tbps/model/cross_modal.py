@@ -50,7 +50,7 @@ class CrossModalEncoder(nn.Module):
         return logits
 
     def _initialise(self, dim: int, layers: int) -> None:
-        """CLIP's: attention and input layers with std dim^-0.5, output layers narrower by (2 * layers)^-0.5."""
+        """IRRA's: attention with std dim^-0.5, layers that widen (2 * dim)^-0.5, those that end a block or predict narrower."""
         narrow = dim**-0.5 * (2 * layers) ** -0.5
         for attention in (self.attention, *(layer.attention for layer in self.layers if isinstance(layer, _Block))):
             nn.init.normal_(attention.in_proj_weight, std=dim**-0.5)
@@ -59,8 +59,8 @@ class CrossModalEncoder(nn.Module):
             if isinstance(layer, _Block):
                 nn.init.normal_(layer.widen.weight, std=(2 * dim) ** -0.5)
                 nn.init.normal_(layer.narrow.weight, std=narrow)
-        nn.init.normal_(self.dense.weight, std=dim**-0.5)
-        nn.init.normal_(self.words.weight, std=dim**-0.5)
+        nn.init.normal_(self.dense.weight, std=(2 * dim) ** -0.5)
+        nn.init.normal_(self.words.weight, std=narrow)
 
 
 @final

@@ -21,12 +21,13 @@ from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPTokenizer
 
 from tbps.config import Settings
 from tbps.errors import ModelError
 from tbps.model import bundle
 from tbps.model.bundle import PersonModel
+from tbps.model.clip import unfilled
 from tbps.model.openai_layout import IMAGE_POSITIONS, TEXT_POSITIONS, Shape, check_layout, listed, transformers_names
 from tbps.model.pickles import TensorFile, read_tensors
 from tbps.model.positions import Grid, resize_image_positions, resize_text_positions, square_image_positions
@@ -170,7 +171,7 @@ def _assemble(
         state[TEXT_POSITIONS] = resize_text_positions(state[TEXT_POSITIONS], length)
         changes.append(f"text positions interpolated from {old} to {length} tokens")
     vision["image_size"], text["max_position_embeddings"] = max(grid) * patch, length
-    clip = CLIPModel(CLIPConfig.from_dict({**towers.config, "vision_config": vision, "text_config": text})).eval()
+    clip = unfilled(CLIPConfig.from_dict({**towers.config, "vision_config": vision, "text_config": text}))
     clip.load_state_dict(state)
     spec = ImageSpec(height=height, width=width, mean=towers.spec.mean, std=towers.spec.std)
     return PersonModel(clip, tokenizer, spec, name), tuple(changes)

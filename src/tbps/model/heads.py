@@ -57,6 +57,6 @@ class Heads(nn.Module):
         self.cross_modal = cross_modal
 
 
-def label_of(identities: Int[Tensor, " n"], known: Int[Tensor, " C"]) -> Int[Tensor, " n"]:
+def label_of(identities: Int[Tensor, "*n"], known: Int[Tensor, " C"]) -> Int[Tensor, "*n"]:
     """Positions of identities among the sorted `known` ones: the labels of the classifier."""
     return torch.searchsorted(known, identities)

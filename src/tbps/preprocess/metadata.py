@@ -6,9 +6,10 @@
 column is kept as it is.
 """
 
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn, TypeAlias
@@ -38,13 +39,30 @@ def read_metadata(file: Path) -> Iterator[MetadataRow]:
     """
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            for number, text in enumerate(lines, start=1):
-                if text.strip():
-                    yield _parse_row(file, number, text)
+            yield from _rows(file, lines)
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise AnnotationError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def parse_metadata(content: bytes, name: str) -> Iterator[MetadataRow]:
+    """The rows of a `metadata.jsonl` that is no file of its own; `name` stands in the errors. Raises as `read_metadata`."""
+    try:
+        lines = io.StringIO(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    yield from _rows(name, lines)
+
+
+def parse_columns(content: bytes, name: str) -> dict[str, JSON]:
+    """The columns of one picture from a JSON object of its own, captions left out.
+
+    Raises AnnotationError, with `name`, when it is no JSON object.
+    """
+    record = _parse_object(name, content.decode("utf-8-sig", "replace"))
+    _captions(name, record)
+    return record
 
 
 def resolve_inside(root: Path, name: str) -> Path:
@@ -63,14 +81,25 @@ def resolve_inside(root: Path, name: str) -> Path:
     return Path(target)
 
 
-def _parse_row(file: Path, line: int, text: str) -> MetadataRow:
-    where = f"{file}: line {line}"
+def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:
+    for number, text in enumerate(lines, start=1):
+        if text.strip():
+            yield _parse_row(name, number, text)
+
+
+def _parse_object(where: str, text: str) -> dict[str, Any]:
     try:
         record = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{where}: is not JSON ({error})") from error
     if not isinstance(record, dict):
         raise AnnotationError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _parse_row(file: str | Path, line: int, text: str) -> MetadataRow:
+    where = f"{file}: line {line}"
+    record = _parse_object(where, text)
     file_name = record.pop("file_name", None)
     if not isinstance(file_name, str) or not file_name.strip():
         raise AnnotationError(f"{where}, field 'file_name': expected the name of an image file, found {file_name!r}")

@@ -81,7 +81,8 @@ def forget(folder: Path, clause: str, dry_run: bool = False, patience: float = P
     """Erases every image that passes an SQL condition, from the gallery, its snapshots and an unfinished re-embedding.
 
     What passes in one of them goes from all; a snapshot from before a column existed is not asked about that column. The files that
-    were indexed are not touched: remove them too, or indexing their folder again brings the images back.
+    were indexed are not touched: remove them too, or indexing their folder again brings the images back. Only people of scenes and
+    videos that were looked at to their end stay away: the gallery remembers those as done (see `footage`).
     Raises QueryError on a condition that cannot be read, StorageError where there is no room for a copy of the tables.
     """
     recorded(folder)

@@ -21,6 +21,7 @@ from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
+from tbps.search.footage import Footage, Lookout
 from tbps.search.forget import ForgetReport, Selection, forget
 from tbps.search.hits import Hit
 from tbps.search.info import GalleryInfo, describe
@@ -77,8 +78,11 @@ class Gallery:
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         batch_size: int = 64,
+        footage: Footage | None = None,
     ) -> IngestReport:
-        """Indexes a folder (with its `metadata.jsonl` if it has one) or a list of files and pictures; known content is skipped.
+        """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video or a list of these and of pictures.
+
+        Known content is skipped. People in videos, and in photographs if `footage` says so, are found and cut out.
 
         Pictures that cannot be read are named in the report and the rest is added. `metadata` replaces the folder's own file,
         or holds one mapping for each picture of a list. `on_progress` counts pictures whose fate is on disk: killed at any
@@ -90,7 +94,8 @@ class Gallery:
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; at least one picture is encoded at a time")
         sources = find_sources(images, metadata)
-        return ingest(self._writing, self._model, sources, batch_size, on_progress)
+        lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
+        return ingest(self._writing, self._model, sources, batch_size, on_progress, lookout)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first; `where` is an SQL condition on the metadata columns.

@@ -3,7 +3,8 @@
 GALLERY/gallery.json        the manifest: the model, and which table answers
 GALLERY/images.lance/       that table; images-2.lance and so on once it was written anew
 GALLERY/reembed.json        the manifest to come while the gallery is being embedded anew; its table lies beside (see `reembed`)
-GALLERY/snapshots/NAME/     a manifest and a table of its own for each snapshot (see `snapshots`)
+GALLERY/snapshots/NAME/     a manifest, a table and a footage.jsonl of its own for each snapshot (see `snapshots`)
+GALLERY/footage.jsonl       which scenes and videos were looked at to their end (see `footage`)
 GALLERY/retention.json      how long images are kept (see `retention`)
 GALLERY/erasure.json        an erasure that has begun (see `erasure`)
 GALLERY/.lock               held by the one process that writes (see `lock`)
@@ -28,9 +29,10 @@ from tbps.storage import writing_to
 REEMBED_FILE = "reembed.json"
 RETENTION_FILE = "retention.json"
 ERASURE_FILE = "erasure.json"
+FOOTAGE_FILE = "footage.jsonl"
 SNAPSHOTS = "snapshots"
 _T = TypeVar("_T")
-_OWN_FILES = (MANIFEST_FILE, REEMBED_FILE, RETENTION_FILE, ERASURE_FILE)
+_OWN_FILES = (MANIFEST_FILE, REEMBED_FILE, RETENTION_FILE, ERASURE_FILE, FOOTAGE_FILE)
 _TABLE = re.compile(r"images(?:-(\d+))?\.lance")
 
 

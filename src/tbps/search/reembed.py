@@ -6,6 +6,7 @@ meanwhile are gone from both tables.
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from PIL import Image
 
 from tbps.config import Settings
 from tbps.errors import GalleryError, ImageError, SettingsError
-from tbps.preprocess.image import open_image, to_array
+from tbps.preprocess.image import MAX_FILE_BYTES, open_image, to_array
+from tbps.search.archives import VIDEOS, is_archive
 from tbps.search.encoder import Encoder
-from tbps.search.ingest import MAX_FILE_BYTES, checked_embeddings
+from tbps.search.footage import file_hash
+from tbps.search.ingest import checked_embeddings
 from tbps.search.layout import REEMBED_FILE, manifest_at, next_table, replace_head, table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, manifest_of, read_manifest, recorded
@@ -29,7 +32,9 @@ from tbps.search.writing import writing
 OnProgress = Callable[[int, int], None]
 
 _COMMIT_ROWS = 256
-_ORIGIN = ["id", "root", "source"]
+_Lost = tuple[str, bool]  # the source, and whether the image was inside another file
+_ORIGIN = ["id", "root", "source", "attributes", "content_hash"]
+_BOX = {"box_x", "box_y", "box_width", "box_height", "quality"}  # columns of every crop (see `crops`)
 
 
 class Reembedding(Settings):
@@ -99,14 +104,14 @@ class _Reembedding:
     def missing(self) -> list[str]:
         """The ids of the images still to be embedded; switches when there are none. Raises GalleryError where files are gone."""
         missing: list[str] = []
-        gone: list[str] = []
+        gone: list[_Lost] = []
         with writing(self._folder, self._settings.patience):
             table, second = self._tables()
             embedded = {name for batch in second.batches(["id"]) for name in batch.column("id").to_pylist()}
             for row in (row for batch in table.batches(_ORIGIN) for row in batch.to_pylist()):
                 if row["id"] not in embedded:
                     missing.append(row["id"])
-                    gone += [row["source"]] if not self._settings.thumbnails and _gone(row) else []
+                    gone += [_lost(row)] if not self._settings.thumbnails and _gone(row) else []
             if not missing:
                 second.tidy()
                 replace_head(self._folder / MANIFEST_FILE, manifest_at(self._folder / REEMBED_FILE))
@@ -117,7 +122,7 @@ class _Reembedding:
         """Embeds and commits what is missing, in batches. Raises GalleryError after all when some cannot be read any more."""
         total = self.done + len(missing)
         self._progress(self.done, total)
-        unread: list[str] = []
+        unread: list[_Lost] = []
         for at in range(0, len(missing), _COMMIT_ROWS):
             with writing(self._folder, self._settings.patience):
                 rows = self._tables()[0].rows(missing[at : at + _COMMIT_ROWS])
@@ -145,7 +150,7 @@ class _Reembedding:
             self.done += len(kept)
             self.from_thumbnails += len(self._small & present)
 
-    def _pixels(self, row: dict[str, Any], unread: list[str]) -> np.ndarray | None:
+    def _pixels(self, row: dict[str, Any], unread: list[_Lost]) -> np.ndarray | None:
         """The input of the encoder, from the file with the very bytes that were indexed, else from the thumbnail where allowed."""
         content = None if _gone(row) else _place(row).read_bytes()
         if content is None or hashlib.sha256(content).hexdigest() != row["content_hash"]:
@@ -156,7 +161,7 @@ class _Reembedding:
                 return to_array(open_image(content), self._model.spec)
         except ImageError:
             self._small.discard(row["id"])
-        unread.append(row["source"])
+        unread.append(_lost(row))
         return None
 
     def _tables(self) -> tuple[Table, Table]:
@@ -171,17 +176,40 @@ def _place(row: dict[str, Any]) -> Path:
 
 
 def _gone(row: dict[str, Any]) -> bool:
-    """Whether an image has no file to be read from: never had one, or it is missing or far too large."""
+    """Whether an image has no file to be read from: never had one of its own, or it is missing or far too large."""
     try:
-        return not row["root"] or not _place(row).is_file() or _place(row).stat().st_size > MAX_FILE_BYTES
+        return not row["root"] or _inside(row) or not _place(row).is_file() or _place(row).stat().st_size > MAX_FILE_BYTES
     except OSError:
         return True
 
 
-def _check_none(lost: Sequence[str]) -> None:
-    if lost:
+def _inside(row: dict[str, Any]) -> bool:
+    """Whether an image was cut out of a scene or video, or lay in an archive: then the file of its name is not the image."""
+    source = Path(row["source"])
+    if source.suffix.lower() in VIDEOS or any(is_archive(part) for part in source.parts[:-1]):
+        return True
+    if '"box_width"' not in row["attributes"] or not json.loads(row["attributes"]).keys() >= _BOX:
+        return False
+    place = _place(row)  # a picture whose own metadata have such columns is itself
+    return not (place.is_file() and file_hash(place) == row["content_hash"])
+
+
+def _lost(row: dict[str, Any]) -> _Lost:
+    return row["source"], _inside(row)
+
+
+def _check_none(lost: Sequence[_Lost]) -> None:
+    small = "embed them from their thumbnails (--thumbnails), which are small: they will be found less well"
+    inside = [source for source, within in lost if within]
+    if len(inside) == len(lost) > 0:
         raise GalleryError(
-            f"{len(lost):,} images can no longer be read where they were indexed, or have changed, such as {lost[0]}; bring the "
-            "files back, forget these images, or embed them from their thumbnails (--thumbnails), which are small: they will be "
-            "found less well"
+            f"{len(inside):,} images were cut out of scenes or videos, or lay in archives, such as {inside[0]}, and have no file "
+            f"of their own to be embedded from; forget these images, or {small}"
+        )
+    if lost:
+        own = next(source for source, within in lost if not within)
+        more = f", and {len(inside):,} were cut out of scenes or videos, or lay in archives, such as {inside[0]}" if inside else ""
+        raise GalleryError(
+            f"{len(lost) - len(inside):,} images can no longer be read where they were indexed, or have changed, such as {own}"
+            f"{more}; bring the files back, forget these images, or {small}"
         )

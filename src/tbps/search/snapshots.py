@@ -4,11 +4,13 @@ A snapshot costs space only for what the gallery has rewritten since. Forgetting
 """
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from tbps.errors import GalleryError, SettingsError
 from tbps.search.layout import (
+    FOOTAGE_FILE,
     REEMBED_FILE,
     SNAPSHOTS,
     heads,
@@ -22,7 +24,7 @@ from tbps.search.layout import (
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, now, recorded, write_manifest
 from tbps.search.writing import writing
-from tbps.storage import make_folder, writing_to
+from tbps.storage import make_folder, write_bytes, writing_to
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -68,6 +70,8 @@ def take_snapshot(folder: Path, name: str, patience: float = PATIENCE) -> Snapsh
         taken = manifest.model_copy(update={"taken": now()})
         write_manifest(begun, taken)
         with writing_to(folder):
+            if (folder / FOOTAGE_FILE).is_file():
+                shutil.copyfile(folder / FOOTAGE_FILE, begun / FOOTAGE_FILE)
             begun.rename(place)
         return SnapshotInfo(name, taken.taken or "", len(table), manifest.encoder_name, manifest.encoder_fingerprint)
 
@@ -75,7 +79,8 @@ def take_snapshot(folder: Path, name: str, patience: float = PATIENCE) -> Snapsh
 def restore(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo:
     """Makes the gallery what it was when the snapshot was taken, without what was forgotten since; the snapshot stays.
 
-    What was added since is lost, and an unfinished re-embedding is dropped. Raises GalleryError when there is no such snapshot.
+    What was added since is lost, and an unfinished re-embedding is dropped; scenes and videos that were looked at since will be
+    looked at again when they are indexed. Raises GalleryError when there is no such snapshot.
     """
     place = _place(folder, name)
     with writing(folder, patience):
@@ -84,6 +89,12 @@ def restore(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo
         link_table(place / f"{kept.table}.lance", folder / f"{table}.lance")
         with writing_to(folder):
             (folder / REEMBED_FILE).unlink(missing_ok=True)
+        # Before the head: a record of videos whose rows are lost would keep them from ever coming back.
+        if (place / FOOTAGE_FILE).is_file():
+            write_bytes(folder / FOOTAGE_FILE, (place / FOOTAGE_FILE).read_bytes())
+        else:
+            with writing_to(folder):
+                (folder / FOOTAGE_FILE).unlink(missing_ok=True)
         replace_head(folder / MANIFEST_FILE, kept.model_copy(update={"table": table, "taken": None}))
         return next(snapshot for snapshot in snapshots(folder) if snapshot.name == name)
 

@@ -50,7 +50,6 @@ _FULL = re.compile(r"\(os error (28|122|27)\)")  # no space, quota, file too lar
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission denied, read-only
 _MANY_FRAGMENTS = 64
 _IDS_AT_ONCE = 1024
-_ROWS_AT_ONCE = 8192
 
 
 def row_schema(dim: int) -> Any:
@@ -273,16 +272,12 @@ class Table:
         return found
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """Every row of the newest version as Arrow record batches, all columns or those named, in that order.
-
-        A piece at a time: what LanceDB streams it reads far ahead, or gathers whole.
-        """
+        """Every row of the newest version as Arrow record batches, all columns or those named, in that order."""
         wanted = list(self._handle.schema.names if columns is None else columns)
         with _database(self._folder):
             self._handle.checkout_latest()
-            for start in range(0, self._handle.count_rows(), _ROWS_AT_ONCE):
-                piece = self._handle.search().select(wanted).limit(_ROWS_AT_ONCE).offset(start).to_arrow()
-                yield from piece.select(wanted).to_batches()
+            for batch in self._handle.search().select(wanted).to_batches():
+                yield batch.select(wanted)
 
     def matching(self, clause: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows that pass an SQL condition, those columns only. Raises QueryError on a condition that cannot be read."""

@@ -94,7 +94,8 @@ class TransferReport:
 def export(folder: Path, target: Path, on_progress: OnProgress | None = None, patience: float = PATIENCE) -> TransferReport:
     """Writes a gallery to a new folder, or to a new archive when `target` ends in .tar; whoever writes to it waits meanwhile.
 
-    An export is a copy outside the gallery: what is forgotten later stays in it.
+    An export is a copy outside the gallery: what is forgotten later stays in it. It does not say which scenes and videos were
+    looked at: indexed where it is imported, they are looked at again, and people who were forgotten here come back there.
     Raises SettingsError when something stands at `target`, GalleryError on an empty gallery, StorageError on a full disk.
     """
     started = time.monotonic()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -86,17 +86,24 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
     return replace(views, masked=masked, words=words, word_count=max(1.0, float(count)))
 
 
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
 def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings, *, calm: bool, words: bool) -> Features:
-    """Embeddings of every view; where their settings are on, `calm` adds the pass for soft labels and `words` the MLM loss."""
+    """Embeddings of every view; where their settings are on, `calm` adds the pass for soft labels and `words` the MLM loss.
+
+    Half precision ends here: heads, losses, and what processes exchange are float32 (float64 where the towers are).
+    """
     roles = ("image", "image_second", "strong_one", "strong_two")
     pixels = {role: view for role in roles if (view := getattr(views, role)) is not None}
     calm = calm and settings.losses.separate_pass
     words = words and views.masked is not None
-    with torch.autocast(views.image.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    half = _HALVES.get(settings.precision)
+    with torch.autocast(views.image.device.type, half, enabled=half is not None):
         states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
         images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
         second = views.text_second
-        return Features(
+        features = Features(
             **images,
             text=text_features_in_parts(clip, views.text, settings.text_parts),
             text_second=None if second is None else text_features_in_parts(clip, second, settings.text_parts),
@@ -104,6 +111,13 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
             calm_text=_calm_text(clip, views, settings) if calm else None,
             mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,
         )
+    return _wide(features)
+
+
+def _wide(features: Features) -> Features:
+    views = {field.name: getattr(features, field.name) for field in fields(features)}
+    halves = {name: view.float() for name, view in views.items() if view is not None and view.dtype in _HALVES.values()}
+    return replace(features, **halves)
 
 
 @contextmanager

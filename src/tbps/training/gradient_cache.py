@@ -24,23 +24,31 @@ class Encode(Protocol):
     def __call__(self, part: int, *, calm: bool, words: bool) -> Features: ...
 
 
-def backward(encode: Encode, parts: int, loss: Callable[[Features], Losses], mlm_weight: float, share: float) -> Losses:
+def backward(
+    encode: Encode,
+    parts: int,
+    loss: Callable[[Features], Losses],
+    mlm_weight: float,
+    share: float,
+    scaled: Callable[[Tensor], Tensor] = lambda total: total,
+) -> Losses:
     """Adds to the gradients of everything that `encode` and `loss` use, and returns the losses.
 
     `mlm_weight`: weight of `Features.mlm`, whose parts add up to the loss of the batch. `share`: what an MLM loss that is already
-    divided by the words of all processes must be multiplied with, where gradients are averaged over processes.
+    divided by the words of all processes must be multiplied with, where gradients are averaged over processes. `scaled`: multiplies
+    what is differentiated, and so every gradient, by the loss scale of float16; the losses returned are without it.
     """
     if parts == 1:
         features = encode(0, calm=True, words=True)
         losses = loss(replace(features, mlm=None if features.mlm is None else features.mlm * share))
-        torch.autograd.backward(losses.total)
+        torch.autograd.backward(scaled(losses.total))
         return losses
     with torch.no_grad():
         encoded = [encode(part, calm=True, words=False) for part in range(parts)]
     whole = _joined(encoded)
     losses = loss(whole)
     if losses.total.requires_grad:  # not where MLM is the only loss
-        torch.autograd.backward(losses.total)
+        torch.autograd.backward(scaled(losses.total))  # the leaves' gradients carry the scale into the second encoding
     words = torch.zeros_like(losses.total)
     start = 0
     for part, size in enumerate([len(features.image) for features in encoded]):
@@ -48,7 +56,7 @@ def backward(encode: Encode, parts: int, loss: Callable[[Features], Losses], mlm
         outputs, gradients = _with_gradients(features, whole, slice(start, start + size))
         if features.mlm is not None:
             outputs.append(features.mlm)
-            gradients.append(torch.full_like(features.mlm, mlm_weight * share))
+            gradients.append(scaled(torch.full_like(features.mlm, mlm_weight * share)))
             words = words + features.mlm.detach() * share
         torch.autograd.backward(outputs, gradients)
         start += size

@@ -1,6 +1,7 @@
 """The run's log: JSON lines and TensorBoard, cut back to the checkpoint when a run resumes; and the picture of its curves."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -21,7 +22,7 @@ class RunLog:
         self._lines = self._file.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One line {"kind", "step", values...}, flushed, and one scalar "kind/name" a value."""
         with writing_to(self._file.parent):
             self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")

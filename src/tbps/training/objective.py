@@ -7,8 +7,9 @@ Global gradients (paper: trick 1): similarities are taken between the local rows
 through the gather, so that the mean of the processes' gradients is the gradient of the loss over the whole global batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 
 from tbps.config import Settings
-from tbps.data.augment_pair import pair_targets
 from tbps.distributed import gather, gather_with_gradient, rank, world_size
 from tbps.losses import c_itc, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.model.heads import Heads, ProjectionHead, label_of
@@ -174,12 +174,20 @@ class Features:
 class Labels:
     """What is true of a batch: the identities of its pairs, and the training identities `known`, sorted, to classify.
 
-    `mixed_with`: second identities of pairs that are two in one (`data.augment_pair`); the contrastive targets count both.
+    `mixed_with`: second identities of pairs that are two in one (`data.augment_pair`); every loss over identities counts both.
+    `weights`: how much each pair teaches about image and caption together (`training.division`): the rows of N-ITC, MVS, R-ITC,
+    SDM and TAL are multiplied by it, and averaged over all rows. The losses of one modality (SS) take every pair as it is.
     """
 
     identities: Int[Tensor, " n"]
     known: Int[Tensor, " C"] | None = None
     mixed_with: Int[Tensor, " n"] | None = None
+    weights: Float[Tensor, " n"] | None = None
+
+    @property
+    def people(self) -> Int[Tensor, " n"] | Int[Tensor, "n 2"]:
+        """The identities of every pair, one or two."""
+        return self.identities if self.mixed_with is None else torch.stack([self.identities, self.mixed_with], 1)
 
 
 def objective(
@@ -192,44 +200,47 @@ def objective(
 ) -> Losses:
     """The loss of the global batch. `alpha`: the soft labels' share at this step; `scale`: 1 / temperature."""
     sums = _Sum()
-    columns = gather(labels.identities)
-    targets = _targets(labels, columns)
-    image, text = features.image, features.text
+    columns = gather(labels.people)
+    targets = identity_targets(labels.people, columns)
+    image, text, weights = features.image, features.text, labels.weights
     everyone = _everyone(image, text, settings)
     if settings.n_itc.weight > 0:
         right = targets if settings.n_itc.labels == "identity" else _own_columns(targets)
-        right = (1 - settings.n_itc.smoothing) * right + settings.n_itc.smoothing / right.shape[1]
-        _add_n_itc(sums, features, right, scale, alpha, settings)
+        if settings.n_itc.smoothing > 0:
+            right = (1 - settings.n_itc.smoothing) * right + settings.n_itc.smoothing / right.shape[1]
+        _add_n_itc(sums, features, partial(n_itc, targets=right, scale=scale, alpha=alpha, weights=weights), settings)
     if settings.r_itc.weight > 0:
         r = settings.r_itc
-        sums.add("r_itc", r.weight, r_itc(image, text, targets, scale, r.eps, labels=r.labels, gathered=everyone))
+        divergence = r_itc(image, text, targets, scale, r.eps, labels=r.labels, gathered=everyone, weights=weights)
+        sums.add("r_itc", r.weight, divergence)
     if settings.c_itc.weight > 0:
         c = settings.c_itc
         sums.add("c_itc", c.weight, c_itc(image, text, c.in_modal, c.cross_modal, variant=c.variant, gathered=everyone))
     start = None if everyone is None else rank() * len(image)
     if settings.tal.weight > 0:
         t = settings.tal
-        sums.add("tal", t.weight, tal(image, text, columns, t.temperature, t.margin, gathered=everyone, row_start=start))
+        alignment = tal(image, text, columns, t.temperature, t.margin, gathered=everyone, row_start=start, weights=weights)
+        sums.add("tal", t.weight, alignment)
     if settings.sdm.weight > 0:
-        matching = sdm(image, text, columns, settings.sdm.scale, gathered=everyone, row_start=start)
+        matching = sdm(image, text, columns, settings.sdm.scale, gathered=everyone, row_start=start, weights=weights)
         sums.add("sdm", settings.sdm.weight, matching)
     _add_ss(sums, features, heads, settings)
     if settings.id.weight > 0:
         assert heads.classifier is not None and labels.known is not None
-        wanted = label_of(labels.identities, labels.known)
+        wanted = label_of(labels.people, labels.known)
         sums.add("id", settings.id.weight, id_loss(heads.classifier(image), heads.classifier(text), wanted))
     if features.mlm is not None:
         sums.add("mlm", settings.mlm.weight, features.mlm)
     return sums.losses(image)
 
 
-def _add_n_itc(sums: "_Sum", features: Features, targets: Tensor, scale: Tensor, alpha: float, settings: LossSettings) -> None:
+def _add_n_itc(sums: "_Sum", features: Features, loss: Callable[..., Tensor], settings: LossSettings) -> None:
     """N-ITC, and with MVS its mean with N-ITC of the second view(s)."""
     calm = None if features.calm_image is None or features.calm_text is None else (features.calm_image, features.calm_text)
 
     def between(image: Tensor, text: Tensor) -> Tensor:
         soft = None if calm is None else (*calm, _everyone(*calm, settings))
-        return n_itc(image, text, targets, scale, alpha, gathered=_everyone(image, text, settings), soft_from=soft)
+        return loss(image, text, gathered=_everyone(image, text, settings), soft_from=soft)
 
     first = between(features.image, features.text)
     weight = settings.n_itc.weight
@@ -256,14 +267,6 @@ def _add_ss(sums: "_Sum", features: Features, heads: Heads, settings: LossSettin
         sums.add("ss_i", ss.weight, between(heads.image_projection, features.strong_one, features.strong_two))
     if settings.ss_text:
         sums.add("ss_t", ss.weight, between(heads.text_projection, features.text, features.text_second))
-
-
-def _targets(labels: Labels, columns: Tensor) -> Tensor:
-    """(n, N) identity-normalised labels."""
-    if labels.mixed_with is None:
-        return identity_targets(labels.identities, columns)
-    rows = torch.stack([labels.identities, labels.mixed_with], 1)
-    return pair_targets(rows, torch.stack([columns, gather(labels.mixed_with)], 1))
 
 
 def _own_columns(targets: Tensor) -> Tensor:

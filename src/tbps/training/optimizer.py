@@ -1,11 +1,15 @@
-"""AdamW with two groups, weights that decay and 1-d parameters that do not; on request Muon for the layers' matrices."""
+"""AdamW with two groups, weights that decay and 1-d parameters that do not; on request Muon for the layers' matrices.
 
-from collections.abc import Mapping
+And the update that they make together, with the loss scale of float16 taken off the gradients.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from tbps.config import Settings
 
@@ -54,3 +58,26 @@ def optimizers(
         decay, momentum = settings.weight_decay, settings.muon_momentum
         made.append(torch.optim.Muon(turned, lr=0.0, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
     return tuple(made)
+
+
+def update_together(made: Sequence[torch.optim.Optimizer], scaler: GradScaler, clip_norm: float | None) -> bool:
+    """One update of all parameters from their gradients, which are cleared; False where it was skipped.
+
+    With an enabled `scaler` (float16) the gradients are those of the scaled loss: they are divided by the scale, once, before they
+    are clipped. If one of them overflowed, no optimizer moves and the scale is halved; after 2,000 updates in a row it doubles.
+    Processes with the same gradients decide alike and keep the same scale.
+    """
+    learned = [p for optimizer in made for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    for optimizer in made:
+        scaler.unscale_(optimizer)
+    # GradScaler.step would skip optimizer by optimizer, each by its own gradients
+    fits = not scaler.is_enabled() or bool(torch.stack([p.grad.isfinite().all() for p in learned]).all())
+    if fits:
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(learned, clip_norm)
+        for optimizer in made:
+            optimizer.step()
+    for optimizer in made:
+        optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+    return fits

@@ -20,7 +20,8 @@ _UPDATES = 3
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """`steps`: of the whole run; `seconds_per_step`: the median of three updates; `peak_bytes`: of the device, on a CPU of the
-    process; `trained` of `parameters` learn. Validation comes on top.
+    process; `trained` of `parameters` learn. Validation comes on top, and the
+    division of the pairs where it is on.
     """
 
     steps_per_epoch: int

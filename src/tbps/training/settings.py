@@ -2,15 +2,18 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tbps.config import Settings
 from tbps.data.augment_image import ImageAugmentation
 from tbps.data.augment_pair import PairAugmentation
 from tbps.data.augment_text import TextAugmentation
 from tbps.data.augment_views import ViewAugmentation
+from tbps.errors import SettingsError
 from tbps.model.clip import LockSettings, ModelShape
+from tbps.model.lora import LoraSettings
 from tbps.preprocess.image import ImageSpec
+from tbps.training.division import DivisionSettings
 from tbps.training.objective import LossSettings
 from tbps.training.optimizer import OptimizerSettings
 from tbps.training.schedule import ScheduleSettings
@@ -33,9 +36,11 @@ class TrainSettings(Settings):
     """Settings of a run; the defaults are the simplified TBPS-CLIP.
 
     `shape` builds a model from random weights (None: a start model is given). `batch_size` is the global one, of all processes;
-    `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only.
-    `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where
-    a run takes many minutes.
+    `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only. With
+    `lora`, only adapters, the temperature and the heads of losses learn. `precision`: what the towers compute in; weights and
+    losses stay in float32. "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). `text_parts`:
+    captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where a run takes many
+    minutes.
     """
 
     seed: int = 0
@@ -50,10 +55,26 @@ class TrainSettings(Settings):
     text_attention_dropout: float = Field(0.05, ge=0, lt=1)
     lock: LockSettings = LockSettings()
     losses: LossSettings = LossSettings()
+    division: DivisionSettings = DivisionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    lora: LoraSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: float | None = Field(None, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _labels_are_meant(self) -> "TrainSettings":
+        """A label of a pair has a meaning in losses that are a mean over pairs, each beside the others."""
+        if not self.division.enabled:
+            return self
+        without = [name for name in ("c_itc", "id", "mlm") if getattr(self.losses, name).weight > 0]
+        if without:
+            raise SettingsError(
+                f"division.enabled does not say what {without[0]} makes of a pair; set losses.{without[0]}.weight=0"
+            )
+        if self.pair_augmentation.method != "none":
+            raise SettingsError('division.enabled judges single pairs; set pair_augmentation.method="none"')
+        return self

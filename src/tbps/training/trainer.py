@@ -5,10 +5,11 @@ log.jsonl, tensorboard/                    best/          the model folder of th
 cache/          decoded images             report.json, report.png
 """
 
+import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Protocol, Self, final
 import numpy as np
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPModel
 
@@ -25,26 +27,29 @@ from tbps.data.cache import ImageCache
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
-from tbps.evaluation.embed import embed_split
+from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.tokens import tokenise
-from tbps.seeding import entropy
+from tbps.seeding import entropy, generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
+from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
-from tbps.training.optimizer import optimizers
+from tbps.training.optimizer import optimizers, update_together
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
 
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
+_SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
 
@@ -65,6 +70,7 @@ class Observer(Protocol):
     """Who watches a run: the command line draws it, a test records it."""
 
     def on_cache(self, done: int, total: int) -> None: ...
+    def on_division(self, done: int, total: int) -> None: ...
     def on_step(self, report: StepReport) -> None: ...
     def on_epoch(self, result: EpochResult) -> None: ...
 
@@ -131,6 +137,8 @@ class Run:
         self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
+        if settings.division.enabled:
+            gaussian_mixture()  # before hours of training where it is absent
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
         for name in ("train", "val"):
             if not self.splits[name].images:
@@ -152,10 +160,13 @@ class Run:
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
         self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        if settings.lora is not None:
+            add_adapters(model.clip, settings.lora, settings.seed)
         self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
         self.averaged = _averaged(model, settings.ema_decay)
         parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
-        self.state = TrainState(parts, self._prepare())
+        scaler = GradScaler(model.device.type, enabled=settings.precision == "float16")
+        self.state = TrainState(parts, self._prepare(), scaler)
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._clock, self._clock_step = time.monotonic(), self.state.step
@@ -187,31 +198,54 @@ class Run:
         return optimizers(self.learned, settings.optimizer, factors)
 
     def update(self, log: "RunLog | NoLog") -> None:
-        """One optimizer step on the next batch."""
+        """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
         batch = next(self._stream, None)
         if batch is None:
             self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
             batch = next(self._stream)
+        if step % self.steps_per_epoch == 0:
+            self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
         losses = self._backward(batch.to(self.model.device), step)
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
-        if self.settings.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.learned.parameters(), self.settings.optimizer.clip_norm)
-        for optimizer in self.state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
-        if self.averaged is not None:
+        if self.averaged is not None and updated:
             self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:
-            self.state.loss_sum = 0.0
+            self.state.loss_sum, self.state.loss_count = 0.0, 0
         self.state.step = step + 1
-        self._record(losses, rate, epoch, log)
+        if not updated:
+            self._record_skip(log)
+        if updated or losses.total.isfinite():  # only the gradients overflowed
+            self._record(losses, rate, epoch, log)
+
+    def _divide(self, epoch: int, log: "RunLog | NoLog") -> None:
+        """Which pairs this epoch believes, by the weights that it begins with."""
+        asked, settings = self.settings.division, self.settings
+        if not asked.enabled or epoch < asked.warmup_epochs:
+            return
+        started = time.monotonic()
+        split, images = self.splits["train"], self.caches["train"].images
+        self.model.clip.eval()
+        with torch.compiler.set_stance("force_eager"):
+            image, text = embed_pairs(self.model, split, images, self.observer.on_division)
+        ids = torch.from_numpy(identities(split)[0]).to(image.device)
+        stream = generator(settings.seed, "division", epoch)
+        losses = losses_in_groups(image, text, ids, settings.losses.tal.temperature, settings.batch_size, stream)
+        division = consensus(losses, asked.threshold, stream)
+        labels = torch.from_numpy(division.believed).to(image.device, torch.uint8)
+        # The first process decides: on another machine a posterior beside the threshold could round to the other side.
+        self.state.believed = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
+        counts = {"clean": division.clean, "noisy": division.noisy, "disputed": division.disputed}
+        # As part of the update that it serves: a run resumed before that divides, and reports, again.
+        log.write("division", self.state.step + 1, counts | {"believed": int(division.believed.sum())})
+        self._clock += time.monotonic() - started
 
     def _backward(self, batch: Batch, step: int) -> Losses:
         """The losses of this process's pairs against all, with their gradients left in the parameters."""
@@ -221,7 +255,7 @@ class Run:
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
-        labels = Labels(batch.identities, self.known, batch.mixed_with)
+        labels = Labels(batch.identities, self.known, batch.mixed_with, self._weights(batch))
 
         def encode_part(part: int, *, calm: bool, words: bool) -> Features:
             with dropout_from(settings, step, part, self.model.device):
@@ -231,12 +265,28 @@ class Run:
         def loss(features: Features) -> Losses:
             return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
 
-        return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size())
+        scaled = self.state.scaler.scale
+        return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)
+
+    def _weights(self, batch: Batch) -> torch.Tensor | None:
+        if self.state.believed is None or batch.pairs is None:
+            return None
+        return self.state.believed[batch.pairs].float().to(batch.images.device)
 
     def save(self) -> None:
         """A checkpoint, written by the first process."""
         if rank() == 0:
             save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
+
+    def _record_skip(self, log: "RunLog | NoLog") -> None:
+        scale = self.state.scaler.get_scale()
+        log.write("skipped", self.state.step, {"loss_scale": scale})
+        if scale < _SMALLEST_LOSS_SCALE:
+            peak = self.settings.schedule.peak_rate
+            raise SettingsError(
+                f"float16 overflows at update {self.state.step} whatever the loss scale (now {scale}); "
+                f"give precision=bfloat16 or float32, or lower schedule.peak_rate (now {peak})"
+            )
 
     def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
         loss = float(losses.total.detach())
@@ -244,6 +294,7 @@ class Run:
             peak = self.settings.schedule.peak_rate
             raise SettingsError(f"the loss is {loss} at update {self.state.step}; lower schedule.peak_rate (now {peak})")
         self.state.loss_sum += loss
+        self.state.loss_count += 1
         if self.state.step % _LOG_STEPS and self.state.step % self.steps_per_epoch:
             return
         now = time.monotonic()
@@ -251,7 +302,10 @@ class Run:
         self._clock, self._clock_step = now, self.state.step
         terms = {name: float(term) for name, term in losses.terms.items()}
         scale = float(self.model.clip.logit_scale.detach().exp())
-        log.write("train", self.state.step, {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed})
+        facts = {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed}
+        if self.state.scaler.is_enabled():
+            facts["loss_scale"] = self.state.scaler.get_scale()
+        log.write("train", self.state.step, facts)
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
     def validate(self, log: "RunLog | NoLog") -> None:
@@ -260,21 +314,24 @@ class Run:
         if rank() > 0:
             barrier()
             return
-        judged = self.model if self.averaged is None else self._of(self.averaged.module)
+        judged = self._judged()
         report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
-        loss = self.state.loss_sum / self.steps_per_epoch
+        loss = self.state.loss_sum / self.state.loss_count if self.state.loss_count else math.nan
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
-            self._of(judged.clip).save(self.folder / "best")
+            judged.save(self.folder / "best")
         log.write("val", self.state.step, {k: v for k, v in asdict(result).items() if k != "step"})
         self.observer.on_epoch(result)
         barrier()
         self._clock += time.monotonic() - started
 
-    def _of(self, clip: CLIPModel) -> PersonModel:
-        return PersonModel(clip, self.model.tokenizer, self.model.spec, self.model.name)
+    def _judged(self) -> PersonModel:
+        """What is validated and kept: the average of the weights where there is one, as plain towers."""
+        clip: CLIPModel = self.model.clip if self.averaged is None else self.averaged.module
+        plain = clip if self.settings.lora is None else merge_adapters(copy.deepcopy(clip))
+        return PersonModel(plain, self.model.tokenizer, self.model.spec, self.model.name)
 
     def _standing(self, judged: PersonModel, name: str, final: bool) -> Standing:
         split, images = self.splits[name], self.caches[name].images
@@ -290,6 +347,8 @@ class Run:
         if rank() > 0:
             return Outcome(True, self.state.step, best, None)
         split = "test" if self.splits["test"].images else "val"
+        if self.settings.lora is not None:
+            merge_adapters(self.model.clip)
         load_weights(self.folder / "best", self.model.clip)
         standing = self._standing(self.model, split, final=True)
         facts = {
@@ -312,7 +371,7 @@ class Run:
 class NoLog:
     """What a process writes that is not the first: nothing."""
 
-    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         pass
 
     def __enter__(self) -> Self:

@@ -1,0 +1,67 @@
+"""Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022), by the package peft.
+
+y = W x + (alpha / rank) B A x, with W (out, in) frozen, A (rank, in) from random weights and B (out, rank) from zeros: an adapted
+model starts as the plain one, and W + (alpha / rank) B A makes it a plain one again.
+"""
+
+import importlib.util
+from typing import Literal
+
+import torch
+from pydantic import Field
+from transformers import CLIPModel
+
+from tbps.config import Settings
+from tbps.errors import MissingDependencyError
+from tbps.seeding import entropy
+
+
+class LoraSettings(Settings):
+    """Which matrices of every layer get an adapter: the four of the attention (queries, keys, values, output), the two of the
+    feed-forward layer, or all six; in which towers. `dropout`: of what the adapters see.
+    """
+
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    matrices: Literal["attention", "feed_forward", "both"] = "attention"
+    towers: Literal["image", "text", "both"] = "both"
+
+
+_MATRICES = {
+    "attention": r"self_attn\.(q_proj|k_proj|v_proj|out_proj)",
+    "feed_forward": r"mlp\.(fc1|fc2)",
+    "both": r"(self_attn|mlp)\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+}
+_TOWERS = {"image": "vision_model", "text": "text_model", "both": "(vision_model|text_model)"}
+
+
+def add_adapters(clip: CLIPModel, settings: LoraSettings, seed: int) -> None:
+    """Adapts the towers in place, the same for the same seed. The adapters and the temperature learn, all else is frozen.
+
+    Raises MissingDependencyError without the package peft.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependencyError("LoRA needs the package peft; run `pip install peft`, or set lora=null")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    matrices = rf"{_TOWERS[settings.towers]}\.encoder\.layers\.\d+\.{_MATRICES[settings.matrices]}"
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=matrices, bias="none"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entropy(seed, "adapters") & (2**63 - 1))
+        inject_adapter_in_model(config, clip)
+    clip.logit_scale.requires_grad_(True)
+
+
+def merge_adapters(clip: CLIPModel) -> CLIPModel:
+    """Makes adapted towers plain ones in place: W + (alpha / rank) B A in the place of W and its adapter. Returns them."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(clip.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            clip.set_submodule(name, module.get_base_layer())
+    del clip.peft_config
+    return clip

@@ -1,0 +1,191 @@
+"""Towers taken apart: one module silenced or led back to its start weights, layers dropped, a narrower copy cut out.
+
+A module is the self-attention or the feed-forward part of one layer with the norm before it, or the whole layer (paper:
+compression probes). Every function leaves a plain `CLIPModel`, and the context managers put back what they changed.
+"""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import CLIPModel
+
+from tbps.errors import SettingsError
+
+Tower = Literal["image", "text"]
+Part = Literal["attention", "feed_forward", "layer"]
+PARTS: tuple[Part, ...] = ("attention", "feed_forward", "layer")
+
+_TOWERS = {"image": "vision_model", "text": "text_model"}
+_INSIDE: dict[Part, tuple[str, ...]] = {
+    "attention": ("self_attn", "layer_norm1"),
+    "feed_forward": ("mlp", "layer_norm2"),
+    "layer": ("self_attn", "layer_norm1", "mlp", "layer_norm2"),
+}
+_OUTPUTS: dict[Part, tuple[str, ...]] = {
+    "attention": ("self_attn.out_proj",),
+    "feed_forward": ("mlp.fc2",),
+    "layer": ("self_attn.out_proj", "mlp.fc2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """`layer` counts from 1, the lowest."""
+
+    tower: Tower
+    layer: int
+    part: Part
+
+    def __str__(self) -> str:
+        return f"{self.tower} layer {self.layer} {self.part.replace('_', '-')}"
+
+
+def modules(clip: CLIPModel) -> list[Module]:
+    """All modules of both towers, towers and layers in order."""
+    depths = {tower: len(layers_of(clip, tower)) for tower in _TOWERS}
+    return [Module(tower, layer + 1, part) for tower in ("image", "text") for layer in range(depths[tower]) for part in PARTS]
+
+
+def layers_of(clip: CLIPModel, tower: str) -> Any:
+    """The layers of a tower, lowest first."""
+    return getattr(clip, _TOWERS[tower]).encoder.layers
+
+
+def weights_of(clip: CLIPModel, module: Module) -> dict[str, Tensor]:
+    """The module's parameters by their names in the model's state; changing them in place changes the model."""
+    prefix = f"{_TOWERS[module.tower]}.encoder.layers.{module.layer - 1}."
+    inside = tuple(f"{prefix}{name}." for name in _INSIDE[module.part])
+    found = {name: parameter.data for name, parameter in clip.named_parameters() if name.startswith(inside)}
+    if not found:
+        raise SettingsError(f"there is no {module}: the {module.tower} tower has {len(layers_of(clip, module.tower))} layers")
+    return found
+
+
+@contextmanager
+def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
+    """The model without the module; its residual path stays. Its last linear layer gives 0, which is the same."""
+    prefix = f"{_TOWERS[module.tower]}.encoder.layers.{module.layer - 1}."
+    ends = tuple(f"{prefix}{name}." for name in _OUTPUTS[module.part])
+    with _restored({name: data for name, data in weights_of(clip, module).items() if name.startswith(ends)}) as outputs:
+        for output in outputs.values():
+            output.zero_()
+        yield
+
+
+@contextmanager
+def led_back(clip: CLIPModel, module: Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
+    """The model with the module's weights (1 - share) * start + share * own (paper: C2, share = a)."""
+    with _restored(weights_of(clip, module)) as weights:
+        for name, data in weights.items():
+            data.copy_(torch.lerp(start[name].to(data), data, share))
+        yield
+
+
+@contextmanager
+def _restored(weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    kept = {name: data.clone() for name, data in weights.items()}
+    try:
+        yield weights
+    finally:
+        for name, data in weights.items():
+            data.copy_(kept[name])
+
+
+def without_layers(clip: CLIPModel, image: Collection[int] = (), text: Collection[int] = ()) -> CLIPModel:
+    """A copy without the layers numbered in `image` and `text` (from 1). Raises SettingsError for layers that are not there."""
+    dropped: dict[str, Collection[int]] = {"image": image, "text": text}
+    made = copy.deepcopy(clip)
+    for tower, numbers in dropped.items():
+        stack = getattr(made, _TOWERS[tower])
+        depth = len(stack.encoder.layers)
+        wrong = sorted(set(numbers) - set(range(1, depth + 1)))
+        if wrong or len(set(numbers)) == depth:
+            reason = f"layers {wrong} are not there" if wrong else "none would be left"
+            raise SettingsError(f"cannot drop layers {sorted(numbers)} of the {tower} tower, which has {depth}: {reason}")
+        kept = [layer for number, layer in enumerate(stack.encoder.layers, start=1) if number not in numbers]
+        stack.encoder.layers = torch.nn.ModuleList(kept)
+        config = made.config.vision_config if tower == "image" else made.config.text_config
+        config.num_hidden_layers = stack.config.num_hidden_layers = len(kept)
+    return made
+
+
+def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
+    """A narrower copy: so many attention heads a tower, the width that they need, and a feed-forward layer in proportion.
+
+    The heads and feed-forward units of a layer and the channels of a tower that are kept are those with the largest weights; what
+    is kept keeps its values. The copy is a start for distillation, not a finished model: norms see fewer channels than before.
+    Raises SettingsError for more heads than there are, or none.
+    """
+    state, config = clip.state_dict(), copy.deepcopy(clip.config)
+    made: dict[str, Tensor] = {"logit_scale": state["logit_scale"]}
+    for tower, heads, projection in (("image", image_heads, "visual_projection"), ("text", text_heads, "text_projection")):
+        shape = config.vision_config if tower == "image" else config.text_config
+        if not 1 <= heads <= shape.num_attention_heads:
+            raise SettingsError(f"{heads} heads for the {tower} tower, which has {shape.num_attention_heads}")
+        prefix = f"{_TOWERS[tower]}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        head_width = shape.hidden_size // shape.num_attention_heads
+        units = shape.intermediate_size * heads // shape.num_attention_heads
+        channels = _largest(_written(own), heads * head_width)
+        for layer in range(shape.num_hidden_layers):
+            inside = f"encoder.layers.{layer}."
+            rows = _rows_of_heads(own, inside, head_width, heads)
+            kept = _largest(own[f"{inside}mlp.fc1.weight"].norm(dim=1) * own[f"{inside}mlp.fc2.weight"].norm(dim=0), units)
+            own |= _cut_layer(own, inside, rows, kept)
+        made |= {f"{prefix}{name}": _cut_channels(name, tensor, channels) for name, tensor in own.items()}
+        made[f"{projection}.weight"] = state[f"{projection}.weight"][:, channels]
+        shape.hidden_size, shape.num_attention_heads, shape.intermediate_size = heads * head_width, heads, units
+    narrow = CLIPModel(config)
+    narrow.load_state_dict({name: tensor.contiguous() for name, tensor in made.items()})
+    return narrow.to(clip.logit_scale.device).eval()
+
+
+_WRITERS = ("embedding.weight", "self_attn.out_proj.weight", "mlp.fc2.weight")  # what adds to the channels of a tower
+
+
+def _largest(importance: Tensor, count: int) -> Tensor:
+    """Ascending positions of the `count` largest."""
+    return importance.topk(count).indices.sort().values
+
+
+def _written(own: Mapping[str, Tensor]) -> Tensor:
+    """(width,) how much embeddings and layers add to every channel: the root of the sum of squares of the weights that write it."""
+    squares = []
+    for name, tensor in own.items():
+        if name.endswith(_WRITERS):
+            by_channel = tensor if tensor.ndim == 4 or "encoder" in name else tensor.T
+            squares.append(by_channel.flatten(1).square().sum(1))
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def _rows_of_heads(own: Mapping[str, Tensor], inside: str, head_width: int, heads: int) -> Tensor:
+    """The rows of the attention's matrices that belong to its `heads` largest heads."""
+    per_row = own[f"{inside}self_attn.v_proj.weight"].norm(dim=1) * own[f"{inside}self_attn.out_proj.weight"].norm(dim=0)
+    chosen = _largest(per_row.view(-1, head_width).sum(1), heads)
+    return (chosen[:, None] * head_width + torch.arange(head_width, device=chosen.device)).flatten()
+
+
+def _cut_layer(own: Mapping[str, Tensor], inside: str, rows: Tensor, units: Tensor) -> dict[str, Tensor]:
+    """A layer's matrices with fewer attention rows and feed-forward units, still of the full number of channels."""
+    kept = {f"self_attn.{name}.": rows for name in ("q_proj", "k_proj", "v_proj")} | {"mlp.fc1.": units}
+    cut = {f"{inside}{name}{end}": own[f"{inside}{name}{end}"][at] for name, at in kept.items() for end in ("weight", "bias")}
+    for name, at in (("self_attn.out_proj.weight", rows), ("mlp.fc2.weight", units)):
+        cut[f"{inside}{name}"] = own[f"{inside}{name}"][:, at]
+    return cut
+
+
+_READERS = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "fc1.weight")
+_INNER = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "fc1.bias")
+
+
+def _cut_channels(name: str, tensor: Tensor, channels: Tensor) -> Tensor:
+    """A tower's tensor with fewer channels, whichever of its axes they are."""
+    if name.endswith(_INNER):
+        return tensor
+    by_column = name.endswith(_READERS) or name.endswith(("token_embedding.weight", "position_embedding.weight"))
+    return tensor[:, channels] if by_column else tensor[channels]

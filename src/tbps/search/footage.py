@@ -1,0 +1,244 @@
+"""What becomes of photographs of whole scenes and of videos: the settings, the rows that they give, and which are done.
+
+GALLERY/footage.jsonl remembers every scene and video that was looked at to its end, so that it is not looked at again: one line
+each with two digests, of file and settings and of the metadata. It holds no name, time or picture, and stays when rows are
+forgotten: who was forgotten does not come back with the next run. A snapshot keeps a copy, which is restored with it; an export has
+none, so that an import cannot keep anything from being looked at. Remove the file to have everything looked at again.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from tbps.config import Settings
+from tbps.errors import SettingsError
+from tbps.search.columns import parse_time
+from tbps.search.crops import Crop, cut
+from tbps.search.detect import HOG, Detector, Frame, open_detector
+from tbps.search.layout import FOOTAGE_FILE
+from tbps.search.track import Appearance, colour_signature
+from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
+from tbps.storage import writing_to
+
+COLUMNS: Mapping[str, Any] = {
+    "box_x": 0,
+    "box_y": 0,
+    "box_width": 0,
+    "box_height": 0,
+    "quality": 0.0,
+    "frame": 0,
+    "offset_seconds": 0.0,
+    "tracklet": "",
+    "video": "",
+}
+_BLOCK = 2**20
+
+OnVideo = Callable[[str, int, int], None]
+
+
+class FootageSettings(Settings):
+    """photographs: look for people in pictures too, instead of taking each for one crop; follow: what a person is known by."""
+
+    photographs: bool = False
+    every: float = Field(default=0.5, gt=0, description="seconds between the frames that are looked at")
+    every_frames: int | None = Field(default=None, ge=1, description="frames, in place of seconds")
+    best_per_track: int = Field(default=3, ge=1)
+    min_height: int = Field(default=64, ge=1, description="of a person in pixels")
+    follow: Literal["colours", "model"] = "colours"
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """How to look at scenes and videos. detector: the built-in one where None; camera and start: where metadata give none;
+    on_video: name, frames decoded, frames expected."""
+
+    settings: FootageSettings = field(default_factory=FootageSettings)
+    detector: Detector | None = None
+    camera: str | None = None
+    start: datetime | None = None
+    on_video: OnVideo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoReport:
+    """What was met in one video; see `video.Tally`."""
+
+    name: str
+    frames: int
+    looked_at: int
+    broken: int
+    detections: int
+    tracklets: int
+    crops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A row to be: the crop of a person, its columns, and a hash of where it was found."""
+
+    content_hash: str
+    image: Image.Image
+    columns: Mapping[str, Any]
+
+
+def parse_every(text: str) -> dict[str, Any]:
+    """The settings that "0.5" or "0.5s" (seconds) or "12f" (frames) mean. Raises SettingsError on anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|f)?", text.strip())
+    if found is None or not float(found[1]) or (found[2] == "f" and "." in found[1]):
+        raise SettingsError(f"--every {text!r} is neither seconds such as 0.5 nor frames such as 12f")
+    return {"every_frames": int(found[1])} if found[2] == "f" else {"every": float(found[1])}
+
+
+@final
+class Lookout:
+    """Looks at scenes and videos for one run of indexing a gallery folder."""
+
+    def __init__(self, footage: Footage, folder: Path, appearance: Appearance) -> None:
+        """appearance: the model's, used where the settings say so."""
+        self.footage = footage
+        self.record = Record(folder / FOOTAGE_FILE)
+        self._appearance = appearance if footage.settings.follow == "model" else colour_signature
+        self._detector = footage.detector
+        if footage.settings.photographs:
+            self.detector  # noqa: B018  # a missing package is told before anything is read
+
+    @property
+    def detector(self) -> Detector:
+        """Raises MissingDependencyError where none was given and the built-in one is not installed."""
+        if self._detector is None:
+            self._detector = open_detector(HOG)
+        return self._detector
+
+    def key(self, content_hash: str, model: str) -> str:
+        """A digest of a file and of everything that decides which crops it gives."""
+        settings = self.footage.settings
+        by = model if settings.follow == "model" else ""
+        return _digest(content_hash, settings.override({"photographs": False}).fingerprint(), self.detector.fingerprint, by)
+
+    def columns(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata of a picture or video, with the camera of all where it has none of its own."""
+        camera = self.footage.camera
+        return dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+
+    def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
+        """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
+        return {**columns, "start": self.footage.start, "content_hash": content_hash}
+
+    def in_photograph(self, name: str, image: Image.Image, content_hash: str, columns: Mapping[str, Any]) -> list[Person]:
+        """Everybody in a photograph, best detection first."""
+        frame = Frame(name, 0, np.asarray(image))
+        found = [d for d in self.detector.detect(frame) if d.height >= self.footage.settings.min_height]
+        return [_person(cut(frame, detection), content_hash, columns) for detection in found]
+
+    def in_video(
+        self, name: str, path: Path, hashes: tuple[str, str], columns: Mapping[str, Any], tally: Tally
+    ) -> Iterator[Person]:
+        """The best crops of everybody in a video, tracklet by tracklet. hashes: of the file, and its key."""
+        content_hash, key = hashes
+        settings, report = self.footage.settings, self.footage.on_video
+        on_frame: OnFrame = (lambda done, total: report(name, done, total)) if report else (lambda done, total: None)
+        how = Following(
+            self.detector,
+            self._appearance,
+            Every(settings.every, settings.every_frames),
+            settings.best_per_track,
+            settings.min_height,
+        )
+        with open_video(path) as video:
+            start = parse_time(columns.get("captured_at")) or self.footage.start or video.started
+            for tracklet in tracklets(video, name, how, tally, on_frame):
+                for crop in tracklet.crops:
+                    own: dict[str, Any] = {"video": name, "tracklet": f"{key[:12]}-{tracklet.number:04d}"}
+                    if start is not None and crop.offset is not None:
+                        own["captured_at"] = (start + timedelta(seconds=round(crop.offset, 3))).isoformat()
+                    yield _person(crop, content_hash, {**columns, **own})
+
+
+@final
+class Record:
+    """The file that remembers what was looked at to its end; other processes may add to it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._done: dict[str, str] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the file again if another process has changed it."""
+        if (seen := self._state()) == self._seen:
+            return
+        done: dict[str, str] = {}
+        for line in self._file.read_bytes().splitlines() if seen else []:
+            try:
+                key, columns = json.loads(line)
+                done.setdefault(key, columns)
+            except (ValueError, TypeError):  # torn by a kill
+                continue
+        self._done, self._seen = done, seen
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._done
+
+    def differs(self, key: str, columns: Mapping[str, Any]) -> bool:
+        """Whether a file that is done was looked at with other metadata."""
+        return self._done[key] != _of_columns(columns)
+
+    def append(self, done: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remembers keys that are new, once their rows are committed; under the gallery's lock. Raises StorageError."""
+        self.refresh()
+        digests = {key: _of_columns(columns) for key, columns in done.items() if key not in self._done}
+        if not digests:
+            return
+        # A line that was torn by a kill ends at the line break in front.
+        text = "".join(f"\n{json.dumps(entry)}" for entry in digests.items()) + "\n"
+        with writing_to(self._file.parent), self._file.open("ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._done |= digests
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            facts = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def report_of(name: str, tally: Tally) -> VideoReport:
+    """A video's tally for the report."""
+    return VideoReport(name, **asdict(tally))
+
+
+def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
+    place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
+    return Person(place, crop.image, {**columns, **crop.columns()})
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _of_columns(columns: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(dict(columns), sort_keys=True, default=str))[:16]

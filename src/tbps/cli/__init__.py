@@ -16,6 +16,7 @@ from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
+from tbps.cli.gallery import forget, gallery
 from tbps.cli.index import index
 from tbps.cli.search import search
 from tbps.cli.study import study
@@ -33,10 +34,11 @@ app = typer.Typer(
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
+app.add_typer(gallery)
 app.add_typer(study)
 for data_verb in (mannequins, check, describe, show_augmentations, backtranslate, cache):
     data.command()(data_verb)
-for verb in (train, evaluate, embed, index, search, convert, doctor):
+for verb in (train, evaluate, embed, index, search, forget, convert, doctor):
     app.command()(verb)
 
 

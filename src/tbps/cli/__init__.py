@@ -7,6 +7,7 @@ import typer
 
 from tbps import __version__
 from tbps.cli import console
+from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
 from tbps.cli.data_augmentations import show_augmentations
 from tbps.cli.data_backtranslate import backtranslate
@@ -16,7 +17,7 @@ from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
 from tbps.cli.index import index
-from tbps.cli.search import search
+from tbps.cli.search import SearchCommand, search
 from tbps.cli.train import train
 from tbps.errors import TbpsError
 
@@ -33,8 +34,9 @@ data = typer.Typer(name="data", help="Write, check and describe data sets.", no_
 app.add_typer(data)
 for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
     data.command()(data_verb)
-for verb in (train, evaluate, embed, index, search, convert, doctor):
+for verb in (train, evaluate, embed, calibrate, index, convert, doctor):
     app.command()(verb)
+app.command(cls=SearchCommand)(search)
 
 
 @app.callback(invoke_without_command=True)

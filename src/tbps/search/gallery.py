@@ -21,14 +21,16 @@ from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
-from tbps.search.hits import Hit
+from tbps.search.find import find
+from tbps.search.hits import Hit, Page
 from tbps.search.ingest import IngestReport, OnProgress, ingest
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
+from tbps.search.query import Query
 from tbps.search.sources import Picture, find_sources
 from tbps.search.table import Table
 from tbps.storage import make_folder, writing_to
 
-__all__ = ["Gallery", "GalleryInfo", "Hit", "IngestReport"]
+__all__ = ["Gallery", "GalleryInfo", "Hit", "IngestReport", "Page", "Query"]
 
 _LOCK_FILE = ".lock"
 
@@ -116,6 +118,20 @@ class Gallery:
     def search_embedding(self, embedding: Float[np.ndarray, " D"], k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images most similar to a vector of the gallery's model. Raises as `search`."""
         return self._searching().search(embedding, k, where)
+
+    def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+        """The page of hits that a composed query asks for; `pictures` are sought together with what it names.
+
+        Raises QueryError as `search`, on an id or column that is not there, and on a version that is gone; ImageError on a picture
+        that cannot be read; ModelError on a calibration that is damaged or of another model.
+        """
+        return find(self._searching(), self._model, query, pictures)
+
+    def prepare(self) -> bool:
+        """Reads the embeddings into memory and, above 200,000 images, builds what approximate searches need: a first search is
+        then as quick as the others. Whether searches are approximate.
+        """
+        return self._searching().prepare()
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""

@@ -16,6 +16,7 @@ from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
+from tbps.cli.gallery_check import check as check_gallery
 from tbps.cli.index import index
 from tbps.cli.search import SearchCommand, search
 from tbps.cli.train import train
@@ -34,6 +35,9 @@ data = typer.Typer(name="data", help="Write, check and describe data sets.", no_
 app.add_typer(data)
 for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
     data.command()(data_verb)
+gallery = typer.Typer(name="gallery", help="Look after a gallery.", no_args_is_help=True)
+app.add_typer(gallery)
+gallery.command()(check_gallery)
 for verb in (train, evaluate, embed, calibrate, index, convert, doctor):
     app.command()(verb)
 app.command(cls=SearchCommand)(search)

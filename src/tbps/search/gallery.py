@@ -19,6 +19,7 @@ from PIL import Image
 from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
+from tbps.search.check import RecallReport, check_recall
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
 from tbps.search.find import find
@@ -132,6 +133,10 @@ class Gallery:
         then as quick as the others. Whether searches are approximate.
         """
         return self._searching().prepare()
+
+    def check(self, texts: Sequence[str], k: int = 10, where: str | None = None) -> RecallReport:
+        """How much of the exact answers the gallery's own searches find, over descriptions. Raises as `search`."""
+        return check_recall(self._searching(), self._model, texts, k, where)
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64, Integer
 
-from tbps.search.cells import Cells
+from tbps.search.cells import Cells, Within
 from tbps.search.index import ExactIndex
 from tbps.search.rows import Rows
 from tbps.seeding import generator
@@ -16,6 +16,7 @@ EXACT_ROWS = 200_000
 SELECTIVE_ROWS = 20_000  # a filter that lets no more through is answered exactly
 DEEPEST = 100  # more hits than this are searched exactly
 _RESCORED = 500
+_FILTERS_KEPT = 16
 _TRIED, _TRIED_DEPTH, _LEAST_RECALL = 32, 10, 0.95
 
 
@@ -43,6 +44,7 @@ class Nearest:
         self._lock = threading.Lock()
         self._cells: Cells | None = None
         self._covered: Rows | None = None  # the rows of `_cells`, or of those that were not good enough
+        self._filters: dict[int, tuple[np.ndarray, Cells, Within]] = {}
         self._asked = 0
         self._building = False
 
@@ -55,30 +57,41 @@ class Nearest:
         if cells is None:
             return Found(*rows.index.top(query, k, passing), approximate=False)
         covered = len(cells.order)
-        inside = None if passing is None else passing[: np.searchsorted(passing, covered)]
-        candidates = cells.candidates(query, _RESCORED, inside)
+        candidates = cells.candidates(query, _RESCORED, None if passing is None else self._within(cells, passing))
         tail = ExactIndex(rows.ids[covered:], rows.embeddings[covered:])
-        behind = None if passing is None or inside is None else passing[len(inside) :] - covered
+        behind = None if passing is None else passing[np.searchsorted(passing, covered) :] - covered
         newer = tail.top(query, k, behind)[0] + covered
         return Found(*rows.index.ranked(query, np.concatenate([candidates, newer]), k), approximate=True)
 
     def prepare(self, rows: Rows) -> bool:
-        """Builds the cells of these rows now, where they are many; whether they are used."""
-        if rows.count > self._exact_rows and not self._covers(rows):
+        """Builds now what a search of these rows would have built; whether they are searched through cells."""
+        if rows.count > self._exact_rows and self._uncovered(rows) > self._selective_rows:
             self._build(rows)
-        return self._cells is not None and self._covers(rows)
+        return rows.count > self._exact_rows and self._cells is not None and self._covers(rows)
+
+    def _within(self, cells: Cells, passing: np.ndarray) -> Within:
+        """The rows of a filter by cells; remembered for the last few arrays, since a snapshot gives the same one each time."""
+        known = self._filters.get(id(passing))
+        if known is not None and known[0] is passing and known[1] is cells:
+            return known[2]
+        within = cells.within(passing[: np.searchsorted(passing, len(cells.order))])
+        self._filters = dict([*self._filters.items(), (id(passing), (passing, cells, within))][-_FILTERS_KEPT:])
+        return within
 
     def _ready(self, rows: Rows) -> Cells | None:
         """The cells that can answer for these rows, if there are any. Starts to build what is missing."""
         with self._lock:
             cells = self._cells if self._covers(rows) else None
-            covered = self._covered
-            behind = rows.count - (0 if covered is None or covered.room is not rows.room else covered.count)
             self._asked += 1
-            if behind > self._selective_rows and self._asked > 1 and not self._building:
+            if self._uncovered(rows) > self._selective_rows and self._asked > 1 and not self._building:
                 self._building = True
                 threading.Thread(target=self._build, args=(rows,), name="tbps-cells", daemon=True).start()
             return cells
+
+    def _uncovered(self, rows: Rows) -> int:
+        """How many rows are not in the cells; none of a version that is older than they are."""
+        covered = self._covered
+        return rows.count - (covered.count if covered is not None and covered.room is rows.room else 0)
 
     def _covers(self, rows: Rows) -> bool:
         """Whether the rows of the cells are the first of these."""

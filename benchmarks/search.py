@@ -169,6 +169,7 @@ def compared(
     return [
         Row(f"FAISS flat, {name}", "ms", tuple(theirs)),
         Row(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
+        ratios(f"FAISS flat / nearest rows, {name}", nearest, theirs),
         Row(f"whole search, {way}, {name}", "ms", tuple(whole)),
         Row(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
     ]

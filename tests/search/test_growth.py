@@ -63,6 +63,17 @@ def test_rows_that_go_are_gone_and_take_older_versions_with_them(table: Table) -
     assert _same(engine.newest(), table.snapshot())
 
 
+def test_cells_of_rows_that_go_are_not_used(table: Table) -> None:
+    engine = Engine(table, Nearest(exact_rows=100, selective_rows=10))
+    assert engine.prepare()
+    query = engine.newest().rows.embeddings[7].astype(float)
+    gone = engine.search(query, 1, None)[0].id
+    table._handle.delete(f"id = '{gone}'")
+    assert gone not in {hit.id for hit in engine.search(query, 50, None)}
+    table._handle.delete("true")
+    assert engine.search(query, 50, None) == []
+
+
 def test_as_many_rows_come_as_go(table: Table) -> None:
     before = table.snapshot()
     table._handle.delete("camera = 'c1'")

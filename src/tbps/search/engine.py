@@ -57,6 +57,8 @@ class Engine:
                 snapshot = self._table.snapshot(next(reversed(self._snapshots.values()), None))
                 # Rows that moved were rewritten or forgotten: the files of older versions go, and they must not be shown again.
                 alike = {v: held for v, held in self._snapshots.items() if held.rows.room is snapshot.rows.room}
+                if len(alike) < len(self._snapshots):
+                    self._nearest.forget()
                 self._snapshots = dict([*alike.items(), (snapshot.version, snapshot)][-_VERSIONS_KEPT:])
                 version = snapshot.version
             return self._snapshots[version]

@@ -54,7 +54,7 @@ def _answer(engine: Engine, snapshot: Snapshot, model: Encoder, query: Query, pi
     filtered = _filter(query, snapshot)
     passing = None if filtered is None else snapshot.passing(filtered)
     search = _Search(engine, snapshot, direction, query, passing)
-    calibration = calibration_of(model) if direction.plain and not query.rerank else None
+    calibration = calibration_of(model) if direction.plain and not query.rerank and snapshot.rows.count else None
     wanted = query.offset + query.k
     depth = wanted if calibration is None else max(wanted, _LINE_DEPTH)
     if query.group is None:

@@ -69,6 +69,11 @@ class Nearest:
             self._build(rows)
         return rows.count > self._exact_rows and self._cells is not None and self._covers(rows)
 
+    def forget(self) -> None:
+        """Lets go of rows that are no longer those of the table."""
+        with self._lock:
+            self._cells, self._covered, self._filters = None, None, {}
+
     def _within(self, cells: Cells, passing: np.ndarray) -> Within:
         """The rows of a filter by cells; remembered for the last few arrays, since a snapshot gives the same one each time."""
         known = self._filters.get(id(passing))

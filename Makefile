@@ -24,6 +24,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/mannequins.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/training.py
 

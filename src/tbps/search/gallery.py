@@ -19,22 +19,25 @@ from PIL import Image
 from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
+from tbps.search.check import RecallReport, check_recall
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
+from tbps.search.find import find
 from tbps.search.footage import Footage, Lookout
 from tbps.search.forget import ForgetReport, Selection, forget
-from tbps.search.hits import Hit
+from tbps.search.hits import Hit, Page
 from tbps.search.info import GalleryInfo, describe
 from tbps.search.ingest import IngestReport, OnProgress, ingest
 from tbps.search.lock import LOCK_FILE, PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
+from tbps.search.query import Query
 from tbps.search.retention import retain
 from tbps.search.sources import Picture, find_sources
 from tbps.search.table import Table
 from tbps.search.writing import complete_begun, writing
 from tbps.storage import make_folder, writing_to
 
-__all__ = ["ForgetReport", "Gallery", "GalleryInfo", "Hit", "IngestReport"]
+__all__ = ["ForgetReport", "Gallery", "GalleryInfo", "Hit", "IngestReport", "Page", "Query"]
 
 _T = TypeVar("_T")
 _Stamp = tuple[int, int, int] | None
@@ -135,6 +138,24 @@ class Gallery:
     def retain(self, dry_run: bool = False) -> ForgetReport | None:
         """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
         return retain(self.path, dry_run, patience=self._patience)
+
+    def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+        """The page of hits that a composed query asks for; `pictures` are sought together with what it names.
+
+        Raises QueryError as `search`, on an id or column that is not there, and on a version that is gone; ImageError on a picture
+        that cannot be read; ModelError on a calibration that is damaged or of another model.
+        """
+        return self._ask(lambda engine: find(engine, self._model, query, pictures))
+
+    def prepare(self) -> bool:
+        """Reads the embeddings into memory and, above 200,000 images, builds what approximate searches need: a first search is
+        then as quick as the others. Whether searches are approximate.
+        """
+        return self._ask(lambda engine: engine.prepare())
+
+    def check(self, texts: Sequence[str], k: int = 10, where: str | None = None) -> RecallReport:
+        """How much of the exact answers the gallery's own searches find, over descriptions. Raises as `search`."""
+        return self._ask(lambda engine: check_recall(engine, self._model, texts, k, where))
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""

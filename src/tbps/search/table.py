@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -30,10 +31,11 @@ import pyarrow.compute as pc
 from jaxtyping import Float32, Float64, Integer
 
 from tbps.errors import GalleryError, StorageError
+from tbps.search.calibration import Spread
 from tbps.search.columns import Kind
-from tbps.search.filters import condition, refusal
+from tbps.search.filters import Filter, refusal
 from tbps.search.hits import Hit
-from tbps.search.index import ExactIndex
+from tbps.search.rows import Rows
 
 FIRST_TABLE = "images"
 _TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "truth": pa.bool_()}
@@ -50,6 +52,7 @@ _FULL = re.compile(r"\(os error (28|122|27)\)")  # no space, quota, file too lar
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission denied, read-only
 _MANY_FRAGMENTS = 64
 _IDS_AT_ONCE = 1024
+_FILTERS_KEPT = 16
 
 
 def row_schema(dim: int) -> Any:
@@ -116,48 +119,103 @@ def _database(folder: Path) -> Iterator[None]:
 
 @final
 class Snapshot:
-    """One version of the table, read only: its own handle, every row's id and embedding in memory."""
+    """One version of the table, read only: its own handle, every row's id and embedding in memory.
 
-    def __init__(self, folder: Path, handle: Any) -> None:
+    before: an older one, of which the rows in memory are used where the table has only grown.
+    """
+
+    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None) -> None:
         self._folder = folder
         self._handle = handle
         self.version: int = handle.version
-        with _database(folder):
-            count = handle.count_rows()
-            dim = handle.schema.field("embedding").type.list_size
-            row_ids, ids = np.empty(count, np.uint64), np.empty(count, "S24")
-            embeddings = np.empty((count, dim), np.float32)
-            at = 0
-            for batch in handle.search().select(["id", "embedding"]).with_row_id(True).to_batches():
-                rows = slice(at, at := at + batch.num_rows)
-                row_ids[rows] = batch.column("_rowid").to_numpy()
-                ids[rows] = batch.column("id").to_numpy(zero_copy_only=False).astype("S24")
-                embeddings[rows] = batch.column("embedding").flatten().to_numpy().reshape(-1, dim)
-        if not (np.diff(row_ids.astype(np.int64)) > 0).all():
-            order = np.argsort(row_ids)
-            row_ids, ids, embeddings = row_ids[order], ids[order], embeddings[order]
-        self._row_ids = row_ids
-        self.index = ExactIndex(ids, embeddings)
+        self.kinds = filter_kinds(handle.schema)
+        self.rows: Rows = self._read(None if before is None else before.rows)
+        self._passing: dict[str, Integer[np.ndarray, " M"]] = {}
+        self._columns: dict[str, Column] = {}
 
-    def passing(self, where: str) -> Integer[np.ndarray, " M"]:
-        """Ascending positions of the rows that a filter lets through. Raises QueryError on a filter that cannot be read."""
-        clause = condition(where)
+    def passing(self, filtered: Filter) -> Integer[np.ndarray, " M"]:
+        """Ascending positions of the rows that a filter lets through; those of the last few filters are remembered.
+
+        Raises QueryError on a filter that cannot be read.
+        """
+        if (known := self._passing.get(filtered.clause)) is not None:
+            return known
         with _database(self._folder):
             try:
-                found = self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow()
+                found = self._handle.search().where(filtered.clause).select(["id"]).with_row_id(True).to_arrow()
             except ValueError as error:
-                raise refusal(where, error, filter_kinds(self._handle.schema)) from error
-        return np.searchsorted(self._row_ids, np.sort(found.column("_rowid").to_numpy()))
+                raise refusal(filtered.text, error, self.kinds) from error
+        positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
+        self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
+        return positions
 
-    def hits(self, positions: Integer[np.ndarray, " hits"], scores: Float64[np.ndarray, " hits"]) -> list[Hit]:
-        """The rows at `positions`, in that order, as hits."""
+    @cached_property
+    def spread(self) -> Spread:
+        """How the embeddings are spread."""
+        return Spread(self.rows.embeddings)
+
+    def column(self, name: str) -> "Column":
+        """The values of a filter column for every row, in memory from the first time on."""
+        if name not in self._columns:
+            with _database(self._folder):
+                found = self._handle.search().select([name]).with_row_id(True).to_arrow()
+            order = np.argsort(found.column("_rowid").to_numpy())
+            encoded = found.column(name).combine_chunks().dictionary_encode()
+            codes = encoded.indices.fill_null(-1).to_numpy()[order]
+            self._columns = self._columns | {name: Column(codes, encoded.dictionary.to_pylist())}
+        return self._columns[name]
+
+    def hits(self, positions: Integer[np.ndarray, " hits"], scores: Float64[np.ndarray, " hits"], first: int = 1) -> list[Hit]:
+        """The rows at `positions`, in that order, as hits ranked from `first` on."""
         if not len(positions):
             return []
         with _database(self._folder):
-            wanted = [int(row) for row in self._row_ids[positions]]
+            wanted = [int(row) for row in self.rows.row_ids[positions]]
             rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(_HIT_COLUMNS).to_arrow().to_pylist()}
-            ordered = [rows[name.decode()] for name in self.index.ids[positions]]
-        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=1)]
+            ordered = [rows[name.decode()] for name in self.rows.ids[positions]]
+        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=first)]
+
+    def _read(self, before: Rows | None) -> Rows:
+        with _database(self._folder):
+            count = self._handle.count_rows()
+            if before is not None and before.count and self._begins_with(before):
+                # Row ids only rise: if the rows above the last known one make up the difference, no known row is gone or moved.
+                newer = f"_rowid > {int(before.row_ids[-1])}"
+                if before.count + self._handle.count_rows(newer) == count:
+                    return self._scan(before, self._handle.search().where(newer))
+            dim = self._handle.schema.field("embedding").type.list_size
+            return self._scan(Rows.room_for(count, dim), self._handle.search())
+
+    def _begins_with(self, before: Rows) -> bool:
+        """Whether the last known row is what it was; it is not in a table that was rewritten, or removed and made again."""
+        last = self._handle.search().where(f"_rowid = {int(before.row_ids[-1])}").select(["id", "embedding"]).to_arrow()
+        if not len(last):
+            return False
+        same = np.array_equal(last.column("embedding").combine_chunks().flatten().to_numpy(), before.embeddings[-1])
+        return same and last.column("id")[0].as_py() == before.ids[-1].decode()
+
+    def _scan(self, rows: Rows, query: Any) -> Rows:
+        """The rows with those of a query behind them."""
+        start = rows.count
+        for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
+            rows = rows.extended(
+                batch.column("_rowid").to_numpy(),
+                batch.column("id").to_numpy(zero_copy_only=False).astype("S24"),
+                batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1),
+            )
+        if (np.diff(rows.row_ids[start:].astype(np.int64)) > 0).all():
+            return rows
+        order = np.append(np.arange(start), start + np.argsort(rows.row_ids[start:]))
+        empty = Rows.room_for(rows.count, rows.embeddings.shape[1])
+        return empty.extended(rows.row_ids[order], rows.ids[order], rows.embeddings[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """codes: for each row the place of its value in `values`, -1 for null."""
+
+    codes: Integer[np.ndarray, " N"]
+    values: Sequence[Any]
 
 
 def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
@@ -251,17 +309,17 @@ class Table:
         with _database(self._folder):
             return len(self._handle.list_versions())
 
-    def snapshot(self) -> Snapshot:
-        """The newest version, whole in memory."""
+    def snapshot(self, before: Snapshot | None = None) -> Snapshot:
+        """The newest version, whole in memory, which it shares with an older one where it can."""
         version = self.version
         try:
             with _database(self._folder):
                 handle = lancedb.connect(self._folder).open_table(self.name)
-            return Snapshot(self._folder, handle)
+            return Snapshot(self._folder, handle, before)
         except GalleryError:
             if self.version == version:
                 raise
-            return self.snapshot()  # its files were removed while they were read
+            return self.snapshot(before)  # its files were removed while they were read
 
     def known(self) -> dict[str, KnownRow]:
         """Content hash -> what is known of it, for every row."""

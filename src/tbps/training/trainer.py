@@ -47,6 +47,7 @@ from tbps.training.optimizer import optimizers, update_together
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
+from tbps.transfer import send
 
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
@@ -288,7 +289,7 @@ class Run:
     def _weights(self, batch: Batch) -> torch.Tensor | None:
         if self.state.believed is None or batch.pairs is None:
             return None
-        return self.state.believed[batch.pairs].float().to(batch.images.device, non_blocking=True)
+        return send(self.state.believed[batch.pairs].float(), batch.images.device)
 
     def read_losses(self) -> None:
         """Adds up the losses since the last time, which waits for the device: every tenth update, and before anything is kept.

@@ -8,6 +8,8 @@ from tbps.config import Settings
 from tbps.errors import SettingsError
 from tbps.seeding import entropy
 
+_CAPTIONS_OF_A_RUN = 32  # at least
+
 
 class TowerShape(Settings):
     """Width, depth and heads of one transformer tower; the feed-forward layer is four times as wide."""
@@ -99,8 +101,10 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
     """`text_features` of (N, L) tokens on the CPU, shortest captions first in `parts` runs, each cut to its own longest caption.
 
     The same embeddings in the given order: a run shorter than L leaves out only what stands behind every end token. The end token
-    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row.
+    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches take fewer runs: each costs a
+    gradient of every weight, the whole vocabulary's included.
     """
+    parts = max(1, min(parts, len(tokens) // _CAPTIONS_OF_A_RUN))
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device

@@ -149,3 +149,11 @@ def test_mixed_pairs_say_and_show_two_and_name_both() -> None:
 def test_mixing_and_a_second_view_are_refused_together() -> None:
     with pytest.raises(SettingsError, match="second view"):
         make(mixing=PairAugmentation(method="concatgen"), second_text=True)
+
+
+def test_images_in_a_tensor_give_the_same_batches() -> None:
+    arrays = make()
+    tensors = make(images=torch.from_numpy(np.asarray(arrays.images)))
+    for one, other in zip(arrays.epoch(1), tensors.epoch(1), strict=True):
+        assert one.images.shape == (8, 3, 6, 4) and torch.equal(one.images, other.images)
+        assert torch.equal(one.tokens, other.tokens)

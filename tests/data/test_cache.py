@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tbps.data import cache as cache_module
-from tbps.data.cache import ImageCache
+from tbps.data.cache import ImageCache, resident
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.errors import DataError, ImageError, StorageError
 from tbps.preprocess.image import ImageSpec, open_image, to_array
@@ -107,3 +108,18 @@ def test_a_folder_that_cannot_be_written_is_named(dataset: PersonDataset, tmp_pa
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
         ImageCache.open(dataset, SPEC, tmp_path / "file")
+
+
+def test_images_stay_where_they_are_without_a_gpu() -> None:
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    assert resident(images, torch.device("cpu")) is images
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_images_move_to_a_gpu_where_they_fit() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 4, 3), dtype=np.uint8)
+    held = resident(images, torch.device("cuda"))
+    assert isinstance(held, torch.Tensor) and held.device.type == "cuda"
+    assert np.array_equal(held.cpu().numpy(), images)
+    assert resident(images, torch.device("cuda"), share=0) is images

@@ -34,8 +34,9 @@ def epoch_batches(seed: int, epoch: int, pairs: int, batch_size: int) -> np.ndar
 class Batches:
     """Training batches of one split.
 
-    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split). `tokenise`: N
-    texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
+    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split, or `cache.resident` of it: the
+    images of a batch are gathered where they lie). `tokenise`: N texts -> (N, L) int64 tokens. `batch_size` is the global one;
+    process `rank` of `world_size` gets its part.
     The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
     `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
 
@@ -46,7 +47,7 @@ class Batches:
     """
 
     dataset: PersonDataset
-    images: np.ndarray
+    images: np.ndarray | torch.Tensor
     tokenise: Tokenise
     text: TextAugmentation
     batch_size: int
@@ -90,12 +91,18 @@ class Batches:
 
     def _batch(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
         images = np.array([self._pairs[row].image for row in rows])
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
+        pixels = self._pixels(images)
         captions = [self._text("text", epoch, int(row)) for row in rows]
         second = self.tokenise([self._text("second-text", epoch, int(row)) for row in rows]) if self.second_text else None
         identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
         mixed = mix_pairs(pixels, captions, identities, self.mixing, torch_generator(self.seed, "mix", epoch, step, self.rank))
         return Batch(mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed.mixed_with)
+
+    def _pixels(self, rows: np.ndarray) -> torch.Tensor:
+        """(n, 3, H, W) uint8, on the device of the images."""
+        if isinstance(self.images, torch.Tensor):
+            return self.images[torch.from_numpy(rows).to(self.images.device)].permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(np.ascontiguousarray(self.images[rows].transpose(0, 3, 1, 2)))
 
     def _text(self, view: str, epoch: int, row: int) -> str:
         rng = generator(self.seed, view, epoch, row)

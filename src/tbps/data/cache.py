@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from tbps.data.records import PersonDataset
@@ -66,6 +67,16 @@ class ImageCache:
         if images is None:
             raise DataError(f"{target} changed while it was being opened; run again")
         return cls(target, images)
+
+
+def resident(images: np.ndarray, device: torch.device, share: float = 0.25) -> np.ndarray | torch.Tensor:
+    """The images on a GPU where they take at most `share` of its free memory, so that no batch is copied there; else unchanged."""
+    if device.type != "cuda" or images.nbytes > share * torch.cuda.mem_get_info(device)[0]:
+        return images
+    held = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _CHUNK):
+        held[start : start + _CHUNK] = torch.from_numpy(np.array(images[start : start + _CHUNK])).to(device)
+    return held
 
 
 def _fingerprint(dataset: PersonDataset, spec: ImageSpec) -> str:

@@ -1,4 +1,4 @@
-"""Search beside FAISS flat on the same vectors: `python benchmarks/search.py [--help]`.
+"""Search beside FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
 
 Exact search over 200,000 x 512; then a gallery of a million, whose searches are approximate above 200,000 rows: latency, recall@10
 against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two take
@@ -10,7 +10,6 @@ along directions of their own, around another mean. Random vectors are isotropic
 find that out and stay exact.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from measuring import Row, publish, ratios
+from measuring import Row, ratios
+from results import Benchmark, run_alone
 
 from tbps.search.engine import Engine
 from tbps.search.filters import written
@@ -175,20 +175,15 @@ def compared(
     ]
 
 
-def main(rows: int, large_rows: int, random_rows: int, queries: int) -> None:
-    found = exact(rows, queries)
-    if large_rows:
-        found += large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)
+def measure(toy: bool, runs: int) -> Benchmark:
+    """`runs` has no part in it: every query is one run."""
+    queries = 4 if toy else 40
+    rows, large_rows, random_rows = (2_000, 3_000, 0) if toy else (200_000, 1_000_000, 250_000)
+    found = exact(rows, queries) + large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)
     if random_rows:
         found += large("random", random_vectors(queries), random_rows)
-    conditions = {"rows": rows, "large": large_rows, "random": random_rows, "queries": queries, "faiss": faiss.__version__}
-    publish("search", found, conditions | {"threads": faiss.omp_get_max_threads()})
+    return Benchmark("search", found, {"queries": queries, "faiss": faiss.__version__, "threads": faiss.omp_get_max_threads()})
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of the exact search")
-    parser.add_argument("--large-rows", type=int, default=1_000_000, help="rows of the clustered gallery; 0: none")
-    parser.add_argument("--random-rows", type=int, default=250_000, help="rows of the random gallery; 0: none")
-    parser.add_argument("--queries", type=int, default=40)
-    main(**vars(parser.parse_args()))
+    run_alone(measure, __doc__)

@@ -10,6 +10,8 @@ from tbps.errors import SettingsError
 from tbps.seeding import entropy
 from tbps.transfer import send
 
+_CAPTIONS_OF_A_RUN = 32  # at least
+
 
 class TowerShape(Settings):
     """Width, depth and heads of one transformer tower; the feed-forward layer is four times as wide."""
@@ -107,8 +109,10 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
     """`text_features` of (N, L) tokens on the CPU, shortest captions first in `parts` runs, each cut to its own longest caption.
 
     The same embeddings in the given order: a run shorter than L leaves out only what stands behind every end token. The end token
-    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row.
+    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches take fewer runs: each costs a
+    gradient of every weight, the whole vocabulary's included.
     """
+    parts = max(1, min(parts, len(tokens) // _CAPTIONS_OF_A_RUN))
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device

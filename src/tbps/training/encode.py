@@ -66,10 +66,11 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
 
     def weak(name: str) -> Tensor:
         generator = torch_generator(settings.seed, name, step, rank())  # on the CPU: few numbers, no waiting for the device
-        return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec)
+        return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec, overwrite=True)
 
     def strong(name: str) -> Tensor:
-        return normalise(simclr_view(batch.images, settings.strong_views, torch_generator(settings.seed, name, step, rank())), spec)
+        generator = torch_generator(settings.seed, name, step, rank())
+        return normalise(simclr_view(batch.images, settings.strong_views, generator), spec, overwrite=True)
 
     views = Views(
         image=weak("augmentation"),

@@ -21,10 +21,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python benchmarks/mannequins.py
-	$(BIN)/python benchmarks/metrics.py
-	$(BIN)/python benchmarks/pipeline.py
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/everything.py
 
 tiny-model: $(READY)
 	$(BIN)/python examples/train_mannequin_tiny.py

@@ -1,105 +1,101 @@
-"""What the benchmarks share: repeated runs, the memory of a run, and how a result is printed.
-
-A result is one line of JSON, to be kept, and a Markdown table of the same rows, to be read (docs/benchmarks.md).
-"""
+"""Repeated runs, ways that take turns, and the memory of a run."""
 
 import ctypes
-import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("numpy", "pillow", "torch", "transformers")
+import torch
+
 RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantity, measured several times."""
+    """One quantity, measured several times; `at`: the size at which, where a benchmark measures one quantity at several."""
 
     what: str
     unit: str
     runs: tuple[float, ...]
+    at: int | None = None
 
-    def cells(self) -> tuple[str, float, float, float, str]:
-        """What, median, least, most, unit."""
-        return self.what, statistics.median(self.runs), min(self.runs), max(self.runs), self.unit
+    @property
+    def median(self) -> float:
+        return statistics.median(self.runs)
+
+    @property
+    def least(self) -> float:
+        return min(self.runs)
+
+    @property
+    def most(self) -> float:
+        return max(self.runs)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"  {text}", flush=True)
+
+
+def wait_for(device: torch.device | str) -> None:
+    """Until the device has done what it was told."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
+    """Seconds of one run."""
+    wait_for(device)
+    start = clock()
+    run()
+    wait_for(device)
+    return clock() - start
 
 
 def seconds(run: Callable[[], object], runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
     """The time of each of several runs, after one that does not count."""
     run()
-    spent = []
-    for _ in range(runs):
-        start = clock()
+    return tuple(timed(run, clock) for _ in range(runs))
+
+
+def in_turn(
+    ways: Mapping[str, Callable[[], object]], runs: int = RUNS, measure: Callable[[Callable[[], object]], float] = timed
+) -> dict[str, tuple[float, ...]]:
+    """What `measure` finds of each way, which take turns (A B C A B C ...) so that ratios hold when the machine's speed drifts;
+    one run of each before that does not count.
+    """
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for run in ways.values():
         run()
-        spent.append(clock() - start)
-    return tuple(spent)
+    for number in range(runs):
+        for name, run in ways.items():
+            found[name].append(measure(run))
+        say(f"run {number + 1} of {runs}: " + ", ".join(f"{name} {each[-1]:.3g}" for name, each in found.items()))
+    return {name: tuple(each) for name, each in found.items()}
 
 
-def megabytes(run: Callable[[], object], runs: int = RUNS) -> tuple[float, ...]:
-    """For each of several runs, how far the resident memory of this process rose above where it stood (glibc on Linux)."""
-    risen = []
-    for _ in range(runs):
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed must not hide what this one takes
-        Path("/proc/self/clear_refs").write_text("5")  # lets the high-water mark start from here
-        before = _status("VmRSS")
-        run()
-        risen.append((_status("VmHWM") - before) / 1000)
-    return tuple(risen)
+def megabytes(run: Callable[[], object]) -> float:
+    """How far the resident memory of this process rises above where it stands (glibc on Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed must not hide what this one takes
+    Path("/proc/self/clear_refs").write_text("5")  # lets the high-water mark start from here
+    before = _status("VmRSS")
+    run()
+    return (_status("VmHWM") - before) / 1000
 
 
-def rates(what: str, unit: str, count: int, spent: Sequence[float]) -> Row:
+def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:
     """So many things in each of these seconds, as things a second."""
     return Row(what, unit, tuple(count / each for each in spent))
 
 
-def ratios(what: str, ours: Sequence[float], other: Sequence[float]) -> Row:
-    """How many times the other way takes, run by run."""
-    return Row(what, "times", tuple(b / a for a, b in zip(ours, other, strict=True)))
-
-
-def publish(benchmark: str, rows: Sequence[Row], conditions: Mapping[str, object]) -> None:
-    """Prints the line of JSON and the table."""
-    record = {
-        "benchmark": benchmark,
-        "conditions": dict(conditions),
-        "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "commit": _commit(),
-        "rows": [
-            {"what": row.what, "unit": row.unit, "median": row.cells()[1], "runs": [float(f"{run:.6g}") for run in row.runs]}
-            for row in rows
-        ],
-    }
-    print(json.dumps(record))
-    print("\n| what | median | least | most | unit |\n|---|---:|---:|---:|---|")
-    for row in rows:
-        what, *numbers, unit = row.cells()
-        print(f"| {what} | {' | '.join(f'{number:,.4g}' for number in numbers)} | {unit} |")
+def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Row:
+    """One divided by the other, run by run."""
+    return Row(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
 
 
 def _status(field: str) -> int:
     """A field of this process's status in kB."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:")]
     return int(line.split()[1])
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def _commit() -> str:
-    """The commit that is checked out, with a plus where files differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
-
-    return git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain", "--", "../src") else "")

@@ -1,17 +1,17 @@
-"""The way of an image and a caption, step by step, with the bundled model: `python benchmarks/pipeline.py [--help]`.
+"""The way of an image and a caption, step by step, with the bundled model: `python benchmarks/pipeline.py [--toy]`.
 
 Mannequins written as a data set (drawing, JPEG, captions, annotation file; one process), decoded and resized (two threads),
 embedded, and searched exactly among random unit embeddings. Wall-clock time on whatever cores this process may use.
 """
 
-import argparse
 import tempfile
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import RUNS, Row, publish, rates, seconds
+from measuring import Row, rates, seconds
+from results import Benchmark, run_alone
 
 import tbps
 from tbps.data.catalog import read_dataset
@@ -36,7 +36,8 @@ def searching(rows: int, runs: int) -> Row:
     return Row(f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent))
 
 
-def main(people: int, rows: int, runs: int) -> None:
+def measure(toy: bool, runs: int) -> Benchmark:
+    people, rows = (4, 1000) if toy else (200, 100_000)
     model, numbers = tbps.load(MODEL), count()
     images = 4 * people
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,12 +58,8 @@ def main(people: int, rows: int, runs: int) -> None:
         rates("captions embedded", "captions a second", len(captions), seconds(lambda: model.encode_texts(captions), runs)),
         searching(rows, runs),
     ]
-    publish("pipeline", found, {"model": MODEL.name, "images": images, "rows": rows, "threads": torch.get_num_threads()})
+    return Benchmark("pipeline", found, {"model": MODEL.name, "images": images, "rows": rows, "threads": torch.get_num_threads()})
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=200, help="mannequins to draw, four images each")
-    parser.add_argument("--rows", type=int, default=100_000, help="size of the gallery that is searched")
-    parser.add_argument("--runs", type=int, default=RUNS)
-    main(**vars(parser.parse_args()))
+    run_alone(measure, __doc__)

@@ -1,8 +1,17 @@
 """Fixtures that several rooms share: a small randomly initialised model in a folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images of the tests stay out of the user's cache, also those of commands that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TBPS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

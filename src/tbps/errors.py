@@ -8,8 +8,9 @@
     │   └── CaptionError       a caption is empty or cannot be used
     ├── ModelError             a model folder is missing, incomplete, foreign or of another shape
     ├── CheckpointError        a training checkpoint is missing, damaged or belongs to another run
-    ├── GalleryError           a gallery is missing, damaged or locked
-    │   └── MixedModelsError   embeddings of two different models would meet in one gallery
+    ├── GalleryError           a gallery is missing or damaged
+    │   ├── MixedModelsError   embeddings of two different models would meet in one gallery
+    │   └── BusyError          other processes kept writing to a gallery for too long
     ├── QueryError             a search query is empty, malformed or filters on an unknown column
     ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
     ├── StorageError           the disk is full, read-only or a folder cannot be written
@@ -53,11 +54,15 @@ class CheckpointError(TbpsError):
 
 
 class GalleryError(TbpsError):
-    """A gallery is missing, damaged or locked."""
+    """A gallery is missing or damaged."""
 
 
 class MixedModelsError(GalleryError):
     """Embeddings of two different models would meet in one gallery."""
+
+
+class BusyError(GalleryError):
+    """Other processes kept writing to a gallery for too long."""
 
 
 class QueryError(TbpsError):

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
 from tbps.data.augment_image import METHODS, SINGLE, ImageAugmentation, augment_images, draw_rounds
-from tbps.data.augment_round import Round, apply_rounds, neutral_round
+from tbps.data.augment_round import Round, apply_rounds, neutral_round, resample
 from tbps.errors import SettingsError
 
 SIZE = (96, 64)
@@ -90,6 +90,13 @@ def test_rotation_equals_kornia_and_turns_as_pil_does() -> None:
     pil = from_pil(to_pil(images[0]).rotate(15, Image.Resampling.BILINEAR))
     assert (turned[0] - pil).abs().median() < 1 / 255
     assert turned[0, :, 0, 0].max() == 0  # black corners
+
+
+def test_sampling_equals_torchs_affine_grid() -> None:
+    images, maps = photos().float() / 255, torch.rand(4, 2, 3, generator=seeded(3)) * 2 - 1
+    grid = torch.nn.functional.affine_grid(maps, list(images.shape), align_corners=False)
+    expected = torch.nn.functional.grid_sample(images, grid, align_corners=False)
+    assert torch.allclose(resample(images, maps), expected, atol=1e-4)  # coordinates differ by 1e-7 of the side
 
 
 def test_flip_is_exact() -> None:

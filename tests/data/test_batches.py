@@ -149,3 +149,12 @@ def test_mixed_pairs_say_and_show_two_and_name_both() -> None:
 def test_mixing_and_a_second_view_are_refused_together() -> None:
     with pytest.raises(SettingsError, match="second view"):
         make(mixing=PairAugmentation(method="concatgen"), second_text=True)
+
+
+@pytest.mark.parametrize("mixing", [PairAugmentation(), PairAugmentation(method="mixgen", share=0.25, probability=1)])
+def test_batches_of_images_on_the_device_are_the_same(mixing: PairAugmentation) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 6, 4, 3), dtype=np.uint8)
+    host, device = make(images=images, mixing=mixing), make(images=torch.from_numpy(images), mixing=mixing)
+    for one, other in zip(host.epoch(1), device.epoch(1), strict=True):
+        assert torch.equal(one.images, other.images) and other.images.is_contiguous()
+        assert torch.equal(one.tokens, other.tokens) and torch.equal(one.identities, other.identities)

@@ -1,13 +1,15 @@
+import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tbps.data import cache as cache_module
-from tbps.data.cache import ImageCache
+from tbps.data.cache import ImageCache, cache_folder, cached_files, erase_cache, near
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.errors import DataError, ImageError, StorageError
 from tbps.preprocess.image import ImageSpec, open_image, to_array
@@ -85,7 +87,7 @@ def test_a_corrupt_image_is_named_and_nothing_stays(workers: int, dataset: Perso
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"5\.png"):
         ImageCache.open(dataset, SPEC, tmp_path / "cache", workers=workers)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_missing_images_and_empty_data_sets_are_refused(dataset: PersonDataset, tmp_path: Path) -> None:
@@ -107,3 +109,75 @@ def test_a_folder_that_cannot_be_written_is_named(dataset: PersonDataset, tmp_pa
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
         ImageCache.open(dataset, SPEC, tmp_path / "file")
+
+
+def test_the_folder_is_the_users_unless_another_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TBPS_CACHE", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
+    monkeypatch.delenv("TBPS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "tbps"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "tbps"
+
+
+def test_the_same_names_in_another_folder_are_another_cache(tmp_path: Path) -> None:
+    one, other = (dataset_of(make, 3) for make in (tmp_path / "one", tmp_path / "other") if not make.mkdir())
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "one" / "0.png")
+    (tmp_path / "other" / "0.png").write_bytes((tmp_path / "one" / "0.png").read_bytes())
+    for images in (one, other):
+        for image in images.images:
+            os.utime(image.path, ns=(1, 1))
+    folder = tmp_path / "cache"
+    assert ImageCache.open(one, SPEC, folder).path != ImageCache.open(other, SPEC, folder).path
+
+
+def _open_slowly(dataset: PersonDataset, folder: Path, built: Path) -> None:
+    """Opens the cache, and leaves a mark where this process built it."""
+    ImageCache.open(dataset, SPEC, folder, workers=1, on_progress=lambda done, total: built.mkdir(exist_ok=True))
+
+
+def test_one_process_builds_and_the_others_wait(dataset: PersonDataset, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    marks = [tmp_path / f"built-{number}" for number in range(4)]
+    processes = [context.Process(target=_open_slowly, args=(dataset, tmp_path / "cache", mark)) for mark in marks]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sum(mark.exists() for mark in marks) == 1
+    assert np.array_equal(ImageCache.open(dataset, SPEC, tmp_path / "cache").images, expected(dataset))
+
+
+def test_a_full_disk_is_named_and_nothing_half_built_stays(
+    dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module, "_write_chunk", full)
+    with pytest.raises(StorageError, match=r"cache is full.*free space"):
+        ImageCache.open(dataset, SPEC, tmp_path / "cache")
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_erasing_removes_every_trace_of_the_pictures_and_nothing_else(dataset: PersonDataset, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    cache = ImageCache.open(dataset, SPEC, folder)
+    (folder / f".{cache.path.name}.abc.part").write_bytes(b"half")
+    (folder / "notes.npy").write_bytes(b"mine")
+    assert cached_files(folder) == [cache.path]
+    size = cache.path.stat().st_size
+    assert erase_cache(folder) == size + 4
+    assert [file.name for file in folder.iterdir()] == ["notes.npy"]
+    assert erase_cache(tmp_path / "nowhere") == 0
+
+
+def test_images_move_to_the_device_where_they_fit(dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_CHUNK", 4)
+    images, here = ImageCache.open(dataset, SPEC, tmp_path / "cache").images, torch.device("cpu")
+    assert near(images, here) is images and near(images, here, room=images.nbytes - 1) is images
+    moved = near(images, here, room=images.nbytes)
+    assert isinstance(moved, torch.Tensor) and np.array_equal(moved.numpy(), expected(dataset))

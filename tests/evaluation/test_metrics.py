@@ -84,6 +84,14 @@ class TestAgainstSlowImplementations:
         assert report.map == pytest.approx(100 * np.mean(precisions), abs=1e-9)
 
 
+def test_equal_embeddings_tie_wherever_they_stand():
+    """2,500 equal images: more than are widened together, and in blocks of every size the right one comes last."""
+    row = np.random.default_rng(0).standard_normal(48, dtype=np.float32)
+    for block in (1, 700, 4096):
+        report = retrieval_metrics(np.tile(row, (3, 1)), np.tile(row, (2500, 1)), [0, 1, 1], [0] + [1] * 2499, KS, block)
+        assert report.minp == pytest.approx(100 * (1 / 2500 + 2 * 2499 / 2500) / 3, abs=1e-9)
+
+
 @pytest.mark.parametrize("ties", ["against", "random"])
 @pytest.mark.parametrize("levels", [3, 40, 10**9])
 def test_many_relevant_images(levels, ties):

@@ -28,12 +28,12 @@ def gradients(model: PersonModel, features: torch.Tensor) -> list[torch.Tensor]:
 def test_runs_by_length_give_the_embeddings_and_gradients_of_one_run(tiny_model_folder: Path, parts: int) -> None:
     model = load(tiny_model_folder)
     model.clip.double()
-    tokens = tokenise(model.tokenizer, CAPTIONS, model.context_length)
+    tokens = tokenise(model.tokenizer, CAPTIONS * 26, model.context_length)  # 130: enough for four runs
     whole, in_parts = text_features(model.clip, tokens), text_features_in_parts(model.clip, tokens, parts)
     # not to the bit: sums over rows of other lengths are added in another order
     torch.testing.assert_close(in_parts, whole, atol=1e-12, rtol=0)
     for one, other in zip(gradients(model, in_parts), gradients(model, whole), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-11, rtol=0)
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
 
 
 def test_the_attention_chosen_for_training_computes_the_same(tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from tbps.preprocess.image import ImageSpec
 
 DIM = 24
+CONTEXT = 30  # words
 
 
 class ColourEncoder:
@@ -39,6 +40,9 @@ class ColourEncoder:
             ]
         )
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    def is_cut(self, text: str) -> bool:
+        return len(text.split()) > CONTEXT
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0, size: tuple[int, int] = (16, 32)) -> list[Path]:

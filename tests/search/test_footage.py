@@ -22,8 +22,9 @@ from walkers import Walker, film, still, write_detections, write_film
 from tbps.errors import SettingsError
 from tbps.search import ingest
 from tbps.search.detect import Detection, Frame, JsonDetector
-from tbps.search.footage import RECORD_FILE, Footage, FootageSettings, Record, parse_every
+from tbps.search.footage import Footage, FootageSettings, Record, parse_every
 from tbps.search.gallery import Gallery, Hit
+from tbps.search.layout import FOOTAGE_FILE
 
 WALKERS = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285), Walker(7, 100, 0, 140, 300, range(15, 60))]
 COUNT = 60  # the first walker is out of sight after 22 frames and given up after 43
@@ -92,7 +93,7 @@ def test_a_video_gives_rows_with_time_camera_box_and_tracklet(filmed: tuple[Path
         with Image.open(io.BytesIO(hit.thumbnail)) as thumbnail:
             assert not thumbnail.getexif() and "exif" not in thumbnail.info
     assert gallery.search("x", 9, "offset_seconds < 9 and box_height > 100 and camera = 'lobby' and frame >= 0")
-    assert sorted(path.name for path in (tmp_path / "gallery").iterdir()) == [".lock", RECORD_FILE, "gallery.json", "images.lance"]
+    assert sorted(path.name for path in (tmp_path / "gallery").iterdir()) == [".lock", FOOTAGE_FILE, "gallery.json", "images.lance"]
 
 
 @pytest.mark.parametrize("stop", [1, 30, 50, 60])
@@ -176,7 +177,7 @@ def test_the_record_holds_digests_only_and_survives_a_torn_line(filmed: tuple[Pa
     video, detections = filmed
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(video, footage=_footage(detections, camera="a-secret-place", start=datetime(2024, 5, 1)))
-    file = tmp_path / "gallery" / RECORD_FILE
+    file = tmp_path / "gallery" / FOOTAGE_FILE
     content = file.read_text()
     assert not any(word in content for word in ("lobby", "secret", "2024", "mp4"))
     guess = {"camera": "a-secret-place", "start": datetime(2024, 5, 1)}

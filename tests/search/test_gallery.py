@@ -16,11 +16,12 @@ import pytest
 from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 
-from tbps.errors import GalleryError, MixedModelsError, ModelError, QueryError, SettingsError, StorageError
+from tbps.errors import BusyError, GalleryError, MixedModelsError, ModelError, QueryError, SettingsError, StorageError
 from tbps.model.bundle import load
 from tbps.preprocess.image import open_image
 from tbps.search.encoder import Encoder
 from tbps.search.gallery import Gallery
+from tbps.search.lock import lock
 
 PEOPLE = Path(__file__).parents[1] / "people"
 
@@ -419,17 +420,29 @@ def test_columns_grow_with_later_metadata(filled: Gallery, tmp_path: Path) -> No
     assert filled.info().columns["age"] == "number"
 
 
-def test_one_process_adds_at_a_time(filled: Gallery, tmp_path: Path) -> None:
-    refused: list[str] = []
+def test_two_that_add_take_turns(filled: Gallery, tmp_path: Path) -> None:
+    """The second adds the same pictures between two commits of the first: each is there once, and both reports are true."""
+    write_pictures(tmp_path / "more", 600, seed=5)
+    reports = []
 
     def add_meanwhile(done: int, total: int) -> None:
-        if not refused:
-            with pytest.raises(GalleryError) as caught:
-                Gallery.open(tmp_path / "gallery", ColourEncoder()).add(tmp_path / "photos")
-            refused.append(str(caught.value))
+        if done and not reports:
+            second = Gallery.open(tmp_path / "gallery", ColourEncoder())
+            reports.append(second.add(sorted((tmp_path / "more").iterdir())[200:], [{"camera": "gate"}] * 400))
 
-    filled.add(tmp_path / "photos", on_progress=add_meanwhile)
-    assert "another process is adding" in refused[0]
+    first = filled.add(tmp_path / "more", on_progress=add_meanwhile)
+    assert reports[0].added + first.added == 600 and reports[0].added > 100
+    assert first.added + first.skipped_existing == 600 and reports[0].added + reports[0].skipped_existing == 400
+    hits = filled.search("someone", k=999)
+    assert len(hits) == len({hit.id for hit in hits}) == 606
+    assert len(filled.search("someone", k=999, where="camera = 'gate'")) == reports[0].added
+
+
+def test_a_writer_that_waits_too_long_says_so(filled: Gallery, tmp_path: Path) -> None:
+    impatient = Gallery.open(tmp_path / "gallery", ColourEncoder(), patience=0.05)
+    with lock(tmp_path / "gallery"), pytest.raises(BusyError, match=r"another process is writing .* \(waited 0.05 s\); run again"):
+        impatient.add([Image.new("RGB", (4, 8))])
+    assert impatient.add([Image.new("RGB", (4, 8))]).added == 1
 
 
 def test_broken_embeddings_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Disks that are full or read-only: real ones, mounted small, where the machine allows it."""
 
+import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +69,27 @@ def test_a_read_only_disk_can_be_searched_but_not_added_to(small_disk: Path, tmp
         gallery.add(tmp_path / "photos")
     with pytest.raises(StorageError, match="cannot be written"):
         Gallery.open(small_disk / "another", ColourEncoder())
+
+
+def test_a_disk_without_room_for_an_erasure(small_disk: Path, tmp_path: Path) -> None:
+    """Nothing is begun where the room is too small from the start; what is begun and runs out of it is not forgotten about."""
+    folder = small_disk / "gallery"
+    write_pictures(tmp_path / "photos", 300, size=(40, 80))
+    gallery = Gallery.open(folder, ColourEncoder())
+    gallery.add(tmp_path / "photos")
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        file.write(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    with pytest.raises(StorageError, match=r"nothing was forgotten: .* needs [\d,]+ bytes, but [\d,]+ are free"):
+        gallery.forget("source = '0003.jpg'")
+    assert len(gallery.search("someone", k=999)) == 300
+    (folder / "erasure.json").write_text(json.dumps([hit.id for hit in gallery.search("x", 2)]))
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"to be forgotten are still on disk: .* is full"):
+            Gallery.open(folder, ColourEncoder())
+    ballast.unlink()
+    assert len(Gallery.open(folder, ColourEncoder()).search("someone", k=999)) == len(gallery) == 298
+    assert not (folder / "erasure.json").exists()
 
 
 def test_a_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:

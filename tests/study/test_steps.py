@@ -62,12 +62,6 @@ def test_results_name_their_seed_data_and_start(material: Material, finished: Pa
     assert report["model"]["r1"] == result["values"]["r1"]
 
 
-def test_decoded_images_are_shared(finished: Path) -> None:
-    arrays = list(finished.rglob("cache/*.npy"))
-    assert len({array.resolve() for array in arrays}) == 4  # train, half of train, val, test
-    assert all(array.resolve().parent == (finished / "cache").resolve() for array in arrays)
-
-
 def test_a_failed_step_is_reported_and_the_rest_goes_on(material: Material, tmp_path: Path) -> None:
     rows = (
         Row("plain", Training(train=quick()), None),

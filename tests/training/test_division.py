@@ -210,6 +210,7 @@ def _worker(number: int, model: Path, data: Path, cache: Path, out: str, rendezv
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=2)
     losses, division = judged(model, many(data), cache)
     np.savez(f"{out}/{number}.npz", losses=losses, believed=division.believed)
+    trained(model, data, Path(out) / "two")
     dist.destroy_process_group()
 
 
@@ -219,17 +220,37 @@ def many(root: Path) -> PersonDataset:
     return PersonDataset(flags.name, flags.root, flags.images * 3)
 
 
+def trained(model: Path, root: Path, out: Path) -> None:
+    """Three epochs, two of them divided, without what processes draw each for themselves; see `test_torchrun` for eps."""
+    changes = {"image": None, "batch_size": 16, "image_augmentation.enabled": False, "text_attention_dropout": 0}
+    changes |= {"schedule.epochs": 3, "schedule.peak_rate": 1e-3, "optimizer.eps": 0.01}
+    settings = simplified_tbps_clip().override(changes | {"losses.tal.weight": 1, "division.enabled": True})
+    data = read(root)
+    train(settings, start_model(settings, data, model, "cpu"), data, out, Judging())
+
+
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float | str]]]:
+    newest = sorted((folder / "checkpoints").glob("*.safetensors"))[-1]
+    return load_file(newest), [record for record in read_log(folder / "log.jsonl") if record["kind"] == "division"]
+
+
 @pytest.mark.slow
-def test_two_processes_judge_as_one(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_judge_and_learn_as_one(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     losses, division = judged(tiny_model_folder, many(flags), tmp_path / "cache")
+    trained(tiny_model_folder, flags, tmp_path / "one")
     torch.set_num_threads(threads)
     arguments = (tiny_model_folder, flags, tmp_path / "cache", str(tmp_path), str(tmp_path / "rendezvous"))
     mp.spawn(_worker, args=arguments, nprocs=2)
     for number in range(2):
         theirs = np.load(tmp_path / f"{number}.npz")
         assert np.array_equal(theirs["losses"], losses) and np.array_equal(theirs["believed"], division.believed)
+    (one, log), (two, other_log) = (outcome(tmp_path / name) for name in ("one", "two"))
+    assert log == other_log and len(log) == 2 and torch.equal(one.pop("believed"), two.pop("believed"))
+    for name, tensor in one.items():
+        # float32 sums in another order, over all updates
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("loss", ["c_itc", "id", "mlm"])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc
+from tbps.losses import c_itc, id_loss, identity_targets, itc, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.losses.targets import soften
-from tbps.model.heads import Heads, ProjectionHead
+from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.training.objective import Features, Labels, LossSettings, objective
 
 SIZE, DIM = 8, 6
@@ -75,3 +75,38 @@ def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
     labels = Labels(LABELS.identities, mixed_with=mixed)
     found = objective(given, labels, torch.tensor(14.0), 0.0, Heads(), settings).total
     torch.testing.assert_close(found, n_itc(given.image, given.text, targets, 14.0))
+
+
+def test_every_loss_over_identities_counts_both_of_a_mixed_pair() -> None:
+    given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])
+    both, known = torch.stack([LABELS.identities, mixed], 1), torch.arange(6)
+    settings = LossSettings().override({"sdm.weight": 1, "tal.weight": 1, "id.weight": 1})
+    heads = Heads(classifier=IdentityClassifier(DIM, 6))
+    assert heads.classifier is not None
+    found = objective(given, Labels(LABELS.identities, known, mixed), torch.tensor(14.0), 0.0, heads, settings).terms
+    image, text = given.image, given.text
+    torch.testing.assert_close(found["sdm"], sdm(image, text, both))
+    torch.testing.assert_close(found["tal"], tal(image, text, both))
+    torch.testing.assert_close(found["r_itc"], r_itc(image, text, identity_targets(both, both), 14.0))
+    torch.testing.assert_close(found["id"], id_loss(heads.classifier(image), heads.classifier(text), both).detach())
+    plain = objective(given, Labels(LABELS.identities, known), torch.tensor(14.0), 0.0, heads, settings).terms
+    assert all(not torch.equal(found[name], plain[name]) for name in found)
+
+
+def test_weights_reach_the_losses_between_image_and_text_and_no_other() -> None:
+    given, weights = features(), torch.tensor([1.0, 0, 1, 1, 0.5, 1, 0, 1])
+    changes = {"sdm.weight": 1, "tal.weight": 1, "mvs.views": "image", "ss.weight": 1}
+    heads = Heads(ProjectionHead(DIM, 4))
+    labels = Labels(LABELS.identities, weights=weights)
+    found = objective(given, labels, torch.tensor(14.0), 0.0, heads, LossSettings().override(changes)).terms
+    ids, targets = LABELS.identities, identity_targets(LABELS.identities, LABELS.identities)
+    assert given.image_second is not None
+    for name, wanted in {
+        "n_itc": n_itc(given.image, given.text, targets, 14.0, weights=weights),
+        "mvs": n_itc(given.image_second, given.text, targets, 14.0, weights=weights),
+        "r_itc": r_itc(given.image, given.text, targets, 14.0, weights=weights),
+        "sdm": sdm(given.image, given.text, ids, weights=weights),
+        "tal": tal(given.image, given.text, ids, weights=weights),
+        "ss_i": losses_of(LossSettings().override(changes), heads=heads)["ss_i"],
+    }.items():
+        torch.testing.assert_close(found[name], wanted, msg=lambda text, name=name: f"{name}: {text}")

@@ -7,16 +7,20 @@ import typer
 
 from tbps import __version__
 from tbps.cli import console
+from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
 from tbps.cli.data_augmentations import show_augmentations
 from tbps.cli.data_backtranslate import backtranslate
+from tbps.cli.data_cache import cache
 from tbps.cli.data_check import check, describe
 from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
+from tbps.cli.gallery import forget, gallery
+from tbps.cli.gallery_check import check as check_gallery
 from tbps.cli.index import index
-from tbps.cli.search import search
+from tbps.cli.search import SearchCommand, search
 from tbps.cli.study import study
 from tbps.cli.train import train
 from tbps.errors import TbpsError
@@ -32,11 +36,14 @@ app = typer.Typer(
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
+app.add_typer(gallery)
 app.add_typer(study)
-for data_verb in (mannequins, check, describe, show_augmentations, backtranslate):
+for data_verb in (mannequins, check, describe, show_augmentations, backtranslate, cache):
     data.command()(data_verb)
-for verb in (train, evaluate, embed, index, search, convert, doctor):
+gallery.command("check")(check_gallery)
+for verb in (train, evaluate, embed, calibrate, index, forget, convert, doctor):
     app.command()(verb)
+app.command(cls=SearchCommand)(search)
 
 
 @app.callback(invoke_without_command=True)

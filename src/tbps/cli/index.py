@@ -49,6 +49,7 @@ def index(
     start: Annotated[
         str | None, typer.Option(help="when the video began, such as 2024-05-01T08:30:00; else the time in the file")
     ] = None,
+    retain: Annotated[bool, typer.Option("--retain", help="then forget what is older than the gallery's rules allow")] = False,
 ) -> None:
     """Embed pictures, once each, into a gallery that `tbps search` asks.
 
@@ -94,6 +95,8 @@ def index(
     _summarise(outcome, len(opened), gallery, report)
     if detector != "hog" and not detect and not outcome.videos:
         messages.print(plain(f"note: {detector} was not used: photographs are taken whole without --detect"), soft_wrap=True)
+    if retain and (gone := opened.retain()) is not None:
+        output.print(plain(f"{gone.images:,} images forgotten, which were older than the gallery keeps"), soft_wrap=True)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
     _check_any(outcome, places, footage)

@@ -1,100 +1,164 @@
-"""`tbps search`: people in a gallery by description or by picture."""
+"""`tbps search`: people in a gallery by description, by picture, or by what was found before."""
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from typer.core import TyperCommand, TyperOption
 
 from tbps.cli.console import messages, output, plain
 from tbps.cli.models import open_to_ask
 
 if TYPE_CHECKING:
-    from tbps.search.hits import Hit
+    from rich.text import Text
 
-_Result = tuple[str, "list[Hit]"]
+    from tbps.search.hits import Hit, Line, Page
+
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_MINUS = "\0-"  # no argument of a process can hold a zero byte
+
+
+class SearchCommand(TyperCommand):
+    """Takes "-backpack" for a description to avoid, not for the options -b -a -c and so on."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Marks what begins with a minus and is neither an option of this command nor the value of one."""
+        with_value = {name for each in self.params if isinstance(each, TyperOption) and not each.is_flag for name in each.opts}
+        marked = list[str]()
+        for before, argument in zip(["", *args], args, strict=False):
+            avoided = re.fullmatch(r"-(?!-|k\d*$).+", argument, re.DOTALL) and before not in with_value
+            marked.append(_MINUS + argument[1:] if avoided else argument)
+        return super().parse_args(ctx, marked)
 
 
 def search(
     gallery: Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")],
-    query: Annotated[list[str] | None, typer.Argument(help="descriptions, each in quotes")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="search with a picture; may be repeated")] = None,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="hits for each query")] = 10,
+    query: Annotated[
+        list[str] | None, typer.Argument(help='descriptions in quotes; "-backpack" avoids, "a red coat^2" weighs twice')
+    ] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="a picture of whom to find; may be repeated")] = None,
+    like: Annotated[list[str] | None, typer.Option(help="more like this image of the gallery, by its id; may be repeated")] = None,
+    right: Annotated[list[str] | None, typer.Option(help="id of a hit that was right; may be repeated")] = None,
+    wrong: Annotated[list[str] | None, typer.Option(help="id of a hit that was wrong; may be repeated")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="hits to show")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="hits to pass over, for further pages")] = 0,
+    group: Annotated[str | None, typer.Option(help="one row for each tracklet, identity or value of another column")] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="only this camera; may be repeated")] = None,
+    since: Annotated[str | None, typer.Option(help="only from this time on, such as 2024-05-01T08:30 (UTC)")] = None,
+    until: Annotated[str | None, typer.Option(help="only before this time")] = None,
+    equals: Annotated[list[str] | None, typer.Option("--is", help="only where COLUMN=VALUE; may be repeated")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition on the metadata columns")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="re-rank the best hundred by their neighbours")] = False,
+    each: Annotated[bool, typer.Option("--each", help="search with each description and picture by itself")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     sheet: Annotated[Path | None, typer.Option(help="draw queries and hits into this picture (.png, .jpg, .webp)")] = None,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
     """Find the people of a gallery who fit a description, best first, with the cosine similarity as score.
 
-    Filters are SQL conditions on camera, captured_at, identity, source and every simple column of the metadata; an unknown
-    column is answered with the list of columns. Times are UTC.
+    Descriptions, pictures and marked hits make one query together, unless --each is given. A description that begins with a minus
+    is avoided; to search for a minus write a backslash before it. Ids for --like, --right and --wrong stand in the JSON.
 
-    Example: tbps search my-gallery "a woman in a red coat with a black backpack" -k 5 --sheet hits.png
+    Conditions are on camera, captured_at, identity, source and every simple column of the metadata; an unknown column is answered
+    with the list of columns. Times are UTC.
+
+    Example: tbps search my-gallery "a woman in a red coat" "-backpack" --camera lobby --group identity -k 5 --sheet hits.png
 
     Example: tbps search my-gallery "a man with an umbrella" --where "camera = 'lobby' and captured_at >= '2024-05-01'" --json
     """
     from tbps.errors import QueryError, SettingsError
 
     texts, pictures = query or [], image or []
-    if not texts and not pictures:
-        raise QueryError("no query: describe the person in quotes, or give a picture with --image")
+    if not (texts or pictures or like or right):
+        raise QueryError("no query: describe the person in quotes, give a picture with --image, or an id with --like")
     if sheet is not None and sheet.suffix.lower() not in _SHEETS:
         raise SettingsError(f"the contact sheet {sheet} must end in .png, .jpg or .webp")
     from tbps.search.manifest import recorded
+    from tbps.search.query import RERANKED, Query, phrase
 
+    conditions = {"cameras": camera or (), "since": since, "until": until, "equals": _pairs(equals or []), "where": where}
+    page = {"k": k, "offset": offset, "group": group, "rerank": RERANKED if rerank else 0}
+    marked = {"like": [{"id": name} for name in like or ()], "right": right or (), "wrong": wrong or ()}
+    described = [phrase(text.replace(_MINUS, "-")) for text in texts]
+    common = Query.parse(conditions | page | marked)
     recorded(gallery)
     from tbps.search.gallery import Gallery
 
-    asked = open_to_ask(model, gallery)
-    opened = Gallery.open(gallery, asked, create=False)
-    results: list[_Result] = []
-    for text in texts:
-        results.append((text, opened.search(text, k, where)))
-        if asked.is_cut(text):
-            note = f"note: the query is longer than the {asked.context_length} tokens the model reads; its end was not used"
-            messages.print(plain(note), soft_wrap=True)
-    results += [(str(picture), opened.search_image(picture, k, where)) for picture in pictures]
-    if as_json:
-        typer.echo(json.dumps([{"query": name, "hits": [_as_json(hit) for hit in hits]} for name, hits in results], indent=2))
+    opened = Gallery.open(gallery, open_to_ask(model, gallery), create=False)
+    asked: list[tuple[str, Query, list[Path]]] = []
+    if each:
+        asked += [(text.text, common.model_copy(update={"texts": (text,)}), []) for text in described]
+        asked += [(str(picture), common, [picture]) for picture in pictures]
     else:
-        for name, hits in results:
-            output.print(_table(name, hits))
+        title = ", ".join([*(text.replace(_MINUS, "-") for text in texts), *map(str, pictures), *(like or ()), *(right or ())])
+        asked.append((title, common.model_copy(update={"texts": tuple(described)}), pictures))
+    results = [(title, opened.find(part, files)) for title, part, files in asked]
+    if as_json:
+        typer.echo(json.dumps([{"query": title, **found.as_dict()} for title, found in results], indent=2))
+    else:
+        for title, found in results:
+            output.print(_table(title, found))
+    for notice in dict.fromkeys(notice for _, found in results for notice in found.notices):
+        messages.print(plain(f"note: {notice}"), soft_wrap=True)
     if sheet is not None:
-        _draw(results, sheet)
+        _draw([(title, found.hits) for title, found in results], sheet)
         messages.print(plain(f"contact sheet: {sheet}"), soft_wrap=True)
 
 
-def _as_json(hit: "Hit") -> dict[str, Any]:
-    return {
-        "rank": hit.rank,
-        "score": hit.score,
-        "id": hit.id,
-        "source": hit.source,
-        "path": None if hit.path is None else str(hit.path),
-        "camera": hit.camera,
-        "captured_at": hit.captured_at,
-        "identity": hit.identity,
-        "attributes": dict(hit.attributes),
-    }
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """COLUMN=VALUE as columns and values."""
+    from tbps.errors import QueryError
+
+    pairs = {}
+    for text in texts:
+        column, sign, value = text.partition("=")
+        if not sign:
+            raise QueryError(f"--is {text!r} is no COLUMN=VALUE, such as upper_colour=red")
+        pairs[column.strip()] = value.strip()
+    return pairs
 
 
-def _table(name: str, hits: "Sequence[Hit]") -> Table:
-    table = Table(title=plain(name), title_justify="left", caption=None if hits else plain("no image passes the filter"))
-    for column in ("rank", "score"):
-        table.add_column(column, justify="right")
-    for column in ("source", "camera", "captured at"):
-        table.add_column(column, overflow="fold")
-    for hit in hits:
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", plain(hit.source), plain(hit.camera or ""), hit.captured_at or "")
+def _table(title: str, page: "Page") -> Table:
+    table = Table(title=plain(title), title_justify="left", caption=None if page.hits else plain("no image passes the filter"))
+    estimated, grouped = page.line is not None, any(hit.group for hit in page.hits)
+    times = [("images", True), ("first seen", False), ("last seen", False)] if grouped else [("captured at", False)]
+    columns = [("rank", True), ("score", True), ("source", False), ("camera", False), *times, *[("right", True)] * estimated]
+    for name, is_number in columns:
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for hit in page.hits:
+        table.add_row(*_cells(hit, estimated), end_section=page.line is not None and hit.rank == page.line.hits)
+    if page.line is not None and page.hits:
+        table.caption = plain(_claim(page.line))
     return table
 
 
-def _draw(results: Sequence[_Result], file: Path) -> None:
+def _cells(hit: "Hit", estimated: bool) -> "list[str | Text]":
+    group = hit.group
+    times = [hit.captured_at] if group is None else [f"{group.count:,}", group.first_seen, group.last_seen]
+    chance = [_one_in(hit.chance or 0.0)] if estimated else []
+    return [str(hit.rank), f"{hit.score:.3f}", plain(hit.source), plain(hit.camera or ""), *(time or "" for time in times), *chance]
+
+
+def _claim(line: "Line") -> str:
+    if not line.hits:
+        return f"even the best is right only {_one_in(line.share)} times, by the model's calibration"
+    return f"about {_one_in(line.share)} of the first {line.hits} is right, by the model's calibration"
+
+
+def _one_in(chance: float) -> str:
+    """0.34 -> "1 in 3"; above one half as "3 in 4"."""
+    if chance > 0.5:
+        of = min(round(1 / max(1 - chance, 0.01)), 100)
+        return f"{of - 1} in {of}"
+    return f"1 in {min(round(1 / max(chance, 1e-9)), 1000)}" if chance > 0.001 else "under 1 in 1000"
+
+
+def _draw(results: "Sequence[tuple[str, Sequence[Hit]]]", file: Path) -> None:
     from PIL import Image
 
     from tbps.errors import SettingsError

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 study = typer.Typer(name="study", help="The paper's tables on your data and model, beside the paper's.", no_args_is_help=True)
 
 _NAMES = "name of a table (`tbps study list`), several, or all"
+_TOLD_EVERY = 10  # updates between two reports of a run
 _DATA = "format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder"
 
 
@@ -293,7 +294,7 @@ class _Watch:
     def on_update(self, step: "Step", done: int, total: int) -> None:
         name = step.fingerprint
         if name not in self._first_share:  # a resumed step: what was there before is not this session's work
-            self._first_share[name] = max(0.0, done / total - 10 / total)
+            self._first_share[name] = max(0, done - _TOLD_EVERY) / total
             self._before += self._first_share[name] * self._size[name]
         self._share[name] = done / total
         if name in self._tasks:

@@ -1,18 +1,21 @@
 """`tbps train`: a recipe on a data set, watched, interruptible and resumable."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Self, final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from tbps.cli.console import messages, output
+from tbps.cli.console import messages, output, plain
 from tbps.cli.models import best_device
 from tbps.cli.standing import standing_table
 
 if TYPE_CHECKING:
+    from tbps.training.profiling import Cost, Profile
     from tbps.training.rehearsal import Rehearsal
     from tbps.training.state import EpochResult
     from tbps.training.trainer import StepReport
@@ -33,7 +36,13 @@ def train(
     dry_run: Annotated[
         bool, typer.Option(help="print settings, updates, time and memory from three real updates; write nothing")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="run eight updates, write OUT/trace.json, print what takes the time; no run begins")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of decoded images, shared by runs; default: $TBPS_CACHE or ~/.cache/tbps")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
 ) -> None:
     """Train a model by a recipe.
@@ -49,17 +58,25 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
+    Images are decoded once for all runs; they show the people of the data set: `tbps data cache --erase` removes them.
+
+    --profile tells where the time of an update goes, from a few real updates like those of --dry-run: the phases, the ten costliest
+    operations, and a trace to look at.
+
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
+
+    Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --profile
     """
     from tbps import distributed
     from tbps.data.catalog import read_dataset
     from tbps.errors import SettingsError
     from tbps.study.recipes import recipe as find
+    from tbps.training.profiling import profile_updates
     from tbps.training.rehearsal import rehearse
     from tbps.training.start import start_model
     from tbps.training.trainer import train as run
 
-    if (out / "settings.json").exists() and not resume and not dry_run:
+    if (out / "settings.json").exists() and not (resume or dry_run or profile):
         raise SettingsError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
     settings = find(recipe).override(assignments(change))
     dataset = read_dataset(data, root)
@@ -73,7 +90,12 @@ def train(
                 output.print_json(settings.model_dump_json())
                 output.print(_plan(rehearse(settings, start, dataset, watch)), highlight=False)
                 return
-            outcome = run(settings, start, dataset, out, watch, watch.stop)
+            if profile:
+                found = profile_updates(settings, start, dataset, out / "trace.json", watch)
+                if distributed.rank() == 0:
+                    _print_profile(found)
+                return
+            outcome = run(settings, start, dataset, out, watch, watch.stop, cache=cache)
     finally:
         distributed.stop()
     if not outcome.finished:
@@ -93,6 +115,24 @@ def _plan(rehearsal: "Rehearsal") -> str:
         f"{rehearsal.trained / 1e6:.1f} M of {rehearsal.parameters / 1e6:.1f} M parameters learn; "
         f"peak memory {rehearsal.peak_bytes / 2**30:.2f} GiB"
     )
+
+
+def _print_profile(profile: "Profile") -> None:
+    output.print(_costs("phases, with what they call", profile.phases))
+    output.print(_costs("costliest operations, without what they call", profile.operations))
+    output.print(plain(f"means of {profile.updates} updates; trace for https://ui.perfetto.dev: {profile.trace}"), soft_wrap=True)
+
+
+def _costs(title: str, costs: "Sequence[Cost]") -> Table:
+    table = Table("", title=title, title_justify="left")
+    on_device = any(cost.device_seconds is not None for cost in costs)
+    for heading in ("ms an update", *(["ms on the device"] if on_device else []), "calls", "share, %"):
+        table.add_column(heading, justify="right")
+    for cost in costs:
+        device = [] if cost.device_seconds is None else [f"{1000 * cost.device_seconds:,.2f}"]
+        calls, share = f"{cost.calls:,.0f}", f"{100 * cost.share:.1f}"
+        table.add_row(plain(cost.name), f"{1000 * cost.seconds:,.2f}", *device, calls, share)
+    return table
 
 
 def assignments(change: list[str] | None) -> dict[str, str]:

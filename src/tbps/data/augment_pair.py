@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tbps.config import Settings
+from tbps.transfer import send
 
 
 class PairAugmentation(Settings):
@@ -66,12 +67,12 @@ def mix_pairs(
     for row, partner in zip(first.tolist(), second.tolist(), strict=True):
         said[row] = f"{captions[row]} {captions[partner]}"
     combine = _mean if settings.method == "mixgen" else _side_by_side
-    rows, partners = first.to(images.device), second.to(images.device)
+    rows, partners = send(first, images.device), send(second, images.device)
     pixels = combine(images[rows].float(), images[partners].float())
     shown = images.clone()
     shown[rows] = pixels.to(images.dtype) if images.is_floating_point() else pixels.round().to(images.dtype)
     mixed_with = identities.clone()
-    mixed_with[first.to(identities.device)] = identities[second.to(identities.device)]
+    mixed_with[send(first, identities.device)] = identities[send(second, identities.device)]
     return MixedPairs(shown, tuple(said), identities, mixed_with)
 
 

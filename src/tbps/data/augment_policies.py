@@ -17,6 +17,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from tbps.data.augment_round import Round, apply_rounds, as_unit, neutral_round, resample
+from tbps.transfer import send
 
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",
@@ -128,8 +129,8 @@ def apply_policy(
         for position, name in enumerate(OPERATIONS):
             rows = (step.operation == position).nonzero()[:, 0]
             if name != "identity" and len(rows):
-                strength, rows = step.strength[rows].to(unit.device), rows.to(unit.device)
-                unit[rows] = _ACTIONS[name](unit[rows], strength).clamp_(0, 1)
+                there = send(rows, unit.device)
+                unit[there] = _ACTIONS[name](unit[there], step.strength[rows]).clamp_(0, 1)
     return unit
 
 
@@ -146,33 +147,33 @@ def _shear_x(images: Tensor, slope: Tensor) -> Tensor:
     """An output pixel (x, y) looks up (x + slope y, y), counted from the top left corner."""
     height, width = images.shape[2:]
     lean = slope * height / width
-    return resample(images, _map(len(images), {(0, 1): lean, (0, 2): lean}, images.device))
+    return resample(images, _map({(0, 1): lean, (0, 2): lean}, images))
 
 
 def _shear_y(images: Tensor, slope: Tensor) -> Tensor:
     height, width = images.shape[2:]
     lean = slope * width / height
-    return resample(images, _map(len(images), {(1, 0): lean, (1, 2): lean}, images.device))
+    return resample(images, _map({(1, 0): lean, (1, 2): lean}, images))
 
 
 def _translate_x(images: Tensor, share: Tensor) -> Tensor:
-    return resample(images, _map(len(images), {(0, 2): -2 * share}, images.device))
+    return resample(images, _map({(0, 2): -2 * share}, images))
 
 
 def _translate_y(images: Tensor, share: Tensor) -> Tensor:
-    return resample(images, _map(len(images), {(1, 2): -2 * share}, images.device))
+    return resample(images, _map({(1, 2): -2 * share}, images))
 
 
-def _map(count: int, entries: Mapping[tuple[int, int], Tensor], device: torch.device) -> Tensor:
-    """(n, 2, 3): the identity with these entries replaced."""
-    backward = torch.eye(2, 3, device=device).repeat(count, 1, 1)
+def _map(entries: Mapping[tuple[int, int], Tensor], images: Tensor) -> Tensor:
+    """(n, 2, 3), where the images are: the identity with these entries replaced."""
+    backward = torch.eye(2, 3).repeat(len(images), 1, 1)
     for (row, column), values in entries.items():
         backward[:, row, column] = values
-    return backward
+    return send(backward, images.device)
 
 
 def _neutral(images: Tensor) -> Round:
-    return neutral_round(len(images), (images.shape[2], images.shape[3]), images.device)
+    return neutral_round(len(images), (images.shape[2], images.shape[3]))
 
 
 def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
@@ -194,17 +195,17 @@ def _contrast(images: Tensor, strength: Tensor) -> Tensor:
 def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
     from kornia.enhance import sharpness  # a slow import
 
-    sharpened: Tensor = sharpness(images, 1 + strength)
+    sharpened: Tensor = sharpness(images, send(1 + strength, images.device))
     return sharpened
 
 
 def _posterize(images: Tensor, bits: Tensor) -> Tensor:
-    step = 2 ** (8 - bits.round()).view(-1, 1, 1, 1)
+    step = send(2 ** (8 - bits.round()), images.device).view(-1, 1, 1, 1)
     return (_levels(images) / step).floor() * step / 255
 
 
 def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    return torch.where(_levels(images) >= threshold.view(-1, 1, 1, 1), 1 - images, images)
+    return torch.where(_levels(images) >= send(threshold, images.device).view(-1, 1, 1, 1), 1 - images, images)
 
 
 def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from tbps.data.records import Batch, Pair, PersonDataset
 from tbps.errors import DataError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.seeding import generator, torch_generator
+from tbps.transfer import send
 
 _UNMIXED = PairAugmentation()
 
@@ -34,7 +35,8 @@ def epoch_batches(seed: int, epoch: int, pairs: int, batch_size: int) -> np.ndar
 class Batches:
     """Training batches of one split.
 
-    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split). `tokenise`: N
+    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split,
+    or `cache.near` of it). `tokenise`: N
     texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
     The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
     `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
@@ -46,7 +48,7 @@ class Batches:
     """
 
     dataset: PersonDataset
-    images: np.ndarray
+    images: np.ndarray | torch.Tensor
     tokenise: Tokenise
     text: TextAugmentation
     batch_size: int
@@ -90,7 +92,7 @@ class Batches:
 
     def _batch(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
         images = np.array([self._pairs[row].image for row in rows])
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
+        pixels = self._pixels(images)
         captions = [self._text("text", epoch, int(row)) for row in rows]
         second = self.tokenise([self._text("second-text", epoch, int(row)) for row in rows]) if self.second_text else None
         identities = torch.tensor([self.dataset.images[image].identity for image in images], dtype=torch.int64)
@@ -99,6 +101,13 @@ class Batches:
         return Batch(
             mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed_with, torch.from_numpy(rows.copy())
         )
+
+    def _pixels(self, images: np.ndarray) -> torch.Tensor:
+        """(n, 3, H, W), where the images are."""
+        if isinstance(self.images, torch.Tensor):
+            rows = send(torch.from_numpy(images), self.images.device)
+            return self.images[rows].permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
 
     def _text(self, view: str, epoch: int, row: int) -> str:
         rng = generator(self.seed, view, epoch, row)

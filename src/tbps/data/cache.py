@@ -2,8 +2,11 @@
 
 The file is a NumPy array (N, H, W, 3) uint8 in the order of the data set. Its name carries a fingerprint of the paths, sizes
 and times of all images and of the input size, so a changed image or data set is another file; it appears whole or not at all.
+Runs and processes share a folder of such files: one builds, under a lock that the system drops however it ends, and the others
+wait. The files show the people of the data set: `erase_cache` removes them.
 """
 
+import fcntl
 import hashlib
 import json
 import math
@@ -11,12 +14,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
+from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
 from tbps.preprocess.image import ImageSpec, open_image, to_array
@@ -24,6 +30,7 @@ from tbps.storage import atomic_path, make_folder, writing_to
 
 Progress = Callable[[int, int], None]
 
+_SHARE_OF_DEVICE = 0.25
 _CHUNK = 128
 # Starting a worker costs about two seconds of imports, in which one core decodes some three thousand crops.
 _IMAGES_PER_WORKER = 4000
@@ -47,7 +54,7 @@ class ImageCache:
     ) -> "ImageCache":
         """The cache of all images of `dataset` in `folder`, built first where it is missing.
 
-        `workers` processes decode (default: as many as there are cores, fewer for small data sets; 1: none but this one). They
+        `workers` processes decode (default: one a core to use, fewer for small data sets; 1: none but this one). They
         are spawned, so a script that builds a cache needs `if __name__ == "__main__":`.
 
         Raises ImageError naming an image that is missing or broken, DataError for an empty data set, StorageError for a full or
@@ -55,21 +62,75 @@ class ImageCache:
         """
         if not dataset.images:
             raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
+        if not folder.exists():
+            make_folder(folder).chmod(0o700)  # pictures of people
         target = make_folder(folder) / f"{dataset.name}-{spec.height}x{spec.width}-{_fingerprint(dataset, spec)}.npy"
         shape = (len(dataset.images), spec.height, spec.width, 3)
         images = _map(target, shape)
         if images is None:
-            paths = [image.path for image in dataset.images]
-            with atomic_path(target) as temporary:
-                _build(temporary, paths, spec, on_progress, workers)
-            images = _map(target, shape)
+            with _alone(target):
+                images = _map(target, shape)  # another process may have built it while this one waited
+                if images is None:
+                    paths = [image.path for image in dataset.images]
+                    with atomic_path(target) as temporary:
+                        _build(temporary, paths, spec, on_progress, workers)
+                    images = _map(target, shape)
         if images is None:
             raise DataError(f"{target} changed while it was being opened; run again")
         return cls(target, images)
 
 
+def cache_folder() -> Path:
+    """Where decoded images are kept for all runs: $TBPS_CACHE, else `tbps` in the user's cache folder."""
+    if chosen := os.environ.get("TBPS_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbps"
+
+
+def cached_files(folder: Path) -> list[Path]:
+    """The caches in a folder; nothing else that lies there."""
+    return sorted(folder.glob("*-*x*-" + "[0-9a-f]" * 16 + ".npy"))
+
+
+def erase_cache(folder: Path) -> int:
+    """Removes the caches of a folder, those left half-built by a kill, and their locks; the number of bytes that were freed.
+
+    A run that has one open goes on with it. Raises StorageError where the folder cannot be written.
+    """
+    name = "*-*x*-" + "[0-9a-f]" * 16 + ".npy"
+    freed = 0
+    with writing_to(folder):
+        for file in [*cached_files(folder), *folder.glob(f".{name}.*.part"), *folder.glob(f".{name}.lock")]:
+            freed += file.stat().st_size
+            file.unlink()
+    return freed
+
+
+def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int | None = None) -> np.ndarray | torch.Tensor:
+    """All images on the device where they fit into `room` bytes, else as given.
+
+    `room`: by default a quarter of what is free on a CUDA device, and 0 on a CPU.
+    """
+    if room is None:
+        room = int(_SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+    if images.nbytes > room:
+        return images
+    there = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _CHUNK):
+        there[start : start + _CHUNK] = torch.from_numpy(np.array(images[start : start + _CHUNK]))
+    return there
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Waits until no other process builds `target`."""
+    with writing_to(target.parent), (target.parent / f".{target.name}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _fingerprint(dataset: PersonDataset, spec: ImageSpec) -> str:
-    digest = hashlib.blake2b(json.dumps(["v1", spec.height, spec.width]).encode(), digest_size=8)
+    digest = hashlib.blake2b(json.dumps(["v2", os.path.realpath(dataset.root), spec.height, spec.width]).encode(), digest_size=8)
     for image in dataset.images:
         try:
             status = image.path.stat()
@@ -99,7 +160,7 @@ def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Prog
     tasks = [
         (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec) for start in range(0, len(paths), _CHUNK)
     ]
-    processes = workers or min(os.cpu_count() or 1, math.ceil(len(paths) / _IMAGES_PER_WORKER))
+    processes = workers or min(available_cores(), math.ceil(len(paths) / _IMAGES_PER_WORKER))
     done = 0
     for written in _in_processes(tasks, processes) if processes > 1 else (_write_chunk(*task) for task in tasks):
         done += written

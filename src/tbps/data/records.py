@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from tbps.transfer import send
+
 
 @dataclass(frozen=True, slots=True)
 class PersonImage:
@@ -74,6 +76,6 @@ class Batch:
     pairs: Int64[Tensor, " N"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Images and identities on a device; captions stay on the CPU, which reads their lengths, and `pairs` too."""
-        mixed = None if self.mixed_with is None else self.mixed_with.to(device)
-        return replace(self, images=self.images.to(device), identities=self.identities.to(device), mixed_with=mixed)
+        """Images and identities on a device, without waiting for it; captions (the CPU reads their lengths) and `pairs` stay."""
+        mixed = None if self.mixed_with is None else send(self.mixed_with, device)
+        return replace(self, images=send(self.images, device), identities=send(self.identities, device), mixed_with=mixed)

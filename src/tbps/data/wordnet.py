@@ -67,11 +67,8 @@ def open_wordnet(debian: Path = DEBIAN) -> WordNet:
     database is damaged or NLTK refuses it, StorageError when the copy cannot be written.
     """
     try:
-        import nltk.data  # type: ignore[import-untyped, unused-ignore]
-        from nltk.corpus.reader.wordnet import (  # type: ignore[import-untyped, unused-ignore]
-            WordNetCorpusReader,
-            WordNetError,
-        )
+        import nltk.data
+        from nltk.corpus.reader.wordnet import WordNetCorpusReader, WordNetError
     except ModuleNotFoundError as error:
         raise MissingDependencyError("synonyms need the package nltk; run `pip install nltk`") from error
 

@@ -43,6 +43,8 @@ GRID = 2.0**26
 """Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
 FEW = 64
 """Relevant images a query up to which counting by comparison is cheaper than by bisection (they meet near 85)."""
+ROWS = 1024
+"""Embeddings widened together, to keep the copies small."""
 COUNT_ROWS = 64
 """Queries bisected together: their scores and counts stay near the processor's cache."""
 
@@ -81,15 +83,17 @@ def retrieval_metrics(
     changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite embeddings and for queries without a
     relevant image.
     """
-    queries, gallery = _exact(text, "text"), _exact(image, "image")
-    if queries.shape[1] != gallery.shape[1]:
-        raise EvaluationError(f"text embeddings have {queries.shape[1]} dimensions and image embeddings {gallery.shape[1]}")
-    for name, ids, rows in (("text", text_ids, len(queries)), ("image", image_ids, len(gallery))):
+    queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")
+    if queries.rows.shape[1] != gallery.rows.shape[1]:
+        dimensions = f"{queries.rows.shape[1]} dimensions and image embeddings {gallery.rows.shape[1]}"
+        raise EvaluationError(f"text embeddings have {dimensions}")
+    for name, ids, rows in (("text", text_ids, len(queries.rows)), ("image", image_ids, len(gallery.rows))):
         if len(_array(ids)) != rows:
             raise EvaluationError(f"{rows} {name} embeddings but {len(_array(ids))} {name} identities")
+    columns = gallery.exact(0, len(gallery.rows)).T
 
     def scores(start: int, stop: int) -> Floats:
-        return queries[start:stop] @ gallery.T
+        return queries.exact(start, stop) @ columns
 
     return _measure(scores, _relevance(text_ids, image_ids), _cutoffs(ks), "against", block)
 
@@ -135,6 +139,32 @@ def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[in
     tied = np.broadcast_to(counts[:, None], everyone.shape)
     outcome = _expected_outcome(relevant, _Higher(none, none), _Higher(everyone, tied), cutoffs)
     return _report(_Outcome(outcome.hits[which], outcome.ap[which], outcome.inp[which]), relevance, cutoffs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Embeddings as they were given, (N, D), and the (N, 1) lengths of their rows in float64."""
+
+    rows: NDArray[Any]
+    length: Floats
+
+    @staticmethod
+    def checked(embeddings: Tensor | np.ndarray, name: str) -> "_Rows":
+        rows = _array(embeddings)
+        if rows.ndim != 2 or rows.size == 0:
+            raise EvaluationError(f"{name} embeddings are a non-empty (rows, dimensions) matrix, not of shape {rows.shape}")
+        chunks = (rows[start : start + ROWS].astype(np.float64, order="C") for start in range(0, len(rows), ROWS))
+        length = np.sqrt(np.concatenate([(chunk * chunk).sum(axis=1, keepdims=True) for chunk in chunks]))
+        wrong = np.flatnonzero(~(np.isfinite(length) & (length > 0.0)))
+        if len(wrong):
+            raise EvaluationError(f"{len(wrong)} {name} embeddings are zero or not finite, the first is row {wrong[0]}")
+        return _Rows(rows, length)
+
+    def exact(self, start: int, stop: int) -> Floats:
+        """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
+        unit = self.rows[start:stop].astype(np.float64, order="C")
+        unit *= GRID / self.length[start:stop]
+        return np.rint(unit, out=unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,19 +363,6 @@ def _identities(ids: TextIdentities | ImageIdentities, name: str) -> NDArray[Any
     if array.ndim != 1 or array.size == 0:
         raise EvaluationError(f"{name} identities are a non-empty list, one a row, not of shape {array.shape}")
     return array
-
-
-def _exact(embeddings: Tensor | np.ndarray, name: str) -> Floats:
-    """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
-    rows = np.array(_array(embeddings), dtype=np.float64, order="C")
-    if rows.ndim != 2 or rows.size == 0:
-        raise EvaluationError(f"{name} embeddings are a non-empty (rows, dimensions) matrix, not of shape {rows.shape}")
-    length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
-    wrong = np.flatnonzero(~(np.isfinite(length) & (length > 0.0)))
-    if len(wrong):
-        raise EvaluationError(f"{len(wrong)} {name} embeddings are zero or not finite, the first is row {wrong[0]}")
-    rows *= GRID / length
-    return np.rint(rows, out=rows)
 
 
 def _array(values: Tensor | np.ndarray | Sequence[Any]) -> NDArray[Any]:

@@ -24,7 +24,9 @@ def id_loss(
         return torch.stack(of_label).mean()
 
 
-def mlm_loss(logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: float | None = None) -> Float[Tensor, ""]:
+def mlm_loss(
+    logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: Float[Tensor, ""] | float | None = None
+) -> Float[Tensor, ""]:
     """-sum over masked tokens of log p(word), divided by `count` (default: how many there are; 0 where there are none).
 
     labels: the word's id at a masked token, `UNMASKED` elsewhere. count: the masked tokens of the whole batch where the logits

@@ -8,6 +8,9 @@ from transformers.initialization import no_init_weights
 from tbps.config import Settings
 from tbps.errors import SettingsError
 from tbps.seeding import entropy
+from tbps.transfer import send
+
+_CAPTIONS_OF_A_RUN = 32  # at least
 
 
 class TowerShape(Settings):
@@ -106,13 +109,15 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
     """`text_features` of (N, L) tokens on the CPU, shortest captions first in `parts` runs, each cut to its own longest caption.
 
     The same embeddings in the given order: a run shorter than L leaves out only what stands behind every end token. The end token
-    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row.
+    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches take fewer runs: each costs a
+    gradient of every weight, the whole vocabulary's included.
     """
+    parts = max(1, min(parts, len(tokens) // _CAPTIONS_OF_A_RUN))
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device
-    runs = [text_features(clip, tokens[rows, : int(lengths[rows].max())].to(device)) for rows in order.chunk(parts)]
-    return torch.cat(runs)[order.argsort().to(device)]
+    runs = [text_features(clip, send(tokens[rows, : int(lengths[rows].max())], device)) for rows in order.chunk(parts)]
+    return torch.cat(runs)[send(order.argsort(), device)]
 
 
 def choose_attention(clip: CLIPModel) -> None:

@@ -110,14 +110,19 @@ def to_array(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     return np.array(rgb.resize((spec.width, spec.height), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def normalise(images: "torch.Tensor", spec: ImageSpec) -> "torch.Tensor":
-    """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`."""
+def normalise(images: "torch.Tensor", spec: ImageSpec, *, overwrite: bool = False) -> "torch.Tensor":
+    """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`.
+
+    `overwrite`: float32 images are not needed any more, and their memory takes the result.
+    """
     import torch  # late: a gallery, and whoever only opens pictures, needs none
 
+    from tbps.transfer import send
+
     unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return (unit - mean) / std
+    mean, std = send(torch.tensor([spec.mean, spec.std]), images.device).view(2, 1, 3, 1, 1)
+    normalised: torch.Tensor = (unit.sub_(mean) if overwrite else unit - mean).div_(std)
+    return normalised
 
 
 def _name(source: str | Path | bytes) -> str:

@@ -35,3 +35,7 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float32[np.ndarray, "N dim"]:
         """Unit rows of captions; raises CaptionError on an empty one."""
         ...
+
+    def is_cut(self, text: str) -> bool:
+        """Whether a caption is longer than the model reads, so that its end would be left out."""
+        ...

@@ -1,4 +1,4 @@
-"""From a query embedding and a filter to hits: the newest snapshot of the table, exact scores, rows read back."""
+"""From a query embedding and a filter to hits: a snapshot of the table, exact scores, rows read back."""
 
 import threading
 from typing import final
@@ -7,20 +7,26 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from tbps.errors import GalleryError, QueryError
+from tbps.search.filters import written
 from tbps.search.hits import Hit
+from tbps.search.nearest import Found, Nearest
 from tbps.search.table import Snapshot, Table
+
+_VERSIONS_KEPT = 4
 
 
 @final
 class Engine:
     """Searches a table; safe to call from several threads and while another process adds.
 
-    Every search sees one committed version whole. The embeddings stay in memory and are read again when the version changes.
+    Every search sees one committed version whole. The embeddings stay in memory; what a new version adds is read when it is
+    searched first. While the table only grows, its last few versions stay open for further pages of their results.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, nearest: Nearest | None = None) -> None:
         self._table = table
-        self._snapshot: Snapshot | None = None
+        self._nearest = nearest or Nearest()
+        self._snapshots: dict[int, Snapshot] = {}
         self._refreshing = threading.Lock()
 
     def search(self, embedding: Float[np.ndarray, " D"], k: int, where: str | None) -> list[Hit]:
@@ -31,27 +37,52 @@ class Engine:
         if k < 1:
             raise QueryError(f"k is {k}; ask for at least one hit")
         try:
-            return self._answer(self._current(), embedding, k, where)
+            return self._answer(self.newest(), embedding, k, where)
         except (GalleryError, QueryError):
             # A writer may have removed the files of this version between our look and our read: one more try, if so.
-            before = self._snapshot
-            if before is None or self._current() is before:
+            before = list(self._snapshots)[-1:]
+            if [self.newest().version] == before or not before:
                 raise
-            return self._answer(self._current(), embedding, k, where)
+            return self._answer(self.newest(), embedding, k, where)
+
+    def top(self, snapshot: Snapshot, vector: Float64[np.ndarray, " D"], k: int, passing: np.ndarray | None) -> Found:
+        """The `k` best rows of a snapshot for a unit vector, by position; `passing`: ascending positions to stay within."""
+        return self._nearest.top(snapshot.rows, vector, k, passing)
+
+    def newest(self) -> Snapshot:
+        """The newest version."""
+        with self._refreshing:
+            version = self._table.version
+            if version not in self._snapshots:
+                snapshot = self._table.snapshot(next(reversed(self._snapshots.values()), None))
+                # Rows that moved were rewritten or forgotten: the files of older versions go, and they must not be shown again.
+                alike = {v: held for v, held in self._snapshots.items() if held.rows.room is snapshot.rows.room}
+                if len(alike) < len(self._snapshots):
+                    self._nearest.forget()
+                self._snapshots = dict([*alike.items(), (snapshot.version, snapshot)][-_VERSIONS_KEPT:])
+                version = snapshot.version
+            return self._snapshots[version]
+
+    def at(self, version: int) -> Snapshot:
+        """A version that was searched lately, or the newest. Raises QueryError when it is gone."""
+        newest = self.newest()
+        if (found := self._snapshots.get(version)) is not None:
+            return found
+        raise QueryError(f"version {version} of the gallery is no longer kept, the newest is {newest.version}; search again")
+
+    def prepare(self) -> bool:
+        """Reads the newest version into memory and builds what an approximate search needs; whether searches are approximate."""
+        return self._nearest.prepare(self.newest().rows)
 
     def _answer(self, snapshot: Snapshot, embedding: np.ndarray, k: int, where: str | None) -> list[Hit]:
-        query = _unit(embedding, snapshot.index.embeddings.shape[1])
-        rows = None if where is None else snapshot.passing(where)
-        return snapshot.hits(*snapshot.index.top(query, k, rows))
-
-    def _current(self) -> Snapshot:
-        with self._refreshing:
-            if self._snapshot is None or self._snapshot.version != self._table.version:
-                self._snapshot = self._table.snapshot()
-            return self._snapshot
+        query = unit(embedding, snapshot.rows.embeddings.shape[1])
+        rows = None if where is None else snapshot.passing(written(where))
+        found = self.top(snapshot, query, k, rows)
+        return snapshot.hits(found.positions, found.scores)
 
 
-def _unit(embedding: np.ndarray, dim: int) -> Float64[np.ndarray, " dim"]:
+def unit(embedding: Float[np.ndarray, " D"], dim: int) -> Float64[np.ndarray, " D"]:
+    """A vector of length 1. Raises QueryError on one of another size or without direction."""
     query = np.asarray(embedding, np.float64)
     if query.shape != (dim,):
         raise QueryError(f"the query embedding has shape {query.shape}; this gallery needs ({dim},)")

@@ -1,17 +1,90 @@
-"""The `where` of a search: SQL conditions on the metadata columns, and errors that a person can act on."""
+"""The filters of a search: SQL conditions on the metadata columns, structured ones made into SQL, and errors that a person can
+act on.
+"""
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from tbps.errors import QueryError
 from tbps.search.columns import parse_time
 
 MAX_LENGTH = 10_000
 
+Value = bool | int | float | str | None
+
 _LITERAL = re.compile(r"('(?:[^']|'')*')")
 _BEFORE_TIME = re.compile(r"\bcaptured_at\s*(?:=|<>|!=|<=|>=|<|>|(?:not\s+)?between|(?:not\s+)?in\s*\()\s*$", re.IGNORECASE)
 _AFTER_TIME = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
 _RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+(?::\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """clause: one bracketed SQL expression; text: as the user wrote it, for messages."""
+
+    clause: str
+    text: str
+
+
+def written(where: str) -> Filter:
+    """The filter of an SQL condition. Raises as `condition`."""
+    return Filter(condition(where), where)
+
+
+def equal(column: str, values: Sequence[Value], kinds: Mapping[str, str]) -> str:
+    """The SQL expression that is true where a column holds one of the values; None stands for no value.
+
+    A number or truth may be given as text, as on a command line. Raises QueryError on an unknown column or an unfitting value.
+    """
+    kind = kinds.get(column)
+    if kind is None or kind == "JSON text":
+        known = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind != "JSON text")
+        raise QueryError(f"unknown column {column!r}. Columns: {known}")
+    literals = [_literal(value, kind, column) for value in values if value is not None]
+    parts = [f"`{column}` in ({', '.join(literals)})"] if literals else []
+    if len(literals) < len(values):
+        parts.append(f"`{column}` is null")
+    return f"({' or '.join(parts) or 'false'})"
+
+
+def between(since: str | None, until: str | None) -> list[str]:
+    """SQL expressions for times from `since` on and before `until`. Raises QueryError on what is no ISO 8601 time."""
+    sides = ((">=", since), ("<", until))
+    return [f"(captured_at {sign} {_literal(text, 'time', 'captured_at')})" for sign, text in sides if text is not None]
+
+
+def _literal(value: bool | int | float | str, kind: str, column: str) -> str:
+    """SQL text of a value in a column of that kind."""
+    fitting = _fitting(value, kind)
+    if fitting is None:
+        raise QueryError(f"column {column!r} is a {kind}; {value!r} is none")
+    if isinstance(fitting, bool):
+        return "true" if fitting else "false"
+    if isinstance(fitting, datetime):
+        return f"timestamp '{fitting.isoformat()}'"
+    if isinstance(fitting, float):
+        return repr(fitting)
+    return "'" + fitting.replace("'", "''") + "'"
+
+
+def _fitting(value: bool | int | float | str, kind: str) -> bool | float | str | datetime | None:
+    """A value as the column's kind has it, None where it does not fit."""
+    if kind == "time":
+        return parse_time(value)
+    if kind == "truth":
+        return {"true": True, "false": False}.get(str(value).lower())
+    if kind == "number" and not isinstance(value, bool):
+        try:
+            return number if math.isfinite(number := float(value)) else None
+        except ValueError:
+            return None
+    if kind == "text":  # as `columns` made it: a number as JSON, lone surrogates replaced
+        return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace").decode()
+    return None
 
 
 def condition(where: str) -> str:

@@ -2,7 +2,8 @@
 
 GALLERY/footage.jsonl remembers every scene and video that was looked at to its end, so that it is not looked at again: one line
 each with two digests, of file and settings and of the metadata. It holds no name, time or picture, and stays when rows are
-forgotten: who was forgotten does not come back with the next run. Remove the file to have everything looked at again.
+forgotten: who was forgotten does not come back with the next run. A snapshot keeps a copy, which is restored with it; an export has
+none, so that an import cannot keep anything from being looked at. Remove the file to have everything looked at again.
 """
 
 import hashlib
@@ -24,11 +25,11 @@ from tbps.errors import SettingsError
 from tbps.search.columns import parse_time
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import HOG, Detector, Frame, open_detector
+from tbps.search.layout import FOOTAGE_FILE
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
 from tbps.storage import writing_to
 
-RECORD_FILE = "footage.jsonl"
 COLUMNS: Mapping[str, Any] = {
     "box_x": 0,
     "box_y": 0,
@@ -105,7 +106,7 @@ class Lookout:
     def __init__(self, footage: Footage, folder: Path, appearance: Appearance) -> None:
         """appearance: the model's, used where the settings say so."""
         self.footage = footage
-        self.record = Record(folder / RECORD_FILE)
+        self.record = Record(folder / FOOTAGE_FILE)
         self._appearance = appearance if footage.settings.follow == "model" else colour_signature
         self._detector = footage.detector
         if footage.settings.photographs:
@@ -165,18 +166,26 @@ class Lookout:
 
 @final
 class Record:
-    """The file that remembers what was looked at to its end."""
+    """The file that remembers what was looked at to its end; other processes may add to it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._done: dict[str, str] = {}
-        if file.is_file():
-            for line in file.read_bytes().splitlines():
-                try:
-                    key, columns = json.loads(line)
-                    self._done[key] = columns
-                except (ValueError, TypeError):  # torn by a kill
-                    continue
+        self._seen: tuple[int, int, int] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the file again if another process has changed it."""
+        if (seen := self._state()) == self._seen:
+            return
+        done: dict[str, str] = {}
+        for line in self._file.read_bytes().splitlines() if seen else []:
+            try:
+                key, columns = json.loads(line)
+                done.setdefault(key, columns)
+            except (ValueError, TypeError):  # torn by a kill
+                continue
+        self._done, self._seen = done, seen
 
     def __contains__(self, key: str) -> bool:
         return key in self._done
@@ -186,10 +195,11 @@ class Record:
         return self._done[key] != _of_columns(columns)
 
     def append(self, done: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remembers keys with their metadata, once their rows are committed. Raises StorageError."""
-        if not done:
+        """Remembers keys that are new, once their rows are committed; under the gallery's lock. Raises StorageError."""
+        self.refresh()
+        digests = {key: _of_columns(columns) for key, columns in done.items() if key not in self._done}
+        if not digests:
             return
-        digests = {key: _of_columns(columns) for key, columns in done.items()}
         # A line that was torn by a kill ends at the line break in front.
         text = "".join(f"\n{json.dumps(entry)}" for entry in digests.items()) + "\n"
         with writing_to(self._file.parent), self._file.open("ab") as file:
@@ -197,6 +207,14 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         self._done |= digests
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            facts = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
 def file_hash(path: Path) -> str:

@@ -5,12 +5,12 @@ gallery.add("photos/")
 hits = gallery.search("a woman in a red coat", k=10, where="camera = 'lobby'")
 """
 
-import fcntl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from jaxtyping import Float
@@ -19,61 +19,61 @@ from PIL import Image
 from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
+from tbps.search.check import RecallReport, check_recall
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
+from tbps.search.find import find
 from tbps.search.footage import Footage, Lookout
-from tbps.search.hits import Hit
+from tbps.search.forget import ForgetReport, Selection, forget
+from tbps.search.hits import Hit, Page
+from tbps.search.info import GalleryInfo, describe
 from tbps.search.ingest import IngestReport, OnProgress, ingest
+from tbps.search.lock import LOCK_FILE, PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
+from tbps.search.query import Query
+from tbps.search.retention import retain
 from tbps.search.sources import Picture, find_sources
 from tbps.search.table import Table
+from tbps.search.writing import complete_begun, writing
 from tbps.storage import make_folder, writing_to
 
-__all__ = ["Gallery", "GalleryInfo", "Hit", "IngestReport"]
+__all__ = ["ForgetReport", "Gallery", "GalleryInfo", "Hit", "IngestReport", "Page", "Query"]
 
-_LOCK_FILE = ".lock"
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryInfo:
-    """columns: what a filter may name, with the kind of each; bytes: on disk, old versions included."""
-
-    path: Path
-    images: int
-    model: str
-    fingerprint: str
-    dim: int
-    columns: Mapping[str, str]
-    bytes: int
+_T = TypeVar("_T")
+_Stamp = tuple[int, int, int] | None
 
 
 @final
 class Gallery:
     """Embedded pictures of one model with their metadata, on disk. Made by `open`.
 
-    Searching is safe from several threads and processes at once, also while one process adds; a second that adds is refused.
+    Searching and adding are safe from several threads and processes at once: writers take turns, one commit each.
+    `patience`: how many seconds a writer waits for the others.
     """
 
-    def __init__(self, path: Path, model: Encoder, table: Table | None) -> None:
+    def __init__(self, path: Path, model: Encoder, patience: float) -> None:
         self.path = path
         self._model = model
-        self._table = table
-        self._engine = None if table is None else Engine(table)
+        self._patience = patience
+        self._state: tuple[_Stamp, Table, Engine] | None = None
+        self._refreshing = threading.Lock()
 
     @classmethod
-    def open(cls, path: str | Path, model: Encoder, create: bool = True) -> "Gallery":
+    def open(cls, path: str | Path, model: Encoder, create: bool = True, patience: float = PATIENCE) -> "Gallery":
         """The gallery in folder `path`; nothing but the folder is made before the first `add`.
 
-        Raises MixedModelsError when another model made it; GalleryError when it is damaged, holds other files, or is missing
-        and `create` is false; StorageError when the folder cannot be made.
+        Completes an erasure whose process was killed. Raises MixedModelsError when another model made the gallery; GalleryError
+        when it is damaged, holds other files, or is missing and `create` is false; StorageError when the folder cannot be made.
         """
         folder = Path(path)
+        complete_begun(folder)
         manifest = read_manifest(folder) if create else recorded(folder)
+        gallery = cls(folder, model, patience)
         if manifest is None:
             _check_empty(make_folder(folder))
-            return cls(folder, model, None)
-        check_model(folder, manifest, model)
-        return cls(folder, model, Table.open(folder, manifest.dim))
+        else:
+            gallery._refreshed()
+        return gallery
 
     def add(
         self,
@@ -91,16 +91,14 @@ class Gallery:
         or holds one mapping for each picture of a list. `on_progress` counts pictures whose fate is on disk: killed at any
         moment, a gallery holds every one of them, and adding the same again completes it.
 
-        Raises DataError when there is no picture at all, AnnotationError on a malformed metadata file, GalleryError while
-        another process adds, StorageError on a full or read-only disk.
+        Raises DataError when there is no picture at all, AnnotationError on a malformed metadata file, BusyError when others
+        keep the gallery locked, StorageError on a full or read-only disk.
         """
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; at least one picture is encoded at a time")
         sources = find_sources(images, metadata)
-        with _lock(make_folder(self.path)):
-            table = self._begun()
-            lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
-            return ingest(table, self._model, sources, batch_size, on_progress, lookout)
+        lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
+        return ingest(self._writing, self._model, sources, batch_size, on_progress, lookout)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first; `where` is an SQL condition on the metadata columns.
@@ -120,68 +118,118 @@ class Gallery:
 
     def search_embedding(self, embedding: Float[np.ndarray, " D"], k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images most similar to a vector of the gallery's model. Raises as `search`."""
-        return self._searching().search(embedding, k, where)
+        return self._ask(lambda engine: engine.search(embedding, k, where))
+
+    def forget(
+        self,
+        where: str | None = None,
+        identity: str | None = None,
+        before: str | datetime | None = None,
+        ids: Iterable[str] = (),
+        dry_run: bool = False,
+    ) -> ForgetReport:
+        """Erases from disk every image that passes all of what is given: rows, thumbnails, old versions, and in snapshots too.
+
+        See `forget.forget`. Raises QueryError when nothing is given or the condition cannot be read.
+        """
+        selection = Selection(where, identity, before, tuple(ids))
+        return forget(self.path, selection.clause(), dry_run, self._patience)
+
+    def retain(self, dry_run: bool = False) -> ForgetReport | None:
+        """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
+        return retain(self.path, dry_run, patience=self._patience)
+
+    def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+        """The page of hits that a composed query asks for; `pictures` are sought together with what it names.
+
+        Raises QueryError as `search`, on an id or column that is not there, and on a version that is gone; ImageError on a picture
+        that cannot be read; ModelError on a calibration that is damaged or of another model.
+        """
+        return self._ask(lambda engine: find(engine, self._model, query, pictures))
+
+    def prepare(self) -> bool:
+        """Reads the embeddings into memory and, above 200,000 images, builds what approximate searches need: a first search is
+        then as quick as the others. Whether searches are approximate.
+        """
+        return self._ask(lambda engine: engine.prepare())
+
+    def check(self, texts: Sequence[str], k: int = 10, where: str | None = None) -> RecallReport:
+        """How much of the exact answers the gallery's own searches find, over descriptions. Raises as `search`."""
+        return self._ask(lambda engine: check_recall(engine, self._model, texts, k, where))
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
-        table = self._refreshed()
-        files = [file for file in self.path.rglob("*") if file.is_file()]
-        return GalleryInfo(
-            path=self.path,
-            images=0 if table is None else len(table),
-            model=self._model.name,
-            fingerprint=self._model.fingerprint,
-            dim=self._model.dim,
-            columns={} if table is None else table.kinds(),
-            bytes=sum(file.stat().st_size for file in files),
-        )
+        return describe(self.path, manifest_of(self._model))
 
     def __len__(self) -> int:
-        table = self._refreshed()
-        return 0 if table is None else len(table)
+        state = self._refreshed()
+        return 0 if state is None else len(state[1])
 
-    def _searching(self) -> Engine:
-        if self._refreshed() is None or self._engine is None:
+    def _ask(self, question: Callable[[Engine], _T]) -> _T:
+        """The answer of the table that answers now; asked again when another took its place meanwhile."""
+        engine = self._engine()
+        try:
+            return question(engine)
+        except GalleryError:
+            if (newer := self._engine()) is engine:
+                raise
+            return question(newer)
+
+    def _engine(self) -> Engine:
+        state = self._refreshed()
+        if state is None:
             raise GalleryError(f"gallery {self.path} is empty; add pictures with: tbps index PHOTOS --gallery {self.path}")
-        return self._engine
+        return state[2]
 
-    def _refreshed(self) -> Table | None:
-        """The table, which another process may have made since `open`."""
-        if self._table is None and (manifest := read_manifest(self.path)) is not None:
-            check_model(self.path, manifest, self._model)
-            self._use(Table.open(self.path, manifest.dim))
-        return self._table
+    def _refreshed(self) -> "tuple[_Stamp, Table, Engine] | None":
+        """The table that the manifest names now, which another process may have made or replaced since."""
+        with self._refreshing:
+            while self._state is None or self._state[0] != _stamp(self.path):
+                stamp, manifest = _stamp(self.path), read_manifest(self.path)
+                if manifest is None:
+                    self._state = None
+                    return None
+                check_model(self.path, manifest, self._model)
+                try:
+                    table = Table.open(self.path, manifest.dim, manifest.table)
+                except GalleryError:
+                    if _stamp(self.path) == stamp:
+                        raise
+                    continue
+                if table is not None:
+                    self._state = stamp, table, Engine(table)
+                elif _stamp(self.path) == stamp:  # it was not made yet
+                    self._state = None
+                    return None
+            return self._state
 
-    def _begun(self) -> Table:
-        """Manifest and table, made if they are not there; under the lock."""
-        table = self._refreshed()
-        if table is None:
-            if read_manifest(self.path) is None:
-                write_manifest(self.path, manifest_of(self._model))
-            table = Table.create(self.path, self._model.dim)
-            self._use(table)
-        return table
-
-    def _use(self, table: Table | None) -> None:
-        self._table = table
-        self._engine = None if table is None else Engine(table)
+    @contextmanager
+    def _writing(self) -> Iterator[Table]:
+        """The gallery's lock and its table; manifest and table are made if they are not there."""
+        with writing(self.path, self._patience):
+            if (state := self._refreshed()) is None:
+                manifest = read_manifest(self.path)
+                if manifest is None:
+                    write_manifest(self.path, manifest := manifest_of(self._model))
+                Table.begin(self.path, manifest.dim, manifest.table)
+                state = self._refreshed()
+            assert state is not None
+            yield state[1]
 
 
 def _check_empty(folder: Path) -> None:
     with writing_to(folder):
-        others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith((_LOCK_FILE, f".{MANIFEST_FILE}")))
+        others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK_FILE, f".{MANIFEST_FILE}")))
     if others:
         raise GalleryError(
             f"{folder} is no gallery ({MANIFEST_FILE} is missing) but holds {others[0]!r}; give a new or empty folder"
         )
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Held by the one process that adds; the system releases it when that process ends, however it ends."""
-    with writing_to(folder), (folder / _LOCK_FILE).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise GalleryError(f"another process is adding to gallery {folder}; run again when it is done") from error
-        yield
+def _stamp(folder: Path) -> _Stamp:
+    """Changes whenever the manifest is replaced; None where there is none."""
+    try:
+        facts = (folder / MANIFEST_FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

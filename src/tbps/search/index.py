@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by one matrix product in memory; an approximate index for larger galleries will stand beside it."""
+"""Exact nearest neighbours by one matrix product in memory; `cells` is the approximate way for larger galleries."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Integer, Shaped
 
 _BLOCK = 65_536
+_GATHERED = 256  # rows gathered at a time: a block that stays in the cache is read three times faster than all rows at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,40 @@ class ExactIndex:
             chosen = np.flatnonzero(scores >= threshold)
         else:
             chosen = np.arange(len(scores))
-        candidates = chosen if rows is None else rows[chosen]
-        exact = self._exact(query, candidates)
+        return self.ranked(query, chosen if rows is None else rows[chosen], k)
+
+    def ranked(
+        self, query: Float64[np.ndarray, " D"], candidates: Integer[np.ndarray, " M"], k: int
+    ) -> tuple[Integer[np.ndarray, " hits"], Float64[np.ndarray, " hits"]]:
+        """The `k` best of few candidates, each scored in float64."""
+        exact = self.cosines(query, candidates)
         order = np.lexsort((self.ids[candidates], -exact))[:k]
         return candidates[order], exact[order]
 
-    def _rough(self, query: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        if rows is None:
-            return np.asarray(self.embeddings @ query)
-        if 4 * len(rows) < len(self.embeddings):  # gathering few rows is cheaper than scoring all
-            return np.asarray(self.embeddings[rows] @ query)
-        return np.asarray((self.embeddings @ query)[rows])
-
-    def _exact(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def cosines(self, query: Float64[np.ndarray, " D"], rows: Integer[np.ndarray, " M"]) -> Float64[np.ndarray, " M"]:
+        """The float64 cosines of the positions in `rows`."""
         blocks = [np.zeros(0)]
         for start in range(0, len(rows), _BLOCK):
             block = self.embeddings[rows[start : start + _BLOCK]].astype(np.float64)
             blocks.append((block * query).sum(axis=1))
         return np.clip(np.concatenate(blocks), -1.0, 1.0)
+
+    def _rough(self, query: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        if rows is None:
+            return np.asarray(self.embeddings @ query)
+        if 2 * len(rows) < len(self.embeddings):  # gathering few rows is cheaper than scoring all
+            return gathered_products(self.embeddings, rows, query)
+        return np.asarray((self.embeddings @ query)[rows])
+
+
+def gathered_products(
+    matrix: Float32[np.ndarray, "N D"], rows: Integer[np.ndarray, " M"], query: Float32[np.ndarray, " D"]
+) -> Float32[np.ndarray, " M"]:
+    """`matrix[rows] @ query` without a copy of all those rows."""
+    products = np.empty(len(rows), np.float32)
+    block = np.empty((_GATHERED, matrix.shape[1]), np.float32)
+    for start in range(0, len(rows), _GATHERED):
+        some = rows[start : start + _GATHERED]
+        np.take(matrix, some, axis=0, out=block[: len(some)], mode="clip")  # "raise" would buffer the result
+        np.dot(block[: len(some)], query, out=products[start : start + len(some)])
+    return products

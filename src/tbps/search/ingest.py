@@ -2,7 +2,7 @@
 
 Memory is bounded: a picture is shrunk to the encoder's input and a thumbnail by the thread that decoded it, and only a window
 of pictures is read ahead. A row is acknowledged (`on_progress`, the report) after its batch is committed. Videos come last, one
-after another; each is remembered as done with the commit of its last rows.
+after another; each is remembered as done with the commit of its last rows. The gallery is locked for a commit only.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tbps.errors import DataError, ImageError, MissingDependencyError, ModelError, SettingsError, StorageError
+from tbps.errors import DataError, GalleryError, ImageError, MissingDependencyError, ModelError, SettingsError, StorageError
 from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, open_image, to_array, upright_rgb
 from tbps.search.archives import Failure, Member, read_members
 from tbps.search.columns import Kind, RowMetadata, plan_columns, row_metadata
@@ -31,6 +32,7 @@ from tbps.search.table import KnownRow, Table
 from tbps.search.video import Tally
 
 OnProgress = Callable[[int, int], None]
+Writing = Callable[[], AbstractContextManager[Table]]  # the gallery's lock, and the table that answers at that moment
 
 THUMBNAIL = (224, 256)
 READERS = 4
@@ -63,12 +65,13 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row to be; `pixels` (height, width, 3) uint8 and thumbnail are None when its hash is known."""
+    """One row to be; `pixels` (height, width, 3) uint8 is None when its hash is known; `origin`: the key of its scene or video."""
 
     candidate: Candidate
     content_hash: str
     pixels: np.ndarray | None
     thumbnail: bytes
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ class _Read:
 
 
 def ingest(
-    table: Table, model: Encoder, sources: Sources, batch_size: int, on_progress: OnProgress | None, lookout: Lookout
+    writing: Writing, model: Encoder, sources: Sources, batch_size: int, on_progress: OnProgress | None, lookout: Lookout
 ) -> IngestReport:
-    """Adds the sources to the table. The caller holds the gallery's lock.
+    """Adds the sources to the table, which other processes may add to meanwhile.
 
     Raises StorageError on a full or read-only disk and ModelError on broken embeddings; committed rows stay.
     """
@@ -97,22 +100,24 @@ def ingest(
         )
     looks = bool(sources.videos) or lookout.footage.settings.photographs
     given = (lookout.columns(candidate.columns) for candidate in (*sources.candidates, *sources.videos))
-    plan = plan_columns([*given, *([COLUMNS] if looks else [])], table.extras())
-    table.add_columns(plan.kinds)
+    with writing() as table:
+        plan = plan_columns([*given, *([COLUMNS] if looks else [])], table.extras())
+        table.add_columns(plan.kinds)
+        writer = _Writer(writing, model, plan.kinds, batch_size, lookout, table)
     outcome = _Outcome(failed=list(sources.failed))
-    writer = _Writer(table, model, plan.kinds, batch_size, lookout)
     _pictures(sources.candidates, writer, outcome, on_progress or (lambda done, total: None))
     for video in sources.videos:
         _video(video, writer, outcome)
     writer.commit()
     notes = [*sources.notes, *plan.notes]
     try:
-        table.tidy()
+        with writing() as table:
+            table.tidy()
     except StorageError as error:
         notes.append(f"everything was added, but the gallery could not be tidied: {error}")
     return IngestReport(
         writer.added,
-        outcome.skipped,
+        outcome.skipped + writer.met,
         tuple(outcome.failed),
         tuple(outcome.duplicates),
         tuple(notes),
@@ -184,11 +189,12 @@ def _video(video: Candidate, writer: "_Writer", outcome: _Outcome) -> None:
         _check_file(video.picture)
         content_hash = file_hash(video.picture)
         key, told = lookout.key(content_hash, writer.fingerprint), lookout.told(columns, content_hash)
+        lookout.record.refresh()
         if key in lookout.record:
             outcome.done_before(video.name, key, told, writer)
             return
         for person in lookout.in_video(video.name, video.picture, (content_hash, key), columns, tally):
-            outcome.take(_person_row(person, video, writer.spec), writer)
+            outcome.take(_person_row(person, video, writer.spec, key), writer)
             writer.commit_if_due()
     except (DataError, MissingDependencyError) as error:
         outcome.failed.append((video.name, str(error)))
@@ -207,24 +213,36 @@ def _video(video: Candidate, writer: "_Writer", outcome: _Outcome) -> None:
 class _Writer:
     """Gathers rows into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
 
-    `pictures` counts those whose rows wait for a commit, `settled` those whose rows are committed.
+    `pictures` counts those whose rows wait for a commit, `settled` those whose rows are committed, `met` the rows that another
+    process had added by then, which are left out.
     """
 
-    def __init__(self, table: Table, model: Encoder, kinds: Mapping[str, Kind], batch_size: int, lookout: Lookout) -> None:
-        self._table, self._model, self._kinds, self._batch_size = table, model, kinds, batch_size
+    def __init__(
+        self,
+        writing: Writing,
+        model: Encoder,
+        kinds: Mapping[str, Kind],
+        batch_size: int,
+        lookout: Lookout,
+        table: Table,
+    ) -> None:
+        self._writing, self._model, self._kinds, self._batch_size = writing, model, kinds, batch_size
         self._waiting: list[_Row] = []
         self._rows: list[dict[str, Any]] = []
+        self._origins: list[str] = []
         self._embeddings: list[np.ndarray] = []
         self._done: dict[str, Mapping[str, Any]] = {}
         self._last_commit = time.monotonic()
         self.lookout, self.spec, self.fingerprint, self.window = lookout, model.spec, model.fingerprint, 2 * batch_size
+        self._alone, self._seen = True, table.state()  # whether nobody else has written since `known` was read
         self.known = table.known()
-        self.added = self.pictures = self.settled = 0
+        self.added = self.met = self.pictures = self.settled = 0
 
     def add(self, row: _Row) -> None:
         metadata = row_metadata(row.candidate.columns, self._kinds)
         self.known[row.content_hash] = _known_row(row.candidate, metadata)
         self._rows.append(_table_row(row, metadata, self.fingerprint))
+        self._origins.append(row.origin)
         self._waiting.append(row)
         if len(self._waiting) == self._batch_size:
             self._encode()
@@ -244,20 +262,35 @@ class _Writer:
         return True
 
     def commit(self) -> None:
-        """Encodes what waits and commits every row."""
+        """Encodes what waits and commits every row, then what is done with them."""
         if self._waiting:
             self._encode()
-        if self._rows:
-            self._table.append(self._rows, np.concatenate(self._embeddings))
-            self.added += len(self._rows)
-        self.lookout.record.append(self._done)
+        if self._rows or self._done:
+            with self._writing() as table:
+                self.lookout.record.refresh()
+                if self._rows:
+                    self._append(table, self._rows, np.concatenate(self._embeddings))
+                self.lookout.record.append(self._done)
         self.settled, self.pictures = self.settled + self.pictures, 0
-        self._rows, self._embeddings, self._done, self._last_commit = [], [], {}, time.monotonic()
+        self._rows, self._origins, self._embeddings, self._done, self._last_commit = [], [], [], {}, time.monotonic()
+
+    def _append(self, table: Table, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
+        if self._kinds.items() - table.extras().items():
+            raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
+        self._alone = self._alone and table.state() == self._seen
+        present = set() if self._alone else table.present([row["id"] for row in rows])
+        # What another process has looked at to its end stays as it is: its people may have been forgotten since.
+        finished = [origin in self.lookout.record for origin in self._origins]
+        kept = [place for place, row in enumerate(rows) if row["id"] not in present and not finished[place]]
+        if kept:
+            table.append([rows[place] for place in kept], embeddings[kept])
+        self._seen = table.state()
+        self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 
     def _encode(self) -> None:
         pixels = [row.pixels for row in self._waiting if row.pixels is not None]
         embeddings = self._model.encode_images([Image.fromarray(p) for p in pixels], batch_size=self._batch_size)
-        self._embeddings.append(_checked(embeddings, (len(pixels), self._model.dim), self._model.name))
+        self._embeddings.append(checked_embeddings(embeddings, (len(pixels), self._model.dim), self._model.name))
         self._waiting = []
 
 
@@ -329,7 +362,7 @@ def _look(candidate: Candidate, source: bytes | Image.Image, writer: _Writer) ->
         return _Read(candidate, (), done, known=True)
     image = open_image(source) if isinstance(source, bytes) else source
     people = lookout.in_photograph(candidate.name, image, digest, candidate.columns)
-    return _Read(candidate, tuple(_person_row(person, candidate, writer.spec) for person in people), done)
+    return _Read(candidate, tuple(_person_row(person, candidate, writer.spec, done[0]) for person in people), done)
 
 
 def _image_row(candidate: Candidate, content_hash: str, image: Image.Image, spec: ImageSpec) -> _Row:
@@ -337,8 +370,9 @@ def _image_row(candidate: Candidate, content_hash: str, image: Image.Image, spec
     return _Row(candidate, content_hash, pixels, _thumbnail(image))
 
 
-def _person_row(person: Person, candidate: Candidate, spec: ImageSpec) -> _Row:
-    return _image_row(replace(candidate, columns=person.columns), person.content_hash, person.image, spec)
+def _person_row(person: Person, candidate: Candidate, spec: ImageSpec, origin: str) -> _Row:
+    row = _image_row(replace(candidate, columns=person.columns), person.content_hash, person.image, spec)
+    return replace(row, origin=origin)
 
 
 def _check_file(file: Path) -> None:
@@ -406,7 +440,8 @@ def _difference(candidate: Candidate, known: KnownRow) -> str | None:
     return None if again == known else "was indexed before with other metadata, which were kept"
 
 
-def _checked(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+def checked_embeddings(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Embeddings as they are stored. Raises ModelError when shape or lengths are wrong; `name` is the model's."""
     if embeddings.shape != shape:
         raise ModelError(f"model {name!r} gave embeddings of shape {embeddings.shape} instead of {shape}")
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):

@@ -1,15 +1,14 @@
-"""The small file that says what a gallery folder is and which model made its embeddings.
+"""The small file that says what a gallery folder is, which model made its embeddings and which table answers.
 
-GALLERY/gallery.json    this manifest, written before anything else
-GALLERY/images.lance/   the table (see `table`)
-GALLERY/footage.jsonl   which scenes and videos were looked at (see `footage`)
-GALLERY/.lock           held by the one process that adds
+GALLERY/gallery.json    this manifest, written before anything else; `layout` has the rest of the folder
 """
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import GalleryError, MixedModelsError, SettingsError
@@ -21,7 +20,10 @@ MANIFEST_FILE = "gallery.json"
 
 
 class Manifest(Settings):
-    """`encoder_name` is what the model was opened by, `encoder_location` the same as an absolute path where it is a folder."""
+    """`encoder_name` is what the model was opened by, `encoder_location` the same as an absolute path where it is a folder.
+
+    table: the one that answers, TABLE.lance beside the manifest; taken: when a snapshot was, None for the gallery itself.
+    """
 
     format: Literal["tbps-gallery"] = "tbps-gallery"
     version: Literal[1] = 1
@@ -31,6 +33,13 @@ class Manifest(Settings):
     dim: int
     image: ImageSpec
     created: str
+    table: str = Field(default="images", pattern=r"^images(-\d{1,18})?$")
+    taken: str | None = None
+
+
+def now() -> str:
+    """The time as manifests hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def manifest_of(model: Encoder) -> Manifest:
@@ -42,18 +51,18 @@ def manifest_of(model: Encoder) -> Manifest:
         encoder_fingerprint=model.fingerprint,
         dim=model.dim,
         image=model.spec,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
     )
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest, name: str = MANIFEST_FILE) -> None:
     """Writes it atomically. Raises StorageError on a full or read-only disk."""
-    write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    write_text(folder / name, manifest.model_dump_json(indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path, name: str = MANIFEST_FILE) -> Manifest | None:
     """The manifest of a gallery folder, None where there is none. Raises GalleryError when it is damaged."""
-    file = folder / MANIFEST_FILE
+    file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

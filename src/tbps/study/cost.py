@@ -18,7 +18,7 @@ from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
-from tbps.study.work import Facts, Place, Work, share_cache, train_in
+from tbps.study.work import Facts, Place, Work, train_in
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.trainer import NoLog, Run
@@ -75,7 +75,6 @@ def _count(settings: TrainSettings, dataset: PersonDataset, place: Place) -> dic
     """From one real update, of which nothing stays."""
     model = start_model(settings, dataset, place.model, place.device)
     with tempfile.TemporaryDirectory() as folder:
-        share_cache(Path(folder), place.run / "cache")
         run = Run(settings, model, dataset, Path(folder), place.observer)
         with FlopCounterMode(display=False) as counter:
             run.update(NoLog())

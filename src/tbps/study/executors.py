@@ -20,6 +20,7 @@ from typing import Protocol
 
 import torch
 
+from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.errors import MissingDependencyError
 from tbps.storage import write_text
@@ -54,7 +55,7 @@ def gpu_slots() -> list[Slot]:
 
 def cpu_slots(count: int) -> list[Slot]:
     """So many processes that share the cores, unless OMP_NUM_THREADS says otherwise."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // count))
     return [Slot("cpu", {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""})] * count
 
 
@@ -103,7 +104,8 @@ def run_on_ray(study: Path, steps: Sequence[Step], device: str, watch: Watch, st
     except ImportError as error:
         raise MissingDependencyError("--on ray needs the package ray: pip install 'tbps[ray]'") from error
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
-    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(run_recorded)
+    resources = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
+    remote = ray.remote(**resources, max_retries=0, max_calls=1)(run_recorded)  # a process a step: memory is measured by process
     flag = study / STOP
     flag.unlink(missing_ok=True)
     ends: dict[str, End] = {}

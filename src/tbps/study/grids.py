@@ -77,7 +77,7 @@ def facts(report: TableReport) -> list[str]:
 
 
 def metric_grid(report: TableReport) -> Grid:
-    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; columns with something in them."""
+    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; no empty columns."""
     metrics = report.columns
     ours = ("row", "seeds", *(HEADINGS[metric] for metric in metrics), "Rank-1 to base", "mAP to base")
     theirs = (*(f"paper {HEADINGS[metric]}" for metric in _PAPER_METRICS), "paper Rank-1 to base", "sign")

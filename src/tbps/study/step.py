@@ -6,7 +6,6 @@
         result.json    what came out: written last and whole, so that its being there means done
         error.json     why the last attempt failed
         lock           held by the process that works here
-    STUDY/cache/       decoded images that all steps share
 
 Tables, rows and seeds' names are not part of it: a setting that several tables have is done once.
 """
@@ -31,7 +30,7 @@ from tbps.data.records import PersonDataset
 from tbps.errors import CheckpointError, DataError, StorageError
 from tbps.storage import make_folder, write_text, writing_to
 from tbps.study.kinds import parse_work
-from tbps.study.work import Facts, Place, Work, share_cache
+from tbps.study.work import Facts, Place, Work
 from tbps.training.trainer import Observer
 
 VERSION = 1  # of what a step does; raised when the same settings would give another result
@@ -105,7 +104,6 @@ def run_step(
     try:
         with _alone_in(folder):
             write_step(study, step)
-            share_cache(folder / "run", study / "cache")
             images = dataset if dataset is not None else _read(step.data)
             place = Place(images, _model(study, step), device, folder, observer, stop)
             facts = step.work.run(place)

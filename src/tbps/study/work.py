@@ -17,7 +17,6 @@ from tbps.data.records import PersonDataset
 from tbps.data.subset import with_train_identities
 from tbps.errors import SettingsError
 from tbps.evaluation.retrieval import Standing
-from tbps.storage import make_folder
 from tbps.training.log import read_log
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
@@ -117,14 +116,6 @@ def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> F
     report, split = outcome.standing.model, "test" if dataset.split("test").images else "val"
     measured = {"train_seconds": seconds_of_updates(place.run / "log.jsonl", settings.batch_size)}
     return Facts(values, measured, split, report.queries, report.gallery)
-
-
-def share_cache(run: Path, cache: Path) -> None:
-    """Lets a run folder use decoded images that lie elsewhere: every run of a study sees the same ones."""
-    link = make_folder(run) / "cache"
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(make_folder(cache).resolve(), target_is_directory=True)
 
 
 def metrics_of(standing: Standing) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.augment_image import augment_images
@@ -20,6 +21,7 @@ from tbps.preprocess.image import ImageSpec, normalise
 from tbps.seeding import entropy, torch_generator
 from tbps.training.objective import Features
 from tbps.training.settings import TrainSettings
+from tbps.transfer import send
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Views:
     strong_two: Float[Tensor, "n 3 H W"] | None = None
     masked: Int[Tensor, "n L"] | None = None
     words: Int[Tensor, "n L"] | None = None
-    word_count: float = 1.0
+    word_count: Tensor | float = 1.0
 
     def part(self, rows: slice) -> "Views":
         """The views of some of the pairs."""
@@ -64,10 +66,11 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
 
     def weak(name: str) -> Tensor:
         generator = torch_generator(settings.seed, name, step, rank())  # on the CPU: few numbers, no waiting for the device
-        return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec)
+        return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec, overwrite=True)
 
     def strong(name: str) -> Tensor:
-        return normalise(simclr_view(batch.images, settings.strong_views, torch_generator(settings.seed, name, step, rank())), spec)
+        generator = torch_generator(settings.seed, name, step, rank())
+        return normalise(simclr_view(batch.images, settings.strong_views, generator), spec, overwrite=True)
 
     views = Views(
         image=weak("augmentation"),
@@ -82,8 +85,8 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
     # CLIP's vocabulary ends with its rarest merge, the start and the end token; IRRA makes that merge the mask.
     generator = torch_generator(settings.seed, "mask", step, rank())
     masked, words = mask_tokens(batch.tokens, vocabulary - 3, vocabulary - 3, losses.mlm.probability, generator)
-    count = total((words != UNMASKED).sum().float().to(batch.images.device))
-    return replace(views, masked=masked, words=words, word_count=max(1.0, float(count)))
+    count = total(send((words != UNMASKED).sum().float(), batch.images.device))
+    return replace(views, masked=masked, words=words, word_count=count.clamp(min=1))
 
 
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -100,13 +103,17 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
     words = words and views.masked is not None
     half = _HALVES.get(settings.precision)
     with torch.autocast(views.image.device.type, half, enabled=half is not None):
-        states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
-        images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
-        second = views.text_second
+        with record_function("tbps: encode image"):
+            states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
+            images = dict(zip(pixels, project_image(clip, states[:, 0]).chunk(len(pixels)), strict=True))
+        with record_function("tbps: encode text"):
+            second = views.text_second
+            text = text_features_in_parts(clip, views.text, settings.text_parts)
+            text_second = None if second is None else text_features_in_parts(clip, second, settings.text_parts)
         features = Features(
             **images,
-            text=text_features_in_parts(clip, views.text, settings.text_parts),
-            text_second=None if second is None else text_features_in_parts(clip, second, settings.text_parts),
+            text=text,
+            text_second=text_second,
             calm_image=_calm_image(clip, views) if calm else None,
             calm_text=_calm_text(clip, views, settings) if calm else None,
             mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,
@@ -140,7 +147,9 @@ def _calm_text(clip: CLIPModel, views: Views, settings: TrainSettings) -> Tensor
 
 def _mlm(clip: CLIPModel, heads: Heads, views: Views, image: Tensor) -> Tensor:
     assert heads.cross_modal is not None and views.masked is not None and views.words is not None
-    words = views.words.to(image.device)
-    seen = heads.cross_modal(text_tokens(clip, views.masked.to(image.device)), image)
-    chosen = words != UNMASKED
-    return mlm_loss(heads.cross_modal.predict(seen[chosen]), words[chosen], views.word_count)
+    words = views.words.flatten()
+    chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU: how many there are is known without asking the device
+    seen = heads.cross_modal(text_tokens(clip, send(views.masked, image.device)), image).flatten(0, 1)
+    return mlm_loss(
+        heads.cross_modal.predict(seen[send(chosen, image.device)]), send(words[chosen], image.device), views.word_count
+    )

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tbps.training.objective import Features, Losses
 
@@ -41,14 +42,14 @@ def backward(
     if parts == 1:
         features = encode(0, calm=True, words=True)
         losses = loss(replace(features, mlm=None if features.mlm is None else features.mlm * share))
-        torch.autograd.backward(scaled(losses.total))
+        _differentiate(scaled(losses.total))
         return losses
     with torch.no_grad():
         encoded = [encode(part, calm=True, words=False) for part in range(parts)]
     whole = _joined(encoded)
     losses = loss(whole)
     if losses.total.requires_grad:  # not where MLM is the only loss
-        torch.autograd.backward(scaled(losses.total))  # the leaves' gradients carry the scale into the second encoding
+        _differentiate(scaled(losses.total))  # the leaves' gradients carry the scale into the second encoding
     words = torch.zeros_like(losses.total)
     start = 0
     for part, size in enumerate([len(features.image) for features in encoded]):
@@ -58,11 +59,16 @@ def backward(
             outputs.append(features.mlm)
             gradients.append(scaled(torch.full_like(features.mlm, mlm_weight * share)))
             words = words + features.mlm.detach() * share
-        torch.autograd.backward(outputs, gradients)
+        _differentiate(outputs, gradients)
         start += size
     if mlm_weight == 0:
         return losses
     return Losses(losses.total.detach() + mlm_weight * words, {**losses.terms, "mlm": words})
+
+
+def _differentiate(outputs: Tensor | list[Tensor], gradients: list[Tensor] | None = None) -> None:
+    with record_function("tbps: backward"):
+        torch.autograd.backward(outputs, gradients)
 
 
 def _joined(parts: list[Features]) -> Features:

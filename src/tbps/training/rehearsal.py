@@ -45,7 +45,8 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     train = dataset.split("train")
     steps_per_epoch = len(epoch_batches(settings.seed, 0, len(train.pairs()), settings.batch_size))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, model, _some(dataset, settings.batch_size * (1 + _UPDATES)), Path(folder), observer)
+        some = some_of(dataset, settings.batch_size * (1 + _UPDATES))
+        run = Run(settings, model, some, Path(folder), observer, cache=Path(folder))
         if model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(model.device)
         times = []
@@ -55,6 +56,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.monotonic() - started)
+        run.read_losses()
     parameters = list(run.learned.parameters())
     return Rehearsal(
         steps_per_epoch=steps_per_epoch,
@@ -66,7 +68,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     )
 
 
-def _some(dataset: PersonDataset, images: int) -> PersonDataset:
+def some_of(dataset: PersonDataset, images: int) -> PersonDataset:
     """At most so many training images, evenly spread (each has a caption at least), and one image to validate on."""
     train, val = dataset.split("train").images, dataset.split("val").images
     return PersonDataset(dataset.name, dataset.root, (*train[:: max(1, len(train) // images)], *val[:1]))

@@ -2,7 +2,7 @@
 
 settings.json   what was asked for         checkpoints/   the newest two, for a restart
 log.jsonl, tensorboard/                    best/          the model folder of the best epoch by validation Rank-1
-cache/          decoded images             report.json, report.png
+report.json, report.png
 """
 
 import copy
@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.batches import Batches
-from tbps.data.cache import ImageCache
+from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
@@ -47,6 +47,7 @@ from tbps.training.optimizer import optimizers, update_together
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
+from tbps.transfer import send
 
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
@@ -85,30 +86,34 @@ class Outcome:
     standing: Standing | None
 
 
-def train(
+def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches it
     settings: TrainSettings,
     model: PersonModel,
     dataset: PersonDataset,
     folder: Path,
     observer: Observer,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    cache: Path | None = None,
 ) -> Outcome:
     """Trains `model` on the train split, validates every epoch, and resumes from the newest checkpoint in `folder`.
 
-    `stop` is asked after every update; once true, a checkpoint is written and the run returns unfinished. Raises DataError
+    `stop` is asked after every update, of several processes after every tenth and at the end of an epoch; once true, a checkpoint
+    is written and the run returns unfinished. `cache`: folder of decoded images (default: `cache_folder`). Raises DataError
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
     """
     if rank() == 0:
         _claim(folder, settings)
     barrier()
-    run = Run(settings, model, dataset, folder, observer)
+    run = Run(settings, model, dataset, folder, observer, cache=cache)
     with RunLog(folder, run.state.step) if rank() == 0 else NoLog() as log:
         while run.state.step < run.steps:
             run.update(log)
             ended = run.state.step % run.steps_per_epoch == 0
             if ended:
                 run.validate(log)
-            stopped = _anyone(stop(), model.device)
+            asked = ended or world_size() == 1 or run.state.step % _LOG_STEPS == 0  # processes wait for one another to agree
+            stopped = asked and _anyone(stop(), model.device)
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
                 run.save()
             if stopped and run.state.step < run.steps:
@@ -134,7 +139,14 @@ class Run:
     """The moving parts of one run: what `train` and a rehearsal step through."""
 
     def __init__(
-        self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, folder: Path, observer: Observer
+        self,
+        settings: TrainSettings,
+        model: PersonModel,
+        dataset: PersonDataset,
+        folder: Path,
+        observer: Observer,
+        *,
+        cache: Path | None = None,
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
         if settings.division.enabled:
@@ -143,10 +155,10 @@ class Run:
         for name in ("train", "val"):
             if not self.splits[name].images:
                 raise DataError(f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by")
-        self.caches = self._open_caches()
+        self.caches = self._open_caches(cache or cache_folder())
         self.batches = Batches(
             dataset=self.splits["train"],
-            images=self.caches["train"].images,
+            images=near(self.caches["train"].images, model.device),
             tokenise=lambda captions: tokenise(model.tokenizer, captions, model.context_length),
             text=settings.text_augmentation,
             batch_size=settings.batch_size,
@@ -169,13 +181,14 @@ class Run:
         self.state = TrainState(parts, self._prepare(), scaler)
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
+        self._unread: list[tuple[int, torch.Tensor]] = []  # updates and their losses, still on the device
         self._clock, self._clock_step = time.monotonic(), self.state.step
 
-    def _open_caches(self) -> dict[str, ImageCache]:
+    def _open_caches(self, folder: Path) -> dict[str, ImageCache]:
         """Built by the first process, then opened by the others."""
         if rank() > 0:
             barrier()
-        make = partial(ImageCache.open, spec=self.model.spec, folder=self.folder / "cache", on_progress=self.observer.on_cache)
+        make = partial(ImageCache.open, spec=self.model.spec, folder=folder, on_progress=self.observer.on_cache)
         caches = {name: make(split) for name, split in self.splits.items() if split.images}
         if rank() == 0:
             barrier()
@@ -200,19 +213,22 @@ class Run:
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
-        batch = next(self._stream, None)
-        if batch is None:
-            self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
-            batch = next(self._stream)
+        with record_function("tbps: data"):
+            batch = next(self._stream, None)
+            if batch is None:
+                self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
+                batch = next(self._stream)
+            batch = batch.to(self.model.device)
         if step % self.steps_per_epoch == 0:
             self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        losses = self._backward(batch.to(self.model.device), step)
+        losses = self._backward(batch, step)
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
-        updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
+        with record_function("tbps: optimizer"):
+            updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
         if self.averaged is not None and updated:
@@ -251,7 +267,8 @@ class Run:
         """The losses of this process's pairs against all, with their gradients left in the parameters."""
         settings, clip = self.settings, self.model.clip
         clip.train()
-        views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
+        with record_function("tbps: augmentation"):
+            views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
@@ -263,7 +280,8 @@ class Run:
                 return encode(clip, self.heads, rows, settings, calm=calm, words=words)
 
         def loss(features: Features) -> Losses:
-            return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
+            with record_function("tbps: losses"):
+                return objective(features, labels, clip.logit_scale.exp(), alpha, self.heads, settings.losses)
 
         scaled = self.state.scaler.scale
         return backward(encode_part, math.ceil(pairs / size), loss, settings.losses.mlm.weight, world_size(), scaled)
@@ -271,10 +289,25 @@ class Run:
     def _weights(self, batch: Batch) -> torch.Tensor | None:
         if self.state.believed is None or batch.pairs is None:
             return None
-        return self.state.believed[batch.pairs].float().to(batch.images.device)
+        return send(self.state.believed[batch.pairs].float(), batch.images.device)
+
+    def read_losses(self) -> None:
+        """Adds up the losses since the last time, which waits for the device: every tenth update, and before anything is kept.
+
+        Raises SettingsError naming the first update whose loss is not finite.
+        """
+        steps, losses = [step for step, _ in self._unread], [loss for _, loss in self._unread]
+        self._unread = []
+        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else (), strict=True):
+            if not math.isfinite(loss):
+                peak = self.settings.schedule.peak_rate
+                raise SettingsError(f"the loss is {loss} at update {step}; lower schedule.peak_rate (now {peak})")
+            self.state.loss_sum += loss
+            self.state.loss_count += 1
 
     def save(self) -> None:
         """A checkpoint, written by the first process."""
+        self.read_losses()
         if rank() == 0:
             save_checkpoint(self.folder / "checkpoints", self.state, self.settings.fingerprint())
 
@@ -289,14 +322,11 @@ class Run:
             )
 
     def _record(self, losses: Losses, rate: float, epoch: int, log: "RunLog | NoLog") -> None:
-        loss = float(losses.total.detach())
-        if not np.isfinite(loss):
-            peak = self.settings.schedule.peak_rate
-            raise SettingsError(f"the loss is {loss} at update {self.state.step}; lower schedule.peak_rate (now {peak})")
-        self.state.loss_sum += loss
-        self.state.loss_count += 1
+        self._unread.append((self.state.step, losses.total.detach()))
         if self.state.step % _LOG_STEPS and self.state.step % self.steps_per_epoch:
             return
+        self.read_losses()
+        loss = float(losses.total.detach())
         now = time.monotonic()
         speed = (self.state.step - self._clock_step) * self.settings.batch_size / max(1e-9, now - self._clock)
         self._clock, self._clock_step = now, self.state.step
@@ -311,6 +341,7 @@ class Run:
     def validate(self, log: "RunLog | NoLog") -> None:
         """Metrics on the val split by the first process; the best model so far is saved."""
         started = time.monotonic()
+        self.read_losses()
         if rank() > 0:
             barrier()
             return

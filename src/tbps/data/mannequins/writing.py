@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from tbps.data.cores import available_cores
 from tbps.data.mannequins.describing import describe_attributes, paraphrase, shown_attributes
 from tbps.data.mannequins.drawing import draw, encode
 from tbps.data.mannequins.layouts import Crop, Described, Shot, find_layout
@@ -204,7 +205,7 @@ def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgre
     """Draws and writes every image; the crops in the order of their positions."""
     total = sum(len(task.shots) for task in tasks)
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
-    processes = min(workers if workers is not None else _cores(), len(chunks))
+    processes = min(workers if workers is not None else available_cores(), len(chunks))
     if processes < 1:
         raise SettingsError(f"{workers} workers cannot draw; give at least 1")
     crops: list[Crop] = []
@@ -212,10 +213,6 @@ def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgre
         crops.extend(drawn)
         on_progress(len(crops), total)
     return sorted(crops, key=lambda crop: crop[0].position)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator[list[Crop]]:

@@ -1,0 +1,388 @@
+"""A straightforward TBPS-CLIP trainer, to measure `tbps` against: the same method, data, weights and losses, plain machinery.
+
+It does what the paper's reference is described as doing and slows nothing down on purpose. What differs from `tbps.training`, each
+with what is known of the reference:
+
+    pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
+                every epoch"), resized, then augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
+                normalise", "the reference draws with replacement")
+    views       all four are made whatever the losses ("computes the SimCLR and second views even when their losses are off")
+                but only those with a loss are encoded, one after the other
+    captions    padded to the whole context, 77 tokens
+    attention   in plain steps, its weights returned ("attention asks for its weights, which turns fused attention off")
+    soft labels "the reference runs both towers a second time without gradients to get the detached similarities"
+    optimizer   torch's AdamW as it comes, without its fused kernel
+    evaluation  the whole score matrix in memory, "full argsort of the score matrix"
+
+Where nothing is known it takes the cheaper way: a picture is resized once for its four views, Pillow augments pictures of 8 bits,
+captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with
+loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
+`tbps`, imported, as are the losses.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import CLIPModel
+
+from tbps.data.augment_image import ImageAugmentation
+from tbps.data.augment_text import augment_caption
+from tbps.data.augment_views import ViewAugmentation
+from tbps.data.batches import epoch_batches
+from tbps.data.records import PersonDataset
+from tbps.errors import SettingsError
+from tbps.evaluation.embed import identities
+from tbps.losses import c_itc, identity_targets, n_itc, nt_xent, r_itc
+from tbps.model.bundle import PersonModel
+from tbps.model.clip import bottom_parameters, set_text_attention_dropout
+from tbps.model.heads import ProjectionHead
+from tbps.preprocess.caption import clean_caption
+from tbps.preprocess.image import ImageSpec
+from tbps.training.objective import LossSettings
+from tbps.training.optimizer import optimizers
+from tbps.training.schedule import learning_rate, soft_label_share
+from tbps.training.settings import TrainSettings
+
+EMBED_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PlainBatch:
+    """n pairs, ready for the towers: four views (n, 3, H, W) of every picture, the augmented captions, the identities (n,)."""
+
+    image: Tensor
+    image_second: Tensor
+    strong_one: Tensor
+    strong_two: Tensor
+    captions: Sequence[str]
+    identities: Tensor
+
+
+@final
+class PlainPairs(Dataset[Any]):
+    """The training pairs; a pair is read from disk and augmented when it is asked for."""
+
+    def __init__(self, split: PersonDataset, settings: TrainSettings, spec: ImageSpec) -> None:
+        self.images, self.pairs, self.settings, self.spec = split.images, split.pairs(), settings, spec
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> tuple[list[Tensor], str, int]:
+        pair = self.pairs[row]
+        image = self.images[pair.image]
+        picture = open_resized(image.path, self.spec)
+        views = [weak_view(picture, self.settings.image_augmentation) for _ in range(2)]
+        views += [strong_view(picture, self.settings.strong_views) for _ in range(2)]
+        paraphrase = clean_caption(image.captions_bt[pair.caption]) if image.captions_bt else None
+        rng = np.random.default_rng(random.getrandbits(64))
+        caption = augment_caption(clean_caption(image.captions[pair.caption]), paraphrase, self.settings.text_augmentation, rng)
+        return [to_pixels(view, self.spec) for view in views], caption, image.identity
+
+
+def collate(pairs: Sequence[tuple[list[Tensor], str, int]]) -> PlainBatch:
+    """Pairs to a batch."""
+    views = [torch.stack(view) for view in zip(*(views for views, _, _ in pairs), strict=True)]
+    return PlainBatch(*views, [caption for _, caption, _ in pairs], torch.tensor([identity for _, _, identity in pairs]))
+
+
+def open_resized(path: Any, spec: ImageSpec) -> Image.Image:
+    """The picture in a file as RGB, resized as a whole."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+
+
+def to_pixels(picture: Image.Image, spec: ImageSpec) -> Tensor:
+    """(3, H, W) float32, normalised."""
+    unit = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
+    return (unit - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+
+
+def weak_view(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    """So many draws from the pool of six, with replacement."""
+    if not settings.enabled:
+        return picture
+    pool = (crop_weakly, erase, grey_sometimes, jitter_weakly, flip_sometimes, rotate)
+    for operation in random.choices(pool, k=settings.pool_size):
+        picture = operation(picture, settings)
+    return picture
+
+
+def strong_view(picture: Image.Image, settings: ViewAugmentation) -> Image.Image:
+    """A SimCLR view: crop, jitter, grayscale, blur and flip, each but the crop with its probability."""
+    picture = crop(picture, settings.crop_scale, settings.crop_ratio)
+    if random.random() < settings.jitter_probability:
+        picture = jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
+        picture = turn_hue(picture, random.uniform(-settings.hue, settings.hue))
+    if random.random() < settings.grayscale_probability:
+        picture = picture.convert("L").convert("RGB")
+    if random.random() < settings.blur_probability:
+        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(*settings.blur_sigma)))
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < settings.flip_probability else picture
+
+
+def crop_weakly(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    return crop(picture, settings.crop_scale, settings.crop_ratio)
+
+
+def erase(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    if random.random() >= settings.erase_probability:
+        return picture
+    low, high = settings.erase_ratio
+    box = draw_box(picture.size, settings.erase_area, (1 / high, 1 / low))
+    if box is None:
+        return picture
+    left, top, right, bottom = box
+    erased = picture.copy()
+    ImageDraw.Draw(erased).rectangle((left, top, right - 1, bottom - 1), fill=(0, 0, 0))
+    return erased
+
+
+def grey_sometimes(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    return picture.convert("L").convert("RGB") if random.random() < settings.grayscale_probability else picture
+
+
+def jitter_weakly(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    return jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
+
+
+def flip_sometimes(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < settings.flip_probability else picture
+
+
+def rotate(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
+    angle = random.uniform(-settings.rotation_degrees, settings.rotation_degrees)
+    return picture.rotate(angle, Image.Resampling.BILINEAR)
+
+
+def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float]) -> Image.Image:
+    """RandomResizedCrop; the whole picture where no box fits, which a square one with these settings hardly meets."""
+    return picture.resize(picture.size, Image.Resampling.BILINEAR, box=draw_box(picture.size, scale, ratio))
+
+
+def draw_box(
+    size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) with that share of the area and that width/height; None where ten draws do not fit."""
+    for _ in range(10):
+        pixels = random.uniform(*area) * size[0] * size[1]
+        shape = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        width, height = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
+        if 0 < width <= size[0] and 0 < height <= size[1]:
+            left, top = random.randint(0, size[0] - width), random.randint(0, size[1] - height)
+            return left, top, left + width, top + height
+    return None
+
+
+def jitter(picture: Image.Image, strengths: tuple[float, float, float]) -> Image.Image:
+    """Brightness, contrast and saturation by factors within 1 +- strength."""
+    for enhance, strength in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strengths, strict=True):
+        picture = enhance(picture).enhance(random.uniform(1 - strength, 1 + strength))
+    return picture
+
+
+def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
+    """The colour circle turned, as torchvision does it for Pillow's pictures."""
+    hue, saturation, value = picture.convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(round(turns * 255) % 256)
+    return Image.merge("HSV", (Image.fromarray(turned, "L"), saturation, value)).convert("RGB")
+
+
+@final
+class PlainTrainer:
+    """Model, optimizer and data of a run; the losses are those of the recipes of TBPS-CLIP."""
+
+    def __init__(self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> None:
+        check(settings.losses)
+        self.settings, self.model, self.dataset, self.workers = settings, model, dataset, workers
+        torch.manual_seed(settings.seed)
+        random.seed(settings.seed)
+        self.head = ProjectionHead(model.dim).to(model.device) if settings.losses.ss_image else None
+        set_text_attention_dropout(model.clip, settings.text_attention_dropout)
+        model.clip.set_attn_implementation("eager")
+        for parameter in bottom_parameters(model.clip, settings.lock):
+            parameter.requires_grad_(False)
+        learned = nn.ModuleDict({"clip": model.clip} if self.head is None else {"clip": model.clip, "head": self.head})
+        self.parameters = [parameter for parameter in learned.parameters() if parameter.requires_grad]
+        self.optimizers = [without_fused_kernel(made, settings) for made in optimizers(learned, settings.optimizer)]
+        self.pairs = PlainPairs(dataset.split("train"), settings, model.spec)
+        self.steps_per_epoch = len(self.pairs) // settings.batch_size
+        self.step = 0
+
+    def batches(self) -> DataLoader[PlainBatch]:
+        """Every batch of every epoch, of the same pairs in the same order as in `tbps`."""
+        settings = self.settings
+        epochs = range(settings.schedule.epochs)
+        order = [
+            list(rows) for epoch in epochs for rows in epoch_batches(settings.seed, epoch, len(self.pairs), settings.batch_size)
+        ]
+        pinned = self.model.device.type == "cuda"
+        return DataLoader(
+            self.pairs, batch_sampler=order, collate_fn=collate, num_workers=self.workers, pin_memory=pinned
+        )  # fmt: skip
+
+    def update(self, batch: PlainBatch) -> float:
+        """One optimizer step; returns the loss."""
+        settings = self.settings
+        rate = learning_rate(self.step, self.steps_per_epoch, settings.schedule)
+        alpha = soft_label_share(self.step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
+        self.model.clip.train()
+        loss = self.loss(batch, alpha)
+        torch.autograd.backward(loss)
+        if settings.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, settings.optimizer.clip_norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            self.model.clip.logit_scale.clamp_(max=math.log(100))
+        self.step += 1
+        return loss.item()
+
+    def loss(self, batch: PlainBatch, alpha: float) -> Tensor:
+        """The loss of a batch; alpha is the share of the model's own softmax in the labels."""
+        losses, clip, device = self.settings.losses, self.model.clip, self.model.device
+        tokens = self.tokenise(batch.captions).to(device)
+        pixels = batch.image.to(device, non_blocking=True)
+        with self.autocast():
+            image, text = image_features(clip, pixels), text_features(clip, tokens)
+            soft_from = None
+            if losses.n_itc.soft_label > 0:
+                with torch.no_grad():
+                    soft_from = (image_features(clip, pixels), text_features(clip, tokens), None)
+            second = image_features(clip, batch.image_second.to(device, non_blocking=True)) if losses.second_image else None
+            strong = [batch.strong_one, batch.strong_two] if losses.ss_image else []
+            strong = [image_features(clip, view.to(device, non_blocking=True)) for view in strong]
+
+        scale = clip.logit_scale.exp()
+        ids = batch.identities.to(device)
+        targets = identity_targets(ids, ids)
+        contrast = n_itc(image, text, targets, scale, alpha, soft_from=soft_from)
+        if second is not None:
+            contrast = (contrast + n_itc(second, text, targets, scale, alpha)) / 2  # softened by its own similarities, as in `tbps`
+        total = losses.n_itc.weight * contrast
+        if losses.r_itc.weight > 0:
+            r = losses.r_itc
+            total = total + r.weight * r_itc(image, text, targets, scale, r.eps, labels=r.labels)
+        if losses.c_itc.weight > 0:
+            c = losses.c_itc
+            total = total + c.weight * c_itc(image, text, c.in_modal, c.cross_modal, variant=c.variant)
+        if strong and self.head is not None:
+            one, two = (self.head(view.float()) for view in strong)
+            total = total + losses.ss.weight * nt_xent(one, two, losses.ss.temperature)
+        return total
+
+    def tokenise(self, captions: Sequence[str]) -> Tensor:
+        """(n, context) token ids, always padded to the whole context."""
+        model = self.model
+        given = {"padding": "max_length", "truncation": True, "max_length": model.context_length, "return_tensors": "pt"}
+        tokens: Tensor = model.tokenizer(list(captions), **given)["input_ids"]
+        return tokens
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the settings ask for it."""
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    @torch.no_grad()
+    def embed(self, name: str) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (text, image) of a split on the CPU; pictures from disk, captions in their own order."""
+        split, clip, device = self.dataset.split(name), self.model.clip.eval(), self.model.device
+        pictures = DataLoader(
+            PlainPictures(split, self.model.spec),
+            batch_size=EMBED_BATCH,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+        )
+        images = [image_features(clip, pixels.to(device, non_blocking=True)) for pixels in pictures]
+        captions = [clean_caption(split.images[pair.image].captions[pair.caption]) for pair in split.pairs()]
+        chunks = [captions[start : start + EMBED_BATCH] for start in range(0, len(captions), EMBED_BATCH)]
+        texts = [text_features(clip, self.tokenise(chunk).to(device)) for chunk in chunks]
+        text, image = (nn.functional.normalize(torch.cat(rows).float(), dim=1).cpu() for rows in (texts, images))
+        return text, image
+
+    def evaluate(self, name: str) -> "PlainReport":
+        """Rank-1, mAP and mINP on a split."""
+        text, image = self.embed(name)
+        text_ids, image_ids = identities(self.dataset.split(name))
+        return metrics_by_argsort(text, image, torch.from_numpy(text_ids), torch.from_numpy(image_ids))
+
+
+@final
+class PlainPictures(Dataset[Any]):
+    """The pictures of a split, not augmented."""
+
+    def __init__(self, split: PersonDataset, spec: ImageSpec) -> None:
+        self.images, self.spec = split.images, spec
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return to_pixels(open_resized(self.images[row].path, self.spec), self.spec)
+
+
+def check(losses: LossSettings) -> None:
+    """Raises SettingsError for losses that no recipe of TBPS-CLIP uses and this trainer does not know."""
+    foreign = {"sdm": losses.sdm.weight, "tal": losses.tal.weight, "id": losses.id.weight, "mlm": losses.mlm.weight}
+    unknown = [name for name, weight in foreign.items() if weight > 0]
+    if unknown or losses.second_text or losses.n_itc.labels != "identity":
+        raise SettingsError(f"the plain trainer knows the losses of the TBPS-CLIP recipes only, not {unknown or 'these'}")
+
+
+def image_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
+    """(n, 3, H, W) -> (n, D) embeddings; attention gives its weights, which nobody reads."""
+    features: Tensor = clip.visual_projection(clip.vision_model(pixel_values=pixels, output_attentions=True).pooler_output)
+    return features
+
+
+def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
+    """(n, 77) -> (n, D) embeddings, likewise."""
+    features: Tensor = clip.text_projection(clip.text_model(input_ids=tokens, output_attentions=True).pooler_output)
+    return features
+
+
+def without_fused_kernel(made: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW over the same parameters, rates and decays with torch's own choice of loop; another optimizer as it is."""
+    if not isinstance(made, torch.optim.AdamW):
+        return made
+    groups = [{name: group[name] for name in ("params", "weight_decay", "factor")} for group in made.param_groups]
+    return torch.optim.AdamW(groups, lr=0.0, betas=settings.optimizer.betas, eps=settings.optimizer.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainReport:
+    """In percent."""
+
+    r1: float
+    map: float
+    minp: float
+
+
+def metrics_by_argsort(text: Tensor, image: Tensor, text_ids: Tensor, image_ids: Tensor) -> PlainReport:
+    """Every ranking in full, as published evaluation code does it."""
+    scores = text @ image.T  # (Q, G)
+    order = torch.argsort(scores, dim=1, descending=True)
+    right = image_ids[order] == text_ids[:, None]
+    place = torch.arange(1, right.shape[1] + 1)
+    relevant = right.sum(dim=1)
+    precision = (right.cumsum(dim=1) / place * right).sum(dim=1) / relevant
+    last = (right * place).amax(dim=1)
+    return PlainReport(*(100 * value.double().mean().item() for value in (right[:, 0], precision, relevant / last)))
+
+
+def train(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> PlainReport:
+    """Trains `model` and returns its metrics on the test split; the best epoch is not chosen, the last one counts."""
+    trainer = PlainTrainer(settings, model, dataset, workers)
+    for batch in trainer.batches():
+        trainer.update(batch)
+    return trainer.evaluate("test")

@@ -1,0 +1,104 @@
+"""Whether the fast path learns as well as the plain one: the same recipe on the same mannequins, Rank-1 of three seeds each.
+
+    python benchmarks/quality.py [--toy] [--seeds 3]
+
+Both start from the same random weights and see the same pairs in the same order, with the same losses (N-ITC with soft labels,
+MVS-I, SS-I, C-ITC), weak and strong views, text augmentation, optimizers (AdamW and Muon), schedule, precision and number of
+updates; both are scored after the last one on the same unseen people. What differs is the machinery that `plain.py` lists, and
+with it which random numbers are drawn: two runs of one seed agree in data and start, not in augmentation and dropout.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+from measuring import Row, say
+from plain import train as train_plainly
+from results import FOLDER, Benchmark, keep
+from subjects import Silent, draw_people
+
+from tbps.data.cache import ImageCache
+from tbps.data.records import PersonDataset
+from tbps.evaluation.embed import embed_split
+from tbps.evaluation.retrieval import embeddings_of, score
+from tbps.study.recipes import mannequin_minute
+from tbps.training.settings import TrainSettings
+from tbps.training.start import start_model
+from tbps.training.trainer import NoLog, Run
+
+RECIPE = {
+    "image_augmentation.enabled": True,
+    "image_augmentation.with_replacement": True,
+    "losses.n_itc.soft_label": 0.5,
+    "losses.mvs.views": "image",
+    "losses.ss.weight": 0.4,
+    "losses.c_itc.weight": 0.1,
+}
+TOY = {
+    "batch_size": 8,
+    "schedule.epochs": 1,
+    "shape.image": {"width": 32, "layers": 1, "heads": 2},
+    "shape.text": {"width": 32, "layers": 1, "heads": 2},
+}
+PEOPLE, UNSEEN = 1000, 200
+
+
+def measure(toy: bool, seeds: int) -> Benchmark:
+    settings = mannequin_minute().override(RECIPE | (TOY if toy else {}))
+    people, unseen = (8, 4) if toy else (PEOPLE, UNSEEN)
+    found: dict[str, list[float]] = {"fast": [], "plain": []}
+    spent: dict[str, list[float]] = {"fast": [], "plain": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        dataset = draw_people(folder / "people", people, 4, held_out=unseen)
+        for seed in range(seeds):
+            for name, train in (("fast", train_fast), ("plain", train_plain)):
+                started = time.perf_counter()
+                rank_1 = train(settings.override({"seed": seed}), dataset, folder / f"{name}-{seed}")
+                spent[name].append(time.perf_counter() - started)
+                found[name].append(rank_1)
+                say(f"{name}, seed {seed}: Rank-1 {rank_1:.2f} % after {spent[name][-1]:.0f} s")
+    rows = [Row(f"Rank-1 after the last update, {name}", "%", tuple(each)) for name, each in found.items()]
+    rows += [Row(f"the whole run, {name}", "s", tuple(each)) for name, each in spent.items()]
+    return Benchmark("quality", rows, facts(settings, found, unseen))
+
+
+def facts(settings: TrainSettings, found: dict[str, list[float]], unseen: int) -> dict[str, object]:
+    """Means, standard deviations, and how far apart the means are in units of the latter."""
+    known: dict[str, object] = {"settings": settings.fingerprint(), "unseen people": unseen}
+    for name, each in found.items():
+        known[f"{name} mean"] = round(statistics.mean(each), 2)
+        known[f"{name} deviation"] = round(statistics.stdev(each), 2) if len(each) > 1 else None
+    return known
+
+
+def train_fast(settings: TrainSettings, dataset: PersonDataset, folder: Path) -> float:
+    """Rank-1 of `tbps`: the trainer's updates, then the test split."""
+    model = start_model(settings, dataset, None, "cpu")
+    run = Run(settings, model, dataset, folder, Silent())
+    while run.state.step < run.steps:
+        run.update(NoLog())
+    model.clip.eval()
+    test = dataset.split("test")
+    images = ImageCache.open(test, model.spec, folder / "cache").images
+    rows = embed_split(test, iter([images]), model.encode_arrays, model.encode_texts)
+    return score(embeddings_of(test, rows, model="", source="")).model.r1
+
+
+def train_plain(settings: TrainSettings, dataset: PersonDataset, folder: Path) -> float:
+    """Rank-1 of the plain trainer with two workers; `folder` stays unused."""
+    return train_plainly(settings, start_model(settings, dataset, None, "cpu"), dataset, workers=2).r1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each path")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    given = parser.parse_args()
+    began = datetime.now()
+    file = keep([measure(given.toy, given.seeds)], given.toy, began, given.folder, "quality")
+    print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")

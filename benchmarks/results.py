@@ -1,0 +1,153 @@
+"""What is kept of a run of benchmarks: a JSON file with machine, commit, versions and every measured value, and a table.
+
+{"format": "tbps-benchmarks 1", "started": ..., "toy": ..., "machine": {...}, "commit": ..., "dirty": ..., "versions": {...},
+ "benchmarks": [{"name": ..., "conditions": {...}, "rows": [{"what", "unit", "median", "least", "most", "runs"}, ...]}, ...]}
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import RUNS, Row
+
+from tbps.storage import write_text
+
+FORMAT = "tbps-benchmarks 1"
+PACKAGES = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The rows of one benchmark, and what they hold for (sizes, threads)."""
+
+    name: str
+    rows: Sequence[Row]
+    conditions: Mapping[str, object]
+
+
+Measure = Callable[[bool, int], Benchmark]
+"""measure(toy, runs): `toy` takes sizes that show nothing but that it runs."""
+
+
+def record(benchmarks: Sequence[Benchmark], toy: bool, started: datetime) -> dict[str, Any]:
+    """What the file will hold."""
+    return {
+        "format": FORMAT,
+        "started": started.isoformat(timespec="seconds"),
+        "toy": toy,
+        "machine": machine(),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain")),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "benchmarks": [
+            {"name": b.name, "conditions": dict(b.conditions), "rows": [as_dict(row) for row in b.rows]} for b in benchmarks
+        ],
+    }
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """A row for JSON."""
+    runs = [float(f"{run:.6g}") for run in row.runs]
+    found = {"what": row.what, "unit": row.unit, "median": row.median, "least": row.least, "most": row.most, "runs": runs}
+    return found if row.at is None else {"at": row.at, **found}
+
+
+def keep(benchmarks: Sequence[Benchmark], toy: bool, started: datetime, folder: Path = FOLDER, kind: str = "") -> Path:
+    """Writes both files, named by date and time, each atomically; returns the JSON's path."""
+    kept = record(benchmarks, toy, started)
+    file = folder / f"{started:%Y-%m-%d-%H%M%S}{'-' * bool(kind)}{kind}{'-toy' * toy}.json"
+    write_text(file, json.dumps(kept, indent=1) + "\n")
+    write_text(file.with_suffix(".md"), report(kept))
+    return file
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What `keep` wrote. Raises ValueError for another file."""
+    try:
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        raise ValueError(f"{file} was not written by these benchmarks (format {FORMAT!r} is missing)")
+    return kept
+
+
+def report(kept: Mapping[str, Any]) -> str:
+    """A whole record as Markdown."""
+    parts = [f"{describe(kept)}\n"]
+    parts += [f"## {b['name']}\n\n{table(b)}" for b in kept["benchmarks"]]
+    return "\n".join(parts)
+
+
+def describe(kept: Mapping[str, Any]) -> str:
+    """Machine, commit and versions in a line."""
+    m, versions = kept["machine"], ", ".join(f"{package} {number}" for package, number in kept["versions"].items())
+    commit = kept["commit"][:7] + (" with changes" if kept["dirty"] else "")
+    flags = f" ({', '.join(m['flags'])})" if m["flags"] else ""
+    gpu = f" and {m['gpu']}" if m["gpu"] else ""
+    toy = " Toy sizes: the numbers mean nothing." if kept["toy"] else ""
+    cores = f"{m['cores']} cores of {m['cpu']}{flags}{gpu}, {m['memory_gb']} GB"
+    return f"{kept['started'][:10]}, commit {commit}: {cores}, {m['system']}; {versions}.{toy}"
+
+
+def table(benchmark: Mapping[str, Any]) -> str:
+    """The rows of one benchmark."""
+    lines = ["| what | median | least | most | unit |", "|---|---:|---:|---:|---|"]
+    for row in benchmark["rows"]:
+        numbers = " | ".join(f"{row[key]:,.4g}" for key in ("median", "least", "most"))
+        lines.append(f"| {name(row)} | {numbers} | {row['unit']} |")
+    conditions = ", ".join(f"{key} {value}" for key, value in benchmark["conditions"].items())
+    return "\n".join(lines) + f"\n\nWith {conditions}.\n"
+
+
+def name(row: Mapping[str, Any]) -> str:
+    """What a row measures, with the size where it has one."""
+    return f"{row['what']}, {row['at']:,}" if "at" in row else str(row["what"])
+
+
+def run_alone(measure: Measure, description: str | None) -> None:
+    """The command line of a benchmark that is run by itself: measures, prints the table, keeps both files."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    given = parser.parse_args()
+    started = datetime.now()
+    benchmark = measure(given.toy, given.runs)
+    file = keep([benchmark], given.toy, started, given.folder, benchmark.name.replace(" ", "-"))
+    print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")
+
+
+def machine() -> dict[str, Any]:
+    """What decides the speed of this machine."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {
+        "cpu": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "system": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def git(*arguments: str) -> str:
+    """What git says of this working tree; nothing where it is none."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.stdout.strip() if done.returncode == 0 else ""

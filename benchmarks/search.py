@@ -1,0 +1,189 @@
+"""Search beside FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
+
+Exact search over 200,000 x 512; then a gallery of a million, whose searches are approximate above 200,000 rows: latency, recall@10
+against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two take
+turns query by query, so that their ratio holds when the machine's speed drifts.
+
+Clustered vectors: embeddings that lie as those of a model do, with a common mean, people in clusters of ten images, cameras, and
+a spectrum that falls as 1 / n; the queries come from another distribution, as texts do: a person's direction with noise, in part
+along directions of their own, around another mean. Random vectors are isotropic; no index of cells can help, and the gallery must
+find that out and stay exact.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+from measuring import Row, ratios
+from results import Benchmark, run_alone
+
+from tbps.search.engine import Engine
+from tbps.search.filters import written
+from tbps.search.rows import Rows
+from tbps.search.table import Table
+from tbps.seeding import generator
+
+DIMENSIONS, K, CAMERAS, BLOCK = 512, 10, 10, 50_000
+CAMERA = 3
+WHERE = f"camera = 'camera-{CAMERA:02d}'"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Blocks of (embeddings, camera numbers), and queries; unit rows, float32."""
+
+    blocks: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]
+    queries: np.ndarray
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_vectors(queries: int) -> Vectors:
+    rng = generator(0, "benchmark", "random")
+
+    def blocks(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, count, BLOCK):
+            size = min(BLOCK, count - start)
+            yield unit(rng.standard_normal((size, DIMENSIONS), dtype=np.float32)), rng.integers(CAMERAS, size=size)
+
+    return Vectors(blocks, unit(generator(0, "benchmark", "queries").standard_normal((queries, DIMENSIONS))))
+
+
+def clustered_vectors(people: int, queries: int) -> Vectors:
+    rng = generator(0, "benchmark", "clustered")
+    fall = ((1 + np.arange(DIMENSIONS)) ** -0.5).astype(np.float32)
+    turn, own_turn = (np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))[0].astype(np.float32) for _ in range(2))
+
+    def draw(count: int) -> np.ndarray:
+        return rng.standard_normal((count, DIMENSIONS), dtype=np.float32) * fall
+
+    person = 0.8 * draw(people) + draw(200)[rng.integers(200, size=people)]  # two hundred ways to be dressed
+    camera, mean = 0.7 * draw(CAMERAS), 2.5 * draw(1)
+    sought = person[rng.integers(people, size=queries)]
+    texts = (0.8 * sought + 0.9 * draw(queries)) @ turn + (3 * draw(1) + 0.8 * draw(queries)) @ own_turn
+
+    def blocks(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, count, BLOCK):
+            size = min(BLOCK, count - start)
+            cameras = rng.integers(CAMERAS, size=size)
+            crops = mean + person[rng.integers(people, size=size)] + camera[cameras] + 0.8 * draw(size)
+            yield unit(crops @ turn), cameras
+
+    return Vectors(blocks, unit(texts))
+
+
+def filled(folder: Path, vectors: Vectors, count: int) -> tuple[Table, "faiss.IndexFlatIP", np.ndarray]:
+    """A table, FAISS flat with the same rows in the same order, and every row's camera."""
+    table, flat, cameras, start = Table.create(folder, DIMENSIONS), faiss.IndexFlatIP(DIMENSIONS), [], 0
+    for embeddings, seen in vectors.blocks(count):
+        append(table, embeddings, seen, start)
+        flat.add(embeddings)
+        cameras.append(seen)
+        start += len(embeddings)
+    return table, flat, np.concatenate(cameras)
+
+
+def append(table: Table, embeddings: np.ndarray, cameras: np.ndarray, start: int) -> None:
+    fixed = {"thumbnail": bytes(200), "root": "", "attributes": "{}", "model": "benchmark"}
+    names = [f"{row:024x}" for row in range(start, start + len(embeddings))]
+    rows = [
+        {"id": name, "source": name, "content_hash": name, "camera": f"camera-{camera:02d}", **fixed}
+        for name, camera in zip(names, cameras.tolist(), strict=True)
+    ]
+    table.append(rows, embeddings)
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - began)
+
+
+def exact(rows: int, queries: int) -> list[Row]:
+    """Exact search and FAISS flat in turn."""
+    vectors = clustered_vectors(rows // 10, queries)
+    embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
+    ids = np.array([f"{row:024x}" for row in range(rows)], "S24")
+    held = Rows.room_for(rows, DIMENSIONS).extended(np.arange(rows, dtype=np.uint64), ids, embeddings)
+    flat = faiss.IndexFlatIP(DIMENSIONS)
+    flat.add(embeddings)
+    ours, theirs = [], []
+    for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three do not count
+        theirs.append(milliseconds(lambda query=query: flat.search(query[None], K)))
+        ours.append(milliseconds(lambda query=query: held.index.top(query.astype(np.float64), K)))
+        assert set(flat.search(query[None], K)[1][0].tolist()) == set(held.index.top(query.astype(np.float64), K)[0].tolist())
+    size = f"best {K} of {rows:,} x {DIMENSIONS}"
+    return [
+        Row(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
+        Row(f"exact search, {size}", "ms", tuple(ours[3:])),
+        ratios("exact search / FAISS flat", theirs[3:], ours[3:]),
+    ]
+
+
+def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
+    """A gallery above the limit of exact search."""
+    with tempfile.TemporaryDirectory() as temporary:
+        table, flat, cameras = filled(Path(temporary), vectors, rows)
+        engine = Engine(table)
+        opening = milliseconds(engine.newest)
+        building = milliseconds(engine.prepare)
+        name = f"{rows:,} x {DIMENSIONS}, {kind}"
+        found = [Row(f"read into memory, {name}", "s", (opening / 1000,)), Row(f"cells built, {name}", "s", (building / 1000,))]
+        for where in (None, WHERE):
+            found += compared(engine, flat, vectors.queries, where, cameras == CAMERA, name)
+        del flat
+        fresh = vectors.queries[:1].repeat(1000, axis=0)
+        append(table, fresh, np.full(1000, CAMERA), rows)
+        visible = milliseconds(lambda: engine.search(vectors.queries[0], K, None))
+        assert int(engine.search(vectors.queries[0], 1, None)[0].id, 16) >= rows
+        return [*found, Row(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
+
+
+def compared(
+    engine: Engine, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
+) -> list[Row]:
+    """Nearest rows alone and whole searches, hits read from disk, in turn with FAISS flat; recall of the nearest rows."""
+    snapshot = engine.newest()
+    rows = None if where is None else snapshot.passing(written(where))
+    only = None if where is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.flatnonzero(passing)))
+    shares, nearest, whole, theirs, approximate = [], [], [], [], False
+    for query in queries:
+        began = time.perf_counter()
+        found = engine.top(snapshot, query.astype(np.float64), K, rows)
+        nearest.append(1000 * (time.perf_counter() - began))
+        whole.append(milliseconds(lambda query=query: engine.search(query, K, where)))
+        began = time.perf_counter()
+        _, truth = flat.search(query[None], K, params=only)
+        theirs.append(1000 * (time.perf_counter() - began))
+        shares.append(len(np.intersect1d(truth[0], [int(name, 16) for name in snapshot.rows.ids[found.positions]])) / K)
+        approximate = found.approximate
+    way = "approximate" if approximate else "exact"
+    name += "" if where is None else ", one camera"
+    return [
+        Row(f"FAISS flat, {name}", "ms", tuple(theirs)),
+        Row(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
+        ratios(f"FAISS flat / nearest rows, {name}", nearest, theirs),
+        Row(f"whole search, {way}, {name}", "ms", tuple(whole)),
+        Row(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
+    ]
+
+
+def measure(toy: bool, runs: int) -> Benchmark:
+    """`runs` has no part in it: every query is one run."""
+    queries = 4 if toy else 40
+    rows, large_rows, random_rows = (2_000, 3_000, 0) if toy else (200_000, 1_000_000, 250_000)
+    found = exact(rows, queries) + large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)
+    if random_rows:
+        found += large("random", random_vectors(queries), random_rows)
+    return Benchmark("search", found, {"queries": queries, "faiss": faiss.__version__, "threads": faiss.omp_get_max_threads()})
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)

@@ -1,0 +1,194 @@
+"""`tbps` against `plain.py` in one run, in turn, on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
+
+Training step: the full recipe `tbps_clip` at CLIP's ViT-B/32 shape with random weights, float32 and bfloat16 autocast. Ours is the
+trainer's whole update, with drawing the batch and augmenting it; the plain one is given its four views ready, as if workers
+had cost nothing. Pictures: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
+embeddings to the metrics, at the size of CUHK-PEDES' test split, in a square of 10,000, and ours alone at the size of ICFG-PEDES'.
+"""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from floor import machine, step_bytes, step_operations
+from measuring import Row, in_turn, megabytes, rates, ratios, timed
+from plain import PlainTrainer, collate, metrics_by_argsort
+from results import Benchmark, run_alone
+from subjects import MEAN_TOKENS, Silent, captions_of, draw_people, published_shape, random_model, toy_shape
+
+from tbps.data.cache import ImageCache
+from tbps.data.records import Batch, PersonDataset
+from tbps.evaluation import retrieval_metrics
+from tbps.model.bundle import PersonModel
+from tbps.model.clip import ModelShape
+from tbps.seeding import generator
+from tbps.study.recipes import simplified_tbps_clip, tbps_clip
+from tbps.training.encode import draw_views
+from tbps.training.settings import TrainSettings
+from tbps.training.trainer import NoLog, Run
+
+VIEWS = 4
+EPOCHS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """`batch`: pairs of a step; `pictures`: in a pass over them; `galleries`: (queries, images) compared; `alone`: of ours only."""
+
+    shape: ModelShape
+    batch: int
+    pictures: int
+    galleries: tuple[tuple[int, int], ...]
+    alone: tuple[int, int]
+    matrix: int
+
+
+FULL = Sizes(published_shape(32), 8, 64, ((6156, 3074), (10_000, 10_000)), (19_848, 19_848), 1024)
+TOY = Sizes(toy_shape(), 4, 4, ((60, 40),), (80, 80), 64)
+
+
+def measure(toy: bool, runs: int) -> Benchmark:
+    sizes = TOY if toy else FULL
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        dataset = draw_people(Path(temporary) / "people", max(sizes.batch, sizes.pictures) // 2, 2)
+        model = random_model(sizes.shape, captions_of(dataset))
+        settings = tbps_clip().override({"batch_size": sizes.batch, "image_augmentation.with_replacement": True})
+        rows += steps(settings, model, dataset, sizes, runs)
+        rows += pictures(settings, model, dataset, sizes.pictures, runs)
+    for queries, images in sizes.galleries:
+        rows += evaluation(queries, images, runs)
+    rows += evaluation_alone(*sizes.alone, runs)
+    return Benchmark("side by side", rows, {"batch": sizes.batch, "threads": torch.get_num_threads(), "runs": runs})
+
+
+def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Row]:
+    """One update of ours and of the plain trainer in both precisions, and what share of the machine's floor ours reaches."""
+    ways: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in ("float32", "bfloat16"):
+            asked = settings.override({"precision": precision})
+            run = Run(asked, copied(model), dataset, Path(folder) / precision, Silent())
+            plain = PlainTrainer(asked, copied(model), dataset, workers=0)
+            ways[f"ours, {precision}"] = partial(run.update, NoLog())
+            ways[f"plain, {precision}"] = partial(plain.update, next(iter(plain.batches())))
+        spent = in_turn(ways, runs)
+    found, _ = machine("cpu", sizes.matrix, runs)
+    operations = step_operations(sizes.shape, sizes.batch, VIEWS, MEAN_TOKENS)
+    moved = step_bytes(sizes.shape, sum(p.numel() for p in model.clip.parameters()), sizes.batch, VIEWS)
+    rows = [Row(f"training step, {name}", "s", times) for name, times in spent.items()]
+    for above, below in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
+        what = f"training step, ours in {above} / plain in {below}"
+        rows.append(ratios(what, spent[f"ours, {above}"], spent[f"plain, {below}"]))
+    for precision in ("float32", "bfloat16"):
+        least = found.seconds(operations, moved, precision)
+        shares = tuple(least / each for each in spent[f"ours, {precision}"])
+        rows.append(Row(f"training step, floor / ours, {precision}", "ratio", shares))
+    return rows
+
+
+def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Row]:
+    """CPU time of one core: every epoch from the file and always four views, against decoding once and the views that the recipe
+    needs, augmented from the cache.
+    """
+    threads, train = torch.get_num_threads(), dataset.split("train")
+    spec, vocabulary = model.spec, model.clip.config.text_config.vocab_size
+    plain = PlainTrainer(settings, copied(model), dataset, workers=0).pairs
+    pairs = [row for row, pair in enumerate(train.pairs()) if pair.caption == 0][:count]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        cached = ImageCache.open(train, spec, folder, workers=1).images
+
+        def ours(recipe: TrainSettings) -> None:
+            images = torch.from_numpy(np.ascontiguousarray(cached[:count].transpose(0, 3, 1, 2)))
+            nobody = torch.zeros(count, dtype=torch.int64)
+            draw_views(Batch(images, nobody[:, None], nobody), recipe, spec, vocabulary, step=0)
+
+        def decode() -> None:
+            for file in folder.iterdir():
+                file.unlink()
+            ImageCache.open(train, spec, folder, workers=1)
+
+        simple = settings.override({"losses": simplified_tbps_clip().losses.model_dump()})
+        ways = {
+            "plain": lambda: collate([plain[row] for row in pairs]),
+            "full": partial(ours, settings),
+            "simplified": partial(ours, simple),
+            "decode": decode,
+        }
+        torch.set_num_threads(1)
+        try:
+            spent = in_turn(ways, runs, partial(timed, clock=time.process_time))
+        finally:
+            torch.set_num_threads(threads)
+    once = [each * count / len(train.images) for each in spent["decode"]]
+    uses = EPOCHS * len(train.pairs()) / len(train.images)
+    unit = "pictures a second and core"
+    rows = [
+        rates("pictures, plain: decoded, resized, four views", unit, count, spent["plain"]),
+        rates("pictures, ours: decoded and resized into the cache", unit, count, once),
+    ]
+    for recipe, views in (("full", "four views"), ("simplified", "one view")):
+        whole = [mine + first / uses for mine, first in zip(spent[recipe], once, strict=True)]
+        what = f"pictures, ours, {recipe} recipe: {views}, and decoding spread over {uses:.0f} uses"
+        rows += [
+            rates(what, unit, count, whole),
+            ratios(f"pictures a second, ours / plain, {recipe} recipe", spent["plain"], whole),
+        ]
+    return rows
+
+
+def evaluation(queries: int, images: int, runs: int) -> list[Row]:
+    """Time and memory of ours against the full argsort, which must report the same figures."""
+    text, image, text_ids, image_ids = embeddings(queries, images)
+    ways = {
+        "plain": lambda: metrics_by_argsort(*(torch.from_numpy(array) for array in (text, image, text_ids, image_ids))),
+        "ours": lambda: retrieval_metrics(text, image, text_ids, image_ids),
+    }
+    plain, ours = metrics_by_argsort(*map(torch.from_numpy, (text, image, text_ids, image_ids))), ways["ours"]()
+    pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
+    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
+    spent, taken = in_turn(ways, runs), in_turn(ways, runs, megabytes)
+    size = f"evaluation, {queries:,} x {images:,}"
+    return [
+        *(Row(f"{size}, {name}", "s", times) for name, times in spent.items()),
+        ratios(f"{size}, time, ours / plain", spent["ours"], spent["plain"]),
+        *(Row(f"{size}, {name}, memory", "MB", megabytes) for name, megabytes in taken.items()),
+        ratios(f"{size}, memory, ours / plain", taken["ours"], taken["plain"]),
+    ]
+
+
+def evaluation_alone(queries: int, images: int, runs: int) -> list[Row]:
+    """Time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
+    text, image, text_ids, image_ids = embeddings(queries, images)
+    ways = {"ours": lambda: retrieval_metrics(text, image, text_ids, image_ids)}
+    size = f"evaluation, {queries:,} x {images:,}, ours"
+    return [Row(size, "s", in_turn(ways, runs)["ours"]), Row(f"{size}, memory", "MB", in_turn(ways, runs, megabytes)["ours"])]
+
+
+def embeddings(queries: int, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unit embeddings (text, image) of 512 dimensions around a centre a person, and who each row shows."""
+    rng = generator(0, "benchmark", "evaluation", queries, images)
+    people = min(1000, images // 2)
+    text_ids, image_ids = np.arange(queries) % people, np.arange(images) % people
+    centres = rng.standard_normal((people, 512), dtype=np.float32)
+    sides = []
+    for ids in (text_ids, image_ids):
+        rows = centres[ids] + 4 * rng.standard_normal((len(ids), 512), dtype=np.float32)
+        sides.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return sides[0], sides[1], text_ids, image_ids
+
+
+def copied(model: PersonModel) -> PersonModel:
+    """The same weights to train on."""
+    return PersonModel(copy.deepcopy(model.clip), model.tokenizer, model.spec, model.name)
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)

@@ -1,0 +1,88 @@
+"""What is measured: drawn people, and towers of CLIP's published shapes with random weights."""
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from tbps.data.batches import Batches
+from tbps.data.catalog import read_dataset
+from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data.records import Batch, PersonDataset
+from tbps.model.bundle import PersonModel
+from tbps.model.clip import ModelShape, TowerShape, build
+from tbps.model.tokens import END, START, train_tokenizer
+from tbps.preprocess.caption import clean_caption
+from tbps.preprocess.image import ImageSpec
+from tbps.study.recipes import IMAGENET_MEAN, IMAGENET_STD
+from tbps.training.state import EpochResult
+from tbps.training.trainer import StepReport
+
+MEAN_TOKENS = 28.6  # of a mannequin's caption, start and end included (400 captions measured)
+LEARNED = 1400  # pieces that mannequins' captions need; they keep their length in tokens near that of CLIP's own
+
+
+def published_shape(patch: int) -> ModelShape:
+    """CLIP ViT-B/32 or ViT-B/16."""
+    return ModelShape(
+        image=TowerShape(width=768, layers=12, heads=12),
+        text=TowerShape(width=512, layers=12, heads=8),
+        image_size=224,
+        patch=patch,
+        vocabulary=49_408,
+    )
+
+
+def toy_shape() -> ModelShape:
+    """The same in small."""
+    tower = TowerShape(width=32, layers=2, heads=2)
+    return ModelShape(image=tower, text=tower, image_size=32, patch=8, vocabulary=2000, embedding=32)
+
+
+def random_model(shape: ModelShape, captions: list[str]) -> PersonModel:
+    """A model of that shape that reads these captions: their words' pieces, then unused ones up to the whole vocabulary."""
+    learned = train_tokenizer([clean_caption(caption) for caption in captions], min(LEARNED, shape.vocabulary))
+    known = {piece: number for piece, number in learned.get_vocab().items() if piece not in (START, END)}
+    unused = {f"<unused {number}>": number for number in range(len(known), shape.vocabulary - 2)}
+    ids = known | unused | {START: shape.vocabulary - 2, END: shape.vocabulary - 1}
+    merges = [tuple(pair) for pair in _merges(learned)]
+    spec = ImageSpec(height=shape.image_size, width=shape.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return PersonModel(build(shape, seed=0), CLIPTokenizer(vocab=ids, merges=merges), spec, name="random")
+
+
+def draw_people(folder: Path, people: int, images: int, held_out: int = 2) -> PersonDataset:
+    """A data set of so many training people with so many images each, and a few more in the other splits."""
+    splits = {"train": SplitSize(people, images), "val": SplitSize(held_out, 2), "test": SplitSize(held_out, 2)}
+    write_mannequins(folder, splits, seed=11, workers=1)
+    return read_dataset("folder", folder)
+
+
+def captions_of(dataset: PersonDataset) -> list[str]:
+    """All of them."""
+    return [caption for image in dataset.images for caption in image.captions]
+
+
+def endless(batches: Batches) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    for epoch in count():
+        yield from batches.epoch(epoch)
+
+
+class Silent:
+    """An observer who says nothing."""
+
+    def on_cache(self, done: int, total: int) -> None:
+        pass
+
+    def on_step(self, report: StepReport) -> None:
+        pass
+
+    def on_epoch(self, result: EpochResult) -> None:
+        pass
+
+
+def _merges(tokenizer: CLIPTokenizer) -> list[list[str]]:
+    merges: list[list[str]] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    return merges

@@ -1,0 +1,47 @@
+"""From a labelled split to the share of right pairs at a relative score, by isotonic regression."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from tbps.errors import EvaluationError, MissingDependencyError
+
+Relative = Callable[[int, int], np.ndarray]
+
+BIN = 0.02
+_LOWEST, _HIGHEST = -20.0, 40.0
+_BLOCK = 256
+
+
+def share_of_right(
+    relative: Relative, text_ids: Int64[np.ndarray, " Q"], image_ids: Int64[np.ndarray, " G"]
+) -> tuple[Float64[np.ndarray, " knots"], Float64[np.ndarray, " knots"], float]:
+    """Knots (score, share) of a curve that never falls, and how many right images a query has on average.
+
+    relative(start, stop): scores of queries start to stop against all images, (stop - start, G), which mean the same for every
+    query. All Q x G pairs count; they are gathered in bins of 0.02. One right and one wrong pair are added to the highest bin
+    that was met, so that no share is 1.
+
+    Raises EvaluationError when no pair is right, MissingDependencyError without scikit-learn.
+    """
+    try:
+        from sklearn.isotonic import IsotonicRegression
+    except ImportError as error:
+        raise MissingDependencyError("calibration needs scikit-learn; install it with: pip install 'tbps[calibration]'") from error
+    bins = round((_HIGHEST - _LOWEST) / BIN)
+    pairs, right = np.zeros(bins), np.zeros(bins)
+    for start in range(0, len(text_ids), _BLOCK):
+        stop = min(start + _BLOCK, len(text_ids))
+        places = np.clip((relative(start, stop) - _LOWEST) / BIN, 0, bins - 1).astype(np.int64)
+        own = text_ids[start:stop, None] == image_ids[None]
+        pairs += np.bincount(places.ravel(), minlength=bins)
+        right += np.bincount(places[own], minlength=bins)
+    if not right.any():
+        raise EvaluationError("no caption of the split has an image of its identity; there is nothing to calibrate on")
+    per_query = float(right.sum()) / len(text_ids)
+    met = np.flatnonzero(pairs)
+    pairs[met[-1]] += 2
+    right[met[-1]] += 1
+    curve = IsotonicRegression(y_min=0, y_max=1).fit(_LOWEST + (met + 0.5) * BIN, right[met] / pairs[met], pairs[met])
+    return curve.X_thresholds_, curve.y_thresholds_, per_query

@@ -1,0 +1,175 @@
+"""From a query to a page of hits: direction, filter, nearest rows, re-ranking, groups, estimates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from tbps.errors import GalleryError, QueryError
+from tbps.search.calibration import calibration_of, line_at
+from tbps.search.compose import Direction, compose, named
+from tbps.search.encoder import Encoder
+from tbps.search.engine import Engine
+from tbps.search.filters import Filter, between, equal, written
+from tbps.search.hits import Group, Line, Page
+from tbps.search.query import Query
+from tbps.search.rerank import reranked
+from tbps.search.sources import Picture
+from tbps.search.table import Snapshot
+
+MEMBERS = 1000
+_LINE_DEPTH = 100  # how far down the line is looked for
+
+
+def find(engine: Engine, model: Encoder, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+    """The page that a query asks for; `pictures` are sought with `query.picture_weight`. Raises as `Gallery.find`."""
+    snapshot = engine.newest() if query.version is None else engine.at(query.version)
+    try:
+        return _answer(engine, snapshot, model, query, pictures)
+    except (GalleryError, QueryError):
+        # A writer may have removed the files of this version between our look and our read.
+        newest = engine.newest()
+        if newest is snapshot:
+            raise
+        if query.version is not None:
+            engine.at(query.version)  # says that it is gone, if so
+            raise
+        return _answer(engine, newest, model, query, pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """Positions and cosines in the order of the answer; complete: no further row passes."""
+
+    positions: np.ndarray
+    scores: np.ndarray
+    approximate: bool
+    complete: bool
+
+
+def _answer(engine: Engine, snapshot: Snapshot, model: Encoder, query: Query, pictures: Sequence[Picture]) -> Page:
+    direction = compose(query, pictures, model, _known(snapshot, named(query)))
+    filtered = _filter(query, snapshot)
+    passing = None if filtered is None else snapshot.passing(filtered)
+    search = _Search(engine, snapshot, direction, query, passing)
+    calibration = calibration_of(model) if direction.plain and not query.rerank and snapshot.rows.count else None
+    wanted = query.offset + query.k
+    depth = wanted if calibration is None else max(wanted, _LINE_DEPTH)
+    if query.group is None:
+        ranking, codes = search.ranking(depth), None
+        total = snapshot.rows.count if passing is None else len(passing)
+    else:
+        codes = _group_codes(snapshot, query.group)
+        ranking = search.grouped(depth, codes)
+        total = len(np.unique(codes if passing is None else codes[passing]))
+    shown = slice(query.offset, wanted)
+    hits = snapshot.hits(ranking.positions[shown], ranking.scores[shown], query.offset + 1)
+    if codes is not None and query.group is not None:
+        hits = [
+            replace(hit, group=search.group(query.group, codes, position))
+            for hit, position in zip(hits, ranking.positions[shown].tolist(), strict=True)
+        ]
+    line = None
+    if calibration is not None:
+        z = snapshot.spread.z(direction.vector, ranking.scores)
+        chances = calibration.chances(z, snapshot.rows.count)
+        hits = [replace(hit, chance=float(chance)) for hit, chance in zip(hits, chances[shown], strict=True)]
+        line = Line(*line_at(chances[:_LINE_DEPTH], query.share))
+    following = query.model_copy(update={"offset": wanted, "version": snapshot.version}) if total > wanted else None
+    return Page(tuple(hits), total, snapshot.version, following, line, ranking.approximate, direction.notices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One direction in one version among the rows that pass."""
+
+    engine: Engine
+    snapshot: Snapshot
+    direction: Direction
+    query: Query
+    passing: np.ndarray | None
+
+    def ranking(self, depth: int) -> _Ranking:
+        """The first `depth` rows, and more where they are at hand, re-ranked where that is asked for."""
+        vector, index = self.direction.vector, self.snapshot.rows.index
+        count = max(depth, self.query.rerank)
+        found = self.engine.top(self.snapshot, vector, count, self.passing)
+        positions, scores = found.positions, found.scores
+        complete = len(positions) < count
+        if self.query.rerank > 1 and len(positions) > 1:
+            first = positions[: self.query.rerank]
+            rows = index.embeddings[first].astype(np.float64)
+            order = np.arange(len(positions))
+            order[: len(first)] = reranked(scores[: len(first)], rows @ rows.T, self.direction.by_text)
+            positions, scores = positions[order], scores[order]
+        return _Ranking(positions, scores, found.approximate, complete)
+
+    def grouped(self, wanted: int, codes: np.ndarray) -> _Ranking:
+        """The best row of each of the first `wanted` groups."""
+        depth = 4 * wanted
+        while True:
+            ranking = self.ranking(depth)
+            _, first = np.unique(codes[ranking.positions], return_index=True)
+            if len(first) >= wanted or ranking.complete:
+                keep = np.sort(first)
+                return replace(ranking, positions=ranking.positions[keep], scores=ranking.scores[keep])
+            depth *= 4
+
+    def group(self, column: str, codes: np.ndarray, best: int) -> Group:
+        """The group that a row is the best of."""
+        members = np.flatnonzero(codes == codes[best])
+        if self.passing is not None:
+            at = np.minimum(np.searchsorted(self.passing, members), len(self.passing) - 1)
+            members = members[self.passing[at] == members]
+        ranked, _ = self.snapshot.rows.index.top(self.direction.vector, MEMBERS, members)
+        values, times = self.snapshot.column(column), self.snapshot.column("captured_at")
+        seen = [times.values[code] for code in np.unique(times.codes[members]).tolist() if code >= 0]
+        return Group(
+            column=column,
+            value=_plain(values.values[values.codes[best]]) if values.codes[best] >= 0 else None,
+            count=len(members),
+            first_seen=min(seen).isoformat() if seen else None,
+            last_seen=max(seen).isoformat() if seen else None,
+            ids=tuple(name.decode() for name in self.snapshot.rows.ids[ranked].tolist()),
+        )
+
+
+def _known(snapshot: Snapshot, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The embeddings of images by id. Raises QueryError on an id that the gallery does not hold."""
+    known = {}
+    for name in names:
+        positions = np.flatnonzero(snapshot.rows.ids == name.encode("ascii", "replace"))
+        if not len(positions):
+            raise QueryError(f"no image of the gallery has the id {name!r}; ids are those of hits")
+        known[name] = snapshot.rows.embeddings[positions[0]].astype(np.float64)
+    return known
+
+
+def _filter(query: Query, snapshot: Snapshot) -> Filter | None:
+    """All conditions of a query as one."""
+    structured = between(query.since, query.until)
+    if query.cameras:
+        structured.append(equal("camera", query.cameras, snapshot.kinds))
+    structured += [equal(column, (value,), snapshot.kinds) for column, value in query.equals.items()]
+    if query.where is None:
+        return Filter(f"({' and '.join(structured)})", " and ".join(structured)) if structured else None
+    by_hand = written(query.where)
+    return Filter(f"({' and '.join([by_hand.clause, *structured])})", query.where) if structured else by_hand
+
+
+def _group_codes(snapshot: Snapshot, name: str) -> np.ndarray:
+    """A number for each row, equal for rows of one group; rows without a value have one of their own."""
+    if snapshot.kinds.get(name) in (None, "JSON text"):
+        known = ", ".join(column for column, kind in snapshot.kinds.items() if kind != "JSON text")
+        raise QueryError(f"unknown column {name!r} to group by. Columns: {known}")
+    codes = snapshot.column(name).codes.astype(np.int64)
+    alone = codes < 0
+    codes[alone] = -1 - np.arange(int(alone.sum()))
+    return codes
+
+
+def _plain(value: Any) -> Any:
+    """A column's value as JSON has it."""
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,71 @@
+"""Every benchmark runs at toy size and reports positive numbers; none of them is looked at."""
+
+from pathlib import Path
+
+import gpu
+import pytest
+import quality
+import scaling
+from everything import ALL
+from results import read
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_it_runs(name: str, tmp_path: Path) -> None:
+    benchmark = ALL[name](True, 2)
+    assert benchmark.name == name and benchmark.rows
+    keys = [(row.what, row.at, row.unit) for row in benchmark.rows]
+    assert len(set(keys)) == len(keys), "compare.py finds a row by these"
+    assert all(run > 0 for row in benchmark.rows for run in row.runs if "memory" not in row.what)
+    if name == "scaling":
+        rows = [{"what": r.what, "at": r.at, "median": r.median, "least": r.least, "most": r.most} for r in benchmark.rows]
+        scaling.draw({"rows": rows, "conditions": benchmark.conditions}, tmp_path / "scaling.png")
+        assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_all_that_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+    file, failed = gpu.measure("cpu", True, 300, tmp_path)
+    (benchmark,) = read(file)["benchmarks"]
+    assert not failed, benchmark["conditions"]["notes"]
+    whats = [row["what"] for row in benchmark["rows"]]
+    for part in ("matrices", "decoded", "full recipe", "plain trainer", "breakdown", "simplified", "micro-batches", "five epochs"):
+        assert any(part in what for what in whats), part
+    assert any("measured" in what for what in whats if "five epochs" in what)
+
+
+def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
+    sizes = gpu.TOY
+    bench = gpu.Bench("cpu", sizes, 0, tmp_path)
+    gpu.part_cache(bench)
+    gpu.part_run(bench)
+    (row,) = [row for row in bench.rows if "five epochs" in row.what]
+    assert "extrapolated from 1 of 20 updates" in row.what
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: gpu.Bench) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setitem(gpu.PARTS, "compiled", (broken, 0))
+    file, failed = gpu.measure("cpu", True, 300, tmp_path, ("compiled", "machine"))
+    (benchmark,) = read(file)["benchmarks"]
+    assert failed == ["compiled"]
+    assert "compiled: failed with RuntimeError: no compiler" in benchmark["conditions"]["notes"]
+    assert any("matrices" in row["what"] for row in benchmark["rows"])
+
+
+def test_the_gpu_data_have_the_published_numbers() -> None:
+    from tbps.data.records import PersonDataset, PersonImage
+
+    drawn = PersonDataset("x", Path("/"), (PersonImage(Path("/a.jpg"), 0, "train", ("one", "two"), ("three", "four")),))
+    made = gpu.repeated(drawn, gpu.FULL)
+    train = made.split("train")
+    assert (len(train.images), len(train.pairs())) == (34_054, 68_126)
+    assert len({image.identity for image in train.images}) == 11_003
+    assert [(len(s.images), len(s.pairs())) for s in (made.split("val"), made.split("test"))] == [(3078, 6158), (3074, 6156)]
+
+
+def test_quality_runs() -> None:
+    benchmark = quality.measure(True, 1)
+    assert {row.unit for row in benchmark.rows} == {"%", "s"}
+    assert benchmark.conditions["fast mean"] == benchmark.rows[0].runs[0]

@@ -1,0 +1,46 @@
+"""The formula of the floor against torch's own count of what the towers did."""
+
+import pytest
+import torch
+from floor import image_operations, step_bytes, step_operations, text_operations
+from torch.utils.flop_counter import FlopCounterMode
+
+from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
+
+SHAPE = ModelShape(
+    image=TowerShape(width=64, layers=3, heads=2),
+    text=TowerShape(width=48, layers=2, heads=2),
+    image_size=48,
+    patch=8,
+    vocabulary=100,
+    embedding=32,
+)
+LENGTH = 11
+
+
+def counted(views: int, pairs: int, backward: bool) -> int:
+    clip = build(SHAPE, 0)
+    clip.set_attn_implementation("eager")
+    for parameter in bottom_parameters(clip, LockSettings()):
+        parameter.requires_grad_(False)
+    pixels, tokens = torch.randn(views * pairs, 3, 48, 48), torch.full((pairs, LENGTH), 99)
+    with FlopCounterMode(display=False) as counter:
+        total = image_features(clip, pixels).sum() if views else torch.zeros(())
+        total = total + text_features(clip, tokens).sum()
+        if backward:
+            torch.autograd.backward(total)
+    return counter.get_total_flops()
+
+
+def test_forward_operations_are_those_that_torch_counts() -> None:
+    assert counted(0, 3, backward=False) == 3 * text_operations(SHAPE, LENGTH)
+    assert counted(1, 3, backward=False) == 3 * (text_operations(SHAPE, LENGTH) + image_operations(SHAPE))
+
+
+@pytest.mark.parametrize("views", [1, 2, 4])
+def test_a_step_is_what_torch_counts_forward_and_backward(views: int) -> None:
+    assert counted(views, 2, backward=True) == step_operations(SHAPE, 2, views, LENGTH)
+
+
+def test_bytes_grow_with_weights_and_pictures() -> None:
+    assert step_bytes(SHAPE, 1000, 2, 4) == 40 * 1000 + 9 * 2 * 4 * 3 * 48 * 48

@@ -1,0 +1,75 @@
+"""Importing does no work: no module of `tbps` opens a file, starts a process, connects, or changes the environment.
+
+Python's audit events tell what happens during the import of all modules; an event counts where a line of `tbps` caused it, itself
+or through the standard library, not where another package did (pydantic, for one, looks for its plugins when a class is made).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tbps
+
+WATCH = """
+import json, pkgutil, sys
+WORK = ("open", "os.putenv", "os.unsetenv", "os.mkdir", "subprocess.Popen", "os.posix_spawn", "os.fork",
+        "socket.connect", "socket.getaddrinfo")
+found = []
+home = sys.argv[1]
+
+def watch(event, arguments):
+    if event not in WORK:
+        return
+    frame = sys._getframe(1)
+    while frame is not None and not any(part in frame.f_code.co_filename for part in ("<frozen importlib", "site-packages")):
+        if frame.f_code.co_filename.startswith(home):
+            found.append([event, str(arguments[0]), frame.f_code.co_filename[len(home):]])
+            return
+        frame = frame.f_back
+
+sys.addaudithook(watch)
+import importlib
+import tbps
+every = [module.name for module in pkgutil.walk_packages(tbps.__path__, "tbps.") if not module.name.endswith("__main__")]
+names = sys.argv[2:] or every
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([len(names), found]))
+"""
+# lancedb's native part reads how much to log once, when it is imported.
+NEEDED = [["os.putenv", "b'LANCE_LOG'", "search/table.py"]]
+
+
+def work(source: Path, *names: str) -> tuple[int, list[list[str]]]:
+    environment = {name: value for name, value in os.environ.items() if name != "LANCE_LOG"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, f"{source}/", *names], capture_output=True, text=True, check=True, env=environment
+    )
+    count, found = json.loads(done.stdout)
+    return count, found
+
+
+def test_importing_every_module_does_no_work() -> None:
+    count, found = work(Path(tbps.__file__).parent)
+    assert count > 90
+    assert found == NEEDED
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ("from pathlib import Path; Path(__file__).read_text()", "open"),
+        ("import os; os.environ['TBPS_X'] = '1'", "os.putenv"),
+        ("import _socket; _socket.socket().connect_ex(('127.0.0.1', 9))", "socket.connect"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+    ],
+)
+def test_work_is_seen(line: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "busy.py").write_text(line)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    _, found = work(tmp_path, "busy")
+    assert event in [entry[0] for entry in found]

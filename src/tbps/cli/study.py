@@ -228,7 +228,7 @@ def _show_plan(plans: "Mapping[str, Sequence[Planned]]", material: "Material", o
         output.print(_plan_table(name, planned, estimates))
     updates = sum(found.updates for found in estimates.values())
     flops = [found.flops for found in estimates.values() if found.flops is not None]
-    work = f", about {sum(flops) / 1e15:,.0f} PFLOP" if flops else ""
+    work = f", about {sum(flops) / 1e15:,.1f} PFLOP" if flops else ""
     output.print(f"{len(estimates)} steps, those that tables share counted once: {updates:,} updates{work}", highlight=False)
     rate = measured_rate(out)
     if rate is not None and flops:
@@ -293,7 +293,7 @@ class _Watch:
 
     def on_update(self, step: "Step", done: int, total: int) -> None:
         name = step.fingerprint
-        if name not in self._first_share:  # a resumed step: what was there before is not this session's work
+        if name not in self._first_share:  # a resumed step: what was there before is not this run's work
             self._first_share[name] = max(0, done - _TOLD_EVERY) / total
             self._before += self._first_share[name] * self._size[name]
         self._share[name] = done / total

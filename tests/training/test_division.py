@@ -222,7 +222,7 @@ def many(root: Path) -> PersonDataset:
 
 def trained(model: Path, root: Path, out: Path) -> None:
     """Three epochs, two of them divided, without what processes draw each for themselves; see `test_torchrun` for eps."""
-    changes = {"image": None, "batch_size": 16, "image_augmentation.enabled": False, "text_attention_dropout": 0}
+    changes = {"batch_size": 16, "image_augmentation.enabled": False, "text_attention_dropout": 0}
     changes |= {"schedule.epochs": 3, "schedule.peak_rate": 1e-3, "optimizer.eps": 0.01}
     settings = simplified_tbps_clip().override(changes | {"losses.tal.weight": 1, "division.enabled": True})
     data = read(root)

@@ -1,7 +1,8 @@
 """How the cost grows from 1,000 to 100,000 crops: `python benchmarks/scaling.py [--toy]`; `report.py` draws the picture.
 
 Batch drawing, augmenting captions and gathering pictures, and one training step of a small model, each from a set of that size;
-evaluation of 1,000 queries against a gallery of that size; and the building of the cache, by one process, at 32 x 32 pixels.
+evaluation of 1,000 queries against a gallery of that size, four crops a person; and the building of the cache, by one process, at
+32 x 32 pixels.
 To draw 100,000 crops would take minutes: the files and captions of 200 are listed again and again, each listing a picture of its
 own to the cache, which decodes it anew (its file is in the system's memory by then). The two largest caches are built once.
 """
@@ -53,7 +54,7 @@ def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list
     model = random_model(toy_shape(), captions_of(dataset)[: 4 * QUERIES])
     run = Run(simplified_tbps_clip().override({"batch_size": batch}), model, dataset, folder, Silent())
     batches = endless(run.batches)
-    text, image, text_ids, image_ids = embeddings(min(QUERIES, size), size)
+    text, image, text_ids, image_ids = embeddings(min(QUERIES, size), size, size // 4)
     kinds: dict[str, Callable[[], object]] = {
         "batch drawn": lambda: next(batches),
         "training step": partial(run.update, NoLog()),

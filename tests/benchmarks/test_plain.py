@@ -104,7 +104,7 @@ def test_one_update_is_that_of_the_trainer(people: PersonDataset, model: PersonM
 
 
 def test_metrics_by_sorting_are_those_by_counting() -> None:
-    text, image, text_ids, image_ids = embeddings(90, 60)
+    text, image, text_ids, image_ids = embeddings(90, 60, 20)
     plain = metrics_by_argsort(*(torch.from_numpy(array) for array in (text, image, text_ids, image_ids)))
     ours = retrieval_metrics(text, image, text_ids, image_ids)
     assert (plain.r1, plain.map, plain.minp) == pytest.approx((ours.r1, ours.map, ours.minp), abs=1e-3)

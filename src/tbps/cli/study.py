@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from tbps.cli.console import messages, output, plain
 from tbps.cli.interrupt import Interrupt
@@ -35,11 +37,11 @@ def list_tables() -> None:
     """
     from tbps.study.ablations import TABLES, table
 
-    shown = Table("name", "what", "in the paper", "rows", show_lines=True)
-    for name in TABLES:
+    for name, build in TABLES.items():
         ours = table(name)
-        shown.add_row(name, (TABLES[name].__doc__ or "").strip(), ours.source, ", ".join(row.name for row in ours.rows))
-    output.print(shown, markup=False)
+        output.print(Text(name, style="bold") + plain(f"  ({ours.source})"))
+        output.print(Padding(plain(" ".join((build.__doc__ or "").split())), (0, 0, 0, 2)))
+        output.print(Padding(plain(", ".join(row.name for row in ours.rows)), (0, 0, 1, 2)))
 
 
 @study.command()

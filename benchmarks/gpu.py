@@ -45,7 +45,7 @@ from floor import Machine, machine, step_operations
 from measuring import RUNS, Row, rates, say, timed, wait_for
 from plain import PlainTrainer
 from results import FOLDER, Benchmark, keep
-from subjects import MEAN_TOKENS, Silent, captions_of, draw_people, endless, published_shape, random_model, toy_shape
+from subjects import MEAN_TOKENS, captions_of, draw_people, endless, published_shape, random_model, toy_shape
 
 from tbps.data.cache import near
 from tbps.data.records import PersonDataset, PersonImage
@@ -54,6 +54,7 @@ from tbps.model.clip import ModelShape
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views, encode
 from tbps.training.objective import Labels, objective
+from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.trainer import NoLog, Run
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from measuring import Row, say
 from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
-from subjects import Silent, draw_people
+from subjects import draw_people
 
 from tbps.data.cache import ImageCache
 from tbps.data.records import PersonDataset
 from tbps.evaluation.embed import embed_split
 from tbps.evaluation.retrieval import embeddings_of, score
 from tbps.study.recipes import mannequin_minute
+from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.trainer import NoLog, Run

@@ -20,13 +20,14 @@ import torch
 from measuring import Row, say, timed
 from results import Benchmark, run_alone
 from side_by_side import embeddings
-from subjects import Silent, captions_of, draw_people, endless, random_model, toy_shape
+from subjects import captions_of, draw_people, endless, random_model, toy_shape
 
 from tbps.data.cache import ImageCache
 from tbps.data.records import PersonDataset
 from tbps.evaluation import retrieval_metrics
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.observer import Silent
 from tbps.training.trainer import NoLog, Run
 
 SIZES, TOY_SIZES = (1000, 3162, 10_000, 31_623, 100_000), (20, 40)

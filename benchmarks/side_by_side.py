@@ -20,7 +20,7 @@ from floor import machine, step_bytes, step_operations
 from measuring import Row, in_turn, megabytes, rates, ratios, timed
 from plain import PlainTrainer, collate, metrics_by_argsort
 from results import Benchmark, run_alone
-from subjects import MEAN_TOKENS, Silent, captions_of, draw_people, published_shape, random_model, toy_shape
+from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
 
 from tbps.data.cache import ImageCache
 from tbps.data.records import Batch, PersonDataset
@@ -30,6 +30,7 @@ from tbps.model.clip import ModelShape
 from tbps.seeding import generator
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views
+from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.trainer import NoLog, Run
 

@@ -17,8 +17,6 @@ from tbps.model.tokens import END, START, train_tokenizer
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import IMAGENET_MEAN, IMAGENET_STD
-from tbps.training.state import EpochResult
-from tbps.training.trainer import StepReport
 
 MEAN_TOKENS = 28.6  # of a mannequin's caption, start and end included (400 captions measured)
 LEARNED = 1400  # pieces that mannequins' captions need; they keep their length in tokens near that of CLIP's own
@@ -68,19 +66,6 @@ def endless(batches: Batches) -> Iterator[Batch]:
     """Epoch after epoch."""
     for epoch in count():
         yield from batches.epoch(epoch)
-
-
-class Silent:
-    """An observer who says nothing."""
-
-    def on_cache(self, done: int, total: int) -> None:
-        pass
-
-    def on_step(self, report: StepReport) -> None:
-        pass
-
-    def on_epoch(self, result: EpochResult) -> None:
-        pass
 
 
 def _merges(tokenizer: CLIPTokenizer) -> list[list[str]]:

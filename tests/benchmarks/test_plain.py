@@ -22,7 +22,6 @@ from plain import (
     weak_view,
 )
 from side_by_side import copied, embeddings
-from subjects import Silent
 
 from tbps.data.augment_image import ImageAugmentation
 from tbps.data.augment_views import ViewAugmentation
@@ -36,6 +35,7 @@ from tbps.preprocess.image import ImageSpec, normalise
 from tbps.study.recipes import mannequin_minute, tbps_clip
 from tbps.training.encode import draw_views, encode
 from tbps.training.objective import Labels, objective
+from tbps.training.observer import Silent
 from tbps.training.start import start_model
 from tbps.training.trainer import NoLog, Run
 

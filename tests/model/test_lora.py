@@ -106,7 +106,7 @@ def test_merged_adapters_leave_a_plain_model(tiny_model_folder: Path) -> None:
 
 def test_without_peft_the_command_is_named(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingDependencyError, match="pip install peft"):
+    with pytest.raises(MissingDependencyError, match=r"LoRA needs peft.*pip install -e '\.\[lora\]'"):
         add_adapters(load(tiny_model_folder).clip, LoraSettings(), seed=0)
 
 

@@ -309,7 +309,7 @@ def test_without_the_extra_pictures_are_added_and_the_way_out_is_told(filmed: tu
     out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert (
         out.startswith("2 (('lobby.mp4'")
-        and "reading videos needs av, which is not installed; run: pip install 'tbps[video]'" in out
+        and "reading videos needs av, which is not installed; run in the checkout of tbps: pip install -e '.[video]'" in out
     )
 
 

@@ -77,7 +77,7 @@ def test_slots_of_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatc
 
 def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'tbps\[ray\]'"):
+    with pytest.raises(MissingDependencyError, match=r"--on ray needs ray.*pip install -e '\.\[ray\]'"):
         run_on_ray(tmp_path, [], "cpu", Recorder(), lambda: False)
 
 

@@ -23,9 +23,10 @@ from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.division import Division, clean_probability, consensus, embed_pairs, losses_in_groups, pair_losses
 from tbps.training.log import read_log
+from tbps.training.observer import StepReport
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import StepReport, train
+from tbps.training.trainer import train
 
 COLOURS = {
     "red": (200, 30, 30),
@@ -270,5 +271,5 @@ def test_a_missing_package_is_named_before_training(
     monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
     settings = simplified_tbps_clip().override({"batch_size": 16, "division.enabled": True})
     data = read(flags)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'tbps\[robust\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[robust\]'"):
         train(settings, start_model(settings, data, tiny_model_folder, "cpu"), data, tmp_path / "run", Judging())

@@ -23,11 +23,11 @@ from tbps.training.encode import Views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, read_log
 from tbps.training.objective import Features, Labels, Losses, objective
+from tbps.training.observer import Silent
 from tbps.training.optimizer import OptimizerSettings, optimizers, update_together
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.state import EpochResult
-from tbps.training.trainer import NoLog, Outcome, Run, StepReport, train
+from tbps.training.trainer import NoLog, Outcome, Run, train
 
 PAIRS = 8
 EVERY_LOSS: dict[str, object] = {
@@ -42,19 +42,6 @@ EVERY_LOSS: dict[str, object] = {
     "losses.mlm.weight": 0.7,
 }
 CAPTIONS = ["a woman in a red coat", "the man wears a navy jacket and black trousers", "black backpack", "a man"] * 2
-
-
-class Silent:
-    """Watches a run and says nothing."""
-
-    def on_cache(self, done: int, total: int) -> None:
-        pass
-
-    def on_step(self, report: StepReport) -> None:
-        pass
-
-    def on_epoch(self, result: EpochResult) -> None:
-        pass
 
 
 def quick(**changes: object) -> TrainSettings:

@@ -14,26 +14,13 @@ from tbps.data.folder import read
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.state import EpochResult
-from tbps.training.trainer import NoLog, Outcome, Run, StepReport, train
+from tbps.training.trainer import NoLog, Outcome, Run, train
 
 RANK, ALPHA = 3, 12
-
-
-class Silent:
-    """Watches a run and says nothing."""
-
-    def on_cache(self, done: int, total: int) -> None:
-        pass
-
-    def on_step(self, report: StepReport) -> None:
-        pass
-
-    def on_epoch(self, result: EpochResult) -> None:
-        pass
 
 
 def quick(**changes: object) -> TrainSettings:

@@ -18,18 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tbps.data.folder import read
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training import trainer
+from tbps.training.observer import Silent
 from tbps.training.start import start_model
-from tbps.training.state import EpochResult
-from tbps.training.trainer import NoLog, Run, StepReport
+from tbps.training.trainer import NoLog, Run
 from tbps.transfer import send
 
 META = torch.device("meta")
-
-
-class Silent:
-    def on_cache(self, done: int, total: int) -> None: ...
-    def on_step(self, report: StepReport) -> None: ...
-    def on_epoch(self, result: EpochResult) -> None: ...
 
 
 class NoWaitingCopies(TorchDispatchMode):

@@ -10,15 +10,8 @@ from tbps.cli import app
 from tbps.data.folder import read
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.observer import Silent
 from tbps.training.profiling import PHASES, profile_updates
-from tbps.training.state import EpochResult
-from tbps.training.trainer import StepReport
-
-
-class Silent:
-    def on_cache(self, done: int, total: int) -> None: ...
-    def on_step(self, report: StepReport) -> None: ...
-    def on_epoch(self, result: EpochResult) -> None: ...
 
 
 def test_the_command_prints_phases_and_ten_operations(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from tbps.cli import app
 from tbps.data.folder import read
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.observer import StepReport
 from tbps.training.state import EpochResult
-from tbps.training.trainer import StepReport, train
+from tbps.training.trainer import train
 
 
 class Counting:

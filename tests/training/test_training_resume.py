@@ -19,10 +19,11 @@ from tbps.errors import DataError, SettingsError
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import read_log
+from tbps.training.observer import StepReport
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import Outcome, StepReport, train
+from tbps.training.trainer import Outcome, train
 
 
 class Recorder:

@@ -62,8 +62,8 @@ def index(
 
     In videos (and photographs with --detect) people are found and cut out. A video's people are followed, and the best crops of
     each are kept, with the columns video, tracklet, frame, offset_seconds, captured_at, box_x, box_y, box_width, box_height and
-    quality. This needs the extra: pip install 'tbps[video]'. The built-in detector finds only whole people who stand or walk
-    and fill a sixth of the picture's longer side or more; a detector of one's own in ONNX finds more.
+    quality. This needs an extra, in the checkout of tbps: pip install -e '.[video]'. The built-in detector finds only whole
+    people who stand or walk and fill a sixth of the picture's longer side or more; a detector of one's own in ONNX finds more.
 
     For photographs of people use a model of photographs; the bundled models/mannequin-tiny knows drawn mannequins only.
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -26,7 +26,7 @@ _MINUS = "\0-"  # no argument of a process can hold a zero byte
 class SearchCommand(TyperCommand):
     """Takes "-backpack" for a description to avoid, not for the options -b -a -c and so on."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Marks what begins with a minus and is neither an option of this command nor the value of one."""
         with_value = {name for each in self.params if isinstance(each, TyperOption) and not each.is_flag for name in each.opts}
         marked = list[str]()

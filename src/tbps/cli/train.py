@@ -1,9 +1,7 @@
 """`tbps train`: a recipe on a data set, watched, interruptible and resumable."""
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Self, final
 
 import typer
@@ -11,14 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tbps.cli.console import messages, output, plain
+from tbps.cli.interrupt import Interrupt
 from tbps.cli.models import best_device
 from tbps.cli.standing import standing_table
 
 if TYPE_CHECKING:
+    from tbps.training.observer import StepReport
     from tbps.training.profiling import Cost, Profile
     from tbps.training.rehearsal import Rehearsal
     from tbps.training.state import EpochResult
-    from tbps.training.trainer import StepReport
 
 
 def train(
@@ -85,7 +84,10 @@ def train(
     device = distributed.start(device or best_device())
     try:
         start = start_model(settings, dataset, model, device)
-        with _Watch(shown=distributed.rank() == 0) as watch:
+        with (
+            Interrupt("stopping after this update; Ctrl-C again to stop at once") as interrupt,
+            _Watch(shown=distributed.rank() == 0) as watch,
+        ):
             if dry_run:
                 output.print_json(settings.model_dump_json())
                 output.print(_plan(rehearse(settings, start, dataset, watch)), highlight=False)
@@ -95,7 +97,7 @@ def train(
                 if distributed.rank() == 0:
                     _print_profile(found)
                 return
-            outcome = run(settings, start, dataset, out, watch, watch.stop, cache=cache)
+            outcome = run(settings, start, dataset, out, watch, interrupt.wished, cache=cache)
     finally:
         distributed.stop()
     if not outcome.finished:
@@ -150,7 +152,7 @@ def assignments(change: list[str] | None) -> dict[str, str]:
 
 @final
 class _Watch:
-    """Draws the bar, prints an epoch a line, and turns the first Ctrl-C into a wish to stop after the current update."""
+    """Draws the bar and prints an epoch a line."""
 
     def __init__(self, shown: bool) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -158,10 +160,6 @@ class _Watch:
         self._cache = self._bar.add_task("decoding", total=None, visible=False, facts="")
         self._division = self._bar.add_task("judging pairs", total=None, visible=False, facts="")
         self._steps = self._bar.add_task("training", total=None, visible=False, facts="")
-        self._stop = False
-
-    def stop(self) -> bool:
-        return self._stop
 
     def on_cache(self, done: int, total: int) -> None:
         self._bar.update(self._cache, completed=done, total=total, visible=done < total)
@@ -178,16 +176,8 @@ class _Watch:
         self._bar.console.print(f"{line}  Rank-10 {result.r10:5.2f}  mAP {result.map:5.2f}", highlight=False)
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
-        signal.signal(signal.SIGINT, self._before)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._stop:
-            raise KeyboardInterrupt
-        self._stop = True
-        messages.print("stopping after this update; Ctrl-C again to stop at once")

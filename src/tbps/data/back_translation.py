@@ -7,7 +7,6 @@ Every wording is translated once and kept in a journal beside the output, so tha
     {"caption": "...", "paraphrase": null}                                          the translation had no word
 """
 
-import importlib.util
 import json
 import os
 import warnings
@@ -22,8 +21,9 @@ import torch
 from tbps.data import folder, tbps_json
 from tbps.data.catalog import read_dataset
 from tbps.data.records import PersonImage
-from tbps.errors import CaptionError, DataError, MissingDependencyError, ModelError
+from tbps.errors import CaptionError, DataError, ModelError
 from tbps.hub import model_folder
+from tbps.optional import needed
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.metadata import METADATA_FILE
 from tbps.storage import make_folder, writing_to
@@ -161,8 +161,7 @@ class MarianTranslator:
     """
 
     def __init__(self, model: str, beams: int) -> None:
-        if importlib.util.find_spec("sentencepiece") is None:
-            raise MissingDependencyError("translating needs the package sentencepiece; run `pip install sentencepiece`")
+        needed("sentencepiece", "translating", "text")
         self._beams = beams
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = model_folder(model, _HUB_FILES, "translation model", "Helsinki-NLP/opus-mt-en-fr")

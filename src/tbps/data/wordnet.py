@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tbps.errors import DataError, MissingDependencyError
+from tbps.optional import needed
 from tbps.preprocess.caption import clean_caption
 from tbps.storage import make_folder, write_bytes, write_text, writing_to
 
@@ -66,18 +67,14 @@ def open_wordnet(debian: Path = DEBIAN) -> WordNet:
     Takes some seconds the first time. Raises MissingDependencyError when NLTK or the database is absent, DataError when the
     database is damaged or NLTK refuses it, StorageError when the copy cannot be written.
     """
-    try:
-        import nltk.data
-        from nltk.corpus.reader.wordnet import WordNetCorpusReader, WordNetError
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("synonyms need the package nltk; run `pip install nltk`") from error
+    data, reader = (needed(module, "replacing synonyms", "text") for module in ("nltk.data", "nltk.corpus.reader.wordnet"))
 
-    root = _find(nltk.data, debian)
+    root = _find(data, debian)
     try:
         with _quiet, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The multilingual functions are not available")
-            return WordNet(WordNetCorpusReader(root, None))
-    except (OSError, ValueError, LookupError, AssertionError, StopIteration, WordNetError) as error:
+            return WordNet(reader.WordNetCorpusReader(root, None))
+    except (OSError, ValueError, LookupError, AssertionError, StopIteration, reader.WordNetError) as error:
         raise DataError(f"the WordNet in {root} cannot be read ({error}); remove that folder and fetch it again") from error
 
 

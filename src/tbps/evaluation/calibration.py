@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from tbps.errors import EvaluationError, MissingDependencyError
+from tbps.errors import EvaluationError
+from tbps.optional import needed
 
 Relative = Callable[[int, int], np.ndarray]
 
@@ -25,10 +26,7 @@ def share_of_right(
 
     Raises EvaluationError when no pair is right, MissingDependencyError without scikit-learn.
     """
-    try:
-        from sklearn.isotonic import IsotonicRegression
-    except ImportError as error:
-        raise MissingDependencyError("calibration needs scikit-learn; install it with: pip install 'tbps[calibration]'") from error
+    isotonic = needed("sklearn.isotonic", "calibration", "calibration")
     bins = round((_HIGHEST - _LOWEST) / BIN)
     pairs, right = np.zeros(bins), np.zeros(bins)
     for start in range(0, len(text_ids), _BLOCK):
@@ -43,5 +41,5 @@ def share_of_right(
     met = np.flatnonzero(pairs)
     pairs[met[-1]] += 2
     right[met[-1]] += 1
-    curve = IsotonicRegression(y_min=0, y_max=1).fit(_LOWEST + (met + 0.5) * BIN, right[met] / pairs[met], pairs[met])
+    curve = isotonic.IsotonicRegression(y_min=0, y_max=1).fit(_LOWEST + (met + 0.5) * BIN, right[met] / pairs[met], pairs[met])
     return curve.X_thresholds_, curve.y_thresholds_, per_query

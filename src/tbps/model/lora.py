@@ -4,7 +4,6 @@ y = W x + (alpha / rank) B A x, with W (out, in) frozen, A (rank, in) from rando
 model starts as the plain one, and W + (alpha / rank) B A makes it a plain one again.
 """
 
-import importlib.util
 from typing import Literal
 
 import torch
@@ -12,7 +11,7 @@ from pydantic import Field
 from transformers import CLIPModel
 
 from tbps.config import Settings
-from tbps.errors import MissingDependencyError
+from tbps.optional import needed
 from tbps.seeding import entropy
 
 
@@ -41,17 +40,14 @@ def add_adapters(clip: CLIPModel, settings: LoraSettings, seed: int) -> None:
 
     Raises MissingDependencyError without the package peft.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise MissingDependencyError("LoRA needs the package peft; run `pip install peft`, or set lora=null")
-    from peft import LoraConfig, inject_adapter_in_model
-
+    peft = needed("peft", "LoRA", "lora")
     matrices = rf"{_TOWERS[settings.towers]}\.encoder\.layers\.\d+\.{_MATRICES[settings.matrices]}"
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=matrices, bias="none"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(seed, "adapters") & (2**63 - 1))
-        inject_adapter_in_model(config, clip)
+        peft.inject_adapter_in_model(config, clip)
     clip.logit_scale.requires_grad_(True)
 
 

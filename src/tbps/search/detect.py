@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
-from tbps.search.optional import needed
+from tbps.optional import needed
 
 HOG = "hog"
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import DataError
+from tbps.optional import needed
 from tbps.search.detect import Detection, Frame, clip, suppress
-from tbps.search.optional import needed
 
 _GREY = 114
 _OVERLAP = 0.45
@@ -89,7 +89,7 @@ class OnnxDetector:
         try:
             found = self._session.run(names, {str(self._image): image, **others})
             return dict(zip(names, found, strict=True))
-        except Exception as error:
+        except Exception as error:  # as above
             raise DataError(f"{self._file}: cannot be run on a picture of {self._size} ({_first_line(error)})") from error
 
     def _yolox_layout(self, output: str) -> _Run:

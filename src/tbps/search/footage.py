@@ -109,8 +109,8 @@ class Lookout:
         self.record = Record(folder / FOOTAGE_FILE)
         self._appearance = appearance if footage.settings.follow == "model" else colour_signature
         self._detector = footage.detector
-        if footage.settings.photographs:
-            self.detector  # noqa: B018  # a missing package is told before anything is read
+        if footage.settings.photographs and self._detector is None:
+            self._detector = open_detector(HOG)  # a missing package is told before anything is read
 
     @property
     def detector(self) -> Detector:

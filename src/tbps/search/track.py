@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from tbps.optional import needed
 from tbps.search.detect import Detection, iou
-from tbps.search.optional import needed
 
 PATIENCE = 2.0
 LOOK = 0.5

@@ -13,11 +13,11 @@ from typing import Any, final
 import numpy as np
 
 from tbps.errors import DataError
+from tbps.optional import needed
 from tbps.preprocess.image import MAX_PIXELS
 from tbps.search.columns import parse_time
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import Detector, Frame
-from tbps.search.optional import needed
 from tbps.search.track import Appearance, Tracker
 
 # Only these demuxers, and only from disk: a playlist in a file named .mp4 must not open other files or addresses.

@@ -22,7 +22,7 @@ import torch
 
 from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
-from tbps.errors import MissingDependencyError
+from tbps.optional import needed
 from tbps.storage import write_text
 from tbps.study.kinds import ALONE
 from tbps.study.step import ERROR, RESULT, End, State, Step, run_step, write_step
@@ -99,10 +99,7 @@ def run_in_slots(
 
 def run_on_ray(study: Path, steps: Sequence[Step], device: str, watch: Watch, stop: Callable[[], bool]) -> dict[str, End]:
     """On the Ray cluster of RAY_ADDRESS, a GPU or a core a step. Raises MissingDependencyError without the package `ray`."""
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("--on ray needs the package ray: pip install 'tbps[ray]'") from error
+    ray = needed("ray", "--on ray", "ray")
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
     resources = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
     remote = ray.remote(**resources, max_retries=0, max_calls=1)(run_recorded)  # a process a step: memory is measured by process

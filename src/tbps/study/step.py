@@ -31,7 +31,7 @@ from tbps.errors import CheckpointError, DataError, StorageError
 from tbps.storage import make_folder, write_text, writing_to
 from tbps.study.kinds import parse_work
 from tbps.study.work import Facts, Place, Work
-from tbps.training.trainer import Observer
+from tbps.training.observer import Observer
 
 VERSION = 1  # of what a step does; raised when the same settings would give another result
 RESULT, ERROR, STEP = "result.json", "error.json", "step.json"

@@ -18,9 +18,10 @@ from tbps.data.subset import with_train_identities
 from tbps.errors import SettingsError
 from tbps.evaluation.retrieval import Standing
 from tbps.training.log import read_log
+from tbps.training.observer import Observer
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Observer, train
+from tbps.training.trainer import train
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import final
 
 from tbps.study.step import read_step, run_step
+from tbps.training.observer import StepReport
 from tbps.training.state import EpochResult
-from tbps.training.trainer import StepReport
 
 STOP = "stop"
 

@@ -28,10 +28,11 @@ from torch import Tensor
 from tbps.config import Settings
 from tbps.data.records import PersonDataset
 from tbps.distributed import rank, total, world_size
-from tbps.errors import MissingDependencyError, SettingsError
+from tbps.errors import SettingsError
 from tbps.losses.similarity import directions, unit_sides
 from tbps.losses.targets import share_identity
 from tbps.model.bundle import PersonModel
+from tbps.optional import needed
 
 OnProgress = Callable[[int, int], None]
 
@@ -125,11 +126,7 @@ def clean_probability(losses: Float64[np.ndarray, " pairs"], seed: int) -> Float
 
 def gaussian_mixture() -> Any:
     """scikit-learn's `GaussianMixture`. Raises MissingDependencyError where the package is absent."""
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("division.enabled needs scikit-learn; run `pip install 'tbps[robust]'`") from error
-    return GaussianMixture
+    return needed("sklearn.mixture", "division.enabled", "robust").GaussianMixture
 
 
 @torch.no_grad()

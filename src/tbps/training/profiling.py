@@ -15,9 +15,10 @@ from tbps.data.records import PersonDataset
 from tbps.distributed import rank
 from tbps.model.bundle import PersonModel
 from tbps.storage import atomic_path
+from tbps.training.observer import Observer
 from tbps.training.rehearsal import some_of
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Observer, Run
+from tbps.training.trainer import NoLog, Run
 
 _MARK = "tbps: "
 PHASES = ("data", "augmentation", "encode image", "encode text", "losses", "backward", "optimizer")

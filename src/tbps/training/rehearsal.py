@@ -11,8 +11,9 @@ import torch
 from tbps.data.batches import epoch_batches
 from tbps.data.records import PersonDataset
 from tbps.model.bundle import PersonModel
+from tbps.training.observer import Observer
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Observer, Run
+from tbps.training.trainer import NoLog, Run
 
 _UPDATES = 3
 

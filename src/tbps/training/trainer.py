@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, final
+from typing import Self, final
 
 import torch
 from torch import nn
@@ -43,6 +43,7 @@ from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
+from tbps.training.observer import Observer, StepReport
 from tbps.training.optimizer import optimizers, update_together
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
@@ -53,27 +54,6 @@ _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """One update as the user sees it; `rate` is the learning rate, `pairs_per_second` the throughput since the last report."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    rate: float
-    pairs_per_second: float
-
-
-class Observer(Protocol):
-    """Who watches a run: the command line draws it, a test records it."""
-
-    def on_cache(self, done: int, total: int) -> None: ...
-    def on_division(self, done: int, total: int) -> None: ...
-    def on_step(self, report: StepReport) -> None: ...
-    def on_epoch(self, result: EpochResult) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

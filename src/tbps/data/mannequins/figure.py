@@ -185,7 +185,7 @@ class Figure:
         following = levels[len(kept)] if len(kept) < len(levels) else (hem, width + 0.004, depth + 0.004, y)
         share = (z - hem) / max(z - following[0], 1e-6)
         last = (hem, *(a + (c - a) * share for a, c in zip((width, depth, y), following[1:], strict=True)))
-        return [(level[0] + up, *level[1:]) for level in (*kept, last)]  # type: ignore[misc]
+        return [(level[0] + up, *level[1:]) for level in (*kept, last)]  # type: ignore[misc]  # mypy loses the length of a tuple here
 
     def drop(self, waist: float, hem: float, ease: float, flare: float) -> Tube:
         """A skirt, dress or coat: from a level over the hips to a hem below the crotch, wide enough for both legs."""

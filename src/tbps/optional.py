@@ -1,4 +1,4 @@
-"""Packages that only some inputs need: imported late, and a clear way out where one is missing."""
+"""Packages that only some uses need: imported late, and a clear way out where one is missing."""
 
 from importlib import import_module
 from typing import Any
@@ -11,4 +11,6 @@ def needed(module: str, what: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f"{what} needs {module}, which is not installed; run: pip install 'tbps[{extra}]'") from error
+        raise MissingDependencyError(
+            f"{what} needs {module}, which is not installed; run in the checkout of tbps: pip install -e '.[{extra}]'"
+        ) from error

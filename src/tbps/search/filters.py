@@ -16,6 +16,7 @@ MAX_LENGTH = 10_000
 
 Value = bool | int | float | str | None
 
+_HIDDEN = re.compile(r"\b(root|embedding|thumbnail|content_hash|model)\b", re.IGNORECASE)
 _LITERAL = re.compile(r"('(?:[^']|'')*')")
 _BEFORE_TIME = re.compile(r"\bcaptured_at\s*(?:=|<>|!=|<=|>=|<|>|(?:not\s+)?between|(?:not\s+)?in\s*\()\s*$", re.IGNORECASE)
 _AFTER_TIME = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
@@ -31,7 +32,12 @@ class Filter:
 
 
 def written(where: str) -> Filter:
-    """The filter of an SQL condition. Raises as `condition`."""
+    """The filter of an SQL condition. Raises as `condition`, and on a column of the table that is not for filters.
+
+    What can be asked about can be found out by asking often enough, such as the folders of the machine in `root`.
+    """
+    if found := _HIDDEN.search("".join(_LITERAL.split(where)[::2])):
+        raise QueryError(f"filter {where[:200]!r}: unknown column {found[0]!r}; a text is written in single quotes")
     return Filter(condition(where), where)
 
 

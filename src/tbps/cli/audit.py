@@ -23,8 +23,8 @@ def verify(
 ) -> None:
     """Check that no line was changed, removed, added or moved, and print number:hash of the last; exit code 1 if one was.
 
-    Whoever may write to the folder can make the whole log anew. Keep number:hash somewhere else and give it with --noted later: then
-    that shows too, up to that line.
+    Whoever may write to the folder can make the whole log anew. Keep number:hash somewhere else and give it with --noted later:
+    then that shows too, up to that line.
 
     Example: tbps audit verify my-gallery
     """

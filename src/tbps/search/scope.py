@@ -52,4 +52,4 @@ class Scope:
             found = self._table.search().where(filtered.clause).select([_PLACE]).to_arrow()
         except (ValueError, RuntimeError) as error:
             raise refusal(filtered.text, error, self._kinds) from error
-        return self.positions[np.sort(found.column(_PLACE).to_numpy())]
+        return np.asarray(self.positions[np.sort(found.column(_PLACE).to_numpy())])

@@ -33,17 +33,12 @@ _SPOKEN: tuple[tuple[type[TbpsError], int, str], ...] = (
     (SettingsError, 400, "settings"),
     (MissingDependencyError, 503, "missing"),
 )
-_SILENT: tuple[tuple[type[TbpsError], int, str, str, int], ...] = (
-    (BusyError, 503, "busy", "another process is writing to the gallery; ask again in a moment", 5),
-    (GalleryError, 503, "gallery", "the gallery cannot be read at the moment; its keeper finds the reason in the log", 30),
-    (ModelError, 503, "model", "the model cannot be used at the moment; the service's keeper finds the reason in the log", 30),
-    (
-        StorageError,
-        503,
-        "storage",
-        "the service cannot write what it must, so nothing is answered; its keeper finds the reason in the log",
-        30,
-    ),
+_KEEPER = "its keeper finds the reason in the log"
+_SILENT: tuple[tuple[type[TbpsError], str, str, int], ...] = (
+    (BusyError, "busy", "another process is writing to the gallery; ask again in a moment", 5),
+    (GalleryError, "gallery", f"the gallery cannot be read at the moment; {_KEEPER}", 30),
+    (ModelError, "model", f"the model cannot be used at the moment; {_KEEPER}", 30),
+    (StorageError, "storage", f"the service cannot write what it must, so nothing is answered; {_KEEPER}", 30),
 )
 
 
@@ -70,7 +65,12 @@ def answer_of(error: TbpsError) -> Response:
         if isinstance(error, kind):
             return error_answer(status, code, " ".join(str(error).split()))
     log.error("%s: %s", type(error).__name__, error)
-    for silent, status, code, message, retry in _SILENT:
+    for silent, code, message, retry in _SILENT:
         if isinstance(error, silent):
-            return error_answer(status, code, message, retry)
-    return error_answer(500, "internal", "the service failed; its keeper finds the reason in the log")
+            return error_answer(503, code, message, retry)
+    return internal()
+
+
+def internal() -> Response:
+    """What is said of an error that nobody expected."""
+    return error_answer(500, "internal", f"the service failed; {_KEEPER}")

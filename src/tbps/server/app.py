@@ -1,5 +1,6 @@
 """The application: routes of the API, sessions, health, metrics and the page."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from tbps import __version__
 from tbps.errors import RequestError, TbpsError
-from tbps.server.answers import JSONAnswer, answer_of, error_answer
+from tbps.server.answers import answer_of, error_answer
 from tbps.server.keys import Role
 from tbps.server.outside import Outside
 from tbps.server.routes import router
@@ -36,7 +37,7 @@ def make_app(service: Service) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
-        await _ended(service)
+        await asyncio.to_thread(service.stop)
 
     app = FastAPI(
         title="tbps",
@@ -55,12 +56,6 @@ def make_app(service: Service) -> FastAPI:
     _add_page(app)
     app.include_router(router)
     return app
-
-
-async def _ended(service: Service) -> None:
-    import asyncio
-
-    await asyncio.to_thread(service.stop)
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -155,6 +150,3 @@ def _add_page(app: FastAPI) -> None:
 
     app.add_api_route("/", front, methods=["GET"], include_in_schema=False)
     app.add_api_route("/page/{name}", file, methods=["GET"], include_in_schema=False)
-
-
-__all__ = ["JSONAnswer", "make_app"]

@@ -1,7 +1,7 @@
 """The audit log: one JSON line a deed, each with the hash of the line before, so that a changed, removed or moved line shows.
 
-    {"number": 7, "at": "2024-05-01T08:30:00.123456", "who": "front desk", "key": "1f2e3d4c", "deed": "search", ..., "previous": ...,
-     "hash": SHA-256 of the line without this field}
+    {"number": 7, "at": "2024-05-01T08:30:00.123456", "who": "front desk", "key": "1f2e3d4c", "deed": "search", ...,
+     "previous": hash of the line before, "hash": SHA-256 of the line without this field}
 
 STATE/audit.jsonl grows only; STATE/audit.head holds number, hash and size of what was acknowledged last. A line is on disk before
 whatever it tells of is answered; where it cannot be written, nothing is. Deeds that wait for the disk at the same time are written
@@ -44,7 +44,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """lines: that are right from the start; wrong: what is not, with the number of the line, None where all is as it was written."""
+    """lines: right ones from the start; hash: of the last of them; wrong: what is not as it was written, None where all is."""
 
     lines: int
     hash: str
@@ -193,8 +193,9 @@ def _locked(state: Path) -> Iterator[BinaryIO]:
 
 
 def _taken_up(file: BinaryIO, state: Path) -> Head:
-    """Where the log ends. What a killed process wrote behind the head is kept where it is whole lines, else cut off: nobody was told
-    that it was written.
+    """Where the log ends. What a killed process wrote behind the head is kept where it is whole lines, else cut off.
+
+    Nobody was told that it was written.
     """
     size = os.fstat(file.fileno()).st_size
     if size == 0 and not (state / HEAD_FILE).exists():

@@ -59,7 +59,7 @@ async def read_form(request: Request, limits: FormLimits, folder: Path, run: Cal
         raise _too_large(limits)
     writer = _Writer(limits, folder)
     try:
-        parser = MultipartParser(boundary, writer.callbacks())
+        parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]
         total = 0
         async for chunk in request.stream():
             total += len(chunk)

@@ -46,7 +46,7 @@ _ENDS = (State.done, State.failed, State.cancelled)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One upload. owner: the id of the key; done, total: pictures, or frames of the video that is watched; skipped: name and reason."""
+    """One upload. owner: the id of the key; done, total: pictures, or frames of a video; skipped: name and reason."""
 
     id: str
     owner: str

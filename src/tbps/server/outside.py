@@ -1,4 +1,4 @@
-"""What surrounds every request: headers of the answer, names of the service, caps, time-outs, counting, and errors nobody expected."""
+"""What surrounds every request: headers of the answer, names of the service, caps, time-outs, counts, unexpected errors."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tbps.errors import RequestError, TbpsError
-from tbps.server.answers import answer_of, error_answer, log
+from tbps.server.answers import answer_of, internal, log
 from tbps.server.limits import Ticket, ticket
 from tbps.server.security import refusal_of_origin
 from tbps.server.service import Service
@@ -56,8 +56,7 @@ class Outside:
         except Exception:
             self._service.metrics.failures.inc()
             log.exception("%s %s", scope["method"], scope["path"])
-            response = error_answer(500, "internal", "the service failed; its keeper finds the reason in the log")
-            await self._instead(response, answer, scope, receive)
+            await self._instead(internal(), answer, scope, receive)
         finally:
             self._count(scope, answer.status, time.perf_counter() - began)
 
@@ -96,8 +95,9 @@ class Outside:
             await response(scope, receive, answer)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
-        self._service.metrics.requests.labels(scope["method"] if route != "other" else "other", route, str(status)).inc()
+        route = getattr(scope.get("route"), "path", None) or "other"  # an unknown path or method names no series of its own
+        method = "other" if route == "other" else scope["method"]
+        self._service.metrics.requests.labels(method, route, str(status)).inc()
         self._service.metrics.seconds.labels(route).observe(seconds)
 
 

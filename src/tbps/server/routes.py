@@ -41,7 +41,7 @@ from tbps.server.schemas import (
 )
 from tbps.server.security import Guard, View
 from tbps.server.service import Service
-from tbps.server.uploads import FORMATS, check_kind, open_upload
+from tbps.server.uploads import FORMATS, open_upload, recognised
 
 MOST_HITS, MOST_OFFSET, MOST_TEXTS, MOST_IDS, MOST_RERANKED = 200, 10_000, 16, 200, 200
 MOST_PICTURES = 4
@@ -90,14 +90,12 @@ async def similar(view: Searcher, request: Request) -> SearchAnswer:
     """The images most like pictures that are sent, or like one of the gallery by its id, together with a query."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         asked = _read(SimilarAsked, await request.body())
-        return await _find(
-            request, view, "similar", asked.query.model_copy(update={"like": (*asked.query.like, Example(id=asked.id))})
-        )
+        alike = asked.query.model_copy(update={"like": (*asked.query.like, Example(id=asked.id))})
+        return await _find(request, view, "similar", alike)
     service: Service = request.app.state.service
     settings = service.settings
-    limits = FormLimits(
-        "image", MOST_PICTURES, settings.picture_bytes, MOST_PICTURES * settings.picture_bytes + settings.body_bytes
-    )
+    most = MOST_PICTURES * settings.picture_bytes + settings.body_bytes
+    limits = FormLimits("image", MOST_PICTURES, settings.picture_bytes, most)
     folder = await service.work(service.jobs.folder)
     try:
         form = await read_form(request, limits, folder, service.work)
@@ -113,32 +111,33 @@ async def similar(view: Searcher, request: Request) -> SearchAnswer:
 @router.post("/feedback")
 async def feedback(asked: FeedbackAsked, view: Searcher, request: Request) -> SearchAnswer:
     """The answer to a query again, closer to what was marked as right and away from what was marked as wrong."""
-    newly = {*asked.right, *asked.wrong}
-    right = [name for name in asked.query.right if name not in newly] + list(dict.fromkeys(asked.right))
-    wrong = [name for name in asked.query.wrong if name not in newly] + [
-        n for n in dict.fromkeys(asked.wrong) if n not in asked.right
-    ]
-    marked = asked.query.model_copy(update={"right": tuple(right), "wrong": tuple(wrong), "offset": 0, "version": None})
+    marks = dict.fromkeys(asked.query.right, True) | dict.fromkeys(asked.query.wrong, False)
+    marks |= dict.fromkeys(asked.wrong, False) | dict.fromkeys(asked.right, True)
+    right, wrong = (tuple(name for name, is_right in marks.items() if is_right is kind) for kind in (True, False))
+    marked = asked.query.model_copy(update={"right": right, "wrong": wrong, "offset": 0, "version": None})
     return await _find(request, view, "feedback", marked)
 
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
 async def image(id: str, view: Viewer, request: Request) -> Response:
     """The crop of an image."""
-    content = await request.app.state.service.work(_image, request.app.state.service, view, id)
+    service: Service = request.app.state.service
+    content = await service.work(_image, service, view, id)
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, no-store"})
 
 
 @router.get("/images/{id}/detail")
 async def detail(id: str, view: Viewer, request: Request) -> DetailAnswer:
     """What is known of an image, and the others of its tracklet."""
-    return await request.app.state.service.work(_detail, request.app.state.service, view, id)
+    service: Service = request.app.state.service
+    return await service.work(_detail, service, view, id)
 
 
 @router.get("/gallery")
 async def gallery(view: Viewer, request: Request) -> GalleryAnswer:
     """What there is to search, and the limits of the service."""
-    return await request.app.state.service.work(_gallery, request.app.state.service, view)
+    service: Service = request.app.state.service
+    return await service.work(_gallery, service, view)
 
 
 @router.post(
@@ -205,7 +204,8 @@ async def cancel(job: str, view: Curator, request: Request) -> JobAnswer:
 @router.post("/forget")
 async def forget(asked: ForgetAsked, view: Administrator, request: Request) -> ForgetAnswer:
     """Erases images from disk: rows, thumbnails, old versions, snapshots."""
-    return await request.app.state.service.work(_forget, request.app.state.service, view, asked)
+    service: Service = request.app.state.service
+    return await service.work(_forget, service, view, asked)
 
 
 async def _find(
@@ -313,26 +313,12 @@ def _order(service: Service, view: View, form: Form, folder: Any) -> Order:
     cameras = view.caller.cameras
     if cameras is not None and (columns.get("camera") or camera) not in cameras:
         raise RequestError(403, "camera", f"say of which of your cameras the pictures are: camera = {', '.join(cameras)}")
-    for upload in form.files:
-        if check_kind_or_none(upload):
-            break
-    else:
+    if not any(recognised(upload.file) for upload in form.files):
         raise RequestError(415, "format", f"none of the files is of a format that may be uploaded: {FORMATS}")
     looks = FootageSettings(photographs=form.fields.get("detect", "false").lower() == "true")
     began = None if start is None else parse_time(start)
     footage = Footage(looks, camera=camera, start=began, within=cameras)
     return Order(view.caller, folder, form.files, columns, footage, service.settings.pixels)
-
-
-def check_kind_or_none(upload: Upload) -> bool:
-    """Whether a file may be uploaded."""
-    from tbps.errors import DataError
-
-    try:
-        check_kind(upload.file)
-    except DataError:
-        return False
-    return True
 
 
 def _take(service: Service, view: View, order: Order) -> Job:

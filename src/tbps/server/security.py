@@ -40,7 +40,10 @@ _READING = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. id: of the key, "" in the open; cameras: all there is for them, None: everything; by_header: with a key in a header."""
+    """Who asks. id: of the key, "" where none is needed; cameras: all there is for them, None: everything.
+
+    by_header: the key came along, not a cookie.
+    """
 
     id: str
     name: str
@@ -171,7 +174,7 @@ class Gate:
         return called(key)
 
     async def checked(self, request: Request, secret: str) -> Key:
-        """The key that a secret is. A right one is never refused for wrong ones from the same address: nobody can lock others out."""
+        """The key that a secret is. A right one is accepted whatever came from its address before: nobody can lock others out."""
         key = self._service.keys.find(secret)
         if key is not None:
             return key
@@ -188,7 +191,7 @@ def called(key: Key, by_header: bool = False) -> Caller:
 
 
 def refusal_of_origin(headers: dict[str, str], scheme: str, settings: ServiceSettings) -> str | None:
-    """Why a request is not for this service, or was made by a page of another; None where all is well. headers: names in lower case."""
+    """Why a request is not for this service or was made by a page of another, None where neither is so; names in lower case."""
     host = headers.get("host", "")
     name = (urlsplit(f"//{host}").hostname or "") if _is_host(host) else ""
     if (settings.on_loopback or settings.allow_hosts) and name not in (*LOOPBACK, *settings.allow_hosts):

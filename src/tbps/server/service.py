@@ -106,9 +106,7 @@ class Service:
 
 @final
 class Shown:
-    """Which images each caller was shown lately, by ids that are in the audit log already: an answer's pictures are asked for one by
-    one, and need no line each.
-    """
+    """Which images the audit log says that a caller was shown lately: the pictures of an answer need no further lines."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -133,5 +131,6 @@ def _check_reach(settings: ServiceSettings, has_keys: bool, gallery: Path) -> No
         return
     what = f"--host {settings.host}" if not settings.on_loopback else f"--allow-host {settings.allow_hosts[0]}"
     raise SettingsError(
-        f"{what} lets others reach the gallery, but there are no keys; make one with: tbps keys add {gallery} NAME --role administrator"
+        f"{what} lets others reach the gallery, but there are no keys; make one with: "
+        f"tbps keys add {gallery} NAME --role administrator"
     )

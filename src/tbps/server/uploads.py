@@ -16,22 +16,7 @@ from tbps.storage import writing_to
 
 FORMATS = "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, MKV, WebM, AVI)"
 _LOOKED_AT = 512
-_BRANDS = (
-    b"isom",
-    b"iso2",
-    b"iso4",
-    b"iso5",
-    b"iso6",
-    b"mp41",
-    b"mp42",
-    b"avc1",
-    b"M4V ",
-    b"MSNV",
-    b"dash",
-    b"qt  ",
-    b"3gp4",
-    b"3gp5",
-)
+_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash", b"qt  ")
 _ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip")  # a QuickTime file without a brand
 
 

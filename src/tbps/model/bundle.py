@@ -25,6 +25,7 @@ from tbps.errors import ModelError
 from tbps.hub import model_folder
 from tbps.model.clip import image_features, text_features, unfilled
 from tbps.model.folder import PREPROCESSOR, WEIGHTS, fingerprint, preprocessor, read_json, read_spec
+from tbps.model.relevance import carried_by_patches
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec, normalise, to_array, upright_rgb
@@ -103,6 +104,13 @@ class PersonModel:
             with torch.no_grad():
                 embeddings[rows] = _unit_rows(text_features(self.clip, tokens))
         return embeddings
+
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """(rows, columns) float32: what each patch carried of a picture's similarity to a (dim,) vector (`model.relevance`)."""
+        pixels = torch.from_numpy(to_array(upright_rgb(image), self.spec).copy()).permute(2, 0, 1)[None].to(self.device)
+        seen = torch.from_numpy(np.asarray(vector, np.float32)).to(self.device)
+        carried: np.ndarray = carried_by_patches(self.clip, normalise(pixels, self.spec)[0], seen).cpu().numpy()
+        return carried
 
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model's context, so that its end is not read."""

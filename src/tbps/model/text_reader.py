@@ -69,6 +69,10 @@ class TextReader:
         """(N, dim) float32 unit rows of pictures of any size and mode."""
         return self._whole.encode_images(images, batch_size)
 
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """`PersonModel.carried`."""
+        return self._whole.carried(image, vector)
+
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model's context, so that its end is not read."""
         return len(self._tokenizer.encode(clean_caption(text)).ids) > self.context_length

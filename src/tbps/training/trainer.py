@@ -31,7 +31,7 @@ from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
+from tbps.model.clip import bottom_parameters, choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
@@ -180,6 +180,7 @@ class Run:
         """Dropout, locks and attention of the towers; then the optimizers over what is left to learn."""
         settings, clip, heads = self.settings, self.model.clip, self.heads
         choose_attention(clip)
+        choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
         factors: dict[nn.Parameter, float] = {}
         for parameter in bottom_parameters(clip, settings.lock):

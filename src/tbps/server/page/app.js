@@ -191,7 +191,7 @@ function drawSummary() {
   const total = several(answer.total, ...unit);
   const all = answer.hits.length === answer.total ? `${total}, best first` : `${count(answer.hits.length)} of ${total}, best first`;
   at("count").textContent = answer.hits.length ? all : "No results";
-  at("claim").textContent = answer.line && answer.line.hits ? claim(answer.line).replace("above this line ", "").replace(" results is", " best is") : "";
+  at("claim").textContent = answer.line?.hits ? claim(answer.line, false) : "";
   const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large: the search is approximate, the scores are exact."] : [])];
   show(at("notices"), notices.length > 0);
   return at("notices").replaceChildren(...notices.map((text) => h("li", {}, text)));

@@ -66,6 +66,7 @@ function draw() {
   const heading = hit ? `Result ${count(hit.rank)}` : group ? `Crop of result ${count(group.rank)}` : "Image";
   const [before, after] = neighbours();
   const known = detail ?? hit ?? {};
+  const track = timeLine();
   dialog().replaceChildren(
     h("header", { class: "title-bar" },
       h("h2", { id: "detail-title" }, heading),
@@ -80,7 +81,7 @@ function draw() {
           h("canvas", { class: "regions", "aria-hidden": "true", hidden: true })),
         h("figcaption", { class: "hint" })),
       h("div", { class: "about" }, actions(), facts(), why(), attributes(), erasing())),
-    timeLine());
+    ...(track ? [track] : []));
   paintDetailMarks();
   (kept && dialog().querySelector(`[data-keep="${kept}"]`))?.focus();
   if (answer === null) dialog().querySelectorAll("[data-needs-answer]").forEach((element) => element.remove());

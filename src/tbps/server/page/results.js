@@ -77,15 +77,15 @@ function add(list, answer, hits) {
   }
 }
 
-/** What the model's calibration says of the results above. */
-export function claim(line) {
+/** What the model's calibration says of the results above the line; `here`: it stands at the line. */
+export function claim(line, here) {
   if (!line.hits) return `Even the best result is right only about ${oneIn(line.share)} times`;
-  if (line.hits === 1) return `The result above this line is right about ${oneIn(line.share)} times`;
-  return `About ${oneIn(line.share)} of the ${count(line.hits)} results above this line is right`;
+  if (line.hits === 1) return `The ${here ? "result above this line" : "best result"} is right about ${oneIn(line.share)} times`;
+  return `About ${oneIn(line.share)} of the ${here ? "" : "best "}${count(line.hits)} results${here ? " above this line" : ""} is right`;
 }
 
 function lineAcross(line) {
-  return h("li", { class: "line" }, h("span", { title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" }, claim(line)));
+  return h("li", { class: "line" }, h("span", { title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" }, claim(line, true)));
 }
 
 function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain = false } = {}) {

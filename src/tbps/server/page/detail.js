@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { at, closable, h, icon, iconButton, say } from "./dom.js";
-import { count, duration, oneIn, percent, relative, seconds, several, time, title, value } from "./format.js";
+import { count, duration, often, percent, relative, seconds, several, time, title, value } from "./format.js";
 import { isColumn } from "./filters.js";
 import { asJson } from "./query.js";
 
@@ -76,7 +76,7 @@ function draw() {
       iconButton("close", "Close (Esc)", () => dialog().close(), { "data-keep": "close" })),
     h("div", { class: "detail-body" },
       h("figure", { class: "whole" },
-        h("div", { class: "frame", tabindex: "-1", "aria-label": heading },
+        h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
           h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
           h("canvas", { class: "regions", "aria-hidden": "true", hidden: true })),
         h("figcaption", { class: "hint" })),
@@ -107,7 +107,7 @@ function facts() {
   const { hit, answer, detail } = now;
   const known = detail ?? hit ?? {};
   const score = hit ? `${percent(relative(hit.score, answer.best))} of the best (cosine ${hit.score.toFixed(3)})` : null;
-  const chance = hit?.chance === null || hit?.chance === undefined ? null : `about ${oneIn(hit.chance)} such results`;
+  const chance = hit?.chance === null || hit?.chance === undefined ? null : `${often(hit.chance)} such results`;
   const rows = [
     ["Score", score], ["Right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
     ["Identity", filterable("identity", known.identity)], ["Tracklet", filterable("tracklet", detail?.tracklet)],

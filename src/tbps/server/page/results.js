@@ -1,7 +1,7 @@
 // The grid of crops, or one row a person; its keyboard; what stands there while there are no results.
 
 import { at, h, icon, iconButton } from "./dom.js";
-import { count, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
+import { count, often, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
 
 const STRIP = 12; // crops of a row
 const SKELETONS = 24;
@@ -79,8 +79,8 @@ function add(list, answer, hits) {
 
 /** What the model's calibration says of the results above the line; `here`: it stands at the line. */
 export function claim(line, here) {
-  if (!line.hits) return `Even the best result is right only about ${oneIn(line.share)} times`;
-  if (line.hits === 1) return `The ${here ? "result above this line" : "best result"} is right about ${oneIn(line.share)} times`;
+  if (!line.hits) return `Even the best result is right only ${often(line.share)} times`;
+  if (line.hits === 1) return `The ${here ? "result above this line" : "best result"} is right ${often(line.share)} times`;
   return `About ${oneIn(line.share)} of the ${here ? "" : "best "}${count(line.hits)} results${here ? " above this line" : ""} is right`;
 }
 
@@ -112,7 +112,7 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
 }
 
 function where(hit) {
-  const chance = hit.chance === null || hit.chance === undefined ? "" : `, right about ${oneIn(hit.chance)} times`;
+  const chance = hit.chance === null || hit.chance === undefined ? "" : `, right ${often(hit.chance)} times`;
   return `${chance}${hit.camera ? `, camera ${hit.camera}` : ""}${hit.captured_at ? `, ${time(hit.captured_at)}` : ""}`;
 }
 
@@ -138,7 +138,7 @@ function row(hit, answer) {
       h("span", {}, several(many, "crop")),
       hit.camera ? h("span", {}, icon("camera"), hit.camera) : null,
       h("span", { class: "time" }, span(hit.group.first_seen, hit.group.last_seen)),
-      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance" }, `right about ${oneIn(hit.chance)}`)),
+      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance" }, `right ${often(hit.chance)}`)),
     h("ul", { class: "strip", role: "list", "aria-label": called }, strip,
       left > 0 && held !== null ? h("li", { class: "rest" }, h("button", { type: "button", class: "quiet", onclick: () => on.only(column, held) }, `${count(left)} more`)) : null));
 }

@@ -130,6 +130,11 @@ def _check_closed(code: str) -> None:
             raise QueryError("the filter closes a bracket that it never opened")
 
 
+def about_filter(error: Exception) -> bool:
+    """Whether the database refused a condition, or failed at a row with it, and not at its own files."""
+    return isinstance(error, ValueError) or "applying filter expression" in str(error)
+
+
 def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryError:
     """The database's error on `where` in one line that names the columns and how to write a condition."""
     text = _RUST_PLACE.sub("", str(error))
@@ -141,6 +146,8 @@ def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryEr
         )
     elif found := re.search(r"Received literal \w+\((.*?)\) and could not convert to literal of type '(\w+)", text):
         reason = f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
+    elif found := re.search(r"Arrow error: (.+?)(?:, /|$)", text):
+        reason = f"it cannot be computed for some image ({found.group(1)})"
     elif found := re.search(r"sql parser error: (.+?)\)?$", text, re.DOTALL):
         reason = found.group(1)
     else:

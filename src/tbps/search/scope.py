@@ -1,8 +1,8 @@
 """The rows of some cameras of one version: all that a search within them can tell of.
 
 Who may see some cameras only must learn nothing of the others, not even by an error: in SQL a condition such as
-`1 / (case when identity = '4711' then 0 else 1 end) > 0` fails where such a row is looked at. So conditions are evaluated over a
-copy of these rows in memory that holds no other.
+`1 / cast(age - 30 as int) < 2` fails where a row of that age is looked at. So conditions are evaluated over a copy of these rows in
+memory that holds no other.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Integer
 
 from tbps.search.calibration import Spread
-from tbps.search.filters import Filter, refusal
+from tbps.search.filters import Filter, about_filter, refusal
 from tbps.search.rows import Rows
 
 _PLACE = "PLACE"  # no metadata column is written in capitals
@@ -51,5 +51,7 @@ class Scope:
         try:
             found = self._table.search().where(filtered.clause).select([_PLACE]).to_arrow()
         except (ValueError, RuntimeError) as error:
+            if not about_filter(error):
+                raise
             raise refusal(filtered.text, error, self._kinds) from error
         return np.asarray(self.positions[np.sort(found.column(_PLACE).to_numpy())])

@@ -33,7 +33,7 @@ from jaxtyping import Float32, Float64, Integer
 from tbps.errors import GalleryError, StorageError
 from tbps.search.calibration import Spread
 from tbps.search.columns import Kind
-from tbps.search.filters import Filter, refusal
+from tbps.search.filters import Filter, about_filter, refusal
 from tbps.search.hits import Hit
 from tbps.search.rows import Rows
 from tbps.search.scope import Scope
@@ -165,7 +165,9 @@ class Snapshot:
         with _database(self._folder):
             try:
                 found = self._handle.search().where(filtered.clause).select(["id"]).with_row_id(True).to_arrow()
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
+                if not about_filter(error):
+                    raise
                 raise refusal(filtered.text, error, self.kinds) from error
         positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
         self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
@@ -365,7 +367,9 @@ class Table:
             self._handle.checkout_latest()
             try:
                 found = self._handle.search().where(clause).select(list(columns)).to_arrow()
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
+                if not about_filter(error):
+                    raise
                 raise refusal(clause.replace("\n", ""), error, self.kinds()) from error
         return list(found.to_pylist())
 

@@ -132,9 +132,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_page(app: FastAPI) -> None:
     """The page's files, read once: what is asked for is a name in a dictionary, no path."""
     folder = files("tbps.server") / "page"
-    kept = (
-        {each.name: each.read_bytes() for each in folder.iterdir() if each.name.endswith(tuple(_TYPES))} if folder.is_dir() else {}
-    )
+    kept = {each.name: each.read_bytes() for each in folder.iterdir() if each.name.endswith(tuple(_TYPES))}
 
     async def front() -> Response:
         return _file("index.html")

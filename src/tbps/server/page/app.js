@@ -20,6 +20,7 @@ const PATIENCE = 250; // milliseconds before an old answer makes way for placeho
 
 let session = null;
 let gallery = null;
+let looked = null; // the promise of the gallery's description
 let asked = query();
 let shown = null;
 let answer = null;
@@ -43,7 +44,8 @@ async function follow(fresh = false) {
     else await run((options) => search(asked, options));
   }
   drawControls();
-  if (shown) openDetail(shown, answer, session, gallery);
+  await looked;
+  if (shown && session) openDetail(shown, answer, session, gallery);
   else closeDetail();
 }
 
@@ -191,7 +193,7 @@ function drawSummary() {
   const total = several(answer.total, ...unit);
   const all = answer.hits.length === answer.total ? `${total}, best first` : `${count(answer.hits.length)} of ${total}, best first`;
   at("count").textContent = answer.hits.length ? all : "No results";
-  at("claim").textContent = answer.line?.hits ? claim(answer.line, false) : "";
+  at("claim").textContent = answer.line?.hits ? claim(answer.line) : "";
   const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large: the search is approximate, the scores are exact."] : [])];
   show(at("notices"), notices.length > 0);
   return at("notices").replaceChildren(...notices.map((text) => h("li", {}, text)));
@@ -374,9 +376,9 @@ async function signedIn(opened) {
   show(at("signin"), false);
   for (const id of ["search", "tools", "refine"]) show(at(id), true);
   showAccount(session);
-  await lookAtGallery();
+  looked = lookAtGallery();
+  at("words").focus();
   await follow(true);
-  if (!seeks(asked)) at("words").focus();
 }
 
 function leaveSession() {
@@ -398,11 +400,13 @@ function leaveSession() {
 async function lookAtGallery() {
   try {
     gallery = await call("GET", "/v1/gallery");
-    showFilters(asked, gallery);
   } catch (error) {
     if (error.status !== 401) say(error.message);
   }
-  if (session) showIndexing(session, gallery);
+  if (!session) return;
+  showIndexing(session, gallery);
+  drawControls();
+  if (!seeks(asked)) showStart();
 }
 
 async function begin() {

@@ -9,7 +9,7 @@ import { asJson } from "./query.js";
 const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
 
 let on = {};
-let now = null; // {id, hit, answer, detail, session, gallery}
+let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit}
 
 const dialog = () => at("detail");
 
@@ -39,7 +39,7 @@ export async function openDetail(id, answer, session, gallery) {
   if (now?.id === id && dialog().open) return;
   const hit = answer?.hits.find((other) => other.id === id) ?? null;
   const group = hit ? null : (answer?.hits.find((other) => other.group?.ids.includes(id)) ?? null);
-  now = { id, hit, group, answer, session, gallery, detail: null };
+  now = { id, hit, group, answer, session, gallery, detail: null, why: null, lit: true };
   draw();
   if (!dialog().open) dialog().showModal();
   dialog().querySelector(".frame").focus();
@@ -83,6 +83,7 @@ function draw() {
       h("div", { class: "about" }, actions(), facts(), why(), attributes(), erasing())),
     ...(track ? [track] : []));
   paintDetailMarks();
+  if (now.why?.regions) showRegions();
   (kept && dialog().querySelector(`[data-keep="${kept}"]`))?.focus();
   if (answer === null) dialog().querySelectorAll("[data-needs-answer]").forEach((element) => element.remove());
 }
@@ -167,6 +168,7 @@ async function askWhy() {
     const place = dialog().querySelector(".why");
     place.replaceChildren(h("h3", {}, "Why"));
     explain(place, answer);
+    if (answer.regions) showRegions();
     place.querySelector("[data-keep=regions]")?.focus();
   } catch (error) {
     button.replaceWith(h("p", { class: "problem", role: "alert" }, error.message));
@@ -183,10 +185,12 @@ function explain(place, told) {
   if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
   if (!told.regions) return;
   const shown = h("input", { type: "checkbox", "data-keep": "regions" });
-  shown.checked = true;
-  shown.addEventListener("change", () => showRegions(told.regions, shown.checked));
+  shown.checked = now.lit;
+  shown.addEventListener("change", () => {
+    now.lit = shown.checked;
+    showRegions();
+  });
   place.append(h("label", { class: "check" }, shown, "Light the regions that carried the score"));
-  showRegions(told.regions, true);
 }
 
 function explainedWord({ word, weight }, strongest) {
@@ -198,7 +202,9 @@ function explainedWord({ word, weight }, strongest) {
 }
 
 /** Darkens what carried little of the score. */
-function showRegions({ rows, columns, weights }, visible) {
+function showRegions() {
+  const { rows, columns, weights } = now.why.regions;
+  const visible = now.lit;
   const canvas = dialog().querySelector(".regions");
   canvas.hidden = !visible;
   dialog().querySelector("figcaption").textContent = visible ? `Lit: what carried the score (${rows} × ${columns} regions)` : "";

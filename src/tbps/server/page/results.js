@@ -5,6 +5,7 @@ import { count, often, oneIn, percent, relative, several, span, time, title, val
 
 const STRIP = 12; // crops of a row
 const SKELETONS = 24;
+const ROOM = 2; // columns that a line needs beside results
 const MARKS = { right: "right", wrong: "wrong" };
 
 let on = {};
@@ -14,6 +15,7 @@ export function prepare(actions) {
   on = actions;
   const place = at("results");
   place.addEventListener("keydown", moved);
+  new ResizeObserver(placeLine).observe(place);
   place.addEventListener("focusin", (event) => {
     const card = event.target.closest(".card");
     if (card) makeCurrent(card);
@@ -24,6 +26,7 @@ export function showAnswer(answer) {
   const list = h("ul", { class: answer.asked.group ? "rows" : "grid", role: "list" });
   at("results").replaceChildren(list);
   add(list, answer, answer.hits);
+  placeLine();
   const first = place().querySelector(".card");
   if (first) makeCurrent(first);
 }
@@ -31,6 +34,7 @@ export function showAnswer(answer) {
 /** Adds hits of a further page and returns the first new card. */
 export function addHits(answer, hits) {
   add(place().firstElementChild, answer, hits);
+  placeLine();
   return cardOf(hits[0].id);
 }
 
@@ -77,15 +81,29 @@ function add(list, answer, hits) {
   }
 }
 
-/** What the model's calibration says of the results above the line; `here`: it stands at the line. */
-export function claim(line, here) {
+/** What the model's calibration says of the best results; `which` names them, such as "above this line". */
+export function claim(line, which = "") {
   if (!line.hits) return `Even the best result is right only ${often(line.share)} times`;
-  if (line.hits === 1) return `The ${here ? "result above this line" : "best result"} is right ${often(line.share)} times`;
-  return `About ${oneIn(line.share)} of the ${here ? "" : "best "}${count(line.hits)} results${here ? " above this line" : ""} is right`;
+  const [best, where] = which ? ["", ` ${which}`] : ["best ", ""];
+  if (line.hits === 1) return `The ${best}result${where} is right ${often(line.share)} times`;
+  return `About ${oneIn(line.share)} of the ${best}${count(line.hits)} results${where} is right`;
 }
 
 function lineAcross(line) {
-  return h("li", { class: "line" }, h("span", { title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" }, claim(line, true)));
+  return h("li", { class: "line", title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" },
+    h("span", { class: "across" }, claim(line, "above this line")),
+    line.hits ? h("span", { class: "beside" }, claim(line, "before this line"), h("small", {}, "by the model's calibration; what follows is less likely")) : null);
+}
+
+/** A line after a row that is not full takes the rest of that row. */
+function placeLine() {
+  const line = place().querySelector(".grid > .line");
+  if (!line) return;
+  const columns = getComputedStyle(line.parentElement).gridTemplateColumns.split(" ").length;
+  const used = [...line.parentElement.children].indexOf(line) % columns;
+  const beside = used > 0 && columns - used >= ROOM;
+  line.classList.toggle("is-beside", beside);
+  line.style.setProperty("grid-column", beside ? `${used + 1} / -1` : "1 / -1");
 }
 
 function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain = false } = {}) {

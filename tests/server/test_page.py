@@ -388,7 +388,7 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     expect(page.locator(".word")).to_have_text(["a (0 %) ", "red (100 %) ", "coat (against, 50 %) "])
     assert page.locator(".regions").evaluate(
         "c => [...c.getContext('2d').getImageData(0, 0, 1, 2).data].filter((_, i) => i % 4 == 3)"
-    ) == [0, 215]
+    ) == [0, 180]
     page.get_by_label("Light the regions").uncheck()
     expect(page.locator(".regions")).to_be_hidden()
 

@@ -2,7 +2,7 @@
 
 import { ServiceError, call, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
-import { closeDetail, isOpen, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { closeDetail, isOpen, knowGallery, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
 import { prepare as prepareFilters, showFilters } from "./filters.js";
 import { count, several } from "./format.js";
 import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
@@ -20,7 +20,6 @@ const PATIENCE = 250; // milliseconds before an old answer makes way for placeho
 
 let session = null;
 let gallery = null;
-let looked = null; // the promise of the gallery's description
 let asked = query();
 let shown = null;
 let answer = null;
@@ -44,7 +43,6 @@ async function follow(fresh = false) {
     else await run((options) => search(asked, options));
   }
   drawControls();
-  await looked;
   if (shown && session) openDetail(shown, answer, session, gallery);
   else closeDetail();
 }
@@ -137,10 +135,11 @@ function failed(error) {
   if (!(error instanceof ServiceError)) throw error;
   if (error.code === "empty") return showEmptyGallery();
   const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "That cannot be searched for";
-  stop(heading, error.message, [["Try again", () => follow(true)], ...(hasFilter(asked) ? [["Remove all filters", () => go(withoutFilters(asked))]] : [])]);
+  const again = error.status === 0 || error.status >= 429 ? [["Try again", () => follow(true)]] : [["Change the description", () => at("words").select()]];
+  stop(heading, error.message, [...(hasFilter(asked) && error.status === 400 ? [["Remove all filters", () => go(withoutFilters(asked))]] : []), ...again]);
 }
 
-function stop(heading, text, buttons, look = "problem") {
+function stop(heading, text, buttons, look = "failure") {
   answer = null;
   waiting(false);
   drawSummary();
@@ -376,7 +375,7 @@ async function signedIn(opened) {
   show(at("signin"), false);
   for (const id of ["search", "tools", "refine"]) show(at(id), true);
   showAccount(session);
-  looked = lookAtGallery();
+  lookAtGallery();
   at("words").focus();
   await follow(true);
 }
@@ -406,6 +405,7 @@ async function lookAtGallery() {
   if (!session) return;
   showIndexing(session, gallery);
   drawControls();
+  knowGallery(gallery);
   if (!seeks(asked)) showStart();
 }
 
@@ -445,7 +445,7 @@ async function begin() {
     if (opened) await signedIn(opened);
     else leaveSession();
   } catch (error) {
-    showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "problem");
+    showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "failure");
   }
 }
 

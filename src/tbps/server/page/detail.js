@@ -8,6 +8,8 @@ import { asJson } from "./query.js";
 
 const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
 
+const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
+
 let on = {};
 let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit}
 
@@ -53,6 +55,14 @@ export async function openDetail(id, answer, session, gallery) {
   }
 }
 
+/** What the gallery can do has become known, or has changed. */
+export function knowGallery(gallery) {
+  if (!now) return;
+  now.gallery = gallery;
+  draw();
+  if (now.wished) askWhy();
+}
+
 /** Draws the marks anew. */
 export function paintDetailMarks() {
   if (!now) return;
@@ -80,7 +90,7 @@ function draw() {
           h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
           h("canvas", { class: "regions", "aria-hidden": "true", hidden: true })),
         h("figcaption", { class: "hint" })),
-      h("div", { class: "about" }, actions(), facts(), why(), attributes(), erasing())),
+      h("div", { class: "about" }, actions(), why(), facts(), attributes(), erasing())),
     ...(track ? [track] : []));
   paintDetailMarks();
   if (now.why?.regions) showRegions();
@@ -107,14 +117,14 @@ function actions() {
 function facts() {
   const { hit, answer, detail } = now;
   const known = detail ?? hit ?? {};
-  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best (cosine ${hit.score.toFixed(3)})` : null;
+  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best, cosine ${hit.score.toFixed(3)}` : null;
   const chance = hit?.chance === null || hit?.chance === undefined ? null : `${often(hit.chance)} such results`;
   const rows = [
     ["Score", score], ["Right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
     ["Identity", filterable("identity", known.identity)], ["Tracklet", filterable("tracklet", detail?.tracklet)],
     ["Frame", detail?.frame], ["Box", box(detail?.box)], ["Source", known.source], ["Id", h("code", {}, now.id)],
   ];
-  return h("dl", { class: "facts-list" }, rows.filter(([, held]) => held !== null && held !== undefined && held !== "").map(([name, held]) =>
+  return h("dl", { class: "facts-list two" }, rows.filter(([, held]) => held !== null && held !== undefined && held !== "").map(([name, held]) =>
     h("div", {}, h("dt", {}, name), h("dd", {}, held instanceof Node ? held : value(held)))));
 }
 
@@ -157,6 +167,7 @@ function why() {
 async function askWhy() {
   const current = now;
   const button = at("ask-why");
+  if (current && !current.gallery) current.wished = true; // asked before it is known whether there is an answer
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
   button.lastChild.textContent = "Looking…";
@@ -212,7 +223,7 @@ function showRegions() {
   canvas.height = rows;
   const pen = canvas.getContext("2d");
   const pixels = pen.createImageData(columns, rows);
-  weights.flat().forEach((weight, number) => { pixels.data[4 * number + 3] = Math.round(215 * (1 - Math.max(0, Math.min(1, weight)))); });
+  weights.flat().forEach((weight, number) => { pixels.data[4 * number + 3] = Math.round(DARKEST * (1 - Math.max(0, Math.min(1, weight)))); });
   pen.putImageData(pixels, 0, 0);
 }
 

@@ -1,7 +1,7 @@
 // The grid of crops, or one row a person; its keyboard; what stands there while there are no results.
 
 import { at, h, icon, iconButton } from "./dom.js";
-import { count, often, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
+import { briefly, count, often, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
 
 const STRIP = 12; // crops of a row
 const SKELETONS = 24;
@@ -47,7 +47,7 @@ export function showSkeletons() {
 export function showMessage(heading, text, buttons = [], look = "") {
   const made = buttons.map(([label, action], number) =>
     h("button", { type: "button", class: number ? "quiet" : "primary", onclick: action }, label));
-  const role = look === "problem" ? "alert" : null;
+  const role = look === "failure" ? "alert" : null;
   place().replaceChildren(h("div", { class: `message ${look}`, role }, h("h2", {}, heading), h("p", {}, text), h("div", { class: "buttons" }, made)));
 }
 
@@ -112,7 +112,7 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
   const facts = plain ? null : h("div", { class: "facts" },
     h("div", { class: "score", title: `Cosine similarity ${hit.score.toFixed(3)}` },
       h("span", { class: "rank" }, count(hit.rank)), h("span", {}, percent(share)),
-      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: "How often such a result is right, by the model's calibration" }, oneIn(hit.chance))),
+      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: `Right ${often(hit.chance)} times, by the model's calibration` }, briefly(hit.chance))),
     bar(share),
     h("p", { class: "camera", title: hit.camera ?? "" }, hit.camera ?? ""),
     h("p", { class: "time" }, time(hit.captured_at)));

@@ -205,6 +205,8 @@ def _taken_up(file: BinaryIO, state: Path) -> Head:
         raise StorageError(
             f"the audit log in {state} was shortened or its head is gone; see tbps audit verify, then move both away to begin anew"
         )
+    if size == head.size:
+        return head
     file.seek(head.size)
     for line in file.readlines():
         if _wrong(line, head.number + 1, head.hash) is not None:

@@ -6,8 +6,10 @@ pixels is found by nothing. What it cannot do: a face that is lower in a crop (o
 turned or hidden for the cascades stays as it is; and clothes, gait and place may tell who somebody is without a face.
 """
 
+import hashlib
 import io
 import threading
+from collections import OrderedDict
 from typing import Any, final
 
 import numpy as np
@@ -20,6 +22,8 @@ HEAD = 0.25  # of an upright crop's height
 _UPRIGHT = 1.2  # height to width
 _BLOCKS = 5  # squares across what is blurred
 _LARGER = 2
+_SMALLEST = 24  # the side of a face in the enlarged picture
+_KEPT = 2000
 
 
 @final
@@ -30,9 +34,22 @@ class FaceBlur:
         self._cv2 = needed("cv2", "blurring faces", "video")
         self._cascades: list[Any] = [self._cv2.CascadeClassifier(self._cv2.data.haarcascades + name) for name in CASCADES]
         self._looking = threading.Lock()  # a cascade keeps the picture that it looks at
+        self._done: OrderedDict[bytes, bytes] = OrderedDict()
 
     def __call__(self, jpeg: bytes) -> bytes:
-        """The picture with every face that is found, and the head's place, made of a few squares."""
+        """The picture with every face that is found, and the head's place, made of a few squares; the last ones are remembered."""
+        key = hashlib.sha256(jpeg).digest()
+        if (done := self._done.get(key)) is None:
+            self._done[key] = done = self._blurred(jpeg)
+            while len(self._done) > _KEPT:
+                self._done.popitem(last=False)
+        return done
+
+    def forget(self) -> None:
+        """Lets go of every picture."""
+        self._done.clear()
+
+    def _blurred(self, jpeg: bytes) -> bytes:
         image = Image.open(io.BytesIO(jpeg)).convert("RGB")
         for box in [*self.faces(image), *head(image)]:
             _blur(image, box)
@@ -44,13 +61,13 @@ class FaceBlur:
         """Left, top, right, bottom of the faces that the cascades find, a fifth wider on each side."""
         grey = np.asarray(image.convert("L").resize((image.width * _LARGER, image.height * _LARGER), Image.Resampling.BICUBIC))
         found: list[tuple[int, int, int, int]] = []
+        mirrored = np.ascontiguousarray(grey[:, ::-1])
+        frontal, profile = self._cascades
         with self._looking:
-            for cascade in self._cascades:
-                for mirrored in (False, True):  # the profile cascade knows one side only
-                    pixels = np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey
-                    for x, y, width, height in cascade.detectMultiScale(pixels, 1.1, 3, minSize=(16, 16)):
-                        left = grey.shape[1] - x - width if mirrored else x
-                        found.append((int(left), int(y), int(width), int(height)))
+            for cascade, pixels in ((frontal, grey), (profile, grey), (profile, mirrored)):  # the profile cascade knows one side
+                for x, y, width, height in cascade.detectMultiScale(pixels, 1.2, 3, minSize=(_SMALLEST, _SMALLEST)):
+                    left = grey.shape[1] - x - width if pixels is mirrored else x
+                    found.append((int(left), int(y), int(width), int(height)))
         return [_wider(box, image.size) for box in found]
 
 

@@ -342,6 +342,8 @@ def _forget(service: Service, view: View, asked: ForgetAsked) -> ForgetAnswer:
     if not asked.dry_run:
         service.record(view.caller, "forget", by=by, ids=asked.ids)
     report = service.gallery.forget(asked.where, asked.identity, asked.before, asked.ids, asked.dry_run)
+    if service.blur is not None:
+        service.blur.forget()
     if not asked.dry_run:
         service.audit.write(view.caller.name, view.caller.id, "forgotten", by=by, images=report.images)
     return ForgetAnswer(

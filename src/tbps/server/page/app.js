@@ -3,13 +3,16 @@
 import { ServiceError, call, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
 import { closeDetail, isOpen, knowGallery, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { pickPicture, prepare as prepareDropping } from "./dropping.js";
 import { prepare as prepareFilters, showFilters } from "./filters.js";
 import { count, several } from "./format.js";
 import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
 import { mainOf, showParts, withLine } from "./parts.js";
-import { forgetPictures, keep, lost, together } from "./pictures.js";
+import { keep, lost, together } from "./pictures.js";
 import { fromAddress, hasFilter, named, query, seeks, toAddress, typed, withoutFilters } from "./query.js";
-import { addHits, claim, focusResult, focused, paintMarks, prepare as prepareResults, showAnswer, showElement, showMessage, showSkeletons } from "./results.js";
+import {
+  addHits, cardOf, claim, focusResult, focused, paintMarks, prepare as prepareResults, showAnswer, showElement, showMessage, showSkeletons,
+} from "./results.js";
 import { prepare as prepareSaved, showSaved } from "./saved.js";
 import { again, further, search } from "./search.js";
 import { prepare as prepareSession, session as currentSession, showAccount } from "./session.js";
@@ -39,6 +42,7 @@ async function follow(fresh = false) {
   const kept = answers.get(toAddress(asked));
   if (!same || fresh) {
     pending.clear();
+    drawMarks();
     if (kept && !fresh) present(kept, kept.scroll ?? 0);
     else await run((options) => search(asked, options));
   }
@@ -48,10 +52,10 @@ async function follow(fresh = false) {
 }
 
 /** Goes to another query, as a new step of the history. */
-function go(next, { replace = false } = {}) {
+function go(next) {
   const address = toAddress(next);
   leave();
-  if (replace || address === toAddress(asked)) history.replaceState(null, "", address);
+  if (address === toAddress(asked)) history.replaceState(null, "", address);
   else history.pushState(null, "", address);
   return follow(true);
 }
@@ -60,7 +64,7 @@ function leave() {
   if (answer) answer.scroll = scrollY;
 }
 
-/** Searches and shows the answer, or why there is none. `focus`: the first result is focused afterwards, as it is when a result had it. */
+/** Searches and shows the answer, or why there is none. `focus`: the first result gets the focus even if no result had it. */
 async function run(ask, { focus = false } = {}) {
   running?.abort();
   running = new AbortController();
@@ -254,6 +258,7 @@ async function searchAgain() {
   const base = { ...asked, right: untouched(asked.right), wrong: untouched(asked.wrong) };
   const [right, wrong] = [ids("right"), ids("wrong")];
   if (!seeks({ ...base, right: [...base.right, ...right] })) return say("Mark at least one result right, or describe the person.");
+  shown = null;
   closeDetail();
   leave();
   const next = { ...base, right: [...base.right, ...right], wrong: [...base.wrong, ...wrong] };
@@ -280,15 +285,18 @@ function detailClosed(id) {
   shown = null;
   if (history.state?.opened) history.back();
   else history.replaceState(null, "", toAddress(asked));
-  if (id) focusResult(id);
+  if (id && cardOf(id)) focusResult(id);
 }
 
-const like = (id) => go(query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] }));
+/** Results like this one instead of what was sought so far; the filters stay. */
+const alike = (id) => query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] });
 
-function only(column, held) {
-  const next = column === "camera" ? { ...asked, cameras: [held], group: null } : { ...asked, equals: { ...asked.equals, [column]: held }, group: null };
-  return go(next);
-}
+const like = (id) => go(alike(id));
+
+/** Only where a column has a value, in single crops. */
+const narrowed = (column, held) => ({
+  ...asked, group: null, ...(column === "camera" ? { cameras: [held] } : { equals: { ...asked.equals, [column]: held } }),
+});
 
 /** Leaves the detail view for a query: one step of the history, not two. */
 function goFromDetail(next) {
@@ -299,42 +307,10 @@ function goFromDetail(next) {
 
 // Pictures
 
-const pickPicture = () => at("picture-files").click();
-
 function takePictures(files) {
   const keys = keep(files);
   if (!keys.length) return say("That is no picture; take a JPEG, PNG or WebP.");
   return go({ ...asked, pictures: together(asked.pictures, keys) });
-}
-
-const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-
-function prepareDropping() {
-  let depth = 0;
-  const over = (is) => show(at("drop-here"), is && !at("indexing").open);
-  addEventListener("dragenter", (event) => { if (carriesFiles(event)) { depth += 1; over(Boolean(session)); } });
-  addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); if (!depth) over(false); });
-  addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
-  addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    over(false);
-    if (!session) return;
-    if (at("indexing").open) choose(event.dataTransfer.files);
-    else takePictures(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    if (session && event.clipboardData?.files.length) {
-      event.preventDefault();
-      takePictures(event.clipboardData.files);
-    }
-  });
-  at("add-picture").addEventListener("click", pickPicture);
-  at("picture-files").addEventListener("change", () => {
-    takePictures(at("picture-files").files);
-    at("picture-files").value = "";
-  });
 }
 
 // Keyboard
@@ -380,20 +356,15 @@ async function signedIn(opened) {
   await follow(true);
 }
 
+/** Starts anew, so that nothing of whoever left stays in the page; the address stays unless they signed out themselves. */
 function leaveSession() {
-  running?.abort();
-  [session, gallery, answer] = [null, null, null];
-  answers.clear();
-  pending.clear();
-  forgetPictures();
-  shown = null;
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  for (const id of ["search", "tools", "refine", "summary", "notices", "marks"]) show(at(id), false);
-  at("results").replaceChildren();
-  at("further").replaceChildren();
-  showIndexing(null, null);
-  show(at("signin"), true);
-  at("key").focus();
+  session = null;
+  location.reload();
+}
+
+function signOut() {
+  history.replaceState(null, "", location.pathname);
+  leaveSession();
 }
 
 async function lookAtGallery() {
@@ -411,18 +382,18 @@ async function lookAtGallery() {
 
 async function begin() {
   history.scrollRestoration = "manual";
-  prepareResults({ open, like, mark, markOf, only });
+  prepareResults({ open, like, mark, markOf, only: (column, held) => go(narrowed(column, held)) });
   prepareFilters(go);
   prepareDetail({
-    move: open, mark, markOf, closed: detailClosed, only: (column, held) => { shown = null; closeDetail(); only(column, held); },
-    like: (id) => goFromDetail(query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] })),
+    move: open, mark, markOf, closed: detailClosed, only: (column, held) => goFromDetail(narrowed(column, held)),
+    like: (id) => goFromDetail(alike(id)),
     addLike: (id) => goFromDetail({ ...asked, like: [...asked.like.filter((example) => example.id !== id), { id, weight: 1 }] }),
     forgotten: () => { answers.clear(); lookAtGallery(); follow(true); },
   });
   prepareIndexing({ added: () => { answers.clear(); lookAtGallery(); } });
   prepareSaved(go);
-  prepareSession(signedIn, leaveSession);
-  prepareDropping();
+  prepareSession(signedIn, signOut);
+  prepareDropping((files) => (at("indexing").open ? choose(files) : takePictures(files)), () => session !== null);
   prepareKeys();
   at("search").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -443,7 +414,10 @@ async function begin() {
   try {
     const opened = await currentSession();
     if (opened) await signedIn(opened);
-    else leaveSession();
+    else {
+      show(at("signin"), true);
+      at("key").focus();
+    }
   } catch (error) {
     showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "failure");
   }

@@ -31,7 +31,7 @@ export function prepare(actions) {
 
 /** For whom the panel is, and what the gallery knows. */
 export function showIndexing(session, gallery) {
-  const may = ["curator", "administrator"].includes(session?.role);
+  const may = ["curator", "administrator"].includes(session.role);
   show(at("open-indexing"), may);
   clearTimeout(timer);
   if (!may) return;

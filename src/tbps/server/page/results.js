@@ -6,11 +6,10 @@ import { briefly, count, often, oneIn, percent, relative, several, span, time, t
 const STRIP = 12; // crops of a row
 const SKELETONS = 24;
 const ROOM = 2; // columns that a line needs beside results
-const MARKS = { right: "right", wrong: "wrong" };
 
 let on = {};
 
-/** actions: open(id), like(id), mark(id, "right" | "wrong"), markOf(id), more(), only(column, value) */
+/** actions: open(id), like(id), mark(id, "right" | "wrong"), markOf(id), only(column, value) */
 export function prepare(actions) {
   on = actions;
   const place = at("results");
@@ -57,7 +56,7 @@ export function showElement(element) {
 
 export function focusResult(id) {
   const card = (id && cardOf(id)) || place().querySelector(".card[data-id]");
-  card?.querySelector(".crop").focus({ preventScroll: false });
+  card?.querySelector(".crop").focus();
   return Boolean(card);
 }
 
@@ -121,8 +120,8 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
       h("button", { type: "button", class: "crop", tabindex: "-1", "aria-label": told, onclick: () => on.open(id) }, photo(image)),
       h("span", { class: "badge", "aria-hidden": "true" }),
       h("div", { class: "acts", role: "group", "aria-label": `Result ${hit.rank}` },
-        iconButton("right", "Right (r)", () => on.mark(id, MARKS.right), { "data-mark": "right", tabindex: "-1" }),
-        iconButton("close", "Wrong (w)", () => on.mark(id, MARKS.wrong), { "data-mark": "wrong", tabindex: "-1" }),
+        iconButton("right", "Right (r)", () => on.mark(id, "right"), { "data-mark": "right", tabindex: "-1" }),
+        iconButton("close", "Wrong (w)", () => on.mark(id, "wrong"), { "data-mark": "wrong", tabindex: "-1" }),
         iconButton("like", "More like this (m)", () => on.like(id), { tabindex: "-1" }))),
     facts);
   paint(made);
@@ -175,9 +174,9 @@ function photo(address) {
 
 function paint(made) {
   const mark = on.markOf(made.dataset.id);
-  made.classList.toggle("is-right", mark === MARKS.right);
-  made.classList.toggle("is-wrong", mark === MARKS.wrong);
-  made.querySelector(".badge").replaceChildren(...(mark ? [icon(mark === MARKS.right ? "right" : "close")] : []));
+  made.classList.toggle("is-right", mark === "right");
+  made.classList.toggle("is-wrong", mark === "wrong");
+  made.querySelector(".badge").replaceChildren(...(mark ? [icon(mark === "right" ? "right" : "close")] : []));
   made.querySelector(".crop").setAttribute("aria-label", `${made.dataset.label}${mark ? `, marked ${mark}` : ""}`);
   for (const button of made.querySelectorAll("[data-mark]")) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
 }

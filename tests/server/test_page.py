@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -155,6 +156,17 @@ def test_chances_are_said_as_the_command_line_says_them(served: Served, opened: 
     chances = [0.0, 0.0009, 0.0011, 0.01, 0.2, 0.34, 0.5, 0.51, 0.66, 0.75, 0.99, 1.0]
     script = "async chances => { const m = await import('/page/format.js'); return chances.map(m.oneIn) }"
     assert opened(served.open).evaluate(script, chances) == [_one_in(chance) for chance in chances]
+
+
+def test_no_text_is_made_into_markup_and_nothing_is_inline() -> None:
+    """The policy of the service forbids the second as well; that a page without it works is what the browser shows."""
+    files = [file for file in resources.files("tbps.server").joinpath("page").iterdir() if file.name.endswith((".js", ".html"))]
+    assert len(files) > 10
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser"
+    inline = r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=\"|https?://(?!www\.w3\.org/)"
+    for file in files:
+        found = re.findall(f"{markup}|{inline}", file.read_text())
+        assert found == [], file.name
 
 
 # Search

@@ -1,10 +1,13 @@
 """Galleries with cameras, and services on them."""
 
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from colour_encoder import ColourEncoder, write_pictures
 from starlette.testclient import TestClient
 
@@ -49,6 +52,22 @@ def serving(gallery: Path, **settings: Any) -> Iterator[TestClient]:
     service = Service(gallery, ColourEncoder(), ServiceSettings.parse({"batch_window": 0, **settings}))
     with TestClient(make_app(service), base_url=ADDRESS, headers=CHANGES) as client:
         yield client
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The address of a service that a uvicorn in a thread of this process serves."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        opened.listen(128)
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
 
 
 def bearer(gallery: Path, role: str, cameras: tuple[str, ...] | None = None) -> dict[str, str]:

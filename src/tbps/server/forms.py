@@ -55,8 +55,6 @@ async def read_form(request: Request, limits: FormLimits, folder: Path, run: Cal
     boundary = options.get(b"boundary")
     if media != b"multipart/form-data" or not boundary:
         raise RequestError(415, "form", "send a multipart/form-data form")
-    if int(request.headers.get("content-length") or 0) > limits.bytes:
-        raise _too_large(limits)
     writer = _Writer(limits, folder)
     try:
         parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]

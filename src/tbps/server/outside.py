@@ -15,7 +15,7 @@ from tbps.server.security import refusal_of_origin
 from tbps.server.service import Service
 
 UPLOADS = ("/v1/index",)
-PICTURES = ("/v1/similar",)
+FORMS = ("/v1/index", "/v1/similar")  # which have caps of their own
 QUICK = ("/healthz",)  # answered however much waits
 
 _POLICY = (
@@ -73,7 +73,11 @@ class Outside:
         is_upload = scope["path"] in UPLOADS and scope["method"] == "POST"
         seconds = settings.upload_timeout if is_upload else settings.timeout
         mine = Ticket(time.monotonic() + seconds)
-        body = _Body(receive, None if is_upload or scope["path"] in PICTURES else settings.body_bytes, mine)
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        most = None if is_form and scope["path"] in FORMS else settings.body_bytes
+        if most is not None and _length(headers) > most:
+            raise _too_large(most)
+        body = _Body(receive, most, mine)
         token = ticket.set(mine)
         self._under_way += 1
         self._service.metrics.under_way.set(self._under_way)
@@ -139,7 +143,7 @@ class _Body:
             return message
         self._bytes += len(message.get("body", b""))
         if self._most is not None and self._bytes > self._most:
-            raise RequestError(413, "too_large", f"the request has more than {self._most:,} bytes")
+            raise _too_large(self._most)
         if not message.get("more_body", False):
             self._watch = asyncio.create_task(self._until_gone())
         return message
@@ -153,3 +157,12 @@ class _Body:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._ticket.gone.set()
+
+
+def _length(headers: dict[str, str]) -> int:
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(413, "too_large", f"the request has more than {most:,} bytes")

@@ -114,7 +114,7 @@ def coop() -> TrainSettings:
     Result: the paper reports Rank-1 10.98, 11.37 and 12.10 with 1, 5 and 10 % of CUHK-PEDES (`tbps study run few-shot`); not
     reproduced here, for want of the data set.
 
-    Losses, input and epochs of `clip`, at CoOp's own rate, with AdamW in place of SGD.
+    Losses, input and epochs of `clip`, at CoOp's own rate, with AdamW in place of SGD (not tuned, see docs/decisions.md).
     """
     return clip().override({"few_shot": {"prompt": "a pedestrian photo of"}, "schedule.peak_rate": 2e-3})
 
@@ -127,7 +127,7 @@ def clip_adapter() -> TrainSettings:
     Result: the paper reports Rank-1 11.22, 11.96 and 12.61 with 1, 5 and 10 % of CUHK-PEDES (`tbps study run few-shot`); not
     reproduced here, for want of the data set.
 
-    Losses, input and epochs of `clip`, at RATE.
+    Losses, input and epochs of `clip`, at ten times its rate, since the bottleneck starts from random weights.
     """
     return clip().override({"few_shot": {"adapter_ratio": 0.4}, "schedule.peak_rate": 1e-3})
 

@@ -24,7 +24,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from tbps.errors import ModelError
 from tbps.hub import model_folder
-from tbps.model.clip import image_features, text_features, unfilled
+from tbps.model.clip import choose_products, image_features, text_features, unfilled
 from tbps.model.few_shot import ADDED, add_few_shot, few_shot_of
 from tbps.model.folder import (
     FEW_SHOT,
@@ -94,6 +94,7 @@ class PersonModel:
 
     def to(self, device: str | torch.device) -> "PersonModel":
         """Moves the weights and returns this model."""
+        choose_products(tf32=False)
         self.clip.to(device)
         return self
 

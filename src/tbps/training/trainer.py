@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.profiler import record_function
 from transformers import CLIPModel
 
+from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
@@ -30,7 +31,7 @@ from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import choose_attention, set_text_attention_dropout
+from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
@@ -54,6 +55,7 @@ _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
+_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +180,18 @@ class Run:
         """Attention and dropout of the towers, and what of them learns; then the optimizers over that."""
         settings, clip = self.settings, self.model.clip
         choose_attention(clip)
+        choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
         factors = choose_what_learns(clip, self.heads, settings)
         if settings.compile_image_tower:
             clip.vision_model.compile()
         return optimizers(self.learned, settings.optimizer, factors)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """An epoch's batches on the device, those of a GPU made ahead: a CPU would only take the cores from its own updates."""
+        device = self.model.device
+        batches = (batch.to(device) for batch in self.batches.epoch(epoch, start))
+        return ahead(batches, _AHEAD if device.type == "cuda" else 0)
 
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
@@ -190,9 +199,8 @@ class Run:
         with record_function("tbps: data"):
             batch = next(self._stream, None)
             if batch is None:
-                self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
+                self._stream = self._batches(epoch, start=step % self.steps_per_epoch)
                 batch = next(self._stream)
-            batch = batch.to(self.model.device)
         if step % self.steps_per_epoch == 0:
             self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)

@@ -82,7 +82,7 @@ def test_the_locked_stays_and_the_best_model_opens(flags: Path, start: Path, tmp
     assert found.r1 == outcome.standing.model.r1 == report["model"]["r1"]
 
 
-@pytest.mark.parametrize(("name", "variant"), zip(LEARNED, VARIANTS, strict=True))
+@pytest.mark.parametrize(("name", "variant"), list(zip(LEARNED, VARIANTS, strict=True)))
 def test_stopped_and_resumed_equals_uninterrupted(flags: Path, start: Path, tmp_path: Path, name: str, variant: str) -> None:
     settings = quick(name, **VARIANTS[variant])
     whole = run(settings, flags, start, tmp_path / "whole")

@@ -30,6 +30,7 @@ from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
+from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
@@ -131,6 +132,8 @@ class Run:
         cache: Path | None = None,
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if settings.division.enabled:
             gaussian_mixture()  # before hours of training where it is absent
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}

@@ -1,6 +1,5 @@
 """What words and regions carried, against leaving words out one by one and an encoder whose cells add up exactly."""
 
-
 import numpy as np
 import pytest
 from colour_encoder import CONTEXT, ColourEncoder, write_pictures

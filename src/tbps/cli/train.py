@@ -24,7 +24,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="clip, clip_star, tbps_clip, simplified_tbps_clip, irra, mannequin_start, mannequin_tiny or mannequin_minute"
+            help="clip, clip_star, tbps_clip, simplified_tbps_clip, distilled, irra, mannequin_start, mannequin_tiny or "
+            "mannequin_minute"
         ),
     ],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
@@ -50,7 +51,8 @@ def train(
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
     tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; irra
-    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP. mannequin_start trains a small model from random weights,
+    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP; distilled cuts a smaller model out of a TBPS-CLIP, which teaches it
+    (--set prune.depth=0.5, prune.width=0.5). mannequin_start trains a small model from random weights,
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
 
     With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
@@ -166,6 +168,9 @@ class _Watch:
 
     def on_division(self, done: int, total: int) -> None:
         self._bar.update(self._division, completed=done, total=total, visible=done < total)
+
+    def on_probe(self, done: int, total: int) -> None:
+        pass
 
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"

@@ -30,12 +30,14 @@ COSTS = {
     "train_flops": Column("GFLOP to learn from a pair", 1e-9, 2),
     "train_seconds": Column("updates, s", 1, 1, "train_s"),
     "test_seconds": Column("test, s", 1, 1, "test_s"),
+    "encode_seconds": Column("a pair on a CPU, ms", 1e3, 1),
     "peak_bytes": Column("peak memory, GiB", 2**-30, 2),
 }
 _COST_TABLES = {
     "cost": tuple(COSTS),
     "few-shot": ("parameters", "trained", "train_seconds"),
     "compression": ("parameters", "trained", "train_seconds"),
+    "distillation": ("parameters", "encode_flops", "encode_seconds", "train_flops", "train_seconds"),
 }
 _PAPER_METRICS = ("r1", "map", "minp")
 _PAPER_PARAMETERS = {"cost": "params_m", "compression": "trained_m"}
@@ -127,7 +129,7 @@ def remarks(report: TableReport) -> list[str]:
         )
     if counts and counts[0] == 1:
         found.append("A single seed gives no spread and no interval: such differences say nothing about the sign.")
-    found += [f"{line.name}: {line.note}." for line in report.lines if line.note]
+    found += [f"{line.name}: {line.note}{_chosen(line)}." for line in report.lines if line.note]
     for line in report.lines:
         for reason in dict.fromkeys(line.missing.values()):
             seeds = ", ".join(str(seed) for seed, why in line.missing.items() if why == reason)
@@ -135,6 +137,15 @@ def remarks(report: TableReport) -> list[str]:
     if report.not_run:
         found.append(f"Not run: {'; '.join(report.not_run)}.")
     return found
+
+
+def _chosen(line: Line) -> str:
+    """The layers that were chosen, by seed."""
+    layers = {
+        seed: [f"{value:g}" for name, value in sorted(run["values"].items()) if name.startswith("chosen.")]
+        for seed, run in line.runs.items()
+    }
+    return "".join(f"; seed {seed}: {', '.join(numbers)}" for seed, numbers in layers.items() if numbers)
 
 
 LEGEND = (

@@ -132,7 +132,7 @@ def _read_table(study: Path, file: Path) -> TableReport:
         changes=record["changes"],
         lines=lines,
         references=tuple(row for row in references if row is not None),
-        not_run=tuple(_not_run(ours.name, [row.name for row in ours.rows if row.name not in done])),
+        not_run=tuple(_not_run(ours.name, [row.name for row in ours.rows if row.name not in done], record.get("refused", {}))),
         split=None if split is None else (split["name"], split["queries"], split["gallery"]),
         devices=tuple(sorted({run["measured"]["device"] for run in results})),
     )
@@ -182,7 +182,7 @@ def _values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, flo
     return {seed: float(value) for seed, value in found.items() if isinstance(value, int | float)}
 
 
-def _not_run(name: str, rows: Sequence[str]) -> list[str]:
+def _not_run(name: str, rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
     """Why each row of the table that has no line has none."""
     unknown = [row for other, row in NOT_YET if other == name]
-    return [*(f"{row}: not asked for" for row in rows), *(f"{row}: cannot be run yet" for row in unknown)]
+    return [*(f"{row}: {refused.get(row, 'not asked for')}" for row in rows), *(f"{row}: cannot be run yet" for row in unknown)]

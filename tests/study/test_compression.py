@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from tbps.study.plan import Material, plan, record_plan, steps_of
 from tbps.study.probing import Probe, Probed, Probing, contributions, key, least_text_layers, smallest_share
 from tbps.study.step import State, Step
 from tbps.study.tables import read_study
-from tbps.study.work import Training
+from tbps.study.work import Place, Training
+from tbps.training.observer import Silent
 
-TRAIN = quick(**{"schedule.epochs": "6", "schedule.peak_rate": "5e-3", "schedule.initial_rate": "1e-3"})
-PROBE = Probe(tolerance=5.0, resolution=1 / 16)
+TRAIN, PROBE = quick(), Probe(tolerance=0.0, resolution=1 / 4)
+
+BUNDLED = "models/mannequin-tiny"
 
 
 def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> list[State]:
@@ -58,10 +61,9 @@ def finished(steps: list[Step], material: Material, tmp_path_factory: pytest.Tem
     return study
 
 
-def r1_of(model: PersonModel, split: PersonDataset) -> float:
+def r1_of(model: PersonModel, split: PersonDataset, arrays: np.ndarray) -> float:
     """By the whole model on everything."""
     captions = [split.images[pair.image].captions[pair.caption] for pair in split.pairs()]
-    arrays = np.concatenate(list(decoded(split.images, model.spec)))
     return retrieval_metrics(model.encode_texts(captions), model.encode_arrays(arrays), *identities(split)).r1
 
 
@@ -73,36 +75,41 @@ def changed(model: PersonModel, module: Module, change: Callable[[str, torch.Ten
     return PersonModel(clip, model.tokenizer, model.spec, "changed")
 
 
-def test_against_an_exhaustive_scan(steps: list[Step], finished: Path, material: Material) -> None:
+def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
+    """The bundled model led back to random weights, which it is far from: every C1, and every a for three modules."""
     assert material.dataset is not None
-    values, split = lasting(finished, steps[1])["values"], material.dataset.split("val")
-    trained = load(steps[0].folder(finished) / "run" / "best")
-    start = load(str(material.start.location)).clip.state_dict()
-    whole = r1_of(trained, split)
-    assert values["r1"] == whole and lasting(finished, steps[1])["split"] == {"name": "val", "queries": 16, "gallery": 8}
+    split, trained = material.dataset.split("val"), load(BUNDLED)
+    PersonModel(CLIPModel(trained.clip.config), trained.tokenizer, trained.spec, "random").save(tmp_path / "random")
+    start = load(tmp_path / "random").clip.state_dict()
+    probe = Probe(tolerance=10.0, resolution=1 / 4)
+    place = Place(material.dataset, BUNDLED, "cpu", tmp_path, Silent(), lambda: False, origin=tmp_path / "random")
+    facts = Probing(train=TRAIN, probe=probe).run(place)
+    assert facts is not None and (facts.split, facts.queries, facts.gallery) == ("val", 16, 8)
+    r1 = partial(r1_of, split=split, arrays=np.concatenate(list(decoded(split.images, trained.spec))))
+    whole = facts.values["r1"]
+    assert whole == r1(trained)
 
-    def zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:  # what a module adds is 0 where its last layer is
+    def zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:  # what a module adds is 0 where its last matrix is
         return tensor * 0 if "out_proj" in name or "fc2" in name else tensor
 
-    drops, grid = {}, np.arange(17) / 16
-    unlike = 0
-    for module in modules(trained.clip):
-        drops[key(module)] = whole - r1_of(changed(trained, module, zeroed), split)
-        holds = [
-            r1_of(changed(trained, module, lambda name, own, a=a: (1 - a) * start[name] + a * own), split) >= whole - 5.0
-            for a in grid.tolist()
-        ]
-        found = holds.index(True) if values[f"c2.{key(module)}"] == 0 else round(16 * values[f"c2.{key(module)}"])
-        assert holds[found] and (found == 0 or not holds[found - 1])  # a crossing
-        if holds == sorted(holds):
-            assert values[f"c2.{key(module)}"] == grid[holds.index(True)]
-        unlike += found > 0
-    assert unlike > 0  # else nothing was bisected
+    drops = {key(module): whole - r1(changed(trained, module, zeroed)) for module in modules(trained.clip)}
     largest = max(drops.values())
-    assert largest == values["largest_drop"] > 0
-    assert {name: drop / largest for name, drop in drops.items()} == {
-        name.removeprefix("c1."): value for name, value in values.items() if name.startswith("c1.")
+    assert largest == facts.values["largest_drop"] > 0
+    assert {f"c1.{name}": drop / largest for name, drop in drops.items()} == {
+        name: value for name, value in facts.values.items() if name.startswith("c1.")
     }
+    crossings = 0
+    for module in (Module("image", 2, "layer"), Module("text", 1, "layer"), Module("text", 3, "attention")):
+        found, between = facts.values[f"c2.{key(module)}"], [a / 4 for a in range(4)]
+        holds = [
+            r1(changed(trained, module, lambda name, own, a=a: (1 - a) * start[name] + a * own)) >= whole - 10 for a in between
+        ] + [True]
+        place_found = round(4 * found)
+        assert holds[place_found] and (place_found == 0 or not holds[place_found - 1])
+        if holds == sorted(holds):
+            assert holds.index(True) == place_found
+        crossings += place_found > 0
+    assert crossings
 
 
 @pytest.mark.parametrize("crossing", [0.0, 0.01, 0.3, 0.5, 0.999])

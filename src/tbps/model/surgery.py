@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -100,7 +101,7 @@ def _share_of(count: int, share: float) -> int:
 
 def _between(depth: int, share: float) -> list[int]:
     """Numbers of the layers that go so that a share stays, evenly spread, with the first and the last."""
-    kept = torch.linspace(1, depth, _share_of(depth, share)).round().int().tolist()
+    kept = np.rint(np.linspace(1, depth, _share_of(depth, share))).astype(int).tolist()
     return sorted(set(range(1, depth + 1)) - set(kept))
 
 

@@ -191,7 +191,7 @@ def probe_flops(work: Probing, towers: CLIPConfig, split: Counts) -> float:
     spec = work.train.image.of(ImageSpec(height=size, width=size))
     flops = _encode_flops(towers.to_json_string(), spec.height, spec.width)
     depths = (towers.vision_config.num_hidden_layers, towers.text_config.num_hidden_layers)
-    passes = [len(PARTS) * probe_evaluations(work.probe) * (depth + 1) / 2 for depth in depths]
+    passes = [len(PARTS) * probe_evaluations(work.probe) * (int(depth) + 1) / 2 for depth in depths]
     return passes[0] * split.images * flops[0] + passes[1] * split.captions * flops[1]
 
 

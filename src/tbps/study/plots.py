@@ -45,7 +45,7 @@ class Plot:
         self._saved(out, "black", {}, format="png", dpi=150)
         return out.getvalue()
 
-    def _saved(self, out: io.IOBase, ink: str, style: dict[Any, Any], **how: Any) -> None:
+    def _saved(self, out: io.StringIO | io.BytesIO, ink: str, style: dict[Any, Any], **how: Any) -> None:
         with rc_context(dict.fromkeys(_COLOURED, ink) | _DRAWING | style):
             figure = Figure(figsize=self.size, layout="constrained")
             self.draw(figure)
@@ -97,7 +97,6 @@ def _draw_difference(axes: Any, line: Line, height: int, report: TableReport) ->
     axes.plot([found.mean], [height], "o", color=_OURS)
 
 
-_PROBES = {"c1": "C1: what Rank-1 loses without it", "c2": "C2: how far it must stay from the start"}
 _MODULES = {"attention": "self-attention", "feed_forward": "feed-forward", "layer": "whole layer"}
 
 
@@ -110,11 +109,11 @@ def _contributions(report: TableReport) -> Iterator[Plot]:
 
         def draw(figure: Figure, line: Line = line, towers: dict[str, int] = towers) -> None:
             grid = figure.subplots(2, 2, squeeze=False, width_ratios=list(towers.values()))
-            for row, (probe, about) in enumerate(_PROBES.items()):
+            for row, probe in enumerate(("c1", "c2")):
                 for column, (tower, depth) in enumerate(towers.items()):
                     axes = grid[row][column]
                     _draw_heat(axes, line, probe, tower, depth)
-                    axes.set_title(f"{about}; {tower} tower" if column == 0 else f"{tower} tower", fontsize=9, loc="left")
+                    axes.set_title(f"{probe.upper()}, {tower} tower", fontsize=9, loc="left")
                     axes.set_yticks(range(len(PARTS)), [_MODULES[part] for part in PARTS] if column == 0 else [])
                     axes.set_xlabel("layer" if row else "")
 

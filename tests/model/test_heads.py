@@ -52,8 +52,17 @@ def test_locked_layers_are_the_lowest(tiny_model_folder: Path) -> None:
 
 
 def test_more_layers_than_there_are_is_refused(tiny_model_folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"lock\.text_layers = 3, but the text tower has 2 layers"):
-        bottom_parameters(load(tiny_model_folder).clip, LockSettings(text_layers=3))
+    for wanted, said in ((3, "3"), ((1, 3), r"\(1, 3\)")):
+        with pytest.raises(SettingsError, match=rf"lock\.text_layers = {said}, but the text tower has 2 layers"):
+            bottom_parameters(load(tiny_model_folder).clip, LockSettings(text_layers=wanted))
+
+
+def test_locked_layers_of_a_list_are_those_alone(tiny_model_folder: Path) -> None:
+    clip, settings = load(tiny_model_folder).clip, LockSettings().override({"text_layers": "[2]", "patch_projection": False})
+    locked = {id(parameter) for parameter in bottom_parameters(clip, settings)}
+    found = {name for name, parameter in clip.named_parameters() if id(parameter) in locked}
+    assert found == {name for name, _ in clip.named_parameters() if name.startswith("text_model.encoder.layers.1.")}
+    assert LockSettings.parse(settings.model_dump(mode="json")) == settings
 
 
 def test_the_cross_modal_encoder_sees_words_and_image() -> None:

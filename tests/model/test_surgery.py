@@ -11,7 +11,7 @@ from tbps.errors import SettingsError
 from tbps.model.bundle import load
 from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
 from tbps.model.heads import ProjectionHead
-from tbps.model.surgery import Module, led_back, modules, narrowed, removed, weights_of, without_layers
+from tbps.model.surgery import Module, PruneSettings, led_back, modules, narrowed, pruned, removed, weights_of, without_layers
 
 SHAPE = ModelShape(
     image=TowerShape(width=48, layers=3, heads=3),
@@ -182,6 +182,22 @@ def test_a_narrow_copy_keeps_the_largest(clip: CLIPModel, tokens: torch.Tensor, 
     torch.testing.assert_close(image_features(CLIPModel.from_pretrained(tmp_path), pixels()), image_features(narrow, pixels()))
     with pytest.raises(SettingsError, match="4 heads for the image tower, which has 3"):
         narrowed(clip, image_heads=4, text_heads=1)
+
+
+@torch.no_grad()
+def test_pruned_is_dropped_spread_and_narrowed(clip: CLIPModel, tokens: torch.Tensor) -> None:
+    whole = pruned(clip, PruneSettings())
+    assert whole is not clip and torch.equal(text_features(whole, tokens), text_features(clip, tokens))
+    listed = pruned(clip, PruneSettings(image_layers=(2,), text_layers=(1, 4)))
+    assert torch.equal(text_features(listed, tokens), text_features(without_layers(clip, [2], [1, 4]), tokens))
+    half = pruned(clip, PruneSettings(depth=0.5))  # of three layers the outer two, of four too
+    assert torch.equal(image_features(half, pixels()), image_features(without_layers(clip, image=[2]), pixels()))
+    assert torch.equal(text_features(half, tokens), text_features(without_layers(clip, text=[2, 3]), tokens))
+    both = pruned(clip, PruneSettings(text_layers=(1,), depth=0.6, width=0.5))
+    assert torch.equal(text_features(both, tokens), text_features(narrowed(without_layers(clip, [2], [1, 3]), 2, 1), tokens))
+    one = pruned(clip, PruneSettings(depth=0.01, width=0.01))
+    assert [len(tower.encoder.layers) for tower in (one.vision_model, one.text_model)] == [1, 1]
+    assert one.config.vision_config.num_attention_heads == 1
 
 
 def test_the_bundled_model_can_be_taken_apart() -> None:

@@ -83,3 +83,15 @@ def nt_xent(view_a: Rows, view_b: Rows, temperature: float = 0.1) -> float:
         log_probabilities = log_softmax([cosine(views[v], views[u]) / temperature for u in others])
         total -= log_probabilities[others.index((v + n) % (2 * n))]
     return total / (2 * n)
+
+
+def distill(image: Rows, text: Rows, teacher_image: Rows, teacher_text: Rows, scale: float) -> float:
+    n, total = len(image), 0.0
+    for own, other, teacher_own, teacher_other in (
+        (image, text, teacher_image, teacher_text),
+        (text, image, teacher_text, teacher_image),
+    ):
+        student, teacher = log_p(own, other, scale), log_p(teacher_own, teacher_other, scale)
+        for i in range(n):
+            total += math.fsum(math.exp(t) * (t - p) for t, p in zip(teacher[i], student[i], strict=True))
+    return total / (2 * n)

@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tbps.errors import CheckpointError, DataError
 from tbps.study.ablations import table
+from tbps.study.plots import plots
 from tbps.study.report import markdown, runs_csv, summary_csv, write_reports
 from tbps.study.tables import TableReport, read_study
 
@@ -25,8 +28,13 @@ R1 = {
 }
 
 
-def write_study(study: Path, name: str, values: dict[str, tuple[float, ...]], start: str = "tiny") -> None:
-    """A plan and results as `tbps study run` leaves them; seed 9 of the base failed, seed 8 was not begun."""
+def write_study(
+    study: Path, name: str, values: dict[str, tuple[float, ...]], start: str = "tiny", more: Mapping[str, float] | None = None
+) -> None:
+    """A plan and results as `tbps study run` leaves them; seed 9 of the base failed, seed 8 was not begun.
+
+    `more`: further values of every run.
+    """
     rows: dict[str, dict[str, str]] = {}
     for row, numbers in values.items():
         for seed, r1 in enumerate(numbers):
@@ -38,7 +46,7 @@ def write_study(study: Path, name: str, values: dict[str, tuple[float, ...]], st
             result = {
                 "step": step,
                 "split": {"name": "test", "queries": 200, "gallery": 100},
-                "values": metrics | counts,
+                "values": metrics | counts | dict(more or {}),
                 "measured": measured | {"torch": "2", "finished_at": "now"},
             }
             folder = study / "steps" / step
@@ -150,6 +158,43 @@ def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> Non
     assert (
         html == next(file for file in write_reports(read_study(tmp_path), tmp_path / "out") if file.suffix == ".html").read_text()
     )
+
+
+def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
+    parts = ("attention", "feed_forward", "layer")
+    modules = [
+        f"{tower}.{layer}.{part}" for tower, depth in (("image", 4), ("text", 2)) for layer in range(depth) for part in parts
+    ]
+    modules = [f"{tower}.{int(layer) + 1}.{part}" for tower, layer, part in (name.split(".") for name in modules)]
+    values = {f"{probe}.{module}": place / 100 for place, module in enumerate(modules) for probe in ("c1", "c2")}
+    write_study(tmp_path, "contribution", {"simplified_tbps_clip": (50.0, 52.0)}, more=values)
+    files = {file.name: file for file in write_reports(read_study(tmp_path), tmp_path / "out")}
+    page = Page()
+    page.feed(files["report.html"].read_text())
+    assert page.loads == [] and files["report.html"].read_text().count("<svg") == 1
+    said = [text for text in page.text if text in {f"{place / 100:.2f}" for place in range(len(modules))}]
+    # C1 of the image tower, part by part, and of the text tower; then C2
+    order = [f"{modules.index(f'{tower}.{layer}.{part}') / 100:.2f}" for tower, depth in (("image", 4), ("text", 2))
+             for part in parts for layer in range(1, depth + 1)]  # fmt: skip
+    assert said == 2 * order
+    assert {"self-attention", "whole layer", "text tower"} <= set(page.text)
+    with Image.open(files["1-contribution-simplified_tbps_clip.png"]) as picture:
+        assert picture.format == "PNG"
+    assert "plots/1-contribution-simplified_tbps_clip.png)" in files["report.md"].read_text()
+
+
+def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None:
+    rows = {"full": (60.0, 61.0), "depth 1/2": (40.0, 42.0), "depth 1/2 taught": (50.0, 51.0)}
+    write_study(tmp_path, "distillation", rows, more={"encode_seconds": 0.02})
+    (report,) = read_study(tmp_path)
+    named = {plot.name: plot for plot in plots(report)}
+    assert list(named) == ["differences", "trade-off"]
+    drawn = named["trade-off"].svg("x")
+    for said in ("Rank-1", "parameters, M", "GFLOP to embed a pair", "a pair on a CPU, ms", "smaller, alone", "smaller, taught"):
+        assert said in drawn, said
+    text = markdown([report])
+    assert "| depth 1/2 taught | 0, 1 | 149.6 | 41.10 | 20.0 |" in text and "+9.50" in text
+    assert "depth 3/4: not asked for" in text
 
 
 def test_csv_holds_every_run_and_every_summary(reports: list[TableReport]) -> None:

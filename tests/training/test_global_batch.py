@@ -19,6 +19,7 @@ from tbps.losses.classification import UNMASKED, mask_tokens
 from tbps.model.bundle import load
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.model.surgery import without_layers
 from tbps.model.tokens import tokenise
 from tbps.study.recipes import clip, simplified_tbps_clip
 from tbps.training.encode import Views, dropout_from, encode
@@ -47,6 +48,7 @@ LOSSES: dict[str, dict[str, object]] = {
     "mlm": OFF | {"mlm.weight": 1, "mlm.probability": 0.4},
     "weighted": {"mvs.views": "image", "sdm.weight": 0.2, "sdm.scale": 5, "tal.weight": 1},
     "mixed": {"sdm.weight": 0.2, "sdm.scale": 5, "tal.weight": 1, "id.weight": 1},
+    "distill": OFF | {"distill.weight": 1, "distill.scale": 20},
     "tbps_clip": {"ss.weight": 0.4, "mvs.views": "image", "c_itc.weight": 0.1},
     "all": {"ss.weight": 0.4, "ss.views": "both", "mvs.views": "both", "c_itc.weight": 0.1}
     | {"sdm.weight": 0.2, "sdm.scale": 5, "id.weight": 0.3, "mlm.weight": 0.7},
@@ -84,6 +86,7 @@ class Bench:
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(1)
         self.clip = model.clip.to(dtype)
+        self.teacher = without_layers(self.clip, image=[1], text=[2])
         vocabulary = self.clip.config.text_config.vocab_size
         self.heads = Heads(
             ProjectionHead(model.dim, 8),
@@ -110,6 +113,7 @@ class Bench:
     def gradients(self, name: str, micro: int, precision: str = "float32") -> dict[str, torch.Tensor]:
         settings = settings_of(name, precision)
         losses, share = settings.losses, PAIRS // world_size()
+        teacher = self.teacher if losses.distill.weight > 0 else None
         mine = slice(rank() * share, (rank() + 1) * share)
         views = self._needed(self.views.part(mine), losses)
         labels = self.labels(name, mine)
@@ -118,9 +122,8 @@ class Bench:
 
         def encode_part(part: int, *, calm: bool, words: bool) -> Features:
             with dropout_from(settings, 0, part, torch.device("cpu")):
-                return encode(
-                    self.clip, self.heads, views.part(slice(part * micro, (part + 1) * micro)), settings, calm=calm, words=words
-                )
+                rows = views.part(slice(part * micro, (part + 1) * micro))
+                return encode(self.clip, self.heads, rows, settings, calm=calm, words=words, teacher=teacher)
 
         def loss(features: Features) -> Losses:
             return objective(features, labels, self.clip.logit_scale.exp(), ALPHA, self.heads, losses)

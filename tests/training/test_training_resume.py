@@ -39,6 +39,9 @@ class Recorder:
     def on_division(self, done: int, total: int) -> None:
         pass
 
+    def on_probe(self, done: int, total: int) -> None:
+        pass
+
     def on_step(self, report: StepReport) -> None:
         self.steps.append(report)
 

@@ -31,7 +31,7 @@ _DATA = "format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine69
 
 @study.command("list")
 def list_tables() -> None:
-    """Every table: its name, where it is in the paper, and its rows.
+    """Every table: its name, where it is in the paper, or that it is ours, and its rows.
 
     Example: tbps study list
     """
@@ -89,6 +89,8 @@ def run(
         return
     for ours in tables:
         record_plan(out, ours, plans[ours.name], changes, material)
+    for line in dict.fromkeys(f"not run: {name} {p.row.name}: {p.refused}" for name in plans for p in plans[name] if p.refused):
+        output.print(plain(line), soft_wrap=True)
     steps = steps_of(planned)
     labels = _labels(plans)
     with (
@@ -184,8 +186,8 @@ def _labels(plans: "Mapping[str, Sequence[Planned]]") -> dict[str, str]:
     for name, planned in plans.items():
         for p in planned:
             labels.setdefault(p.step.fingerprint, f"{name} {p.row.name}, seed {p.seed}")
-            if p.first is not None:
-                labels.setdefault(p.first.fingerprint, f"{name} {p.row.name}, what it starts from, seed {p.seed}")
+            for step in p.before:
+                labels.setdefault(step.fingerprint, f"{name} {p.row.name}, what it builds on, seed {p.seed}")
     return labels
 
 
@@ -259,7 +261,8 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
         found = estimates.get(p.step.fingerprint)
         flops = "" if found is None or found.flops is None else f"{found.flops / 1e12:,.0f}"
         text = ", ".join(said) if said else "" if base else "(base)"
-        shown.add_row(plain(p.row.name), plain(text), f"{found.updates:,}" if found else "too few pairs", flops)
+        updates = "not run" if p.refused else f"{found.updates:,}" if found else "too few pairs"
+        shown.add_row(plain(p.row.name), plain(p.refused or text), updates, flops)
     return shown
 
 
@@ -300,7 +303,7 @@ class _Watch:
             self._before += self._first_share[name] * self._size[name]
         self._share[name] = done / total
         if name in self._tasks:
-            self._bar.update(self._tasks[name], completed=done, total=total, facts=f"{done:,} of {total:,} updates")
+            self._bar.update(self._tasks[name], completed=done, total=total, facts=f"{done:,} of {total:,}")
         self._show()
 
     def on_end(self, step: "Step", end: "End") -> None:

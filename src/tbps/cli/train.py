@@ -24,8 +24,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="clip, clip_star, tbps_clip, simplified_tbps_clip, irra, coop, clip_adapter, mannequin_start, mannequin_tiny or "
-            "mannequin_minute"
+            help="clip, clip_star, tbps_clip, simplified_tbps_clip, distilled, irra, coop, clip_adapter, mannequin_start, "
+            "mannequin_tiny or mannequin_minute"
         ),
     ],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
@@ -51,8 +51,9 @@ def train(
     same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
 
     tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; irra
-    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP; coop and clip_adapter lock a CLIP and learn a prompt in front of the
-    captions or an adapter behind the images. mannequin_start trains a small model from random weights,
+    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP; distilled cuts a smaller model out of a TBPS-CLIP, which teaches it
+    (--set prune.depth=0.5, prune.width=0.5); coop and clip_adapter lock a CLIP and learn a prompt in front of the captions or an
+    adapter behind the images. mannequin_start trains a small model from random weights,
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
 
     With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
@@ -168,6 +169,9 @@ class _Watch:
 
     def on_division(self, done: int, total: int) -> None:
         self._bar.update(self._division, completed=done, total=total, visible=done < total)
+
+    def on_probe(self, done: int, total: int) -> None:
+        pass
 
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"

@@ -1,5 +1,7 @@
 """The two towers on `transformers.CLIPModel`: shapes of new models, features, and the tricks that touch layers."""
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 from transformers import CLIPConfig, CLIPModel
@@ -138,28 +140,33 @@ def set_text_attention_dropout(clip: CLIPModel, probability: float) -> None:
         layer.self_attn.dropout = probability
 
 
+Layers = tuple[Annotated[int, Field(ge=1)], ...]
+"""Numbers of layers, from 1, the lowest."""
+
+
 class LockSettings(Settings):
     """What stays as it was (paper: trick 3 locks the patch projection).
 
-    `image_layers`, `text_layers`: so many of the lowest layers, with the embeddings below them. `rate_factor`: 0 locks; between 0
-    and 1 the locked parameters learn at a reduced rate instead.
+    `image_layers`, `text_layers`: so many of the lowest layers, with the embeddings below them; or, as a list, the layers of these
+    numbers alone. `rate_factor`: 0 locks; between 0 and 1 the locked parameters learn at a reduced rate instead.
     """
 
     patch_projection: bool = True
-    image_layers: int = Field(0, ge=0)
-    text_layers: int = Field(0, ge=0)
+    image_layers: Annotated[int, Field(ge=0)] | Layers = 0
+    text_layers: Annotated[int, Field(ge=0)] | Layers = 0
     rate_factor: float = Field(0.0, ge=0, le=1)
 
 
 def bottom_parameters(clip: CLIPModel, settings: LockSettings) -> list[torch.nn.Parameter]:
     """The parameters that `settings` lock, each once. Raises SettingsError for more layers than a tower has."""
     image, text = clip.vision_model, clip.text_model
-    for name, wanted, there in (("image", settings.image_layers, image), ("text", settings.text_layers, text)):
-        if wanted > len(there.encoder.layers):
-            raise SettingsError(f"lock.{name}_layers = {wanted}, but the {name} tower has {len(there.encoder.layers)} layers")
     modules = [image.embeddings.patch_embedding] if settings.patch_projection else []
-    if settings.image_layers:
-        modules += [image.embeddings, image.pre_layrnorm, *image.encoder.layers[: settings.image_layers]]
-    if settings.text_layers:
-        modules += [text.embeddings, *text.encoder.layers[: settings.text_layers]]
+    for name, wanted, tower, below in (
+        ("image", settings.image_layers, image, (image.embeddings, image.pre_layrnorm)),
+        ("text", settings.text_layers, text, (text.embeddings,)),
+    ):
+        layers, numbers = tower.encoder.layers, range(1, wanted + 1) if isinstance(wanted, int) else wanted
+        if max(numbers, default=0) > len(layers):
+            raise SettingsError(f"lock.{name}_layers = {wanted}, but the {name} tower has {len(layers)} layers")
+        modules += [*(below if isinstance(wanted, int) and wanted else ()), *(layers[number - 1] for number in numbers)]
     return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import CLIPModel
 
+from tbps.config import Settings
 from tbps.errors import SettingsError
+from tbps.model.clip import Layers
 
 Tower = Literal["image", "text"]
 Part = Literal["attention", "feed_forward", "layer"]
@@ -31,6 +35,20 @@ _OUTPUTS: dict[Part, tuple[str, ...]] = {
     "feed_forward": ("mlp.fc2",),
     "layer": ("self_attn.out_proj", "mlp.fc2"),
 }
+
+
+class PruneSettings(Settings):
+    """What is cut off the model that a run starts from.
+
+    `image_layers`, `text_layers`: numbers (from 1) of layers that are dropped. Of what is left of each tower, `depth` is the share
+    of layers and `width` the share of attention heads, channels and feed-forward units that stay: layers evenly spread from the
+    first to the last, heads and channels those with the largest weights.
+    """
+
+    image_layers: Layers = ()
+    text_layers: Layers = ()
+    depth: float = Field(1.0, gt=0, le=1)
+    width: float = Field(1.0, gt=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,27 @@ def weights_of(clip: CLIPModel, module: Module) -> dict[str, Tensor]:
     if not found:
         raise SettingsError(f"there is no {module}: the {module.tower} tower has {len(layers_of(clip, module.tower))} layers")
     return found
+
+
+def pruned(clip: CLIPModel, settings: PruneSettings) -> CLIPModel:
+    """A copy, cut as `settings` say. Raises SettingsError for layers that are not there."""
+    made = without_layers(clip, settings.image_layers, settings.text_layers)
+    made = without_layers(made, *(_between(len(layers_of(made, tower)), settings.depth) for tower in _TOWERS))
+    if settings.width == 1:
+        return made
+    shapes = (made.config.vision_config, made.config.text_config)
+    return narrowed(made, *(_share_of(shape.num_attention_heads, settings.width) for shape in shapes))
+
+
+def _share_of(count: int, share: float) -> int:
+    """At least 1; halves are rounded up."""
+    return max(1, int(share * count + 0.5))
+
+
+def _between(depth: int, share: float) -> list[int]:
+    """Numbers of the layers that go so that a share stays, evenly spread, with the first and the last."""
+    kept = np.rint(np.linspace(1, depth, _share_of(depth, share))).astype(int).tolist()
+    return sorted(set(range(1, depth + 1)) - set(kept))
 
 
 @contextmanager

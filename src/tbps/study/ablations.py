@@ -1,4 +1,5 @@
-"""Every table of the paper as a list of named settings, each derived from a recipe; `tbps study run NAME` runs one.
+"""Every table of the paper as a list of named settings, each derived from a recipe, and what we ask beyond it; `tbps study run
+NAME` runs one.
 
 Read from top to bottom: a row says what it changes on the row or recipe that it derives from. Rows are named as in the paper's
 tables (`paper_tables.yaml`); a test proves that none is forgotten.
@@ -9,19 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from tbps.errors import SettingsError
+from tbps.study.compressing import Compressing
 from tbps.study.cost import Costing
-from tbps.study.recipes import clip, clip_adapter, clip_star, coop, irra, simplified_tbps_clip, tbps_clip
+from tbps.study.probing import Probing
+from tbps.study.recipes import clip, clip_adapter, clip_star, coop, distilled, irra, simplified_tbps_clip, tbps_clip
 from tbps.study.work import Training, Work
 from tbps.training.settings import TrainSettings
 
 Changes = Mapping[str, Any]
+OURS = "ours, beyond the paper"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A named setting. `base`: the row that it is compared with, None for a base itself.
 
-    `start`: work that comes first with the same seed, and from whose best model this row starts; None: the study's own model.
+    `start`: work that comes first with the same seed, and from whose best model this row starts; None: `work.before`, or the
+    study's own model.
     `note`: what a reader of its number should know.
     """
 
@@ -34,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the study. `source`: where in the paper its numbers are."""
+    """A table of the study. `source`: where in the paper its numbers are, `OURS` where they are not in it."""
 
     name: str
     title: str
@@ -240,16 +245,49 @@ def few_shot() -> Table:
 
 
 def contribution() -> Table:
-    """The model whose modules' contributions are judged."""
-    rows = (Row("simplified_tbps_clip", Training(train=simplified_tbps_clip()), None),)
+    """C1 and C2 of every module of the trained models, by Rank-1 on the val split."""
+    models = {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
+    rows = tuple(Row(name, Probing(train=train), None) for name, train in models.items())
     return Table("contribution", "contribution of every module", "appendix, figures", rows)
 
 
 def compression() -> Table:
-    """The models with all of their text layers."""
-    models = {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
-    rows = tuple(Row(f"{name}/0", Training(train=train), None) for name, train in models.items())
-    return Table("compression", "text layers frozen or dropped", "appendix", rows)
+    """Retrained with the one to five text layers that contribute least frozen, and dropped."""
+
+    def derive() -> Iterator[Row]:
+        for name, train in {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}.items():
+            yield Row(f"{name}/0", Training(train=train), None)
+            for how in ("frozen", "dropped"):
+                for layers in range(1, 6):
+                    note = f"text layers with the smallest C1 + C2 {how}: {layers}"
+                    work = Compressing(train=train, layers=layers, how=how)
+                    yield Row(f"{name}/{layers} {how}", work, f"{name}/0", note=note)
+
+    return Table("compression", "text layers frozen or dropped", "appendix", tuple(derive()))
+
+
+STUDENTS: Mapping[str, Changes] = {
+    "depth 3/4": {"prune.depth": 0.75},
+    "depth 1/2": {"prune.depth": 0.5},
+    "width 1/2": {"prune.depth": 1.0, "prune.width": 0.5},
+    "depth 1/2 width 1/2": {"prune.depth": 0.5, "prune.width": 0.5},
+}
+TAUGHT = " taught"
+
+
+def distillation() -> Table:
+    """Smaller models cut out of the simplified one and trained on, alone and taught by its similarities."""
+    full = Costing(train=simplified_tbps_clip())
+
+    def derive() -> Iterator[Row]:
+        yield Row("full", full, None)
+        for size, cut in STUDENTS.items():
+            taught = distilled().override(cut)
+            alone = taught.override({"losses.distill.weight": 0})
+            yield Row(size, Costing(train=alone), "full", full)
+            yield Row(f"{size}{TAUGHT}", Costing(train=taught), size, full)
+
+    return Table("distillation", "smaller models taught by the whole one", OURS, tuple(derive()))
 
 
 TABLES: Mapping[str, Callable[[], Table]] = {
@@ -267,13 +305,11 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "few-shot": few_shot,
     "contribution": contribution,
     "compression": compression,
+    "distillation": distillation,
 }
 
 LITERATURE = (("benchmarks", "rasa"), ("benchmarks", "irra"), ("cost", "rasa"))
 """Rows of others, whose numbers are printed as references and not run."""
-
-NOT_YET = (*(("compression", f"{name}/{count}") for name in ("tbps_clip", "simplified_tbps_clip") for count in range(1, 6)),)
-"""Rows of the paper whose kind of work is not there yet; reports name them as not run."""
 
 
 def table(name: str) -> Table:

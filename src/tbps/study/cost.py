@@ -3,6 +3,7 @@
 import copy
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -23,15 +24,17 @@ from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.trainer import NoLog, Run
 
+_WARM_UP, _TIMES = 5, 30
+
 
 @final
 class Costing(Work):
     """Trains by a recipe in a process of its own, and measures it.
 
-    Values: `parameters` and `trained` (that learn) of towers and heads together; `encode_flops`, one image and one caption of full
-    length; `train_flops`, one pair of one update, backward and all views included. Operations count a multiplication and an
-    addition as two. Measured: seconds of all updates, seconds to embed and score the test split, and peak bytes: of the device on
-    a GPU, on a CPU of the whole process, libraries included.
+    Values: beside those of a training, `encode_flops`, one image and one caption of full length; `train_flops`, one pair of one
+    update, backward and all views included. Operations count a multiplication and an addition as two. Measured: seconds of all
+    updates, to embed and score the test split, and to embed one image and its caption on the CPU (`encode_seconds`); peak bytes,
+    of the device on a GPU, on a CPU of the whole process, libraries included.
     """
 
     kind: Literal["costing"] = "costing"
@@ -45,8 +48,13 @@ class Costing(Work):
             return None
         shutil.rmtree(place.run / "checkpoints", ignore_errors=True)
         peak = peak_bytes(place.device)
-        seconds = _test_seconds(place.run / "best", dataset.split(facts.split), place.device)
-        measured = {**facts.measured, "test_seconds": seconds, "peak_bytes": peak}
+        split = dataset.split(facts.split)
+        measured = {
+            **facts.measured,
+            "test_seconds": _test_seconds(place.run / "best", split, place.device),
+            "encode_seconds": _encode_seconds(place.run / "best", split),
+            "peak_bytes": peak,
+        }
         return replace(facts, values={**facts.values, **values}, measured=measured)
 
 
@@ -78,11 +86,8 @@ def _count(settings: TrainSettings, dataset: PersonDataset, place: Place) -> dic
         run = Run(settings, model, dataset, Path(folder), place.observer)
         with FlopCounterMode(display=False) as counter:
             run.update(NoLog())
-    parameters = list(run.learned.parameters())
     return {
-        "parameters": sum(p.numel() for p in parameters),
-        "trained": sum(p.numel() for p in parameters if p.requires_grad),
-        "encode_flops": sum(encode_flops(model.clip.config, model.spec.height, model.spec.width)),
+        "encode_flops": sum(encode_flops(run.model.clip.config, model.spec.height, model.spec.width)),
         "train_flops": counter.get_total_flops() / settings.batch_size,
     }
 
@@ -93,3 +98,16 @@ def _test_seconds(folder: Path, split: PersonDataset, device: str) -> float:
     text, image = embed_split(split, decoded(split.images, model.spec), model.encode_arrays, model.encode_texts)
     retrieval_metrics(text, image, *identities(split))
     return time.monotonic() - started
+
+
+def _encode_seconds(folder: Path, split: PersonDataset) -> float:
+    """The median of thirty times that the split's first image and its caption take."""
+    model = load(folder, "cpu")
+    arrays, caption = next(decoded(split.images[:1], model.spec)), split.images[0].captions[:1]
+    times = []
+    for _ in range(_WARM_UP + _TIMES):
+        started = time.perf_counter()
+        model.encode_arrays(arrays)
+        model.encode_texts(caption)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[_WARM_UP:])

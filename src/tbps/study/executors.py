@@ -128,11 +128,13 @@ def run_on_ray(study: Path, steps: Sequence[Step], device: str, watch: Watch, st
 
 
 def _levels(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """Steps that start from the study's model, then those that start from them."""
-    yield [step for step in steps if step.first is None]
-    later = [step for step in steps if step.first is not None]
-    if later:
-        yield later
+    """Steps that build on none of the others, then those that build on them, and so on."""
+    left = list(steps)
+    while left:
+        waiting = {step.fingerprint for step in left}
+        level = [step for step in left if step.first not in waiting]
+        yield level
+        left = [step for step in left if step not in level]
 
 
 def _in_this_process(

@@ -30,6 +30,7 @@ COSTS = {
     "train_flops": Column("GFLOP to learn from a pair", 1e-9, 2),
     "train_seconds": Column("updates, s", 1, 1, "train_s"),
     "test_seconds": Column("test, s", 1, 1, "test_s"),
+    "encode_seconds": Column("a pair on a CPU, ms", 1e3, 1),
     "peak_bytes": Column("peak memory, GiB", 2**-30, 2),
 }
 _COST_TABLES: Mapping[str, Mapping[str, Column]] = {
@@ -40,6 +41,9 @@ _COST_TABLES: Mapping[str, Mapping[str, Column]] = {
         "train_seconds": COSTS["train_seconds"],
     },
     "compression": {name: COSTS[name] for name in ("parameters", "trained", "train_seconds")},
+    "distillation": {
+        name: COSTS[name] for name in ("parameters", "encode_flops", "encode_seconds", "train_flops", "train_seconds")
+    },
 }
 _PAPER_METRICS = ("r1", "map", "minp")
 _PAPER_PARAMETERS = {"cost": "params_m", "compression": "trained_m"}
@@ -132,7 +136,8 @@ def remarks(report: TableReport) -> list[str]:
         )
     if counts and counts[0] == 1:
         found.append("A single seed gives no spread and no interval: such differences say nothing about the sign.")
-    found += [f"{line.name}: {line.note}." for line in report.lines if line.note]
+    found += [_PROBES] if report.name == "contribution" else []
+    found += [f"{line.name}: {line.note}{_chosen(line)}." for line in report.lines if line.note]
     for line in report.lines:
         for reason in dict.fromkeys(line.missing.values()):
             seeds = ", ".join(str(seed) for seed, why in line.missing.items() if why == reason)
@@ -140,6 +145,21 @@ def remarks(report: TableReport) -> list[str]:
     if report.not_run:
         found.append(f"Not run: {'; '.join(report.not_run)}.")
     return found
+
+
+_PROBES = (
+    "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be on "
+    "the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. All on the val split."
+)
+
+
+def _chosen(line: Line) -> str:
+    """The layers that were chosen, by seed."""
+    layers = {
+        seed: [f"{value:g}" for name, value in sorted(run["values"].items()) if name.startswith("chosen.")]
+        for seed, run in line.runs.items()
+    }
+    return "".join(f"; seed {seed}: {', '.join(numbers)}" for seed, numbers in layers.items() if numbers)
 
 
 LEGEND = (

@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from tbps.errors import SettingsError
+from tbps.study.compressing import Compressing
 from tbps.study.cost import Costing
+from tbps.study.probing import Probing
 from tbps.study.work import Training, Work
 
-KINDS: Mapping[str, type[Work]] = {"training": Training, "costing": Costing}
+KINDS: Mapping[str, type[Work]] = {
+    "training": Training,
+    "costing": Costing,
+    "probing": Probing,
+    "compressing": Compressing,
+}
 
 ALONE = ("costing",)
 """Kinds that are measured, each in a process of its own with nothing beside it."""

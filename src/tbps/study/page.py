@@ -1,21 +1,12 @@
 """The report as one HTML page that asks nobody for anything: style and plots are in it. For narrow screens and dark ones too."""
 
-import io
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from tbps.study.grids import LEGEND, Grid, cost_grid, facts, metric_grid, remarks, title
-from tbps.study.tables import MAIN, Line, TableReport
-
-_INK = "#123456"  # stands for the page's own colour of text while matplotlib draws
-_OURS, _PAPER = "#2f7ed8", "#d9822b"  # both readable on white and on black
-_COLOURED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-_DRAWING: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "text.parse_math": False}
+from tbps.study.plots import INK, plots
+from tbps.study.tables import TableReport
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #666; --rule: #ddd; --tint: #f6f7f9; }
@@ -52,61 +43,20 @@ def page(reports: Sequence[TableReport]) -> str:
     )
 
 
-def plot(report: TableReport, salt: str) -> str | None:
-    """SVG: of every row Rank-1 to base, ours by seed with mean and interval beside the paper's; None where nothing is compared."""
-    lines = [line for line in report.lines if MAIN in line.differences or line.paper_difference(MAIN) is not None]
-    if not any(MAIN in line.differences for line in lines):
-        return None
-    style: dict[Any, Any] = dict.fromkeys(_COLOURED, _INK)
-    with rc_context(style | _DRAWING | {"svg.hashsalt": salt}):
-        figure = Figure(figsize=(8, 1.1 + 0.32 * len(lines)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(0, color=_INK, linewidth=0.8)
-        for height, line in enumerate(lines):
-            _draw(axes, line, height, report)
-        axes.plot([], [], "o", color=_OURS, label="ours: mean, 95 % interval, seeds")
-        axes.plot([], [], "D", color=_PAPER, markerfacecolor="none", label="paper")
-        axes.set_yticks(range(len(lines)), [line.name for line in lines])
-        axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel("difference to base in Rank-1, points")
-        axes.grid(axis="x", color=_INK, alpha=0.15, linewidth=0.6)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), salt, f"{title(report)}: difference to base in Rank-1")
-
-
-def _draw(axes, line: Line, height: int, report: TableReport) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
-    theirs, found = line.paper_difference(MAIN), line.differences.get(MAIN)
-    if theirs is not None:
-        axes.plot([theirs], [height], "D", color=_PAPER, markerfacecolor="none")
-    if found is None:
-        return
-    if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [height, height], color=_OURS, linewidth=3, alpha=0.45, solid_capstyle="round")
-    base = next(other for other in report.lines if other.name == line.base)
-    for seed in sorted(line.runs.keys() & base.runs.keys()):
-        difference = line.runs[seed]["values"][MAIN] - base.runs[seed]["values"][MAIN]
-        axes.plot([difference], [height], "|", color=_OURS, markersize=9)
-    axes.plot([found.mean], [height], "o", color=_OURS)
-
-
 def _inline(svg: str, prefix: str, label: str) -> str:
     """The drawing alone, without prologue and metadata, in the page's colour of text and with ids of its own."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(_INK, "currentColor")
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(INK, "currentColor")
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     return body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
 def _section(anchor: str, report: TableReport) -> str:
     grids = [grid for grid in (metric_grid(report), cost_grid(report)) if grid is not None]
-    drawing = plot(report, anchor)
+    salted = [(f"{anchor}-{number}", plot) for number, plot in enumerate(plots(report))]
+    drawings = "\n".join(_inline(plot.svg(salt), salt, plot.label) for salt, plot in salted)
     return (
         f'<section id="{anchor}">\n<h2>{escape(title(report))}</h2>\n{_list(facts(report))}'
-        f"{'' if drawing is None else drawing}\n"
+        f"{drawings}\n"
         f"{''.join(_grid(grid) for grid in grids)}{_list(remarks(report))}</section>\n"
     )
 

@@ -98,9 +98,11 @@ def _strengths(name: str, table: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 
 def _compression(rows: Mapping[int, Mapping[str, Any]]) -> Iterator[PaperRow]:
+    """One count for frozen and dropped layers."""
     for count, columns in rows.items():
         for model, name in (("tbps_clip", "tbps_clip"), ("simplified", "simplified_tbps_clip")):
-            yield PaperRow("compression", f"{name}/{count}", "CUHK-PEDES", "ViT-B/16", {"trained_m": float(columns[model])})
+            for row in (f"{name}/{count} {how}" for how in ("frozen", "dropped")) if count else (f"{name}/0",):
+                yield PaperRow("compression", row, "CUHK-PEDES", "ViT-B/16", {"trained_m": float(columns[model])})
 
 
 def _numbers(columns: Mapping[str, Any]) -> dict[str, float]:

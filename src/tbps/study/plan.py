@@ -18,10 +18,12 @@ from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
+from tbps.model.surgery import PARTS
 from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
 from tbps.study.ablations import Row, Table
 from tbps.study.cost import encode_flops
+from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
 from tbps.study.work import Work
 from tbps.training.settings import TrainSettings
@@ -63,12 +65,18 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A row under a seed. `first`: the step that has to be done before, if any."""
+    """A row under a seed. `before`: the steps that come before, in order. `refused`: why it cannot be done, else empty."""
 
     row: Row
     seed: int
     step: Step
-    first: Step | None
+    before: tuple[Step, ...]
+    refused: str
+
+    @property
+    def first(self) -> Step | None:
+        """The step that it builds on, if any."""
+        return self.before[-1] if self.before else None
 
 
 def open_material(name: str, root: Path, model: str | None, device: str) -> Material:
@@ -132,9 +140,10 @@ def plan(table: Table, rows: Sequence[str], seeds: Sequence[int], changes: Mappi
 
 
 def steps_of(planned: Sequence[Planned]) -> list[Step]:
-    """Every step once, those that others start from first."""
-    firsts = {p.first.fingerprint: p.first for p in planned if p.first is not None}
-    return list((firsts | {p.step.fingerprint: p.step for p in planned}).values())
+    """Every step once, each after those that it builds on; none of rows that are refused."""
+    wanted = [p for p in planned if not p.refused]
+    before = {step.fingerprint: step for p in wanted for step in p.before}
+    return list((before | {p.step.fingerprint: p.step for p in wanted}).values())
 
 
 def differences(work: Work, base: Work) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def differences(work: Work, base: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`flops`: about what the updates compute (`update_flops`); None where the towers are unknown."""
+    """`flops`: about what updates, or probes, compute, of pruned models as of the whole; None where the towers are unknown."""
 
     updates: int
     flops: float | None
@@ -153,6 +162,8 @@ class Estimate:
 
 def estimate(step: Step, material: Material) -> Estimate:
     """What a step would take. Raises DataError where there are fewer pairs than a batch holds."""
+    if isinstance(step.work, Probing):
+        return Estimate(0, None if material.towers is None else probe_flops(step.work, material.towers, material.counts["val"]))
     train, share = step.work.train, step.work.identities
     if material.dataset is None:
         pairs = round(share * material.counts["train"].captions)
@@ -184,12 +195,22 @@ def _passes(train: TrainSettings) -> tuple[int, int]:
     return 1, 1 if train.few_shot.prompt is None else 2
 
 
+def probe_flops(work: Probing, towers: CLIPConfig, split: Counts) -> float:
+    """At most what probing computes: every module changed so many times, and the tower from its layer on run on the whole split."""
+    size = towers.vision_config.image_size
+    spec = work.train.image.of(ImageSpec(height=size, width=size))
+    flops = _encode_flops(towers.to_json_string(), spec.height, spec.width)
+    depths = (towers.vision_config.num_hidden_layers, towers.text_config.num_hidden_layers)
+    passes = [len(PARTS) * probe_evaluations(work.probe) * (int(depth) + 1) / 2 for depth in depths]
+    return passes[0] * split.images * flops[0] + passes[1] * split.captions * flops[1]
+
+
 def measured_rate(study: Path) -> tuple[float, int] | None:
     """Seconds of updates a floating-point operation in the steps that are done in a study, and how many those are; None without."""
     seconds, flops, count = 0.0, 0.0, 0
     for folder in sorted((study / "steps").glob("*")):
         result = read_result(folder)
-        if result is None:
+        if result is None or "train_seconds" not in result["measured"]:
             continue
         step = read_step(folder)
         towers = known_towers(step.start.location or "")
@@ -214,22 +235,33 @@ def record_plan(study: Path, table: Table, planned: Sequence[Planned], changes: 
         },
         "start": {"name": material.start.name, "fingerprint": material.start.fingerprint, "backbone": material.backbone},
         "changes": {key: str(value) for key, value in changes.items()},
-        "rows": json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else {},
+        "rows": {},
+        "refused": {},
     }
+    if file.exists():
+        record |= {key: value for key, value in json.loads(file.read_text(encoding="utf-8")).items() if key in ("rows", "refused")}
     for p in planned:
-        record["rows"].setdefault(p.row.name, {})[str(p.seed)] = p.step.fingerprint
+        if p.refused:
+            record["refused"][p.row.name] = p.refused
+        else:
+            record["rows"].setdefault(p.row.name, {})[str(p.seed)] = p.step.fingerprint
     write_text(file, json.dumps(record, indent=2) + "\n")
     return file
 
 
 def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
-    def step(work: Work, first: str | None) -> Step:
-        return Step(work.changed(changes).seeded(seed), material.data, material.start, first)
+    def chain(work: Work, start: Work | None) -> tuple[Step, ...]:
+        """The step of `work`, last, after those that it builds on."""
+        first = start or work.before
+        before = () if first is None else chain(first, None)
+        on = before[-1].fingerprint if before else None
+        return (*before, Step(work.changed(changes).seeded(seed), material.data, material.start, on))
 
     if material.start.name == RANDOM and row.work.changed(changes).train.shape is None:
         raise SettingsError(f"row {row.name} fine-tunes a model; give one with --model, or --set shape=... for random weights")
-    first = None if row.start is None else step(row.start, None)
-    return Planned(row, seed, step(row.work, None if first is None else first.fingerprint), first)
+    *before, step = chain(row.work, row.start)
+    refused = "" if material.towers is None else row.work.refusal(material.towers)
+    return Planned(row, seed, step, tuple(before), refused)
 
 
 def _counts(split: PersonDataset) -> Counts:

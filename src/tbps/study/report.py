@@ -1,6 +1,7 @@
-"""Reports of a study: Markdown and CSV here, the page in `tbps.study.page`.
+"""Reports of a study: Markdown and CSV here, the page in `tbps.study.page`, its pictures in `tbps.study.plots`.
 
 report.md, report.html   table by table, ours beside the paper's
+plots/                   the pictures of report.md; those of the page are in it
 summary.csv              a line a row and metric
 runs.csv                 a line a row and seed, with every value
 """
@@ -10,10 +11,11 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tbps.storage import write_text
+from tbps.storage import write_bytes, write_text
 from tbps.study.grids import LEGEND, cost_grid, facts, metric_grid, remarks, seeds_of, title
 from tbps.study.markdown import markdown_rows, markdown_text
 from tbps.study.page import page
+from tbps.study.plots import Plot, plots
 from tbps.study.tables import MAIN, Line, TableReport
 
 _KEYS = ("table", "data", "data_fingerprint", "start", "start_fingerprint", "changes", "row")
@@ -22,7 +24,7 @@ _PAPER = ("paper", "paper_difference", "paper_dataset", "paper_backbone", "sign"
 
 
 def write_reports(reports: Sequence[TableReport], folder: Path) -> list[Path]:
-    """Writes the four files and returns them."""
+    """Writes the four files and the pictures, and returns them all."""
     texts = {
         "report.md": markdown(reports),
         "report.html": page(reports),
@@ -31,19 +33,29 @@ def write_reports(reports: Sequence[TableReport], folder: Path) -> list[Path]:
     }
     for name, text in texts.items():
         write_text(folder / name, text)
-    return [folder / name for name in texts]
+    pictures = {name: plot for number, report in enumerate(reports) for name, plot in _pictures(number, report)}
+    for name, plot in pictures.items():
+        write_bytes(folder / name, plot.png())
+    return [folder / name for name in (*texts, *pictures)]
 
 
 def markdown(reports: Sequence[TableReport]) -> str:
     """All tables as GitHub's Markdown."""
     parts = ["# Study", "", LEGEND]
-    for report in reports:
+    for number, report in enumerate(reports):
         parts += ["", f"## {markdown_text(title(report))}", "", *(f"- {markdown_text(fact)}" for fact in facts(report))]
+        for name, plot in _pictures(number, report):
+            parts += ["", f"![{markdown_text(plot.label)}]({name})"]
         for grid in (metric_grid(report), cost_grid(report)):
             if grid is not None:
                 parts += ["", *markdown_rows(grid)]
         parts += ["", *(f"- {markdown_text(remark)}" for remark in remarks(report))]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _pictures(number: int, report: TableReport) -> Iterator[tuple[str, Plot]]:
+    """Every plot with its file's name."""
+    yield from ((f"plots/{number + 1}-{report.name}-{plot.name}.png", plot) for plot in plots(report))
 
 
 def summary_csv(reports: Sequence[TableReport]) -> str:

@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`first`: the fingerprint of the step whose best model this one starts from, None where it is `start`."""
+    """`first`: the fingerprint of the step that this one builds on, None where it begins with `start`."""
 
     work: Work
     data: Data
@@ -105,7 +105,8 @@ def run_step(
         with _alone_in(folder):
             write_step(study, step)
             images = dataset if dataset is not None else _read(step.data)
-            place = Place(images, _model(study, step), device, folder, observer, stop)
+            before, model = _before(study, step)
+            place = Place(images, model, device, folder, observer, stop, step.start.location, before)
             facts = step.work.run(place)
             if facts is None:
                 return End(State.STOPPED)
@@ -180,13 +181,15 @@ def _read(data: Data) -> PersonDataset:
     return dataset
 
 
-def _model(study: Path, step: Step) -> str | Path | None:
+def _before(study: Path, step: Step) -> tuple[dict[str, float | None], str | Path | None]:
+    """The values of the step that this one builds on, and the model to start from."""
     if step.first is None:
-        return step.start.location
-    before = study / "steps" / step.first
-    if not (before / RESULT).exists():
+        return {}, step.start.location
+    folder = study / "steps" / step.first
+    result = read_result(folder)
+    if result is None:
         raise CheckpointError(f"the step that this one starts from, {step.first}, is not done")
-    return before / "run" / "best"
+    return result["values"], folder / "run" / "best"
 
 
 def _result(step: Step, facts: Facts, device: str, dataset: PersonDataset) -> dict[str, Any]:

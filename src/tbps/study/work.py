@@ -6,11 +6,12 @@
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from pydantic import Field
+from transformers import CLIPConfig
 
 from tbps.config import Settings
 from tbps.data.records import PersonDataset
@@ -28,7 +29,8 @@ from tbps.training.trainer import train
 class Place:
     """Where and with what work is done. `model`: where it starts, None where the settings build one from random weights.
 
-    `folder` is the work's own and holds what an interrupted run left; `stop` is asked after every update.
+    `folder` is the work's own and holds what an interrupted run left; `stop` is asked after every update. `origin`: the study's own
+    model, and `before`: the values of the work that came first, if any did, whose best model is then `model`.
     """
 
     dataset: PersonDataset
@@ -37,6 +39,8 @@ class Place:
     folder: Path
     observer: Observer
     stop: Callable[[], bool]
+    origin: str | Path | None = None
+    before: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def run(self) -> Path:
@@ -64,6 +68,15 @@ class Work(Settings, ABC):
     kind: str
     train: TrainSettings
     identities: float = Field(1.0, gt=0, le=1)
+
+    @property
+    def before(self) -> "Work | None":
+        """Work that always comes first, with the same seed and changes."""
+        return None
+
+    def refusal(self, towers: CLIPConfig) -> str:
+        """Why it cannot be done from a model of such towers; empty where it can."""
+        return ""
 
     @abstractmethod
     def run(self, place: Place) -> Facts | None:
@@ -105,14 +118,13 @@ def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> F
         return None
     if outcome.standing is None or outcome.best is None:
         raise SettingsError("a step of the study is one process; start it without torchrun")
-    parameters = list(start.clip.parameters())
     values: dict[str, float | None] = {
         **metrics_of(outcome.standing),
         "val_r1": outcome.best.r1,
         "best_epoch": outcome.best.epoch,
         "updates": outcome.step,
-        "parameters": sum(p.numel() for p in parameters),
-        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": outcome.parameters,
+        "trained": outcome.trained,
     }
     report, split = outcome.standing.model, "test" if dataset.split("test").images else "val"
     measured = {"train_seconds": seconds_of_updates(place.run / "log.jsonl", settings.batch_size)}

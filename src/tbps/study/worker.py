@@ -21,7 +21,7 @@ STOP = "stop"
 
 @final
 class Updates:
-    """An observer of training that passes on the number of updates only."""
+    """An observer that passes on the number of updates, or of modules that are probed, only."""
 
     def __init__(self, on_update: Callable[[int, int], None]) -> None:
         self._on_update = on_update
@@ -31,6 +31,9 @@ class Updates:
 
     def on_division(self, done: int, total: int) -> None:
         pass
+
+    def on_probe(self, done: int, total: int) -> None:
+        self._on_update(done, total)
 
     def on_step(self, report: StepReport) -> None:
         self._on_update(report.step, report.steps)

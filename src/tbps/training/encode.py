@@ -92,13 +92,24 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings, *, calm: bool, words: bool) -> Features:
-    """Embeddings of every view; where their settings are on, `calm` adds the pass for soft labels and `words` the MLM loss.
+def encode(  # noqa: PLR0913 - who sees what, and which passes
+    clip: CLIPModel,
+    heads: Heads,
+    views: Views,
+    settings: TrainSettings,
+    *,
+    calm: bool,
+    words: bool,
+    teacher: CLIPModel | None = None,
+) -> Features:
+    """Embeddings of every view. `calm` adds the passes without gradients, of the teacher and where it is on for soft labels;
+    `words` adds the MLM loss where it is on.
 
     Half precision ends here: heads, losses, and what processes exchange are float32 (float64 where the towers are).
     """
     roles = ("image", "image_second", "strong_one", "strong_two")
     pixels = {role: view for role in roles if (view := getattr(views, role)) is not None}
+    teacher = teacher if calm else None
     calm = calm and settings.losses.separate_pass
     words = words and views.masked is not None
     half = _HALVES.get(settings.precision)
@@ -116,6 +127,8 @@ def encode(clip: CLIPModel, heads: Heads, views: Views, settings: TrainSettings,
             text_second=text_second,
             calm_image=_calm_image(clip, views) if calm else None,
             calm_text=_calm_text(clip, views, settings) if calm else None,
+            teacher_image=None if teacher is None else _calm_image(teacher, views),
+            teacher_text=None if teacher is None else _calm_text(teacher, views, settings),
             mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,
         )
     return _wide(features)

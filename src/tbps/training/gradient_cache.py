@@ -17,6 +17,7 @@ from torch.profiler import record_function
 from tbps.training.objective import Features, Losses
 
 _VIEWS = tuple(f.name for f in fields(Features) if f.name != "mlm")
+_CONSTANT = ("calm", "teacher")  # what these views' names begin with: no gradient flows there
 
 
 class Encode(Protocol):
@@ -76,7 +77,7 @@ def _joined(parts: list[Features]) -> Features:
 
     def leaf(name: str) -> Tensor | None:
         tensors = [tensor for features in parts if (tensor := getattr(features, name)) is not None]
-        return torch.cat(tensors).requires_grad_(not name.startswith("calm")) if tensors else None
+        return torch.cat(tensors).requires_grad_(not name.startswith(_CONSTANT)) if tensors else None
 
     image, text = leaf("image"), leaf("text")
     assert image is not None and text is not None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tbps.config import Settings
 from tbps.distributed import gather, gather_with_gradient, rank, world_size
-from tbps.losses import c_itc, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
+from tbps.losses import c_itc, distill, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.model.heads import Heads, ProjectionHead, label_of
 
 Modalities = Literal["image", "text", "both"]
@@ -100,6 +100,13 @@ class MlmSettings(Settings):
     probability: float = Field(0.15, gt=0, lt=1)
 
 
+class DistillSettings(Settings):
+    """The similarities of a teacher, the start model before it is pruned (`TrainSettings.prune`)."""
+
+    weight: float = Field(0.0, ge=0)
+    scale: float = Field(50.0, gt=0)
+
+
 class LossSettings(Settings):
     """Weights and details of the losses; the defaults are the simplified TBPS-CLIP. A loss of weight 0 is not computed.
 
@@ -116,6 +123,7 @@ class LossSettings(Settings):
     tal: TalSettings = TalSettings()
     id: IdSettings = IdSettings()
     mlm: MlmSettings = MlmSettings()
+    distill: DistillSettings = DistillSettings()
 
     @property
     def second_image(self) -> bool:
@@ -156,7 +164,8 @@ class Features:
     """Un-normalised embeddings (n, D) of the views of a batch; those that no loss needs are None.
 
     `image`, `text`: first views; `*_second`: second views; `strong_*`: the two views of SS-I. `calm_*`: the pass without
-    gradients for "separate" soft labels. `mlm`: the MLM loss of these pairs, which needs tokens, not embeddings.
+    gradients for "separate" soft labels; `teacher_*`: the teacher's embeddings of the first views. `mlm`: the MLM loss of these
+    pairs, which needs tokens, not embeddings.
     """
 
     image: Float[Tensor, "n D"]
@@ -167,6 +176,8 @@ class Features:
     strong_two: Float[Tensor, "n D"] | None = None
     calm_image: Float[Tensor, "n D"] | None = None
     calm_text: Float[Tensor, "n D"] | None = None
+    teacher_image: Float[Tensor, "n D"] | None = None
+    teacher_text: Float[Tensor, "n D"] | None = None
     mlm: Float[Tensor, ""] | None = None
 
 
@@ -224,6 +235,11 @@ def objective(
     if settings.sdm.weight > 0:
         matching = sdm(image, text, columns, settings.sdm.scale, gathered=everyone, row_start=start, weights=weights)
         sums.add("sdm", settings.sdm.weight, matching)
+    if settings.distill.weight > 0:
+        assert features.teacher_image is not None and features.teacher_text is not None
+        seen = (features.teacher_image, features.teacher_text)
+        teacher = (*seen, _everyone(*seen, settings))
+        sums.add("distill", settings.distill.weight, distill(image, text, teacher, settings.distill.scale, gathered=everyone))
     _add_ss(sums, features, heads, settings)
     if settings.id.weight > 0:
         assert heads.classifier is not None and labels.known is not None

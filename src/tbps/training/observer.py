@@ -19,10 +19,11 @@ class StepReport:
 
 
 class Observer(Protocol):
-    """Who watches a run: the command line draws it, a test records it. The counts are (done, total)."""
+    """Who watches a run: the command line draws it, a test records it. The counts are (done, total); probes are the study's."""
 
     def on_cache(self, done: int, total: int) -> None: ...
     def on_division(self, done: int, total: int) -> None: ...
+    def on_probe(self, done: int, total: int) -> None: ...
     def on_step(self, report: StepReport) -> None: ...
     def on_epoch(self, result: EpochResult) -> None: ...
 
@@ -35,6 +36,9 @@ class Silent:
         pass
 
     def on_division(self, done: int, total: int) -> None:
+        pass
+
+    def on_probe(self, done: int, total: int) -> None:
         pass
 
     def on_step(self, report: StepReport) -> None:

@@ -58,14 +58,13 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
                 torch.cuda.synchronize(model.device)
             times.append(time.monotonic() - started)
         run.read_losses()
-    parameters = list(run.learned.parameters())
     return Rehearsal(
         steps_per_epoch=steps_per_epoch,
         steps=steps_per_epoch * settings.schedule.epochs,
         seconds_per_step=sorted(times[1:])[_UPDATES // 2],
         peak_bytes=_peak(model.device),
-        trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        parameters=sum(parameter.numel() for parameter in parameters),
+        trained=run.trained,
+        parameters=run.parameters,
     )
 
 

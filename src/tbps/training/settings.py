@@ -13,6 +13,7 @@ from tbps.errors import SettingsError
 from tbps.model.clip import LockSettings, ModelShape
 from tbps.model.folder import FewShotSettings
 from tbps.model.lora import LoraSettings
+from tbps.model.surgery import PruneSettings
 from tbps.preprocess.image import ImageSpec
 from tbps.training.division import DivisionSettings
 from tbps.training.objective import LossSettings
@@ -36,7 +37,8 @@ class InputSettings(Settings):
 class TrainSettings(Settings):
     """Settings of a run; the defaults are the simplified TBPS-CLIP.
 
-    `shape` builds a model from random weights (None: a start model is given). `batch_size` is the global one, of all processes;
+    `shape` builds a model from random weights (None: a start model is given). `prune` cuts a smaller model out of it, which is the
+    one that learns; with `losses.distill` the whole start model teaches it. `batch_size` is the global one, of all processes;
     `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only. With
     `lora`, only adapters, the temperature and the heads of losses learn; with `few_shot`, only what it adds to the towers, and the
     heads of losses, whatever `lock` says. `precision`: what the towers compute in; weights and losses stay in float32. "float16" is
@@ -49,6 +51,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(320, ge=1)
     micro_batch: int | None = Field(None, ge=1)
     shape: ModelShape | None = None
+    prune: PruneSettings = PruneSettings()
     image: InputSettings = InputSettings()
     image_augmentation: ImageAugmentation = ImageAugmentation()
     strong_views: ViewAugmentation = ViewAugmentation()

@@ -36,6 +36,7 @@ from tbps.model.clip import choose_attention, choose_products, set_text_attentio
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
+from tbps.model.surgery import PruneSettings, pruned
 from tbps.seeding import entropy, generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
@@ -61,12 +62,16 @@ _AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: `finished`, or stopped with a checkpoint; `standing` is the best model on the test split, if any."""
+    """How a run ended: `finished`, or stopped with a checkpoint; `standing` is the best model on the test split, if any.
+    `trained` of `parameters`, of towers and heads together, learned.
+    """
 
     finished: bool
     step: int
     best: EpochResult | None
     standing: Standing | None
+    parameters: int
+    trained: int
 
 
 def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches it
@@ -100,7 +105,7 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
                 run.save()
             if stopped and run.state.step < run.steps:
-                return Outcome(False, run.state.step, run.state.best, None)
+                return run.outcome(False, None)
     return run.report()
 
 
@@ -131,6 +136,9 @@ class Run:
         *,
         cache: Path | None = None,
     ) -> None:
+        self.teacher = model.clip.eval().requires_grad_(False) if settings.losses.distill.weight > 0 else None
+        if self.teacher is not None or settings.prune != PruneSettings():
+            model = PersonModel(pruned(model.clip, settings.prune).requires_grad_(True), model.tokenizer, model.spec, model.name)
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -164,6 +172,8 @@ class Run:
         parts = self.learned if self.averaged is None else nn.ModuleDict({**self.learned, "averaged": self.averaged})
         scaler = GradScaler(model.device.type, enabled=settings.precision == "float16")
         self.state = TrainState(parts, self._prepare(), scaler)
+        self.parameters = sum(parameter.numel() for parameter in self.learned.parameters())
+        self.trained = sum(parameter.numel() for parameter in self.learned.parameters() if parameter.requires_grad)
         restore_latest(folder / "checkpoints", self.state, settings.fingerprint())
         self._stream: Iterator[Batch] = iter(())
         self._unread: list[tuple[int, torch.Tensor]] = []  # updates and their losses, still on the device
@@ -263,7 +273,7 @@ class Run:
         def encode_part(part: int, *, calm: bool, words: bool) -> Features:
             with dropout_from(settings, step, part, self.model.device):
                 rows = views.part(slice(part * size, (part + 1) * size))
-                return encode(clip, self.heads, rows, settings, calm=calm, words=words)
+                return encode(clip, self.heads, rows, settings, calm=calm, words=words, teacher=self.teacher)
 
         def loss(features: Features) -> Losses:
             with record_function("tbps: losses"):
@@ -362,7 +372,7 @@ class Run:
         """Scores the best model once on the test split and writes report.json and report.png."""
         best = self.state.best
         if rank() > 0:
-            return Outcome(True, self.state.step, best, None)
+            return self.outcome(True, None)
         split = "test" if self.splits["test"].images else "val"
         if self.settings.lora is not None:
             merge_adapters(self.model.clip)
@@ -381,7 +391,11 @@ class Run:
         }
         write_text(self.folder / "report.json", json.dumps(facts, indent=2) + "\n")
         draw_curves(self.folder / "log.jsonl", self.folder / "report.png", f"{self.dataset.name}: {self.state.step:,} updates")
-        return Outcome(True, self.state.step, best, standing)
+        return self.outcome(True, standing)
+
+    def outcome(self, finished: bool, standing: Standing | None) -> Outcome:
+        """How it stands."""
+        return Outcome(finished, self.state.step, self.state.best, standing, self.parameters, self.trained)
 
 
 @final

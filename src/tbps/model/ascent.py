@@ -1,0 +1,123 @@
+"""A tower climbed layer by layer over all its inputs, for those who change one layer many times and ask what comes out.
+
+What stands below a changed layer is computed once: the states that enter it are kept, at each moment those of one layer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from transformers import CLIPModel
+
+from tbps.model.bundle import PersonModel
+from tbps.model.clip import project_image
+from tbps.model.surgery import Tower, layers_of
+from tbps.model.tokens import tokenise
+from tbps.preprocess.caption import clean_caption
+from tbps.preprocess.image import normalise
+
+_IMAGES, _CAPTIONS = 64, 128  # of a batch
+
+
+class Ascent(ABC):
+    """The batches of states (n, L, width) that enter layer `layer` (from 1) of a tower."""
+
+    tower: Tower
+
+    def __init__(self, clip: CLIPModel, states: Iterable[Tensor]) -> None:
+        self.clip = clip
+        self.layer = 1
+        self._states = list(states)
+
+    @torch.no_grad()
+    def climb(self) -> None:
+        """Goes on to the next layer, through this one as it now is."""
+        layer = layers_of(self.clip, self.tower)[self.layer - 1]
+        self._states = [layer(states, self._mask(number)) for number, states in enumerate(self._states)]
+        self.layer += 1
+
+    @torch.no_grad()
+    def rows(self) -> Float32[np.ndarray, "N D"]:
+        """Embeddings with unit rows, in the order of the inputs, by the layers from here on as they now are."""
+        above = layers_of(self.clip, self.tower)[self.layer - 1 :]
+
+        def embed(number: int, states: Tensor) -> Tensor:
+            mask = self._mask(number)
+            last = reduce(lambda below, layer: layer(below, mask), above, states)
+            return torch.nn.functional.normalize(self._read(number, last).float(), dim=-1)
+
+        return self._in_order(torch.cat([embed(*batch) for batch in enumerate(self._states)]).cpu().numpy())
+
+    @abstractmethod
+    def _mask(self, number: int) -> Tensor | None:
+        """What is added to the attention of a batch."""
+
+    @abstractmethod
+    def _read(self, number: int, states: Tensor) -> Tensor:
+        """(n, L, width) states of the last layer -> (n, D)."""
+
+    @abstractmethod
+    def _in_order(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+@final
+class ImageAscent(Ascent):
+    """`arrays`: (N, height, width, 3) uint8, resized as `model` asks."""
+
+    tower: Tower = "image"
+
+    @torch.no_grad()
+    def __init__(self, model: PersonModel, arrays: np.ndarray) -> None:
+        tower, size = model.clip.vision_model, model.clip.config.vision_config.image_size
+
+        def enter(batch: np.ndarray) -> Tensor:
+            pixels = normalise(torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2).to(model.device), model.spec)
+            resized = tuple(pixels.shape[-2:]) != (size, size)
+            states: Tensor = tower.pre_layrnorm(tower.embeddings(pixels, interpolate_pos_encoding=resized))
+            return states
+
+        super().__init__(model.clip, (enter(arrays[start : start + _IMAGES]) for start in range(0, len(arrays), _IMAGES)))
+
+    def _mask(self, number: int) -> None:
+        return None
+
+    def _read(self, number: int, states: Tensor) -> Tensor:
+        return project_image(self.clip, states[:, 0])
+
+    def _in_order(self, rows: np.ndarray) -> np.ndarray:
+        return rows
+
+
+@final
+class TextAscent(Ascent):
+    """Captions are cleaned and cut, and encoded with those of their length."""
+
+    tower: Tower = "text"
+
+    @torch.no_grad()
+    def __init__(self, model: PersonModel, captions: Sequence[str]) -> None:
+        cleaned = [clean_caption(caption) for caption in captions]
+        self._order = np.argsort([len(caption) for caption in cleaned], kind="stable")
+        batches = [self._order[start : start + _CAPTIONS] for start in range(0, len(cleaned), _CAPTIONS)]
+        tokens = [tokenise(model.tokenizer, [cleaned[row] for row in rows], model.context_length) for rows in batches]
+        self._ends = [batch.argmax(dim=1).to(model.device) for batch in tokens]  # the end token has the highest id
+        super().__init__(model.clip, (model.clip.text_model.embeddings(input_ids=batch.to(model.device)) for batch in tokens))
+
+    def _mask(self, number: int) -> Tensor:
+        length = self._states[number].shape[1]
+        return torch.full((1, 1, length, length), -torch.inf, device=self.clip.logit_scale.device).triu(1)
+
+    def _read(self, number: int, states: Tensor) -> Tensor:
+        ends = states[torch.arange(len(states), device=states.device), self._ends[number]]
+        projected: Tensor = self.clip.text_projection(self.clip.text_model.final_layer_norm(ends))
+        return projected
+
+    def _in_order(self, rows: np.ndarray) -> np.ndarray:
+        ordered = np.empty_like(rows)
+        ordered[self._order] = rows
+        return ordered

@@ -1,0 +1,32 @@
+"""A tower climbed layer by layer gives the embeddings of the whole one, whatever is changed from there on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tbps.model.ascent import ImageAscent, TextAscent
+from tbps.model.bundle import PersonModel, load
+from tbps.model.surgery import Module, removed
+from tbps.preprocess.image import ImageSpec
+
+CAPTIONS = [f"a {colour} coat{' and a black backpack' * times}" for times in (4, 0, 2) for colour in ("red", "navy", "grey")] * 16
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_rows_are_those_of_the_model(tiny_model_folder: Path, size: int) -> None:
+    """To 1e-6: batches of other sizes round otherwise. 144 captions and 70 images are more than one batch."""
+    opened = load(tiny_model_folder)
+    model = PersonModel(opened.clip, opened.tokenizer, ImageSpec(height=size, width=size), "tiny")
+    arrays = np.random.default_rng(0).integers(256, size=(70, size, size, 3), dtype=np.uint8)
+    images, texts = ImageAscent(model, arrays), TextAscent(model, CAPTIONS)
+    for layer in (1, 2):
+        assert images.layer == texts.layer == layer
+        np.testing.assert_allclose(images.rows(), model.encode_arrays(arrays), atol=1e-6)
+        np.testing.assert_allclose(texts.rows(), model.encode_texts(CAPTIONS), atol=1e-6)
+        with removed(model.clip, Module("image", 2, "layer")), removed(model.clip, Module("text", layer, "attention")):
+            np.testing.assert_allclose(images.rows(), model.encode_arrays(arrays), atol=1e-6)
+            np.testing.assert_allclose(texts.rows(), model.encode_texts(CAPTIONS), atol=1e-6)
+        images.climb()
+        texts.climb()
+    np.testing.assert_allclose(images.rows(), model.encode_arrays(arrays), atol=1e-6)

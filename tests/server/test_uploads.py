@@ -40,7 +40,7 @@ def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None
 
 def left(gallery: Path) -> list[Path]:
     """What lies in the spool."""
-    return sorted((state_folder(gallery) / SPOOL).rglob("*"))
+    return sorted((state_folder(gallery) / SPOOL).glob("*/*"))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> 
 
 def test_what_a_killed_service_left_is_removed(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
-    old = state_folder(gallery) / SPOOL / "000"
+    old = state_folder(gallery) / SPOOL / "jobs" / "000"
     old.mkdir(parents=True)
     (old / "0000").write_bytes(picture())
     with serving(gallery) as client:

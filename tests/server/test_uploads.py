@@ -109,6 +109,8 @@ def test_caps(client: TestClient) -> None:
     assert client.post("/v1/similar", files=[("image", ("a.jpg", picture()))] * 5).status_code == 413
     assert send(client, *[("a.jpg", picture())] * 31).status_code == 413
     assert send(client, ("a.jpg", b"\xff\xd8\xff" + bytes(2_000_001))).status_code == 413
+    job = ended(client, send(client, ("a.jpg", b"\xff\xd8\xff" + large)))
+    assert job["added"] == 0 and "100,000" in job["skipped"][0]["reason"]
 
     def endless() -> Iterator[bytes]:  # without a length, as a stream
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
@@ -182,15 +184,27 @@ def test_a_video_is_watched(tmp_path: Path) -> None:
         assert detail["tracklet"] and len(detail["box"]) == 4 and found[0]["id"] in {m["id"] for m in detail["tracklet_members"]}
 
 
-@pytest.mark.parametrize(
-    "data",
-    [{"metadata": "[1]"}, {"metadata": "{"}, {"metadata": "[" * 100_000}, {"start": "yesterday"}, {"other": "1"}],
-    ids=lambda data: str(data)[:30],
+BAD_FIELDS: tuple[dict[str, str], ...] = (
+    {"metadata": "[1]"},
+    {"metadata": "{"},
+    {"metadata": '{"age": NaN}'},
+    {"metadata": "[" * 100_000},
+    {"start": "yesterday"},
+    {"other": "1"},
 )
+
+
+@pytest.mark.parametrize("data", BAD_FIELDS, ids=range(len(BAD_FIELDS)))
 def test_fields_that_cannot_be_used(client: TestClient, data: dict[str, str]) -> None:
     answer = send(client, ("a.jpg", picture()), **data)
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     assert left(gallery_of(client)) == []
+
+
+def test_what_a_job_cannot_do_is_said(client: TestClient) -> None:
+    film_like = b"\x00\x00\x00\x18ftypisom" + bytes(100)
+    job = ended(client, send(client, ("a.mp4", film_like), ("b.mp4", film_like + b"b"), start="2024-05-01"))
+    assert job["state"] == "failed" and "one recording" in job["message"]
 
 
 def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, final
 
-from tbps.errors import DataError, RequestError, TbpsError
+from tbps.errors import DataError, MissingDependencyError, RequestError, SettingsError, TbpsError
 from tbps.search.footage import Footage
 from tbps.search.gallery import Gallery, IngestReport
 from tbps.search.sources import Named
@@ -24,7 +24,7 @@ from tbps.server.answers import log
 from tbps.server.forms import Upload
 from tbps.server.keys import make_state
 from tbps.server.security import Caller
-from tbps.server.uploads import Kind, check_kind, made_anew, named_as
+from tbps.server.uploads import Kind, PictureCaps, check_kind, made_anew, named_as
 from tbps.storage import make_folder, writing_to
 
 SPOOL = "spool"
@@ -78,7 +78,7 @@ class Order:
     files: Sequence[Upload]
     columns: Mapping[str, Any]
     footage: Footage
-    pixels: int
+    caps: PictureCaps
 
 
 class _CancelledError(Exception):
@@ -188,7 +188,7 @@ class Jobs:
                 job = replace(entry.job, state=State.done, **_told(report, entry.job))
             except _CancelledError:
                 job = replace(entry.job, state=State.cancelled, message="cancelled; what was added so far stays")
-            except DataError as error:
+            except (DataError, SettingsError, MissingDependencyError) as error:
                 job = replace(entry.job, state=State.failed, message=_without(str(error), self._spool))
             except TbpsError as error:
                 log.error("job %s: %s: %s", entry.job.id, type(error).__name__, error)
@@ -231,7 +231,7 @@ class Jobs:
             try:
                 kind, suffix = check_kind(upload.file)
                 name = named_as(upload.name, kind, suffix)
-                file = made_anew(upload.file, order.pixels) if kind is Kind.picture else _with_suffix(upload.file, suffix)
+                file = made_anew(upload.file, order.caps) if kind is Kind.picture else _with_suffix(upload.file, suffix)
                 sources.append(Named(name, file))
             except DataError as error:
                 reason = str(error).partition(">: ")[2] or str(error)

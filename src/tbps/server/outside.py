@@ -63,7 +63,7 @@ class Outside:
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         settings = self._service.settings
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if (reason := refusal_of_origin(headers, scope["scheme"], settings)) is not None:
+        if (reason := refusal_of_origin(headers, settings)) is not None:
             raise RequestError(403, "origin", reason)
         if scope["path"] in QUICK:
             await self._app(scope, receive, answer)

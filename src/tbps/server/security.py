@@ -26,6 +26,7 @@ from tbps.search.query import Query
 from tbps.search.sources import Picture
 from tbps.search.summary import Summary
 from tbps.server.keys import Key, Role
+from tbps.server.limits import Rates
 from tbps.server.settings import LOOPBACK, ServiceSettings
 
 if TYPE_CHECKING:
@@ -146,8 +147,6 @@ class Gate:
     """Tells callers by their keys and sessions; slows down who tries keys."""
 
     def __init__(self, service: "Service") -> None:
-        from tbps.server.limits import Rates
-
         settings = service.settings
         self._service = service
         self._may_be_open = settings.on_loopback and not settings.allow_hosts and not service.keys.all()
@@ -190,7 +189,7 @@ def called(key: Key, by_header: bool = False) -> Caller:
     return Caller(key.id, key.name, key.role, key.cameras, by_header=by_header)
 
 
-def refusal_of_origin(headers: dict[str, str], scheme: str, settings: ServiceSettings) -> str | None:
+def refusal_of_origin(headers: dict[str, str], settings: ServiceSettings) -> str | None:
     """Why a request is not for this service or was made by a page of another, None where neither is so; names in lower case."""
     host = headers.get("host", "")
     name = (urlsplit(f"//{host}").hostname or "") if _is_host(host) else ""

@@ -35,6 +35,7 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/search"): {"json": {"texts": [{"text": "red"}], "k": 100}},
     ("POST", "/v1/similar"): {"json": {"id": "{id}", "query": {"k": 100}}},
     ("POST", "/v1/feedback"): {"json": {"query": {"texts": [{"text": "red"}], "k": 100}, "right": ["{id}"]}},
+    ("POST", "/v1/explain"): {"json": {"query": {"texts": [{"text": "red"}]}, "id": "{id}"}},
     ("GET", "/v1/images/{id}"): {},
     ("GET", "/v1/images/{id}/detail"): {},
     ("GET", "/v1/gallery"): {},

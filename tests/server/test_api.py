@@ -229,4 +229,4 @@ def test_the_description_holds_whatever_is_sent(description: Any) -> None:
 
         holds()
         known.append(operation.label)
-    assert len(known) == 16, known
+    assert len(known) == 17, known

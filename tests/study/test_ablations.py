@@ -127,6 +127,18 @@ def test_irra_starts_from_a_model_trained_before() -> None:
     assert all(isinstance(row.work, Costing) for row in table("cost").rows)
 
 
+@pytest.mark.parametrize("share", ["1%", "5%", "10%"])
+def test_few_shot_rows_differ_in_what_learns(share: str) -> None:
+    def changed(name: str) -> dict[str, Any]:
+        row = table("few-shot").row(f"{share}/{name}")
+        assert row.base == f"{share}/clip" and row.work.identities == float(share[:-1]) / 100
+        return changes(row, "few-shot")
+
+    prompt = {"prompt": "a pedestrian photo of", "adapter_ratio": None}
+    assert changed("coop") == {"few_shot": prompt, "schedule.peak_rate": 2e-3}
+    assert changed("clip_adapter") == {"few_shot": {"prompt": None, "adapter_ratio": 0.4}, "schedule.peak_rate": 1e-3}
+
+
 def test_the_reference_is_of_the_same_data_and_backbone_where_there_is_one() -> None:
     def of(dataset: str, backbone: str | None) -> float:
         row = reported("benchmarks", "tbps_clip", dataset, backbone)

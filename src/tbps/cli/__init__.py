@@ -18,6 +18,7 @@ from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
+from tbps.cli.explain import explain
 from tbps.cli.gallery import forget, gallery
 from tbps.cli.gallery_check import check as check_gallery
 from tbps.cli.index import index
@@ -48,7 +49,8 @@ for data_verb in (mannequins, check, describe, show_augmentations, backtranslate
 gallery.command("check")(check_gallery)
 for verb in (train, evaluate, embed, calibrate, index, forget, serve, convert, doctor):
     app.command()(verb)
-app.command(cls=SearchCommand)(search)
+for asking in (search, explain):
+    app.command(cls=SearchCommand)(asking)
 
 
 @app.callback(invoke_without_command=True)

@@ -74,7 +74,7 @@ class _Ranking:
 
 def _answer(asked: _Asked, pictures: Sequence[Picture]) -> Page:
     snapshot, model, query, scope = asked.snapshot, asked.model, asked.query, asked.scope
-    direction = compose(query, pictures, model, _known(snapshot, scope, named(query)))
+    direction = compose(query, pictures, model, known(snapshot, scope, named(query)))
     passing = _passing(snapshot, scope, _filter(query, snapshot))
     search = _Search(asked.engine, snapshot, direction, query, passing)
     images = snapshot.rows.count if scope is None else len(scope.positions)
@@ -168,7 +168,7 @@ def position_of(snapshot: Snapshot, scope: Scope | None, name: str) -> int:
     return int(positions[0])
 
 
-def _known(snapshot: Snapshot, scope: Scope | None, names: Sequence[str]) -> dict[str, np.ndarray]:
+def known(snapshot: Snapshot, scope: Scope | None, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The embeddings of images by id. Raises UnknownIdError."""
     return {name: snapshot.rows.embeddings[position_of(snapshot, scope, name)].astype(np.float64) for name in names}
 

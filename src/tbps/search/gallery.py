@@ -20,9 +20,11 @@ from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.check import RecallReport, check_recall
+from tbps.search.compose import compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
-from tbps.search.find import find, position_of
+from tbps.search.explain import Explanation, explain
+from tbps.search.find import find, known, position_of
 from tbps.search.footage import Footage, Lookout
 from tbps.search.forget import ForgetReport, Selection, forget
 from tbps.search.hits import Hit, Page
@@ -156,6 +158,22 @@ class Gallery:
         def look(snapshot: Snapshot, scope: Scope | None) -> Hit:
             (hit,) = snapshot.hits(np.array([position_of(snapshot, scope, name)]), np.zeros(1))
             return hit
+
+        return self._look(look, within)
+
+    def explain(self, query: Query, name: str, within: Sequence[str] | None = None) -> Explanation:
+        """What words and regions carried of the score of an image for a query; pictures that came beside the query are left out.
+
+        It looks at the image's thumbnail, while the score is that of its stored embedding. Raises as `find`, UnknownIdError as
+        `image`, and as `explain.explain`.
+        """
+
+        def look(snapshot: Snapshot, scope: Scope | None) -> Explanation:
+            position = position_of(snapshot, scope, name)
+            direction = compose(query, (), self._model, known(snapshot, scope, named(query)))
+            (hit,) = snapshot.hits(np.array([position]), np.zeros(1))
+            embedding = snapshot.rows.embeddings[position].astype(np.float64)
+            return explain(self._model, direction, query.texts, open_image(hit.thumbnail), embedding)
 
         return self._look(look, within)
 

@@ -67,6 +67,10 @@ class BatchingEncoder:
         """As the model's."""
         return self._model.encode_images(images, batch_size)
 
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """As the model's."""
+        return self._model.carried(image, vector)
+
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
         """As the model's, together with what other threads ask for. Raises RequestError where too much waits or time is out."""
         entry = _Entry(texts, ticket.get())

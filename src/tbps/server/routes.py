@@ -25,6 +25,8 @@ from tbps.server.keys import Role
 from tbps.server.schemas import (
     DetailAnswer,
     ErrorAnswer,
+    ExplainAnswer,
+    ExplainAsked,
     FeedbackAsked,
     ForgetAnswer,
     ForgetAsked,
@@ -115,6 +117,14 @@ async def feedback(asked: FeedbackAsked, view: Searcher, request: Request) -> Se
     right, wrong = (tuple(name for name, is_right in marks.items() if is_right is kind) for kind in (True, False))
     marked = asked.query.model_copy(update={"right": right, "wrong": wrong, "offset": 0, "version": None})
     return await _find(request, view, "feedback", marked)
+
+
+@router.post("/explain")
+async def explain(asked: ExplainAsked, view: Searcher, request: Request) -> ExplainAnswer:
+    """Which words of a query and which regions of an image carried its score."""
+    _check_size(asked.query)
+    service: Service = request.app.state.service
+    return await service.work(_explain, service, view, asked)
 
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
@@ -270,6 +280,12 @@ def _image(service: Service, view: View, name: str) -> bytes:
     return hit.thumbnail if service.blur is None else service.blur(hit.thumbnail)
 
 
+def _explain(service: Service, view: View, asked: ExplainAsked) -> ExplainAnswer:
+    told = view.explain(asked.query, asked.id)
+    service.record(view.caller, "explain", asked=_asked(asked.query), shown=[asked.id])
+    return ExplainAnswer.model_validate(told.as_dict())
+
+
 def _detail(service: Service, view: View, name: str) -> DetailAnswer:
     hit = view.image(name)
     tracklet = hit.attributes.get("tracklet")
@@ -286,7 +302,7 @@ def _gallery(service: Service, view: View) -> GalleryAnswer:
         **summary_parts(view.summary()),
         model=service.model.name.rstrip("/").rpartition("/")[2],
         calibrated=calibration_of(service.model) is not None,
-        explains=False,
+        explains=True,
         blurred=service.blur is not None,
         limits=LimitsAnswer(
             upload_bytes=settings.upload_bytes,

@@ -96,6 +96,35 @@ class FeedbackAsked(Wire):
     wrong: list[str] = Field(default=[], max_length=1000)
 
 
+class ExplainAsked(Wire):
+    """An image of the answer to `query`."""
+
+    query: Query
+    id: str
+
+
+class WordAnswer(Wire):
+    """weight: what the word carried of the score; below 0 it spoke against the image."""
+
+    text: str
+    word: str
+    weight: float
+
+
+class RegionsAnswer(Wire):
+    """A grid over the whole image; weights: rows from the top, in [0, 1]."""
+
+    rows: int
+    columns: int
+    weights: list[list[float]]
+
+
+class ExplainAnswer(Wire):
+    score: float
+    words: list[WordAnswer]
+    regions: RegionsAnswer
+
+
 class MemberAnswer(Wire):
     id: str
     captured_at: str | None

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from tbps.errors import RequestError
+from tbps.search.explain import Explanation
 from tbps.search.gallery import Gallery
 from tbps.search.hits import Hit, Page
 from tbps.search.query import Query
@@ -71,6 +72,11 @@ class View:
         """As `Gallery.image`."""
         self._check_any()
         return self._gallery.image(name, self.caller.cameras)
+
+    def explain(self, query: Query, name: str) -> Explanation:
+        """As `Gallery.explain`."""
+        self._check_any()
+        return self._gallery.explain(query, name, self.caller.cameras)
 
     def tracklet(self, name: str) -> list[Hit]:
         """As `Gallery.tracklet`."""

@@ -32,17 +32,17 @@ from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import bottom_parameters, choose_attention, choose_products, set_text_attention_dropout
+from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
-from tbps.model.tokens import tokenise
 from tbps.seeding import entropy, generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
+from tbps.training.learned import choose_what_learns
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
@@ -144,7 +144,7 @@ class Run:
         self.batches = Batches(
             dataset=self.splits["train"],
             images=near(self.caches["train"].images, model.device),
-            tokenise=lambda captions: tokenise(model.tokenizer, captions, model.context_length),
+            tokenise=model.tokenise,
             text=settings.text_augmentation,
             batch_size=settings.batch_size,
             seed=settings.seed,
@@ -180,18 +180,12 @@ class Run:
         return caches
 
     def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Dropout, locks and attention of the towers; then the optimizers over what is left to learn."""
-        settings, clip, heads = self.settings, self.model.clip, self.heads
+        """Attention and dropout of the towers, and what of them learns; then the optimizers over that."""
+        settings, clip = self.settings, self.model.clip
         choose_attention(clip)
         choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
-        factors: dict[nn.Parameter, float] = {}
-        for parameter in bottom_parameters(clip, settings.lock):
-            if settings.lock.rate_factor == 0:
-                parameter.requires_grad_(False)
-            factors[parameter] = settings.lock.rate_factor
-        for head in (heads.classifier, heads.cross_modal):
-            factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
+        factors = choose_what_learns(clip, self.heads, settings)
         if settings.compile_image_tower:
             clip.vision_model.compile()
         return optimizers(self.learned, settings.optimizer, factors)
@@ -220,8 +214,9 @@ class Run:
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
         with record_function("tbps: optimizer"):
             updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
-        with torch.no_grad():
-            self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
+        if self.model.clip.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
         if self.averaged is not None and updated:
             self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:

@@ -82,7 +82,7 @@ export function later(pause, signal) {
 }
 
 /** With a capital letter and a full stop. */
-function sentence(text) {
+export function sentence(text) {
   const whole = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }

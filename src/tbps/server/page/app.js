@@ -2,14 +2,17 @@
 
 import { ServiceError, call, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
-import { closeDetail, isOpen, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { closeDetail, isOpen, knowGallery, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { pickPicture, prepare as prepareDropping } from "./dropping.js";
 import { prepare as prepareFilters, showFilters } from "./filters.js";
 import { count, several } from "./format.js";
 import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
 import { mainOf, showParts, withLine } from "./parts.js";
-import { forgetPictures, keep, lost, together } from "./pictures.js";
+import { keep, lost, together } from "./pictures.js";
 import { fromAddress, hasFilter, named, query, seeks, toAddress, typed, withoutFilters } from "./query.js";
-import { addHits, claim, focusResult, focused, paintMarks, prepare as prepareResults, showAnswer, showElement, showMessage, showSkeletons } from "./results.js";
+import {
+  addHits, cardOf, claim, focusResult, focused, paintMarks, prepare as prepareResults, showAnswer, showElement, showMessage, showSkeletons,
+} from "./results.js";
 import { prepare as prepareSaved, showSaved } from "./saved.js";
 import { again, further, search } from "./search.js";
 import { prepare as prepareSession, session as currentSession, showAccount } from "./session.js";
@@ -39,19 +42,20 @@ async function follow(fresh = false) {
   const kept = answers.get(toAddress(asked));
   if (!same || fresh) {
     pending.clear();
+    drawMarks();
     if (kept && !fresh) present(kept, kept.scroll ?? 0);
     else await run((options) => search(asked, options));
   }
   drawControls();
-  if (shown) openDetail(shown, answer, session, gallery);
+  if (shown && session) openDetail(shown, answer, session, gallery);
   else closeDetail();
 }
 
 /** Goes to another query, as a new step of the history. */
-function go(next, { replace = false } = {}) {
+function go(next) {
   const address = toAddress(next);
   leave();
-  if (replace || address === toAddress(asked)) history.replaceState(null, "", address);
+  if (address === toAddress(asked)) history.replaceState(null, "", address);
   else history.pushState(null, "", address);
   return follow(true);
 }
@@ -60,7 +64,7 @@ function leave() {
   if (answer) answer.scroll = scrollY;
 }
 
-/** Searches and shows the answer, or why there is none. `focus`: the first result is focused afterwards, as it is when a result had it. */
+/** Searches and shows the answer, or why there is none. `focus`: the first result gets the focus even if no result had it. */
 async function run(ask, { focus = false } = {}) {
   running?.abort();
   running = new AbortController();
@@ -135,10 +139,11 @@ function failed(error) {
   if (!(error instanceof ServiceError)) throw error;
   if (error.code === "empty") return showEmptyGallery();
   const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "That cannot be searched for";
-  stop(heading, error.message, [["Try again", () => follow(true)], ...(hasFilter(asked) ? [["Remove all filters", () => go(withoutFilters(asked))]] : [])]);
+  const again = error.status === 0 || error.status >= 429 ? [["Try again", () => follow(true)]] : [["Change the description", () => at("words").select()]];
+  stop(heading, error.message, [...(hasFilter(asked) && error.status === 400 ? [["Remove all filters", () => go(withoutFilters(asked))]] : []), ...again]);
 }
 
-function stop(heading, text, buttons, look = "problem") {
+function stop(heading, text, buttons, look = "failure") {
   answer = null;
   waiting(false);
   drawSummary();
@@ -191,7 +196,7 @@ function drawSummary() {
   const total = several(answer.total, ...unit);
   const all = answer.hits.length === answer.total ? `${total}, best first` : `${count(answer.hits.length)} of ${total}, best first`;
   at("count").textContent = answer.hits.length ? all : "No results";
-  at("claim").textContent = answer.line && answer.line.hits ? claim(answer.line).replace("above this line ", "").replace(" results is", " best is") : "";
+  at("claim").textContent = answer.line?.hits ? claim(answer.line) : "";
   const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large: the search is approximate, the scores are exact."] : [])];
   show(at("notices"), notices.length > 0);
   return at("notices").replaceChildren(...notices.map((text) => h("li", {}, text)));
@@ -253,6 +258,7 @@ async function searchAgain() {
   const base = { ...asked, right: untouched(asked.right), wrong: untouched(asked.wrong) };
   const [right, wrong] = [ids("right"), ids("wrong")];
   if (!seeks({ ...base, right: [...base.right, ...right] })) return say("Mark at least one result right, or describe the person.");
+  shown = null;
   closeDetail();
   leave();
   const next = { ...base, right: [...base.right, ...right], wrong: [...base.wrong, ...wrong] };
@@ -279,15 +285,18 @@ function detailClosed(id) {
   shown = null;
   if (history.state?.opened) history.back();
   else history.replaceState(null, "", toAddress(asked));
-  if (id) focusResult(id);
+  if (id && cardOf(id)) focusResult(id);
 }
 
-const like = (id) => go(query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] }));
+/** Results like this one instead of what was sought so far; the filters stay. */
+const alike = (id) => query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] });
 
-function only(column, held) {
-  const next = column === "camera" ? { ...asked, cameras: [held], group: null } : { ...asked, equals: { ...asked.equals, [column]: held }, group: null };
-  return go(next);
-}
+const like = (id) => go(alike(id));
+
+/** Only where a column has a value, in single crops. */
+const narrowed = (column, held) => ({
+  ...asked, group: null, ...(column === "camera" ? { cameras: [held] } : { equals: { ...asked.equals, [column]: held } }),
+});
 
 /** Leaves the detail view for a query: one step of the history, not two. */
 function goFromDetail(next) {
@@ -298,42 +307,10 @@ function goFromDetail(next) {
 
 // Pictures
 
-const pickPicture = () => at("picture-files").click();
-
 function takePictures(files) {
   const keys = keep(files);
   if (!keys.length) return say("That is no picture; take a JPEG, PNG or WebP.");
   return go({ ...asked, pictures: together(asked.pictures, keys) });
-}
-
-const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-
-function prepareDropping() {
-  let depth = 0;
-  const over = (is) => show(at("drop-here"), is && !at("indexing").open);
-  addEventListener("dragenter", (event) => { if (carriesFiles(event)) { depth += 1; over(Boolean(session)); } });
-  addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); if (!depth) over(false); });
-  addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
-  addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    over(false);
-    if (!session) return;
-    if (at("indexing").open) choose(event.dataTransfer.files);
-    else takePictures(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    if (session && event.clipboardData?.files.length) {
-      event.preventDefault();
-      takePictures(event.clipboardData.files);
-    }
-  });
-  at("add-picture").addEventListener("click", pickPicture);
-  at("picture-files").addEventListener("change", () => {
-    takePictures(at("picture-files").files);
-    at("picture-files").value = "";
-  });
 }
 
 // Keyboard
@@ -374,51 +351,49 @@ async function signedIn(opened) {
   show(at("signin"), false);
   for (const id of ["search", "tools", "refine"]) show(at(id), true);
   showAccount(session);
-  await lookAtGallery();
+  lookAtGallery();
+  at("words").focus();
   await follow(true);
-  if (!seeks(asked)) at("words").focus();
 }
 
+/** Starts anew, so that nothing of whoever left stays in the page; the address stays unless they signed out themselves. */
 function leaveSession() {
-  running?.abort();
-  [session, gallery, answer] = [null, null, null];
-  answers.clear();
-  pending.clear();
-  forgetPictures();
-  shown = null;
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  for (const id of ["search", "tools", "refine", "summary", "notices", "marks"]) show(at(id), false);
-  at("results").replaceChildren();
-  at("further").replaceChildren();
-  showIndexing(null, null);
-  show(at("signin"), true);
-  at("key").focus();
+  session = null;
+  location.reload();
+}
+
+function signOut() {
+  history.replaceState(null, "", location.pathname);
+  leaveSession();
 }
 
 async function lookAtGallery() {
   try {
     gallery = await call("GET", "/v1/gallery");
-    showFilters(asked, gallery);
   } catch (error) {
     if (error.status !== 401) say(error.message);
   }
-  if (session) showIndexing(session, gallery);
+  if (!session) return;
+  showIndexing(session, gallery);
+  drawControls();
+  knowGallery(gallery);
+  if (!seeks(asked)) showStart();
 }
 
 async function begin() {
   history.scrollRestoration = "manual";
-  prepareResults({ open, like, mark, markOf, only });
+  prepareResults({ open, like, mark, markOf, only: (column, held) => go(narrowed(column, held)) });
   prepareFilters(go);
   prepareDetail({
-    move: open, mark, markOf, closed: detailClosed, only: (column, held) => { shown = null; closeDetail(); only(column, held); },
-    like: (id) => goFromDetail(query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] })),
+    move: open, mark, markOf, closed: detailClosed, only: (column, held) => goFromDetail(narrowed(column, held)),
+    like: (id) => goFromDetail(alike(id)),
     addLike: (id) => goFromDetail({ ...asked, like: [...asked.like.filter((example) => example.id !== id), { id, weight: 1 }] }),
     forgotten: () => { answers.clear(); lookAtGallery(); follow(true); },
   });
   prepareIndexing({ added: () => { answers.clear(); lookAtGallery(); } });
   prepareSaved(go);
-  prepareSession(signedIn, leaveSession);
-  prepareDropping();
+  prepareSession(signedIn, signOut);
+  prepareDropping((files) => (at("indexing").open ? choose(files) : takePictures(files)), () => session !== null);
   prepareKeys();
   at("search").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -439,9 +414,12 @@ async function begin() {
   try {
     const opened = await currentSession();
     if (opened) await signedIn(opened);
-    else leaveSession();
+    else {
+      show(at("signin"), true);
+      at("key").focus();
+    }
   } catch (error) {
-    showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "problem");
+    showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "failure");
   }
 }
 

@@ -2,14 +2,16 @@
 
 import { call } from "./api.js";
 import { at, closable, h, icon, iconButton, say } from "./dom.js";
-import { count, duration, oneIn, percent, relative, seconds, several, time, title, value } from "./format.js";
+import { count, duration, often, percent, relative, seconds, several, time, title, value } from "./format.js";
 import { isColumn } from "./filters.js";
 import { asJson } from "./query.js";
 
 const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
 
+const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
+
 let on = {};
-let now = null; // {id, hit, answer, detail, session, gallery}
+let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit}
 
 const dialog = () => at("detail");
 
@@ -39,7 +41,7 @@ export async function openDetail(id, answer, session, gallery) {
   if (now?.id === id && dialog().open) return;
   const hit = answer?.hits.find((other) => other.id === id) ?? null;
   const group = hit ? null : (answer?.hits.find((other) => other.group?.ids.includes(id)) ?? null);
-  now = { id, hit, group, answer, session, gallery, detail: null };
+  now = { id, hit, group, answer, session, gallery, detail: null, why: null, lit: true };
   draw();
   if (!dialog().open) dialog().showModal();
   dialog().querySelector(".frame").focus();
@@ -51,6 +53,14 @@ export async function openDetail(id, answer, session, gallery) {
   } catch (error) {
     if (now?.id === id) dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
   }
+}
+
+/** What the gallery can do has become known, or has changed. */
+export function knowGallery(gallery) {
+  if (!now) return;
+  now.gallery = gallery;
+  draw();
+  if (now.wished) askWhy();
 }
 
 /** Draws the marks anew. */
@@ -66,6 +76,7 @@ function draw() {
   const heading = hit ? `Result ${count(hit.rank)}` : group ? `Crop of result ${count(group.rank)}` : "Image";
   const [before, after] = neighbours();
   const known = detail ?? hit ?? {};
+  const track = timeLine();
   dialog().replaceChildren(
     h("header", { class: "title-bar" },
       h("h2", { id: "detail-title" }, heading),
@@ -75,13 +86,14 @@ function draw() {
       iconButton("close", "Close (Esc)", () => dialog().close(), { "data-keep": "close" })),
     h("div", { class: "detail-body" },
       h("figure", { class: "whole" },
-        h("div", { class: "frame", tabindex: "-1", "aria-label": heading },
+        h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
           h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
           h("canvas", { class: "regions", "aria-hidden": "true", hidden: true })),
         h("figcaption", { class: "hint" })),
-      h("div", { class: "about" }, actions(), facts(), why(), attributes(), erasing())),
-    timeLine());
+      h("div", { class: "about" }, actions(), why(), facts(), attributes(), erasing())),
+    ...(track ? [track] : []));
   paintDetailMarks();
+  if (now.why?.regions) showRegions();
   (kept && dialog().querySelector(`[data-keep="${kept}"]`))?.focus();
   if (answer === null) dialog().querySelectorAll("[data-needs-answer]").forEach((element) => element.remove());
 }
@@ -105,14 +117,14 @@ function actions() {
 function facts() {
   const { hit, answer, detail } = now;
   const known = detail ?? hit ?? {};
-  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best (cosine ${hit.score.toFixed(3)})` : null;
-  const chance = hit?.chance === null || hit?.chance === undefined ? null : `about ${oneIn(hit.chance)} such results`;
+  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best, cosine ${hit.score.toFixed(3)}` : null;
+  const chance = hit?.chance === null || hit?.chance === undefined ? null : `${often(hit.chance)} such results`;
   const rows = [
     ["Score", score], ["Right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
     ["Identity", filterable("identity", known.identity)], ["Tracklet", filterable("tracklet", detail?.tracklet)],
     ["Frame", detail?.frame], ["Box", box(detail?.box)], ["Source", known.source], ["Id", h("code", {}, now.id)],
   ];
-  return h("dl", { class: "facts-list" }, rows.filter(([, held]) => held !== null && held !== undefined && held !== "").map(([name, held]) =>
+  return h("dl", { class: "facts-list two" }, rows.filter(([, held]) => held !== null && held !== undefined && held !== "").map(([name, held]) =>
     h("div", {}, h("dt", {}, name), h("dd", {}, held instanceof Node ? held : value(held)))));
 }
 
@@ -155,6 +167,7 @@ function why() {
 async function askWhy() {
   const current = now;
   const button = at("ask-why");
+  if (current && !current.gallery) current.wished = true; // asked before it is known whether there is an answer
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
   button.lastChild.textContent = "Looking…";
@@ -166,6 +179,7 @@ async function askWhy() {
     const place = dialog().querySelector(".why");
     place.replaceChildren(h("h3", {}, "Why"));
     explain(place, answer);
+    if (answer.regions) showRegions();
     place.querySelector("[data-keep=regions]")?.focus();
   } catch (error) {
     button.replaceWith(h("p", { class: "problem", role: "alert" }, error.message));
@@ -182,10 +196,12 @@ function explain(place, told) {
   if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
   if (!told.regions) return;
   const shown = h("input", { type: "checkbox", "data-keep": "regions" });
-  shown.checked = true;
-  shown.addEventListener("change", () => showRegions(told.regions, shown.checked));
+  shown.checked = now.lit;
+  shown.addEventListener("change", () => {
+    now.lit = shown.checked;
+    showRegions();
+  });
   place.append(h("label", { class: "check" }, shown, "Light the regions that carried the score"));
-  showRegions(told.regions, true);
 }
 
 function explainedWord({ word, weight }, strongest) {
@@ -197,7 +213,9 @@ function explainedWord({ word, weight }, strongest) {
 }
 
 /** Darkens what carried little of the score. */
-function showRegions({ rows, columns, weights }, visible) {
+function showRegions() {
+  const { rows, columns, weights } = now.why.regions;
+  const visible = now.lit;
   const canvas = dialog().querySelector(".regions");
   canvas.hidden = !visible;
   dialog().querySelector("figcaption").textContent = visible ? `Lit: what carried the score (${rows} × ${columns} regions)` : "";
@@ -205,7 +223,7 @@ function showRegions({ rows, columns, weights }, visible) {
   canvas.height = rows;
   const pen = canvas.getContext("2d");
   const pixels = pen.createImageData(columns, rows);
-  weights.flat().forEach((weight, number) => { pixels.data[4 * number + 3] = Math.round(215 * (1 - Math.max(0, Math.min(1, weight)))); });
+  weights.flat().forEach((weight, number) => { pixels.data[4 * number + 3] = Math.round(DARKEST * (1 - Math.max(0, Math.min(1, weight)))); });
   pen.putImageData(pixels, 0, 0);
 }
 

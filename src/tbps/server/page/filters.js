@@ -97,6 +97,7 @@ function times(since, until) {
 
 function showColumns() {
   const simple = gallery.columns.filter((column) => !["camera", "captured_at", "id"].includes(column.name));
+  simple.sort((a, b) => (a.name === "source") - (b.name === "source"));
   at("column").replaceChildren(...simple.map((column) => h("option", { value: column.name }, title(column.name))));
   at("column-form").hidden = !simple.length;
   showValues();

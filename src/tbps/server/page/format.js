@@ -39,6 +39,12 @@ export function oneIn(chance) {
   return chance > 0.001 ? `1 in ${Math.min(Math.round(1 / Math.max(chance, 1e-9)), 1000)}` : "under 1 in 1000";
 }
 
+/** "about 1 in 3" */
+export const often = (chance) => `${chance > 0.001 ? "about " : ""}${oneIn(chance)}`;
+
+/** "1 in 3", in few letters */
+export const briefly = (chance) => (chance > 0.001 ? oneIn(chance) : "rarely");
+
 /** A score as a share of the best one, 0 to 1. */
 export const relative = (score, best) => (best > 0 ? Math.max(0, Math.min(1, score / best)) : 0);
 

@@ -1,6 +1,6 @@
 // Adding images: what is dropped becomes a job of the service; its progress stands here and in the top bar.
 
-import { call, upload } from "./api.js";
+import { call, sentence, upload } from "./api.js";
 import { at, closable, h, iconButton, say, show } from "./dom.js";
 import { bytes, count, duration, several } from "./format.js";
 
@@ -31,12 +31,12 @@ export function prepare(actions) {
 
 /** For whom the panel is, and what the gallery knows. */
 export function showIndexing(session, gallery) {
-  const may = ["curator", "administrator"].includes(session?.role);
+  const may = ["curator", "administrator"].includes(session.role);
   show(at("open-indexing"), may);
   clearTimeout(timer);
   if (!may) return;
   limit = gallery?.limits?.upload_bytes ?? null;
-  if (limit) at("index-limit").textContent = `or choose files: JPEG, PNG, WebP, zip, tar, MP4, MKV, MOV, AVI; up to ${bytes(limit)} at once`;
+  if (limit) at("index-limit").textContent = `or choose files: JPEG, PNG, WebP, zip, tar, MP4, MKV, MOV, AVI (at most ${bytes(limit)})`;
   at("index-cameras").replaceChildren(...(session.cameras ?? gallery?.cameras.map(({ name }) => name) ?? []).map((name) => h("option", { value: name })));
   look();
 }
@@ -120,11 +120,12 @@ function drawn(job, open) {
       h("span", { class: "grow" }, told(job)),
       isUnderWay(job) ? h("button", { type: "button", class: "quiet small-button", onclick: () => cancel(job) }, "Cancel") : null),
     bar,
-    job.message ? h("p", { class: job.state === "failed" ? "problem" : "hint" }, job.message) : null,
+    job.message ? h("p", { class: job.state === "failed" ? "problem" : "hint" }, sentence(job.message)) : null,
     job.skipped.length ? skipped(job, open) : null);
 }
 
 function told(job) {
+  if (job.state === "waiting") return "until those before it are done";
   const parts = [`${count(job.done)}${job.total ? ` of ${count(job.total)}` : ""}`];
   if (job.state === "running" && job.rate) parts.push(`${job.rate.toFixed(job.rate < 10 ? 1 : 0)} a second`);
   if (job.state === "running" && job.seconds_left !== null) parts.push(`${duration(job.seconds_left)} left`);

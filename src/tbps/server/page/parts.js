@@ -35,7 +35,9 @@ export function showParts(asked, change) {
     asked.pictures.some(picture) ? h("span", { class: "hint" }, "The address holds everything but the picture.") : null,
     gone.length ? h("span", { class: "problem" }, "This search was made with a picture, which an address cannot hold: drop it again.") : null,
   ];
-  redraw(at("parts"), chips.filter(Boolean), at("words"));
+  const shown = chips.filter(Boolean);
+  at("parts").classList.toggle("many", shown.length > 2);
+  redraw(at("parts"), shown, at("words"));
 }
 
 function textChip(asked, text, change) {

@@ -19,9 +19,3 @@ export const picture = (key) => held.get(key);
 export const lost = (keys) => keys.filter((key) => !held.has(key));
 
 export const together = (before, added) => [...before.filter((key) => held.has(key)), ...added].slice(-MOST);
-
-/** Every picture is let go, as when somebody signs out. */
-export function forgetPictures() {
-  for (const { address } of held.values()) URL.revokeObjectURL(address);
-  held.clear();
-}

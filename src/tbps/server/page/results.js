@@ -1,19 +1,20 @@
 // The grid of crops, or one row a person; its keyboard; what stands there while there are no results.
 
 import { at, h, icon, iconButton } from "./dom.js";
-import { count, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
+import { briefly, count, often, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
 
 const STRIP = 12; // crops of a row
 const SKELETONS = 24;
-const MARKS = { right: "right", wrong: "wrong" };
+const ROOM = 2; // columns that a line needs beside results
 
 let on = {};
 
-/** actions: open(id), like(id), mark(id, "right" | "wrong"), markOf(id), more(), only(column, value) */
+/** actions: open(id), like(id), mark(id, "right" | "wrong"), markOf(id), only(column, value) */
 export function prepare(actions) {
   on = actions;
   const place = at("results");
   place.addEventListener("keydown", moved);
+  new ResizeObserver(placeLine).observe(place);
   place.addEventListener("focusin", (event) => {
     const card = event.target.closest(".card");
     if (card) makeCurrent(card);
@@ -24,6 +25,7 @@ export function showAnswer(answer) {
   const list = h("ul", { class: answer.asked.group ? "rows" : "grid", role: "list" });
   at("results").replaceChildren(list);
   add(list, answer, answer.hits);
+  placeLine();
   const first = place().querySelector(".card");
   if (first) makeCurrent(first);
 }
@@ -31,6 +33,7 @@ export function showAnswer(answer) {
 /** Adds hits of a further page and returns the first new card. */
 export function addHits(answer, hits) {
   add(place().firstElementChild, answer, hits);
+  placeLine();
   return cardOf(hits[0].id);
 }
 
@@ -43,7 +46,7 @@ export function showSkeletons() {
 export function showMessage(heading, text, buttons = [], look = "") {
   const made = buttons.map(([label, action], number) =>
     h("button", { type: "button", class: number ? "quiet" : "primary", onclick: action }, label));
-  const role = look === "problem" ? "alert" : null;
+  const role = look === "failure" ? "alert" : null;
   place().replaceChildren(h("div", { class: `message ${look}`, role }, h("h2", {}, heading), h("p", {}, text), h("div", { class: "buttons" }, made)));
 }
 
@@ -53,7 +56,7 @@ export function showElement(element) {
 
 export function focusResult(id) {
   const card = (id && cardOf(id)) || place().querySelector(".card[data-id]");
-  card?.querySelector(".crop").focus({ preventScroll: false });
+  card?.querySelector(".crop").focus();
   return Boolean(card);
 }
 
@@ -77,15 +80,29 @@ function add(list, answer, hits) {
   }
 }
 
-/** What the model's calibration says of the results above. */
-export function claim(line) {
-  if (!line.hits) return `Even the best result is right only about ${oneIn(line.share)} times`;
-  if (line.hits === 1) return `The result above this line is right about ${oneIn(line.share)} times`;
-  return `About ${oneIn(line.share)} of the ${count(line.hits)} results above this line is right`;
+/** What the model's calibration says of the best results; `which` names them, such as "above this line". */
+export function claim(line, which = "") {
+  if (!line.hits) return `Even the best result is right only ${often(line.share)} times`;
+  const [best, where] = which ? ["", ` ${which}`] : ["best ", ""];
+  if (line.hits === 1) return `The ${best}result${where} is right ${often(line.share)} times`;
+  return `About ${oneIn(line.share)} of the ${best}${count(line.hits)} results${where} is right`;
 }
 
 function lineAcross(line) {
-  return h("li", { class: "line" }, h("span", { title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" }, claim(line)));
+  return h("li", { class: "line", title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" },
+    h("span", { class: "across" }, claim(line, "above this line")),
+    line.hits ? h("span", { class: "beside" }, claim(line, "before this line"), h("small", {}, "by the model's calibration; what follows is less likely")) : null);
+}
+
+/** A line after a row that is not full takes the rest of that row. */
+function placeLine() {
+  const line = place().querySelector(".grid > .line");
+  if (!line) return;
+  const columns = getComputedStyle(line.parentElement).gridTemplateColumns.split(" ").length;
+  const used = [...line.parentElement.children].indexOf(line) % columns;
+  const beside = used > 0 && columns - used >= ROOM;
+  line.classList.toggle("is-beside", beside);
+  line.style.setProperty("grid-column", beside ? `${used + 1} / -1` : "1 / -1");
 }
 
 function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain = false } = {}) {
@@ -94,7 +111,7 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
   const facts = plain ? null : h("div", { class: "facts" },
     h("div", { class: "score", title: `Cosine similarity ${hit.score.toFixed(3)}` },
       h("span", { class: "rank" }, count(hit.rank)), h("span", {}, percent(share)),
-      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: "How often such a result is right, by the model's calibration" }, oneIn(hit.chance))),
+      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: `Right ${often(hit.chance)} times, by the model's calibration` }, briefly(hit.chance))),
     bar(share),
     h("p", { class: "camera", title: hit.camera ?? "" }, hit.camera ?? ""),
     h("p", { class: "time" }, time(hit.captured_at)));
@@ -103,8 +120,8 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
       h("button", { type: "button", class: "crop", tabindex: "-1", "aria-label": told, onclick: () => on.open(id) }, photo(image)),
       h("span", { class: "badge", "aria-hidden": "true" }),
       h("div", { class: "acts", role: "group", "aria-label": `Result ${hit.rank}` },
-        iconButton("right", "Right (r)", () => on.mark(id, MARKS.right), { "data-mark": "right", tabindex: "-1" }),
-        iconButton("close", "Wrong (w)", () => on.mark(id, MARKS.wrong), { "data-mark": "wrong", tabindex: "-1" }),
+        iconButton("right", "Right (r)", () => on.mark(id, "right"), { "data-mark": "right", tabindex: "-1" }),
+        iconButton("close", "Wrong (w)", () => on.mark(id, "wrong"), { "data-mark": "wrong", tabindex: "-1" }),
         iconButton("like", "More like this (m)", () => on.like(id), { tabindex: "-1" }))),
     facts);
   paint(made);
@@ -112,7 +129,7 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
 }
 
 function where(hit) {
-  const chance = hit.chance === null || hit.chance === undefined ? "" : `, right about ${oneIn(hit.chance)} times`;
+  const chance = hit.chance === null || hit.chance === undefined ? "" : `, right ${often(hit.chance)} times`;
   return `${chance}${hit.camera ? `, camera ${hit.camera}` : ""}${hit.captured_at ? `, ${time(hit.captured_at)}` : ""}`;
 }
 
@@ -138,7 +155,7 @@ function row(hit, answer) {
       h("span", {}, several(many, "crop")),
       hit.camera ? h("span", {}, icon("camera"), hit.camera) : null,
       h("span", { class: "time" }, span(hit.group.first_seen, hit.group.last_seen)),
-      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance" }, `right about ${oneIn(hit.chance)}`)),
+      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance" }, `right ${often(hit.chance)}`)),
     h("ul", { class: "strip", role: "list", "aria-label": called }, strip,
       left > 0 && held !== null ? h("li", { class: "rest" }, h("button", { type: "button", class: "quiet", onclick: () => on.only(column, held) }, `${count(left)} more`)) : null));
 }
@@ -157,9 +174,9 @@ function photo(address) {
 
 function paint(made) {
   const mark = on.markOf(made.dataset.id);
-  made.classList.toggle("is-right", mark === MARKS.right);
-  made.classList.toggle("is-wrong", mark === MARKS.wrong);
-  made.querySelector(".badge").replaceChildren(...(mark ? [icon(mark === MARKS.right ? "right" : "close")] : []));
+  made.classList.toggle("is-right", mark === "right");
+  made.classList.toggle("is-wrong", mark === "wrong");
+  made.querySelector(".badge").replaceChildren(...(mark ? [icon(mark === "right" ? "right" : "close")] : []));
   made.querySelector(".crop").setAttribute("aria-label", `${made.dataset.label}${mark ? `, marked ${mark}` : ""}`);
   for (const button of made.querySelectorAll("[data-mark]")) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
 }

@@ -17,7 +17,7 @@ export function prepare(go) {
     const address = toAddress({ ...asked, pictures: [] });
     write([{ name, address }, ...read().filter((other) => other.name !== name)]);
     draw(go);
-    say(`Saved as ${name}.`);
+    say(`Saved: ${name}`);
   });
 }
 

@@ -35,5 +35,6 @@ function holds(gallery) {
   const facts = [several(gallery.images, "image")];
   if (gallery.cameras.length) facts.push(several(gallery.cameras.length, "camera"));
   if (gallery.first_seen) facts.push(span(gallery.first_seen, gallery.last_seen));
+  if (gallery.blurred) facts.push("faces are blurred");
   return h("p", { class: "holds" }, gallery.images ? facts.join(" · ") : `This gallery holds ${count(0)} images so far.`);
 }

@@ -276,6 +276,13 @@ def test_more_results_of_the_same_version(served: Served, opened: Callable[..., 
     assert page.evaluate("scrollY") == before
     assert shown(page) == found(served, text("a person"), 2 * PAGE)
     assert shown(page)[:PAGE] == first
+    page.locator(".crop").nth(30).focus()
+    before = page.evaluate("scrollY")
+    page.keyboard.press("m")
+    page.wait_for_url(re.compile("like="))
+    page.go_back()  # whether the answer has come or not
+    expect(page.locator(".card")).to_have_count(2 * PAGE)
+    assert page.evaluate("scrollY") == before > 0
     page.get_by_role("button", name="More results").click()
     expect(page.locator("#count")).to_have_text(f"{PEOPLE * CROPS} images, best first")
     expect(page.get_by_role("button", name="More results")).to_have_count(0)

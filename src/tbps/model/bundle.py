@@ -23,7 +23,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from tbps.errors import ModelError
 from tbps.hub import model_folder
-from tbps.model.clip import image_features, text_features, unfilled
+from tbps.model.clip import choose_products, image_features, text_features, unfilled
 from tbps.model.folder import PREPROCESSOR, WEIGHTS, fingerprint, preprocessor, read_json, read_spec
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
@@ -75,6 +75,7 @@ class PersonModel:
 
     def to(self, device: str | torch.device) -> "PersonModel":
         """Moves the weights and returns this model."""
+        choose_products(tf32=False)
         self.clip.to(device)
         return self
 

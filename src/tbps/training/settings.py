@@ -38,9 +38,9 @@ class TrainSettings(Settings):
     `shape` builds a model from random weights (None: a start model is given). `batch_size` is the global one, of all processes;
     `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only. With
     `lora`, only adapters, the temperature and the heads of losses learn. `precision`: what the towers compute in; weights and
-    losses stay in float32. "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). `text_parts`:
-    captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where a run takes many
-    minutes.
+    losses stay in float32. "float16" is the paper's, with loss scaling (`training.optimizer.update_together`); "tf32" is float32
+    whose products a GPU rounds to 10 bits of mantissa. `text_parts`: captions are encoded in so many runs by length, which changes
+    the speed only. `compile_image_tower` pays where a run takes many minutes.
     """
 
     seed: int = 0
@@ -60,7 +60,7 @@ class TrainSettings(Settings):
     lora: LoraSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: float | None = Field(None, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)

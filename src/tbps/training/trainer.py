@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.profiler import record_function
 from transformers import CLIPModel
 
+from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
@@ -29,8 +30,9 @@ from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
+from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
+from tbps.model.clip import bottom_parameters, choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
@@ -54,6 +56,7 @@ _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
+_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class Run:
         cache: Path | None = None,
     ) -> None:
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if settings.division.enabled:
             gaussian_mixture()  # before hours of training where it is absent
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
@@ -178,6 +183,7 @@ class Run:
         """Dropout, locks and attention of the towers; then the optimizers over what is left to learn."""
         settings, clip, heads = self.settings, self.model.clip, self.heads
         choose_attention(clip)
+        choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
         factors: dict[nn.Parameter, float] = {}
         for parameter in bottom_parameters(clip, settings.lock):
@@ -190,15 +196,20 @@ class Run:
             clip.vision_model.compile()
         return optimizers(self.learned, settings.optimizer, factors)
 
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """An epoch's batches on the device, those of a GPU made ahead: a CPU would only take the cores from its own updates."""
+        device = self.model.device
+        batches = (batch.to(device) for batch in self.batches.epoch(epoch, start))
+        return ahead(batches, _AHEAD if device.type == "cuda" else 0)
+
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
         step, epoch = self.state.step, self.state.step // self.steps_per_epoch
         with record_function("tbps: data"):
             batch = next(self._stream, None)
             if batch is None:
-                self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
+                self._stream = self._batches(epoch, start=step % self.steps_per_epoch)
                 batch = next(self._stream)
-            batch = batch.to(self.model.device)
         if step % self.steps_per_epoch == 0:
             self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)

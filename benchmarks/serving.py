@@ -48,26 +48,30 @@ run(service, lambda address: print(address, flush=True))
 
 
 @contextmanager
-def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator[str]:
-    """Host and port of a service that is ready."""
+def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
+    """A service that begins; it prints its address."""
     given = json.dumps({"port": 0, "searches_per_minute": 0, **settings})
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", SERVE, str(gallery), str(MODEL), str(state), given]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        place = urlsplit(process.stdout.readline().strip()).netloc
-        while True:
-            connection = http.client.HTTPConnection(place)
-            connection.request("GET", "/healthz")
-            if json.loads(connection.getresponse().read())["status"] == "ready":
-                break
-            time.sleep(0.05)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    """Host and port of a service, once it is ready."""
+    assert process.stdout is not None
+    place = urlsplit(process.stdout.readline().strip()).netloc
+    while True:
+        connection = http.client.HTTPConnection(place)
+        connection.request("GET", "/healthz")
+        status = json.loads(connection.getresponse().read())["status"]
         connection.close()
-        yield place
-    finally:
-        process.terminate()
-        process.wait()
+        if status == "ready":
+            return place
+        time.sleep(0.05)
 
 
 def client(place: str, texts: Sequence[str]) -> list[tuple[int, float]]:
@@ -95,17 +99,18 @@ def load(place: str, texts: Sequence[str], clients: int) -> tuple[list[tuple[int
 
 def measure(toy: bool, runs: int) -> Benchmark:
     people = 4 if toy else 500
-    searches = dict(zip(CLIENTS, (4, 32, 64) if toy else (100, 480, 960), strict=True))
+    searches = dict(zip(CLIENTS, (2, 16, 64) if toy else (100, 480, 960), strict=True))
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as open_services:
         folder = Path(temporary)
         write_mannequins(folder / "people", {"test": SplitSize(people, 4)}, seed=3, workers=1)
         gallery = tbps.Gallery.open(folder / "gallery", tbps.load(MODEL))
         gallery.add(folder / "people")
         captions = [text for image in read_dataset("folder", folder / "people").split("test").images for text in image.captions]
-        places = {
+        begun = {
             name: open_services.enter_context(serving(folder / "gallery", folder / f"state {number}", settings))
             for number, (name, settings) in enumerate(WAYS.items())
         }
+        places = {name: ready(process) for name, process in begun.items()}
         rows = [row for clients in CLIENTS for row in under(clients, places, (captions * 960)[: searches[clients]], runs)]
     conditions = {"model": MODEL.name, "images": 4 * people, "hits": K, "searches of a round": list(searches.values())}
     return Benchmark("serving", rows, conditions)

@@ -1,7 +1,8 @@
 """Uploads indexed one after another, by one thread, while searches go on.
 
-STATE/spool/ holds what waits: one folder a job, removed when the job ends. What a killed service left there is removed at the next
-start; every picture whose row was committed by then is in the gallery.
+STATE/spool/jobs/ holds what waits: one folder a job, removed when the job ends; STATE/spool/asked/ the pictures of a search for its
+moment. What a killed service left there is removed at the next start; every picture whose row was committed by then is in the
+gallery.
 """
 
 import secrets
@@ -27,6 +28,7 @@ from tbps.server.uploads import Kind, check_kind, made_anew, named_as
 from tbps.storage import make_folder, writing_to
 
 SPOOL = "spool"
+_JOBS, _ASKED = "jobs", "asked"
 _KEPT = 200
 _SKIPPED_SHOWN = 1000
 
@@ -110,7 +112,8 @@ class Jobs:
         make_state(self._spool.parent)
         with writing_to(self._spool.parent):
             shutil.rmtree(self._spool, ignore_errors=True)
-        make_folder(self._spool)
+        make_folder(self._spool / _JOBS)
+        make_folder(self._spool / _ASKED)
         self._thread.start()
 
     def stop(self) -> None:
@@ -125,10 +128,14 @@ class Jobs:
         shutil.rmtree(self._spool, ignore_errors=True)
 
     def folder(self) -> Path:
-        """A new folder for one upload. Raises RequestError (503) when enough of them wait already."""
-        if self.unfinished() >= self._most:
-            raise RequestError(503, "busy", f"{self._most} uploads wait already; send this one later", 60)
-        return make_folder(self._spool / secrets.token_hex(12))
+        """A new folder for one upload. Raises RequestError (503) when enough of them arrive or wait already."""
+        if sum(1 for _ in (self._spool / _JOBS).iterdir()) >= self._most:
+            raise self._full()
+        return make_folder(self._spool / _JOBS / secrets.token_hex(12))
+
+    def asked_folder(self) -> Path:
+        """A new folder for the pictures of one search."""
+        return make_folder(self._spool / _ASKED / secrets.token_hex(12))
 
     def unfinished(self) -> int:
         """How many jobs wait or run."""
@@ -140,7 +147,7 @@ class Jobs:
         job = Job(secrets.token_hex(12), order.caller.id, State.waiting, created)
         with self._changed:
             if self._stopped or self.unfinished() >= self._most:
-                raise RequestError(503, "busy", f"{self._most} uploads wait already; send this one later", 60)
+                raise self._full()
             self._entries[job.id] = _Entry(order, job)
             ended = [name for name, entry in self._entries.items() if entry.job.state in _ENDS]
             for name in ended[: max(0, len(self._entries) - _KEPT)]:
@@ -170,6 +177,9 @@ class Jobs:
                 entry.job = replace(entry.job, state=State.cancelled, message="cancelled before it began")
                 shutil.rmtree(entry.order.folder, ignore_errors=True)
         return entry.job
+
+    def _full(self) -> RequestError:
+        return RequestError(503, "busy", f"{self._most} uploads arrive or wait already; send this one later", 60)
 
     def _run(self) -> None:
         while (entry := self._next()) is not None:

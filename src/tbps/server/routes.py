@@ -96,7 +96,7 @@ async def similar(view: Searcher, request: Request) -> SearchAnswer:
     settings = service.settings
     most = MOST_PICTURES * settings.picture_bytes + settings.body_bytes
     limits = FormLimits("image", MOST_PICTURES, settings.picture_bytes, most)
-    folder = await service.work(service.jobs.folder)
+    folder = await service.work(service.jobs.asked_folder)
     try:
         form = await read_form(request, limits, folder, service.work)
         if not form.files:

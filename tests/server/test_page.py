@@ -412,6 +412,19 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     expect(page.locator(".regions")).to_be_hidden()
 
 
+def test_why_is_what_the_gallery_tells(served: Served, opened: Callable[..., Page]) -> None:
+    page = opened(served.open)
+    search(page, "a woman in a red coat")
+    name = shown(page)[0]
+    page.locator(".crop").first.click()
+    page.keyboard.press("e")
+    told = served.gallery.explain(Query(texts=(Text(text="a woman in a red coat"),)), name)
+    expect(page.locator(".word")).to_have_count(6)
+    titles = page.locator(".word").evaluate_all("words => words.map(word => word.title)")
+    assert [float(title) for title in titles] == pytest.approx([word.weight for word in told.words], abs=2e-3)
+    expect(page.locator("figcaption")).to_contain_text("Lit: what carried the score (6")
+
+
 # Signing in, adding, forgetting
 
 

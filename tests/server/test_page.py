@@ -26,7 +26,7 @@ PAGE = 24
 RED = "a woman in a red coat"
 MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=20_000)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(address: str, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()
         host = urlsplit(address).netloc
@@ -276,6 +276,13 @@ def test_more_results_of_the_same_version(served: Served, opened: Callable[..., 
     assert page.evaluate("scrollY") == before
     assert shown(page) == found(served, text("a person"), 2 * PAGE)
     assert shown(page)[:PAGE] == first
+    page.locator(".crop").nth(30).focus()
+    before = page.evaluate("scrollY")
+    page.keyboard.press("m")
+    page.wait_for_url(re.compile("like="))
+    page.go_back()  # whether the answer has come or not
+    expect(page.locator(".card")).to_have_count(2 * PAGE)
+    assert page.evaluate("scrollY") == before > 0
     page.get_by_role("button", name="More results").click()
     expect(page.locator("#count")).to_have_text(f"{PEOPLE * CROPS} images, best first")
     expect(page.get_by_role("button", name="More results")).to_have_count(0)
@@ -405,6 +412,19 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     expect(page.locator(".regions")).to_be_hidden()
 
 
+def test_why_is_what_the_gallery_tells(served: Served, opened: Callable[..., Page]) -> None:
+    page = opened(served.open)
+    search(page, "a woman in a red coat")
+    name = shown(page)[0]
+    page.locator(".crop").first.click()
+    page.keyboard.press("e")
+    told = served.gallery.explain(Query(texts=(Text(text="a woman in a red coat"),)), name)
+    expect(page.locator(".word")).to_have_count(6)
+    titles = page.locator(".word").evaluate_all("words => words.map(word => word.title)")
+    assert [float(title) for title in titles] == pytest.approx([word.weight for word in told.words], abs=2e-3)
+    expect(page.locator("figcaption")).to_contain_text("Lit: what carried the score (6")
+
+
 # Signing in, adding, forgetting
 
 
@@ -460,6 +480,27 @@ def test_adding_images_shows_progress_and_names_what_was_skipped(
     page.keyboard.press("Escape")
     search(page, "a person")
     assert len(shown(page)) == 2
+
+
+def test_a_job_under_way_shows_its_progress_and_can_be_cancelled(served: Served, opened: Callable[..., Page]) -> None:
+    """The drawing of a job that stands still, and what the button asks; the service's answers are replaced."""
+    job = {
+        **{"id": "a/b", "state": "running", "done": 30, "total": 120, "rate": 4.5, "seconds_left": 20.0, "added": 28},
+        **{"skipped": [{"name": HOSTILE, "reason": "is no picture"}], "message": "", "created_at": "2024-05-01T08:00:00"},
+    }
+    page = opened(served.open)
+    page.route("**/v1/index", lambda route: route.fulfill(json={"jobs": [job]}))
+    page.route("**/v1/index/*", lambda route: route.fulfill(json={**job, "state": "cancelled"}))
+    page.reload()
+    page.get_by_role("button", name="Indexing 25 %").click()
+    shown_job = page.locator("#jobs li").first
+    expect(shown_job).to_contain_text("30 of 120 · 4.5 a second · 20 seconds left · 28 images added")
+    expect(shown_job.get_by_role("progressbar")).to_have_js_property("value", 30)
+    shown_job.locator("summary").click()
+    expect(shown_job).to_contain_text(HOSTILE)
+    with page.expect_request("**/v1/index/a%2Fb") as asked:
+        shown_job.get_by_role("button", name="Cancel").click()
+    assert asked.value.method == "DELETE"
 
 
 def draw_people_anew(served: Served, folder: Path) -> list[Path]:

@@ -170,11 +170,11 @@ def test_killed_while_it_indexes(gallery: Path) -> None:
             assert answer.status == 202
         process.kill()
         process.wait()
-    assert any(spool.iterdir())
+    assert any((spool / "jobs").iterdir())
     assert verify(state_folder(gallery)).wrong is None
     with served(gallery) as (address, process):
         assert ask(address, "/v1/index")[1] == {"jobs": []}
-        assert list(spool.iterdir()) == []
+        assert list((spool / "jobs").iterdir()) == []
         with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, kind), timeout=20) as answer:
             name = json.loads(answer.read())["job"]["id"]
         until = time.monotonic() + 20

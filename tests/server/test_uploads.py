@@ -14,6 +14,7 @@ from hostile import BROKEN, FOREIGN, FORMS, NAMES, picture, zipped
 from PIL import Image
 from served import bearer, make_gallery, service_of, serving
 from starlette.testclient import TestClient
+from walkers import Walker, film, write_film
 
 from tbps.search.gallery import Gallery
 from tbps.search.lock import lock
@@ -40,7 +41,7 @@ def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None
 
 def left(gallery: Path) -> list[Path]:
     """What lies in the spool."""
-    return sorted((state_folder(gallery) / SPOOL).rglob("*"))
+    return sorted((state_folder(gallery) / SPOOL).glob("*/*"))
 
 
 @pytest.fixture
@@ -108,6 +109,8 @@ def test_caps(client: TestClient) -> None:
     assert client.post("/v1/similar", files=[("image", ("a.jpg", picture()))] * 5).status_code == 413
     assert send(client, *[("a.jpg", picture())] * 31).status_code == 413
     assert send(client, ("a.jpg", b"\xff\xd8\xff" + bytes(2_000_001))).status_code == 413
+    job = ended(client, send(client, ("a.jpg", b"\xff\xd8\xff" + large)))
+    assert job["added"] == 0 and "100,000" in job["skipped"][0]["reason"]
 
     def endless() -> Iterator[bytes]:  # without a length, as a stream
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
@@ -164,15 +167,44 @@ def test_archives_with_metadata_and_columns_for_all(client: TestClient) -> None:
         assert len(opened.namelist()) == 3
 
 
-@pytest.mark.parametrize(
-    "data",
-    [{"metadata": "[1]"}, {"metadata": "{"}, {"metadata": "[" * 100_000}, {"start": "yesterday"}, {"other": "1"}],
-    ids=lambda data: str(data)[:30],
+def test_a_video_is_watched(tmp_path: Path) -> None:
+    """The people of a film, with the time and the camera that came along; its name is not the sender's path."""
+    frames, _ = film([Walker(3, 120, 60, tall=220, foot=300)], 21)
+    content = write_film(tmp_path / "film.mp4", frames).read_bytes()
+    with serving(make_gallery(tmp_path, [0])) as client:
+        answer = send(client, ("C:\\films\\lobby.bin", content), camera="lobby", start="2024-05-01T08:30:00")
+        job = ended(client, answer)
+        assert job["state"] == "done" and job["added"] > 0 and job["skipped"] == []
+        asked = {"texts": [{"text": "red"}], "where": "video = 'lobby.bin.mp4'"}
+        found = client.post("/v1/search", json=asked).json()["hits"]
+        assert len(found) == job["added"]
+        for hit in found:
+            assert hit["camera"] == "lobby" and "2024-05-01T08:30:00" <= hit["captured_at"] < "2024-05-01T08:30:03"
+        detail = client.get(f"{found[0]['image']}/detail").json()
+        assert detail["tracklet"] and len(detail["box"]) == 4 and found[0]["id"] in {m["id"] for m in detail["tracklet_members"]}
+
+
+BAD_FIELDS: tuple[dict[str, str], ...] = (
+    {"metadata": "[1]"},
+    {"metadata": "{"},
+    {"metadata": '{"age": NaN}'},
+    {"metadata": "[" * 100_000},
+    {"start": "yesterday"},
+    {"other": "1"},
 )
+
+
+@pytest.mark.parametrize("data", BAD_FIELDS, ids=range(len(BAD_FIELDS)))
 def test_fields_that_cannot_be_used(client: TestClient, data: dict[str, str]) -> None:
     answer = send(client, ("a.jpg", picture()), **data)
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     assert left(gallery_of(client)) == []
+
+
+def test_what_a_job_cannot_do_is_said(client: TestClient) -> None:
+    film_like = b"\x00\x00\x00\x18ftypisom" + bytes(100)
+    job = ended(client, send(client, ("a.mp4", film_like), ("b.mp4", film_like + b"b"), start="2024-05-01"))
+    assert job["state"] == "failed" and "one recording" in job["message"]
 
 
 def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> None:
@@ -200,7 +232,7 @@ def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> 
 
 def test_what_a_killed_service_left_is_removed(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
-    old = state_folder(gallery) / SPOOL / "000"
+    old = state_folder(gallery) / SPOOL / "jobs" / "000"
     old.mkdir(parents=True)
     (old / "0000").write_bytes(picture())
     with serving(gallery) as client:

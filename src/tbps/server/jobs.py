@@ -1,7 +1,8 @@
 """Uploads indexed one after another, by one thread, while searches go on.
 
-STATE/spool/ holds what waits: one folder a job, removed when the job ends. What a killed service left there is removed at the next
-start; every picture whose row was committed by then is in the gallery.
+STATE/spool/jobs/ holds what waits: one folder a job, removed when the job ends; STATE/spool/asked/ the pictures of a search for its
+moment. What a killed service left there is removed at the next start; every picture whose row was committed by then is in the
+gallery.
 """
 
 import secrets
@@ -15,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, final
 
-from tbps.errors import DataError, RequestError, TbpsError
+from tbps.errors import DataError, MissingDependencyError, RequestError, SettingsError, TbpsError
 from tbps.search.footage import Footage
 from tbps.search.gallery import Gallery, IngestReport
 from tbps.search.sources import Named
@@ -23,10 +24,11 @@ from tbps.server.answers import log
 from tbps.server.forms import Upload
 from tbps.server.keys import make_state
 from tbps.server.security import Caller
-from tbps.server.uploads import Kind, check_kind, made_anew, named_as
+from tbps.server.uploads import Kind, PictureCaps, check_kind, made_anew, named_as
 from tbps.storage import make_folder, writing_to
 
 SPOOL = "spool"
+_JOBS, _ASKED = "jobs", "asked"
 _KEPT = 200
 _SKIPPED_SHOWN = 1000
 
@@ -76,7 +78,7 @@ class Order:
     files: Sequence[Upload]
     columns: Mapping[str, Any]
     footage: Footage
-    pixels: int
+    caps: PictureCaps
 
 
 class _CancelledError(Exception):
@@ -110,7 +112,8 @@ class Jobs:
         make_state(self._spool.parent)
         with writing_to(self._spool.parent):
             shutil.rmtree(self._spool, ignore_errors=True)
-        make_folder(self._spool)
+        make_folder(self._spool / _JOBS)
+        make_folder(self._spool / _ASKED)
         self._thread.start()
 
     def stop(self) -> None:
@@ -125,10 +128,14 @@ class Jobs:
         shutil.rmtree(self._spool, ignore_errors=True)
 
     def folder(self) -> Path:
-        """A new folder for one upload. Raises RequestError (503) when enough of them wait already."""
-        if self.unfinished() >= self._most:
-            raise RequestError(503, "busy", f"{self._most} uploads wait already; send this one later", 60)
-        return make_folder(self._spool / secrets.token_hex(12))
+        """A new folder for one upload. Raises RequestError (503) when enough of them arrive or wait already."""
+        if sum(1 for _ in (self._spool / _JOBS).iterdir()) >= self._most:
+            raise self._full()
+        return make_folder(self._spool / _JOBS / secrets.token_hex(12))
+
+    def asked_folder(self) -> Path:
+        """A new folder for the pictures of one search."""
+        return make_folder(self._spool / _ASKED / secrets.token_hex(12))
 
     def unfinished(self) -> int:
         """How many jobs wait or run."""
@@ -140,7 +147,7 @@ class Jobs:
         job = Job(secrets.token_hex(12), order.caller.id, State.waiting, created)
         with self._changed:
             if self._stopped or self.unfinished() >= self._most:
-                raise RequestError(503, "busy", f"{self._most} uploads wait already; send this one later", 60)
+                raise self._full()
             self._entries[job.id] = _Entry(order, job)
             ended = [name for name, entry in self._entries.items() if entry.job.state in _ENDS]
             for name in ended[: max(0, len(self._entries) - _KEPT)]:
@@ -171,6 +178,9 @@ class Jobs:
                 shutil.rmtree(entry.order.folder, ignore_errors=True)
         return entry.job
 
+    def _full(self) -> RequestError:
+        return RequestError(503, "busy", f"{self._most} uploads arrive or wait already; send this one later", 60)
+
     def _run(self) -> None:
         while (entry := self._next()) is not None:
             try:
@@ -178,7 +188,7 @@ class Jobs:
                 job = replace(entry.job, state=State.done, **_told(report, entry.job))
             except _CancelledError:
                 job = replace(entry.job, state=State.cancelled, message="cancelled; what was added so far stays")
-            except DataError as error:
+            except (DataError, SettingsError, MissingDependencyError) as error:
                 job = replace(entry.job, state=State.failed, message=_without(str(error), self._spool))
             except TbpsError as error:
                 log.error("job %s: %s: %s", entry.job.id, type(error).__name__, error)
@@ -221,7 +231,7 @@ class Jobs:
             try:
                 kind, suffix = check_kind(upload.file)
                 name = named_as(upload.name, kind, suffix)
-                file = made_anew(upload.file, order.pixels) if kind is Kind.picture else _with_suffix(upload.file, suffix)
+                file = made_anew(upload.file, order.caps) if kind is Kind.picture else _with_suffix(upload.file, suffix)
                 sources.append(Named(name, file))
             except DataError as error:
                 reason = str(error).partition(">: ")[2] or str(error)

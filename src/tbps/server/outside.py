@@ -14,7 +14,7 @@ from tbps.server.limits import Ticket, ticket
 from tbps.server.security import refusal_of_origin
 from tbps.server.service import Service
 
-UPLOADS = ("/v1/index",)
+LONG = (("POST", "/v1/index"), ("POST", "/v1/forget"))  # an erasure writes the gallery anew
 FORMS = ("/v1/index", "/v1/similar")  # which have caps of their own
 QUICK = ("/healthz",)  # answered however much waits
 
@@ -63,15 +63,14 @@ class Outside:
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         settings = self._service.settings
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if (reason := refusal_of_origin(headers, scope["scheme"], settings)) is not None:
+        if (reason := refusal_of_origin(headers, settings)) is not None:
             raise RequestError(403, "origin", reason)
         if scope["path"] in QUICK:
             await self._app(scope, receive, answer)
             return
         if self._under_way >= settings.at_once + settings.waiting:
             raise RequestError(503, "busy", "too many requests wait for their turn; ask again in a moment", 1)
-        is_upload = scope["path"] in UPLOADS and scope["method"] == "POST"
-        seconds = settings.upload_timeout if is_upload else settings.timeout
+        seconds = settings.long_timeout if (scope["method"], scope["path"]) in LONG else settings.timeout
         mine = Ticket(time.monotonic() + seconds)
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
         most = None if is_form and scope["path"] in FORMS else settings.body_bytes

@@ -1,18 +1,19 @@
 """What can be asked over HTTP; every route that shows or changes anything of the gallery has a `Guard`."""
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from tbps.errors import QueryError, RequestError, SettingsError
 from tbps.preprocess.image import to_array
+from tbps.preprocess.metadata import parse_columns
 from tbps.search.calibration import calibration_of
 from tbps.search.columns import parse_time
 from tbps.search.filters import written
@@ -58,8 +59,6 @@ Searcher = Annotated[View, Depends(Guard(Role.viewer, searches=True))]
 Curator = Annotated[View, Depends(Guard(Role.curator))]
 Administrator = Annotated[View, Depends(Guard(Role.administrator))]
 
-_JSON = TypeAdapter(dict[str, Any])
-
 
 @router.post("/search")
 async def search(asked: Query, view: Searcher, request: Request) -> SearchAnswer:
@@ -98,7 +97,7 @@ async def similar(view: Searcher, request: Request) -> SearchAnswer:
     settings = service.settings
     most = MOST_PICTURES * settings.picture_bytes + settings.body_bytes
     limits = FormLimits("image", MOST_PICTURES, settings.picture_bytes, most)
-    folder = await service.work(service.jobs.folder)
+    folder = await service.work(service.jobs.asked_folder)
     try:
         form = await read_form(request, limits, folder, service.work)
         if not form.files:
@@ -269,7 +268,7 @@ def _pictures(service: Service, files: Sequence[Upload]) -> tuple[list[Image.Ima
     for upload in files:
         with service.decoding:
             digests.append(hashlib.sha256(upload.file.read_bytes()).hexdigest())
-            pictures.append(Image.fromarray(to_array(open_upload(upload.file, service.settings.pixels), service.model.spec)))
+            pictures.append(Image.fromarray(to_array(open_upload(upload.file, service.caps), service.model.spec)))
     return pictures, digests
 
 
@@ -315,14 +314,14 @@ def _gallery(service: Service, view: View) -> GalleryAnswer:
     )
 
 
-def _order(service: Service, view: View, form: Form, folder: Any) -> Order:
-    """What a form asks for. Raises RequestError and SettingsError, also where none of its files is allowed."""
+def _order(service: Service, view: View, form: Form, folder: Path) -> Order:
+    """What a form asks for. Raises RequestError, also where none of its files is allowed, AnnotationError and SettingsError."""
     unknown = sorted(form.fields.keys() - {"camera", "start", "detect", "metadata"})
     if unknown:
         raise RequestError(400, "form", f"unknown field {unknown[0][:50]!r}; there are: camera, start, detect, metadata")
     if not form.files:
         raise RequestError(400, "form", "send at least one file as 'files'")
-    columns = _read_columns(form.fields.get("metadata") or "{}")
+    columns = parse_columns((form.fields.get("metadata") or "{}").encode(), "metadata")
     camera, start = form.fields.get("camera") or None, form.fields.get("start") or None
     if start is not None and parse_time(start) is None:
         raise SettingsError(f"start {start[:50]!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
@@ -334,7 +333,7 @@ def _order(service: Service, view: View, form: Form, folder: Any) -> Order:
     looks = FootageSettings(photographs=form.fields.get("detect", "false").lower() == "true")
     began = None if start is None else parse_time(start)
     footage = Footage(looks, camera=camera, start=began, within=cameras)
-    return Order(view.caller, folder, form.files, columns, footage, service.settings.pixels)
+    return Order(view.caller, folder, form.files, columns, footage, service.caps)
 
 
 def _take(service: Service, view: View, order: Order) -> Job:
@@ -343,24 +342,16 @@ def _take(service: Service, view: View, order: Order) -> Job:
     return service.jobs.submit(order)
 
 
-def _read_columns(text: str) -> dict[str, Any]:
-    try:
-        return _JSON.validate_python(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "form", "metadata is no JSON object of columns") from error
-
-
 def _forget(service: Service, view: View, asked: ForgetAsked) -> ForgetAnswer:
     """The log tells that and how much was erased, not whose images: by a name or a condition somebody could still be found."""
     if asked.where is not None:
         written(asked.where)
-    by = [name for name in ("ids", "identity", "where", "before") if getattr(asked, name)]
-    if not asked.dry_run:
-        service.record(view.caller, "forget", by=by, ids=asked.ids)
+    by = [name for name in ("ids", "identity", "where", "before") if getattr(asked, name) not in (None, [])]
+    service.record(view.caller, "forget", by=by, ids=asked.ids, dry_run=asked.dry_run)
     report = service.gallery.forget(asked.where, asked.identity, asked.before, asked.ids, asked.dry_run)
-    if service.blur is not None:
-        service.blur.forget()
     if not asked.dry_run:
+        if service.blur is not None:
+            service.blur.forget()
         service.audit.write(view.caller.name, view.caller.id, "forgotten", by=by, images=report.images)
     return ForgetAnswer(
         images=report.images,

@@ -27,6 +27,7 @@ from tbps.search.query import Query
 from tbps.search.sources import Picture
 from tbps.search.summary import Summary
 from tbps.server.keys import Key, Role
+from tbps.server.limits import Rates
 from tbps.server.settings import LOOPBACK, ServiceSettings
 
 if TYPE_CHECKING:
@@ -152,8 +153,6 @@ class Gate:
     """Tells callers by their keys and sessions; slows down who tries keys."""
 
     def __init__(self, service: "Service") -> None:
-        from tbps.server.limits import Rates
-
         settings = service.settings
         self._service = service
         self._may_be_open = settings.on_loopback and not settings.allow_hosts and not service.keys.all()
@@ -162,8 +161,9 @@ class Gate:
         self._failures = Rates(settings.failures_per_minute)
 
     def is_open(self) -> bool:
-        """Whether everybody is administrator: as long as no key was made."""
-        return self._may_be_open and not self._service.keys.all()
+        """Whether everybody is administrator: until the first key is made, and then never again."""
+        self._may_be_open = self._may_be_open and not self._service.keys.all()
+        return self._may_be_open
 
     async def caller(self, request: Request) -> Caller:
         """Who asks. Raises RequestError (401), 429 for whoever tries many keys."""
@@ -196,25 +196,25 @@ def called(key: Key, by_header: bool = False) -> Caller:
     return Caller(key.id, key.name, key.role, key.cameras, by_header=by_header)
 
 
-def refusal_of_origin(headers: dict[str, str], scheme: str, settings: ServiceSettings) -> str | None:
+def refusal_of_origin(headers: dict[str, str], settings: ServiceSettings) -> str | None:
     """Why a request is not for this service or was made by a page of another, None where neither is so; names in lower case."""
-    host = headers.get("host", "")
-    name = (urlsplit(f"//{host}").hostname or "") if _is_host(host) else ""
-    if (settings.on_loopback or settings.allow_hosts) and name not in (*LOOPBACK, *settings.allow_hosts):
+    host, origin = headers.get("host", ""), headers.get("origin")
+    names = (*LOOPBACK, *map(str.lower, settings.allow_hosts))
+    if (settings.on_loopback or settings.allow_hosts) and _name(f"//{host}") not in names:
         return f"{host[:100]!r} is no name of this service; the service's keeper may add one with: tbps serve --allow-host"
-    origin = headers.get("origin")
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
         return "a page of another site asked for this"
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         return "a page of another site asked for this"
     return None
 
 
-def _is_host(host: str) -> bool:
+def _name(address: str) -> str | None:
+    """The name in an address without its port, in lower case; None where there is none."""
     try:
-        return urlsplit(f"//{host}").hostname is not None
+        return urlsplit(address).hostname
     except ValueError:
-        return False
+        return None
 
 
 def _digest(token: str) -> str:

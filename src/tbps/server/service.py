@@ -22,6 +22,7 @@ from tbps.server.limits import ticket
 from tbps.server.metrics import Metrics
 from tbps.server.security import Caller, Gate
 from tbps.server.settings import ServiceSettings, state_folder
+from tbps.server.uploads import PictureCaps
 
 _T = TypeVar("_T")
 _SHOWN_KEPT = 20_000
@@ -55,6 +56,7 @@ class Service:
         self.audit = Audit(self.state)
         self.gate = Gate(self)
         self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
+        self.caps = PictureCaps(settings.picture_bytes, settings.pixels)
         self.shown = Shown()
         self.decoding = threading.BoundedSemaphore(2)  # an allowed picture may take 200 MB while it is decoded
         self.ready = threading.Event()

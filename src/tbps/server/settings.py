@@ -18,7 +18,7 @@ class ServiceSettings(Settings):
 
     at_once: requests that are worked on; waiting: further ones that may wait, beyond which the answer is 503.
     batch_window: milliseconds that a text waits for others to be encoded with it, 0: none; batch_texts: at most so many at once.
-    timeout: seconds of a request, upload_timeout: of an upload; shutdown: that requests under way have when the service ends.
+    timeout: seconds of a request, long_timeout: of an upload or erasure, shutdown: that requests have when the service ends.
     searches_per_minute: of one key, 0: any number; failures_per_minute: refused keys of one address that are answered one by one.
     upload_bytes: of one upload, picture_bytes: of one picture, pixels: of one picture; jobs: uploads that may wait for their turn.
     """
@@ -32,7 +32,7 @@ class ServiceSettings(Settings):
     batch_window: float = Field(2.0, ge=0, le=50)
     batch_texts: _Positive = 64
     timeout: float = Field(30.0, gt=0)
-    upload_timeout: float = Field(3600.0, gt=0)
+    long_timeout: float = Field(3600.0, gt=0)
     shutdown: float = Field(10.0, gt=0)
     searches_per_minute: int = Field(600, ge=0)
     failures_per_minute: _Positive = 10

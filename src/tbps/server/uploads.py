@@ -4,6 +4,7 @@ Order of the checks on a picture: bytes (while it arrives), format (first bytes)
 is indexed is a fresh PNG of the pixels: nothing else that the file held goes on.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +27,14 @@ class Kind(StrEnum):
     picture = "picture"
     archive = "archive"
     video = "video"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCaps:
+    """The most that a picture may have."""
+
+    bytes: int
+    pixels: int
 
 
 def recognised(file: Path) -> tuple[Kind, str] | None:
@@ -65,21 +74,23 @@ def named_as(name: str, kind: Kind, suffix: str) -> str:
     return name if path.suffix in fitting else f"{name}{suffix}"
 
 
-def open_upload(file: Path, pixels: int) -> Image.Image:
+def open_upload(file: Path, caps: PictureCaps) -> Image.Image:
     """The picture of an uploaded file. Raises ImageError, before anything is decoded where format or size are not allowed."""
     found = recognised(file)
     if found is None or found[0] is not Kind.picture:
         raise ImageError("is no JPEG, PNG or WebP picture")
+    if (size := file.stat().st_size) > caps.bytes:
+        raise ImageError(f"{size:,} bytes are more than {caps.bytes:,}; shrink the picture first")
     content = file.read_bytes()
     width, height = check_image(content)
-    if width * height > pixels:
-        raise ImageError(f"{width} x {height} pixels are more than {pixels:,}; shrink the picture first")
+    if width * height > caps.pixels:
+        raise ImageError(f"{width} x {height} pixels are more than {caps.pixels:,}; shrink the picture first")
     return open_image(content)
 
 
-def made_anew(file: Path, pixels: int) -> Path:
+def made_anew(file: Path, caps: PictureCaps) -> Path:
     """A fresh PNG beside an uploaded picture, which is removed. Raises as `open_upload`."""
-    image = open_upload(file, pixels)
+    image = open_upload(file, caps)
     target = file.with_suffix(".png")
     with writing_to(target.parent):
         image.save(target, "PNG", compress_level=1)

@@ -43,10 +43,11 @@ async function follow(fresh = false) {
   if (!same || fresh) {
     pending.clear();
     drawMarks();
+    running?.abort();
+    drawControls();
     if (kept && !fresh) present(kept, kept.scroll ?? 0);
     else await run((options) => search(asked, options));
   }
-  drawControls();
   if (shown && session) openDetail(shown, answer, session, gallery);
   else closeDetail();
 }
@@ -60,8 +61,9 @@ function go(next) {
   return follow(true);
 }
 
+/** Keeps the place in the answer, unless it only stands there until the next one comes. */
 function leave() {
-  if (answer) answer.scroll = scrollY;
+  if (answer && toAddress(answer.asked) === toAddress(asked)) answer.scroll = scrollY;
 }
 
 /** Searches and shows the answer, or why there is none. `focus`: the first result gets the focus even if no result had it. */
@@ -69,7 +71,6 @@ async function run(ask, { focus = false } = {}) {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
-  drawControls();
   if (!seeks(asked)) return showStart();
   if (lost(asked.pictures).length === asked.pictures.length && !seeks({ ...asked, pictures: [] })) {
     return stop("The picture is not here", "This search was made with a picture, and an address cannot hold one. Drop the picture again to repeat it.", [["Choose a picture", pickPicture]]);
@@ -266,8 +267,8 @@ async function searchAgain() {
   asked = next;
   pending.clear();
   drawMarks();
-  await run((options) => again(base, right, wrong, options), { focus: true });
   drawControls();
+  await run((options) => again(base, right, wrong, options), { focus: true });
 }
 
 // Opening a result

@@ -7,11 +7,10 @@ import { isColumn } from "./filters.js";
 import { asJson } from "./query.js";
 
 const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
-
 const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
 
 let on = {};
-let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit}
+let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit, wished, frame}
 
 const dialog = () => at("detail");
 
@@ -77,6 +76,7 @@ function draw() {
   const [before, after] = neighbours();
   const known = detail ?? hit ?? {};
   const track = timeLine();
+  now.frame ??= frame(id, heading); // kept, because a picture is not kept by the browser
   dialog().replaceChildren(
     h("header", { class: "title-bar" },
       h("h2", { id: "detail-title" }, heading),
@@ -86,9 +86,7 @@ function draw() {
       iconButton("close", "Close (Esc)", () => dialog().close(), { "data-keep": "close" })),
     h("div", { class: "detail-body" },
       h("figure", { class: "whole" },
-        h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
-          h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
-          h("canvas", { class: "regions", "aria-hidden": "true", hidden: true })),
+        now.frame,
         h("figcaption", { class: "hint" })),
       h("div", { class: "about" }, actions(), why(), facts(), attributes(), erasing())),
     ...(track ? [track] : []));
@@ -96,6 +94,12 @@ function draw() {
   if (now.why?.regions) showRegions();
   (kept && dialog().querySelector(`[data-keep="${kept}"]`))?.focus();
   if (answer === null) dialog().querySelectorAll("[data-needs-answer]").forEach((element) => element.remove());
+}
+
+function frame(id, heading) {
+  return h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
+    h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
+    h("canvas", { class: "regions", "aria-hidden": "true", hidden: true }));
 }
 
 function neighbours() {

@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from tbps.model.clip import image_features
 
-STEPS = 16
+STEPS = 8
 _AT_ONCE = 4  # steps; each keeps its activations until its gradient is known
 
 
@@ -25,7 +25,7 @@ def carried_by_patches(
     patch: int = clip.config.vision_config.patch_size
     path = (torch.arange(steps, device=pixels.device) + 0.5) / steps
     slope = torch.zeros_like(pixels)
-    for some in path.split(_AT_ONCE):
+    for some in torch.split(path, _AT_ONCE):
         inputs = (some.view(-1, 1, 1, 1) * pixels).requires_grad_()  # (some, 3, H, W)
         with torch.enable_grad():
             scores = F.cosine_similarity(image_features(clip, inputs), vector[None])

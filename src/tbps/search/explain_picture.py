@@ -14,7 +14,7 @@ _PANEL = 360
 _TEXT, _SMALL = 20, 14
 _INK, _FAINT, _RULE = (33, 33, 33), (110, 110, 110), (210, 210, 210)
 _FOR, _AGAINST = (34, 139, 84), (205, 62, 52)
-_HEAT = ((0.0, (255, 214, 90)), (0.5, (246, 120, 35)), (1.0, (196, 18, 28)))  # from a little to the most
+_HEAT = np.array([(255, 214, 90), (246, 120, 35), (196, 18, 28)])  # from a little to the most
 _PALE = 0.55  # how far the crop below the heat is faded to white
 _CHIP, _CHIP_PAD = 30, 5
 _BARS, _BAR_STEP = 8, 26
@@ -44,8 +44,7 @@ def _heated(crop: Image.Image, regions: np.ndarray) -> Image.Image:
     grid = Image.fromarray(regions.astype(np.float32)).resize(crop.size, Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(grid), 0, 1)
     grey = np.asarray(crop.convert("L"), np.float32)[:, :, None]
-    places, colours = zip(*_HEAT, strict=True)
-    warm = np.stack([np.interp(heat, places, channel) for channel in zip(*colours, strict=True)], axis=2)
+    warm = np.stack([np.interp(heat, np.linspace(0, 1, len(_HEAT)), channel) for channel in _HEAT.T], axis=2)
     share = (0.8 * np.sqrt(heat))[:, :, None]
     pale, shade = _PALE * 255 + (1 - _PALE) * grey, 0.7 + 0.3 * grey / 255  # folds and edges stay to be seen under the heat
     lit = (1 - share) * pale + share * warm * shade

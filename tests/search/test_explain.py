@@ -1,12 +1,14 @@
 """What words and regions carried, against leaving words out one by one and an encoder whose cells add up exactly."""
 
+import io
+
 import numpy as np
 import pytest
 from colour_encoder import CONTEXT, ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import QueryError, UnknownIdError
-from tbps.search.explain import ANYBODY, MOST_WORDS
+from tbps.search.explain import ANYBODY, MOST_WORDS, Explanation, Word
 from tbps.search.explain_picture import draw
 from tbps.search.gallery import Gallery
 from tbps.search.query import Query, Text
@@ -76,6 +78,24 @@ def test_regions_are_the_parts_that_spoke_for_the_image(gallery: Gallery) -> Non
     assert np.corrcoef(told.regions.ravel(), carried.ravel())[0, 1] > 0.99
     drawn = draw(told, hit.thumbnail)
     assert drawn.height > 400 and drawn.width > drawn.height
+
+
+def test_the_picture_shows_heat_where_the_regions_are_and_colours_words_by_their_sign() -> None:
+    regions = np.zeros((8, 4))
+    regions[4:, :] = 1
+    words = tuple(Word(text, word, weight) for text, word, weight in [("red coat", "red", 0.1), ("bag", "bag", -0.1)])
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 112), (128, 128, 128)).save(buffer, "JPEG")
+    drawn = np.asarray(draw(Explanation(0.5, words, regions), buffer.getvalue())).astype(int)
+    left, height = 24 + 256 + 20, 448
+    cold, hot = drawn[24 + height // 8, left + 128], drawn[24 + 7 * height // 8, left + 128]
+    assert np.ptp(cold) < 5 and hot[0] > hot[1] + 80
+    panel = drawn[:, left + 256 :]
+    green, red = panel[..., 1] - panel[..., 0], panel[..., 0] - panel[..., 1]
+    first, second = (np.flatnonzero((tint > 40).any(1)).min() for tint in (green, red))
+    assert first < second  # in the order of the query
+    without = np.asarray(draw(Explanation(0.5, (), regions), buffer.getvalue())).astype(int)[:, left + 256 :]
+    assert np.ptp(without, axis=2).max() == 0
 
 
 def test_images_without_words_are_explained_by_regions(gallery: Gallery) -> None:

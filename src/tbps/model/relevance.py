@@ -14,7 +14,8 @@ from transformers import CLIPModel
 
 from tbps.model.clip import image_features
 
-STEPS = 16
+STEPS = 8
+_AT_ONCE = 4  # steps; each keeps its activations until its gradient is known
 
 
 def carried_by_patches(
@@ -23,11 +24,13 @@ def carried_by_patches(
     """What every patch carried, signed; `pixels` normalised. No gradient is left in the model."""
     patch: int = clip.config.vision_config.patch_size
     path = (torch.arange(steps, device=pixels.device) + 0.5) / steps
-    inputs = (path.view(-1, 1, 1, 1) * pixels).requires_grad_()  # (steps, 3, H, W)
-    with torch.enable_grad():
-        scores = F.cosine_similarity(image_features(clip, inputs), vector[None])
-        (slope,) = torch.autograd.grad(scores.sum(), inputs)
-    shares = slope.mean(0) * pixels
+    slope = torch.zeros_like(pixels)
+    for some in torch.split(path, _AT_ONCE):
+        inputs = (some.view(-1, 1, 1, 1) * pixels).requires_grad_()  # (some, 3, H, W)
+        with torch.enable_grad():
+            scores = F.cosine_similarity(image_features(clip, inputs), vector[None])
+            slope += torch.autograd.grad(scores.sum(), inputs)[0].sum(0)
+    shares = slope / steps * pixels
     height, width = (side // patch * patch for side in shares.shape[1:])
     whole = shares[:, :height, :width].reshape(3, height // patch, patch, width // patch, patch)
     return whole.sum((0, 2, 4))

@@ -107,7 +107,7 @@ def report(
     study_folder: Annotated[Path, typer.Option("--study", help="folder of the study")] = Path("runs/study"),
     out: Annotated[Path | None, typer.Option(help="where to write; by default STUDY/report")] = None,
 ) -> None:
-    """Write the report: report.md, report.html (one file, plots in it), summary.csv and runs.csv.
+    """Write the report: report.md with its plots, report.html (one file, plots in it), summary.csv and runs.csv.
 
     Mean and spread over seeds, the difference to each table's base with a bootstrap interval, beside the paper's; and what was
     not run. It can be written while a study runs.

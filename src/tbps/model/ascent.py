@@ -25,20 +25,24 @@ _IMAGES, _CAPTIONS = 64, 128  # of a batch
 
 
 class Ascent(ABC):
-    """The batches of states (n, L, width) that enter layer `layer` (from 1) of a tower."""
+    """The batches of states (n, L, width) that enter layer `layer` (from 1) of a tower. `half`: what its layers compute in, None:
+    float32.
+    """
 
     tower: Tower
 
-    def __init__(self, clip: CLIPModel, states: Iterable[Tensor]) -> None:
+    def __init__(self, clip: CLIPModel, states: Iterable[Tensor], half: torch.dtype | None) -> None:
         self.clip = clip
         self.layer = 1
         self._states = list(states)
+        self._half = half
 
     @torch.no_grad()
     def climb(self) -> None:
         """Goes on to the next layer, through this one as it now is."""
         layer = layers_of(self.clip, self.tower)[self.layer - 1]
-        self._states = [layer(states, self._mask(number)) for number, states in enumerate(self._states)]
+        with self._computing():
+            self._states = [layer(states, self._mask(number)) for number, states in enumerate(self._states)]
         self.layer += 1
 
     @torch.no_grad()
@@ -51,7 +55,13 @@ class Ascent(ABC):
             last = reduce(lambda below, layer: layer(below, mask), above, states)
             return torch.nn.functional.normalize(self._read(number, last).float(), dim=-1)
 
-        return self._in_order(torch.cat([embed(*batch) for batch in enumerate(self._states)]).cpu().numpy())
+        with self._computing():
+            rows = torch.cat([embed(*batch) for batch in enumerate(self._states)])
+        return self._in_order(rows.cpu().numpy())
+
+    def _computing(self) -> torch.autocast:
+        """Entered anew each time: inside, weights are kept as they were first read."""
+        return torch.autocast(self.clip.logit_scale.device.type, self._half, enabled=self._half is not None)
 
     @abstractmethod
     def _mask(self, number: int) -> Tensor | None:
@@ -72,7 +82,7 @@ class ImageAscent(Ascent):
     tower: Tower = "image"
 
     @torch.no_grad()
-    def __init__(self, model: PersonModel, arrays: np.ndarray) -> None:
+    def __init__(self, model: PersonModel, arrays: np.ndarray, half: torch.dtype | None = None) -> None:
         tower, size = model.clip.vision_model, model.clip.config.vision_config.image_size
 
         def enter(batch: np.ndarray) -> Tensor:
@@ -81,7 +91,7 @@ class ImageAscent(Ascent):
             states: Tensor = tower.pre_layrnorm(tower.embeddings(pixels, interpolate_pos_encoding=resized))
             return states
 
-        super().__init__(model.clip, (enter(arrays[start : start + _IMAGES]) for start in range(0, len(arrays), _IMAGES)))
+        super().__init__(model.clip, (enter(arrays[start : start + _IMAGES]) for start in range(0, len(arrays), _IMAGES)), half)
 
     def _mask(self, number: int) -> None:
         return None
@@ -100,13 +110,14 @@ class TextAscent(Ascent):
     tower: Tower = "text"
 
     @torch.no_grad()
-    def __init__(self, model: PersonModel, captions: Sequence[str]) -> None:
+    def __init__(self, model: PersonModel, captions: Sequence[str], half: torch.dtype | None = None) -> None:
         cleaned = [clean_caption(caption) for caption in captions]
         self._order = np.argsort([len(caption) for caption in cleaned], kind="stable")
         batches = [self._order[start : start + _CAPTIONS] for start in range(0, len(cleaned), _CAPTIONS)]
         tokens = [tokenise(model.tokenizer, [cleaned[row] for row in rows], model.context_length) for rows in batches]
         self._ends = [batch.argmax(dim=1).to(model.device) for batch in tokens]  # the end token has the highest id
-        super().__init__(model.clip, (model.clip.text_model.embeddings(input_ids=batch.to(model.device)) for batch in tokens))
+        states = (model.clip.text_model.embeddings(input_ids=batch.to(model.device)) for batch in tokens)
+        super().__init__(model.clip, states, half)
 
     def _mask(self, number: int) -> Tensor:
         length = self._states[number].shape[1]

@@ -141,8 +141,8 @@ def remarks(report: TableReport) -> list[str]:
 
 
 _PROBES = (
-    "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be on the "
-    "line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. All on the val split."
+    "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be on "
+    "the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. Both on val."
 )
 
 

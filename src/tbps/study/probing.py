@@ -22,6 +22,7 @@ from tbps.model.bundle import load
 from tbps.model.surgery import Module, led_back, modules, pruned, removed
 from tbps.storage import write_text
 from tbps.study.work import Facts, Place, Training, Work
+from tbps.training.encode import HALVES
 from tbps.training.start import start_model
 
 
@@ -43,7 +44,7 @@ class Probed:
 @final
 class Probing(Work):
     """Probes every module of both towers of the model that the recipe trains, by Rank-1 on the val split: what is chosen by it
-    must not have seen the test split.
+    must not have seen the test split. Layers compute in the recipe's precision.
 
     Values: metrics of the whole model on val, `largest_drop` of Rank-1 in points, and `c1.MODULE`, `c2.MODULE` for modules as
     `image.1.attention`. probed.json keeps what an interrupted run has found.
@@ -66,7 +67,8 @@ class Probing(Work):
         images = ImageCache.open(split, model.spec, cache_folder(), place.observer.on_cache).images
         captions = [split.images[pair.image].captions[pair.caption] for pair in split.pairs()]
         text_ids, image_ids = identities(split)
-        ascents = (ImageAscent(model, images), TextAscent(model, captions))
+        half = HALVES.get(self.train.precision)
+        ascents = (ImageAscent(model, images, half), TextAscent(model, captions, half))
         image, text = (ascent.rows() for ascent in ascents)
         whole = retrieval_metrics(text, image, text_ids, image_ids)
 

@@ -89,7 +89,7 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
     return replace(views, masked=masked, words=words, word_count=count.clamp(min=1))
 
 
-_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def encode(  # noqa: PLR0913 - who sees what, and which passes
@@ -112,7 +112,7 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
     teacher = teacher if calm else None
     calm = calm and settings.losses.separate_pass
     words = words and views.masked is not None
-    half = _HALVES.get(settings.precision)
+    half = HALVES.get(settings.precision)
     with torch.autocast(views.image.device.type, half, enabled=half is not None):
         with record_function("tbps: encode image"):
             states = image_states(clip, torch.cat(list(pixels.values())))  # (views * n, P, width)
@@ -136,7 +136,7 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
 
 def _wide(features: Features) -> Features:
     views = {field.name: getattr(features, field.name) for field in fields(features)}
-    halves = {name: view.float() for name, view in views.items() if view is not None and view.dtype in _HALVES.values()}
+    halves = {name: view.float() for name, view in views.items() if view is not None and view.dtype in HALVES.values()}
     return replace(features, **halves)
 
 

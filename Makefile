@@ -6,13 +6,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check bench tiny-model clean
+.PHONY: demo test check browser bench tiny-model clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# The tests of the page drive Chromium; where it cannot be had they are skipped, or fail under TBPS_BROWSER=required.
+browser:
+	@test -n "$$TBPS_CHROMIUM" || for name in chromium chromium-browser google-chrome; do command -v $$name && break; done >/dev/null || { \
+	  echo "Debian package wanted: apt-get update && apt-get install -y chromium"; \
+	  apt-get update && apt-get install -y --no-install-recommends chromium || echo "no Chromium: the tests of the page cannot run"; }
 
 check: $(READY)
 	$(BIN)/ruff format --check .

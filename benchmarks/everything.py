@@ -10,6 +10,7 @@ import mannequins
 import pipeline
 import scaling
 import search
+import serving
 import side_by_side
 import startup
 import training
@@ -24,6 +25,7 @@ ALL: dict[str, Measure] = {
     "mannequins": mannequins.measure,
     "startup": startup.measure,
     "search": search.measure,
+    "serving": serving.measure,
     "scaling": scaling.measure,
 }
 

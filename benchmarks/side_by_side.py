@@ -25,6 +25,7 @@ from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, ran
 from tbps.data.cache import ImageCache
 from tbps.data.records import Batch, PersonDataset
 from tbps.evaluation import retrieval_metrics
+from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel
 from tbps.model.clip import ModelShape
 from tbps.seeding import generator
@@ -125,6 +126,7 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             "decode": decode,
         }
         torch.set_num_threads(1)
+        keep_freed_memory()  # as a run does; the plain trainer has it too from here on
         try:
             spent = in_turn(ways, runs, partial(timed, clock=time.process_time))
         finally:

@@ -12,8 +12,10 @@
     │   ├── MixedModelsError   embeddings of two different models would meet in one gallery
     │   └── BusyError          other processes kept writing to a gallery for too long
     ├── QueryError             a search query is empty, malformed or filters on an unknown column
+    │   └── UnknownIdError     no image of the gallery has that id, or none that may be seen
     ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
     ├── StorageError           the disk is full, read-only or a folder cannot be written
+    ├── RequestError           a request to the service is refused; carries the HTTP status
     └── MissingDependencyError an optional package or data file is absent; says how to get it
 
 Library code raises these and never prints or exits; the command line turns each into one line and exit code 2.
@@ -69,12 +71,24 @@ class QueryError(TbpsError):
     """A search query is empty, malformed or filters on an unknown column."""
 
 
+class UnknownIdError(QueryError):
+    """No image of the gallery has that id."""
+
+
 class EvaluationError(TbpsError):
     """Retrieval metrics are undefined for this input."""
 
 
 class StorageError(TbpsError):
     """The disk is full, read-only, or a folder cannot be written."""
+
+
+class RequestError(TbpsError):
+    """A request to the service is refused. status: of HTTP; code: a word for programs; retry_after: seconds, where it may pass."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
 
 
 class MissingDependencyError(TbpsError):

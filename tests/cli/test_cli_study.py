@@ -30,6 +30,7 @@ def test_every_dry_run_resolves_without_the_data(data: str, patch: int, updates:
     for name in TABLES:
         assert f"{name}, seeds 0, 1, 2" in said
     assert "too few pairs" not in said and "cannot run" not in said
+    assert all(row.name in said for row in table("few-shot").rows)
     clip = next(line for line in said.splitlines() if line.startswith("│ clip "))
     assert f"{updates:,} │" in clip  # pairs // 320 * 5
 

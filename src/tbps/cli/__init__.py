@@ -7,6 +7,7 @@ import typer
 
 from tbps import __version__
 from tbps.cli import console
+from tbps.cli.audit import audit
 from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
 from tbps.cli.data_augmentations import show_augmentations
@@ -17,10 +18,13 @@ from tbps.cli.data_mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
+from tbps.cli.explain import explain
 from tbps.cli.gallery import forget, gallery
 from tbps.cli.gallery_check import check as check_gallery
 from tbps.cli.index import index
+from tbps.cli.keys import keys
 from tbps.cli.search import SearchCommand, search
+from tbps.cli.serve import serve
 from tbps.cli.study import study
 from tbps.cli.train import train
 from tbps.errors import TbpsError
@@ -38,12 +42,15 @@ data = typer.Typer(name="data", help="Write, check and describe data sets.", no_
 app.add_typer(data)
 app.add_typer(gallery)
 app.add_typer(study)
+app.add_typer(keys)
+app.add_typer(audit)
 for data_verb in (mannequins, check, describe, show_augmentations, backtranslate, cache):
     data.command()(data_verb)
 gallery.command("check")(check_gallery)
-for verb in (train, evaluate, embed, calibrate, index, forget, convert, doctor):
+for verb in (train, evaluate, embed, calibrate, index, forget, serve, convert, doctor):
     app.command()(verb)
-app.command(cls=SearchCommand)(search)
+for asking in (search, explain):
+    app.command(cls=SearchCommand)(asking)
 
 
 @app.callback(invoke_without_command=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tbps.search.hits import Hit, Line, Page
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_MINUS = "\0-"  # no argument of a process can hold a zero byte
+MINUS = "\0-"  # no argument of a process can hold a zero byte
 
 
 class SearchCommand(TyperCommand):
@@ -32,7 +32,7 @@ class SearchCommand(TyperCommand):
         marked = list[str]()
         for before, argument in zip(["", *args], args, strict=False):
             avoided = re.fullmatch(r"-(?!-|k\d*$).+", argument, re.DOTALL) and before not in with_value
-            marked.append(_MINUS + argument[1:] if avoided else argument)
+            marked.append(MINUS + argument[1:] if avoided else argument)
         return super().parse_args(ctx, marked)
 
 
@@ -84,7 +84,7 @@ def search(
     conditions = {"cameras": camera or (), "since": since, "until": until, "equals": _pairs(equals or []), "where": where}
     page = {"k": k, "offset": offset, "group": group, "rerank": RERANKED if rerank else 0}
     marked = {"like": [{"id": name} for name in like or ()], "right": right or (), "wrong": wrong or ()}
-    described = [phrase(text.replace(_MINUS, "-")) for text in texts]
+    described = [phrase(text.replace(MINUS, "-")) for text in texts]
     common = Query.parse(conditions | page | marked)
     recorded(gallery)
     from tbps.search.gallery import Gallery
@@ -95,7 +95,7 @@ def search(
         asked += [(text.text, common.model_copy(update={"texts": (text,)}), []) for text in described]
         asked += [(str(picture), common, [picture]) for picture in pictures]
     else:
-        title = ", ".join([*(text.replace(_MINUS, "-") for text in texts), *map(str, pictures), *(like or ()), *(right or ())])
+        title = ", ".join([*(text.replace(MINUS, "-") for text in texts), *map(str, pictures), *(like or ()), *(right or ())])
         asked.append((title, common.model_copy(update={"texts": tuple(described)}), pictures))
     results = [(title, opened.find(part, files)) for title, part, files in asked]
     if as_json:

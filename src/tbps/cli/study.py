@@ -248,8 +248,8 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
 
     seeds = list(dict.fromkeys(p.seed for p in planned))
     shown = Table(title=f"{name}, seeds {', '.join(map(str, seeds))}", title_justify="left", title_style="bold")
-    for heading in ("row", "differs from its base in"):
-        shown.add_column(heading, overflow="fold")
+    shown.add_column("row", no_wrap=True)
+    shown.add_column("differs from its base in", overflow="fold")
     for heading in ("updates a seed", "TFLOP a seed"):
         shown.add_column(heading, justify="right")
     for p in (p for p in planned if p.seed == seeds[0]):

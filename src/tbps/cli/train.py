@@ -24,8 +24,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="clip, clip_star, tbps_clip, simplified_tbps_clip, distilled, irra, mannequin_start, mannequin_tiny or "
-            "mannequin_minute"
+            help="clip, clip_star, tbps_clip, simplified_tbps_clip, distilled, irra, coop, clip_adapter, mannequin_start, "
+            "mannequin_tiny or mannequin_minute"
         ),
     ],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
@@ -52,7 +52,8 @@ def train(
 
     tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; irra
     adds a cross-modal encoder to a CLIP or to a TBPS-CLIP; distilled cuts a smaller model out of a TBPS-CLIP, which teaches it
-    (--set prune.depth=0.5, prune.width=0.5). mannequin_start trains a small model from random weights,
+    (--set prune.depth=0.5, prune.width=0.5); coop and clip_adapter lock a CLIP and learn a prompt in front of the captions or an
+    adapter behind the images. mannequin_start trains a small model from random weights,
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
 
     With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
@@ -116,7 +117,7 @@ def _plan(rehearsal: "Rehearsal") -> str:
     return (
         f"{rehearsal.steps:,} updates, {rehearsal.steps_per_epoch:,} an epoch, {rehearsal.seconds_per_step:.2f} s each: "
         f"{seconds // 3600} h {seconds // 60 % 60:02} min without validation\n"
-        f"{rehearsal.trained / 1e6:.1f} M of {rehearsal.parameters / 1e6:.1f} M parameters learn; "
+        f"{rehearsal.trained:,} of {rehearsal.parameters:,} parameters learn; "
         f"peak memory {rehearsal.peak_bytes / 2**30:.2f} GiB"
     )
 

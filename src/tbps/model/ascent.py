@@ -17,7 +17,6 @@ from transformers import CLIPModel
 from tbps.model.bundle import PersonModel
 from tbps.model.clip import project_image
 from tbps.model.surgery import Tower, layers_of
-from tbps.model.tokens import tokenise
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import normalise
 
@@ -114,7 +113,7 @@ class TextAscent(Ascent):
         cleaned = [clean_caption(caption) for caption in captions]
         self._order = np.argsort([len(caption) for caption in cleaned], kind="stable")
         batches = [self._order[start : start + _CAPTIONS] for start in range(0, len(cleaned), _CAPTIONS)]
-        tokens = [tokenise(model.tokenizer, [cleaned[row] for row in rows], model.context_length) for rows in batches]
+        tokens = [model.tokenise([cleaned[row] for row in rows]) for rows in batches]
         self._ends = [batch.argmax(dim=1).to(model.device) for batch in tokens]  # the end token has the highest id
         states = (model.clip.text_model.embeddings(input_ids=batch.to(model.device)) for batch in tokens)
         super().__init__(model.clip, states, half)

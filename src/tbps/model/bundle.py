@@ -4,8 +4,9 @@
     model.safetensors         weights, float16 or float32
     tokenizer.json, tokenizer_config.json
     preprocessor_config.json  size, mean and standard deviation of the pixels
+    few_shot.safetensors      a learned prompt or adapter, where config.json has "few_shot" (`tbps.model.few_shot`)
 
-`transformers.CLIPModel.from_pretrained(folder)` opens the same folder.
+`transformers.CLIPModel.from_pretrained(folder)` opens the same folder, without prompt and adapter.
 """
 
 import json
@@ -23,8 +24,21 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from tbps.errors import ModelError
 from tbps.hub import model_folder
-from tbps.model.clip import image_features, text_features, unfilled
-from tbps.model.folder import PREPROCESSOR, WEIGHTS, fingerprint, preprocessor, read_json, read_spec
+from tbps.model.clip import choose_products, image_features, text_features, unfilled
+from tbps.model.few_shot import ADDED, add_few_shot, few_shot_of
+from tbps.model.folder import (
+    FEW_SHOT,
+    PREPROCESSOR,
+    WEIGHTS,
+    FewShotSettings,
+    fingerprint,
+    preprocessor,
+    prompted,
+    read_few_shot,
+    read_json,
+    read_spec,
+)
+from tbps.model.relevance import carried_by_patches
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec, normalise, to_array, upright_rgb
@@ -33,6 +47,7 @@ from tbps.storage import make_folder, write_bytes, write_text
 _HUB_FILES = [
     "config.json",
     "model.safetensors",
+    "few_shot.safetensors",
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -61,11 +76,16 @@ class PersonModel:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over weights, tokenizer and preprocessing; computed once, so train on `clip`, not on this."""
+        """16 hexadecimal digits over all that decides an embedding; computed once, so train on `clip`, not on this."""
         if self._fingerprint is None:
             weights = ((name, tensor.detach().cpu().numpy()) for name, tensor in self.clip.state_dict().items())
-            self._fingerprint = fingerprint(weights, self.tokenizer.backend_tokenizer.to_str(), self.spec)
+            self._fingerprint = fingerprint(weights, self.tokenizer.backend_tokenizer.to_str(), self.spec, self.few_shot)
         return self._fingerprint
+
+    @property
+    def few_shot(self) -> FewShotSettings | None:
+        """What was added to the towers; None for plain ones."""
+        return few_shot_of(self.clip)
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +95,7 @@ class PersonModel:
 
     def to(self, device: str | torch.device) -> "PersonModel":
         """Moves the weights and returns this model."""
+        choose_products(tf32=False)
         self.clip.to(device)
         return self
 
@@ -99,24 +120,41 @@ class PersonModel:
         embeddings = np.zeros((len(cleaned), self.dim), np.float32)
         for start in range(0, len(cleaned), batch_size):
             rows = by_length[start : start + batch_size]
-            tokens = tokenise(self.tokenizer, [cleaned[row] for row in rows], self.context_length).to(self.device)
+            tokens = self.tokenise([cleaned[row] for row in rows]).to(self.device)
             with torch.no_grad():
                 embeddings[rows] = _unit_rows(text_features(self.clip, tokens))
         return embeddings
 
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """(rows, columns) float32: what each patch carried of a picture's similarity to a (dim,) vector (`model.relevance`)."""
+        pixels = torch.from_numpy(to_array(upright_rgb(image), self.spec).copy()).permute(2, 0, 1)[None].to(self.device)
+        seen = torch.from_numpy(np.asarray(vector, np.float32)).to(self.device)
+        carried: np.ndarray = carried_by_patches(self.clip, normalise(pixels, self.spec)[0], seen).cpu().numpy()
+        return carried
+
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model's context, so that its end is not read."""
-        return count_tokens(self.tokenizer, clean_caption(text)) > self.context_length
+        return count_tokens(self.tokenizer, prompted(clean_caption(text), self.few_shot)) > self.context_length
+
+    def tokenise(self, captions: Sequence[str]) -> torch.Tensor:
+        """Cleaned captions -> (N, L) token ids as the towers want them, with the places of a learned prompt, cut to the context."""
+        few_shot = self.few_shot
+        return tokenise(self.tokenizer, [prompted(caption, few_shot) for caption in captions], self.context_length)
 
     def save(self, folder: str | Path, half: bool = False) -> None:
         """Writes the folder, each file atomically and the weights last; `half` stores float16."""
         target = make_folder(Path(folder))
         self.tokenizer.save_pretrained(target)
         config = self.clip.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
+        if self.few_shot is not None:
+            config["few_shot"] = self.few_shot.model_dump()
         write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
         write_text(target / PREPROCESSOR, json.dumps(preprocessor(self.spec), indent=2) + "\n")
         weights = {k: v.detach().cpu().to(torch.float16 if half else v.dtype) for k, v in self.clip.state_dict().items()}
-        write_bytes(target / WEIGHTS, save({k: v.contiguous() for k, v in weights.items()}, {"format": "pt"}))
+        added = {name: weights.pop(name) for name in ADDED if name in weights}
+        for file, tensors in ((FEW_SHOT, added), (WEIGHTS, weights)):
+            if tensors:
+                write_bytes(target / file, save({k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"}))
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
@@ -126,17 +164,22 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     reach (with the command that fetches the model).
     """
     folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
-    config = _config(folder)
+    config, few_shot = _config(folder)
     with _understanding(folder / "config.json"):
         clip = unfilled(config)
-    load_weights(folder, clip)
     tokenizer = open_tokenizer(folder, config.text_config.vocab_size)
+    if few_shot is not None:
+        add_few_shot(clip, tokenizer, few_shot)
+    load_weights(folder, clip)
     return PersonModel(clip, tokenizer, read_spec(folder, config.vision_config.image_size), name=str(model)).to(device)
 
 
 def load_weights(folder: Path, clip: CLIPModel) -> None:
     """Puts the weights of a model folder into towers of the same shape; every missing, foreign or mis-shaped one is named."""
-    clip.load_state_dict(_checked(_weights(folder), clip, folder))
+    state = _weights(folder)
+    if few_shot_of(clip) is not None:
+        state |= _tensors(folder / FEW_SHOT)
+    clip.load_state_dict(_checked(state, clip, folder))
 
 
 def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
@@ -155,7 +198,7 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
     return tokenizer
 
 
-def _config(folder: Path) -> CLIPConfig:
+def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{folder} is no model folder: config.json is missing")
@@ -163,8 +206,9 @@ def _config(folder: Path) -> CLIPConfig:
     if not isinstance(values, dict) or values.get("model_type") != "clip":
         kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__
         raise ModelError(f"{file} describes a {kind!r} model; tbps opens model_type 'clip'")
+    few_shot = read_few_shot(values, file)
     with _understanding(file):
-        return CLIPConfig.from_dict(values)
+        return CLIPConfig.from_dict({key: value for key, value in values.items() if key != "few_shot"}), few_shot
 
 
 @contextmanager
@@ -180,12 +224,13 @@ def _understanding(file: Path) -> Iterator[None]:
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    file = folder / WEIGHTS
+    pickled = folder / "pytorch_model.bin"
+    return _tensors_of_pickle(pickled) if pickled.is_file() and not (folder / WEIGHTS).is_file() else _tensors(folder / WEIGHTS)
+
+
+def _tensors(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
-        pickled = folder / "pytorch_model.bin"
-        if pickled.is_file():
-            return _tensors_of_pickle(pickled)
-        raise ModelError(f"{folder} has no weights: {WEIGHTS} is missing")
+        raise ModelError(f"{file.parent} lacks weights: {file.name} is missing")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

@@ -129,6 +129,11 @@ def choose_attention(clip: CLIPModel) -> None:
     clip.set_attn_implementation("eager" if clip.logit_scale.device.type == "cpu" else "sdpa")
 
 
+def choose_products(tf32: bool) -> None:
+    """Whether a GPU multiplies float32 in TF32, of 10 bits of mantissa. Left alone, torch does so in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
 def set_text_attention_dropout(clip: CLIPModel, probability: float) -> None:
     """Dropout on the text tower's self-attention probabilities only (paper: trick 2)."""
     for layer in clip.text_model.encoder.layers:

@@ -2,17 +2,58 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, field_validator, model_validator
 
-from tbps.errors import ModelError, SettingsError
+from tbps.config import Settings
+from tbps.errors import ModelError, SettingsError, TbpsError
+from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
 
 WEIGHTS = "model.safetensors"
+FEW_SHOT = "few_shot.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
+PROMPT = "text_model.embeddings.token_embedding.vectors"
+
+
+class FewShotSettings(Settings):
+    """What is added to towers and learned in their place (`tbps.model.few_shot`); config.json names it as "few_shot".
+
+    `prompt` (CoOp): the text that the vectors in front of every caption begin as, one vector a token. `adapter_ratio`
+    (CLIP-Adapter): the share of the adapter in the image embedding.
+    """
+
+    prompt: str | None = None
+    adapter_ratio: float | None = Field(None, gt=0, le=1)
+
+    @field_validator("prompt")
+    @classmethod
+    def _like_a_caption(cls, prompt: str | None) -> str | None:
+        return None if prompt is None else clean_caption(prompt)
+
+    @model_validator(mode="after")
+    def _something(self) -> "FewShotSettings":
+        if self.prompt is None and self.adapter_ratio is None:
+            raise SettingsError("few_shot adds nothing; give it a prompt, an adapter_ratio or both, or leave it null")
+        return self
+
+
+def read_few_shot(config: Mapping[str, Any], file: Path) -> FewShotSettings | None:
+    """What the values of a `config.json` say was added to the towers; None for plain ones. `file`: where they stand."""
+    values = config.get("few_shot")
+    try:
+        return None if values is None else FewShotSettings.parse(values)
+    except TbpsError as error:
+        raise ModelError(f"{file}: few_shot: {error}") from error
+
+
+def prompted(caption: str, few_shot: FewShotSettings | None) -> str:
+    """A cleaned caption as it is tokenised: with the text in front whose places a learned prompt takes."""
+    return caption if few_shot is None or few_shot.prompt is None else f"{few_shot.prompt} {caption}"
 
 
 def read_json(file: Path) -> Any:
@@ -58,8 +99,10 @@ def preprocessor(spec: ImageSpec) -> dict[str, Any]:
     }
 
 
-def fingerprint(weights: Iterable[tuple[str, np.ndarray]], tokenizer: str, spec: ImageSpec) -> str:
-    """16 hexadecimal digits over weights, tokenizer (its JSON by `tokenizers`) and preprocessing."""
+def fingerprint(
+    weights: Iterable[tuple[str, np.ndarray]], tokenizer: str, spec: ImageSpec, few_shot: FewShotSettings | None
+) -> str:
+    """16 hexadecimal digits over weights, tokenizer (its JSON by `tokenizers`), preprocessing and what was added to the towers."""
     digest = hashlib.sha256()
     for name, array in sorted(weights, key=lambda pair: pair[0]):
         digest.update(name.encode())
@@ -68,4 +111,6 @@ def fingerprint(weights: Iterable[tuple[str, np.ndarray]], tokenizer: str, spec:
     pairs = json.loads(tokenizer)["model"]
     digest.update(json.dumps([pairs["vocab"], pairs["merges"]], sort_keys=True).encode())
     digest.update(spec.fingerprint().encode())
+    if few_shot is not None:
+        digest.update(few_shot.fingerprint().encode())
     return digest.hexdigest()[:16]

@@ -129,6 +129,8 @@ def _convert_folder(source: str, settings: ConvertSettings, tokenizer: Path | No
     if settings.activation or settings.source_size:
         raise ModelError(f"activation and source size of {source} stand in its own files; leave the two options out")
     model = bundle.load(source)
+    if model.few_shot is not None:
+        raise ModelError(f"{source} has a learned prompt or adapter, which fits only its own towers; convert its start model")
     clip, config = model.clip, model.clip.config.to_dict()
     patch = config["vision_config"]["patch_size"]
     grid = (model.spec.height // patch, model.spec.width // patch)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from tbps.errors import ModelError
-from tbps.model.folder import WEIGHTS, fingerprint, read_json, read_spec
+from tbps.model.folder import FEW_SHOT, PROMPT, WEIGHTS, fingerprint, prompted, read_few_shot, read_json, read_spec
 from tbps.preprocess.caption import clean_caption
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class TextReader:
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.name = str(folder)
-        self._weights = {name: array.astype(np.float32, copy=False) for name, array in load_file(folder / WEIGHTS).items()}
+        self._few_shot = read_few_shot(config, folder / "config.json")
+        stored = load_file(folder / WEIGHTS) | (load_file(folder / FEW_SHOT) if self._few_shot else {})
+        self._weights = {name: array.astype(np.float32, copy=False) for name, array in stored.items()}
         self._weights = {name: array for name, array in self._weights.items() if not name.endswith("embeddings.position_ids")}
         self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
@@ -43,10 +45,12 @@ class TextReader:
         self._eps: float = text.get("layer_norm_eps", 1e-5)
         self._activation = _ACTIVATIONS[text.get("hidden_act", "quick_gelu")]
         self._depth = len({name.removeprefix(_LAYERS).partition(".")[0] for name in self._weights if name.startswith(_LAYERS)})
-        self.context_length = len(self._weights["text_model.embeddings.position_embedding.weight"])
+        positions = self._weights["text_model.embeddings.position_embedding.weight"]
+        self._prompt = self._weights[PROMPT] if self._few_shot and self._few_shot.prompt else positions[:0]
+        self.context_length = len(positions)
         self.dim = len(self._weights["text_projection.weight"])
         self.spec = read_spec(folder, config.get("vision_config", {}).get("image_size", 224))
-        self.fingerprint = fingerprint(self._weights.items(), self._tokenizer.to_str(), self.spec)
+        self.fingerprint = fingerprint(self._weights.items(), self._tokenizer.to_str(), self.spec, self._few_shot)
 
     @classmethod
     def open(cls, folder: Path) -> "TextReader | None":
@@ -69,9 +73,13 @@ class TextReader:
         """(N, dim) float32 unit rows of pictures of any size and mode."""
         return self._whole.encode_images(images, batch_size)
 
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """`PersonModel.carried`."""
+        return self._whole.carried(image, vector)
+
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model's context, so that its end is not read."""
-        return len(self._tokenizer.encode(clean_caption(text)).ids) > self.context_length
+        return len(self._pieces(text)) > self.context_length
 
     @cached_property
     def _whole(self) -> "PersonModel":
@@ -79,14 +87,19 @@ class TextReader:
 
         return load(self.name)
 
+    def _pieces(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(prompted(clean_caption(text), self._few_shot)).ids
+        return ids
+
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(clean_caption(text)).ids
+        ids = self._pieces(text)
         return ids if len(ids) <= self.context_length else [*ids[: self.context_length - 1], ids[-1]]
 
     def _embedding(self, tokens: Sequence[int]) -> np.ndarray:
         """(L,) token ids, the end token last -> (dim,)."""
         weights = self._weights
         states = weights["text_model.embeddings.token_embedding.weight"][list(tokens)]
+        states[1 : 1 + len(self._prompt)] = self._prompt
         states = states + weights["text_model.embeddings.position_embedding.weight"][: len(tokens)]  # (L, width)
         hidden = np.triu(np.full((len(tokens), len(tokens)), -np.inf, np.float32), 1)
         for layer in range(self._depth):

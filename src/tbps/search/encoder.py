@@ -36,6 +36,10 @@ class Encoder(Protocol):
         """Unit rows of captions; raises CaptionError on an empty one."""
         ...
 
+    def carried(self, image: Image.Image, vector: np.ndarray) -> Float32[np.ndarray, "rows columns"]:
+        """What each region of a picture carried of its similarity to a vector, signed. Raises ModelError where it cannot tell."""
+        ...
+
     def is_cut(self, text: str) -> bool:
         """Whether a caption is longer than the model reads, so that its end would be left out."""
         ...

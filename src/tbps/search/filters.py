@@ -16,6 +16,7 @@ MAX_LENGTH = 10_000
 
 Value = bool | int | float | str | None
 
+_HIDDEN = re.compile(r"\b(root|embedding|thumbnail|content_hash|model)\b", re.IGNORECASE)
 _LITERAL = re.compile(r"('(?:[^']|'')*')")
 _BEFORE_TIME = re.compile(r"\bcaptured_at\s*(?:=|<>|!=|<=|>=|<|>|(?:not\s+)?between|(?:not\s+)?in\s*\()\s*$", re.IGNORECASE)
 _AFTER_TIME = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
@@ -31,7 +32,12 @@ class Filter:
 
 
 def written(where: str) -> Filter:
-    """The filter of an SQL condition. Raises as `condition`."""
+    """The filter of an SQL condition. Raises as `condition`, and on a column of the table that is not for filters.
+
+    What can be asked about can be found out by asking often enough, such as the folders of the machine in `root`.
+    """
+    if found := _HIDDEN.search("".join(_LITERAL.split(where)[::2])):
+        raise QueryError(f"filter {where[:200]!r}: unknown column {found[0]!r}; a text is written in single quotes")
     return Filter(condition(where), where)
 
 
@@ -124,6 +130,11 @@ def _check_closed(code: str) -> None:
             raise QueryError("the filter closes a bracket that it never opened")
 
 
+def about_filter(error: Exception) -> bool:
+    """Whether the database refused a condition, or failed at a row with it, and not at its own files."""
+    return isinstance(error, ValueError) or "applying filter expression" in str(error)
+
+
 def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryError:
     """The database's error on `where` in one line that names the columns and how to write a condition."""
     text = _RUST_PLACE.sub("", str(error))
@@ -135,6 +146,8 @@ def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryEr
         )
     elif found := re.search(r"Received literal \w+\((.*?)\) and could not convert to literal of type '(\w+)", text):
         reason = f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
+    elif found := re.search(r"Arrow error: (.+?)(?:, /|$)", text):
+        reason = f"it cannot be computed for some image ({found.group(1)})"
     elif found := re.search(r"sql parser error: (.+?)\)?$", text, re.DOTALL):
         reason = found.group(1)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tbps.errors import GalleryError, QueryError
+from tbps.errors import GalleryError, QueryError, UnknownIdError
 from tbps.search.calibration import calibration_of, line_at
 from tbps.search.compose import Direction, compose, named
 from tbps.search.encoder import Encoder
@@ -16,6 +16,7 @@ from tbps.search.filters import Filter, between, equal, written
 from tbps.search.hits import Group, Line, Page
 from tbps.search.query import Query
 from tbps.search.rerank import reranked
+from tbps.search.scope import Scope
 from tbps.search.sources import Picture
 from tbps.search.table import Snapshot
 
@@ -23,11 +24,22 @@ MEMBERS = 1000
 _LINE_DEPTH = 100  # how far down the line is looked for
 
 
-def find(engine: Engine, model: Encoder, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+def find(
+    engine: Engine,
+    model: Encoder,
+    query: Query,
+    pictures: Sequence[Picture] = (),
+    within: Sequence[str] | None = None,
+) -> Page:
     """The page that a query asks for; `pictures` are sought with `query.picture_weight`. Raises as `Gallery.find`."""
+
+    def answer(snapshot: Snapshot) -> Page:
+        scope = None if within is None else snapshot.scope(within)
+        return _answer(_Asked(engine, snapshot, model, query, scope), pictures)
+
     snapshot = engine.newest() if query.version is None else engine.at(query.version)
     try:
-        return _answer(engine, snapshot, model, query, pictures)
+        return answer(snapshot)
     except (GalleryError, QueryError):
         # A writer may have removed the files of this version between our look and our read.
         newest = engine.newest()
@@ -36,7 +48,18 @@ def find(engine: Engine, model: Encoder, query: Query, pictures: Sequence[Pictur
         if query.version is not None:
             engine.at(query.version)  # says that it is gone, if so
             raise
-        return _answer(engine, newest, model, query, pictures)
+        return answer(newest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asks what of which version; scope: the rows that there are for who asks, None for all."""
+
+    engine: Engine
+    snapshot: Snapshot
+    model: Encoder
+    query: Query
+    scope: Scope | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +72,13 @@ class _Ranking:
     complete: bool
 
 
-def _answer(engine: Engine, snapshot: Snapshot, model: Encoder, query: Query, pictures: Sequence[Picture]) -> Page:
-    direction = compose(query, pictures, model, _known(snapshot, named(query)))
-    filtered = _filter(query, snapshot)
-    passing = None if filtered is None else snapshot.passing(filtered)
-    search = _Search(engine, snapshot, direction, query, passing)
-    calibration = calibration_of(model) if direction.plain and not query.rerank and snapshot.rows.count else None
+def _answer(asked: _Asked, pictures: Sequence[Picture]) -> Page:
+    snapshot, model, query, scope = asked.snapshot, asked.model, asked.query, asked.scope
+    direction = compose(query, pictures, model, known(snapshot, scope, named(query)))
+    passing = _passing(snapshot, scope, _filter(query, snapshot))
+    search = _Search(asked.engine, snapshot, direction, query, passing)
+    images = snapshot.rows.count if scope is None else len(scope.positions)
+    calibration = calibration_of(model) if direction.plain and not query.rerank and images else None
     wanted = query.offset + query.k
     depth = wanted if calibration is None else max(wanted, _LINE_DEPTH)
     if query.group is None:
@@ -73,8 +97,8 @@ def _answer(engine: Engine, snapshot: Snapshot, model: Encoder, query: Query, pi
         ]
     line = None
     if calibration is not None:
-        z = snapshot.spread.z(direction.vector, ranking.scores)
-        chances = calibration.chances(z, snapshot.rows.count)
+        z = (snapshot if scope is None else scope).spread.z(direction.vector, ranking.scores)
+        chances = calibration.chances(z, images)
         hits = [replace(hit, chance=float(chance)) for hit, chance in zip(hits, chances[shown], strict=True)]
         line = Line(*line_at(chances[:_LINE_DEPTH], query.share))
     following = query.model_copy(update={"offset": wanted, "version": snapshot.version}) if total > wanted else None
@@ -136,15 +160,24 @@ class _Search:
         )
 
 
-def _known(snapshot: Snapshot, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The embeddings of images by id. Raises QueryError on an id that the gallery does not hold."""
-    known = {}
-    for name in names:
-        positions = np.flatnonzero(snapshot.rows.ids == name.encode("ascii", "replace"))
-        if not len(positions):
-            raise QueryError(f"no image of the gallery has the id {name!r}; ids are those of hits")
-        known[name] = snapshot.rows.embeddings[positions[0]].astype(np.float64)
-    return known
+def position_of(snapshot: Snapshot, scope: Scope | None, name: str) -> int:
+    """Where the image with an id is. Raises UnknownIdError where there is none, or none for who asks."""
+    positions = np.flatnonzero(snapshot.rows.ids == name.encode("ascii", "replace"))
+    if not len(positions) or (scope is not None and int(positions[0]) not in scope):
+        raise UnknownIdError(f"no image of the gallery has the id {name!r}; ids are those of hits")
+    return int(positions[0])
+
+
+def known(snapshot: Snapshot, scope: Scope | None, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The embeddings of images by id. Raises UnknownIdError."""
+    return {name: snapshot.rows.embeddings[position_of(snapshot, scope, name)].astype(np.float64) for name in names}
+
+
+def _passing(snapshot: Snapshot, scope: Scope | None, filtered: Filter | None) -> np.ndarray | None:
+    """Ascending positions of the rows that there are for who asks and that pass; None for all."""
+    if filtered is None:
+        return None if scope is None else scope.positions
+    return snapshot.passing(filtered) if scope is None else scope.passing(filtered)
 
 
 def _filter(query: Query, snapshot: Snapshot) -> Filter | None:

@@ -21,8 +21,8 @@ from PIL import Image
 from pydantic import Field
 
 from tbps.config import Settings
-from tbps.errors import SettingsError
-from tbps.search.columns import parse_time
+from tbps.errors import DataError, SettingsError
+from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import HOG, Detector, Frame, open_detector
 from tbps.search.layout import FOOTAGE_FILE
@@ -60,13 +60,14 @@ class FootageSettings(Settings):
 @dataclass(frozen=True, slots=True)
 class Footage:
     """How to look at scenes and videos. detector: the built-in one where None; camera and start: where metadata give none;
-    on_video: name, frames decoded, frames expected."""
+    on_video: name, frames decoded, frames expected; within: the cameras of which something may be added, None for all."""
 
     settings: FootageSettings = field(default_factory=FootageSettings)
     detector: Detector | None = None
     camera: str | None = None
     start: datetime | None = None
     on_video: OnVideo | None = None
+    within: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,13 @@ class Lookout:
         """The metadata of a picture or video, with the camera of all where it has none of its own."""
         camera = self.footage.camera
         return dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+
+    def check(self, columns: Mapping[str, Any]) -> None:
+        """Raises DataError where nothing of that camera may be added."""
+        within, camera = self.footage.within, row_metadata(columns, {}).camera
+        if within is not None and camera not in within:
+            named = "it names no camera" if camera is None else f"camera {camera!r}"
+            raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
 
     def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
         """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""

@@ -20,9 +20,11 @@ from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.check import RecallReport, check_recall
+from tbps.search.compose import compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
-from tbps.search.find import find
+from tbps.search.explain import Explanation, explain
+from tbps.search.find import find, known, position_of
 from tbps.search.footage import Footage, Lookout
 from tbps.search.forget import ForgetReport, Selection, forget
 from tbps.search.hits import Hit, Page
@@ -32,8 +34,10 @@ from tbps.search.lock import LOCK_FILE, PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
 from tbps.search.query import Query
 from tbps.search.retention import retain
-from tbps.search.sources import Picture, find_sources
-from tbps.search.table import Table
+from tbps.search.scope import Scope
+from tbps.search.sources import Named, Picture, find_sources
+from tbps.search.summary import Summary, members, summarise
+from tbps.search.table import Snapshot, Table
 from tbps.search.writing import complete_begun, writing
 from tbps.storage import make_folder, writing_to
 
@@ -77,7 +81,7 @@ class Gallery:
 
     def add(
         self,
-        images: str | Path | Iterable[Picture],
+        images: str | Path | Iterable[Picture | Named],
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         batch_size: int = 64,
@@ -139,13 +143,53 @@ class Gallery:
         """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
         return retain(self.path, dry_run, patience=self._patience)
 
-    def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+    def find(self, query: Query, pictures: Sequence[Picture] = (), within: Sequence[str] | None = None) -> Page:
         """The page of hits that a composed query asks for; `pictures` are sought together with what it names.
 
+        within: cameras beyond which there is nothing for who asks, not even the ids that a query may name.
         Raises QueryError as `search`, on an id or column that is not there, and on a version that is gone; ImageError on a picture
         that cannot be read; ModelError on a calibration that is damaged or of another model.
         """
-        return self._ask(lambda engine: find(engine, self._model, query, pictures))
+        return self._ask(lambda engine: find(engine, self._model, query, pictures, within))
+
+    def image(self, name: str, within: Sequence[str] | None = None) -> Hit:
+        """The image with an id, as a hit of no query: score 0. Raises UnknownIdError, also for one beyond the cameras `within`."""
+
+        def look(snapshot: Snapshot, scope: Scope | None) -> Hit:
+            (hit,) = snapshot.hits(np.array([position_of(snapshot, scope, name)]), np.zeros(1))
+            return hit
+
+        return self._look(look, within)
+
+    def explain(self, query: Query, name: str, within: Sequence[str] | None = None) -> Explanation:
+        """What words and regions carried of the score of an image for a query; pictures that came beside the query are left out.
+
+        It looks at the image's thumbnail, while the score is that of its stored embedding. Raises as `find`, UnknownIdError as
+        `image`, and as `explain.explain`.
+        """
+
+        def look(snapshot: Snapshot, scope: Scope | None) -> Explanation:
+            position = position_of(snapshot, scope, name)
+            direction = compose(query, (), self._model, known(snapshot, scope, named(query)))
+            (hit,) = snapshot.hits(np.array([position]), np.zeros(1))
+            embedding = snapshot.rows.embeddings[position].astype(np.float64)
+            return explain(self._model, direction, query.texts, open_image(hit.thumbnail), embedding)
+
+        return self._look(look, within)
+
+    def tracklet(self, name: str, within: Sequence[str] | None = None) -> list[Hit]:
+        """The images of a tracklet in the order of their times and frames, as hits of no query, at most a thousand."""
+
+        def look(snapshot: Snapshot, scope: Scope | None) -> list[Hit]:
+            positions = members(snapshot, scope, "tracklet", name)
+            hits = snapshot.hits(positions, np.zeros(len(positions)))
+            return sorted(hits, key=lambda hit: (hit.captured_at or "", str(hit.attributes.get("frame", "")).zfill(12), hit.id))
+
+        return self._look(look, within)
+
+    def summary(self, within: Sequence[str] | None = None) -> Summary | None:
+        """What there is to search: images, cameras, times, and the columns with their most frequent values; None while empty."""
+        return None if self._refreshed() is None else self._look(summarise, within)
 
     def prepare(self) -> bool:
         """Reads the embeddings into memory and, above 200,000 images, builds what approximate searches need: a first search is
@@ -174,6 +218,15 @@ class Gallery:
             if (newer := self._engine()) is engine:
                 raise
             return question(newer)
+
+    def _look(self, look: Callable[[Snapshot, Scope | None], _T], within: Sequence[str] | None) -> _T:
+        """What is found in the newest version, within some cameras."""
+
+        def look_at(engine: Engine) -> _T:
+            snapshot = engine.newest()
+            return look(snapshot, None if within is None else snapshot.scope(within))
+
+        return self._ask(look_at)
 
     def _engine(self) -> Engine:
         state = self._refreshed()

@@ -187,6 +187,7 @@ def _video(video: Candidate, writer: "_Writer", outcome: _Outcome) -> None:
         if not isinstance(video.picture, Path):
             raise DataError("is no file")
         _check_file(video.picture)
+        lookout.check(columns)
         content_hash = file_hash(video.picture)
         key, told = lookout.key(content_hash, writer.fingerprint), lookout.told(columns, content_hash)
         lookout.record.refresh()
@@ -337,6 +338,7 @@ def _read(candidate: Candidate, content: _Content, writer: _Writer) -> _Read | F
         return candidate.name, content
     candidate = replace(candidate, columns=writer.lookout.columns(candidate.columns))
     try:
+        writer.lookout.check(candidate.columns)
         if not _is_utf8(f"{candidate.root}/{candidate.name}"):
             raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
         source = _bytes_of(content) if isinstance(content, Path) else content
@@ -348,7 +350,7 @@ def _read(candidate: Candidate, content: _Content, writer: _Writer) -> _Read | F
             return _Read(candidate, (_Row(candidate, digest, None, b""),))
         image = open_image(source) if isinstance(source, bytes) else source
         return _Read(candidate, (_image_row(candidate, digest, image, writer.spec),))
-    except ImageError as error:
+    except DataError as error:
         return candidate.name, _UNNAMED.sub("", str(error))
     except OSError as error:
         return candidate.name, f"cannot be read ({error.strerror or error})"

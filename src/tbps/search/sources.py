@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -18,6 +18,15 @@ from tbps.search.manifest import MANIFEST_FILE
 _KNOWN = f"{', '.join(sorted(PICTURES))}; tar, zip; {', '.join(sorted(VIDEOS))}"
 _MAX_SHARDS = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A file that goes by another name; where it lies is not kept."""
+
+    name: str
+    file: Path
+
 
 Picture = str | Path | Image.Image
 
@@ -42,7 +51,9 @@ class Sources:
     videos: tuple[Candidate, ...] = ()
 
 
-def find_sources(images: str | Path | Iterable[Picture], metadata: str | Path | Sequence[Mapping[str, Any]] | None) -> Sources:
+def find_sources(
+    images: str | Path | Iterable[Picture | Named], metadata: str | Path | Sequence[Mapping[str, Any]] | None
+) -> Sources:
     """Every picture and video of a folder and its subfolders by name, archives looked into; or those of a list.
 
     A `metadata.jsonl` of the folder names its pictures; lines may also give columns to a video or to all pictures of an archive.
@@ -63,7 +74,7 @@ def find_sources(images: str | Path | Iterable[Picture], metadata: str | Path | 
     return _of_list(list(images), metadata)
 
 
-def _shards(pattern: str) -> list[Picture]:
+def _shards(pattern: str) -> list[Picture | Named]:
     """The files that exist of those that a pattern with braces names: {000..012} and {a,b}."""
     choices = [_choices(part) for part in _BRACES.findall(pattern)]
     total = 1
@@ -90,7 +101,7 @@ def _choices(part: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
-def _of_list(entries: Sequence[Picture], metadata: Sequence[Mapping[str, Any]] | None) -> Sources:
+def _of_list(entries: Sequence[Picture | Named], metadata: Sequence[Mapping[str, Any]] | None) -> Sources:
     if not entries:
         raise DataError("there is no picture to index: the list is empty")
     if metadata is not None and len(metadata) != len(entries):
@@ -100,6 +111,8 @@ def _of_list(entries: Sequence[Picture], metadata: Sequence[Mapping[str, Any]] |
     for number, (entry, columns) in enumerate(zip(entries, rows, strict=True)):
         if isinstance(entry, Image.Image):
             found.pictures.append(Candidate(f"picture-{number:06d}", "", entry, columns))
+        elif isinstance(entry, Named):
+            found.file(entry.name, None, entry.file, columns)
         elif os.path.isdir(entry):
             found.join(_of_folder(Path(entry), None))
         else:
@@ -137,13 +150,15 @@ class _Found:
         self.failed: list[Failure] = []
         self.notes: list[str] = []
 
-    def file(self, name: str, root: Path, path: Path, columns: Mapping[str, Any]) -> None:
+    def file(self, name: str, root: Path | None, path: Path, columns: Mapping[str, Any]) -> None:
+        """root: None where it is not kept."""
+        kept = "" if root is None else str(root)
         if is_archive(name):
-            self._archive(name, root, path, columns)
-        elif path.suffix.lower() in VIDEOS:
-            self.videos.append(Candidate(name, str(root), path, columns))
+            self._archive(name, kept, path, columns)
+        elif PurePosixPath(name).suffix.lower() in VIDEOS:
+            self.videos.append(Candidate(name, kept, path, columns))
         else:
-            self.pictures.append(Candidate(name, str(root), path, columns))
+            self.pictures.append(Candidate(name, kept, path, columns))
 
     def join(self, other: Sources) -> None:
         self.pictures += other.candidates
@@ -154,11 +169,11 @@ class _Found:
     def sources(self) -> Sources:
         return Sources(tuple(self.pictures), tuple(self.failed), tuple(self.notes), tuple(self.videos))
 
-    def _archive(self, name: str, root: Path, path: Path, columns: Mapping[str, Any]) -> None:
+    def _archive(self, name: str, root: str, path: Path, columns: Mapping[str, Any]) -> None:
         contents = list_archive(path)
         for picture in contents.pictures:
             place = Member(path, picture.number)
-            self.pictures.append(Candidate(f"{name}/{picture.name}", str(root), place, {**columns, **picture.columns}))
+            self.pictures.append(Candidate(f"{name}/{picture.name}", root, place, {**columns, **picture.columns}))
         self.failed += [(f"{name}/{member}" if member else name, reason) for member, reason in contents.failed]
         self.notes += [f"{name}: {note}" for note in contents.notes]
         if not contents.pictures and not contents.failed:

@@ -33,9 +33,10 @@ from jaxtyping import Float32, Float64, Integer
 from tbps.errors import GalleryError, StorageError
 from tbps.search.calibration import Spread
 from tbps.search.columns import Kind
-from tbps.search.filters import Filter, refusal
+from tbps.search.filters import Filter, about_filter, refusal
 from tbps.search.hits import Hit
 from tbps.search.rows import Rows
+from tbps.search.scope import Scope
 
 FIRST_TABLE = "images"
 _TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "truth": pa.bool_()}
@@ -53,6 +54,7 @@ _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission de
 _MANY_FRAGMENTS = 64
 _IDS_AT_ONCE = 1024
 _FILTERS_KEPT = 16
+_SCOPES_KEPT = 8
 
 
 def row_schema(dim: int) -> Any:
@@ -132,6 +134,26 @@ class Snapshot:
         self.rows: Rows = self._read(None if before is None else before.rows)
         self._passing: dict[str, Integer[np.ndarray, " M"]] = {}
         self._columns: dict[str, Column] = {}
+        self._scopes: dict[tuple[str, ...], Scope] = {}
+
+    def scope(self, cameras: Sequence[str]) -> Scope:
+        """The rows of some cameras; those of the last few choices are remembered."""
+        wanted = tuple(sorted(set(cameras)))
+        if (known := self._scopes.get(wanted)) is not None:
+            return known
+        column = self.column("camera")
+        codes = [code for code, camera in enumerate(column.values) if camera in wanted]
+        positions = np.flatnonzero(np.isin(column.codes, codes))
+
+        def read() -> Any:
+            with _database(self._folder):
+                found = self._handle.search().select(list(self.kinds)).with_row_id(True).to_arrow()
+            order = np.argsort(found.column("_rowid").to_numpy())
+            return found.drop_columns(["_rowid"]).take(order[positions])
+
+        scope = Scope(positions, self.rows, self.kinds, read)
+        self._scopes = dict([*self._scopes.items(), (wanted, scope)][-_SCOPES_KEPT:])
+        return scope
 
     def passing(self, filtered: Filter) -> Integer[np.ndarray, " M"]:
         """Ascending positions of the rows that a filter lets through; those of the last few filters are remembered.
@@ -143,7 +165,9 @@ class Snapshot:
         with _database(self._folder):
             try:
                 found = self._handle.search().where(filtered.clause).select(["id"]).with_row_id(True).to_arrow()
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
+                if not about_filter(error):
+                    raise
                 raise refusal(filtered.text, error, self.kinds) from error
         positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
         self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
@@ -343,7 +367,9 @@ class Table:
             self._handle.checkout_latest()
             try:
                 found = self._handle.search().where(clause).select(list(columns)).to_arrow()
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
+                if not about_filter(error):
+                    raise
                 raise refusal(clause.replace("\n", ""), error, self.kinds()) from error
         return list(found.to_pylist())
 

@@ -33,11 +33,17 @@ COSTS = {
     "encode_seconds": Column("a pair on a CPU, ms", 1e3, 1),
     "peak_bytes": Column("peak memory, GiB", 2**-30, 2),
 }
-_COST_TABLES = {
-    "cost": tuple(COSTS),
-    "few-shot": ("parameters", "trained", "train_seconds"),
-    "compression": ("parameters", "trained", "train_seconds"),
-    "distillation": ("parameters", "encode_flops", "encode_seconds", "train_flops", "train_seconds"),
+_COST_TABLES: Mapping[str, Mapping[str, Column]] = {
+    "cost": COSTS,
+    "few-shot": {
+        "parameters": COSTS["parameters"],
+        "trained": Column("of which learn", 1, 0),
+        "train_seconds": COSTS["train_seconds"],
+    },
+    "compression": {name: COSTS[name] for name in ("parameters", "trained", "train_seconds")},
+    "distillation": {
+        name: COSTS[name] for name in ("parameters", "encode_flops", "encode_seconds", "train_flops", "train_seconds")
+    },
 }
 _PAPER_METRICS = ("r1", "map", "minp")
 _PAPER_PARAMETERS = {"cost": "params_m", "compression": "trained_m"}
@@ -94,19 +100,20 @@ def metric_grid(report: TableReport) -> Grid:
 
 def cost_grid(report: TableReport) -> Grid | None:
     """Counts and measurements, for the tables that are about them."""
-    columns = [name for name in _COST_TABLES.get(report.name, ()) if any(name in line.spreads for line in report.lines)]
+    known = _COST_TABLES.get(report.name, {})
+    columns = {name: column for name, column in known.items() if any(name in line.spreads for line in report.lines)}
     if not columns:
         return None
     parameters = _PAPER_PARAMETERS.get(report.name)
-    papers = [name for name in (COSTS[column].paper for column in columns) if name and report.name == "cost"]
+    papers = [column.paper for column in columns.values() if column.paper and report.name == "cost"]
 
     def cells(line: Line) -> Iterator[str]:
         yield from (line.name, seeds_of(line))
-        for name in columns:
-            yield _amount(line.spreads.get(name), COSTS[name])
+        for name, column in columns.items():
+            yield _amount(line.spreads.get(name), column)
         yield from _paper_amounts(line.paper, parameters, papers)
 
-    headings = [COSTS[name].heading for name in columns]
+    headings = [column.heading for column in columns.values()]
     theirs = [*(["paper: learn, M"] if parameters else []), *(f"paper: {COSTS[_ours_of(name)].heading}" for name in papers)]
     rows = [tuple(cells(line)) for line in report.lines]
     if theirs:
@@ -142,7 +149,8 @@ def remarks(report: TableReport) -> list[str]:
 
 _PROBES = (
     "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be on "
-    "the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. Both on val."
+    "the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. "
+    "All on the val split."
 )
 
 

@@ -26,11 +26,11 @@ from tbps.study.cost import encode_flops
 from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
 from tbps.study.work import Work
+from tbps.training.settings import TrainSettings
 
 UNKNOWN = "unknown"
 RANDOM = "random weights"
 _OPENAI = {"openai/clip-vit-base-patch32": 32, "openai/clip-vit-base-patch16": 16}
-_FORWARD_PASSES = 3  # what an update computes: forward, and twice as much backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +176,23 @@ def estimate(step: Step, material: Material) -> Estimate:
 
 
 def update_flops(work: Work, towers: CLIPConfig) -> float:
-    """About what one update computes: three forward passes of every view of a batch."""
+    """About what one update computes: `_passes` of every view of a batch."""
     size = towers.vision_config.image_size
     spec = work.train.image.of(ImageSpec(height=size, width=size))
     image, text = _encode_flops(towers.to_json_string(), spec.height, spec.width)
     images = 1 + work.train.losses.second_image + 2 * work.train.losses.ss_image
     texts = 1 + work.train.losses.second_text
-    return float(_FORWARD_PASSES * work.train.batch_size * (images * image + texts * text))
+    image_passes, text_passes = _passes(work.train)
+    return float(work.train.batch_size * (image_passes * images * image + text_passes * texts * text))
+
+
+def _passes(train: TrainSettings) -> tuple[int, int]:
+    """What an update computes of image and text tower, in forward passes: one forward, one for the gradients of the states, and one
+    for those of the weights. Below what learns on locked towers there are no gradients.
+    """
+    if train.few_shot is None:
+        return 3, 3
+    return 1, 1 if train.few_shot.prompt is None else 2
 
 
 def probe_flops(work: Probing, towers: CLIPConfig, split: Counts) -> float:

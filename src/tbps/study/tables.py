@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tbps.errors import CheckpointError, DataError
-from tbps.study.ablations import NOT_YET, TABLES, Row, table
+from tbps.study.ablations import TABLES, Row, table
 from tbps.study.paper import METRICS, PaperRow, paper_rows, reported
 from tbps.study.plan import differences
 from tbps.study.spread import Difference, Spread, paired_difference, spread
@@ -117,7 +117,7 @@ def _read_table(study: Path, file: Path) -> TableReport:
     results = [run for line in lines for run in line.runs.values()]
     split = results[0]["split"] if results else None
     named = {row.name for row in ours.rows}
-    literature = {row.row for row in paper_rows() if row.table == ours.name} - named - {row for _, row in NOT_YET}
+    literature = {row.row for row in paper_rows() if row.table == ours.name} - named
     references = [reported(ours.name, row, data["name"], backbone) for row in sorted(literature)]
     return TableReport(
         name=ours.name,
@@ -132,7 +132,7 @@ def _read_table(study: Path, file: Path) -> TableReport:
         changes=record["changes"],
         lines=lines,
         references=tuple(row for row in references if row is not None),
-        not_run=tuple(_not_run(ours.name, [row.name for row in ours.rows if row.name not in done], record.get("refused", {}))),
+        not_run=tuple(_not_run([row.name for row in ours.rows if row.name not in done], record.get("refused", {}))),
         split=None if split is None else (split["name"], split["queries"], split["gallery"]),
         devices=tuple(sorted({run["measured"]["device"] for run in results})),
     )
@@ -182,7 +182,6 @@ def _values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, flo
     return {seed: float(value) for seed, value in found.items() if isinstance(value, int | float)}
 
 
-def _not_run(name: str, rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
+def _not_run(rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
     """Why each row of the table that has no line has none."""
-    unknown = [row for other, row in NOT_YET if other == name]
-    return [*(f"{row}: {refused.get(row, 'not asked for')}" for row in rows), *(f"{row}: cannot be run yet" for row in unknown)]
+    return [f"{row}: {refused.get(row, 'not asked for')}" for row in rows]

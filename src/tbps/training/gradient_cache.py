@@ -88,7 +88,7 @@ def _with_gradients(features: Features, whole: Features, rows: slice) -> tuple[l
     outputs, gradients = [], []
     for name in _VIEWS:
         output, leaf = getattr(features, name), getattr(whole, name)
-        if output is not None and leaf.grad is not None:
+        if output is not None and output.requires_grad and leaf.grad is not None:  # a locked tower has no use for its gradient
             outputs.append(output)
             gradients.append(leaf.grad[rows])
     return outputs, gradients

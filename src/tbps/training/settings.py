@@ -11,6 +11,7 @@ from tbps.data.augment_text import TextAugmentation
 from tbps.data.augment_views import ViewAugmentation
 from tbps.errors import SettingsError
 from tbps.model.clip import LockSettings, ModelShape
+from tbps.model.folder import FewShotSettings
 from tbps.model.lora import LoraSettings
 from tbps.model.surgery import PruneSettings
 from tbps.preprocess.image import ImageSpec
@@ -39,10 +40,11 @@ class TrainSettings(Settings):
     `shape` builds a model from random weights (None: a start model is given). `prune` cuts a smaller model out of it, which is the
     one that learns; with `losses.distill` the whole start model teaches it. `batch_size` is the global one, of all processes;
     `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only. With
-    `lora`, only adapters, the temperature and the heads of losses learn. `precision`: what the towers compute in; weights and
-    losses stay in float32. "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). `text_parts`:
-    captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower` pays where a run takes many
-    minutes.
+    `lora`, only adapters, the temperature and the heads of losses learn; with `few_shot`, only what it adds to the towers, and the
+    heads of losses, whatever `lock` says. `precision`: what the towers compute in; weights and losses stay in float32. "float16" is
+    the paper's, with loss scaling (`training.optimizer.update_together`); "tf32" is float32 whose products a GPU rounds to 10 bits
+    of mantissa. `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower`
+    pays where a run takes many minutes.
     """
 
     seed: int = 0
@@ -61,12 +63,19 @@ class TrainSettings(Settings):
     division: DivisionSettings = DivisionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     lora: LoraSettings | None = None
+    few_shot: FewShotSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: float | None = Field(None, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     text_parts: int = Field(4, ge=1)
     compile_image_tower: bool = False
     checkpoint_steps: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way_to_add(self) -> "TrainSettings":
+        if self.few_shot is not None and self.lora is not None:
+            raise SettingsError("lora and few_shot both lock the towers and add what learns; set one of them to null")
+        return self
 
     @model_validator(mode="after")
     def _labels_are_meant(self) -> "TrainSettings":

@@ -1,4 +1,6 @@
-"""The model that a run starts from: a given one, or new towers with a vocabulary learned from the training captions."""
+"""The model that a run starts from: a given one, or new towers with a vocabulary learned from the training captions; and what is
+added to it to learn from few shots.
+"""
 
 from pathlib import Path
 
@@ -6,6 +8,7 @@ from tbps.data.records import PersonDataset
 from tbps.errors import DataError, SettingsError
 from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import build
+from tbps.model.few_shot import add_few_shot
 from tbps.model.tokens import train_tokenizer
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec
@@ -13,10 +16,18 @@ from tbps.training.settings import TrainSettings
 
 
 def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Path | None, device: str) -> PersonModel:
-    """Opens `model`, or builds `settings.shape` from random weights where none is given.
+    """Opens `model`, or builds `settings.shape` from random weights where none is given, and adds `settings.few_shot` to it.
 
-    Raises SettingsError when neither or both are given, DataError when there are no captions to learn a vocabulary from.
+    Raises SettingsError when neither or both are given, or where `model` has something added already; DataError when there are no
+    captions to learn a vocabulary from.
     """
+    start = _towers(settings, dataset, model, device)
+    if settings.few_shot is not None:
+        add_few_shot(start.clip, start.tokenizer, settings.few_shot, settings.seed)
+    return start
+
+
+def _towers(settings: TrainSettings, dataset: PersonDataset, model: str | Path | None, device: str) -> PersonModel:
     if model is not None and settings.shape is not None:
         raise SettingsError("this recipe builds a model from random weights; leave --model out, or give --set shape=null")
     if model is not None:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.profiler import record_function
 from transformers import CLIPModel
 
+from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
@@ -29,19 +30,20 @@ from tbps.distributed import average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
+from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
-from tbps.model.clip import bottom_parameters, choose_attention, set_text_attention_dropout
+from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.surgery import PruneSettings, pruned
-from tbps.model.tokens import tokenise
 from tbps.seeding import entropy, generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
+from tbps.training.learned import choose_what_learns
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
@@ -55,6 +57,7 @@ _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: the temperature's cap
 _SMALLEST_LOSS_SCALE = 1.0  # below it gradients would be made smaller still: scaling is there for the opposite
 _LOG_STEPS = 10
 _EMBED_BATCH = 128
+_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ class Run:
         if self.teacher is not None or settings.prune != PruneSettings():
             model = PersonModel(pruned(model.clip, settings.prune).requires_grad_(True), model.tokenizer, model.spec, model.name)
         self.settings, self.model, self.dataset, self.folder, self.observer = settings, model, dataset, folder, observer
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if settings.division.enabled:
             gaussian_mixture()  # before hours of training where it is absent
         self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
@@ -147,7 +152,7 @@ class Run:
         self.batches = Batches(
             dataset=self.splits["train"],
             images=near(self.caches["train"].images, model.device),
-            tokenise=lambda captions: tokenise(model.tokenizer, captions, model.context_length),
+            tokenise=model.tokenise,
             text=settings.text_augmentation,
             batch_size=settings.batch_size,
             seed=settings.seed,
@@ -185,20 +190,21 @@ class Run:
         return caches
 
     def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Dropout, locks and attention of the towers; then the optimizers over what is left to learn."""
-        settings, clip, heads = self.settings, self.model.clip, self.heads
+        """Attention and dropout of the towers, and what of them learns; then the optimizers over that."""
+        settings, clip = self.settings, self.model.clip
         choose_attention(clip)
+        choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
-        factors: dict[nn.Parameter, float] = {}
-        for parameter in bottom_parameters(clip, settings.lock):
-            if settings.lock.rate_factor == 0:
-                parameter.requires_grad_(False)
-            factors[parameter] = settings.lock.rate_factor
-        for head in (heads.classifier, heads.cross_modal):
-            factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
+        factors = choose_what_learns(clip, self.heads, settings)
         if settings.compile_image_tower:
             clip.vision_model.compile()
         return optimizers(self.learned, settings.optimizer, factors)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """An epoch's batches on the device, those of a GPU made ahead: a CPU would only take the cores from its own updates."""
+        device = self.model.device
+        batches = (batch.to(device) for batch in self.batches.epoch(epoch, start))
+        return ahead(batches, _AHEAD if device.type == "cuda" else 0)
 
     def update(self, log: "RunLog | NoLog") -> None:
         """One optimizer step on the next batch; in float16 it is skipped where a gradient overflows, and the schedule goes on."""
@@ -206,9 +212,8 @@ class Run:
         with record_function("tbps: data"):
             batch = next(self._stream, None)
             if batch is None:
-                self._stream = self.batches.epoch(epoch, start=step % self.steps_per_epoch)
+                self._stream = self._batches(epoch, start=step % self.steps_per_epoch)
                 batch = next(self._stream)
-            batch = batch.to(self.model.device)
         if step % self.steps_per_epoch == 0:
             self._divide(epoch, log)
         rate = learning_rate(step, self.steps_per_epoch, self.settings.schedule)
@@ -219,8 +224,9 @@ class Run:
         average([parameter.grad for parameter in self.learned.parameters() if parameter.grad is not None])
         with record_function("tbps: optimizer"):
             updated = update_together(self.state.optimizers, self.state.scaler, self.settings.optimizer.clip_norm)
-        with torch.no_grad():
-            self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
+        if self.model.clip.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.model.clip.logit_scale.clamp_(max=_LARGEST_LOG_SCALE)
         if self.averaged is not None and updated:
             self.averaged.update_parameters(self.model.clip)
         if step % self.steps_per_epoch == 0:

@@ -1,0 +1,143 @@
+"""The service under load: `python benchmarks/serving.py [--toy]`.
+
+A gallery of drawn people and the bundled model behind a uvicorn process; 1, 16 and 64 clients, each with a connection of its own,
+ask one description after another. Two services take turns: one encodes the texts that wait at the same time together, the other
+every search by itself. A row is the median over rounds of that round's percentile; what is not answered with 200 counts against
+"answered". Service and clients share the machine's cores; every answer is in the audit log before it is sent.
+"""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+from measuring import Row, say
+from results import Benchmark, run_alone
+
+import tbps
+from tbps.data.catalog import read_dataset
+from tbps.data.mannequins.writing import SplitSize, write_mannequins
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "models" / "mannequin-tiny"
+CLIENTS = (1, 16, 64)
+PERCENTILES = (50, 95, 99)
+WAYS = {"texts together": {}, "each text by itself": {"batch_texts": 1, "batch_window": 0}}
+K = 10
+SERVE = """
+import json, sys
+from pathlib import Path
+import tbps
+from tbps.server.running import run
+from tbps.server.service import Service
+from tbps.server.settings import ServiceSettings
+
+gallery, model, state, settings = sys.argv[1:]
+service = Service(Path(gallery), tbps.load(model), ServiceSettings.parse(json.loads(settings)), Path(state))
+run(service, lambda address: print(address, flush=True))
+"""
+
+
+@contextmanager
+def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
+    """A service that begins; it prints its address."""
+    given = json.dumps({"port": 0, "searches_per_minute": 0, **settings})
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", SERVE, str(gallery), str(MODEL), str(state), given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    """Host and port of a service, once it is ready."""
+    assert process.stdout is not None
+    place = urlsplit(process.stdout.readline().strip()).netloc
+    while True:
+        connection = http.client.HTTPConnection(place)
+        connection.request("GET", "/healthz")
+        status = json.loads(connection.getresponse().read())["status"]
+        connection.close()
+        if status == "ready":
+            return place
+        time.sleep(0.05)
+
+
+def client(place: str, texts: Sequence[str]) -> list[tuple[int, float]]:
+    """Status and milliseconds of one search after another."""
+    connection = http.client.HTTPConnection(place, timeout=60)
+    found = []
+    for text in texts:
+        body = json.dumps({"texts": [{"text": text}], "k": K})
+        began = time.perf_counter()
+        connection.request("POST", "/v1/search", body, {"Content-Type": "application/json", "X-Tbps": "1"})
+        answer = connection.getresponse()
+        answer.read()
+        found.append((answer.status, 1000 * (time.perf_counter() - began)))
+    connection.close()
+    return found
+
+
+def load(place: str, texts: Sequence[str], clients: int) -> tuple[list[tuple[int, float]], float]:
+    """What clients at the same time meet, and how many seconds it takes."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        found = list(pool.map(lambda number: client(place, texts[number::clients]), range(clients)))
+    return [each for part in found for each in part], time.perf_counter() - began
+
+
+def measure(toy: bool, runs: int) -> Benchmark:
+    people = 4 if toy else 500
+    searches = dict(zip(CLIENTS, (2, 16, 64) if toy else (100, 480, 960), strict=True))
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as open_services:
+        folder = Path(temporary)
+        write_mannequins(folder / "people", {"test": SplitSize(people, 4)}, seed=3, workers=1)
+        gallery = tbps.Gallery.open(folder / "gallery", tbps.load(MODEL))
+        gallery.add(folder / "people")
+        captions = [text for image in read_dataset("folder", folder / "people").split("test").images for text in image.captions]
+        begun = {
+            name: open_services.enter_context(serving(folder / "gallery", folder / f"state {number}", settings))
+            for number, (name, settings) in enumerate(WAYS.items())
+        }
+        places = {name: ready(process) for name, process in begun.items()}
+        rows = [row for clients in CLIENTS for row in under(clients, places, (captions * 960)[: searches[clients]], runs)]
+    conditions = {"model": MODEL.name, "images": 4 * people, "hits": K, "searches of a round": list(searches.values())}
+    return Benchmark("serving", rows, conditions)
+
+
+def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Row]:
+    """The rows of so many clients; the first round of each service does not count."""
+    spent: dict[str, list[np.ndarray]] = {name: [] for name in places}
+    seconds: dict[str, list[float]] = {name: [] for name in places}
+    well: dict[str, list[float]] = {name: [] for name in places}
+    for run in range(1 + runs):
+        for name, place in places.items():
+            found, took = load(place, texts, clients)
+            if run:
+                spent[name].append(np.array([milliseconds for _, milliseconds in found]))
+                seconds[name].append(took)
+                well[name].append(100 * sum(status == 200 for status, _ in found) / len(found))
+        say(f"{clients} clients, round {run} of {runs}")
+    rows = []
+    for name in places:
+        for percentile in PERCENTILES:
+            values = tuple(float(np.percentile(each, percentile)) for each in spent[name])
+            rows.append(Row(f"{name}, p{percentile} of clients", "ms", values, clients))
+        rows.append(Row(f"{name}, searches of clients", "a second", tuple(len(texts) / each for each in seconds[name]), clients))
+        rows.append(Row(f"{name}, answered, of clients", "%", tuple(well[name]), clients))
+    return rows
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)

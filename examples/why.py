@@ -1,0 +1,32 @@
+"""Draws the picture of the README that says why somebody was found: docs/images/why.png."""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import tbps
+from tbps.data.mannequins.drawing import draw
+from tbps.data.mannequins.people import population, sample_view
+from tbps.search.explain_picture import draw as draw_explanation
+from tbps.search.query import Query, Text
+from tbps.seeding import generator
+
+SEED, PEOPLE = 777, 40
+ASKED = "a blonde woman in a red dress and red shoes"
+
+
+def main(target: Path) -> None:
+    """Forty people in a gallery of their own; the best hit explained."""
+    views = [replace(sample_view(generator(SEED, "why", number)), hidden="none") for number in range(PEOPLE)]
+    pictures = [draw(person, view).image for person, view in zip(population(SEED, "val", PEOPLE), views, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        gallery = tbps.Gallery.open(folder, tbps.load("models/mannequin-tiny"))
+        gallery.add(pictures)
+        query = Query(texts=(Text(text=ASKED),))
+        best = gallery.find(query).hits[0]
+        draw_explanation(gallery.explain(query, best.id), best.thumbnail).save(target, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images/why.png"))

@@ -1,0 +1,22 @@
+"""Memory that the process has used stays its own."""
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what is freed, for the next tensor of that size; elsewhere it does nothing.
+
+    By default a large block comes from the system and goes back to it, and the system clears every page of the next one: on a CPU
+    that takes longer than many an operation on it. The process then holds on to the most that it ever needed.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # a C library without it
+        return
+    for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20)):
+        mallopt(setting, value)

@@ -1,0 +1,142 @@
+"""Texts of searches that come at the same time, encoded in one pass."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from PIL import Image
+
+from tbps.errors import RequestError
+from tbps.preprocess.image import ImageSpec
+from tbps.search.encoder import Encoder
+from tbps.server.limits import Ticket, ticket
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    texts: Sequence[str]
+    ticket: Ticket | None
+    done: threading.Event = field(default_factory=threading.Event)
+    rows: np.ndarray | None = None
+    error: Exception | None = None
+
+    def wanted(self) -> bool:
+        return self.ticket is None or self.ticket.left() > 0
+
+
+@final
+class BatchingEncoder:
+    """An encoder whose `encode_texts`, called by several threads at once, becomes one call of another encoder's.
+
+    window: seconds that the first text waits for others; most: texts of one call; bound: texts that may wait, beyond which a
+    RequestError (503) is raised. What nobody waits for any more is not encoded. `on_batch` is told how many texts each call has.
+    """
+
+    def __init__(self, model: Encoder, window: float, most: int, bound: int, on_batch: Callable[[int], None]) -> None:
+        self._model, self._window, self._most, self._bound, self._on_batch = model, window, most, bound, on_batch
+        self._entries: list[_Entry] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="tbps-texts", daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self._model.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self._model.dim
+
+    @property
+    def spec(self) -> ImageSpec:
+        return self._model.spec
+
+    def is_cut(self, text: str) -> bool:
+        """As the model's."""
+        return self._model.is_cut(text)
+
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
+        """As the model's."""
+        return self._model.encode_images(images, batch_size)
+
+    def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
+        """As the model's."""
+        return self._model.carried(image, vector)
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """As the model's, together with what other threads ask for. Raises RequestError where too much waits or time is out."""
+        entry = _Entry(texts, ticket.get())
+        with self._changed:
+            if self._stopped:
+                raise RequestError(503, "stopping", "the service is shutting down; ask again in a moment", 5)
+            if sum(len(each.texts) for each in self._entries) >= self._bound:
+                raise RequestError(503, "busy", "too many searches wait for their turn; ask again in a moment", 1)
+            self._entries.append(entry)
+            self._changed.notify_all()
+        entry.done.wait(None if entry.ticket is None else entry.ticket.left())
+        if entry.error is not None:
+            raise entry.error
+        if entry.rows is None:
+            with self._changed:
+                if entry in self._entries:
+                    self._entries.remove(entry)
+            raise RequestError(503, "timeout", "the search took too long; ask again in a moment", 2)
+        return entry.rows
+
+    def stop(self) -> None:
+        """Ends the thread after what waits."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while entries := self._next():
+            wanted = [entry for entry in entries if entry.wanted()]
+            if wanted:
+                self._encode(wanted)
+            for entry in entries:
+                entry.done.set()
+
+    def _next(self) -> list[_Entry]:
+        """The entries of the next call, once there are some and the window is over; none when the service stops."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._entries or self._stopped)
+            until = time.monotonic() + self._window
+            while not self._full() and not self._stopped and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            taken, texts = 0, 0
+            for entry in self._entries:
+                if taken and texts + len(entry.texts) > self._most:
+                    break
+                taken, texts = taken + 1, texts + len(entry.texts)
+            entries, self._entries = self._entries[:taken], self._entries[taken:]
+            return entries
+
+    def _full(self) -> bool:
+        return sum(len(entry.texts) for entry in self._entries) >= self._most
+
+    def _encode(self, entries: Sequence[_Entry]) -> None:
+        texts = [text for entry in entries for text in entry.texts]
+        try:
+            rows = self._model.encode_texts(texts)
+            self._on_batch(len(texts))
+        except Exception as error:  # whatever it is, it belongs to whoever asked
+            if len(entries) == 1:
+                entries[0].error = error
+            else:
+                for entry in entries:
+                    self._encode([entry])
+            return
+        start = 0
+        for entry in entries:
+            entry.rows = rows[start : start + len(entry.texts)]
+            start += len(entry.texts)

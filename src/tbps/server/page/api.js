@@ -1,0 +1,88 @@
+// Calls to the service, see /v1/openapi.json. A busy service is asked again when it says so.
+
+const TRIES = 6;
+const LONGEST_WAIT = 30;
+
+/** An answer that is no success; `message` is a sentence for the user. */
+export class ServiceError extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export const signedOut = new EventTarget();
+
+/**
+ * The JSON of an answer. `body`: an object (sent as JSON), a FormData, or nothing.
+ * `busy(seconds)` is called before each wait of a service that has no place free; it is asked again at most TRIES times.
+ */
+export async function call(method, path, body = undefined, { signal, busy = () => {} } = {}) {
+  for (let attempt = 1; ; attempt += 1) {
+    const answer = await sent(method, path, body, signal);
+    if (answer.ok) return answer.status === 204 ? null : answer.json();
+    const wait = Number(answer.headers.get("Retry-After"));
+    if (![429, 503].includes(answer.status) || !(wait > 0) || attempt === TRIES) throw await failure(answer);
+    const pause = Math.min(wait, LONGEST_WAIT);
+    busy(pause);
+    await later(pause, signal);
+  }
+}
+
+async function sent(method, path, body, signal) {
+  const headers = { Accept: "application/json", "X-Tbps": "1" };
+  const isForm = body instanceof FormData;
+  if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
+  const content = body === undefined || isForm ? body : JSON.stringify(body);
+  try {
+    return await fetch(path, { method, headers, body: content, signal, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError(0, "unreachable", "The service cannot be reached. Check the connection, then try again.");
+  }
+}
+
+async function failure(answer) {
+  const told = await answer.json().catch(() => null);
+  const message = told?.error?.message ?? `The service answered ${answer.status} ${answer.statusText}`.trim();
+  const error = new ServiceError(answer.status, told?.error?.code ?? "", sentence(message));
+  if (answer.status === 401) signedOut.dispatchEvent(new Event("signedout"));
+  return error;
+}
+
+/** As `call` of a POST with a FormData, telling how much of it was sent: `sending(share)`. */
+export function upload(path, form, sending) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    request.setRequestHeader("X-Tbps", "1");
+    request.responseType = "json";
+    request.upload.addEventListener("progress", (event) => event.lengthComputable && sending(event.loaded / event.total));
+    request.addEventListener("error", () => reject(new ServiceError(0, "unreachable", "The upload broke off. Check the connection.")));
+    request.addEventListener("load", () => {
+      if (request.status < 300) return resolve(request.response);
+      const told = request.response?.error;
+      const wait = request.getResponseHeader("Retry-After");
+      const busy = wait ? ` Try again in ${wait} s.` : "";
+      return reject(new ServiceError(request.status, told?.code ?? "", sentence(told?.message ?? `status ${request.status}`) + busy));
+    });
+    request.send(form);
+  });
+}
+
+export function later(pause, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * pause);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("given up", "AbortError"));
+    });
+  });
+}
+
+/** With a capital letter and a full stop. */
+export function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+}

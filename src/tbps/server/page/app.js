@@ -1,0 +1,427 @@
+// The page: from its address to what it shows, and from what is done to a new address.
+
+import { ServiceError, call, later, signedOut } from "./api.js";
+import { at, closable, h, say, show, tell } from "./dom.js";
+import { closeDetail, isOpen, knowGallery, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { pickPicture, prepare as prepareDropping } from "./dropping.js";
+import { prepare as prepareFilters, showFilters } from "./filters.js";
+import { count, several } from "./format.js";
+import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
+import { mainOf, showParts, withLine } from "./parts.js";
+import { keep, lost, together } from "./pictures.js";
+import { fromAddress, hasFilter, named, query, seeks, toAddress, typed, withoutFilters } from "./query.js";
+import {
+  addHits, cardOf, claim, focusResult, focused, paintMarks, prepare as prepareResults, showAnswer, showElement, showMessage, showSkeletons,
+} from "./results.js";
+import { prepare as prepareSaved, showSaved } from "./saved.js";
+import { again, further, search } from "./search.js";
+import { prepare as prepareSession, session as currentSession, showAccount } from "./session.js";
+import { startView } from "./start.js";
+
+const KEPT = 10; // answers for going back
+const PATIENCE = 250; // milliseconds before an old answer makes way for placeholders
+
+let session = null;
+let gallery = null;
+let asked = query();
+let shown = null;
+let answer = null;
+let running = null; // AbortController of the search under way
+const pending = new Map(); // id -> "right", "wrong" or "none", not yet searched with
+const answers = new Map(); // address -> answer, for going back
+
+// From the address to the page
+
+/** Shows what the address says; `fresh` asks the service even for what was answered before. */
+async function follow(fresh = false) {
+  const told = fromAddress(location.hash);
+  const same = answer !== null && toAddress(told.asked) === toAddress(asked);
+  ({ asked, shown } = told);
+  if (!session) return;
+  document.title = seeks(asked) ? `${named(asked)} – Person search` : "Person search";
+  const kept = answers.get(toAddress(asked));
+  if (!same || fresh) {
+    pending.clear();
+    drawMarks();
+    running?.abort();
+    drawControls();
+    if (kept && !fresh) present(kept, kept.scroll ?? 0);
+    else await run((options) => search(asked, options));
+  }
+  if (shown && session) openDetail(shown, answer, session, gallery);
+  else closeDetail();
+}
+
+/** Goes to another query, as a new step of the history. */
+function go(next) {
+  const address = toAddress(next);
+  leave();
+  if (address === toAddress(asked)) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
+  return follow(true);
+}
+
+/** Keeps the place in the answer, unless it only stands there until the next one comes. */
+function leave() {
+  if (answer && toAddress(answer.asked) === toAddress(asked)) answer.scroll = scrollY;
+}
+
+/** Searches and shows the answer, or why there is none. `focus`: the first result gets the focus even if no result had it. */
+async function run(ask, { focus = false } = {}) {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  if (!seeks(asked)) return showStart();
+  if (lost(asked.pictures).length === asked.pictures.length && !seeks({ ...asked, pictures: [] })) {
+    return stop("The picture is not here", "This search was made with a picture, and an address cannot hold one. Drop the picture again to repeat it.", [["Choose a picture", pickPicture]]);
+  }
+  const hadFocus = focus || isOpen() || ["results", "further"].some((id) => at(id).contains(document.activeElement));
+  waiting(true);
+  const placeholders = setTimeout(showSkeletons, answer ? PATIENCE : 0);
+  try {
+    const found = await ask({ signal, busy: (wait) => showBusy(wait, signal) });
+    if (signal.aborted) return null;
+    clearTimeout(placeholders);
+    present(found, 0);
+    if (hadFocus) focusResult();
+  } catch (error) {
+    clearTimeout(placeholders);
+    if (error.name !== "AbortError") failed(error);
+  } finally {
+    if (running?.signal === signal) waiting(false);
+  }
+  return null;
+}
+
+function present(found, scroll) {
+  answer = found;
+  asked = found.asked;
+  const address = toAddress(asked);
+  answers.delete(address);
+  answers.set(address, found);
+  if (answers.size > KEPT) answers.delete(answers.keys().next().value);
+  waiting(false);
+  if (found.hits.length) showAnswer(found);
+  else showEmpty();
+  drawSummary();
+  drawMore();
+  drawMarks();
+  scrollTo(0, scroll);
+}
+
+function showStart() {
+  answer = null;
+  waiting(false);
+  drawSummary();
+  drawMore();
+  showElement(startView(gallery, {
+    seek: (text) => go(query({ ...asked, texts: [{ text, weight: 1 }] })),
+    add: (words) => {
+      at("words").value = `${at("words").value} ${words}`.trim();
+      at("words").focus();
+      drawClear();
+    },
+    pick: pickPicture,
+  }));
+}
+
+function showEmpty() {
+  if (!hasFilter(asked)) return showEmptyGallery();
+  return showMessage("No image passes these filters", "The description stays as it is; fewer filters let more through.",
+    [["Remove all filters", () => go(withoutFilters(asked))]]);
+}
+
+function showEmptyGallery() {
+  stop("This gallery holds no images yet", "Once pictures, archives or videos were added, they can be searched.", [], "");
+}
+
+function failed(error) {
+  if (error.status === 401) return;
+  if (!(error instanceof ServiceError)) throw error;
+  if (error.code === "empty") return showEmptyGallery();
+  const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "That cannot be searched for";
+  const again = error.status === 0 || error.status >= 429 ? [["Try again", () => follow(true)]] : [["Change the description", () => at("words").select()]];
+  stop(heading, error.message, [...(hasFilter(asked) && error.status === 400 ? [["Remove all filters", () => go(withoutFilters(asked))]] : []), ...again]);
+}
+
+function stop(heading, text, buttons, look = "failure") {
+  answer = null;
+  waiting(false);
+  drawSummary();
+  drawMore();
+  showMessage(heading, text, buttons, look);
+}
+
+async function showBusy(wait, signal) {
+  const told = at("count");
+  show(at("summary"), true);
+  at("claim").replaceChildren();
+  told.replaceChildren("The service is busy. Trying again in ", h("span", {}, `${wait} s`), ". ",
+    h("button", { type: "button", class: "link", onclick: () => { running?.abort(); stop("Stopped", "The service was busy.", [["Try again", () => follow(true)]]); } }, "Stop"));
+  for (let left = wait - 1; left > 0; left -= 1) {
+    try {
+      await later(1, signal);
+    } catch {
+      return;
+    }
+    const number = told.querySelector("span");
+    if (number) number.textContent = `${left} s`;
+  }
+}
+
+function waiting(is) {
+  at("results").setAttribute("aria-busy", String(is));
+}
+
+// What stands around the results
+
+function drawControls() {
+  const main = mainOf(asked);
+  if (document.activeElement !== at("words") || !at("words").dataset.edited) at("words").value = main ? typed(main) : "";
+  drawClear();
+  showParts(asked, go);
+  if (gallery) showFilters(asked, gallery);
+  show(at("parts"), seeks(asked));
+  showSaved(session?.name ?? "", asked);
+}
+
+function drawClear() {
+  show(at("clear"), Boolean(at("words").value) || seeks(asked));
+}
+
+function drawSummary() {
+  show(at("summary"), Boolean(answer?.hits.length));
+  show(at("notices"), Boolean(answer?.notices.length));
+  if (!answer) return at("count").replaceChildren();
+  const unit = answer.asked.group ? ["row", "rows"] : ["image", "images"];
+  const total = several(answer.total, ...unit);
+  const all = answer.hits.length === answer.total ? `${total}, best first` : `${count(answer.hits.length)} of ${total}, best first`;
+  at("count").textContent = answer.hits.length ? all : "No results";
+  at("claim").textContent = answer.line?.hits ? claim(answer.line) : "";
+  const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large: the search is approximate, the scores are exact."] : [])];
+  show(at("notices"), notices.length > 0);
+  return at("notices").replaceChildren(...notices.map((text) => h("li", {}, text)));
+}
+
+function drawMore() {
+  at("further").replaceChildren(...(answer?.next ? [h("button", { type: "button", class: "quiet", onclick: more }, "More results")] : []));
+}
+
+async function more(event) {
+  const current = answer;
+  const button = event.currentTarget;
+  button.disabled = true;
+  button.textContent = "Looking…";
+  try {
+    const hits = await further(current, { busy: (wait) => { button.textContent = `Busy, again in ${wait} s…`; } });
+    if (answer !== current) return;
+    const first = addHits(current, hits);
+    drawSummary();
+    drawMore();
+    first.querySelector(".crop").focus({ preventScroll: true });
+  } catch (error) {
+    at("further").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
+      h("button", { type: "button", class: "quiet", onclick: more }, "Try again"),
+      h("button", { type: "button", class: "quiet", onclick: () => follow(true) }, "Search anew"));
+  }
+}
+
+// Marks
+
+const applied = (id) => (asked.right.includes(id) ? "right" : asked.wrong.includes(id) ? "wrong" : null);
+
+function markOf(id) {
+  const waitingMark = pending.get(id);
+  return waitingMark === "none" ? null : (waitingMark ?? applied(id));
+}
+
+function mark(id, which) {
+  const wanted = markOf(id) === which ? "none" : which;
+  if ((applied(id) ?? "none") === wanted) pending.delete(id);
+  else pending.set(id, wanted);
+  drawMarks();
+  tell(wanted === "none" ? "Mark removed." : `Marked ${wanted}.`);
+}
+
+function drawMarks() {
+  paintMarks();
+  paintDetailMarks();
+  const number = (which) => [...pending.values()].filter((held) => held === which).length;
+  const parts = [["right", "right"], ["wrong", "wrong"], ["none", "no longer marked"]].filter(([which]) => number(which)).map(([which, told]) => `${number(which)} ${told}`);
+  at("marks-text").textContent = parts.join(", ");
+  show(at("marks"), pending.size > 0);
+}
+
+async function searchAgain() {
+  if (!pending.size) return;
+  const ids = (which) => [...pending].filter(([, held]) => held === which).map(([id]) => id);
+  const untouched = (list) => list.filter((id) => !pending.has(id));
+  const base = { ...asked, right: untouched(asked.right), wrong: untouched(asked.wrong) };
+  const [right, wrong] = [ids("right"), ids("wrong")];
+  if (!seeks({ ...base, right: [...base.right, ...right] })) return say("Mark at least one result right, or describe the person.");
+  shown = null;
+  closeDetail();
+  leave();
+  const next = { ...base, right: [...base.right, ...right], wrong: [...base.wrong, ...wrong] };
+  history.pushState(null, "", toAddress(next));
+  asked = next;
+  pending.clear();
+  drawMarks();
+  drawControls();
+  await run((options) => again(base, right, wrong, options), { focus: true });
+}
+
+// Opening a result
+
+function open(id) {
+  const step = shown ? "replaceState" : "pushState";
+  leave();
+  history[step]({ opened: shown ? history.state?.opened : true }, "", toAddress(asked, id));
+  shown = id;
+  openDetail(id, answer, session, gallery);
+}
+
+function detailClosed(id) {
+  if (!shown) return;
+  shown = null;
+  if (history.state?.opened) history.back();
+  else history.replaceState(null, "", toAddress(asked));
+  if (id && cardOf(id)) focusResult(id);
+}
+
+/** Results like this one instead of what was sought so far; the filters stay. */
+const alike = (id) => query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] });
+
+const like = (id) => go(alike(id));
+
+/** Only where a column has a value, in single crops. */
+const narrowed = (column, held) => ({
+  ...asked, group: null, ...(column === "camera" ? { cameras: [held] } : { equals: { ...asked.equals, [column]: held } }),
+});
+
+/** Leaves the detail view for a query: one step of the history, not two. */
+function goFromDetail(next) {
+  shown = null;
+  closeDetail();
+  return go(next);
+}
+
+// Pictures
+
+function takePictures(files) {
+  const keys = keep(files);
+  if (!keys.length) return say("That is no picture; take a JPEG, PNG or WebP.");
+  return go({ ...asked, pictures: together(asked.pictures, keys) });
+}
+
+// Keyboard
+
+function prepareKeys() {
+  addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !session) return;
+    if (event.target.closest("input, select, textarea")) return;
+    const anyDialog = document.querySelector("dialog[open]");
+    if (event.key === "s" && pending.size && (!anyDialog || isOpen())) return taken(event, searchAgain);
+    if (anyDialog) return;
+    if (event.key === "/") return taken(event, () => at("words").select());
+    if (event.key === "?") return taken(event, () => at("keys").showModal());
+    const id = focused();
+    if (!id) return;
+    if (event.key === "r") taken(event, () => mark(id, "right"));
+    if (event.key === "w") taken(event, () => mark(id, "wrong"));
+    if (event.key === "m") taken(event, () => like(id));
+  });
+  at("words").addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" && focusResult()) event.preventDefault();
+    if (event.key === "Escape") at("words").blur();
+  });
+  at("open-keys").addEventListener("click", () => at("keys").showModal());
+  at("skip").addEventListener("click", () => focusResult() || at("results").focus());
+  closable(at("keys"));
+}
+
+function taken(event, action) {
+  event.preventDefault();
+  action();
+}
+
+// Signing in and out
+
+async function signedIn(opened) {
+  session = opened;
+  show(at("signin"), false);
+  for (const id of ["search", "tools", "refine"]) show(at(id), true);
+  showAccount(session);
+  lookAtGallery();
+  at("words").focus();
+  await follow(true);
+}
+
+/** Starts anew, so that nothing of whoever left stays in the page; the address stays unless they signed out themselves. */
+function leaveSession() {
+  session = null;
+  location.reload();
+}
+
+function signOut() {
+  history.replaceState(null, "", location.pathname);
+  leaveSession();
+}
+
+async function lookAtGallery() {
+  try {
+    gallery = await call("GET", "/v1/gallery");
+  } catch (error) {
+    if (error.status !== 401) say(error.message);
+  }
+  if (!session) return;
+  showIndexing(session, gallery);
+  drawControls();
+  knowGallery(gallery);
+  if (!seeks(asked)) showStart();
+}
+
+async function begin() {
+  history.scrollRestoration = "manual";
+  prepareResults({ open, like, mark, markOf, only: (column, held) => go(narrowed(column, held)) });
+  prepareFilters(go);
+  prepareDetail({
+    move: open, mark, markOf, closed: detailClosed, only: (column, held) => goFromDetail(narrowed(column, held)),
+    like: (id) => goFromDetail(alike(id)),
+    addLike: (id) => goFromDetail({ ...asked, like: [...asked.like.filter((example) => example.id !== id), { id, weight: 1 }] }),
+    forgotten: () => { answers.clear(); lookAtGallery(); follow(true); },
+  });
+  prepareIndexing({ added: () => { answers.clear(); lookAtGallery(); } });
+  prepareSaved(go);
+  prepareSession(signedIn, signOut);
+  prepareDropping((files) => (at("indexing").open ? choose(files) : takePictures(files)), () => session !== null);
+  prepareKeys();
+  at("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    delete at("words").dataset.edited;
+    go(withLine(asked, at("words").value));
+  });
+  at("words").addEventListener("input", () => { at("words").dataset.edited = "1"; drawClear(); });
+  at("clear").addEventListener("click", () => {
+    delete at("words").dataset.edited;
+    at("words").value = "";
+    go({ ...query(), cameras: asked.cameras, since: asked.since, until: asked.until, equals: asked.equals, where: asked.where, group: asked.group });
+    at("words").focus();
+  });
+  at("marks-clear").addEventListener("click", () => { pending.clear(); drawMarks(); focusResult(); });
+  at("marks-search").addEventListener("click", searchAgain);
+  addEventListener("popstate", () => { leave(); follow(); });
+  signedOut.addEventListener("signedout", () => { if (session) leaveSession(); });
+  try {
+    const opened = await currentSession();
+    if (opened) await signedIn(opened);
+    else {
+      show(at("signin"), true);
+      at("key").focus();
+    }
+  } catch (error) {
+    showMessage("The service does not answer", error.message, [["Try again", () => location.reload()]], "failure");
+  }
+}
+
+begin();

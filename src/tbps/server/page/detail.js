@@ -1,0 +1,339 @@
+// One result in full: the whole crop, what is known of it, the tracklet's time line, why it was found, forgetting.
+
+import { call } from "./api.js";
+import { at, closable, h, icon, iconButton, say } from "./dom.js";
+import { count, duration, often, percent, relative, seconds, several, time, title, value } from "./format.js";
+import { isColumn } from "./filters.js";
+import { asJson } from "./query.js";
+
+const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
+const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
+
+let on = {};
+let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit, wished, frame}
+
+const dialog = () => at("detail");
+
+/** actions: move(id), like(id), addLike(id), mark(id, which), markOf(id), only(column, value), closed(id), forgotten() */
+export function prepare(actions) {
+  on = actions;
+  closable(dialog());
+  dialog().addEventListener("close", () => {
+    const { id } = now ?? {};
+    now = null;
+    on.closed(id);
+  });
+  dialog().addEventListener("keydown", pressed);
+  closable(at("forget"));
+  at("forget-form").addEventListener("submit", forget);
+  at("forget-what").addEventListener("change", countForgotten);
+}
+
+export const isOpen = () => dialog().open;
+
+export function closeDetail() {
+  if (dialog().open) dialog().close();
+}
+
+/** Opens or changes to an image; `answer` may be null when none was asked for. */
+export async function openDetail(id, answer, session, gallery) {
+  if (now?.id === id && dialog().open) return;
+  const hit = answer?.hits.find((other) => other.id === id) ?? null;
+  const group = hit ? null : (answer?.hits.find((other) => other.group?.ids.includes(id)) ?? null);
+  now = { id, hit, group, answer, session, gallery, detail: null, why: null, lit: true };
+  draw();
+  if (!dialog().open) dialog().showModal();
+  dialog().querySelector(".frame").focus();
+  try {
+    const detail = await call("GET", `/v1/images/${encodeURIComponent(id)}/detail`);
+    if (now?.id !== id) return;
+    now.detail = detail;
+    draw();
+  } catch (error) {
+    if (now?.id === id) dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
+  }
+}
+
+/** What the gallery can do has become known, or has changed. */
+export function knowGallery(gallery) {
+  if (!now) return;
+  now.gallery = gallery;
+  draw();
+  if (now.wished) askWhy();
+}
+
+/** Draws the marks anew. */
+export function paintDetailMarks() {
+  if (!now) return;
+  const mark = on.markOf(now.id);
+  for (const button of dialog().querySelectorAll("[data-mark]")) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
+}
+
+function draw() {
+  const { id, hit, group, answer, detail } = now;
+  const kept = document.activeElement?.dataset?.keep;
+  const heading = hit ? `Result ${count(hit.rank)}` : group ? `Crop of result ${count(group.rank)}` : "Image";
+  const [before, after] = neighbours();
+  const known = detail ?? hit ?? {};
+  const track = timeLine();
+  now.frame ??= frame(id, heading); // kept, because a picture is not kept by the browser
+  dialog().replaceChildren(
+    h("header", { class: "title-bar" },
+      h("h2", { id: "detail-title" }, heading),
+      h("span", { class: "hint grow" }, [known.camera, time(known.captured_at)].filter(Boolean).join(" · ")),
+      iconButton("back", "Previous result (←)", () => on.move(before), { disabled: !before, "data-keep": "before" }),
+      iconButton("forth", "Next result (→)", () => on.move(after), { disabled: !after, "data-keep": "after" }),
+      iconButton("close", "Close (Esc)", () => dialog().close(), { "data-keep": "close" })),
+    h("div", { class: "detail-body" },
+      h("figure", { class: "whole" },
+        now.frame,
+        h("figcaption", { class: "hint" })),
+      h("div", { class: "about" }, actions(), why(), facts(), attributes(), erasing())),
+    ...(track ? [track] : []));
+  paintDetailMarks();
+  if (now.why?.regions) showRegions();
+  (kept && dialog().querySelector(`[data-keep="${kept}"]`))?.focus();
+  if (answer === null) dialog().querySelectorAll("[data-needs-answer]").forEach((element) => element.remove());
+}
+
+function frame(id, heading) {
+  return h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
+    h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
+    h("canvas", { class: "regions", "aria-hidden": "true", hidden: true }));
+}
+
+function neighbours() {
+  const hits = now.answer?.hits ?? [];
+  const number = hits.findIndex((hit) => hit.id === (now.hit ?? now.group)?.id);
+  return number < 0 ? [null, null] : [hits[number - 1]?.id, hits[number + 1]?.id];
+}
+
+function actions() {
+  const { id } = now;
+  const button = (drawing, label, action, more = {}) => h("button", { type: "button", class: "quiet", onclick: action, ...more }, icon(drawing), label);
+  return h("div", { class: "actions" },
+    button("right", "Right", () => on.mark(id, "right"), { "data-mark": "right", "data-needs-answer": true, title: "Mark right (r)", "data-keep": "right" }),
+    button("close", "Wrong", () => on.mark(id, "wrong"), { "data-mark": "wrong", "data-needs-answer": true, title: "Mark wrong (w)", "data-keep": "wrong" }),
+    button("like", "More like this", () => on.like(id), { title: "Search with this image instead (m)" }),
+    button("plus", "Add to the search", () => on.addLike(id), { "data-needs-answer": true, title: "Search with this image too" }));
+}
+
+function facts() {
+  const { hit, answer, detail } = now;
+  const known = detail ?? hit ?? {};
+  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best, cosine ${hit.score.toFixed(3)}` : null;
+  const chance = hit?.chance === null || hit?.chance === undefined ? null : `${often(hit.chance)} such results`;
+  const rows = [
+    ["Score", score], ["Right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
+    ["Identity", filterable("identity", known.identity)], ["Tracklet", filterable("tracklet", detail?.tracklet)],
+    ["Frame", detail?.frame], ["Box", box(detail?.box)], ["Source", known.source], ["Id", h("code", {}, now.id)],
+  ];
+  return h("dl", { class: "facts-list two" }, rows.filter(([, held]) => held !== null && held !== undefined && held !== "").map(([name, held]) =>
+    h("div", {}, h("dt", {}, name), h("dd", {}, held instanceof Node ? held : value(held)))));
+}
+
+const box = (numbers) => (Array.isArray(numbers) ? numbers.map((number) => Math.round(number)).join(", ") : numbers);
+
+/** A value that searches only where it holds. */
+function filterable(column, held) {
+  if (held === null || held === undefined || held === "") return null;
+  const text = value(held);
+  const name = column.replaceAll(".", "_");
+  if (typeof held === "object" || !(name === "camera" || isColumn(name))) return text;
+  return h("button", { type: "button", class: "link", title: `Search only where ${title(column)} is ${text}`, onclick: () => on.only(name, held) }, text);
+}
+
+function attributes() {
+  const known = Object.entries(now.detail?.attributes ?? now.hit?.attributes ?? {}).filter(([name, held]) => !STATED.has(name) && held !== null);
+  if (!known.length) return null;
+  const simple = known.filter(([, held]) => typeof held !== "object");
+  const nested = Object.fromEntries(known.filter(([, held]) => typeof held === "object"));
+  return h("section", {}, h("h3", {}, "Attributes"),
+    h("dl", { class: "facts-list two" }, simple.map(([name, held]) => h("div", {}, h("dt", {}, title(name)), h("dd", {}, filterable(name, held))))),
+    Object.keys(nested).length ? h("details", { class: "raw" }, h("summary", {}, `Further metadata: ${Object.keys(nested).map(title).join(", ")}`), h("pre", {}, h("code", {}, JSON.stringify(nested, null, 2)))) : null);
+}
+
+// Why it was found
+
+function why() {
+  const { gallery, answer } = now;
+  if (!answer || !gallery?.explains) return null;
+  const asked = answer.asked;
+  if (!asked.texts.length && !asked.like.length && !asked.right.length) {
+    return h("section", { class: "why" }, h("h3", {}, "Why"), h("p", { class: "hint" }, "Only a search in words, or by results, can be explained."));
+  }
+  const place = h("section", { class: "why", "aria-label": "Why this result" }, h("h3", {}, "Why"));
+  if (now.why) explain(place, now.why);
+  else place.append(h("button", { type: "button", class: "quiet", id: "ask-why", "data-keep": "why", title: "Which words and regions carried the score (e)", onclick: askWhy }, icon("why"), "Why this result?"));
+  return place;
+}
+
+async function askWhy() {
+  const current = now;
+  const button = at("ask-why");
+  if (current && !current.gallery) current.wished = true; // asked before it is known whether there is an answer
+  if (!current || !button || button.getAttribute("aria-busy")) return;
+  button.setAttribute("aria-busy", "true");
+  button.lastChild.textContent = "Looking…";
+  const say503 = (wait) => { button.lastChild.textContent = `Busy, again in ${wait} s…`; };
+  try {
+    const answer = await call("POST", "/v1/explain", { query: asJson(current.answer.asked), id: current.id }, { busy: say503 });
+    if (now !== current) return;
+    now.why = answer;
+    const place = dialog().querySelector(".why");
+    place.replaceChildren(h("h3", {}, "Why"));
+    explain(place, answer);
+    if (answer.regions) showRegions();
+    place.querySelector("[data-keep=regions]")?.focus();
+  } catch (error) {
+    button.replaceWith(h("p", { class: "problem", role: "alert" }, error.message));
+  }
+}
+
+function explain(place, told) {
+  const strongest = Math.max(...told.words.map((word) => Math.abs(word.weight)), 1e-9);
+  const texts = [...new Set(told.words.map((word) => word.text))];
+  for (const text of texts) {
+    const words = told.words.filter((word) => word.text === text).map((word) => explainedWord(word, strongest));
+    place.append(h("p", { class: "words" }, words));
+  }
+  if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
+  if (!told.regions) return;
+  const shown = h("input", { type: "checkbox", "data-keep": "regions" });
+  shown.checked = now.lit;
+  shown.addEventListener("change", () => {
+    now.lit = shown.checked;
+    showRegions();
+  });
+  place.append(h("label", { class: "check" }, shown, "Light the regions that carried the score"));
+}
+
+function explainedWord({ word, weight }, strongest) {
+  const share = Math.abs(weight) / strongest;
+  const made = h("span", { class: `word ${weight < 0 ? "against" : ""}`, title: weight.toFixed(3) }, word,
+    h("span", { class: "unseen" }, ` (${weight < 0 ? "against, " : ""}${percent(share)}) `));
+  made.style.setProperty("--share", share.toFixed(3));
+  return made;
+}
+
+/** Darkens what carried little of the score. */
+function showRegions() {
+  const { rows, columns, weights } = now.why.regions;
+  const visible = now.lit;
+  const canvas = dialog().querySelector(".regions");
+  canvas.hidden = !visible;
+  dialog().querySelector("figcaption").textContent = visible ? `Lit: what carried the score (${rows} × ${columns} regions)` : "";
+  canvas.width = columns;
+  canvas.height = rows;
+  const pen = canvas.getContext("2d");
+  const pixels = pen.createImageData(columns, rows);
+  weights.flat().forEach((weight, number) => { pixels.data[4 * number + 3] = Math.round(DARKEST * (1 - Math.max(0, Math.min(1, weight)))); });
+  pen.putImageData(pixels, 0, 0);
+}
+
+// The tracklet
+
+function timeLine() {
+  const members = now.detail?.tracklet_members ?? [];
+  if (members.length < 2) return null;
+  const times = members.map((member) => (member.captured_at ? seconds(member.captured_at) : null));
+  const known = times.filter((moment) => moment !== null);
+  const [first, length] = [Math.min(...known), Math.max(...known) - Math.min(...known)];
+  const place = (number) => (length > 0 && times[number] !== null ? (times[number] - first) / length : number / (members.length - 1));
+  const dots = members.map((member, number) => {
+    const dot = h("span", { class: `dot ${member.id === now.id ? "here" : ""}` });
+    dot.style.setProperty("left", `${100 * place(number)}%`);
+    return dot;
+  });
+  const crops = members.map((member, number) => {
+    const after = times[number] === null || !known.length ? "" : `+${(times[number] - first).toFixed(1)} s`;
+    const label = `Crop ${number + 1} of ${members.length}${member.captured_at ? `, ${time(member.captured_at)}` : ""}`;
+    const button = h("button", {
+      type: "button", class: "moment", "aria-label": label, title: label, "aria-current": member.id === now.id ? "true" : null,
+      "data-keep": `moment-${member.id}`, onclick: () => on.move(member.id),
+    }, h("img", { src: member.image, alt: "", loading: "lazy", decoding: "async", width: 48, height: 96 }), h("span", {}, after));
+    for (const [kind, lit] of [["mouseenter", true], ["mouseleave", false], ["focus", true], ["blur", false]]) {
+      button.addEventListener(kind, () => dots[number].classList.toggle("lit", lit));
+    }
+    return h("li", {}, button);
+  });
+  return h("section", { class: "track", "aria-label": "Time line of the tracklet" },
+    h("h3", {}, "Time line ", h("span", { class: "hint" }, `${several(members.length, "crop")} of one tracklet${length > 0 ? `, ${duration(length)}` : ""}`)),
+    h("div", { class: "axis", "aria-hidden": "true" }, dots),
+    h("div", { class: "axis-ends hint", "aria-hidden": "true" }, h("span", {}, time(members[0].captured_at)), h("span", {}, time(members.at(-1).captured_at))),
+    h("ol", { class: "moments", role: "list" }, crops));
+}
+
+// Forgetting
+
+function erasing() {
+  if (now.session?.role !== "administrator" || !now.detail) return null;
+  return h("div", { class: "erasing" }, h("button", { type: "button", class: "quiet small-button", onclick: askForget }, icon("trash"), "Forget…"));
+}
+
+function choices() {
+  const { id, detail } = now;
+  const members = detail.tracklet_members.map((member) => member.id);
+  return [
+    ["This image", { ids: [id] }],
+    members.length > 1 ? [`Its tracklet (${several(members.length, "crop")})`, { ids: members }] : null,
+    detail.identity === null || detail.identity === undefined ? null : [`Every image of identity ${detail.identity}`, { identity: detail.identity }],
+  ].filter(Boolean);
+}
+
+function askForget() {
+  const made = choices().map(([label, what], number) => {
+    const choice = h("input", { type: "radio", name: "what", value: JSON.stringify(what) });
+    choice.checked = number === 0;
+    return h("label", { class: "check" }, choice, label);
+  });
+  at("forget-what").replaceChildren(h("legend", {}, "What is to be forgotten"), ...made);
+  at("forget").showModal();
+  countForgotten();
+}
+
+const chosen = () => JSON.parse(at("forget-what").querySelector("input:checked").value);
+
+async function countForgotten() {
+  at("forget-go").disabled = true;
+  at("forget-count").textContent = "Counting…";
+  try {
+    const { images } = await call("POST", "/v1/forget", { ...chosen(), dry_run: true });
+    at("forget-count").textContent = `${several(images, "image")} will be erased.`;
+    at("forget-go").replaceChildren(`Erase ${several(images, "image")}`);
+    at("forget-go").disabled = images === 0;
+  } catch (error) {
+    at("forget-count").textContent = error.message;
+  }
+}
+
+async function forget(event) {
+  event.preventDefault();
+  at("forget-go").disabled = true;
+  try {
+    const { images } = await call("POST", "/v1/forget", { ...chosen(), dry_run: false });
+    at("forget").close();
+    dialog().close();
+    say(`${several(images, "image")} erased.`);
+    on.forgotten();
+  } catch (error) {
+    at("forget-count").textContent = error.message;
+  }
+}
+
+function pressed(event) {
+  if (!now || event.ctrlKey || event.metaKey || event.altKey) return;
+  const [before, after] = neighbours();
+  const { id, answer } = now;
+  const action = {
+    ArrowLeft: before && (() => on.move(before)),
+    ArrowRight: after && (() => on.move(after)),
+    r: answer && (() => on.mark(id, "right")),
+    w: answer && (() => on.mark(id, "wrong")),
+    m: () => on.like(id),
+    e: askWhy,
+  }[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+}

@@ -1,0 +1,80 @@
+// Elements from values. Text reaches the page as text nodes and attribute values only, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export const at = (id) => document.getElementById(id);
+
+/** h("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child, [children]); null, undefined and false are left out. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function icon(name) {
+  const drawing = document.createElementNS(SVG, "svg");
+  drawing.setAttribute("class", "icon");
+  drawing.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  drawing.append(use);
+  return drawing;
+}
+
+/** A button that shows an icon and says what it does. */
+export function iconButton(name, label, onclick, properties = {}) {
+  return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...properties }, icon(name));
+}
+
+export function show(element, visible) {
+  element.hidden = !visible;
+}
+
+/** A popover opens below its button and stays within the window. */
+export function anchor(popover, button) {
+  popover.addEventListener("toggle", (event) => {
+    const open = event.newState === "open";
+    button.setAttribute("aria-expanded", String(open));
+    if (!open) return;
+    const from = button.getBoundingClientRect();
+    const left = Math.max(8, Math.min(from.left, innerWidth - popover.offsetWidth - 8));
+    popover.style.setProperty("left", `${left}px`);
+    popover.style.setProperty("top", `${from.bottom + 6}px`);
+    popover.style.setProperty("max-height", `${Math.max(160, innerHeight - from.bottom - 16)}px`);
+  });
+}
+
+/** The dialog closes on its close buttons and on a click beside it. */
+export function closable(dialog) {
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
+  });
+}
+
+/** New children; the focus stays at its place among the buttons, or goes to `fallback` when none is left. */
+export function redraw(container, children, fallback = null) {
+  const buttons = () => [...container.querySelectorAll("button, input")];
+  const place = buttons().indexOf(document.activeElement);
+  container.replaceChildren(...children);
+  if (place >= 0) (buttons()[Math.min(place, buttons().length - 1)] ?? fallback)?.focus();
+}
+
+/** Says something on the screen for a while, and to screen readers. */
+export function say(text) {
+  const place = at("toast");
+  place.textContent = text;
+  place.classList.add("shown");
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => place.classList.remove("shown"), 4000);
+}
+
+/** Says to screen readers what can be seen anyway. */
+export function tell(text) {
+  at("told").textContent = text;
+}

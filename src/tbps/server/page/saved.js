@@ -1,0 +1,63 @@
+// Searches by name, in this browser: their addresses.
+
+import { anchor, at, h, iconButton, say } from "./dom.js";
+import { fromAddress, named, seeks, toAddress } from "./query.js";
+
+let owner = "";
+let asked = null;
+
+/** go(asked): what opening a saved search does. */
+export function prepare(go) {
+  anchor(at("saved"), at("open-saved"));
+  at("saved").addEventListener("toggle", (event) => event.newState === "open" && draw(go));
+  at("save-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = at("save-name").value.trim();
+    if (!name || !seeks(asked)) return;
+    const address = toAddress({ ...asked, pictures: [] });
+    write([{ name, address }, ...read().filter((other) => other.name !== name)]);
+    draw(go);
+    say(`Saved: ${name}`);
+  });
+}
+
+/** Whose searches these are, and which one may be saved. */
+export function showSaved(name, query) {
+  [owner, asked] = [name, query];
+}
+
+const place = () => `tbps.saved.${owner}`;
+
+function read() {
+  try {
+    const held = JSON.parse(localStorage.getItem(place()) ?? "[]");
+    return Array.isArray(held) ? held.filter(({ name, address }) => typeof name === "string" && typeof address === "string") : [];
+  } catch {
+    return []; // not ours, or storage is refused
+  }
+}
+
+function write(searches) {
+  try {
+    localStorage.setItem(place(), JSON.stringify(searches));
+  } catch {
+    say("This browser refuses to keep anything; the address can be kept as a bookmark.");
+  }
+}
+
+function draw(go) {
+  const can = asked !== null && seeks({ ...asked, pictures: [] });
+  at("save-name").value = can ? named({ ...asked, pictures: [] }) : "";
+  for (const element of at("save-form").querySelectorAll("input, button")) element.disabled = !can;
+  at("save-hint").textContent = can ? (asked.pictures.length ? "Saved without the picture." : "") : "Search for something first.";
+  const items = read().map(({ name, address }) => {
+    const open = h("button", { type: "button", class: "link grow", onclick: () => { at("saved").hidePopover(); go(fromAddress(address).asked); } }, name);
+    const remove = iconButton("trash", `Delete ${name}`, () => {
+      write(read().filter((other) => other.name !== name));
+      draw(go);
+      at("save-name").focus();
+    });
+    return h("li", {}, open, remove);
+  });
+  at("saved-list").replaceChildren(...items);
+}

@@ -1,0 +1,50 @@
+// From a query to an answer that grows page by page.
+
+import { call } from "./api.js";
+import { picture } from "./pictures.js";
+import { asJson, query } from "./query.js";
+
+/** The first page of the answer to `asked`; options as of `call`. */
+export async function search(asked, options) {
+  return begun(asked, await sent(asJson(asked), asked.pictures, options));
+}
+
+/** Adds the next page of the same version of the gallery; returns the hits that it brought. */
+export async function further(answer, options) {
+  const page = await sent(answer.next, answer.asked.pictures, options);
+  answer.hits.push(...page.hits);
+  answer.next = page.next;
+  return page.hits;
+}
+
+/** The answer with results marked right and wrong; its `asked` holds the marks. */
+export async function again(asked, right, wrong, options) {
+  if (asked.pictures.length) {
+    const marked = { ...asked, right: [...asked.right, ...right], wrong: [...asked.wrong, ...wrong] };
+    return search(marked, options);
+  }
+  const page = await call("POST", "/v1/feedback", { query: asJson(asked), right, wrong }, options);
+  return begun(merged(asked, page.query, right, wrong), page);
+}
+
+function sent(body, keys, options) {
+  const files = keys.map(picture).filter(Boolean);
+  if (!files.length) return call("POST", "/v1/search", body, options);
+  const form = new FormData();
+  for (const { file } of files) form.append("image", file, file.name || "picture");
+  form.append("query", JSON.stringify(body));
+  return call("POST", "/v1/similar", form, options);
+}
+
+function merged(asked, told, right, wrong) {
+  return query({
+    ...asked,
+    right: told?.right ?? [...asked.right, ...right],
+    wrong: told?.wrong ?? [...asked.wrong, ...wrong],
+  });
+}
+
+function begun(asked, page) {
+  const best = Math.max(...page.hits.map((hit) => hit.score), 0);
+  return { ...page, asked, best };
+}

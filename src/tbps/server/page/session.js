@@ -1,0 +1,51 @@
+// Who is signed in.
+
+import { call } from "./api.js";
+import { anchor, at, show } from "./dom.js";
+
+const ROLES = {
+  viewer: "May search",
+  curator: "May search and add images",
+  administrator: "May search, add and erase images",
+};
+
+/** The session, or null when signed out. */
+export async function session() {
+  try {
+    return await call("GET", "/v1/session");
+  } catch (error) {
+    if (error.status === 401) return null;
+    throw error;
+  }
+}
+
+/** signedIn(session) and signedOut() are called after either. */
+export function prepare(signedIn, signedOut) {
+  anchor(at("account"), at("open-account"));
+  at("signin-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    at("signin-error").textContent = "";
+    const busy = (wait) => { at("signin-error").textContent = `Too many tries; trying again in ${wait} s.`; };
+    try {
+      const opened = await call("POST", "/v1/session", { key: at("key").value.trim() }, { busy });
+      at("key").value = "";
+      at("signin-error").textContent = "";
+      signedIn(opened);
+    } catch (error) {
+      at("signin-error").textContent = error.message;
+      at("key").select();
+    }
+  });
+  at("sign-out").addEventListener("click", async () => {
+    at("account").hidePopover();
+    await call("DELETE", "/v1/session").catch(() => null);
+    signedOut();
+  });
+}
+
+export function showAccount(opened) {
+  const cameras = opened.cameras ? ` on ${opened.cameras.join(", ")}` : "";
+  at("account-name").textContent = opened.open ? "Open on this machine" : opened.name;
+  at("account-role").textContent = opened.open ? "No keys exist; everybody here may do everything." : `${ROLES[opened.role] ?? opened.role}${cameras}.`;
+  show(at("sign-out"), !opened.open);
+}

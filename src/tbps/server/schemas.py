@@ -1,0 +1,350 @@
+"""What goes over the wire, as the OpenAPI description says it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tbps.search.hits import Hit, Page
+from tbps.search.query import Query
+from tbps.search.summary import Summary
+from tbps.server.jobs import Job, State
+from tbps.server.keys import Role
+
+
+class Wire(BaseModel):
+    """Refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ErrorDetail(Wire):
+    code: str = Field(description="a word for programs")
+    message: str = Field(description="one sentence for people")
+
+
+class ErrorAnswer(Wire):
+    error: ErrorDetail
+
+
+class SignIn(Wire):
+    key: str = Field(max_length=200)
+
+
+class SessionAnswer(Wire):
+    """cameras: all there is for the caller, null: everything; open: no keys exist, everybody is administrator."""
+
+    name: str
+    role: Role
+    cameras: list[str] | None
+    open: bool
+
+
+class GroupAnswer(Wire):
+    column: str
+    value: Any
+    count: int
+    first_seen: str | None
+    last_seen: str | None
+    ids: list[str]
+
+
+class HitAnswer(Wire):
+    rank: int
+    score: float
+    id: str
+    camera: str | None
+    captured_at: str | None
+    identity: str | None
+    source: str
+    attributes: dict[str, Any]
+    chance: float | None
+    group: GroupAnswer | None
+    image: str
+
+
+class LineAnswer(Wire):
+    hits: int
+    share: float
+
+
+class SearchAnswer(Wire):
+    """query: the one that was answered, marks included; next: that of the next page; line: see the calibration of a model."""
+
+    hits: list[HitAnswer]
+    total: int
+    version: int
+    query: Query
+    next: Query | None
+    line: LineAnswer | None
+    approximate: bool
+    notices: list[str]
+    seconds: float
+
+
+class SimilarAsked(Wire):
+    """More like an image of the gallery."""
+
+    id: str
+    query: Query = Query()
+
+
+class FeedbackAsked(Wire):
+    """Marks of an earlier answer to `query`."""
+
+    query: Query
+    right: list[str] = Field(default=[], max_length=1000)
+    wrong: list[str] = Field(default=[], max_length=1000)
+
+
+class ExplainAsked(Wire):
+    """An image of the answer to `query`."""
+
+    query: Query
+    id: str
+
+
+class WordAnswer(Wire):
+    """weight: what the word carried of the score; below 0 it spoke against the image."""
+
+    text: str
+    word: str
+    weight: float
+
+
+class RegionsAnswer(Wire):
+    """A grid over the whole image; weights: rows from the top, in [0, 1]."""
+
+    rows: int
+    columns: int
+    weights: list[list[float]]
+
+
+class ExplainAnswer(Wire):
+    score: float
+    words: list[WordAnswer]
+    regions: RegionsAnswer
+
+
+class MemberAnswer(Wire):
+    id: str
+    captured_at: str | None
+    frame: int | None
+    box: list[int] | None
+    image: str
+
+
+class DetailAnswer(Wire):
+    """box: left, top, width, height in the frame; tracklet_members: in the order of time, empty without a tracklet."""
+
+    id: str
+    camera: str | None
+    captured_at: str | None
+    identity: str | None
+    source: str
+    attributes: dict[str, Any]
+    box: list[int] | None
+    frame: int | None
+    tracklet: str | None
+    tracklet_members: list[MemberAnswer]
+
+
+class SkippedAnswer(Wire):
+    name: str
+    reason: str
+
+
+class JobAnswer(Wire):
+    """done, total: pictures, or frames of the video that is watched; rate: of these a second."""
+
+    id: str
+    state: State
+    done: int
+    total: int | None
+    rate: float
+    seconds_left: float | None
+    added: int
+    skipped: list[SkippedAnswer]
+    message: str
+    created_at: str
+
+
+class JobTaken(Wire):
+    job: JobAnswer
+
+
+class JobsAnswer(Wire):
+    jobs: list[JobAnswer]
+
+
+class CameraAnswer(Wire):
+    name: str | None
+    images: int
+
+
+class ColumnAnswer(Wire):
+    name: str
+    kind: str
+    values: list[Any] | None
+
+
+class LimitsAnswer(Wire):
+    """upload_bytes, upload_files: of one upload; picture_bytes, pixels: of one picture; hits: of one page."""
+
+    upload_bytes: int
+    upload_files: int
+    picture_bytes: int
+    pixels: int
+    hits: int
+
+
+class GalleryAnswer(Wire):
+    images: int
+    cameras: list[CameraAnswer]
+    columns: list[ColumnAnswer]
+    first_seen: str | None
+    last_seen: str | None
+    model: str
+    calibrated: bool
+    explains: bool
+    blurred: bool
+    limits: LimitsAnswer
+
+
+class ForgetAsked(Wire):
+    """Images that pass all of what is given."""
+
+    ids: list[str] = Field(default=[], max_length=10_000)
+    identity: str | None = None
+    where: str | None = None
+    before: str | None = None
+    dry_run: bool = False
+
+
+class ForgetAnswer(Wire):
+    """undated: images without a time, which `before` does not reach; snapshots: images that were in each."""
+
+    images: int
+    gallery: int
+    snapshots: dict[str, int]
+    undated: int
+    dry_run: bool
+    seconds: float
+
+
+class HealthAnswer(Wire):
+    status: str
+
+
+def image_url(name: str) -> str:
+    """Where an image is shown."""
+    return f"/v1/images/{name}"
+
+
+def hit_answer(hit: Hit) -> HitAnswer:
+    """A hit without the folders of this machine."""
+    group = hit.group
+    return HitAnswer(
+        rank=hit.rank,
+        score=hit.score,
+        id=hit.id,
+        camera=hit.camera,
+        captured_at=hit.captured_at,
+        identity=hit.identity,
+        source=hit.source,
+        attributes=dict(hit.attributes),
+        chance=hit.chance,
+        group=None
+        if group is None
+        else GroupAnswer(
+            column=group.column,
+            value=group.value,
+            count=group.count,
+            first_seen=group.first_seen,
+            last_seen=group.last_seen,
+            ids=list(group.ids),
+        ),
+        image=image_url(hit.id),
+    )
+
+
+def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
+    """A page of hits."""
+    return SearchAnswer(
+        hits=[hit_answer(hit) for hit in page.hits],
+        total=page.total,
+        version=page.version,
+        query=query,
+        next=page.next,
+        line=None if page.line is None else LineAnswer(hits=page.line.hits, share=page.line.share),
+        approximate=page.approximate,
+        notices=list(page.notices),
+        seconds=round(seconds, 4),
+    )
+
+
+def detail_answer(hit: Hit, members: list[Hit]) -> DetailAnswer:
+    """An image with the others of its tracklet."""
+    tracklet = hit.attributes.get("tracklet")
+    return DetailAnswer(
+        id=hit.id,
+        camera=hit.camera,
+        captured_at=hit.captured_at,
+        identity=hit.identity,
+        source=hit.source,
+        attributes=dict(hit.attributes),
+        box=_box(hit),
+        frame=_number(hit, "frame"),
+        tracklet=None if tracklet is None else str(tracklet),
+        tracklet_members=[
+            MemberAnswer(
+                id=each.id,
+                captured_at=each.captured_at,
+                frame=_number(each, "frame"),
+                box=_box(each),
+                image=image_url(each.id),
+            )
+            for each in members
+        ],
+    )
+
+
+def job_answer(job: Job) -> JobAnswer:
+    """A job."""
+    return JobAnswer(
+        id=job.id,
+        state=job.state,
+        done=job.done,
+        total=job.total,
+        rate=job.rate,
+        seconds_left=job.seconds_left,
+        added=job.added,
+        skipped=[SkippedAnswer(name=name, reason=reason) for name, reason in job.skipped],
+        message=job.message,
+        created_at=job.created_at,
+    )
+
+
+def summary_parts(summary: Summary | None) -> dict[str, Any]:
+    """What there is to search, nothing where there is nothing."""
+    if summary is None:
+        return {"images": 0, "cameras": [], "columns": [], "first_seen": None, "last_seen": None}
+    return {
+        "images": summary.images,
+        "cameras": [CameraAnswer(name=name, images=images) for name, images in summary.cameras],
+        "columns": [
+            ColumnAnswer(name=column.name, kind=column.kind, values=None if column.values is None else list(column.values))
+            for column in summary.columns
+        ],
+        "first_seen": None if summary.first_seen is None else summary.first_seen.isoformat(),
+        "last_seen": None if summary.last_seen is None else summary.last_seen.isoformat(),
+    }
+
+
+def _box(hit: Hit) -> list[int] | None:
+    sides = [_number(hit, f"box_{side}") for side in ("x", "y", "width", "height")]
+    return [side for side in sides if side is not None] if None not in sides else None
+
+
+def _number(hit: Hit, name: str) -> int | None:
+    value = hit.attributes.get(name)
+    return int(value) if isinstance(value, int | float) else None

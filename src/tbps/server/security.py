@@ -1,0 +1,225 @@
+"""Who asks, and what there is for them: one guard before every route that shows or changes anything.
+
+A key comes as `Authorization: Bearer KEY` or, in a browser, as the cookie of a session that was begun with a key. Where no key was
+ever made and only this machine can reach the service, everybody is administrator ("open").
+
+A page of another site can make a browser send requests here. It can read none of the answers, and whatever changes something needs
+the header X-Tbps, which no other site can set, unless a key comes along in another header. A name that another site's server lets
+point to this machine (DNS rebinding) is no name of this service.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from tbps.errors import RequestError
+from tbps.search.explain import Explanation
+from tbps.search.gallery import Gallery
+from tbps.search.hits import Hit, Page
+from tbps.search.query import Query
+from tbps.search.sources import Picture
+from tbps.search.summary import Summary
+from tbps.server.keys import Key, Role
+from tbps.server.limits import Rates
+from tbps.server.settings import LOOPBACK, ServiceSettings
+
+if TYPE_CHECKING:
+    from tbps.server.service import Service
+
+COOKIE = "tbps_session"
+HEADER = "x-tbps"
+OPEN_NAME = "this machine"
+_MOST_SESSIONS = 10_000
+_READING = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. id: of the key, "" where none is needed; cameras: all there is for them, None: everything.
+
+    by_header: the key came along, not a cookie.
+    """
+
+    id: str
+    name: str
+    role: Role
+    cameras: tuple[str, ...] | None = None
+    open: bool = False
+    by_header: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class View:
+    """The gallery as it is for a caller: the only way in that a route gets, so that no route can leave out the caller's cameras."""
+
+    caller: Caller
+    _gallery: Gallery
+
+    def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
+        """As `Gallery.find`."""
+        self._check_any()
+        return self._gallery.find(query, pictures, self.caller.cameras)
+
+    def image(self, name: str) -> Hit:
+        """As `Gallery.image`."""
+        self._check_any()
+        return self._gallery.image(name, self.caller.cameras)
+
+    def explain(self, query: Query, name: str) -> Explanation:
+        """As `Gallery.explain`."""
+        self._check_any()
+        return self._gallery.explain(query, name, self.caller.cameras)
+
+    def tracklet(self, name: str) -> list[Hit]:
+        """As `Gallery.tracklet`."""
+        return self._gallery.tracklet(name, self.caller.cameras)
+
+    def summary(self) -> Summary | None:
+        """As `Gallery.summary`."""
+        return self._gallery.summary(self.caller.cameras)
+
+    def _check_any(self) -> None:
+        if not len(self._gallery):
+            raise RequestError(404, "empty", "the gallery is empty; add pictures first")
+
+
+@final
+class Guard:
+    """Before a route: who asks, and whether their role may. What the route gets is a view of what there is for them."""
+
+    def __init__(self, role: Role, searches: bool = False) -> None:
+        self.role, self._searches = role, searches
+
+    async def __call__(self, request: Request) -> View:
+        service: Service = request.app.state.service
+        caller = await service.gate.caller(request)
+        if request.method not in _READING and not caller.by_header and HEADER not in request.headers:
+            raise RequestError(403, "header", "a request that changes something needs the header X-Tbps: 1, or a key as Bearer")
+        if caller.role.level < self.role.level:
+            await service.work(service.audit.write, caller.name, caller.id, "refused", asked=request.url.path, needs=self.role)
+            raise RequestError(403, "role", f"this needs the role {self.role}; yours is {caller.role}")
+        if self._searches and not caller.open and (wait := service.gate.rates.wait(caller.id)):
+            raise RequestError(429, "rate", "more searches in a minute than this key may make; wait a moment", _whole(wait))
+        return View(caller, service.gallery)
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    key: str
+    until: float
+
+
+@final
+class Sessions:
+    """Sessions of browsers, in memory only: they end with the service, with their key, and after some hours."""
+
+    def __init__(self, hours: float) -> None:
+        self._seconds = hours * 3600
+        self._sessions: dict[str, _Session] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, key: Key) -> str:
+        """The token of a new session."""
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            now = time.monotonic()
+            self._sessions = {name: session for name, session in self._sessions.items() if session.until > now}
+            if len(self._sessions) >= _MOST_SESSIONS:
+                raise RequestError(503, "busy", "too many people are signed in; try again later", 60)
+            self._sessions[_digest(token)] = _Session(key.id, now + self._seconds)
+        return token
+
+    def key_of(self, token: str) -> str | None:
+        """The id of the key that a session was begun with."""
+        session = self._sessions.get(_digest(token))
+        return session.key if session is not None and session.until > time.monotonic() else None
+
+    def end(self, token: str) -> None:
+        """Forgets a session."""
+        with self._lock:
+            self._sessions.pop(_digest(token), None)
+
+
+@final
+class Gate:
+    """Tells callers by their keys and sessions; slows down who tries keys."""
+
+    def __init__(self, service: "Service") -> None:
+        settings = service.settings
+        self._service = service
+        self._may_be_open = settings.on_loopback and not settings.allow_hosts and not service.keys.all()
+        self.sessions = Sessions(settings.session_hours)
+        self.rates = Rates(settings.searches_per_minute or 1_000_000_000)
+        self._failures = Rates(settings.failures_per_minute)
+
+    def is_open(self) -> bool:
+        """Whether everybody is administrator: until the first key is made, and then never again."""
+        self._may_be_open = self._may_be_open and not self._service.keys.all()
+        return self._may_be_open
+
+    async def caller(self, request: Request) -> Caller:
+        """Who asks. Raises RequestError (401), 429 for whoever tries many keys."""
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if secret:
+            return called(await self.checked(request, secret if scheme.lower() == "bearer" else ""), by_header=True)
+        if self.is_open():
+            return Caller("", OPEN_NAME, Role.administrator, open=True)
+        token = request.cookies.get(COOKIE)
+        name = None if token is None else self.sessions.key_of(token)
+        key = None if name is None else self._service.keys.by_id(name)
+        if key is None:
+            raise RequestError(401, "signed_out", "sign in with a key; the service's keeper makes one with: tbps keys add")
+        return called(key)
+
+    async def checked(self, request: Request, secret: str) -> Key:
+        """The key that a secret is. A right one is accepted whatever came from its address before: nobody can lock others out."""
+        key = self._service.keys.find(secret)
+        if key is not None:
+            return key
+        address = request.client.host if request.client else "?"
+        if wait := self._failures.wait(address):
+            raise RequestError(429, "rate", "too many wrong keys; wait a moment", _whole(wait))
+        await self._service.work(self._service.audit.write, "?", "", "refused key", address=address)
+        raise RequestError(401, "key", "there is no such key; the service's keeper lists them with: tbps keys list")
+
+
+def called(key: Key, by_header: bool = False) -> Caller:
+    """The caller that a key's holder is."""
+    return Caller(key.id, key.name, key.role, key.cameras, by_header=by_header)
+
+
+def refusal_of_origin(headers: dict[str, str], settings: ServiceSettings) -> str | None:
+    """Why a request is not for this service or was made by a page of another, None where neither is so; names in lower case."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    names = (*LOOPBACK, *map(str.lower, settings.allow_hosts))
+    if (settings.on_loopback or settings.allow_hosts) and _name(f"//{host}") not in names:
+        return f"{host[:100]!r} is no name of this service; the service's keeper may add one with: tbps serve --allow-host"
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
+        return "a page of another site asked for this"
+    if origin is not None and origin.partition("://")[2] != host:
+        return "a page of another site asked for this"
+    return None
+
+
+def _name(address: str) -> str | None:
+    """The name in an address without its port, in lower case; None where there is none."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def _whole(seconds: float) -> int:
+    return int(seconds) + 1

@@ -1,0 +1,138 @@
+"""Everything that a running service holds, and its beginning and end."""
+
+import asyncio
+import contextvars
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+from tbps.errors import RequestError, SettingsError, TbpsError
+from tbps.search.encoder import Encoder
+from tbps.search.gallery import Gallery
+from tbps.server.answers import log
+from tbps.server.audit import Audit
+from tbps.server.batching import BatchingEncoder
+from tbps.server.blur import FaceBlur
+from tbps.server.jobs import Job, Jobs, Order
+from tbps.server.keys import Keys
+from tbps.server.limits import ticket
+from tbps.server.metrics import Metrics
+from tbps.server.security import Caller, Gate
+from tbps.server.settings import ServiceSettings, state_folder
+from tbps.server.uploads import PictureCaps
+
+_T = TypeVar("_T")
+_SHOWN_KEPT = 20_000
+_WARM_TEXT = "a person"
+
+
+@final
+class Service:
+    """A gallery, its model and the state folder. Begun by `start`, ended by `stop`.
+
+    Raises SettingsError where others than this machine could reach it and no key was made.
+    """
+
+    def __init__(self, gallery: Path, model: Encoder, settings: ServiceSettings, state: Path | None = None) -> None:
+        self.settings = settings
+        self.state = state or state_folder(gallery)
+        if self.state.absolute().is_relative_to(gallery.absolute()):
+            raise SettingsError(f"the state folder {self.state} lies in the gallery; choose one beside it")
+        self.keys = Keys(self.state)
+        _check_reach(settings, bool(self.keys.all()), gallery)
+        self.blur = FaceBlur() if settings.blur_faces else None
+        self.metrics = Metrics()
+        self.model = BatchingEncoder(
+            model,
+            settings.batch_window / 1000,
+            settings.batch_texts,
+            16 * (settings.at_once + settings.waiting),
+            self.metrics.texts.observe,
+        )
+        self.gallery = Gallery.open(gallery, self.model, create=False)
+        self.audit = Audit(self.state)
+        self.gate = Gate(self)
+        self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
+        self.caps = PictureCaps(settings.picture_bytes, settings.pixels)
+        self.shown = Shown()
+        self.decoding = threading.BoundedSemaphore(2)  # an allowed picture may take 200 MB while it is decoded
+        self.ready = threading.Event()
+        self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="tbps-request")
+
+    def start(self) -> None:
+        """Begins to index what is uploaded, and warms up in a thread."""
+        self.jobs.start()
+        threading.Thread(target=self._warm_up, name="tbps-warm-up", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends what is under way."""
+        self.jobs.stop()
+        self.model.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
+        """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done."""
+        context, mine = contextvars.copy_context(), ticket.get()
+
+        def run() -> _T:
+            if mine is not None and not mine.left():
+                raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+            return do(*args, **more)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, run)
+
+    def record(self, caller: Caller, deed: str, **facts: Any) -> None:
+        """Writes what a caller did into the audit log, unless nobody waits for the answer any more."""
+        mine = ticket.get()
+        if mine is not None and not mine.left():
+            raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+        self.audit.write(caller.name, caller.id, deed, **facts)
+
+    def _warm_up(self) -> None:
+        try:
+            self.model.encode_texts([_WARM_TEXT])
+            if len(self.gallery):
+                self.gallery.prepare()
+        except TbpsError as error:
+            log.error("warming up: %s", error)
+        self.ready.set()
+
+    def _job_ended(self, order: Order, job: Job) -> None:
+        self.audit.write(
+            order.caller.name, order.caller.id, "indexed", job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
+        )
+
+
+@final
+class Shown:
+    """Which images the audit log says that a caller was shown lately: the pictures of an answer need no further lines."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, caller: Caller, ids: Iterable[str]) -> None:
+        """These are in the log."""
+        with self._lock:
+            for name in ids:
+                self._ids[caller.id, name] = None
+                self._ids.move_to_end((caller.id, name))
+            while len(self._ids) > _SHOWN_KEPT:
+                self._ids.popitem(last=False)
+
+    def holds(self, caller: Caller, name: str) -> bool:
+        """Whether this image is in the log for this caller."""
+        return (caller.id, name) in self._ids
+
+
+def _check_reach(settings: ServiceSettings, has_keys: bool, gallery: Path) -> None:
+    if has_keys or (settings.on_loopback and not settings.allow_hosts):
+        return
+    what = f"--host {settings.host}" if not settings.on_loopback else f"--allow-host {settings.allow_hosts[0]}"
+    raise SettingsError(
+        f"{what} lets others reach the gallery, but there are no keys; make one with: "
+        f"tbps keys add {gallery} NAME --role administrator"
+    )

@@ -1,0 +1,29 @@
+"""The one place that decides what of a model learns, and at which share of the rate."""
+
+from torch import nn
+from transformers import CLIPModel
+
+from tbps.model.clip import bottom_parameters
+from tbps.model.few_shot import ADDED
+from tbps.model.heads import Heads
+from tbps.training.settings import TrainSettings
+
+
+def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -> dict[nn.Parameter, float]:
+    """Locks parameters in place, for which no gradient is computed then; returns those with another rate than the schedule's.
+
+    Of the towers all but the bottom (`lock`) learns; with adapters (`lora`) nothing but these and the temperature, which has been
+    so since they were added; with `few_shot` nothing but what that adds. The heads of losses always learn.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    if settings.few_shot is not None:
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(name in ADDED)
+    else:
+        for parameter in bottom_parameters(clip, settings.lock):
+            if settings.lock.rate_factor == 0:
+                parameter.requires_grad_(False)
+            factors[parameter] = settings.lock.rate_factor
+    for head in (heads.classifier, heads.cross_modal):
+        factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
+    return factors

@@ -1,0 +1,123 @@
+"""Integrated gradients: complete, faithful against occlusion, and nothing left behind; on the bundled model and drawn people."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tbps.data.folder import read
+from tbps.data.mannequins.drawing import draw
+from tbps.data.mannequins.people import population, sample_view
+from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.model.bundle import PersonModel, load
+from tbps.model.clip import image_features
+from tbps.model.relevance import carried_by_patches
+from tbps.preprocess.image import normalise, to_array
+from tbps.seeding import generator
+
+BUNDLED = Path(__file__).parents[2] / "models" / "mannequin-tiny"
+PATCH, GRID = 16, 6
+PEOPLE = 8
+
+Case = tuple[torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def model() -> PersonModel:
+    return load(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def cases(model: PersonModel, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """Pictures as the tower sees them and their own captions' embeddings."""
+    folder = tmp_path_factory.mktemp("people")
+    write_mannequins(folder, {"test": SplitSize(PEOPLE, 1)}, seed=5, workers=1)
+    found = []
+    for image in read(folder).split("test").images:
+        array = torch.from_numpy(to_array(Image.open(image.path).convert("RGB"), model.spec).copy()).permute(2, 0, 1)
+        found.append((normalise(array[None], model.spec)[0], torch.from_numpy(model.encode_texts([image.captions[0]])[0])))
+    return found
+
+
+def score(model: PersonModel, pixels: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) -> (N,) cosines."""
+    with torch.no_grad():
+        return torch.nn.functional.cosine_similarity(image_features(model.clip, pixels), vector[None])
+
+
+def covered(pixels: torch.Tensor, patches: np.ndarray) -> torch.Tensor:
+    """The picture with these patches grey."""
+    made = pixels.clone()
+    for patch in patches.tolist():
+        y, x = PATCH * (patch // GRID), PATCH * (patch % GRID)
+        made[:, y : y + PATCH, x : x + PATCH] = 0
+    return made
+
+
+def test_patches_carry_the_whole_difference_to_a_grey_picture(model: PersonModel, cases: list[Case]) -> None:
+    for number, (pixels, vector) in enumerate(cases):
+        whole = score(model, torch.stack([pixels, torch.zeros_like(pixels)]), vector)
+        difference = float(whole[0] - whole[1])
+        assert float(carried_by_patches(model.clip, pixels, vector).sum()) == pytest.approx(difference, abs=0.04)
+        # The mean over the path converges.
+        assert number > 2 or float(carried_by_patches(model.clip, pixels, vector, steps=128).sum()) == pytest.approx(
+            difference, abs=0.004
+        )
+
+
+def test_covering_what_carried_most_costs_most(model: PersonModel, cases: list[Case]) -> None:
+    """Six of 36 patches covered: those that carried most, against six at random, and against the best six by occlusion."""
+    rng = np.random.default_rng(0)
+    lost: dict[str, list[float]] = {"carried": [], "random": [], "occlusion": []}
+    for pixels, vector in cases:
+        before = float(score(model, pixels[None], vector))
+        each = torch.stack([covered(pixels, np.array([patch])) for patch in range(GRID * GRID)])
+        chosen = {
+            "carried": carried_by_patches(model.clip, pixels, vector).flatten().argsort(descending=True)[:6].numpy(),
+            "random": rng.choice(GRID * GRID, 6, replace=False),
+            "occlusion": score(model, each, vector).argsort()[:6].numpy(),
+        }
+        for name, patches in chosen.items():
+            lost[name].append(before - float(score(model, covered(pixels, patches)[None], vector)))
+    means = {name: float(np.mean(values)) for name, values in lost.items()}
+    assert means["carried"] > 3 * means["random"]
+    assert means["carried"] > 0.9 * means["occlusion"]
+
+
+def test_regions_are_where_the_garment_is(model: PersonModel) -> None:
+    """The truth is what changes when only the garment's colour does; the area under the ROC curve of its patches is 0.5 by luck.
+
+    It was 0.74 on 128 garments and bags, and 0.70 where patches are ranked by what covering them costs.
+    """
+    areas = []
+    for number, person in enumerate(population(778, "val", 16)):
+        view = replace(sample_view(generator(778, "x", number)), hidden="none")
+        if person.lower is None:
+            continue
+        picture = to_array(draw(person, view).image, model.spec)
+        for slot, garment in (("upper", person.upper), ("lower", person.lower)):
+            other = replace(garment, colour="blue" if garment.colour in ("yellow", "beige", "orange") else "yellow")
+            changed = to_array(draw(replace(person, **{slot: other}), view).image, model.spec)
+            differs = np.abs(picture.astype(int) - changed).sum(-1) > 24
+            there = (differs.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.25).ravel()
+            pixels = normalise(torch.from_numpy(picture).permute(2, 0, 1)[None], model.spec)[0]
+            text = torch.from_numpy(model.encode_texts([f"a person wearing a {garment.colour} {garment.kind}"])[0])
+            carried = carried_by_patches(model.clip, pixels, text).numpy().ravel()
+            if 0 < there.sum() < len(there):
+                areas.append(float((carried[there][:, None] > carried[~there]).mean()))
+    assert len(areas) > 20
+    assert np.mean(areas) > 0.65
+
+
+def test_no_gradient_stays_in_the_model(model: PersonModel, cases: list[Case]) -> None:
+    with torch.no_grad():
+        carried_by_patches(model.clip, *cases[0])
+    assert all(parameter.grad is None for parameter in model.clip.parameters())
+
+
+def test_the_model_explains_pictures_of_any_size(model: PersonModel) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8))
+    assert model.carried(picture, model.encode_texts(["a man"])[0]).shape == (GRID, GRID)

@@ -1,0 +1,83 @@
+"""Galleries with cameras, and services on them."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from colour_encoder import ColourEncoder, write_pictures
+from starlette.testclient import TestClient
+
+from tbps.search.gallery import Gallery
+from tbps.server.app import make_app
+from tbps.server.keys import Keys, Role
+from tbps.server.service import Service
+from tbps.server.settings import ServiceSettings, state_folder
+
+CAMERAS = ("lobby", "yard", "roof")
+COUNT = 24
+CHANGES = {"X-Tbps": "1"}
+ADDRESS = "http://127.0.0.1:8400"
+
+
+def columns(number: int) -> dict[str, Any]:
+    """Image `number`: each camera has some, each tracklet and identity is seen by several cameras."""
+    return {
+        "camera": CAMERAS[number % 3],
+        "captured_at": f"2024-05-{1 + number:02d}T08:00:00",
+        "identity": f"person {number % 5}",
+        "tracklet": f"t{number % 4}",
+        "age": number,
+        "box_x": number,
+        "box_y": 2,
+        "box_width": 16,
+        "box_height": 32,
+        "frame": 100 - number,
+    }
+
+
+def make_gallery(folder: Path, numbers: Sequence[int] = range(COUNT)) -> Path:
+    """A gallery of some of the images."""
+    pictures = write_pictures(folder / "photos", COUNT)
+    Gallery.open(folder / "gallery", ColourEncoder()).add([pictures[n] for n in numbers], [columns(number) for number in numbers])
+    return folder / "gallery"
+
+
+@contextmanager
+def serving(gallery: Path, **settings: Any) -> Iterator[TestClient]:
+    """A client of a service of the gallery, in this process."""
+    service = Service(gallery, ColourEncoder(), ServiceSettings.parse({"batch_window": 0, **settings}))
+    with TestClient(make_app(service), base_url=ADDRESS, headers=CHANGES) as client:
+        yield client
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The address of a service that a uvicorn in a thread of this process serves."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        opened.listen(128)
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def bearer(gallery: Path, role: str, cameras: tuple[str, ...] | None = None) -> dict[str, str]:
+    """The headers of a new key's holder."""
+    name = f"{role} of {'all' if cameras is None else ' '.join(cameras)}"
+    secret, _ = Keys(state_folder(gallery)).add(name, Role(role), cameras)
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def service_of(client: TestClient) -> Service:
+    """The service that a client asks."""
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    return service

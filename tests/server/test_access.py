@@ -1,0 +1,356 @@
+"""Who may ask what: every route x role x camera, sessions, names of the service, pages of other sites, rates."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colour_encoder import ColourEncoder
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from served import ADDRESS, CAMERAS, CHANGES, COUNT, bearer, columns, make_gallery, service_of, serving
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tbps.errors import SettingsError
+from tbps.search.gallery import Gallery
+from tbps.server.keys import Keys, Role
+from tbps.server.security import Guard
+from tbps.server.service import Service
+from tbps.server.settings import ServiceSettings, state_folder
+
+PUBLIC = {
+    ("GET", "/"),
+    ("GET", "/page/{name}"),
+    ("GET", "/healthz"),
+    ("GET", "/v1/openapi.json"),
+    ("GET", "/v1/session"),
+    ("POST", "/v1/session"),
+    ("DELETE", "/v1/session"),
+}
+# What a request to each route needs to be answered well; `{id}`, `{job}` stand for an image and a job that are there.
+ASKED: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/v1/search"): {"json": {"texts": [{"text": "red"}], "k": 100}},
+    ("POST", "/v1/similar"): {"json": {"id": "{id}", "query": {"k": 100}}},
+    ("POST", "/v1/feedback"): {"json": {"query": {"texts": [{"text": "red"}], "k": 100}, "right": ["{id}"]}},
+    ("POST", "/v1/explain"): {"json": {"query": {"texts": [{"text": "red"}]}, "id": "{id}"}},
+    ("GET", "/v1/images/{id}"): {},
+    ("GET", "/v1/images/{id}/detail"): {},
+    ("GET", "/v1/gallery"): {},
+    ("POST", "/v1/index"): {"files": [("files", ("note.txt", b"no picture"))]},
+    ("GET", "/v1/index"): {},
+    ("GET", "/v1/index/{job}"): {},
+    ("DELETE", "/v1/index/{job}"): {},
+    ("POST", "/v1/forget"): {"json": {"ids": ["{id}"], "dry_run": True}},
+    ("GET", "/metrics"): {},
+}
+NEEDS = (
+    {path: Role.viewer for path in ASKED}
+    | {key: Role.curator for key in ASKED if key[1].startswith("/v1/index")}
+    | {("POST", "/v1/forget"): Role.administrator, ("GET", "/metrics"): Role.administrator}
+)
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str, Route]]:
+    """Method, path and route of everything that the application answers."""
+    waiting = list(app.routes)
+    while waiting:
+        route = waiting.pop()
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            waiting += inner.routes
+            continue
+        assert isinstance(route, Route), f"{route} is of a kind that this test does not know"
+        for method in (route.methods or set()) - {"HEAD"}:
+            yield method, route.path, route
+
+
+def guards(dependant: Dependant) -> list[Guard]:
+    found = [dependant.call] if isinstance(dependant.call, Guard) else []
+    return found + [guard for inner in dependant.dependencies for guard in guards(inner)]
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_gallery(tmp_path_factory.mktemp("access"))
+
+
+@pytest.fixture(scope="module")
+def client(gallery: Path) -> Iterator[TestClient]:
+    bearer(gallery, "administrator")  # from now on keys are needed
+    with serving(gallery, failures_per_minute=1000) as client:
+        client.headers.pop("X-Tbps")
+        yield client
+
+
+@pytest.fixture(scope="module")
+def callers(gallery: Path, client: TestClient) -> dict[tuple[str, tuple[str, ...] | None], dict[str, str]]:
+    every = [("viewer", None), ("curator", None), ("administrator", None), ("viewer", ("lobby",)), ("curator", ("lobby",))]
+    every.append(("viewer", ("lobby", "roof")))
+    for key in Keys(state_folder(gallery)).all():
+        Keys(state_folder(gallery)).remove(key.name)
+    return {(role, cameras): bearer(gallery, role, cameras) for role, cameras in every}
+
+
+@pytest.fixture(scope="module")
+def ids(gallery: Path) -> dict[int, str]:
+    hits = Gallery.open(gallery, ColourEncoder()).search("red", k=COUNT)
+    return {int(hit.attributes["age"]): hit.id for hit in hits}  # type: ignore[arg-type]
+
+
+def ask(client: TestClient, method: str, path: str, headers: dict[str, str], **names: str) -> Any:
+    def filled(value: Any) -> Any:
+        for name, given in names.items():
+            value = value.replace(f"{{{name}}}", given)
+        return value
+
+    asked = {key: json.loads(filled(json.dumps(value))) if key == "json" else value for key, value in ASKED[method, path].items()}
+    return client.request(method, filled(path), headers=headers, **asked)
+
+
+def test_every_route_has_a_guard_or_shows_nothing_of_the_gallery(client: TestClient) -> None:
+    app: Any = client.app
+    guarded = {}
+    for method, path, route in routes(app):
+        found = guards(route.dependant) if isinstance(route, APIRoute) else []
+        if (method, path) not in PUBLIC:
+            assert len(found) == 1, f"{method} {path} has no guard"
+            guarded[method, path] = found[0].role
+    assert guarded == NEEDS, "a new route belongs into this matrix"
+
+
+@pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
+def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
+    job = "0" * 24  # no such job: whoever may ask is told so
+    assert ask(client, method, path, CHANGES, id=ids[0], job=job).status_code == 401
+    assert ask(client, method, path, {"Authorization": "Bearer tbps_wrong"}, id=ids[0], job=job).status_code == 401
+    takes_id = "{id}" in path or "{id}" in json.dumps(ASKED[method, path].get("json", ""))
+    for (role, cameras), headers in callers.items():
+        for number in (0, 1, 2):  # one image of each camera
+            answer = ask(client, method, path, headers, id=ids[number], job=job)
+            seen = cameras is None or CAMERAS[number] in cameras
+            if Role(role).level < NEEDS[method, path].level:
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "role")
+            elif takes_id and not seen:
+                unknown = ask(client, method, path, headers, id="f" * 24, job=job)
+                assert answer.status_code == unknown.status_code == 404
+                assert answer.text == unknown.text.replace("f" * 24, ids[number]), "beyond the cameras is as if it were not there"
+            else:
+                expected = {"/v1/index/{job}": 404}.get(path, 200)
+                if (method, path) == ("POST", "/v1/index"):
+                    expected = 415 if cameras is None else 403  # no picture; no camera named
+                assert answer.status_code == expected, answer.text
+            check_cameras(answer, cameras)
+
+
+def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
+    """Nothing that another camera has, however deep in the answer, in name, count, time or value."""
+    if cameras is None or "json" not in answer.headers["content-type"]:
+        return
+    allowed = [number for number in range(COUNT) if CAMERAS[number % 3] in cameras]
+    others = [camera for camera in CAMERAS if camera not in cameras]
+    assert not any(json.dumps(other) in answer.text for other in others)
+    found = answer.json()
+    if "hits" in found:
+        assert {hit["attributes"]["age"] for hit in found["hits"]} == set(allowed)
+        assert found["total"] == len(allowed)
+    if "tracklet_members" in found:
+        same = [number for number in allowed if f"t{number % 4}" == found["tracklet"]]
+        assert len(found["tracklet_members"]) == len(same) > 1
+    if "columns" in found:
+        times = [columns(number)["captured_at"] for number in allowed]
+        assert (found["images"], found["first_seen"], found["last_seen"]) == (len(allowed), min(times), max(times))
+        ages = next(column for column in found["columns"] if column["name"] == "age")["values"]
+        assert sorted(ages) == allowed
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"where": "camera = 'yard'"},
+        {"where": "camera = 'lobby' or camera = 'yard'"},
+        {"where": "true) or (true"},
+        {"where": "1 = 1 or camera is null"},
+        {"cameras": ["yard"]},
+        {"cameras": ["yard", "lobby"]},
+        {"equals": {"camera": "yard"}},
+        {"group": "identity", "where": "age >= 0"},
+        {"group": "camera"},
+        {"offset": 3},
+    ],
+    ids=str,
+)
+def test_no_condition_leads_beyond_the_cameras(client: TestClient, callers: Any, query: dict[str, Any]) -> None:
+    headers = callers["viewer", ("lobby",)]
+    answer = client.post("/v1/search", json={"texts": [{"text": "red"}], "k": 100, **query}, headers=headers)
+    if answer.status_code == 400:
+        assert "bracket" in answer.text
+        return
+    found = answer.json()
+    assert found["total"] <= COUNT // 3
+    assert all(hit["camera"] == "lobby" for hit in found["hits"])
+    known = {
+        hit["id"] for hit in client.post("/v1/search", json={"texts": [{"text": "a"}], "k": 100}, headers=headers).json()["hits"]
+    }
+    for hit in found["hits"]:
+        assert hit["group"] is None or set(hit["group"]["ids"]) <= known
+        assert hit["group"] is None or hit["group"]["count"] == len(hit["group"]["ids"])
+
+
+def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: Any) -> None:
+    """A division by zero where a row of another camera is looked at."""
+    assert CAMERAS[4 % 3] == "yard"
+    asked = {"texts": [{"text": "red"}], "where": "1 / cast(age - 4 as int) < 2"}
+    seen = client.post("/v1/search", json=asked, headers=callers["viewer", ("lobby",)])
+    assert (seen.status_code, seen.json()["total"]) == (200, COUNT // 3)
+    answer = client.post("/v1/search", json=asked, headers=callers["viewer", None])
+    assert answer.status_code == 400 and "Divide by zero" in answer.text and ".rs" not in answer.text
+
+
+@pytest.mark.parametrize("column", ["root", "ROOT", "`root`", "content_hash", "thumbnail", "model", "embedding"])
+def test_columns_that_are_not_shown_cannot_be_asked_about(client: TestClient, callers: Any, column: str) -> None:
+    for cameras in (None, ("lobby",)):
+        asked = {"texts": [{"text": "red"}], "where": f"{column} is not null"}
+        answer = client.post("/v1/search", json=asked, headers=callers["viewer", cameras])
+        assert answer.status_code == 400 and "unknown column" in answer.text
+
+
+def test_a_curator_adds_to_their_own_cameras_only(client: TestClient, callers: Any, gallery: Path) -> None:
+    headers = callers["curator", ("lobby",)]
+    picture = next((gallery.parent / "photos").glob("*.jpg")).read_bytes()
+    for data, code in (({"camera": "yard"}, 403), ({}, 403), ({"metadata": '{"camera": "yard"}', "camera": "lobby"}, 403)):
+        answer = client.post("/v1/index", files=[("files", ("a.jpg", picture))], data=data, headers=headers)
+        assert answer.status_code == code, answer.text
+
+
+def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -> None:
+    headers = bearer(gallery, "viewer", ("yard",))
+    signed_in = client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
+    assert signed_in.json() == {"name": "viewer of yard", "role": "viewer", "cameras": ["yard"], "open": False}
+    cookie = signed_in.headers["set-cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/"))
+    assert client.get("/v1/session").status_code == client.get("/v1/gallery").status_code == 200
+    asked = {"json": {"texts": [{"text": "red"}]}}
+    assert client.post("/v1/search", **asked).json()["error"]["code"] == "header"
+    assert client.post("/v1/search", **asked, headers=CHANGES).status_code == 200
+    assert client.delete("/v1/session").status_code == 403
+    kept = dict(client.cookies)
+    assert client.delete("/v1/session", headers=CHANGES).status_code == 200
+    client.cookies.update(kept)
+    assert client.get("/v1/session").status_code == 401, "signed out is signed out, whoever kept the cookie"
+    client.cookies.clear()
+    client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
+    assert client.get("/v1/session").status_code == 200
+    Keys(state_folder(gallery)).remove("viewer of yard")
+    assert client.get("/v1/session").status_code == 401, "a session ends with its key"
+    assert client.get("/v1/gallery", headers=headers).status_code == 401
+    client.cookies.clear()
+
+
+def test_keys_are_kept_as_hashes_for_their_owner_only(client: TestClient, callers: Any, gallery: Path) -> None:
+    state = state_folder(gallery)
+    secrets = [headers["Authorization"].removeprefix("Bearer ").encode() for headers in callers.values()]
+    written = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file())
+    assert not any(secret in written for secret in secrets)
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert not state.is_relative_to(gallery)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": "localhost:8400"}, 200),
+        ({"Host": "[::1]:8400"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:9999"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Origin": ADDRESS}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+    ],
+    ids=str,
+)
+def test_other_sites_and_other_names(tmp_path: Path, headers: dict[str, str], code: int) -> None:
+    with serving(make_gallery(tmp_path, [0])) as client:
+        assert client.get("/v1/gallery", headers=headers).status_code == code
+
+
+def test_an_open_service_needs_the_header_and_closes_with_the_first_key(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, [0, 1])
+    with serving(gallery) as client:
+        assert client.get("/v1/session").json() == {"name": "this machine", "role": "administrator", "cameras": None, "open": True}
+        asked = {"json": {"texts": [{"text": "red"}]}}
+        assert client.post("/v1/search", **asked).status_code == 200
+        client.headers.pop("X-Tbps")
+        assert client.post("/v1/search", **asked).status_code == 403
+        headers = bearer(gallery, "viewer")
+        assert client.get("/v1/gallery").status_code == 401
+        assert client.get("/v1/gallery", headers=headers).status_code == 200
+        Keys(state_folder(gallery)).remove("viewer of all")
+        assert client.get("/v1/gallery").status_code == 401, "and stays closed"
+    bearer(gallery, "curator")
+    with serving(gallery) as client:
+        Keys(state_folder(gallery)).remove("curator of all")
+        assert client.get("/v1/gallery").status_code == 401
+
+
+def test_others_are_let_in_with_keys_only(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, [0])
+    for settings in ({"host": "0.0.0.0"}, {"allow_hosts": ("search.example.org",)}):
+        with pytest.raises(SettingsError, match="tbps keys add"):
+            Service(gallery, ColourEncoder(), ServiceSettings.parse(settings))
+    with pytest.raises(SettingsError, match="lies in the gallery"):
+        Service(gallery, ColourEncoder(), ServiceSettings(), gallery / "state")
+    headers = bearer(gallery, "viewer")
+    with serving(gallery, allow_hosts=["search.example.org"]) as client:
+        assert client.get("/v1/gallery", headers={**headers, "Host": "search.example.org"}).status_code == 200
+        assert client.get("/v1/gallery", headers={**headers, "Host": "evil.example"}).status_code == 403
+
+
+def test_rates(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, [0])
+    headers, other = bearer(gallery, "viewer"), bearer(gallery, "curator")
+    with serving(gallery, searches_per_minute=3, failures_per_minute=2) as client:
+        asked = {"json": {"texts": [{"text": "red"}]}}
+        codes = [client.post("/v1/search", **asked, headers=headers) for _ in range(4)]
+        assert [answer.status_code for answer in codes] == [200, 200, 200, 429]
+        assert 1 <= int(codes[-1].headers["Retry-After"]) <= 21
+        assert client.post("/v1/search", **asked, headers=other).status_code == 200
+        wrong = [client.get("/v1/gallery", headers={"Authorization": "Bearer x"}).status_code for _ in range(4)]
+        assert wrong == [401, 401, 429, 429]
+        assert client.post("/v1/session", json={"key": "y"}).status_code == 429
+        assert client.get("/v1/gallery", headers=headers).status_code == 200, "wrong keys lock nobody else out"
+        refused = (state_folder(gallery) / "audit.jsonl").read_text().count('"refused key"')
+        assert refused == 2, "what is answered 429 fills no disk"
+
+
+def test_an_administrator_sees_every_camera(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="sees every camera"):
+        Keys(tmp_path).add("x", Role.administrator, ("lobby",))
+    with pytest.raises(SettingsError, match="key name"):
+        Keys(tmp_path).add("x\n", Role.viewer)
+    Keys(tmp_path).add("x", Role.viewer)
+    with pytest.raises(SettingsError, match="already"):
+        Keys(tmp_path).add("x", Role.viewer)
+    with pytest.raises(SettingsError, match="'x'"):
+        Keys(tmp_path).remove("y")
+
+
+def test_counted_by_route_not_by_path(tmp_path: Path) -> None:
+    with serving(make_gallery(tmp_path, [0])) as client:
+        client.get("/v1/images/one")
+        client.get("/v1/images/two")
+        client.get("/no/such/path")
+        text = client.get("/metrics").text
+        assert 'tbps_requests_total{method="GET",route="/v1/images/{id}",status="404"} 2.0' in text
+        assert "/no/such/path" not in text
+        assert service_of(client).ready.wait(5) and client.get("/healthz").json() == {"status": "ready"}

@@ -1,0 +1,139 @@
+"""Micro-batches: the rows of each caller, whoever else asks; bounds; what nobody waits for any more."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from colour_encoder import ColourEncoder
+
+from tbps.errors import CaptionError, RequestError
+from tbps.model.bundle import load
+from tbps.search.gallery import Gallery
+from tbps.server.batching import BatchingEncoder
+from tbps.server.limits import Rates, Ticket, ticket
+
+
+class Slow(ColourEncoder):
+    """Notes the texts of each call; a call waits until it is let go. Refuses "bad"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[list[str]] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        self.calls.append(list(texts))
+        self.go.wait(10)
+        if "bad" in texts:
+            raise CaptionError("bad")
+        return super().encode_texts(texts)
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def batching(slow: Slow) -> Iterator[BatchingEncoder]:
+    sizes: list[int] = []
+    made = BatchingEncoder(slow, window=0.2, most=8, bound=20, on_batch=sizes.append)
+    yield made
+    slow.go.set()
+    made.stop()
+
+
+def until(condition: object) -> None:
+    end = time.monotonic() + 5
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
+    asked = [["red coat"], ["bag", "blue"], ["hat"], ["shoes"]]
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(batching.encode_texts, asked))
+    for texts, found in zip(asked, rows, strict=True):
+        assert np.array_equal(found, ColourEncoder().encode_texts(texts))
+    assert len(slow.calls) == 1 and sorted(slow.calls[0]) == ["bag", "blue", "hat", "red coat", "shoes"]
+
+
+def test_a_full_batch_does_not_wait(slow: Slow, batching: BatchingEncoder) -> None:
+    began = time.monotonic()
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(batching.encode_texts, [[f"word {n}"] for n in range(8)]))
+    assert time.monotonic() - began < 0.2 and [len(call) for call in slow.calls] == [8]
+    assert len(batching.encode_texts([f"word {n}" for n in range(30)])) == 30, "one caller's texts stay together"
+
+
+def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        good, bad = pool.submit(batching.encode_texts, ["good"]), pool.submit(batching.encode_texts, ["bad"])
+        assert np.array_equal(good.result(), ColourEncoder().encode_texts(["good"]))
+        with pytest.raises(CaptionError):
+            bad.result()
+
+
+def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batching: BatchingEncoder) -> None:
+    slow.go.clear()
+
+    def ask(text: str, seconds: float | None) -> np.ndarray:
+        ticket.set(None if seconds is None else Ticket(time.monotonic() + seconds))
+        return batching.encode_texts([text] * 10)
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask, "first", None)
+        until(lambda: slow.calls)
+        short, long = pool.submit(ask, "short", 0.05), pool.submit(ask, "long", 30)
+        until(lambda: len(batching._entries) == 2 or short.done())
+        if not short.done():
+            with pytest.raises(RequestError) as full:
+                batching.encode_texts(["one too many"])
+            assert (full.value.status, full.value.retry_after) == (503, 1)
+        with pytest.raises(RequestError) as late:
+            short.result()
+        assert (late.value.status, late.value.code) == (503, "timeout")
+        assert [entry.texts[0] for entry in batching._entries] == ["long"]
+        slow.go.set()
+        assert len(first.result()) == len(long.result()) == 10
+    assert not any("short" in call for call in slow.calls)
+
+
+def test_after_the_end(slow: Slow) -> None:
+    batching = BatchingEncoder(slow, 0, 8, 20, lambda size: None)
+    batching.stop()
+    with pytest.raises(RequestError):
+        batching.encode_texts(["red"])
+
+
+def test_a_gallery_opens_with_it_as_with_its_model(tmp_path: Path, tiny_model_folder: Path) -> None:
+    """The real text tower: padding to the longest of a batch changes an embedding by rounding only."""
+    model = load(tiny_model_folder)
+    batching = BatchingEncoder(model, 0.1, 64, 100, lambda size: None)
+    texts = ["a man", "a woman in a red coat with a black backpack", "the man wears a navy jacket", "black trousers"]
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(batching.encode_texts, [[text] for text in texts]))
+    for text, row in zip(texts, rows, strict=True):
+        assert row[0] == pytest.approx(model.encode_texts([text])[0], abs=1e-5)
+    assert (batching.fingerprint, batching.dim, batching.spec) == (model.fingerprint, model.dim, model.spec)
+    assert batching.is_cut("a man") is False
+    assert Gallery.open(tmp_path / "gallery", batching).info().fingerprint == model.fingerprint
+    batching.stop()
+
+
+def test_rates_fill_up_again() -> None:
+    now = [0.0]
+    rates = Rates(2, lambda: now[0])
+    assert [rates.wait("a"), rates.wait("a"), rates.wait("a"), rates.wait("b")] == [0, 0, 30, 0]
+    now[0] = 15
+    assert rates.wait("a") == 15
+    now[0] = 30
+    assert [rates.wait("a"), rates.wait("a")] == [0, 30]
+    now[0] = 3600
+    assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [0, 0, 30], "no more than a minute's worth gathers"

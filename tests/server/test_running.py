@@ -1,0 +1,215 @@
+"""The service as a process of its own: address, warm-up, batches, 503, time-outs, graceful and hard ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colour_encoder import ColourEncoder, write_pictures
+from hostile import picture
+from served import CHANGES, make_gallery
+
+from tbps.errors import SettingsError
+from tbps.model.bundle import load
+from tbps.search.gallery import Gallery
+from tbps.server.audit import verify
+from tbps.server.jobs import SPOOL
+from tbps.server.running import run
+from tbps.server.service import Service
+from tbps.server.settings import ServiceSettings, state_folder
+
+ROOT = Path(__file__).parents[2]
+QUICK = """
+import json, sys, time
+from pathlib import Path
+from colour_encoder import ColourEncoder
+from tbps.server.running import run
+from tbps.server.service import Service
+from tbps.server.settings import ServiceSettings
+
+class Slow(ColourEncoder):
+    def encode_texts(self, texts, batch_size=256):
+        time.sleep(float(sys.argv[2]))
+        return super().encode_texts(texts, batch_size)
+
+settings = ServiceSettings.parse({"port": 0, **json.loads(sys.argv[3])})
+run(Service(Path(sys.argv[1]), Slow(), settings), lambda address: print(address, flush=True))
+"""
+
+
+@contextmanager
+def served(gallery: Path, seconds: float = 0.0, **settings: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address and process of a service whose text tower takes so many seconds a pass."""
+    with started("-c", QUICK, str(gallery), str(seconds), json.dumps(settings)) as running:
+        yield running
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address that a process prints first, and the process."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found is not None, line + process.stdout.read()
+        yield found[0], process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    return make_gallery(tmp_path, range(6))
+
+
+def ask(address: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
+    content = None if body is None else json.dumps(body).encode()
+    given = {**CHANGES, "Content-Type": "application/json", **(headers or {})}
+    request = urllib.request.Request(address + path, content, given)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read()), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read()), dict(error.headers)
+
+
+def search(address: str, text: str = "a man") -> tuple[int, Any, dict[str, str]]:
+    return ask(address, "/v1/search", {"texts": [{"text": text}], "k": 3})
+
+
+def metric(address: str, name: str) -> float:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=20) as answer:
+        return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])  # type: ignore[index]
+
+
+def ready(address: str) -> None:
+    until = time.monotonic() + 20
+    while ask(address, "/healthz")[1]["status"] != "ready":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: Path) -> None:
+    with served(gallery, 0.3, batch_window=50) as (address, process):
+        ready(address)
+        before = metric(address, "tbps_texts_encoded_together_count")
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: search(address, f"a man in coat {n}"), range(8)))
+            assert [status for status, _, _ in answers] == [200] * 8
+            assert metric(address, "tbps_texts_encoded_together_count") - before <= 3
+            assert metric(address, "tbps_texts_encoded_together_sum") >= 8
+            under_way = pool.submit(search, address)
+            time.sleep(0.15)
+            process.send_signal(signal.SIGTERM)
+            assert under_way.result()[0] == 200, "what was under way is answered"
+        assert process.wait(10) == 0
+    verdict = verify(state_folder(gallery))
+    assert (verdict.lines, verdict.wrong) == (9, None)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{address}/healthz", timeout=5)
+
+
+def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
+    with served(gallery, 0.5, waiting=0, at_once=8) as (address, _):
+        ready(address)
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(lambda n: search(address, f"man {n}"), range(24)))
+        refused = [answer for answer in answers if answer[0] == 503]
+        assert {status for status, _, _ in answers} == {200, 503} and len(answers) - len(refused) >= 8
+        assert all(int(headers["retry-after"]) >= 1 for _, _, headers in refused)
+        assert {body["error"]["code"] for _, body, _ in refused} == {"busy"}
+    lines = verify(state_folder(gallery)).lines
+    with served(gallery, 1.0, timeout=0.3) as (address, process):
+        began = time.monotonic()
+        status, body, _ = search(address)
+        assert (status, body["error"]["code"]) == (503, "timeout") and time.monotonic() - began < 0.9
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert len((state_folder(gallery) / "audit.jsonl").read_text().splitlines()) == lines, (
+        "what was not shown is not logged as shown"
+    )
+
+
+def test_killed_while_it_indexes(gallery: Path) -> None:
+    """Nothing that was answered is lost, the log is whole, and the next start clears the spool."""
+    files = [(f"{n}.png", picture("PNG", seed=100 + n)) for n in range(300)]
+    boundary = "x" * 20
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n"
+        for name, content in files
+    ]
+    body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+    spool = state_folder(gallery) / SPOOL
+    with served(gallery) as (address, process):
+        kind = {**CHANGES, "Content-Type": f"multipart/form-data; boundary={boundary}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, kind), timeout=20) as answer:
+            assert answer.status == 202
+        process.kill()
+        process.wait()
+    assert any((spool / "jobs").iterdir())
+    assert verify(state_folder(gallery)).wrong is None
+    with served(gallery) as (address, process):
+        assert ask(address, "/v1/index")[1] == {"jobs": []}
+        assert list((spool / "jobs").iterdir()) == []
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, kind), timeout=20) as answer:
+            name = json.loads(answer.read())["job"]["id"]
+        until = time.monotonic() + 20
+        while (job := ask(address, f"/v1/index/{name}")[1])["state"] != "done":
+            assert time.monotonic() < until, job
+            time.sleep(0.05)
+        assert ask(address, "/v1/gallery")[1]["images"] == 306
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def test_an_address_that_cannot_be_had(gallery: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        service = Service(gallery, ColourEncoder(), ServiceSettings(port=taken.getsockname()[1]))
+        with pytest.raises(SettingsError, match="--port"):
+            run(service, lambda address: None)
+        service.stop()
+
+
+def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -> None:
+    """It prints where it is, only this machine reaches it, and it searches with the gallery's own model."""
+    gallery, model = tmp_path / "gallery", load(tiny_model_folder)
+    Gallery.open(gallery, model).add(list(write_pictures(tmp_path / "photos", 6)))
+    with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
+        found = [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in search(address)[1]["hits"]]
+        assert found == [(hit.id, hit.score) for hit in Gallery.open(gallery, model).search("a man", k=3)]
+        assert listens_on(int(address.rpartition(":")[2])) == {"0100007F"}  # 127.0.0.1, as the kernel writes it
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stdout is not None and process.stdout.read().strip() == "stopped"
+
+
+def listens_on(port: int) -> set[str]:
+    """The addresses that something listens on at a port, from the kernel's table."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}

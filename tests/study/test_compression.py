@@ -144,12 +144,13 @@ def test_the_layers_of_the_smallest_sums_are_chosen() -> None:
 def test_contributions_by_hand() -> None:
     whole = Report(r1=60.0, r5=80.0, r10=90.0, map=50.0, minp=20.0, queries=10, gallery=5, ranks={})
     found = contributions(
-        whole, {"image.1.layer": Probed(20.0, 0.5), "text.1.layer": Probed(50.0, 0.25), "text.2.layer": Probed(61.0, 0.0)}
+        whole,
+        {"image.1.layer": Probed(20.0, 0.5, 1.0), "text.1.layer": Probed(50.0, 0.25, 1.0), "text.2.layer": Probed(61.0, 0.0, 1.0)},
     )
     assert found["largest_drop"] == 40.0
     assert [found[f"c1.{name}"] for name in ("image.1.layer", "text.1.layer", "text.2.layer")] == [1.0, 0.25, -1 / 40]
     assert found["c2.text.1.layer"] == 0.25
-    assert contributions(whole, {"text.1.layer": Probed(61.0, 0.0)})["c1.text.1.layer"] == 0.0
+    assert contributions(whole, {"text.1.layer": Probed(61.0, 0.0, 1.0)})["c1.text.1.layer"] == 0.0
 
 
 def test_frozen_layers_keep_their_bits_and_dropped_ones_are_gone(steps: list[Step], finished: Path, material: Material) -> None:

@@ -35,10 +35,11 @@ class Probe(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Of a module: Rank-1 without it, and C2."""
+    """Of a module: Rank-1 without it, C2, and the seconds that both took."""
 
     r1: float
     c2: float
+    seconds: float
 
 
 @final
@@ -61,7 +62,7 @@ class Probing(Work):
     def run(self, place: Place) -> Facts | None:
         """`Work.run`."""
         assert place.model is not None
-        started, dataset = time.monotonic(), self.dataset(place.dataset)
+        dataset = self.dataset(place.dataset)
         split, model = dataset.split("val"), load(place.model, place.device)
         start = pruned(start_model(self.train, dataset, place.origin, place.device).clip, self.train.prune).state_dict()
         images = ImageCache.open(split, model.spec, cache_folder(), place.observer.on_cache).images
@@ -87,9 +88,8 @@ class Probing(Work):
                     found[key(module)] = _probe(ascent, module, start, partial(r1_of, ascent), whole.r1, self.probe)
                     write_text(file, json.dumps({name: asdict(probed) for name, probed in found.items()}, indent=2) + "\n")
                     place.observer.on_probe(len(found), len(every))
-        return Facts(
-            contributions(whole, found), {"probe_seconds": time.monotonic() - started}, "val", whole.queries, whole.gallery
-        )
+        measured = {"probe_seconds": sum(probed.seconds for probed in found.values())}
+        return Facts(contributions(whole, found), measured, "val", whole.queries, whole.gallery)
 
 
 def key(module: Module) -> str:
@@ -143,6 +143,7 @@ def probe_evaluations(probe: Probe) -> int:
 def _probe(
     ascent: Ascent, module: Module, start: Mapping[str, Tensor], r1: Callable[[], float], whole: float, probe: Probe
 ) -> Probed:
+    started = time.monotonic()
     with torch.no_grad(), removed(ascent.clip, module):
         without = r1()
 
@@ -150,7 +151,8 @@ def _probe(
         with torch.no_grad(), led_back(ascent.clip, module, start, share):
             return r1() >= whole - probe.tolerance
 
-    return Probed(without, smallest_share(holds, probe.resolution))
+    c2 = smallest_share(holds, probe.resolution)
+    return Probed(without, c2, time.monotonic() - started)
 
 
 def _read(folder: Path) -> dict[str, Probed]:

@@ -99,7 +99,7 @@ def load(place: str, texts: Sequence[str], clients: int) -> tuple[list[tuple[int
 
 def measure(toy: bool, runs: int) -> Benchmark:
     people = 4 if toy else 500
-    searches = dict(zip(CLIENTS, (2, 16, 64) if toy else (100, 480, 960), strict=True))
+    searches = dict(zip(CLIENTS, (2, 16, 64) if toy else (50, 192, 384), strict=True))
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as open_services:
         folder = Path(temporary)
         write_mannequins(folder / "people", {"test": SplitSize(people, 4)}, seed=3, workers=1)
@@ -111,7 +111,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
             for number, (name, settings) in enumerate(WAYS.items())
         }
         places = {name: ready(process) for name, process in begun.items()}
-        rows = [row for clients in CLIENTS for row in under(clients, places, (captions * 960)[: searches[clients]], runs)]
+        rows = [row for clients in CLIENTS for row in under(clients, places, (captions * 384)[: searches[clients]], runs)]
     conditions = {"model": MODEL.name, "images": 4 * people, "hits": K, "searches of a round": list(searches.values())}
     return Benchmark("serving", rows, conditions)
 

@@ -23,7 +23,8 @@ ul { padding-left: 1.2rem; } li, .legend { color: var(--faint); font-size: .9rem
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 thead th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); max-width: 14rem; white-space: normal; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); min-width: 12rem; max-width: 16rem;
+  white-space: normal; overflow-wrap: break-word; }
 tbody tr:nth-child(even) > * { background: var(--tint); }
 td.agrees { color: #2e9e5b; } td.disagrees { color: #d64545; }
 svg { max-width: 100%; height: auto; color: var(--ink); }

@@ -46,7 +46,6 @@ class Costing(Work):
         facts = train_in(place, self.train, dataset)
         if facts is None:
             return None
-        shutil.rmtree(place.run / "checkpoints", ignore_errors=True)
         peak = peak_bytes(place.device)
         split = dataset.split(facts.split)
         measured = {
@@ -55,6 +54,7 @@ class Costing(Work):
             "encode_seconds": _encode_seconds(place.run / "best", split),
             "peak_bytes": peak,
         }
+        shutil.rmtree(place.run / "checkpoints", ignore_errors=True)
         return replace(facts, values={**facts.values, **values}, measured=measured)
 
 

@@ -131,7 +131,7 @@ def _draw_heat(axes: Any, line: Line, probe: str, tower: str, depth: int) -> Non
     axes.pcolormesh(*edges, values, vmin=0, vmax=1, cmap="Blues", edgecolors="white", linewidth=0.5)
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > 0.55 else "black"
-        axes.text(column + 1, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.text(column + 1, row, f"{value:z.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(1, depth + 1))
     axes.invert_yaxis()
     axes.tick_params(length=0)

@@ -93,7 +93,7 @@ def split_long(text: str, model: Encoder) -> list[str]:
 def _packed(pieces: Sequence[str], model: Encoder, borders: Sequence[str]) -> list[str]:
     """Neighbouring pieces joined while they fit; one that does not fit alone is split at the next finer border."""
     parts: list[str] = []
-    for piece in filter(_has_words, pieces):
+    for piece in filter(has_words, pieces):
         joined = f"{parts[-1]} {piece}" if parts else piece
         if _fits(joined, model):
             parts[-1:] = [joined]
@@ -104,7 +104,8 @@ def _packed(pieces: Sequence[str], model: Encoder, borders: Sequence[str]) -> li
     return parts
 
 
-def _has_words(text: str) -> bool:
+def has_words(text: str) -> bool:
+    """Whether anything is left of a description to encode."""
     try:
         clean_caption(text)
     except CaptionError:

@@ -14,9 +14,8 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from tbps.errors import CaptionError, QueryError
-from tbps.preprocess.caption import clean_caption
-from tbps.search.compose import Direction, split_long
+from tbps.errors import QueryError
+from tbps.search.compose import Direction, has_words, split_long
 from tbps.search.encoder import Encoder
 from tbps.search.query import Text
 
@@ -71,7 +70,7 @@ def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
     parts = [part.split() for part in split_long(text.text, model)]
     without = [(number, at) for number, part in enumerate(parts) for at in range(len(part))]
     shorter = [" ".join(part for place, part in enumerate(parts[number]) if place != at) for number, at in without]
-    asked = [" ".join(part) for part in parts] + [each if _has_words(each) else ANYBODY for each in shorter]
+    asked = [" ".join(part) for part in parts] + [each if has_words(each) else ANYBODY for each in shorter]
     rows = model.encode_texts(asked).astype(np.float64)
     whole, changed = rows[: len(parts)], rows[len(parts) :]
     score = _cosine(whole.mean(0), embedding)
@@ -81,14 +80,6 @@ def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
         others[number] = row
         words.append(Word(text.text, parts[number][at], text.weight * (score - _cosine(others.mean(0), embedding))))
     return words
-
-
-def _has_words(text: str) -> bool:
-    try:
-        clean_caption(text)
-    except CaptionError:
-        return False
-    return True
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:

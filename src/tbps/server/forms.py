@@ -57,13 +57,13 @@ async def read_form(request: Request, limits: FormLimits, folder: Path, run: Cal
         raise RequestError(415, "form", "send a multipart/form-data form")
     writer = _Writer(limits, folder)
     try:
-        parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]  # its types want every callback
         total = 0
         async for chunk in request.stream():
             total += len(chunk)
             if total > limits.bytes:
                 raise _too_large(limits)
-            await run(parser.write, chunk)  # type: ignore[misc]
+            await run(parser.write, chunk)  # type: ignore[misc]  # `run` is any coroutine function
         parser.finalize()
     except FormParserError as error:
         raise RequestError(400, "form", f"the form is malformed ({error})") from error

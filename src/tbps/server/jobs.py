@@ -193,7 +193,7 @@ class Jobs:
             except TbpsError as error:
                 log.error("job %s: %s: %s", entry.job.id, type(error).__name__, error)
                 job = replace(entry.job, state=State.failed, message="failed; the service's keeper finds the reason in the log")
-            except Exception:
+            except Exception:  # whatever it is, the jobs that wait go on
                 log.exception("job %s", entry.job.id)
                 job = replace(entry.job, state=State.failed, message="failed; the service's keeper finds the reason in the log")
             shutil.rmtree(entry.order.folder, ignore_errors=True)

@@ -53,7 +53,7 @@ class Outside:
             answer.status = answer.status or 499
         except TbpsError as error:
             await self._instead(answer_of(error), answer, scope, receive)
-        except Exception:
+        except Exception:  # whatever it is, it is said to the log and not to whoever asked
             self._service.metrics.failures.inc()
             log.exception("%s %s", scope["method"], scope["path"])
             await self._instead(internal(), answer, scope, receive)

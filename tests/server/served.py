@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ CAMERAS = ("lobby", "yard", "roof")
 COUNT = 24
 CHANGES = {"X-Tbps": "1"}
 ADDRESS = "http://127.0.0.1:8400"
+ENDS = ("done", "failed", "cancelled")
 
 
 def columns(number: int) -> dict[str, Any]:
@@ -81,3 +83,18 @@ def service_of(client: TestClient) -> Service:
     """The service that a client asks."""
     service: Service = client.app.state.service  # type: ignore[attr-defined]
     return service
+
+
+def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] | None = None, **data: str) -> Any:
+    """The answer to an upload."""
+    return client.post("/v1/index", files=[("files", file) for file in files], data=data, headers=headers)
+
+
+def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
+    """The job of an answer once it has ended."""
+    assert answer.status_code == 202, answer.text
+    until = time.monotonic() + 20
+    while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:
+        assert time.monotonic() < until, job
+        time.sleep(0.01)
+    return job

@@ -2,17 +2,15 @@
 
 import io
 import json
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from colour_encoder import ColourEncoder
 from hostile import BROKEN, FOREIGN, FORMS, NAMES, picture, zipped
 from PIL import Image
-from served import bearer, make_gallery, service_of, serving
+from served import bearer, ended, make_gallery, send, service_of, serving
 from starlette.testclient import TestClient
 from walkers import Walker, film, write_film
 
@@ -21,22 +19,6 @@ from tbps.search.lock import lock
 from tbps.server.forms import plain_name
 from tbps.server.jobs import SPOOL
 from tbps.server.settings import state_folder
-
-ENDS = ("done", "failed", "cancelled")
-
-
-def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] | None = None, **data: str) -> Any:
-    return client.post("/v1/index", files=[("files", file) for file in files], data=data, headers=headers)
-
-
-def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
-    """The job of an answer once it has ended."""
-    assert answer.status_code == 202, answer.text
-    until = time.monotonic() + 20
-    while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:
-        assert time.monotonic() < until, job
-        time.sleep(0.01)
-    return job
 
 
 def left(gallery: Path) -> list[Path]:

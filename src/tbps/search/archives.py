@@ -28,6 +28,9 @@ from tbps.preprocess.metadata import JSON, METADATA_FILE, parse_columns, parse_m
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+OTHER_PICTURES = frozenset(
+    {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw"}
+)
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"})
 
 MAX_MEMBERS = 1_000_000
@@ -129,6 +132,8 @@ def list_archive(archive: Path) -> Contents:
                 wrong, size = _read_metadata(entry, name, lists, columns, left)
                 failed += wrong
                 left -= size
+            elif kind == "other picture":
+                failed.append((name, "is a picture of a format that is not read; save it as JPEG or PNG"))
             elif kind is not None:
                 failed.append((name, f"is {kind} inside an archive, which is not opened; index it by itself"))
     except _EndedError as error:
@@ -156,8 +161,12 @@ def _read_metadata(
     return [], len(content)
 
 
-def read_members(archive: Path, numbers: Sequence[int]) -> Iterator[bytes | str]:
-    """The bytes of entries, in ascending order of their numbers; text in place of bytes says why one cannot be read."""
+def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None) -> Iterator[bytes | str]:
+    """The bytes of entries, in ascending order of their numbers; text in place of bytes says why one cannot be read.
+
+    limit: the most bytes of one, MAX_FILE_BYTES if none is given.
+    """
+    limit = MAX_FILE_BYTES if limit is None else min(limit, MAX_FILE_BYTES)
     wanted = iter(numbers)
     number, left = next(wanted, None), len(numbers)
     reason = "is no longer there: the archive was changed while it was read"
@@ -167,7 +176,7 @@ def read_members(archive: Path, numbers: Sequence[int]) -> Iterator[bytes | str]
                 return
             if entry.number == number:
                 try:
-                    content: bytes | str = entry.read(MAX_FILE_BYTES)
+                    content: bytes | str = entry.read(limit)
                 except _RefusedError as error:
                     content = str(error)
                 number, left = next(wanted, None), left - 1
@@ -209,6 +218,8 @@ def _kind(name: str) -> str | None:
         return "metadata"
     if path.suffix.lower() in PICTURES:
         return "picture"
+    if path.suffix.lower() in OTHER_PICTURES:
+        return "other picture"
     if path.suffix.lower() in VIDEOS:
         return "a video"
     return "an archive" if is_archive(name) else None

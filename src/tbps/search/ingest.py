@@ -321,16 +321,16 @@ def _read_ahead(candidates: Sequence[Candidate], writer: _Writer) -> Iterator[_R
 def _contents(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, _Content]]:
     """Every candidate with what is to be read; those that lie one after another in an archive are read in one go."""
 
-    def archive(candidate: Candidate) -> Path | None:
-        return candidate.picture.archive if isinstance(candidate.picture, Member) else None
+    def archive(candidate: Candidate) -> tuple[Path | None, int]:
+        return candidate.picture.archive if isinstance(candidate.picture, Member) else None, _most_bytes(candidate)
 
-    for place, group in groupby(candidates, archive):
+    for (place, limit), group in groupby(candidates, archive):
         run = list(group)
         if place is None:
             yield from ((c, c.picture) for c in run if not isinstance(c.picture, Member))
         else:
             numbers = [c.picture.number for c in run if isinstance(c.picture, Member)]
-            yield from zip(run, read_members(place, numbers), strict=True)
+            yield from zip(run, read_members(place, numbers, limit), strict=True)
 
 
 def _read(candidate: Candidate, content: _Content, writer: _Writer) -> _Read | Failure:
@@ -341,8 +341,11 @@ def _read(candidate: Candidate, content: _Content, writer: _Writer) -> _Read | F
         writer.lookout.check(candidate.columns)
         if not _is_utf8(f"{candidate.root}/{candidate.name}"):
             raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
-        source = _bytes_of(content) if isinstance(content, Path) else content
-        source = upright_rgb(source) if isinstance(source, Image.Image) else source
+        source = _bytes_of(content, _most_bytes(candidate)) if isinstance(content, Path) else content
+        if isinstance(source, Image.Image):
+            source = upright_rgb(source)
+        elif candidate.admission is not None:
+            source = candidate.admission.open(source)
         if writer.lookout.footage.settings.photographs:
             return _look(candidate, source, writer)
         digest = _content_hash(source)
@@ -384,15 +387,19 @@ def _check_file(file: Path) -> None:
         raise ImageError("is no file" if file.exists() else "there is no such file")
 
 
-def _bytes_of(file: Path) -> bytes:
+def _most_bytes(candidate: Candidate) -> int:
+    return MAX_FILE_BYTES if candidate.admission is None else min(candidate.admission.most_bytes, MAX_FILE_BYTES)
+
+
+def _bytes_of(file: Path, limit: int) -> bytes:
     _check_file(file)
-    if (size := file.stat().st_size) > MAX_FILE_BYTES:
-        raise ImageError(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}; shrink the picture first")
+    if (size := file.stat().st_size) > limit:
+        raise ImageError(f"{size:,} bytes are more than {limit:,}; shrink the picture first")
     return file.read_bytes()
 
 
 def _content_hash(source: bytes | Image.Image) -> str:
-    """SHA-256 of a file's bytes, or of the upright RGB pixels of a picture that is no file."""
+    """SHA-256 of a file's bytes, or of the upright RGB pixels of a picture that is no file, or of whose file only they count."""
     content = source if isinstance(source, bytes) else f"{source.mode} {source.size} ".encode() + source.tobytes()
     return hashlib.sha256(content).hexdigest()
 

@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,11 +21,23 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """What pictures that somebody else sent are held to, alone or in an archive.
+
+    most_bytes: of a file, known before it is read; open: the picture of a file's bytes, or an ImageError that says why not.
+    """
+
+    most_bytes: int
+    open: Callable[[bytes], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
-    """A file that goes by another name; where it lies is not kept."""
+    """A file that goes by another name; where it lies is not kept. With an admission only the pixels of its pictures count."""
 
     name: str
     file: Path
+    admission: Admission | None = None
 
 
 Picture = str | Path | Image.Image
@@ -39,6 +51,7 @@ class Candidate:
     root: str
     picture: Path | Member | Image.Image
     columns: Mapping[str, Any] = field(default_factory=dict)
+    admission: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def _of_list(entries: Sequence[Picture | Named], metadata: Sequence[Mapping[str,
         if isinstance(entry, Image.Image):
             found.pictures.append(Candidate(f"picture-{number:06d}", "", entry, columns))
         elif isinstance(entry, Named):
-            found.file(entry.name, None, entry.file, columns)
+            found.file(entry.name, None, entry.file, columns, entry.admission)
         elif os.path.isdir(entry):
             found.join(_of_folder(Path(entry), None))
         else:
@@ -150,15 +163,17 @@ class _Found:
         self.failed: list[Failure] = []
         self.notes: list[str] = []
 
-    def file(self, name: str, root: Path | None, path: Path, columns: Mapping[str, Any]) -> None:
+    def file(
+        self, name: str, root: Path | None, path: Path, columns: Mapping[str, Any], admission: Admission | None = None
+    ) -> None:
         """root: None where it is not kept."""
         kept = "" if root is None else str(root)
         if is_archive(name):
-            self._archive(name, kept, path, columns)
+            self._archive(Candidate(name, kept, path, columns, admission), path)
         elif PurePosixPath(name).suffix.lower() in VIDEOS:
             self.videos.append(Candidate(name, kept, path, columns))
         else:
-            self.pictures.append(Candidate(name, kept, path, columns))
+            self.pictures.append(Candidate(name, kept, path, columns, admission))
 
     def join(self, other: Sources) -> None:
         self.pictures += other.candidates
@@ -169,11 +184,12 @@ class _Found:
     def sources(self) -> Sources:
         return Sources(tuple(self.pictures), tuple(self.failed), tuple(self.notes), tuple(self.videos))
 
-    def _archive(self, name: str, root: str, path: Path, columns: Mapping[str, Any]) -> None:
-        contents = list_archive(path)
+    def _archive(self, whole: Candidate, path: Path) -> None:
+        name, contents = whole.name, list_archive(path)
         for picture in contents.pictures:
+            columns = {**whole.columns, **picture.columns}
             place = Member(path, picture.number)
-            self.pictures.append(Candidate(f"{name}/{picture.name}", root, place, {**columns, **picture.columns}))
+            self.pictures.append(replace(whole, name=f"{name}/{picture.name}", picture=place, columns=columns))
         self.failed += [(f"{name}/{member}" if member else name, reason) for member, reason in contents.failed]
         self.notes += [f"{name}: {note}" for note in contents.notes]
         if not contents.pictures and not contents.failed:

@@ -24,7 +24,7 @@ from tbps.server.answers import log
 from tbps.server.forms import Upload
 from tbps.server.keys import make_state
 from tbps.server.security import Caller
-from tbps.server.uploads import Kind, PictureCaps, check_kind, made_anew, named_as
+from tbps.server.uploads import Kind, PictureCaps, admission, check_kind, named_as
 from tbps.storage import make_folder, writing_to
 
 SPOOL = "spool"
@@ -224,18 +224,17 @@ class Jobs:
             rate = done / max(time.monotonic() - began, 1e-3)
             entry.job = replace(entry.job, done=done, total=total or None, rate=round(rate, 2))
 
-        sources: list[Named] = []
+        rules, sources = admission(order.caps), list[Named]()
         for upload in order.files:
             if entry.cancelled.is_set():
                 raise _CancelledError
             try:
                 kind, suffix = check_kind(upload.file)
-                name = named_as(upload.name, kind, suffix)
-                file = made_anew(upload.file, order.caps) if kind is Kind.picture else _with_suffix(upload.file, suffix)
-                sources.append(Named(name, file))
             except DataError as error:
-                reason = str(error).partition(">: ")[2] or str(error)
-                entry.job = replace(entry.job, skipped=(*entry.job.skipped, (upload.name, reason)))
+                entry.job = replace(entry.job, skipped=(*entry.job.skipped, (upload.name, str(error))))
+                continue
+            file = upload.file if kind is Kind.picture else _with_suffix(upload.file, suffix)
+            sources.append(Named(named_as(upload.name, kind, suffix), file, rules))
         if not sources:
             return None
         footage = replace(order.footage, on_video=lambda name, done, total: move(done, total))

@@ -1,7 +1,7 @@
-"""What an uploaded file is, told from its first bytes, and pictures made anew from their pixels.
+"""What an uploaded file is, told from its first bytes, and what its pictures are held to, alone or in an archive.
 
-Order of the checks on a picture: bytes (while it arrives), format (first bytes), pixels (its header), and only then decoding. What
-is indexed is a fresh PNG of the pixels: nothing else that the file held goes on.
+Order of the checks on a picture: bytes (of the file, or as the archive's header says), format (first bytes), pixels (its header),
+and only then decoding. What is indexed are the pixels: nothing else that the file held goes on.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from PIL import Image
 from tbps.errors import DataError, ImageError
 from tbps.preprocess.image import check_image, open_image
 from tbps.search.archives import SUFFIXES
-from tbps.storage import writing_to
+from tbps.search.sources import Admission
 
 FORMATS = "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, MKV, WebM, AVI)"
 _LOOKED_AT = 512
@@ -40,7 +40,10 @@ class PictureCaps:
 def recognised(file: Path) -> tuple[Kind, str] | None:
     """The kind of a file and the usual end of its name; None for everything that is not allowed."""
     with file.open("rb") as opened:
-        start = opened.read(_LOOKED_AT)
+        return _recognised(opened.read(_LOOKED_AT))
+
+
+def _recognised(start: bytes) -> tuple[Kind, str] | None:
     picture, archive, video = Kind.picture, Kind.archive, Kind.video
     by_start = {
         b"\xff\xd8\xff": (picture, ".jpg"),
@@ -74,28 +77,32 @@ def named_as(name: str, kind: Kind, suffix: str) -> str:
     return name if path.suffix in fitting else f"{name}{suffix}"
 
 
+def admission(caps: PictureCaps) -> Admission:
+    """The rules as the gallery applies them to every picture of an upload."""
+    return Admission(caps.bytes, lambda content: open_picture(content, caps))
+
+
 def open_upload(file: Path, caps: PictureCaps) -> Image.Image:
-    """The picture of an uploaded file. Raises ImageError, before anything is decoded where format or size are not allowed."""
-    found = recognised(file)
+    """As `open_picture`, of a file."""
+    _check_bytes(file.stat().st_size, caps)
+    return open_picture(file.read_bytes(), caps)
+
+
+def open_picture(content: bytes, caps: PictureCaps) -> Image.Image:
+    """A picture's pixels. Raises ImageError, before anything is decoded where format or size are not allowed."""
+    found = _recognised(content[:_LOOKED_AT])
     if found is None or found[0] is not Kind.picture:
         raise ImageError("is no JPEG, PNG or WebP picture")
-    if (size := file.stat().st_size) > caps.bytes:
-        raise ImageError(f"{size:,} bytes are more than {caps.bytes:,}; shrink the picture first")
-    content = file.read_bytes()
+    _check_bytes(len(content), caps)
     width, height = check_image(content)
     if width * height > caps.pixels:
         raise ImageError(f"{width} x {height} pixels are more than {caps.pixels:,}; shrink the picture first")
     return open_image(content)
 
 
-def made_anew(file: Path, caps: PictureCaps) -> Path:
-    """A fresh PNG beside an uploaded picture, which is removed. Raises as `open_upload`."""
-    image = open_upload(file, caps)
-    target = file.with_suffix(".png")
-    with writing_to(target.parent):
-        image.save(target, "PNG", compress_level=1)
-        file.unlink()
-    return target
+def _check_bytes(size: int, caps: PictureCaps) -> None:
+    if size > caps.bytes:
+        raise ImageError(f"{size:,} bytes are more than {caps.bytes:,}; shrink the picture first")
 
 
 def check_kind(file: Path) -> tuple[Kind, str]:

@@ -12,29 +12,11 @@ import pytest
 from PIL import Image
 from tiny_marian import ENGLISH, FRENCH, write_marian
 
-from tbps.cli import main
 from tbps.data.back_translation import MarianTranslator
 from tbps.data.catalog import read_dataset
 
 Run = Callable[..., tuple[int, str, str]]
 GARMENTS = ("red coat", "white shirt", "grey jacket", "blue jeans", "black bag")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `tbps` with arguments: exit code, standard output, standard error."""
-
-    def run_it(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_it
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tbps.cli import console, main
+from tbps.cli import console
 
 Doctor = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+def doctor(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Runs `tbps doctor`: exit code and standard output."""
     monkeypatch.setattr(console.output, "width", 300)
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    return run
+    return lambda *arguments: run("doctor", *arguments)[:2]
 
 
 def test_nothing_is_missing(doctor: Doctor, tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import zipfile
@@ -16,29 +15,10 @@ import pytest
 from PIL import Image
 
 import tbps
-from tbps.cli import main
 from tbps.search.manifest import recorded
 
 PEOPLE = Path(__file__).parents[1] / "people"
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `tbps` with arguments: exit code, standard output, standard error."""
-    monkeypatch.delenv("TBPS_MODEL", raising=False)
-
-    def run_it(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_it
 
 
 def test_photographs_are_indexed_and_known_the_next_time(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Scores are compared with plain transformers: its tokenizer and towers, pixels no
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-from tbps.cli import main
 
 PEOPLE = Path(__file__).parents[1] / "people"
 NAMES = [f"person_{number}.jpg" for number in (1, 2, 3, 4)]
@@ -79,18 +76,15 @@ def expected(openai_folder: Path) -> np.ndarray:
 
 
 @pytest.fixture
-def tbps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def tbps(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Runs a command that must succeed: its standard output."""
 
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        assert not ended.value.code, captured.err
-        return captured.out
+    def succeed(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
 
-    return run
+    return succeed
 
 
 def test_photographs_are_found_back_filtered_and_drawn(

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tbps.cli import main
 from tbps.model.bundle import load
 from tbps.preprocess.image import open_image
 from tbps.search.gallery import Gallery
@@ -30,20 +28,9 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
 
 
 @pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gallery: Path) -> Search:
+def search(run: Search, gallery: Path) -> Search:
     """Runs `tbps search` on the gallery: exit code, standard output, standard error."""
-
-    def run(*arguments: object, folder: Path = gallery) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", "search", str(folder), *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *arguments, folder=gallery: run("search", folder, *arguments)
 
 
 def test_the_table_shows_rank_score_and_where_it_was_seen(search: Search) -> None:

@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
 
-from tbps.cli import main
 from tbps.search.gallery import Gallery
 from tbps.server.keys import Keys
 from tbps.server.settings import state_folder
@@ -22,23 +20,6 @@ Run = Callable[..., tuple[int, str, str]]
 def gallery(tmp_path: Path) -> Path:
     Gallery.open(tmp_path / "gallery", ColourEncoder()).add(list(write_pictures(tmp_path / "photos", 2)))
     return tmp_path / "gallery"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_key_is_printed_once_and_listed_without_it(run: Run, gallery: Path) -> None:

@@ -397,8 +397,6 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     }
     page = opened(served.open)
     page.route("**/v1/explain", lambda route: route.fulfill(json=told))
-    page.route("**/v1/gallery", lambda route: route.fulfill(json={**route.fetch().json(), "explains": True}))
-    page.reload()
     search(page, "a red coat")
     page.locator(".crop").first.click()
     with page.expect_request("**/v1/explain") as asked:

@@ -302,7 +302,6 @@ def _gallery(service: Service, view: View) -> GalleryAnswer:
         **summary_parts(view.summary()),
         model=service.model.name.rstrip("/").rpartition("/")[2],
         calibrated=calibration_of(service.model) is not None,
-        explains=True,
         blurred=service.blur is not None,
         limits=LimitsAnswer(
             upload_bytes=settings.upload_bytes,

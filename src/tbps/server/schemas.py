@@ -205,7 +205,6 @@ class GalleryAnswer(Wire):
     last_seen: str | None
     model: str
     calibrated: bool
-    explains: bool
     blurred: bool
     limits: LimitsAnswer
 

@@ -2,7 +2,7 @@
 
 import { ServiceError, call, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
-import { closeDetail, isOpen, knowGallery, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
+import { closeDetail, isOpen, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
 import { pickPicture, prepare as prepareDropping } from "./dropping.js";
 import { prepare as prepareFilters, showFilters } from "./filters.js";
 import { count, several } from "./format.js";
@@ -48,7 +48,7 @@ async function follow(fresh = false) {
     if (kept && !fresh) present(kept, kept.scroll ?? 0);
     else await run((options) => search(asked, options));
   }
-  if (shown && session) openDetail(shown, answer, session, gallery);
+  if (shown && session) openDetail(shown, answer, session);
   else closeDetail();
 }
 
@@ -278,7 +278,7 @@ function open(id) {
   leave();
   history[step]({ opened: shown ? history.state?.opened : true }, "", toAddress(asked, id));
   shown = id;
-  openDetail(id, answer, session, gallery);
+  openDetail(id, answer, session);
 }
 
 function detailClosed(id) {
@@ -377,7 +377,6 @@ async function lookAtGallery() {
   if (!session) return;
   showIndexing(session, gallery);
   drawControls();
-  knowGallery(gallery);
   if (!seeks(asked)) showStart();
 }
 

@@ -10,7 +10,7 @@ const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box
 const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
 
 let on = {};
-let now = null; // {id, hit, group, answer, session, gallery, detail, why, lit, wished, frame}
+let now = null; // {id, hit, group, answer, session, detail, why, lit, frame}
 
 const dialog = () => at("detail");
 
@@ -36,11 +36,11 @@ export function closeDetail() {
 }
 
 /** Opens or changes to an image; `answer` may be null when none was asked for. */
-export async function openDetail(id, answer, session, gallery) {
+export async function openDetail(id, answer, session) {
   if (now?.id === id && dialog().open) return;
   const hit = answer?.hits.find((other) => other.id === id) ?? null;
   const group = hit ? null : (answer?.hits.find((other) => other.group?.ids.includes(id)) ?? null);
-  now = { id, hit, group, answer, session, gallery, detail: null, why: null, lit: true };
+  now = { id, hit, group, answer, session, detail: null, why: null, lit: true };
   draw();
   if (!dialog().open) dialog().showModal();
   dialog().querySelector(".frame").focus();
@@ -52,14 +52,6 @@ export async function openDetail(id, answer, session, gallery) {
   } catch (error) {
     if (now?.id === id) dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
   }
-}
-
-/** What the gallery can do has become known, or has changed. */
-export function knowGallery(gallery) {
-  if (!now) return;
-  now.gallery = gallery;
-  draw();
-  if (now.wished) askWhy();
 }
 
 /** Draws the marks anew. */
@@ -156,8 +148,8 @@ function attributes() {
 // Why it was found
 
 function why() {
-  const { gallery, answer } = now;
-  if (!answer || !gallery?.explains) return null;
+  const { answer } = now;
+  if (!answer) return null;
   const asked = answer.asked;
   if (!asked.texts.length && !asked.like.length && !asked.right.length) {
     return h("section", { class: "why" }, h("h3", {}, "Why"), h("p", { class: "hint" }, "Only a search in words, or by results, can be explained."));
@@ -171,7 +163,6 @@ function why() {
 async function askWhy() {
   const current = now;
   const button = at("ask-why");
-  if (current && !current.gallery) current.wished = true; // asked before it is known whether there is an answer
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
   button.lastChild.textContent = "Looking…";

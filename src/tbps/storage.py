@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
     """A temporary path beside `target` that is flushed to disk and renamed onto it when the block ends well, else removed."""
     make_folder(target.parent)
     with writing_to(target.parent):
@@ -54,15 +54,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(target: Path, content: bytes) -> None:
+def write_bytes(target: Path, content: bytes, mode: int = 0o644) -> None:
     """Writes `content` to `target` atomically. Raises StorageError on a full or read-only disk."""
-    with atomic_path(target) as temporary:
+    with atomic_path(target, mode) as temporary:
         temporary.write_bytes(content)
 
 

@@ -5,12 +5,13 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,15 +45,21 @@ class Slow(ColourEncoder):
         time.sleep(float(sys.argv[2]))
         return super().encode_texts(texts, batch_size)
 
+    def encode_images(self, images, batch_size=64):
+        time.sleep(float(sys.argv[4]))
+        return super().encode_images(images, batch_size)
+
 settings = ServiceSettings.parse({"port": 0, **json.loads(sys.argv[3])})
 run(Service(Path(sys.argv[1]), Slow(), settings), lambda address: print(address, flush=True))
 """
 
 
 @contextmanager
-def served(gallery: Path, seconds: float = 0.0, **settings: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and process of a service whose text tower takes so many seconds a pass."""
-    with started("-c", QUICK, str(gallery), str(seconds), json.dumps(settings)) as running:
+def served(
+    gallery: Path, seconds: float = 0.0, image_seconds: float = 0.0, **settings: Any
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address and process of a service whose towers take so many seconds a pass."""
+    with started("-c", QUICK, str(gallery), str(seconds), json.dumps(settings), str(image_seconds)) as running:
         yield running
 
 
@@ -85,10 +92,12 @@ def gallery(tmp_path: Path) -> Path:
     return make_gallery(tmp_path, range(6))
 
 
-def ask(address: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
+def ask(
+    address: str, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str | None = None
+) -> tuple[int, Any, dict[str, str]]:
     content = None if body is None else json.dumps(body).encode()
     given = {**CHANGES, "Content-Type": "application/json", **(headers or {})}
-    request = urllib.request.Request(address + path, content, given)
+    request = urllib.request.Request(address + path, content, given, method=method)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, json.loads(answer.read()), dict(answer.headers)
@@ -154,36 +163,78 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
     )
 
 
-def test_killed_while_it_indexes(gallery: Path) -> None:
-    """Nothing that was answered is lost, the log is whole, and the next start clears the spool."""
-    files = [(f"{n}.png", picture("PNG", seed=100 + n)) for n in range(300)]
-    boundary = "x" * 20
+def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
+    """The body of an upload of so many pictures, and its headers."""
     parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n"
-        for name, content in files
+        f'--x\r\nContent-Disposition: form-data; name="files"; filename="{n}.png"\r\n\r\n'.encode() + picture("PNG", seed=seed + n)
+        for n in range(pictures)
     ]
-    body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+    return b"\r\n".join([*parts, b"--x--\r\n"]), {**CHANGES, "Content-Type": "multipart/form-data; boundary=x"}
+
+
+def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
+    """The id of an upload's job."""
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=20) as answer:
+        assert answer.status == 202
+        return str(json.loads(answer.read())["job"]["id"])
+
+
+def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
+    """A job as soon as it is as wished."""
+    until = time.monotonic() + 20
+    while not fits(job := ask(address, f"/v1/index/{name}")[1]):
+        assert time.monotonic() < until, job
+        time.sleep(0.02)
+    return job
+
+
+def test_killed_while_it_indexes(gallery: Path) -> None:
+    """Nothing that was answered is lost, the log is whole; the next start clears the spool and says what became of the jobs."""
+    body, headers = form(300, 100)
     spool = state_folder(gallery) / SPOOL
-    with served(gallery) as (address, process):
-        kind = {**CHANGES, "Content-Type": f"multipart/form-data; boundary={boundary}"}
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, kind), timeout=20) as answer:
-            assert answer.status == 202
+    with served(gallery, image_seconds=0.4) as (address, process):  # commits after 256 rows, four passes of the tower
+        done = upload(address, *form(1, 500))
+        job_when(address, done, lambda job: job["state"] == "done")
+        running, waiting = upload(address, body, headers), upload(address, *form(2, 600))
+        job_when(address, running, lambda job: job["done"] >= 256)
         process.kill()
         process.wait()
     assert any((spool / "jobs").iterdir())
     assert verify(state_folder(gallery)).wrong is None
+    (state_folder(gallery) / "jobs" / f".{running}.json.x.part").write_bytes(b'{"id":')  # as a kill while it is written leaves it
     with served(gallery) as (address, process):
-        assert ask(address, "/v1/index")[1] == {"jobs": []}
+        jobs = {job["id"]: job for job in ask(address, "/v1/index")[1]["jobs"]}
+        assert list(jobs) == [waiting, running, done], "newest first"
+        assert [jobs[name]["state"] for name in (waiting, running, done)] == ["failed", "failed", "done"]
+        assert (jobs[running]["done"], jobs[running]["total"], jobs[done]["added"]) == (256, 300, 1)
+        assert all(
+            "the service stopped" in jobs[name]["message"] and "again" in jobs[name]["message"] for name in (waiting, running)
+        )
         assert list((spool / "jobs").iterdir()) == []
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, kind), timeout=20) as answer:
-            name = json.loads(answer.read())["job"]["id"]
-        until = time.monotonic() + 20
-        while (job := ask(address, f"/v1/index/{name}")[1])["state"] != "done":
-            assert time.monotonic() < until, job
-            time.sleep(0.05)
-        assert ask(address, "/v1/gallery")[1]["images"] == 306
+        kept = list((state_folder(gallery) / "jobs").iterdir())
+        assert {file.name for file in kept} == {f"{name}.json" for name in jobs}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in kept} == {0o600}
+        assert ask(address, "/v1/gallery")[1]["images"] == 263, "what was committed stays"
+        again = job_when(address, upload(address, body, headers), lambda job: job["state"] == "done")
+        assert (again["added"], ask(address, "/v1/gallery")[1]["images"]) == (44, 307)
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
+
+
+def test_ended_while_it_indexes(gallery: Path) -> None:
+    """A service that is told to end says of its jobs what a killed one does."""
+    with served(gallery, image_seconds=0.3) as (address, process):
+        running, waiting = upload(address, *form(200, 100)), upload(address, *form(2, 500))
+        cancelled = upload(address, *form(3, 600))
+        assert ask(address, f"/v1/index/{cancelled}", method="DELETE")[1]["state"] == "cancelled"
+        job_when(address, running, lambda job: job["state"] == "running")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert not (state_folder(gallery) / SPOOL).exists()
+    with served(gallery) as (address, _):
+        jobs = ask(address, "/v1/index")[1]["jobs"]
+        assert [(job["id"], job["state"]) for job in jobs] == [(cancelled, "cancelled"), (waiting, "failed"), (running, "failed")]
+        assert all("the service stopped" in job["message"] for job in jobs[1:])
 
 
 def test_an_address_that_cannot_be_had(gallery: Path) -> None:

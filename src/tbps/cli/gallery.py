@@ -237,7 +237,8 @@ def forget(
 
     Several options narrow each other. What is in use is written anew without these images, so that their bytes are gone from the
     gallery's folder; if that is interrupted, the next command that opens the gallery completes it. The photographs and videos that
-    were indexed, and exports, are yours to remove: indexing a folder again brings its images back.
+    were indexed, and exports, are yours to remove: indexing a folder again brings its images back. A service's records of uploads
+    (GALLERY.service/jobs, kept for 30 days) and its audit log are not looked into.
 
     Example: tbps forget my-gallery --identity 4711 --dry-run
 

@@ -2,7 +2,7 @@
 
 STATE/spool/jobs/ holds what waits: one folder a job, removed when the job ends; STATE/spool/asked/ the pictures of a search for its
 moment. What a killed service left there is removed at the next start; every picture whose row was committed by then is in the
-gallery.
+gallery. What became of a job is kept longer, see `job_records`.
 """
 
 import secrets
@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +20,7 @@ from tbps.search.gallery import Gallery, IngestReport
 from tbps.search.sources import Named
 from tbps.server.answers import log
 from tbps.server.forms import Upload
+from tbps.server.job_records import KEPT_FOR, MOST, Job, JobRecords, State, now, outdated
 from tbps.server.keys import make_state
 from tbps.server.security import Caller
 from tbps.server.uploads import Kind, PictureCaps, admission, check_kind, named_as
@@ -29,44 +28,9 @@ from tbps.storage import make_folder, writing_to
 
 SPOOL = "spool"
 _JOBS, _ASKED = "jobs", "asked"
-_KEPT = 200
 _SKIPPED_SHOWN = 1000
-
-
-class State(StrEnum):
-    """Of a job; the last three are its end."""
-
-    waiting = "waiting"
-    running = "running"
-    done = "done"
-    failed = "failed"
-    cancelled = "cancelled"
-
-
-_ENDS = (State.done, State.failed, State.cancelled)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One upload. owner: the id of the key; done, total: pictures, or frames of a video; skipped: name and reason."""
-
-    id: str
-    owner: str
-    state: State
-    created_at: str
-    done: int = 0
-    total: int | None = None
-    rate: float = 0.0
-    added: int = 0
-    skipped: tuple[tuple[str, str], ...] = ()
-    message: str = ""
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the present rate."""
-        if self.state is not State.running or self.total is None or not self.rate:
-            return None
-        return round((self.total - self.done) / self.rate, 1)
+_RECORD_SECONDS = 1.0  # how often the progress of a job that runs is put on disk
+_TIDY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +50,10 @@ class _CancelledError(Exception):
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Work:
+    """Of a job that has not ended."""
+
     order: Order
-    job: Job
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -100,28 +65,29 @@ class Jobs:
     """Takes orders and works on them. `on_end` is told of every job that ended, in its thread."""
 
     def __init__(self, state: Path, gallery: Gallery, most: int, on_end: OnEnd) -> None:
-        self._spool = state / SPOOL
+        self._state, self._spool, self._records = state, state / SPOOL, JobRecords(state)
         self._gallery, self._most, self._on_end = gallery, most, on_end
-        self._entries: dict[str, _Entry] = {}
+        self._jobs: dict[str, Job] = {}  # oldest first
+        self._work: dict[str, _Work] = {}
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="tbps-jobs", daemon=True)
 
     def start(self) -> None:
-        """Removes what a killed service left, and begins."""
-        make_state(self._spool.parent)
-        with writing_to(self._spool.parent):
+        """Removes what a killed service left, learns what became of its jobs, and begins."""
+        make_state(self._state)
+        with writing_to(self._state):
             shutil.rmtree(self._spool, ignore_errors=True)
         make_folder(self._spool / _JOBS)
         make_folder(self._spool / _ASKED)
+        for job in self._records.read():
+            self._jobs[job.id] = job
         self._thread.start()
 
     def stop(self) -> None:
-        """Cancels everything; what is committed stays."""
+        """Ends what is under way; what is committed stays."""
         with self._changed:
             self._stopped = True
-            for entry in self._entries.values():
-                entry.cancelled.set()
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
@@ -139,99 +105,133 @@ class Jobs:
 
     def unfinished(self) -> int:
         """How many jobs wait or run."""
-        return sum(entry.job.state not in _ENDS for entry in list(self._entries.values()))
+        return len(self._work)
 
     def submit(self, order: Order) -> Job:
-        """The job that an order becomes. Raises RequestError (503) as `folder`."""
-        created = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
-        job = Job(secrets.token_hex(12), order.caller.id, State.waiting, created)
+        """The job that an order becomes. Raises RequestError (503) as `folder`, StorageError."""
         with self._changed:
             if self._stopped or self.unfinished() >= self._most:
                 raise self._full()
-            self._entries[job.id] = _Entry(order, job)
-            ended = [name for name, entry in self._entries.items() if entry.job.state in _ENDS]
-            for name in ended[: max(0, len(self._entries) - _KEPT)]:
-                del self._entries[name]
+            job = Job(secrets.token_hex(12), order.caller.id, State.waiting, now())
+            self._records.keep(job)
+            self._jobs[job.id], self._work[job.id] = job, _Work(order)
             self._changed.notify_all()
         return job
 
     def of(self, caller: Caller) -> list[Job]:
         """The jobs that a caller may know of, newest first: their own, and all where no cameras bound them."""
-        entries = list(self._entries.values())
-        return [entry.job for entry in reversed(entries) if _may_see(caller, entry.job)]
+        return [job for job in reversed(list(self._jobs.values())) if _may_see(caller, job)]
 
     def one(self, caller: Caller, name: str) -> Job:
         """A job by its id. Raises RequestError (404)."""
-        entry = self._entries.get(name)
-        if entry is None or not _may_see(caller, entry.job):
-            raise RequestError(404, "unknown_job", "there is no such job; jobs end with the service that took them")
-        return entry.job
+        job = self._jobs.get(name)
+        if job is None or not _may_see(caller, job):
+            raise RequestError(404, "unknown_job", f"there is no such job; the last {MOST} of {KEPT_FOR.days} days are kept")
+        return job
 
     def cancel(self, caller: Caller, name: str) -> Job:
         """Asks a job to end. Raises RequestError (404)."""
-        self.one(caller, name)
-        entry = self._entries[name]
+        job = self.one(caller, name)
         with self._changed:
-            entry.cancelled.set()
-            if entry.job.state is State.waiting:
-                entry.job = replace(entry.job, state=State.cancelled, message="cancelled before it began")
-                shutil.rmtree(entry.order.folder, ignore_errors=True)
-        return entry.job
+            if (work := self._work.get(name)) is None:
+                return self._jobs.get(name, job)
+            work.cancelled.set()
+            if self._jobs[name].state is State.waiting:
+                shutil.rmtree(work.order.folder, ignore_errors=True)
+                self._end(replace(job, state=State.cancelled, message="cancelled before it began"))
+            return self._jobs[name]
 
     def _full(self) -> RequestError:
         return RequestError(503, "busy", f"{self._most} uploads arrive or wait already; send this one later", 60)
 
     def _run(self) -> None:
-        while (entry := self._next()) is not None:
+        while (name := self._next()) is not None:
+            work = self._work[name]
+            self._record(self._jobs[name])
             try:
-                report = self._index(entry)
-                job = replace(entry.job, state=State.done, **_told(report, entry.job))
+                report = self._index(name, work)
+                job = replace(self._jobs[name], state=State.done, **_told(report, self._jobs[name]))
             except _CancelledError:
-                job = replace(entry.job, state=State.cancelled, message="cancelled; what was added so far stays")
+                job = self._jobs[name].stopped()
+                if work.cancelled.is_set():
+                    job = replace(job, state=State.cancelled, message="cancelled; what was added so far stays")
             except (DataError, SettingsError, MissingDependencyError) as error:
-                job = replace(entry.job, state=State.failed, message=_without(str(error), self._spool))
-            except TbpsError as error:
-                log.error("job %s: %s: %s", entry.job.id, type(error).__name__, error)
-                job = replace(entry.job, state=State.failed, message="failed; the service's keeper finds the reason in the log")
-            except Exception:  # whatever it is, the jobs that wait go on
-                log.exception("job %s", entry.job.id)
-                job = replace(entry.job, state=State.failed, message="failed; the service's keeper finds the reason in the log")
-            shutil.rmtree(entry.order.folder, ignore_errors=True)
-            entry.job = job
+                job = replace(self._jobs[name], state=State.failed, message=_without(str(error), self._spool))
+            except Exception as error:  # whatever it is, the jobs that wait go on
+                if isinstance(error, TbpsError):
+                    log.error("job %s: %s: %s", name, type(error).__name__, error)
+                else:
+                    log.exception("job %s", name)
+                told = "failed; the service's keeper finds the reason in the log"
+                job = replace(self._jobs[name], state=State.failed, message=told)
+            shutil.rmtree(work.order.folder, ignore_errors=True)
+            self._end(job)
             try:
-                self._on_end(entry.order, job)
+                self._on_end(work.order, job)
             except TbpsError as error:
                 log.error("job %s: %s", job.id, error)
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> str | None:
+        """The job whose turn it is, as soon as there is one; None when the service stops. Meanwhile old jobs go."""
         with self._changed:
             while True:
-                waiting = [entry for entry in self._entries.values() if entry.job.state is State.waiting]
+                self._tidy()
                 if self._stopped:
                     return None
-                if waiting:
-                    waiting[0].job = replace(waiting[0].job, state=State.running)
-                    return waiting[0]
-                self._changed.wait()
+                for name in self._work:
+                    self._jobs[name] = replace(self._jobs[name], state=State.running)
+                    return name
+                self._changed.wait(_TIDY_SECONDS)
 
-    def _index(self, entry: _Entry) -> IngestReport | None:
+    def _end(self, job: Job) -> None:
+        """Makes a job's end known, on disk first."""
+        self._record(job)
+        with self._changed:
+            self._jobs[job.id] = job
+            del self._work[job.id]
+
+    def _record(self, job: Job) -> None:
+        try:
+            self._records.keep(job)
+        except TbpsError as error:
+            log.error("the record of job %s: %s", job.id, error)
+
+    def _tidy(self) -> None:
+        for job in outdated(list(self._jobs.values()), now()):
+            del self._jobs[job.id]
+            try:
+                self._records.drop(job)
+            except TbpsError as error:
+                log.error("the record of job %s: %s", job.id, error)
+
+    def _index(self, name: str, work: _Work) -> IngestReport | None:
         """Adds what can be added; None where nothing could be read."""
-        order, began = entry.order, time.monotonic()
+        order, began = work.order, time.monotonic()
+        recorded = began
+
+        def check() -> None:
+            if self._stopped or work.cancelled.is_set():
+                raise _CancelledError
 
         def move(done: int, total: int) -> None:
-            if entry.cancelled.is_set():
-                raise _CancelledError
-            rate = done / max(time.monotonic() - began, 1e-3)
-            entry.job = replace(entry.job, done=done, total=total or None, rate=round(rate, 2))
+            nonlocal recorded
+            check()
+            moment = time.monotonic()
+            rate = done / max(moment - began, 1e-3)
+            job = replace(self._jobs[name], done=done, total=total or None, rate=round(rate, 2))
+            if moment - recorded >= _RECORD_SECONDS:
+                self._record(job)
+                recorded = moment
+            self._jobs[name] = job
 
         rules, sources = admission(order.caps), list[Named]()
         for upload in order.files:
-            if entry.cancelled.is_set():
-                raise _CancelledError
+            check()
             try:
                 kind, suffix = check_kind(upload.file)
             except DataError as error:
-                entry.job = replace(entry.job, skipped=(*entry.job.skipped, (upload.name, str(error))))
+                job = self._jobs[name]
+                self._jobs[name] = replace(job, skipped=(*job.skipped, (upload.name, str(error))))
                 continue
             file = upload.file if kind is Kind.picture else _with_suffix(upload.file, suffix)
             sources.append(Named(named_as(upload.name, kind, suffix), file, rules))

@@ -20,7 +20,8 @@ from tbps.search.filters import written
 from tbps.search.footage import Footage, FootageSettings
 from tbps.search.query import Example, Query
 from tbps.server.forms import Form, FormLimits, Upload, read_form
-from tbps.server.jobs import Job, Order
+from tbps.server.job_records import Job
+from tbps.server.jobs import Order
 from tbps.server.keys import Role
 from tbps.server.schemas import (
     DetailAnswer,

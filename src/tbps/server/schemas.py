@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tbps.search.hits import Hit, Page
 from tbps.search.query import Query
 from tbps.search.summary import Summary
-from tbps.server.jobs import Job, State
+from tbps.server.job_records import Job, State
 from tbps.server.keys import Role
 
 

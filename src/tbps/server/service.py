@@ -16,7 +16,8 @@ from tbps.server.answers import log
 from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
-from tbps.server.jobs import Job, Jobs, Order
+from tbps.server.job_records import Job
+from tbps.server.jobs import Jobs, Order
 from tbps.server.keys import Keys
 from tbps.server.limits import ticket
 from tbps.server.metrics import Metrics

@@ -1,0 +1,102 @@
+"""What is kept of jobs: how many, how long, for whom, and what becomes of damaged records."""
+
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hostile import picture, zipped
+from served import bearer, ended, make_gallery, send, serving
+
+from tbps.search.lock import lock
+from tbps.server.job_records import STOPPED, Job, JobRecords, State, outdated
+from tbps.server.settings import state_folder
+
+
+def job(number: int, state: State = State.done, days: float = 0.0, owner: str = "") -> Job:
+    """A job of so many days ago; later numbers are a little younger."""
+    created = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days) + timedelta(milliseconds=number)
+    return Job(f"{number:024x}", owner, state, created.isoformat(timespec="microseconds"), 3, 4, skipped=(("a.jpg", "is none"),))
+
+
+def test_what_is_kept_is_read_back_oldest_first(tmp_path: Path) -> None:
+    records = JobRecords(tmp_path)
+    states = {3: State.done, 1: State.running, 2: State.cancelled, 4: State.waiting, 0: State.failed}
+    assert records.read() == []
+    jobs = {number: job(number, state) for number, state in states.items()}
+    for each in jobs.values():
+        records.keep(each)
+    found = records.read()
+    assert [each.id for each in found] == [jobs[number].id for number in range(5)]
+    assert [each.state for each in found] == ["failed", "failed", "cancelled", "done", "failed"]
+    assert found[3] == jobs[3] and {found[1].message, found[4].message} == {STOPPED} and found[0].message == ""
+    assert records.read() == found
+    assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "jobs").iterdir()} == {0o600}
+    records.drop(found[0])
+    records.drop(found[0])
+    assert records.read() == found[1:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"id": "1"}',
+        json.dumps({"id": "x", "owner": "", "state": "done", "created_at": "now"}).encode(),
+    ],
+)
+def test_a_damaged_record_goes_and_the_others_stay(tmp_path: Path, content: bytes) -> None:
+    records = JobRecords(tmp_path)
+    records.read()
+    records.keep(job(1))
+    (tmp_path / "jobs" / "x.json").write_bytes(content)
+    (tmp_path / "jobs" / ".0.json.abc.part").write_bytes(b"zebra.jpg")
+    (tmp_path / "jobs" / f"{2:024x}.json").write_bytes((tmp_path / "jobs" / f"{1:024x}.json").read_bytes())  # of another id
+    assert [each.id for each in records.read()] == [job(1).id]
+    assert [file.name for file in (tmp_path / "jobs").iterdir()] == [f"{1:024x}.json"]
+
+
+def test_no_more_than_200_and_30_days() -> None:
+    at = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    young = [job(number) for number in range(205)]
+    assert outdated(young, at) == young[:5]
+    busy = [job(0, State.running), job(1, State.waiting), *young[2:]]
+    assert outdated(busy, at) == young[2:7], "what has not ended stays"
+    old = [job(0, days=31), job(1, State.running, days=31), job(2, days=29)]
+    assert outdated(old, at) == old[:1]
+
+
+def test_a_service_drops_what_is_old_and_knows_whose_the_others_are(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, [0])
+    lobby, yard, everything = (
+        bearer(gallery, "curator", ("lobby",)),
+        bearer(gallery, "curator", ("yard",)),
+        bearer(gallery, "curator"),
+    )
+    records = JobRecords(state_folder(gallery))
+    for number in range(203):
+        records.keep(job(number, days=31 if number < 2 else 1))
+    archive = zipped(**{"zebra.bmp": picture("BMP"), "1.jpg": picture()})
+    with serving(gallery) as client:
+        mine = ended(client, send(client, ("a.zip", archive), camera="lobby", headers=lobby), headers=lobby)
+        with lock(gallery):
+            cut = send(client, ("b.jpg", picture(seed=3)), camera="yard", headers=yard).json()["job"]
+    files = {file.name for file in (state_folder(gallery) / "jobs").iterdir()}
+    assert len(files) == 200 and f"{3:024x}.json" not in files and f"{5:024x}.json" in files
+    with serving(gallery) as client:
+
+        def seen(headers: dict[str, str]) -> list[str]:
+            return [each["id"] for each in client.get("/v1/index", headers=headers).json()["jobs"]]
+
+        assert seen(lobby) == [mine["id"]] and seen(yard) == [cut["id"]]
+        assert len(seen(everything)) == 200 and seen(everything)[:2] == [cut["id"], mine["id"]]
+        assert client.get(f"/v1/index/{mine['id']}", headers=lobby).json() == mine
+        assert client.get(f"/v1/index/{mine['id']}", headers=yard).status_code == 404
+        assert client.delete(f"/v1/index/{mine['id']}", headers=yard).status_code == 404
+        assert client.delete(f"/v1/index/{mine['id']}", headers=lobby).json() == mine, "what has ended stays as it ended"
+        assert [each["name"] for each in mine["skipped"]] == ["a.zip/zebra.bmp"]

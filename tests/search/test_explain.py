@@ -115,3 +115,24 @@ def test_what_cannot_be_explained(gallery: Gallery) -> None:
         gallery.explain(Query(texts=(Text(text="red " * (MOST_WORDS + 1)),)), name)
     with pytest.raises(QueryError, match="nothing is sought"):
         gallery.explain(Query(), name)
+
+
+def test_the_picture_notes_what_is_avoided() -> None:
+    """A note in the line of an avoided description and nowhere else."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 112), "gray").save(buffer, "JPEG")
+    regions = np.zeros((2, 2))
+
+    def panel(*avoided: bool) -> np.ndarray:
+        words = [Word(f"coat {number}", "coat", 0.0, avoids) for number, avoids in enumerate(avoided)]
+        return np.asarray(draw(Explanation(0.5, tuple(words), regions), buffer.getvalue()).convert("L")).astype(int)
+
+    neither = panel(False, False)
+    first, second = (np.flatnonzero((neither != other).any(axis=1)) for other in (panel(True, False), panel(False, True)))
+    assert first.size and second.size and first.max() < second.min()
+
+
+def test_an_explanation_knows_what_was_avoided(gallery: Gallery) -> None:
+    hit = gallery.search("red")[0]
+    told = gallery.explain(Query(texts=(Text(text="red coat"), Text(text="blue bag", weight=-0.5))), hit.id)
+    assert [(word.word, word.avoided) for word in told.words] == [("red", False), ("coat", False), ("blue", True), ("bag", True)]

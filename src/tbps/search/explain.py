@@ -25,11 +25,15 @@ ANYBODY = "a person"  # what is left of a description of one word without it
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word as it was typed, of the description `text`; weight: what it carried, below 0 if it spoke against the image."""
+    """A word as it was typed, of the description `text`; weight: what it carried, below 0 if it spoke against the image.
+
+    avoided: the description says what is not to be there.
+    """
 
     text: str
     word: str
     weight: float
+    avoided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
     for (number, at), row in zip(without, changed, strict=True):
         others = whole.copy()
         others[number] = row
-        words.append(Word(text.text, parts[number][at], text.weight * (score - _cosine(others.mean(0), embedding))))
+        weight = text.weight * (score - _cosine(others.mean(0), embedding))
+        words.append(Word(text.text, parts[number][at], weight, text.weight < 0))
     return words
 
 

@@ -12,6 +12,7 @@ from tbps.search.explain import Explanation, Word
 _HEIGHT, _MARGIN, _GAP = 448, 24, 20
 _PANEL = 360
 _TEXT, _SMALL = 20, 14
+_AVOIDED = "avoided"
 _INK, _FAINT, _RULE = (33, 33, 33), (110, 110, 110), (210, 210, 210)
 _FOR, _AGAINST = (34, 139, 84), (205, 62, 52)
 _HEAT = np.array([(255, 214, 90), (246, 120, 35), (196, 18, 28)])  # from a little to the most
@@ -52,14 +53,18 @@ def _heated(crop: Image.Image, regions: np.ndarray) -> Image.Image:
 
 
 def _write(pen: _Pen, words: Sequence[Word], strongest: float, at: tuple[int, int], bottom: int) -> int:
-    """Each description from a new line, its words on plates as strong as their weights; what does not fit ends in dots.
+    """Each description from a new line, an avoided one behind a note, its words on plates as strong as their weights; what does
+    not fit ends in dots.
 
     Where it ends.
     """
-    font = ImageFont.load_default(size=_TEXT)
+    font, small = ImageFont.load_default(size=_TEXT), ImageFont.load_default(size=_SMALL)
     left, y = at
-    for _, described in groupby(words, key=lambda word: word.text):
+    for (_, avoided), described in groupby(words, key=lambda word: (word.text, word.avoided)):
         x = float(left)
+        if avoided and y + _CHIP <= bottom:
+            pen.text((x, y + _CHIP / 2), _AVOIDED, font=small, fill=_FAINT, anchor="lm")
+            x += small.getlength(_AVOIDED) + _CHIP_PAD
         for word in described:
             width = font.getlength(word.word) + 2 * _CHIP_PAD
             if x > left and x + width > left + _PANEL:

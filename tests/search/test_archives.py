@@ -17,7 +17,7 @@ from colour_encoder import ColourEncoder, write_pictures
 from PIL import ExifTags, Image
 
 from tbps.errors import DataError
-from tbps.search import archives
+from tbps.search import archives, containers
 from tbps.search.archives import list_archive, read_members
 from tbps.search.gallery import Gallery
 from tbps.search.sources import find_sources
@@ -237,7 +237,7 @@ def test_a_zip_bomb_is_stopped(tmp_path: Path) -> None:
 
 def test_large_members_and_many_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(containers, "MAX_MEMBERS", 3)
     for path in (tmp_path / "a.tar", tmp_path / "a.zip"):
         _write(path, {"0.jpg": bytes(1001), "1.jpg": b"a", "2.jpg": b"b", "3.jpg": b"c"})
         contents = list_archive(path)

@@ -20,7 +20,7 @@ from PIL import Image
 from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import SettingsError
-from tbps.search import ingest
+from tbps.search import commits
 from tbps.search.detect import Detection, Frame, JsonDetector
 from tbps.search.footage import Footage, FootageSettings, Record, parse_every
 from tbps.search.gallery import Gallery, Hit
@@ -101,7 +101,7 @@ def test_interrupted_and_resumed_gives_the_rows_of_an_uninterrupted_run(
     stop: int, filmed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video, detections = filmed
-    monkeypatch.setattr(ingest, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(commits, "COMMIT_ROWS", 1)
     whole = Gallery.open(tmp_path / "whole", ColourEncoder())
     whole.add(video, footage=_footage(detections), batch_size=1)
 
@@ -123,7 +123,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from colour_encoder import ColourEncoder
-from tbps.search import ingest
+from tbps.search import commits
 from tbps.search.detect import JsonDetector
 from tbps.search.footage import Footage, FootageSettings
 from tbps.search.gallery import Gallery
@@ -132,7 +132,7 @@ def slow(name, done, total):
     print(done, flush=True)
     time.sleep(0.01)
 
-ingest.COMMIT_ROWS = 1
+commits.COMMIT_ROWS = 1
 footage = Footage(FootageSettings(every_frames=1), JsonDetector(Path(sys.argv[3])), on_video=slow)
 Gallery.open(sys.argv[1], ColourEncoder()).add(sys.argv[2], footage=footage, batch_size=1)
 """

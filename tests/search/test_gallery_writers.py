@@ -25,9 +25,9 @@ ADD = """
 import sys
 from colour_encoder import ColourEncoder
 from tbps.search.gallery import Gallery
-from tbps.search import ingest
+from tbps.search import commits
 
-ingest.COMMIT_ROWS = 32
+commits.COMMIT_ROWS = 32
 folder, photos, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 paths = [f"{photos}/{n:04d}.jpg" for n in range(first, last)]
 gallery = Gallery.open(folder, ColourEncoder(delay=0.005))

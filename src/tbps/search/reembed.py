@@ -20,9 +20,9 @@ from tbps.config import Settings
 from tbps.errors import GalleryError, ImageError, SettingsError
 from tbps.preprocess.image import MAX_FILE_BYTES, open_image, to_array
 from tbps.search.archives import VIDEOS, is_archive
+from tbps.search.commits import checked_embeddings
 from tbps.search.encoder import Encoder
 from tbps.search.footage import file_hash
-from tbps.search.ingest import checked_embeddings
 from tbps.search.layout import REEMBED_FILE, manifest_at, next_table, replace_head, table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, manifest_of, read_manifest, recorded

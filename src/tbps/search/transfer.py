@@ -32,10 +32,10 @@ from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, S
 from tbps.preprocess.image import open_image
 from tbps.search.columns import MAX_COLUMNS, RESERVED, Kind, parse_time
 from tbps.search.encoder import Encoder
-from tbps.search.ingest import THUMBNAIL
 from tbps.search.layout import table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, Manifest, manifest_of, now, read_manifest, recorded, write_manifest
+from tbps.search.reading import THUMBNAIL
 from tbps.search.table import Table
 from tbps.search.writing import writing
 from tbps.storage import atomic_path, make_folder, writing_to

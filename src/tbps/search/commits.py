@@ -1,0 +1,147 @@
+"""Rows on their way into the table: encoded in batches, committed together, acknowledged after their commit."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tbps.errors import GalleryError, ModelError
+from tbps.search.columns import Kind, RowMetadata, row_metadata
+from tbps.search.encoder import Encoder
+from tbps.search.footage import Lookout
+from tbps.search.sources import Candidate
+from tbps.search.table import KnownRow, Table
+
+Writing = Callable[[], AbstractContextManager[Table]]  # the gallery's lock, and the table that answers at that moment
+
+COMMIT_ROWS = 256
+COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row to be; `pixels` (height, width, 3) uint8 is None when its hash is known; `origin`: the key of its scene or video."""
+
+    candidate: Candidate
+    content_hash: str
+    pixels: np.ndarray | None
+    thumbnail: bytes
+    origin: str = ""
+
+
+class Writer:
+    """Gathers rows into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
+
+    `pictures` counts those whose rows wait for a commit, `settled` those whose rows are committed, `met` the rows that another
+    process had added by then, which are left out.
+    """
+
+    def __init__(
+        self,
+        writing: Writing,
+        model: Encoder,
+        kinds: Mapping[str, Kind],
+        batch_size: int,
+        lookout: Lookout,
+        table: Table,
+    ) -> None:
+        self._writing, self._model, self._kinds, self._batch_size = writing, model, kinds, batch_size
+        self._waiting: list[Row] = []
+        self._rows: list[dict[str, Any]] = []
+        self._origins: list[str] = []
+        self._embeddings: list[np.ndarray] = []
+        self._done: dict[str, Mapping[str, Any]] = {}
+        self._last_commit = time.monotonic()
+        self.lookout, self.spec, self.fingerprint, self.window = lookout, model.spec, model.fingerprint, 2 * batch_size
+        self._alone, self._seen = True, table.state()  # whether nobody else has written since `known` was read
+        self.known = table.known()
+        self.added = self.met = self.pictures = self.settled = 0
+
+    def add(self, row: Row) -> None:
+        metadata = row_metadata(row.candidate.columns, self._kinds)
+        self.known[row.content_hash] = known_row(row.candidate, metadata)
+        self._rows.append(_table_row(row, metadata, self.fingerprint))
+        self._origins.append(row.origin)
+        self._waiting.append(row)
+        if len(self._waiting) == self._batch_size:
+            self._encode()
+
+    def remember(self, key: str, told: Mapping[str, Any]) -> None:
+        """Notes a scene or video as done, with the next commit."""
+        self._done[key] = told
+
+    def commit_if_due(self) -> bool:
+        """Commits when enough rows or time have gathered, if it can whole encoder batches; whether it did."""
+        rows, seconds = len(self._rows), time.monotonic() - self._last_commit
+        due = rows >= COMMIT_ROWS or seconds >= COMMIT_SECONDS
+        overdue = rows >= 2 * COMMIT_ROWS or seconds >= 2 * COMMIT_SECONDS
+        if not (self._rows or self._done) or not (overdue or (due and not self._waiting)):
+            return False
+        self.commit()
+        return True
+
+    def commit(self) -> None:
+        """Encodes what waits and commits every row, then what is done with them."""
+        if self._waiting:
+            self._encode()
+        if self._rows or self._done:
+            with self._writing() as table:
+                self.lookout.record.refresh()
+                if self._rows:
+                    self._append(table, self._rows, np.concatenate(self._embeddings))
+                self.lookout.record.append(self._done)
+        self.settled, self.pictures = self.settled + self.pictures, 0
+        self._rows, self._origins, self._embeddings, self._done, self._last_commit = [], [], [], {}, time.monotonic()
+
+    def _append(self, table: Table, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
+        if self._kinds.items() - table.extras().items():
+            raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
+        self._alone = self._alone and table.state() == self._seen
+        present = set() if self._alone else table.present([row["id"] for row in rows])
+        # What another process has looked at to its end stays as it is: its people may have been forgotten since.
+        finished = [origin in self.lookout.record for origin in self._origins]
+        kept = [place for place, row in enumerate(rows) if row["id"] not in present and not finished[place]]
+        if kept:
+            table.append([rows[place] for place in kept], embeddings[kept])
+        self._seen = table.state()
+        self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
+
+    def _encode(self) -> None:
+        pixels = [row.pixels for row in self._waiting if row.pixels is not None]
+        embeddings = self._model.encode_images([Image.fromarray(p) for p in pixels], batch_size=self._batch_size)
+        self._embeddings.append(checked_embeddings(embeddings, (len(pixels), self._model.dim), self._model.name))
+        self._waiting = []
+
+
+def _table_row(item: Row, metadata: RowMetadata, fingerprint: str) -> dict[str, Any]:
+    return {
+        "id": item.content_hash[:24],
+        "thumbnail": item.thumbnail,
+        "source": item.candidate.name,
+        "root": item.candidate.root,
+        "identity": metadata.identity,
+        "camera": metadata.camera,
+        "captured_at": metadata.captured_at,
+        "attributes": metadata.attributes,
+        "content_hash": item.content_hash,
+        "model": fingerprint,
+        **metadata.extras,
+    }
+
+
+def known_row(candidate: Candidate, metadata: RowMetadata) -> KnownRow:
+    """What is remembered of a row to tell whether another is the same again."""
+    return KnownRow(candidate.name, metadata.identity, metadata.camera, metadata.captured_at, metadata.attributes)
+
+
+def checked_embeddings(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Embeddings as they are stored. Raises ModelError when shape or lengths are wrong; `name` is the model's."""
+    if embeddings.shape != shape:
+        raise ModelError(f"model {name!r} gave embeddings of shape {embeddings.shape} instead of {shape}")
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+        raise ModelError(f"model {name!r} gave embeddings that are not unit vectors; its weights may be damaged")
+    return np.ascontiguousarray(embeddings, np.float32)

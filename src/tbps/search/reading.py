@@ -1,0 +1,163 @@
+"""Pictures on their way to the encoder: threads read, hash, decode and shrink them, a window ahead of who takes them."""
+
+import hashlib
+import io
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tbps.errors import DataError, ImageError
+from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, open_image, to_array, upright_rgb
+from tbps.search.archives import Failure, Member, read_members
+from tbps.search.commits import Row, Writer
+from tbps.search.footage import Person
+from tbps.search.sources import Candidate
+
+THUMBNAIL = (224, 256)
+READERS = 4
+_UNNAMED = re.compile(r"^<[^>]*>: ")  # how `preprocess.image` names a picture that has no path
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One picture read: its row, or those of the people in it. done: the scene's key and what is told of it; known: done before."""
+
+    candidate: Candidate
+    rows: tuple[Row, ...]
+    done: tuple[str, Mapping[str, Any]] | None = None
+    known: bool = False
+
+
+_Content = Path | Image.Image | bytes | str  # text says why there is none
+
+
+def read_ahead(candidates: Sequence[Candidate], writer: Writer) -> Iterator[Read | Failure]:
+    """The candidates read by threads, in order, a window ahead; archives by this thread, no more than a file's size ahead."""
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="tbps-read")
+    try:
+        ahead: deque[tuple[Future[Read | Failure], int]] = deque()
+        held = 0
+        for candidate, content in _contents(candidates):
+            size = len(content) if isinstance(content, bytes) else 0
+            ahead.append((pool.submit(_read, candidate, content, writer), size))
+            held += size
+            while len(ahead) >= writer.window or (held > MAX_FILE_BYTES and ahead):
+                future, size = ahead.popleft()
+                held -= size
+                yield future.result()
+        while ahead:
+            yield ahead.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _contents(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, _Content]]:
+    """Every candidate with what is to be read; those that lie one after another in an archive are read in one go."""
+
+    def archive(candidate: Candidate) -> tuple[Path | None, int]:
+        return candidate.picture.archive if isinstance(candidate.picture, Member) else None, _most_bytes(candidate)
+
+    for (place, limit), group in groupby(candidates, archive):
+        run = list(group)
+        if place is None:
+            yield from ((c, c.picture) for c in run if not isinstance(c.picture, Member))
+        else:
+            numbers = [c.picture.number for c in run if isinstance(c.picture, Member)]
+            yield from zip(run, read_members(place, numbers, limit), strict=True)
+
+
+def _read(candidate: Candidate, content: _Content, writer: Writer) -> Read | Failure:
+    if isinstance(content, str):
+        return candidate.name, content
+    candidate = replace(candidate, columns=writer.lookout.columns(candidate.columns))
+    try:
+        writer.lookout.check(candidate.columns)
+        if not _is_utf8(f"{candidate.root}/{candidate.name}"):
+            raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
+        source = _bytes_of(content, _most_bytes(candidate)) if isinstance(content, Path) else content
+        if isinstance(source, Image.Image):
+            source = upright_rgb(source)
+        elif candidate.admission is not None:
+            source = candidate.admission.open(source)
+        if writer.lookout.footage.settings.photographs:
+            return _look(candidate, source, writer)
+        digest = _content_hash(source)
+        if digest in writer.known:
+            return Read(candidate, (Row(candidate, digest, None, b""),))
+        image = open_image(source) if isinstance(source, bytes) else source
+        return Read(candidate, (_image_row(candidate, digest, image, writer.spec),))
+    except DataError as error:
+        return candidate.name, _UNNAMED.sub("", str(error))
+    except OSError as error:
+        return candidate.name, f"cannot be read ({error.strerror or error})"
+
+
+def _look(candidate: Candidate, source: bytes | Image.Image, writer: Writer) -> Read:
+    """The people in a photograph of a whole scene."""
+    lookout, digest = writer.lookout, _content_hash(source)
+    done = lookout.key(digest, writer.fingerprint), lookout.told(candidate.columns, digest)
+    if done[0] in lookout.record:
+        return Read(candidate, (), done, known=True)
+    image = open_image(source) if isinstance(source, bytes) else source
+    people = lookout.in_photograph(candidate.name, image, digest, candidate.columns)
+    return Read(candidate, tuple(person_row(person, candidate, writer.spec, done[0]) for person in people), done)
+
+
+def _image_row(candidate: Candidate, content_hash: str, image: Image.Image, spec: ImageSpec) -> Row:
+    pixels = to_array(image, spec)
+    return Row(candidate, content_hash, pixels, _thumbnail(image))
+
+
+def person_row(person: Person, candidate: Candidate, spec: ImageSpec, origin: str) -> Row:
+    """The row of a person found in the scene or video `candidate`."""
+    row = _image_row(replace(candidate, columns=person.columns), person.content_hash, person.image, spec)
+    return replace(row, origin=origin)
+
+
+def check_file(file: Path) -> None:
+    """Raises ImageError where nothing can be read, or the path cannot be stored."""
+    if not _is_utf8(str(file)):
+        raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
+    if not file.is_file():
+        raise ImageError("is no file" if file.exists() else "there is no such file")
+
+
+def _most_bytes(candidate: Candidate) -> int:
+    return MAX_FILE_BYTES if candidate.admission is None else min(candidate.admission.most_bytes, MAX_FILE_BYTES)
+
+
+def _bytes_of(file: Path, limit: int) -> bytes:
+    check_file(file)
+    if (size := file.stat().st_size) > limit:
+        raise ImageError(f"{size:,} bytes are more than {limit:,}; shrink the picture first")
+    return file.read_bytes()
+
+
+def _content_hash(source: bytes | Image.Image) -> str:
+    """SHA-256 of a file's bytes, or of the upright RGB pixels of a picture that is no file, or of whose file only they count."""
+    content = source if isinstance(source, bytes) else f"{source.mode} {source.size} ".encode() + source.tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path can be stored as text: Python keeps the bytes of other encodings as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    """JPEG bytes; shrinks `image` itself."""
+    image.thumbnail(THUMBNAIL, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -12,7 +12,6 @@ what is read is bounded before it is read; there is no pickle; every value is ch
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tarfile
@@ -32,6 +31,7 @@ from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, S
 from tbps.preprocess.image import open_image
 from tbps.search.columns import MAX_COLUMNS, RESERVED, Kind, parse_time
 from tbps.search.encoder import Encoder
+from tbps.search.export_files import Source, open_source
 from tbps.search.layout import table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, Manifest, manifest_of, now, read_manifest, recorded, write_manifest
@@ -45,12 +45,8 @@ Put = Callable[[str, bytes], None]
 
 EXPORT_FILE = "export.json"
 ROWS_A_PART = 1000
-MAX_FILE_BYTES = 256 * 2**20  # of one part's lines or embeddings, and of export.json
-MAX_THUMBNAIL_BYTES = 2**18
 MAX_TEXT = 2**20
-MAX_FILES = 5_000_000
 _OWN = ("id", "source", "root", "identity", "camera", "captured_at", "attributes", "content_hash")
-_NAME = re.compile(r"export\.json|rows-\d{5}\.jsonl|embeddings-\d{5}\.npy|thumbnails/\d{5}/[0-9a-f]{24}\.jpg")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NUMBER_OF_PARTS = 100_000
 
@@ -125,7 +121,7 @@ def import_export(
     Raises DataError on an export that is damaged, unfinished or not what it should be, MixedModelsError on another model's.
     """
     started, progress = time.monotonic(), on_progress or (lambda done, total: None)
-    source = _open_source(place)
+    source = open_source(place)
     exported = _read_export(source)
     manifest = read_manifest(folder) or (None if model is None else manifest_of(model))
     if manifest is None:
@@ -219,78 +215,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """An export by its files: where each lies in an archive, or that it is there in a folder."""
-
-    place: Path
-    found: Mapping[str, tuple[int, int]]  # name -> offset and size
-
-    def read(self, name: str) -> bytes:
-        if name not in self.found:
-            raise DataError(f"export {self.place} is not whole: {name} is missing")
-        offset, size = self.found[name]
-        limit = MAX_THUMBNAIL_BYTES if name.startswith("thumbnails/") else MAX_FILE_BYTES
-        if size > limit:
-            raise DataError(f"export {self.place}: {name} has {size:,} bytes, more than {limit:,}")
-        archive = self.place.is_file()
-        with (self.place if archive else self.place / name).open("rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-        if len(content) != size:
-            raise DataError(f"export {self.place} is cut off in {name}")
-        return content
-
-
-def _open_source(place: Path) -> _Source:
-    if place.is_dir():
-        names = _folder_files(place)
-    elif place.is_file():
-        names = _archive_files(place)
-    else:
-        raise DataError(f"there is no export at {place}; make one with: tbps gallery export GALLERY {place}")
-    found: dict[str, tuple[int, int]] = {}
-    for name, where in names:
-        if not _NAME.fullmatch(name):
-            raise DataError(f"export {place} holds {name[:200]!r}, which no export does; it is refused as a whole")
-        if name in found or len(found) == MAX_FILES:
-            what = f"{name} twice" if name in found else f"more than {MAX_FILES:,} files"
-            raise DataError(f"export {place} holds {what}; it is refused as a whole")
-        found[name] = where
-    return _Source(place, found)
-
-
-def _folder_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    for parent, folders, names in os.walk(place):
-        for name in (*names, *(folder for folder in folders if (Path(parent) / folder).is_symlink())):
-            file = Path(parent) / name
-            if file.is_symlink() or not file.is_file():
-                raise DataError(f"export {place} holds {file.relative_to(place)}, which is no plain file; it is refused as a whole")
-            yield file.relative_to(place).as_posix(), (0, file.stat().st_size)
-
-
-class _Bounded(io.FileIO):
-    """A file of which no more than a bounded piece is read at once, whatever a header asks for."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MAX_FILE_BYTES:
-            raise tarfile.ReadError(f"{size} bytes asked for at once")
-        return super().read(size)
-
-
-def _archive_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    try:
-        with _Bounded(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else it remembers all of them
-                if not member.isreg() or member.issparse():
-                    raise DataError(f"export {place} holds {member.name[:200]!r}, which is no plain file; it is refused as a whole")
-                yield member.name, (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
-        raise DataError(f"export {place} is no plain tar archive, or damaged ({error}); packed ones are not read") from error
-
-
-def _read_export(source: _Source) -> Export:
+def _read_export(source: Source) -> Export:
     try:
         values = json.loads(source.read(EXPORT_FILE))
         if not isinstance(values, dict):
@@ -311,7 +236,7 @@ def _check_same_model(folder: Path, manifest: Manifest, exported: Export) -> Non
         )
 
 
-def _parts(source: _Source, exported: Export) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+def _parts(source: Source, exported: Export) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Rows with thumbnails, and embeddings, of each part; checked."""
     for number, part in enumerate(exported.parts):
         names = f"rows-{number:05d}.jsonl", f"embeddings-{number:05d}.npy"

@@ -13,6 +13,9 @@ A field that holds its neutral value changes nothing, so one round of any mixtur
 the order of the draws, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
 The geometry of all rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black
 outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
+
+Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), whose 8 bits are
+several times as fast and a few levels apart where many steps follow one another.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -24,7 +27,7 @@ from torch import Tensor
 
 from tbps.transfer import send
 
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 # On a CPU so many images at a time: their copies stay near the processor's cache and in memory that is already its own.
 _CPU_IMAGES = 8
@@ -77,8 +80,9 @@ def neutral_round(count: int, size: tuple[int, int], device: torch.device | str 
 
 
 def as_unit(images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float32[Tensor, "N 3 H W"]:
-    """A float32 copy in [0, 1]: uint8 is divided by 255, floats are in [0, 1] already."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+    """A float32 copy in [0, 1]: uint8 is divided by 255, floats are in [0, 1] already. Memory is in the order N, 3, H, W."""
+    unit = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return unit.div_(255) if images.dtype == torch.uint8 else unit
 
 
 def apply_rounds(
@@ -87,6 +91,10 @@ def apply_rounds(
     """The images in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
     if not rounds:
         return as_unit(images)
+    if images.device.type == "cpu" and images.dtype == torch.uint8:
+        from tbps.data.augment_opencv import apply_to_bytes  # OpenCV: a slow import
+
+        return apply_to_bytes(images, rounds)
     if images.device.type != "cpu" or len(images) <= _CPU_IMAGES:
         return _apply_together(images, rounds)
     unit = torch.empty(images.shape, dtype=torch.float32)
@@ -132,11 +140,17 @@ def _apply_geometry(unit: Tensor, rounds: tuple[Round, ...]) -> None:
     rows = moved.nonzero()[:, 0]
     if not len(rows):
         return
+    backward = send(backward_map(rounds, rows, (height, width)), unit.device)
+    rows = send(rows, unit.device)
+    unit.index_copy_(0, rows, resample(unit.index_select(0, rows), backward))
+
+
+def backward_map(rounds: tuple[Round, ...], rows: Tensor, size: tuple[int, int]) -> Float32[Tensor, "n 2 3"]:
+    """What `resample` takes, for the geometry of all rounds of these of the images."""
     matrix = torch.eye(3, device=rows.device).expand(len(rows), 3, 3)
     for drawn in rounds:
-        matrix = matrix @ _backward_map(drawn, rows, (height, width))
-    backward, rows = send(matrix[:, :2], unit.device), send(rows, unit.device)
-    unit.index_copy_(0, rows, resample(unit.index_select(0, rows), backward))
+        matrix = matrix @ _backward_map(drawn, rows, size)
+    return matrix[:, :2]
 
 
 def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
@@ -160,7 +174,7 @@ def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _luma(images: Tensor) -> Tensor:
     """(n, 3, H, W) -> (n, 1, H, W)."""
-    red, green, blue = _LUMA
+    red, green, blue = LUMA
     return (images[:, 0:1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
 
 

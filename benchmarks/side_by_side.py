@@ -109,7 +109,7 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
         cached = ImageCache.open(train, spec, folder, workers=1).images
 
         def ours(recipe: TrainSettings) -> None:
-            images = torch.from_numpy(cached[np.arange(count)]).permute(0, 3, 1, 2)  # as a batch is drawn
+            images = torch.from_numpy(np.ascontiguousarray(cached[:count].transpose(0, 3, 1, 2)))
             nobody = torch.zeros(count, dtype=torch.int64)
             draw_views(Batch(images, nobody[:, None], nobody), recipe, spec, vocabulary, step=0)
 

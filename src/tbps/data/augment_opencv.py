@@ -4,7 +4,7 @@ Fields, their order and the black outside are those of `augment_round`, whose fl
 
     geometry   coordinates are rounded to 1/32 pixel, as in every warp of OpenCV; flips alone move whole pixels
     jitter     one matrix of colours as long as nothing leaves [0, 1] in between
-    hue        in 256 steps of the circle, as torchvision turns it in Pillow's pictures
+    hue        in 255 steps of the circle, as in Pillow's pictures: a saturated colour may be six levels off
     blur       float32; the ends of the kernel that together weigh less than half a level are cut off
 
 OpenCV releases the interpreter: with several torch threads, as many pictures are in work.
@@ -21,59 +21,62 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from tbps.data.augment_round import LUMA, Round, backward_map
+from tbps.data.augment_round import LUMA, Round
 
-# A thread costs as much as the augmentation of a picture.
+# Below this a thread costs more than it saves.
 _PICTURES_A_THREAD = 4
 
-# What both ends of a blur's kernel may weigh: along two axes they then move no pixel by more than half a level of 255.
+# What both ends of a blur's kernel may weigh: along two axes they then move no pixel by more than half a level.
 _SPARED = 1 / 1024
 
 
 class _Drawn(NamedTuple):
-    """One round of one picture, without its geometry."""
+    """One round of one picture."""
 
+    crop: list[float]
     erase: list[float]
     grayscale: bool
     brightness: float
     contrast: float
     saturation: float
     hue: float
+    flip: bool
+    vertical_flip: bool
+    angle: float
     blur: float
     blur_kernel: int
 
 
-def apply_to_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -> Float32[Tensor, "N 3 H W"]:
-    """The images of a CPU in [0, 1] with the drawn operations applied. Quickest where a channel is the innermost in memory."""
-    count, _, height, width = images.shape
+def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -> Float32[Tensor, "N 3 H W"]:
+    """The images, which lie on a CPU, in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
+    count = len(images)
     pictures = images.permute(0, 2, 3, 1).numpy()
-    maps = backward_map(rounds, torch.arange(count, device=rounds[0].angle.device), (height, width)).double().cpu().numpy()
-    drawn = list(zip(*map(_by_picture, rounds), strict=True))
+    drawn = list(zip(*(_by_picture(one) for one in rounds), strict=True))
     unit = np.empty(images.shape, dtype=np.float32)
 
     def work(rows: range) -> None:
         for row in rows:
-            _augment(pictures[row], maps[row], drawn[row], unit[row])
+            _augment(pictures[row], drawn[row], unit[row])
 
-    threads = max(1, min(torch.get_num_threads(), count // _PICTURES_A_THREAD))
-    if threads == 1:
+    threads = min(torch.get_num_threads(), count // _PICTURES_A_THREAD)
+    if threads <= 1:
         work(range(count))
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, (range(start, count, threads) for start in range(threads))))
+            list(pool.map(work, (range(first, count, threads) for first in range(threads))))
     return torch.from_numpy(unit)
 
 
 def _by_picture(drawn: Round) -> list[_Drawn]:
-    fields = (drawn.erase, drawn.grayscale, drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue, drawn.blur)
-    return [_Drawn(*row, drawn.blur_kernel) for row in zip(*(field.tolist() for field in fields), strict=True)]
+    columns = (getattr(drawn, name).tolist() for name in _Drawn._fields if name != "blur_kernel")
+    return [_Drawn(*row, drawn.blur_kernel) for row in zip(*columns, strict=True)]
 
 
-def _augment(picture: np.ndarray, backward: np.ndarray, rounds: Sequence[_Drawn], unit: np.ndarray) -> None:
+def _augment(picture: np.ndarray, rounds: Sequence[_Drawn], unit: np.ndarray) -> None:
     """(H, W, 3) uint8, left as it is, to (3, H, W) float32 in [0, 1], written into `unit`."""
     if not picture.flags.c_contiguous:
         picture = cv2.merge([picture[..., channel] for channel in range(3)])
-    picture = _move(picture, backward)
+    picture = _move(picture, rounds)
     for drawn in rounds:
         picture = _jitter(picture, drawn)
         if drawn.hue != 0:
@@ -83,9 +86,10 @@ def _augment(picture: np.ndarray, backward: np.ndarray, rounds: Sequence[_Drawn]
     planes = cv2.split(picture)
     for drawn in rounds:
         if drawn.blur > 0:
-            planes = [_blur(plane, drawn.blur, drawn.blur_kernel) for plane in planes]
+            planes = _blur(planes, drawn.blur, drawn.blur_kernel)
     for plane, out in zip(planes, unit, strict=True):
-        np.divide(plane, 255, out=out, dtype=np.float32)
+        out[...] = plane
+    unit /= 255
     for drawn in rounds:
         top, left, height, width = drawn.erase
         if height > 0:
@@ -98,20 +102,29 @@ def _whole(start: float, length: float) -> slice:
     return slice(max(0, math.ceil(start)), max(0, math.ceil(start + length)))
 
 
-def _move(picture: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """`backward` (2, 3): from output to input coordinates, both in [-1, 1], as in `augment_round.resample`."""
-    if (np.abs(backward) == np.eye(2, 3)).all():  # flips, or nothing
-        mirror_x, mirror_y = backward[0, 0] < 0, backward[1, 1] < 0
-        if not mirror_x and not mirror_y:
-            return picture
-        return cv2.flip(picture, (-1 if mirror_y else 1) if mirror_x else 0)
+def _move(picture: np.ndarray, rounds: Sequence[_Drawn]) -> np.ndarray:
     height, width = picture.shape[:2]
-    # Pixel x lies at (2 x + 1) / width - 1.
-    half = np.array([width, height]) / 2
-    matrix = backward[:, :2] * half[:, None] / half
-    shift = half * (backward[:, 2] + 1) - 0.5 + matrix @ (0.5 - half)
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, np.column_stack([matrix, shift]), (width, height), flags=how)
+    backward = _backward_map(rounds, height, width)
+    if (np.abs(backward) == np.eye(2, 3)).all():
+        mirrors = backward.diagonal().tolist()
+        return picture if mirrors == [1, 1] else cv2.flip(picture, {(-1, 1): 1, (1, -1): 0, (-1, -1): -1}[tuple(mirrors)])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    backward[:, 2] += centre - backward[:, :2] @ centre
+    return cv2.warpAffine(picture, backward, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def _backward_map(rounds: Sequence[_Drawn], height: int, width: int) -> np.ndarray:
+    """(2, 3) from output to input coordinates, in pixels from the centre of the picture, y downwards."""
+    backward = np.eye(3)
+    for drawn in rounds:
+        top, left, box_height, box_width = drawn.crop
+        scale_x = (-1 if drawn.flip else 1) * box_width / width
+        scale_y = (-1 if drawn.vertical_flip else 1) * box_height / height
+        cos, sin = math.cos(math.radians(drawn.angle)), math.sin(math.radians(drawn.angle))
+        row_x = [scale_x * cos, -scale_x * sin, left + (box_width - width) / 2]
+        row_y = [scale_y * sin, scale_y * cos, top + (box_height - height) / 2]
+        backward = backward @ np.array([row_x, row_y, [0, 0, 1]])
+    return backward[:2]
 
 
 def _jitter(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
@@ -125,25 +138,26 @@ def _jitter(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
     if contrast != 1:
         shift = (1 - contrast) * brightness * cv2.mean(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
     scale = brightness * contrast
-    if contrast > 1:
+    if contrast > 1 or saturation == 1:
         picture, scale, shift = cv2.addWeighted(picture, scale, picture, 0, shift), 1, 0
+    if saturation == 1:
+        return picture
     mix = saturation * np.eye(3) + (1 - saturation) * np.array(LUMA)
     return cv2.transform(picture, np.column_stack([scale * mix, [shift] * 3]))
 
 
 def _turn_hue(picture: np.ndarray, turns: float) -> np.ndarray:
-    height, width = picture.shape[:2]
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
-    turn = np.zeros((width, 3), dtype=np.uint8)
-    turn[:, 0] = round(turns * 256) % 256
-    hsv += turn
+    # OpenCV writes a hue in 256ths of the circle, and reads it in 255ths.
+    turned = ((np.arange(256) / 256 + turns) % 1 * 255).round().astype(np.uint8)
+    hsv = cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def _blur(plane: np.ndarray, sigma: float, size: int) -> np.ndarray:
-    """(H, W) uint8 or float32 to float32."""
+def _blur(planes: Sequence[np.ndarray], sigma: float, size: int) -> Sequence[np.ndarray]:
+    """Three of (H, W), uint8 or float32, to float32."""
     kernel = _kernel(sigma, size)
-    return cv2.sepFilter2D(plane, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return [cv2.sepFilter2D(plane, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101) for plane in planes]
 
 
 def _kernel(sigma: float, size: int) -> np.ndarray:

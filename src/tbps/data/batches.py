@@ -107,7 +107,7 @@ class Batches:
         if isinstance(self.images, torch.Tensor):
             rows = send(torch.from_numpy(images), self.images.device)
             return self.images[rows].permute(0, 3, 1, 2).contiguous()
-        return torch.from_numpy(self.images[images]).permute(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(self.images[images].transpose(0, 3, 1, 2)))
 
     def _text(self, view: str, epoch: int, row: int) -> str:
         rng = generator(self.seed, view, epoch, row)

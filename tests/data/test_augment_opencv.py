@@ -172,7 +172,9 @@ MIXTURES = {
 }
 
 
-@pytest.mark.parametrize(("mixture", "mean", "most"), [("pool", 0.4, 7), ("stacking", 0.5, 7), ("view", 0.5, 10), ("two views", 0.6, 10)])
+@pytest.mark.parametrize(
+    ("mixture", "mean", "most"), [("pool", 0.4, 7), ("stacking", 0.5, 7), ("view", 0.5, 10), ("two views", 0.6, 10)]
+)
 def test_drawn_mixtures_of_everything_stay_near_float(mixture: str, mean: float, most: float) -> None:
     """The bounds above, added up: a wrong order or a step left out moves the mean by several levels."""
     difference = apart(photos(), *MIXTURES[mixture])

@@ -1,13 +1,13 @@
 """What a `Round` does to uint8 images on a CPU: OpenCV, picture by picture, each step rounded to the 256 levels.
 
-Fields, their order and the black outside are those of `augment_round`, whose float32 is the reference in tests. Apart from rounding:
+Fields, their order and the black outside are those of `augment_round`, whose float32 is the reference in tests. Besides rounding:
 
     geometry   coordinates are rounded to 1/32 pixel, as in every warp of OpenCV; flips alone move whole pixels
     jitter     one matrix of colours as long as nothing leaves [0, 1] in between
     hue        in 255 steps of the circle, as in Pillow's pictures: a saturated colour may be six levels off
     blur       float32; the ends of the kernel that together weigh less than half a level are cut off
 
-OpenCV releases the interpreter: with several torch threads, as many pictures are in work.
+OpenCV releases the interpreter: as many pictures are in work as torch may use threads. It splits none of up to 2^16 pixels itself.
 """
 
 import math
@@ -33,6 +33,7 @@ _SPARED = 1 / 1024
 class _Drawn(NamedTuple):
     """One round of one picture."""
 
+    blur_kernel: int
     crop: list[float]
     erase: list[float]
     grayscale: bool
@@ -44,7 +45,6 @@ class _Drawn(NamedTuple):
     vertical_flip: bool
     angle: float
     blur: float
-    blur_kernel: int
 
 
 def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -> Float32[Tensor, "N 3 H W"]:
@@ -69,7 +69,7 @@ def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -
 
 def _by_picture(drawn: Round) -> list[_Drawn]:
     columns = (getattr(drawn, name).tolist() for name in _Drawn._fields if name != "blur_kernel")
-    return [_Drawn(*row, drawn.blur_kernel) for row in zip(*columns, strict=True)]
+    return [_Drawn(drawn.blur_kernel, *row) for row in zip(*columns, strict=True)]
 
 
 def _augment(picture: np.ndarray, rounds: Sequence[_Drawn], unit: np.ndarray) -> None:
@@ -165,4 +165,4 @@ def _kernel(sigma: float, size: int) -> np.ndarray:
     kernel = cv2.getGaussianKernel(size, sigma)[:, 0]
     spared = int((2 * kernel.cumsum() < _SPARED).sum())
     kernel = kernel[spared : size - spared]
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())

@@ -14,7 +14,7 @@ the order of the draws, geometry comes first (crop, flips, rotation), then colou
 The geometry of all rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black
 outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
 
-Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), three to four times
+Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), more than three times
 as fast and within a few of the 256 levels.
 """
 

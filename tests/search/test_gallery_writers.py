@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lancedb
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
 
+from tbps.search.compact import compact
+from tbps.search.engine import Engine
 from tbps.search.gallery import Gallery
 from tbps.search.manifest import recorded
 from tbps.search.snapshots import snapshots
+from tbps.search.table import Snapshot, Table
 
 COUNT = 600
 ADD = """
@@ -69,10 +73,25 @@ for n in range(1000):
 """
 
 
-def _start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Runs a program in a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(program: str, *arguments: object) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        with process:
+            pass  # waits, and closes its pipes
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +101,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_write_and_one_compacts_and_nothing_is_lost(photos: Path, tmp_path: Path) -> None:
+def test_two_write_and_one_compacts_and_nothing_is_lost(start: Start, photos: Path, tmp_path: Path) -> None:
     """400 and 400 pictures, 200 of them the same; a reader sees the gallery grow and no picture twice."""
     folder = tmp_path / "gallery"
-    adding = [_start(ADD, folder, photos, first, first + 400) for first in (0, 200)]
-    compacting = _start(COMPACT, folder)
+    adding = [start(ADD, folder, photos, first, first + 400) for first in (0, 200)]
+    compacting = start(COMPACT, folder)
     gallery = Gallery.open(folder, ColourEncoder())
     sizes = []
     while any(process.poll() is None for process in adding):
@@ -107,11 +126,33 @@ def test_two_write_and_one_compacts_and_nothing_is_lost(photos: Path, tmp_path: 
     assert [sum(row["camera"] == camera for row in rows) for camera in ("0", "200")] == [report[0] for report in reports]
 
 
+def test_a_reader_whose_version_is_removed_again_and_again_reads_a_newer_one(photos: Path, tmp_path: Path) -> None:
+    """A writer who adds and compacts after every look: the answer is that of the first version which stays."""
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    gallery.add([photos / "0000.jpg"])
+    folder = tmp_path / "gallery"
+    table = Table.open(folder, recorded(folder).dim)
+    assert table is not None
+    looks: list[int] = []
+
+    def answer(snapshot: Snapshot) -> set[str]:
+        looks.append(snapshot.rows.count)
+        if len(looks) <= 5:
+            gallery.add([photos / f"{len(looks):04d}.jpg"])
+            compact(folder)
+        return {hit.source for hit in snapshot.hits(np.arange(snapshot.rows.count), np.zeros(snapshot.rows.count))}
+
+    assert Engine(table).on_newest(answer) == {f"{n:04d}.jpg" for n in range(6)}
+    assert looks == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("wait", [0.05, 0.6])
-def test_a_kill_in_the_middle_of_a_gallerys_life_loses_nothing_acknowledged(wait: float, photos: Path, tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_of_a_gallerys_life_loses_nothing_acknowledged(
+    wait: float, start: Start, photos: Path, tmp_path: Path
+) -> None:
     """Adds, compacts, takes snapshots, forgets and embeds anew in turn until it is killed."""
     folder = tmp_path / "gallery"
-    process = _start(CYCLE, folder, photos)
+    process = start(CYCLE, folder, photos)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     time.sleep(wait)

@@ -12,6 +12,7 @@ from tbps.errors import QueryError
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
 from tbps.search.filters import written
+from tbps.search.table import Snapshot
 from tbps.seeding import generator
 
 _WHO = ("a woman", "a man", "a girl", "a boy")
@@ -58,8 +59,11 @@ def check_recall(engine: Engine, model: Encoder, texts: Sequence[str], k: int, w
     if not texts:
         raise QueryError("no description to check with; give a file with one a line")
     engine.prepare()
-    snapshot = engine.newest()
-    passing = None if where is None else snapshot.passing(written(where))
+
+    def chosen(snapshot: Snapshot) -> tuple[Snapshot, np.ndarray | None]:
+        return snapshot, None if where is None else snapshot.passing(written(where))
+
+    snapshot, passing = engine.on_newest(chosen)
     shares, seconds, exact_seconds, approximate = [], [], [], False
     for embedding in model.encode_texts(texts).astype(np.float64):
         query = embedding / np.linalg.norm(embedding)

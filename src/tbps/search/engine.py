@@ -1,7 +1,8 @@
 """From a query embedding and a filter to hits: a snapshot of the table, exact scores, rows read back."""
 
 import threading
-from typing import final
+from collections.abc import Callable
+from typing import TypeVar, final
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -13,6 +14,8 @@ from tbps.search.nearest import Found, Nearest
 from tbps.search.table import Snapshot, Table
 
 _VERSIONS_KEPT = 4
+_TRIES = 20
+_T = TypeVar("_T")
 
 
 @final
@@ -36,14 +39,22 @@ class Engine:
         """
         if k < 1:
             raise QueryError(f"k is {k}; ask for at least one hit")
-        try:
-            return self._answer(self.newest(), embedding, k, where)
-        except (GalleryError, QueryError):
-            # A writer may have removed the files of this version between our look and our read: one more try, if so.
-            before = list(self._snapshots)[-1:]
-            if [self.newest().version] == before or not before:
-                raise
-            return self._answer(self.newest(), embedding, k, where)
+        return self.on_newest(lambda snapshot: self._answer(snapshot, embedding, k, where))
+
+    def on_newest(self, answer: Callable[[Snapshot], _T]) -> _T:
+        """The answer of the newest version; asked again of a newer one where writers removed the files of the one being read.
+
+        Between two looks a version may come and go: with somebody who compacts without a pause, twenty tries are enough.
+        """
+        snapshot = self.newest()
+        for _ in range(_TRIES - 1):
+            try:
+                return answer(snapshot)
+            except (GalleryError, QueryError):
+                if (newer := self.newest()) is snapshot:
+                    raise
+                snapshot = newer
+        return answer(snapshot)
 
     def top(self, snapshot: Snapshot, vector: Float64[np.ndarray, " D"], k: int, passing: np.ndarray | None) -> Found:
         """The `k` best rows of a snapshot for a unit vector, by position; `passing`: ascending positions to stay within."""

@@ -37,18 +37,13 @@ def find(
         scope = None if within is None else snapshot.scope(within)
         return _answer(_Asked(engine, snapshot, model, query, scope), pictures)
 
-    snapshot = engine.newest() if query.version is None else engine.at(query.version)
+    if query.version is None:
+        return engine.on_newest(answer)
     try:
-        return answer(snapshot)
+        return answer(engine.at(query.version))
     except (GalleryError, QueryError):
-        # A writer may have removed the files of this version between our look and our read.
-        newest = engine.newest()
-        if newest is snapshot:
-            raise
-        if query.version is not None:
-            engine.at(query.version)  # says that it is gone, if so
-            raise
-        return answer(newest)
+        engine.at(query.version)  # says that it is gone, if writers removed its files meanwhile
+        raise
 
 
 @dataclass(frozen=True, slots=True)

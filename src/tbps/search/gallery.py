@@ -210,23 +210,23 @@ class Gallery:
         return 0 if state is None else len(state[1])
 
     def _ask(self, question: Callable[[Engine], _T]) -> _T:
-        """The answer of the table that answers now; asked again when another took its place meanwhile."""
+        """The answer of the table that answers now; asked again as long as another took its place meanwhile."""
         engine = self._engine()
-        try:
-            return question(engine)
-        except GalleryError:
-            if (newer := self._engine()) is engine:
-                raise
-            return question(newer)
+        while True:
+            try:
+                return question(engine)
+            except GalleryError:
+                if (newer := self._engine()) is engine:
+                    raise
+                engine = newer
 
     def _look(self, look: Callable[[Snapshot, Scope | None], _T], within: Sequence[str] | None) -> _T:
         """What is found in the newest version, within some cameras."""
 
-        def look_at(engine: Engine) -> _T:
-            snapshot = engine.newest()
+        def look_at(snapshot: Snapshot) -> _T:
             return look(snapshot, None if within is None else snapshot.scope(within))
 
-        return self._ask(look_at)
+        return self._ask(lambda engine: engine.on_newest(look_at))
 
     def _engine(self) -> Engine:
         state = self._refreshed()

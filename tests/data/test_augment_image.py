@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
 from tbps.data.augment_image import METHODS, SINGLE, ImageAugmentation, augment_images, draw_rounds
-from tbps.data.augment_round import Round, apply_rounds, neutral_round, resample
+from tbps.data.augment_round import Round, apply_rounds, as_unit, neutral_round, resample
 from tbps.errors import SettingsError
 
 SIZE = (96, 64)
@@ -67,8 +67,13 @@ def test_every_method_keeps_shape_range_input_and_the_global_random_state(method
     assert torch.equal(images, before)
 
     copy = unit.clone()
-    assert torch.equal(augment_images(unit, settings, seeded(3)), augmented), "floats in [0, 1] and uint8 are the same picture"
+    as_float = augment_images(unit, settings, seeded(3))
     assert torch.equal(unit, copy)
+    if method == "none" or method.endswith("_augment"):
+        assert torch.equal(as_float, augmented), "floats in [0, 1] and uint8 are the same picture"
+    else:  # up to the levels of uint8; `test_augment_opencv` holds each operation to its own bound
+        assert (as_float - augmented).abs().mean() < 0.5 / 255
+        assert (as_float - augmented).abs().max() < 8 / 255
     assert torch.equal(augment_images(images, settings, seeded(3)), augmented)
     assert torch.equal(torch.get_rng_state(), state)
     if method != "none":
@@ -84,12 +89,13 @@ def test_images_of_a_batch_get_their_own_strengths(method: str) -> None:
 
 def test_rotation_equals_kornia_and_turns_as_pil_does() -> None:
     images, angle = photos(), torch.tensor([15.0, -7.5, 0.0, 90.0])
-    turned = apply_rounds(images, (only(angle=angle),))
+    turned = apply_rounds(as_unit(images), (only(angle=angle),))
     oracle = kornia.geometry.transform.rotate(images.float() / 255, angle, mode="bilinear", padding_mode="zeros")
     assert (turned - oracle).abs().max() < 1e-3
     pil = from_pil(to_pil(images[0]).rotate(15, Image.Resampling.BILINEAR))
-    assert (turned[0] - pil).abs().median() < 1 / 255
-    assert turned[0, :, 0, 0].max() == 0  # black corners
+    for result in (turned, apply_rounds(images, (only(angle=angle),))):
+        assert (result[0] - pil).abs().median() < 1 / 255
+        assert result[0, :, 0, 0].max() == 0  # black corners
 
 
 def test_sampling_equals_torchs_affine_grid() -> None:
@@ -101,7 +107,7 @@ def test_sampling_equals_torchs_affine_grid() -> None:
 
 def test_flip_is_exact() -> None:
     images = photos()
-    flipped = apply_rounds(images, (only(flip=torch.tensor([True, False, True, False])),))
+    flipped = apply_rounds(as_unit(images), (only(flip=torch.tensor([True, False, True, False])),))
     expected = images.float() / 255
     expected[[0, 2]] = expected[[0, 2]].flip(-1)
     assert torch.allclose(flipped, expected, atol=1e-5)
@@ -109,7 +115,7 @@ def test_flip_is_exact() -> None:
 
 def test_vertical_flip_is_exact() -> None:
     images = photos()
-    flipped = apply_rounds(images, (only(vertical_flip=torch.tensor([True, False, True, False])),))
+    flipped = apply_rounds(as_unit(images), (only(vertical_flip=torch.tensor([True, False, True, False])),))
     expected = images.float() / 255
     expected[[0, 2]] = expected[[0, 2]].flip(-2)
     assert torch.allclose(flipped, expected, atol=1e-5)
@@ -118,7 +124,7 @@ def test_vertical_flip_is_exact() -> None:
 @pytest.mark.parametrize("kernel", [3, 7, 11])
 def test_blur_equals_scipys_truncated_gaussian(kernel: int) -> None:
     images, sigmas = photos(), (0.4, 2.0, 0.0, 1.1)
-    blurred = apply_rounds(images, (only(blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
+    blurred = apply_rounds(as_unit(images), (only(blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
     for image, sigma, result in zip(images.double().numpy() / 255, sigmas, blurred, strict=True):
         expected = image
         for axis in (1, 2) if sigma else ():
@@ -128,7 +134,7 @@ def test_blur_equals_scipys_truncated_gaussian(kernel: int) -> None:
 
 def test_hue_equals_colorsys() -> None:
     images, turns = photos(4, (8, 6)), (0.1, -0.07, 0.0, 0.5)
-    turned = apply_rounds(images, (replace(neutral_round(4, (8, 6)), hue=torch.tensor(turns)),))
+    turned = apply_rounds(as_unit(images), (replace(neutral_round(4, (8, 6)), hue=torch.tensor(turns)),))
     for image, turn, result in zip(images.double() / 255, turns, turned, strict=True):
         for before, after in zip(image.flatten(1).T.tolist(), result.flatten(1).T.tolist(), strict=True):
             h, s, v = colorsys.rgb_to_hsv(*before)
@@ -138,19 +144,19 @@ def test_hue_equals_colorsys() -> None:
 def test_crop_equals_pillows_bilinear_resize_of_the_box() -> None:
     images = photos()
     boxes = torch.tensor([[0, 0, 92, 60], [4, 4, 90, 60], [3, 0, 80, 64], [0, 0, 96, 64]], dtype=torch.float32)
-    cropped = apply_rounds(images, (only(crop=boxes),))
-    for image, box, result in zip(images, boxes.tolist(), cropped, strict=True):
-        top, left, height, width = box
-        oracle = to_pil(image).resize((64, 96), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-        inner = (result - from_pil(oracle))[:, 2:-2, 2:-2].abs()
-        assert inner.max() < 1.5 / 255
+    for given in (images, as_unit(images)):
+        for image, box, result in zip(images, boxes.tolist(), apply_rounds(given, (only(crop=boxes),)), strict=True):
+            top, left, height, width = box
+            oracle = to_pil(image).resize((64, 96), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+            inner = (result - from_pil(oracle))[:, 2:-2, 2:-2].abs()
+            assert inner.max() < 1.5 / 255
 
 
 def test_crop_then_flip_then_rotation_equals_three_single_steps() -> None:
     images = photos(1)
     box = torch.tensor([[4.0, 2.0, 88.0, 60.0]])
     angle, yes = torch.tensor([12.0]), torch.tensor([True])
-    at_once = apply_rounds(images, (only(1, crop=box, flip=yes, angle=angle),))
+    at_once = apply_rounds(as_unit(images), (only(1, crop=box, flip=yes, angle=angle),))
     steps = images
     for step in (only(1, crop=box), only(1, flip=yes), only(1, angle=angle)):
         steps = (apply_rounds(steps, (step,)) * 255).round().to(torch.uint8)
@@ -161,9 +167,9 @@ def test_crop_then_flip_then_rotation_equals_three_single_steps() -> None:
 
 def test_rounds_follow_one_another() -> None:
     """The same operation drawn twice acts twice."""
-    images = photos(2)
+    images = as_unit(photos(2))
     yes = torch.tensor([True, True])
-    assert torch.allclose(apply_rounds(images, (only(2, flip=yes),) * 2), images.float() / 255, atol=1e-5)
+    assert torch.allclose(apply_rounds(images, (only(2, flip=yes),) * 2), images, atol=1e-5)
     turned = apply_rounds(images, (only(2, angle=torch.full((2,), 10.0)), only(2, angle=torch.full((2,), 4.0))))
     assert torch.allclose(turned, apply_rounds(images, (only(2, angle=torch.full((2,), 14.0)),)), atol=1e-3)
     left = torch.tensor([[0.0, 0.0, 96.0, 60.0]]).expand(2, 4)
@@ -174,7 +180,7 @@ def test_rounds_follow_one_another() -> None:
 def test_jitter_equals_kornia() -> None:
     images = photos()
     b, c, s = torch.tensor([1.1, 0.9, 1.0, 1.08]), torch.tensor([0.9, 1.1, 1.05, 1.0]), torch.tensor([1.1, 0.93, 1.0, 1.0])
-    jittered = apply_rounds(images, (only(brightness=b, contrast=c, saturation=s),))
+    jittered = apply_rounds(as_unit(images), (only(brightness=b, contrast=c, saturation=s),))
     oracle = kornia.enhance.adjust_brightness_accumulative(images.float() / 255, b)
     oracle = kornia.enhance.adjust_contrast_with_mean_subtraction(oracle, c)
     oracle = kornia.enhance.adjust_saturation_with_gray_subtraction(oracle, s)
@@ -188,13 +194,14 @@ def test_jitter_equals_kornia() -> None:
 @pytest.mark.parametrize("factor", [0.9, 1.1, 1.4])
 def test_each_jitter_equals_pil(name: str, enhancer: type, factor: float) -> None:
     images = photos(1)
-    result = apply_rounds(images, (only(1, **{name: torch.tensor([factor])}),))[0]
-    assert (result - from_pil(enhancer(to_pil(images[0])).enhance(factor))).abs().max() < 2 / 255
+    for given in (images, as_unit(images)):
+        result = apply_rounds(given, (only(1, **{name: torch.tensor([factor])}),))[0]
+        assert (result - from_pil(enhancer(to_pil(images[0])).enhance(factor))).abs().max() < 2 / 255
 
 
 def test_grayscale_equals_kornia() -> None:
     images = photos()
-    grey = apply_rounds(images, (only(grayscale=torch.tensor([True, False, True, True])),))
+    grey = apply_rounds(as_unit(images), (only(grayscale=torch.tensor([True, False, True, True])),))
     oracle = kornia.color.rgb_to_grayscale(images.float() / 255).expand(-1, 3, -1, -1)
     assert torch.allclose(grey[[0, 2, 3]], oracle[[0, 2, 3]], atol=1e-6)
     assert torch.equal(grey[1], images[1].float() / 255)
@@ -203,7 +210,7 @@ def test_grayscale_equals_kornia() -> None:
 def test_erasing_blackens_exactly_the_box() -> None:
     images = photos().clamp(min=1)
     boxes = torch.tensor([[0, 0, 10, 20], [90, 60, 6, 4], [0, 0, 0, 0], [30, 5, 40, 50]], dtype=torch.float32)
-    erased = apply_rounds(images, (only(erase=boxes),)).numpy()
+    erased = apply_rounds(as_unit(images), (only(erase=boxes),)).numpy()
     expected = images.numpy().astype(np.float32) / 255
     expected[0, :, 0:10, 0:20] = 0
     expected[1, :, 90:96, 60:64] = 0
@@ -217,7 +224,7 @@ def row(drawn: Round, i: int) -> Round:
 
 
 def test_a_batch_equals_its_samples_one_by_one() -> None:
-    images = photos(12)
+    images = as_unit(photos(12))
     rounds = draw_rounds(12, SIZE, ImageAugmentation(pool_size=3, with_replacement=True), seeded(5))
     together = apply_rounds(images, rounds)
     for i in range(12):
@@ -367,7 +374,7 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
 def test_gpu_equals_cpu(method: str) -> None:
     images = photos(64)
     settings = ImageAugmentation.parse({"method": method, "pool_size": 3, "with_replacement": True})
-    on_cpu = augment_images(images, settings, seeded(1))
+    on_cpu = augment_images(as_unit(images), settings, seeded(1))
     on_gpu = augment_images(images.cuda(), settings, seeded(1))
     assert on_gpu.device.type == "cuda"
     apart = (on_gpu.cpu() - on_cpu).abs() > 2e-3

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tbps.data.augment_round import apply_rounds, neutral_round
+from tbps.data.augment_round import apply_rounds, as_unit, neutral_round
 from tbps.data.augment_views import ViewAugmentation, draw_view, simclr_view
 from tbps.errors import SettingsError
 
@@ -29,7 +29,9 @@ def test_a_view_keeps_shape_range_input_and_the_global_random_state() -> None:
     assert view.shape == images.shape
     assert view.min() >= 0
     assert view.max() <= 1 + 1e-6
-    assert torch.equal(view, simclr_view(unit, PAPER, seeded(1)))
+    # uint8 is held to its levels, as `test_augment_opencv` says in detail.
+    assert (view - simclr_view(unit, PAPER, seeded(1))).abs().mean() < 0.7 / 255
+    assert (view - simclr_view(unit, PAPER, seeded(1))).abs().max() < 10 / 255
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -67,7 +69,7 @@ def test_probabilities_and_ranges_of_the_paper() -> None:
 
 def test_the_operations_come_in_simclrs_order() -> None:
     """Crop (and flip, which commutes with all that follows), jitter, hue, grayscale, blur."""
-    images = photos(64)
+    images = as_unit(photos(64))
     drawn = draw_view(64, SIZE, PAPER, seeded(3))
     nothing = neutral_round(64, SIZE)
     steps = images

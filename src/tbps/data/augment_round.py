@@ -13,6 +13,9 @@ A field that holds its neutral value changes nothing, so one round of any mixtur
 the order of the draws, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
 The geometry of all rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black
 outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
+
+Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), more than three times
+as fast and within a few of the 256 levels.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -24,7 +27,7 @@ from torch import Tensor
 
 from tbps.transfer import send
 
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 # On a CPU so many images at a time: their copies stay near the processor's cache and in memory that is already its own.
 _CPU_IMAGES = 8
@@ -87,6 +90,10 @@ def apply_rounds(
     """The images in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
     if not rounds:
         return as_unit(images)
+    if images.device.type == "cpu" and images.dtype == torch.uint8:
+        from tbps.data.augment_opencv import augment_bytes  # OpenCV: a slow import
+
+        return augment_bytes(images, rounds)
     if images.device.type != "cpu" or len(images) <= _CPU_IMAGES:
         return _apply_together(images, rounds)
     unit = torch.empty(images.shape, dtype=torch.float32)
@@ -160,7 +167,7 @@ def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _luma(images: Tensor) -> Tensor:
     """(n, 3, H, W) -> (n, 1, H, W)."""
-    red, green, blue = _LUMA
+    red, green, blue = LUMA
     return (images[:, 0:1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
 
 

@@ -20,6 +20,7 @@ library, and equal embeddings always tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tbps.data.cores import available_cores
 from tbps.errors import EvaluationError
 
 Floats = NDArray[np.float64]
@@ -46,7 +48,9 @@ FEW = 64
 ROWS = 1024
 """Embeddings widened together, to keep the copies small."""
 COUNT_ROWS = 64
-"""Queries bisected together: their scores and counts stay near the processor's cache."""
+"""Queries counted together: their scores and counts stay near the processor's cache."""
+BLOCK = 2048
+"""Queries scored together: a matrix product prepares the whole gallery anew for each block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def retrieval_metrics(
     text_ids: TextIdentities,
     image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
-    block: int = 512,
+    block: int = BLOCK,
 ) -> Report:
     """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
 
@@ -104,7 +108,7 @@ def metrics_from_scores(
     image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
     ties: Literal["against", "random"] = "against",
-    block: int = 512,
+    block: int = BLOCK,
 ) -> Report:
     """The metrics of any scores, which are asked for in blocks of queries.
 
@@ -233,11 +237,27 @@ def _measure(scores: Scores, relevance: _Relevance, cutoffs: Integers, ties: str
 
 
 def _higher(scores: Floats, relevant: _Relevant, *, or_equal: bool) -> _Higher:
-    """Count the scores above each relevant one (or at least as high)."""
+    """Count the scores above each relevant one (or at least as high), on every core."""
     count = _count_by_comparing if relevant.count.mean() <= FEW else _count_by_bisecting
-    own = torch.from_numpy(relevant.scores)
-    among_relevant = relevant.count - torch.searchsorted(own, own, right=not or_equal).numpy()
-    return _Higher(count(scores, relevant, or_equal), among_relevant)
+    parts = [slice(start, start + COUNT_ROWS) for start in range(0, len(scores), COUNT_ROWS)]
+
+    def counted(rows: slice) -> Integers:
+        return count(scores[rows], _Relevant(relevant.scores[rows], relevant.count[rows]), or_equal)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        gallery = np.concatenate(list(pool.map(counted, parts)))
+    return _Higher(gallery, _among_relevant(relevant, or_equal))
+
+
+def _among_relevant(relevant: _Relevant, or_equal: bool) -> Integers:
+    """The same count among the relevant ones, which are sorted: those behind the first (or the last) of equal scores."""
+    own, place = relevant.scores, np.arange(relevant.scores.shape[1])
+    if or_equal:
+        begins = np.concatenate([np.ones((len(own), 1), dtype=np.bool_), own[:, 1:] != own[:, :-1]], axis=1)
+        return relevant.count - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    ends = np.concatenate([own[:, 1:] != own[:, :-1], np.ones((len(own), 1), dtype=np.bool_)], axis=1)
+    last = np.minimum.accumulate(np.where(ends, place, len(place))[:, ::-1], axis=1)[:, ::-1]
+    return relevant.count - 1 - last
 
 
 def _count_by_comparing(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
@@ -252,14 +272,11 @@ def _count_by_comparing(scores: Floats, relevant: _Relevant, or_equal: bool) -> 
 
 def _count_by_bisecting(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
     """Bisect every score among the relevant ones of its query, make a histogram of the places, sum it from the top."""
-    own = torch.from_numpy(relevant.scores)
-    counts = np.empty(relevant.scores.shape, dtype=np.int64)
-    for start in range(0, len(scores), COUNT_ROWS):
-        rows = torch.from_numpy(scores[start : start + COUNT_ROWS])
-        below = torch.searchsorted(own[start : start + COUNT_ROWS], rows, right=or_equal)  # relevant images under each score
-        histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)
-        histogram.scatter_add_(1, below, torch.ones(1, 1, dtype=torch.int64).expand_as(below))
-        counts[start : start + COUNT_ROWS] = histogram.numpy()[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    own, rows = torch.from_numpy(relevant.scores), torch.from_numpy(scores)
+    below = torch.searchsorted(own, rows, right=or_equal)  # relevant images under each score
+    histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)
+    histogram.scatter_add_(1, below, torch.ones(1, 1, dtype=torch.int64).expand_as(below))
+    counts: Integers = histogram.numpy()[:, :0:-1].cumsum(axis=1)[:, ::-1]
     return counts
 
 

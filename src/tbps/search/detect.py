@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
-from tbps.optional import needed
 
 HOG = "hog"
 
@@ -120,7 +119,9 @@ class HogDetector:
     PERSON = (0.65, 0.8)
 
     def __init__(self, min_score: float = 0.5) -> None:
-        self._cv = needed("cv2", "the built-in detector", "video")
+        import cv2  # a slow import
+
+        self._cv: Any = cv2
         if int(self._cv.__version__.partition(".")[0]) > 4:
             raise MissingDependencyError(
                 f"OpenCV {self._cv.__version__} has no HOG detector any more; run: pip install 'opencv-python-headless>=4.10,<5', "

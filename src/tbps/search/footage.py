@@ -115,7 +115,7 @@ class Lookout:
 
     @property
     def detector(self) -> Detector:
-        """Raises MissingDependencyError where none was given and the built-in one is not installed."""
+        """Raises MissingDependencyError where none was given and OpenCV lacks the built-in one."""
         if self._detector is None:
             self._detector = open_detector(HOG)
         return self._detector

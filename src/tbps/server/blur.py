@@ -15,8 +15,6 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
-from tbps.optional import needed
-
 CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 HEAD = 0.25  # of an upright crop's height
 _UPRIGHT = 1.2  # height to width
@@ -28,10 +26,12 @@ _KEPT = 2000
 
 @final
 class FaceBlur:
-    """Blurs JPEG pictures; safe from several threads. Raises MissingDependencyError without OpenCV."""
+    """Blurs JPEG pictures; safe from several threads."""
 
     def __init__(self) -> None:
-        self._cv2 = needed("cv2", "blurring faces", "video")
+        import cv2  # a slow import
+
+        self._cv2: Any = cv2
         self._cascades: list[Any] = [self._cv2.CascadeClassifier(self._cv2.data.haarcascades + name) for name in CASCADES]
         self._looking = threading.Lock()  # a cascade keeps the picture that it looks at
         self._done: OrderedDict[bytes, bytes] = OrderedDict()

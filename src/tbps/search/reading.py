@@ -142,8 +142,11 @@ def _bytes_of(file: Path, limit: int) -> bytes:
 
 def _content_hash(source: bytes | Image.Image) -> str:
     """SHA-256 of a file's bytes, or of the upright RGB pixels of a picture that is no file, or of whose file only they count."""
-    content = source if isinstance(source, bytes) else f"{source.mode} {source.size} ".encode() + source.tobytes()
-    return hashlib.sha256(content).hexdigest()
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    digest = hashlib.sha256(f"{source.mode} {source.size} ".encode())
+    digest.update(source.tobytes())
+    return digest.hexdigest()
 
 
 def _is_utf8(path: str) -> bool:

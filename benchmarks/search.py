@@ -87,6 +87,7 @@ def filled(folder: Path, vectors: Vectors, count: int) -> tuple[Table, "faiss.In
         flat.add(embeddings)
         cameras.append(seen)
         start += len(embeddings)
+    table.tidy()  # as at the end of every `Gallery.add`
     return table, flat, np.concatenate(cameras)
 
 

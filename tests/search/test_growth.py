@@ -1,6 +1,8 @@
 """What stays in memory when a table grows, shrinks or is another one; and what `check` reports."""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,20 @@ def test_a_table_made_again_with_as_many_rows(table: Table, tmp_path: Path) -> N
     again.append(*_rows(0, 300, seed=5))
     after = again.snapshot(before)
     assert _same(after, again.snapshot()) and not np.array_equal(after.rows.embeddings, before.rows.embeddings)
+
+
+def test_hits_told_from_memory_are_those_from_disk(table: Table) -> None:
+    """A table that grows by many small additions, loses rows, is rewritten: ahead of every step the engine holds the facts."""
+    prepared = Engine(table)
+    prepared.prepare()
+    steps: list[Callable[[], object]] = [partial(table.append, *_rows(300 + 3 * n, 3)) for n in range(70)]
+    steps += [lambda: table._handle.delete("camera = 'c1'"), table.compact, lambda: table.append(*_rows(600, 5))]
+    for step in steps:
+        step()
+        query = _rows(0, 1, seed=len(table))[1][0].astype(float)
+        hits = prepared.search(query, 600, None)
+        assert hits == Engine(table).search(query, 600, None) and len(hits) == len(table)
+        assert prepared.newest()._facts is not None
 
 
 def test_check_compares_with_exact_searches(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ class Engine:
 
     def prepare(self) -> bool:
         """Reads the newest version into memory and builds what an approximate search needs; whether searches are approximate."""
+        self.on_newest(Snapshot.hold)
         return self._nearest.prepare(self.newest().rows)
 
     def _answer(self, snapshot: Snapshot, embedding: np.ndarray, k: int, where: str | None) -> list[Hit]:

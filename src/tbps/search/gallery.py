@@ -192,8 +192,8 @@ class Gallery:
         return None if self._refreshed() is None else self._look(summarise, within)
 
     def prepare(self) -> bool:
-        """Reads the embeddings into memory and, above 200,000 images, builds what approximate searches need: a first search is
-        then as quick as the others. Whether searches are approximate.
+        """Reads embeddings and metadata into memory and, above 200,000 images, builds what approximate searches need: a first
+        search is then as quick as the others, and all of them read thumbnails only. Whether searches are approximate.
         """
         return self._ask(lambda engine: engine.prepare())
 

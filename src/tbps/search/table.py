@@ -33,6 +33,7 @@ from jaxtyping import Float32, Float64, Integer
 from tbps.errors import GalleryError, StorageError
 from tbps.search.calibration import Spread
 from tbps.search.columns import Kind
+from tbps.search.facts import FACTS, Facts
 from tbps.search.filters import Filter, about_filter, refusal
 from tbps.search.hits import Hit
 from tbps.search.rows import Rows
@@ -40,7 +41,6 @@ from tbps.search.scope import Scope
 
 FIRST_TABLE = "images"
 _TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "truth": pa.bool_()}
-_HIT_COLUMNS = ["id", "source", "root", "identity", "camera", "captured_at", "attributes", "thumbnail"]
 _FILTER_KINDS = {
     "id": "text",
     "source": "text",
@@ -132,9 +132,20 @@ class Snapshot:
         self.version: int = handle.version
         self.kinds = filter_kinds(handle.schema)
         self.rows: Rows = self._read(None if before is None else before.rows)
+        self._facts: Facts | None = None
+        if before is not None and before._facts is not None:
+            self.hold(before)
         self._passing: dict[str, Integer[np.ndarray, " M"]] = {}
         self._columns: dict[str, Column] = {}
         self._scopes: dict[tuple[str, ...], Scope] = {}
+
+    def hold(self, before: "Snapshot | None" = None) -> None:
+        """Reads what hits tell of their rows into memory, thumbnails aside; only the newer rows where `before` has grown."""
+        query, known = self._handle.search(), None
+        if before is not None and before.rows.room is self.rows.room and before.rows.count:
+            query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
+        with _database(self._folder):
+            self._facts = Facts(query.select(FACTS).with_row_id(True).to_arrow(), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
         """The rows of some cameras; those of the last few choices are remembered."""
@@ -193,10 +204,14 @@ class Snapshot:
         """The rows at `positions`, in that order, as hits ranked from `first` on."""
         if not len(positions):
             return []
+        facts = self._facts
+        columns = [*FACTS, "thumbnail"] if facts is None else ["id", "thumbnail"]
         with _database(self._folder):
             wanted = [int(row) for row in self.rows.row_ids[positions]]
-            rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(_HIT_COLUMNS).to_arrow().to_pylist()}
+            rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(columns).to_arrow().to_pylist()}
             ordered = [rows[name.decode()] for name in self.rows.ids[positions]]
+        if facts is not None:
+            ordered = [held | row for held, row in zip(facts.at(positions), ordered, strict=True)]
         return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=first)]
 
     def _read(self, before: Rows | None) -> Rows:

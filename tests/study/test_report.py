@@ -16,6 +16,7 @@ from tbps.errors import CheckpointError, DataError
 from tbps.study.ablations import table
 from tbps.study.plots import plots
 from tbps.study.report import markdown, runs_csv, summary_csv, write_reports
+from tbps.study.step import STEP, Data, Start, Step, write_step
 from tbps.study.tables import TableReport, read_study
 
 EVIL = "<script>alert(1)</script>|*x*"
@@ -45,6 +46,7 @@ def write_study(
             measured = {"train_seconds": 100.0 + seed, "test_seconds": 3.0, "peak_bytes": 2.0 * 2**30, "device": "cpu, x86_64"}
             result = {
                 "step": step,
+                "kind": table(name).row(row).work.kind,
                 "split": {"name": "test", "queries": 200, "gallery": 100},
                 "values": metrics | counts | dict(more or {}),
                 "measured": measured | {"torch": "2", "finished_at": "now"},
@@ -167,7 +169,12 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     ]
     modules = [f"{tower}.{int(layer) + 1}.{part}" for tower, layer, part in (name.split(".") for name in modules)]
     values = {f"{probe}.{module}": place / 100 for place, module in enumerate(modules) for probe in ("c1", "c2")}
-    write_study(tmp_path, "contribution", {"simplified_tbps_clip": (50.0, 52.0)}, more=values)
+    row = "simplified_tbps_clip"
+    write_study(tmp_path, "contribution", {row: (50.0, 52.0)}, more=values)
+    work = table("contribution").row(row).work.changed({"probe.tolerance": 1.5})
+    for seed in (0, 1):
+        step = Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start("tiny", None, "m1"))
+        (write_step(tmp_path, step) / STEP).rename(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
     files = {file.name: file for file in write_reports(read_study(tmp_path), tmp_path / "out")}
     page = Page()
     page.feed(files["report.html"].read_text())
@@ -181,6 +188,7 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     with Image.open(files["1-contribution-simplified_tbps_clip.png"]) as picture:
         assert picture.format == "PNG"
     assert "plots/1-contribution-simplified_tbps_clip.png)" in files["report.md"].read_text()
+    assert "for Rank-1 to lose at most 1.5 points." in files["report.md"].read_text()  # of the steps that were done
 
 
 def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None:

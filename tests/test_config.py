@@ -39,7 +39,7 @@ def test_a_key_into_an_absent_group_makes_the_group() -> None:
     assert Outer().override({"whole.inner.weight": 2, "whole.width": 5}).whole == Whole(width=5, inner=Inner(weight=2))
     with pytest.raises(SettingsError, match=r"'whole.width'.*Field required"):  # the group is judged as a whole
         Outer().override({"whole.inner.weight": 2})
-    with pytest.raises(SettingsError, match="'maybe.weight': maybe = 5 holds no settings"):
+    with pytest.raises(SettingsError, match=r"'maybe.weight': maybe = 5 holds no settings"):
         Outer().override({"maybe": 5, "maybe.weight": 2})
 
 

@@ -7,7 +7,7 @@ Settings are frozen, refuse unknown keys by naming the likely one, and are chang
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,9 +52,7 @@ class Settings(BaseModel):
 
     def _set(self, tree: dict[str, Any], key: str, value: Any) -> None:
         if key not in (known := self.keys()):
-            likely = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {likely[0]!r}?" if likely else ""
-            raise SettingsError(f"unknown setting {key!r}{hint}")
+            raise unknown_setting(key, known)
         *parents, last = key.split(".")
         node = tree
         for parent in parents:
@@ -64,6 +62,12 @@ class Settings(BaseModel):
             if not isinstance(node, dict):
                 raise SettingsError(f"setting {key!r}: {parent} = {node!r} holds no settings")
         node[last] = value
+
+
+def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
+    """The error that names a key and the likely one of those that are known."""
+    likely = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return SettingsError(f"unknown setting {key!r}{f'; did you mean {likely[0]!r}?' if likely else ''}")
 
 
 def _parse(value: Any) -> Any:

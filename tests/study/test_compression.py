@@ -15,6 +15,7 @@ from small_study import Recorder, lasting, quick
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.data.records import PersonDataset
+from tbps.errors import SettingsError
 from tbps.evaluation.embed import decoded, identities
 from tbps.evaluation.metrics import Report, retrieval_metrics
 from tbps.model.bundle import PersonModel, load
@@ -231,3 +232,22 @@ def test_the_base_of_a_row_is_the_training_it_is_chosen_by(material: Material) -
     for p in plan(table("compression"), ("tbps_clip/1 frozen",), (0,), {"batch_size": 16}, material):
         assert [step.work.kind for step in p.before] == ["training", "probing"]
         assert isinstance(p.before[0].work, Training) and p.before[0].work.train == p.step.work.train
+
+
+def test_settings_of_the_probe_reach_the_probings_only(material: Material) -> None:
+    deep, change = replace(material, towers=CLIPConfig()), {"probe.tolerance": "1.5"}
+
+    def steps(changes: dict[str, str]) -> list[Step]:
+        return steps_of(plan(table("compression"), ("tbps_clip/0", "tbps_clip/1 frozen"), (0,), changes, deep))
+
+    (training, probing, frozen), (same, stricter, on_top) = steps({}), steps(change)
+    assert training.fingerprint == same.fingerprint
+    assert isinstance(probing.work, Probing) and isinstance(stricter.work, Probing)
+    assert (probing.work.probe.tolerance, stricter.work.probe.tolerance) == (3.0, 1.5)
+    assert frozen.work == on_top.work and on_top.first == stricter.fingerprint != frozen.first
+    (alone,) = plan(table("contribution"), ("tbps_clip",), (0,), change, deep)
+    assert alone.step == stricter
+    with pytest.raises(SettingsError, match=r"nothing in table tricks has a setting 'probe.tolerance'; contribution, compression"):
+        plan(table("tricks"), (), (0,), change, deep)
+    with pytest.raises(SettingsError, match=r"unknown setting 'probe.tolerence'; did you mean 'probe.tolerance'\?"):
+        plan(table("contribution"), (), (0,), {"probe.tolerence": 1}, deep)

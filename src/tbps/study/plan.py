@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import CLIPConfig
 
+from tbps.config import unknown_setting
 from tbps.data.annotations import SPLITS, VAL_IDENTITIES
 from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
@@ -21,7 +22,7 @@ from tbps.model.bundle import load
 from tbps.model.surgery import PARTS
 from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import TABLES, Row, Table
 from tbps.study.cost import encode_flops
 from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
@@ -133,9 +134,17 @@ def known_towers(model: str) -> CLIPConfig | None:
 def plan(table: Table, rows: Sequence[str], seeds: Sequence[int], changes: Mapping[str, Any], material: Material) -> list[Planned]:
     """The steps of a table, all rows of a seed before the next seed; `rows`: those wanted, () for all.
 
-    `changes` are made to every row. Raises SettingsError for an unknown row or setting.
+    `changes` are made to every row, and to what it builds on, where those have such a setting. Raises SettingsError for an unknown
+    row, and for a setting that nothing of the table has.
     """
     wanted = [table.row(name) for name in rows] or list(table.rows)
+    known = _settable(wanted)
+    for key in changes:
+        if key not in known:
+            elsewhere = [name for name, build in TABLES.items() if key in _settable(build().rows)]
+            if elsewhere:
+                raise SettingsError(f"nothing in table {table.name} has a setting {key!r}; {', '.join(elsewhere)} can set it")
+            raise unknown_setting(key, known)
     return [_planned(row, seed, changes, material) for seed in seeds for row in wanted]
 
 
@@ -249,19 +258,35 @@ def record_plan(study: Path, table: Table, planned: Sequence[Planned], changes: 
     return file
 
 
-def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
-    def chain(work: Work, start: Work | None) -> tuple[Step, ...]:
-        """The step of `work`, last, after those that it builds on."""
-        first = start or work.before
-        before = () if first is None else chain(first, None)
-        on = before[-1].fingerprint if before else None
-        return (*before, Step(work.changed(changes).seeded(seed), material.data, material.start, on))
+def _settable(rows: Iterable[Row]) -> list[str]:
+    """Every key that some work of the rows, or of what they build on, knows."""
+    return list(dict.fromkeys(key for row in rows for work in _chain(row) for key in work.settable()))
 
-    if material.start.name == RANDOM and row.work.changed(changes).train.shape is None:
+
+def _chain(row: Row) -> list[Work]:
+    """What a row builds on, in order, and its own work last."""
+    chain = [row.work]
+    before = row.start or row.work.before
+    while before is not None:
+        chain.insert(0, before)
+        before = before.before
+    return chain
+
+
+def _changed(work: Work, changes: Mapping[str, Any]) -> Work:
+    known = work.settable()
+    return work.changed({key: value for key, value in changes.items() if key in known})
+
+
+def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
+    if material.start.name == RANDOM and _changed(row.work, changes).train.shape is None:
         raise SettingsError(f"row {row.name} fine-tunes a model; give one with --model, or --set shape=... for random weights")
-    *before, step = chain(row.work, row.start)
+    steps: list[Step] = []
+    for work in _chain(row):
+        on = steps[-1].fingerprint if steps else None
+        steps.append(Step(_changed(work, changes).seeded(seed), material.data, material.start, on))
     refused = "" if material.towers is None else row.work.refusal(material.towers)
-    return Planned(row, seed, step, tuple(before), refused)
+    return Planned(row, seed, steps[-1], tuple(steps[:-1]), refused)
 
 
 def _counts(split: PersonDataset) -> Counts:

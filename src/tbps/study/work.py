@@ -82,9 +82,20 @@ class Work(Settings, ABC):
     def run(self, place: Place) -> Facts | None:
         """Does it, going on with what is there; None where it was stopped before the end. Raises TbpsError."""
 
+    def settable(self) -> list[str]:
+        """Dotted keys that `changed` knows: those of the recipe, and those of groups that are this kind's own."""
+        return [*self.train.keys(), *self._own()]
+
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same work with dotted settings of the recipe replaced."""
-        return self.model_copy(update={"train": self.train.override(changes)}) if changes else self
+        """The same work with settings replaced, by the keys of `settable`."""
+        own = {key: value for key, value in changes.items() if key in self._own()}
+        of_recipe = {key: value for key, value in changes.items() if key not in own}
+        made = self.model_copy(update={"train": self.train.override(of_recipe)}) if of_recipe else self
+        return made.override(own) if own else made
+
+    def _own(self) -> list[str]:
+        """A kind's single settings say which row it is; its groups say how it is done."""
+        return [key for key in self.keys() if "." in key and not key.startswith("train.")]
 
     def seeded(self, seed: int) -> Self:
         """The same work under another seed."""

@@ -200,9 +200,7 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
         for layer in range(shape.num_hidden_layers):
             inside = f"encoder.layers.{layer}."
             rows = _rows_of_heads(own, inside, head_width, heads)
-            kept = _largest(
-                own[f"{inside}mlp.fc1.weight"].norm(dim=1) * own[f"{inside}mlp.fc2.weight"].norm(dim=0), shape.intermediate_size
-            )
+            kept = _largest(own[f"{inside}mlp.fc1.weight"].norm(dim=1) * own[f"{inside}mlp.fc2.weight"].norm(dim=0), units)
             own |= _cut_layer(own, inside, rows, kept)
         made |= {f"{prefix}{name}": _cut_channels(name, tensor, channels) for name, tensor in own.items()}
         made[f"{projection}.weight"] = state[f"{projection}.weight"][:, channels]

@@ -9,6 +9,7 @@ from pydantic import Field
 from transformers import CLIPConfig
 
 from tbps.errors import SettingsError
+from tbps.model.surgery import pruned_config
 from tbps.study.probing import Probing, least_text_layers
 from tbps.study.work import Facts, Place, Work, train_in
 from tbps.training.settings import TrainSettings
@@ -32,6 +33,10 @@ class Compressing(Work):
     def refusal(self, towers: CLIPConfig) -> str:
         """`Work.refusal`."""
         return _refusal(towers.text_config.num_hidden_layers, self.layers)
+
+    def left_of(self, towers: CLIPConfig) -> CLIPConfig:
+        """`Work.left_of`; which layers go is not known before, but they are all of one size."""
+        return pruned_config(towers, self.settings(range(1, self.layers + 1)).prune)
 
     def run(self, place: Place) -> Facts | None:
         """`Work.run`."""

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPConfig
+import torch
+from transformers import CLIPConfig, CLIPModel
 
 from tbps.config import unknown_setting
 from tbps.data.annotations import SPLITS, VAL_IDENTITIES
@@ -27,6 +28,7 @@ from tbps.study.cost import encode_flops
 from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
 from tbps.study.work import Work
+from tbps.training.learned import heads_of
 from tbps.training.settings import TrainSettings
 
 UNKNOWN = "unknown"
@@ -163,52 +165,70 @@ def differences(work: Work, base: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`flops`: about what updates, or probes, compute, of pruned models as of the whole; None where the towers are unknown."""
+    """`flops`: about what updates, or probes, compute; `parameters`: of towers and heads, without what LoRA or few shots add. None
+    where the towers are unknown.
+    """
 
     updates: int
     flops: float | None
+    parameters: int | None
 
 
 def estimate(step: Step, material: Material) -> Estimate:
-    """What a step would take. Raises DataError where there are fewer pairs than a batch holds."""
+    """What a step would take. Raises DataError where there are fewer pairs than a batch holds, SettingsError as `Work.left_of`."""
+    towers, counts = material.towers, material.counts
+    parameters = (
+        None if towers is None else parameters_of(step.work, towers, round(step.work.identities * counts["train"].identities))
+    )
     if isinstance(step.work, Probing):
-        return Estimate(0, None if material.towers is None else probe_flops(step.work, material.towers, material.counts["val"]))
+        return Estimate(0, None if towers is None else probe_flops(step.work, towers, counts["val"]), parameters)
     train, share = step.work.train, step.work.identities
     if material.dataset is None:
-        pairs = round(share * material.counts["train"].captions)
+        pairs = round(share * counts["train"].captions)
     else:
         pairs = len(step.work.dataset(material.dataset).split("train").pairs())
     if pairs < train.batch_size:
         raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
     updates = pairs // train.batch_size * train.schedule.epochs
-    return Estimate(updates, None if material.towers is None else updates * update_flops(step.work, material.towers))
+    return Estimate(updates, None if towers is None else updates * update_flops(step.work, towers), parameters)
 
 
 def update_flops(work: Work, towers: CLIPConfig) -> float:
-    """About what one update computes: `_passes` of every view of a batch."""
-    size = towers.vision_config.image_size
-    spec = work.train.image.of(ImageSpec(height=size, width=size))
-    image, text = _encode_flops(towers.to_json_string(), spec.height, spec.width)
-    images = 1 + work.train.losses.second_image + 2 * work.train.losses.ss_image
-    texts = 1 + work.train.losses.second_text
+    """About what one update computes: `_passes` of every view of a batch by what learns, and one of the first views by the teacher
+    that it has and for soft labels of their own.
+    """
+    losses = work.train.losses
+    image, text = _towers_flops(work, work.left_of(towers))
+    images = 1 + losses.second_image + 2 * losses.ss_image
+    texts = 1 + losses.second_text
     image_passes, text_passes = _passes(work.train)
-    return float(work.train.batch_size * (image_passes * images * image + text_passes * texts * text))
+    pair = image_passes * images * image + text_passes * texts * text + losses.separate_pass * (image + text)
+    if losses.distill.weight > 0:
+        pair += sum(_towers_flops(work, towers))
+    return float(work.train.batch_size * pair)
 
 
 def _passes(train: TrainSettings) -> tuple[int, int]:
     """What an update computes of image and text tower, in forward passes: one forward, one for the gradients of the states, and one
-    for those of the weights. Below what learns on locked towers there are no gradients.
+    for those of the weights; one more where the batch is encoded in parts, first without gradients. Below what learns on locked
+    towers there are no gradients; that locked layers (`lock`), and matrices with adapters (`lora`), have none is not taken off.
     """
+    twice = int(train.micro_batch is not None and train.micro_batch < train.batch_size)
     if train.few_shot is None:
-        return 3, 3
-    return 1, 1 if train.few_shot.prompt is None else 2
+        return 3 + twice, 3 + twice
+    return 1 + twice, (1 if train.few_shot.prompt is None else 2) + twice
+
+
+def parameters_of(work: Work, towers: CLIPConfig, identities: int) -> int:
+    """Of what is left of the towers, and of the heads of losses; `identities`: how many there are to classify."""
+    left = work.left_of(towers)
+    return _parameters(left.to_json_string()) + _head_parameters(work.train, left, identities)
 
 
 def probe_flops(work: Probing, towers: CLIPConfig, split: Counts) -> float:
     """At most what probing computes: every module changed so many times, and the tower from its layer on run on the whole split."""
-    size = towers.vision_config.image_size
-    spec = work.train.image.of(ImageSpec(height=size, width=size))
-    flops = _encode_flops(towers.to_json_string(), spec.height, spec.width)
+    towers = work.left_of(towers)
+    flops = _towers_flops(work, towers)
     depths = (towers.vision_config.num_hidden_layers, towers.text_config.num_hidden_layers)
     passes = [len(PARTS) * probe_evaluations(work.probe) * (int(depth) + 1) / 2 for depth in depths]
     return passes[0] * split.images * flops[0] + passes[1] * split.captions * flops[1]
@@ -291,6 +311,25 @@ def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material
 
 def _counts(split: PersonDataset) -> Counts:
     return Counts(len({image.identity for image in split.images}), len(split.images), len(split.pairs()))
+
+
+def _towers_flops(work: Work, towers: CLIPConfig) -> tuple[int, int]:
+    """To embed one image of the recipe's size, and one caption."""
+    size = towers.vision_config.image_size
+    spec = work.train.image.of(ImageSpec(height=size, width=size))
+    return _encode_flops(towers.to_json_string(), spec.height, spec.width)
+
+
+def _head_parameters(train: TrainSettings, towers: CLIPConfig, identities: int) -> int:
+    with torch.device("meta"):
+        heads = heads_of(train, towers.projection_dim, towers.text_config.vocab_size, identities)
+    return sum(parameter.numel() for parameter in heads.parameters())
+
+
+@cache
+def _parameters(towers: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in CLIPModel(CLIPConfig.from_dict(json.loads(towers))).parameters())
 
 
 @cache

@@ -18,6 +18,7 @@ from tbps.data.records import PersonDataset
 from tbps.data.subset import with_train_identities
 from tbps.errors import SettingsError
 from tbps.evaluation.retrieval import Standing
+from tbps.model.surgery import pruned_config
 from tbps.training.log import read_log
 from tbps.training.observer import Observer
 from tbps.training.settings import TrainSettings
@@ -81,6 +82,10 @@ class Work(Settings, ABC):
     @abstractmethod
     def run(self, place: Place) -> Facts | None:
         """Does it, going on with what is there; None where it was stopped before the end. Raises TbpsError."""
+
+    def left_of(self, towers: CLIPConfig) -> CLIPConfig:
+        """Of such towers what the recipe leaves, which is what learns. Raises SettingsError for layers that are not there."""
+        return pruned_config(towers, self.train.prune)
 
     def settable(self) -> list[str]:
         """Dotted keys that `changed` knows: those of the recipe, and those of groups that are this kind's own."""

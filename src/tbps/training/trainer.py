@@ -33,17 +33,15 @@ from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
-from tbps.model.cross_modal import CrossModalEncoder
-from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.surgery import PruneSettings, pruned
-from tbps.seeding import entropy, generator
+from tbps.seeding import generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
-from tbps.training.learned import choose_what_learns
+from tbps.training.learned import choose_what_learns, heads_of
 from tbps.training.log import RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
@@ -164,7 +162,7 @@ class Run:
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
-        self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        self.heads = heads_of(settings, model.dim, model.clip.config.text_config.vocab_size, len(self.known)).to(model.device)
         if settings.lora is not None:
             add_adapters(model.clip, settings.lora, settings.seed)
         self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
@@ -415,16 +413,3 @@ class NoLog:
 def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:
     """A copy of the towers that follows them slowly; its first update copies them."""
     return None if decay is None else AveragedModel(model.clip, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch
-
-
-def _heads(settings: TrainSettings, model: PersonModel, identities: int) -> Heads:
-    """The heads of the losses that are on, from random weights that depend on the seed only."""
-    losses, dim = settings.losses, model.dim
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))
-        return Heads(
-            image_projection=ProjectionHead(dim) if losses.ss_image else None,
-            text_projection=ProjectionHead(dim) if losses.ss_text else None,
-            classifier=IdentityClassifier(dim, identities) if losses.id.weight > 0 else None,
-            cross_modal=CrossModalEncoder(dim, model.clip.config.text_config.vocab_size) if losses.mlm.weight > 0 else None,
-        )

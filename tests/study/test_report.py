@@ -104,7 +104,7 @@ def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) 
         assert said in text, said
     assert "25% with 3" in text and "single seed" in text
     assert "Not run: clip, seeds 9: failed: no" in text and "Not run: clip, seeds 8: not begun" in text
-    assert "clip+globalgrad: not asked for" in text
+    assert "Not run: not asked for: clip+globalgrad" in text
     assert "<script" not in text.replace("\\<script", "")
     cells = {line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("| ")}
     assert len(cells) == 1
@@ -202,7 +202,7 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
         assert said in drawn, said
     text = markdown([report])
     assert "| depth 1/2 taught | 0, 1 | 149.6 | 41.10 | 20.0 |" in text and "+9.50" in text
-    assert "depth 3/4: not asked for" in text
+    assert "Not run: not asked for: depth 3/4, " in text
 
 
 def test_csv_holds_every_run_and_every_summary(reports: list[TableReport]) -> None:
@@ -236,7 +236,7 @@ def test_literature_and_missing_rows_are_named(tmp_path: Path) -> None:
     assert found["benchmarks"].lines[0].paper is not None and found["benchmarks"].lines[0].paper.values["r1"] == 65.37
     text = markdown(list(found.values()))
     assert "| rasa (paper only) |" in text and "76.51" in text
-    assert "5%/clip: not asked for" in text and len(table("few-shot").rows) == 15
+    assert "Not run: not asked for: 1%/coop, " in text and len(table("few-shot").rows) == 15
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

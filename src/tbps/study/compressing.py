@@ -32,7 +32,7 @@ class Compressing(Work):
 
     def refusal(self, towers: CLIPConfig) -> str:
         """`Work.refusal`."""
-        return _refusal(towers.text_config.num_hidden_layers, self.layers)
+        return _refusal(pruned_config(towers, self.train.prune).text_config.num_hidden_layers, self.layers)
 
     def left_of(self, towers: CLIPConfig) -> CLIPConfig:
         """`Work.left_of`; which layers go is not known before, but they are all of one size."""
@@ -56,4 +56,4 @@ class Compressing(Work):
 
 
 def _refusal(there: int, asked: int) -> str:
-    return "" if there > asked else f"the model has only {there} text layers"
+    return "" if there > asked else f"the text tower has {there} layer{'s' if there > 1 else ''}"

@@ -142,9 +142,7 @@ def remarks(report: TableReport) -> list[str]:
         for reason in dict.fromkeys(line.missing.values()):
             seeds = ", ".join(str(seed) for seed, why in line.missing.items() if why == reason)
             found.append(f"Not run: {line.name}, seeds {seeds}: {reason}.")
-    if report.not_run:
-        found.append(f"Not run: {'; '.join(report.not_run)}.")
-    return found
+    return found + [f"Not run: {line}." for line in report.not_run]
 
 
 def _probes(tolerances: Sequence[float]) -> str:

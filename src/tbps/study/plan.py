@@ -20,6 +20,7 @@ from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
+from tbps.model.clip import shape_config
 from tbps.model.surgery import PARTS
 from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
@@ -305,8 +306,9 @@ def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material
     for work in _chain(row):
         on = steps[-1].fingerprint if steps else None
         steps.append(Step(_changed(work, changes).seeded(seed), material.data, material.start, on))
-    refused = "" if material.towers is None else row.work.refusal(material.towers)
-    return Planned(row, seed, steps[-1], tuple(steps[:-1]), refused)
+    *before, step = steps
+    towers = material.towers if step.work.train.shape is None else shape_config(step.work.train.shape)
+    return Planned(row, seed, step, tuple(before), "" if towers is None else step.work.refusal(towers))
 
 
 def _counts(split: PersonDataset) -> Counts:

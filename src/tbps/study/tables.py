@@ -192,5 +192,8 @@ def _values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, flo
 
 
 def _not_run(rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
-    """Why each row of the table that has no line has none."""
-    return [f"{row}: {refused.get(row, 'not asked for')}" for row in rows]
+    """Each reason why rows of the table have no line, with those rows."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(refused.get(row, "not asked for"), []).append(row)
+    return [f"{reason}: {', '.join(names)}" for reason, names in found.items()]

@@ -18,10 +18,11 @@ from tbps.study.plan import Material, estimate, plan, steps_of
 from tbps.study.recipes import distilled
 from tbps.study.step import State, read_result, run_step
 from tbps.study.work import Training
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Outcome, Run, train
+from tbps.training.trainer import Outcome, Run, train
 
 STUDENT = {"prune.depth": 0.5, "prune.width": 0.5, "losses.distill.weight": 1.0}
 

@@ -141,7 +141,7 @@ def diagnose(
     from tbps.data.catalog import read_dataset
     from tbps.model.bundle import load
     from tbps.study.diagnosis import diagnose as examine
-    from tbps.study.diagnosis import write_diagnosis
+    from tbps.study.diagnosis_report import write_diagnosis
 
     images = read_dataset(data, root).split(split)
     embedded = embed_with(model, images, split)

@@ -9,11 +9,11 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
-from tbps.distributed import average, barrier, rank, total, world_size
+from tbps.distributed import anyone, average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
@@ -42,7 +42,7 @@ from tbps.training.division import consensus, embed_pairs, gaussian_mixture, los
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.learned import choose_what_learns, heads_of
-from tbps.training.log import RunLog, draw_curves
+from tbps.training.log import NoLog, RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
 from tbps.training.optimizer import optimizers, update_together
@@ -99,7 +99,7 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
             if ended:
                 run.validate(log)
             asked = ended or world_size() == 1 or run.state.step % _LOG_STEPS == 0  # processes wait for one another to agree
-            stopped = asked and _anyone(stop(), model.device)
+            stopped = asked and anyone(stop(), model.device)
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
                 run.save()
             if stopped and run.state.step < run.steps:
@@ -113,11 +113,6 @@ def _claim(folder: Path, settings: TrainSettings) -> None:
     if file.exists() and file.read_text(encoding="utf-8") != wanted:
         raise SettingsError(f"{folder} holds a run with other settings; give another --out, or the settings in {file}")
     write_text(file, wanted)
-
-
-def _anyone(wish: bool, device: torch.device) -> bool:
-    """Whether any process wishes to stop: all of them must end at the same update."""
-    return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
 
 
 @final
@@ -394,20 +389,6 @@ class Run:
     def outcome(self, finished: bool, standing: Standing | None) -> Outcome:
         """How it stands."""
         return Outcome(finished, self.state.step, self.state.best, standing, self.parameters, self.trained)
-
-
-@final
-class NoLog:
-    """What a process writes that is not the first: nothing."""
-
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:

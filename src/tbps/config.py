@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,7 +49,7 @@ class Settings(BaseModel):
 
     def keys(self) -> list[str]:
         """Every dotted key that `override` accepts."""
-        return _keys(type(self), "")
+        return list(_keys(type(self), ""))
 
     def _set(self, tree: dict[str, Any], key: str, value: Any) -> None:
         if key not in (known := self.keys()):
@@ -79,7 +80,8 @@ def _parse(value: Any) -> Any:
         return value
 
 
-def _keys(group: type[Settings], prefix: str) -> list[str]:
+@cache
+def _keys(group: type[Settings], prefix: str) -> tuple[str, ...]:
     """Dotted keys of a group's settings, those of groups in it after their own."""
     found: list[str] = []
     for name, field in group.model_fields.items():
@@ -87,4 +89,4 @@ def _keys(group: type[Settings], prefix: str) -> list[str]:
         for choice in (field.annotation, *get_args(field.annotation)):
             if isinstance(choice, type) and issubclass(choice, Settings):
                 found.extend(_keys(choice, f"{prefix}{name}."))
-    return found
+    return tuple(found)

@@ -178,9 +178,8 @@ class Estimate:
 def estimate(step: Step, material: Material) -> Estimate:
     """What a step would take. Raises DataError where there are fewer pairs than a batch holds, SettingsError as `Work.left_of`."""
     towers, counts = material.towers, material.counts
-    parameters = (
-        None if towers is None else parameters_of(step.work, towers, round(step.work.identities * counts["train"].identities))
-    )
+    classes = round(step.work.identities * counts["train"].identities)
+    parameters = None if towers is None else parameters_of(step.work, towers, classes)
     if isinstance(step.work, Probing):
         return Estimate(0, None if towers is None else probe_flops(step.work, towers, counts["val"]), parameters)
     train, share = step.work.train, step.work.identities

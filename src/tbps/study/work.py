@@ -93,8 +93,9 @@ class Work(Settings, ABC):
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """The same work with settings replaced, by the keys of `settable`."""
-        own = {key: value for key, value in changes.items() if key in self._own()}
-        of_recipe = {key: value for key, value in changes.items() if key not in own}
+        known = self._own()
+        own = {key: value for key, value in changes.items() if key in known}
+        of_recipe = {key: value for key, value in changes.items() if key not in known}
         made = self.model_copy(update={"train": self.train.override(of_recipe)}) if of_recipe else self
         return made.override(own) if own else made
 

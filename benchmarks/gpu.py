@@ -53,10 +53,11 @@ from tbps.model.bundle import PersonModel
 from tbps.model.clip import ModelShape
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views, encode
+from tbps.training.log import NoLog
 from tbps.training.objective import Labels, objective
 from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 
 @dataclass(frozen=True, slots=True)

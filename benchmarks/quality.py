@@ -25,10 +25,11 @@ from tbps.data.records import PersonDataset
 from tbps.evaluation.embed import embed_split
 from tbps.evaluation.retrieval import embeddings_of, score
 from tbps.study.recipes import mannequin_minute
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 RECIPE = {
     "image_augmentation.enabled": True,

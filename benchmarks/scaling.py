@@ -27,8 +27,9 @@ from tbps.data.records import PersonDataset
 from tbps.evaluation import retrieval_metrics
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 SIZES, TOY_SIZES = (1000, 3162, 10_000, 31_623, 100_000), (20, 40)
 CACHED_OFTEN = 10_000

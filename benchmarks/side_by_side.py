@@ -31,9 +31,10 @@ from tbps.model.clip import ModelShape
 from tbps.seeding import generator
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 VIEWS = 4
 PEOPLE = 1000  # in the test splits of CUHK-PEDES and ICFG-PEDES alike

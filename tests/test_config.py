@@ -11,10 +11,16 @@ class Inner(Settings):
     label: str = "paper"
 
 
+class Whole(Settings):
+    width: int
+    inner: Inner | None = None
+
+
 class Outer(Settings):
     seed: int = 0
     inner: Inner = Inner()
     maybe: Inner | None = None
+    whole: Whole | None = None
 
 
 def test_override_parses_dotted_text_and_leaves_the_original() -> None:
@@ -26,8 +32,27 @@ def test_override_parses_dotted_text_and_leaves_the_original() -> None:
     assert changed.override({"maybe": "null"}).maybe is None
 
 
+def test_a_key_into_an_absent_group_makes_the_group() -> None:
+    assert Outer().override({"maybe.weight": "2"}).maybe == Inner(weight=2, label="paper")
+    assert Outer().override({"maybe": "null", "maybe.label": "x", "maybe.weight": 3}).maybe == Inner(weight=3, label="x")
+    assert Outer(maybe=Inner(label="kept")).override({"maybe.weight": 2}).maybe == Inner(weight=2, label="kept")
+    assert Outer().override({"whole.inner.weight": 2, "whole.width": 5}).whole == Whole(width=5, inner=Inner(weight=2))
+    with pytest.raises(SettingsError, match=r"'whole.width'.*Field required"):  # the group is judged as a whole
+        Outer().override({"whole.inner.weight": 2})
+    with pytest.raises(SettingsError, match=r"'maybe.weight': maybe = 5 holds no settings"):
+        Outer().override({"maybe": 5, "maybe.weight": 2})
+
+
 @pytest.mark.parametrize(
-    ("key", "likely"), [("inner.wieght", "inner.weight"), ("innr.weight", "inner.weight"), ("sed", "seed"), ("seed.x", "seed")]
+    ("key", "likely"),
+    [
+        ("inner.wieght", "inner.weight"),
+        ("innr.weight", "inner.weight"),
+        ("sed", "seed"),
+        ("seed.x", "seed"),
+        ("maybe.wieght", "maybe.weight"),
+        ("whole.inner.lable", "whole.inner.label"),
+    ],
 )
 def test_unknown_keys_are_refused_with_the_likely_one(key: str, likely: str) -> None:
     with pytest.raises(SettingsError, match=f"unknown setting '{key}'.*did you mean '{likely}'"):

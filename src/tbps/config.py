@@ -7,8 +7,9 @@ Settings are frozen, refuse unknown keys by naming the likely one, and are chang
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,7 +22,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted keys replaced; string values are read as JSON where they parse as such.
+        """A copy with dotted keys replaced; string values are read as JSON where they parse as such. A key into a group that is
+        absent (`lora.rank` where lora is null) makes the group, its other settings as the group has them by itself.
 
         Raises SettingsError that names an unknown key and the likely one, or the value that does not fit.
         """
@@ -47,18 +49,26 @@ class Settings(BaseModel):
 
     def keys(self) -> list[str]:
         """Every dotted key that `override` accepts."""
-        return _leaves(self.model_dump(), "")
+        return list(_keys(type(self), ""))
 
     def _set(self, tree: dict[str, Any], key: str, value: Any) -> None:
+        if key not in (known := self.keys()):
+            raise unknown_setting(key, known)
         *parents, last = key.split(".")
-        node: Any = tree
+        node = tree
         for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            likely = difflib.get_close_matches(key, self.keys(), n=1, cutoff=0.4)
-            hint = f"; did you mean {likely[0]!r}?" if likely else ""
-            raise SettingsError(f"unknown setting {key!r}{hint}")
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
+            if not isinstance(node, dict):
+                raise SettingsError(f"setting {key!r}: {parent} = {node!r} holds no settings")
         node[last] = value
+
+
+def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
+    """The error that names a key and the likely one of those that are known."""
+    likely = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return SettingsError(f"unknown setting {key!r}{f'; did you mean {likely[0]!r}?' if likely else ''}")
 
 
 def _parse(value: Any) -> Any:
@@ -70,10 +80,13 @@ def _parse(value: Any) -> Any:
         return value
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> list[str]:
+@cache
+def _keys(group: type[Settings], prefix: str) -> tuple[str, ...]:
+    """Dotted keys of a group's settings, those of groups in it after their own."""
     found: list[str] = []
-    for key, value in tree.items():
-        found.append(prefix + key)
-        if isinstance(value, dict):
-            found.extend(_leaves(value, f"{prefix}{key}."))
-    return found
+    for name, field in group.model_fields.items():
+        found.append(prefix + name)
+        for choice in (field.annotation, *get_args(field.annotation)):
+            if isinstance(choice, type) and issubclass(choice, Settings):
+                found.extend(_keys(choice, f"{prefix}{name}."))
+    return tuple(found)

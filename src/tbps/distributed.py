@@ -73,6 +73,11 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def anyone(wish: bool, device: torch.device) -> bool:
+    """Whether any process wishes to stop: all of them must end at the same update."""
+    return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
+
+
 def gather_with_gradient(local: torch.Tensor) -> torch.Tensor:
     """(n, ...) a process -> (n * world_size, ...) in rank order; gradients flow back to every process (paper: trick 1)."""
     if world_size() == 1:

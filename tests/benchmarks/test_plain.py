@@ -34,10 +34,11 @@ from tbps.model.bundle import PersonModel, load
 from tbps.preprocess.image import ImageSpec, normalise
 from tbps.study.recipes import mannequin_minute, tbps_clip
 from tbps.training.encode import draw_views, encode
+from tbps.training.log import NoLog
 from tbps.training.objective import Labels, objective
 from tbps.training.observer import Silent
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 SPEC = ImageSpec(height=32, width=32)
 

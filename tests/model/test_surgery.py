@@ -7,11 +7,24 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from tbps.errors import SettingsError
+from tbps.errors import ModelError, SettingsError
 from tbps.model.bundle import load
 from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
+from tbps.model.few_shot import add_few_shot, few_shot_of
+from tbps.model.folder import FewShotSettings
 from tbps.model.heads import ProjectionHead
-from tbps.model.surgery import Module, PruneSettings, led_back, modules, narrowed, pruned, removed, weights_of, without_layers
+from tbps.model.surgery import (
+    Module,
+    PruneSettings,
+    led_back,
+    modules,
+    narrowed,
+    pruned,
+    pruned_config,
+    removed,
+    weights_of,
+    without_layers,
+)
 
 SHAPE = ModelShape(
     image=TowerShape(width=48, layers=3, heads=3),
@@ -206,3 +219,34 @@ def test_the_bundled_model_can_be_taken_apart() -> None:
         with removed(model.clip, module):
             rows = model.encode_texts(["a woman in a red coat"])
         assert abs(float((rows**2).sum()) - 1) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PruneSettings(),
+        PruneSettings(image_layers=(2,), text_layers=(1, 4)),
+        PruneSettings(depth=0.5),
+        PruneSettings(width=0.5),
+        PruneSettings(text_layers=(1,), depth=0.6, width=0.5),
+        PruneSettings(depth=0.01, width=0.01),
+    ],
+)
+def test_the_configuration_of_what_is_left_is_known_before(clip: CLIPModel, settings: PruneSettings) -> None:
+    before = clip.config.to_dict()
+    assert pruned_config(clip.config, settings).to_dict() == pruned(clip, settings).config.to_dict()
+    assert clip.config.to_dict() == before
+
+
+def test_a_configuration_refuses_what_the_model_refuses(clip: CLIPModel) -> None:
+    with pytest.raises(SettingsError, match="cannot drop layers"):
+        pruned_config(clip.config, PruneSettings(text_layers=(5,)))
+
+
+@pytest.mark.parametrize("added", [{"prompt": "a red coat"}, {"adapter_ratio": 0.4}])
+def test_what_something_was_added_to_is_not_narrowed(tiny_model_folder: Path, added: dict[str, str | float]) -> None:
+    model = load(tiny_model_folder)
+    add_few_shot(model.clip, model.tokenizer, FewShotSettings.parse(added))
+    with pytest.raises(ModelError, match=r"cannot be made narrower; narrow the backbone first.*prune\.width=1"):
+        pruned(model.clip, PruneSettings(width=0.5))
+    assert few_shot_of(pruned(model.clip, PruneSettings(depth=0.5))) == few_shot_of(model.clip)  # layers can be dropped

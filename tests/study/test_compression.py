@@ -15,10 +15,11 @@ from small_study import Recorder, lasting, quick
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.data.records import PersonDataset
+from tbps.errors import SettingsError
 from tbps.evaluation.embed import decoded, identities
 from tbps.evaluation.metrics import Report, retrieval_metrics
 from tbps.model.bundle import PersonModel, load
-from tbps.model.clip import bottom_parameters
+from tbps.model.clip import ModelShape, TowerShape, bottom_parameters
 from tbps.model.heads import ProjectionHead
 from tbps.model.surgery import Module, modules, pruned, weights_of
 from tbps.study.ablations import Row, Table, table
@@ -27,7 +28,8 @@ from tbps.study.executors import run_here
 from tbps.study.paper import reported
 from tbps.study.plan import Material, plan, record_plan, steps_of
 from tbps.study.probing import Probe, Probed, Probing, contributions, key, least_text_layers, smallest_share
-from tbps.study.step import State, Step
+from tbps.study.report import markdown
+from tbps.study.step import Start, State, Step
 from tbps.study.tables import read_study
 from tbps.study.work import Place, Training
 from tbps.training.observer import Silent
@@ -202,11 +204,30 @@ def test_rows_that_the_model_is_too_shallow_for_are_named(material: Material, tm
     assert possible == {
         f"{model}/{row}" for model in ("tbps_clip", "simplified_tbps_clip") for row in ("0", "1 frozen", "1 dropped")
     }
-    assert {p.refused for p in planned if p.refused} == {"the model has only 2 text layers"}
+    assert {p.refused for p in planned if p.refused} == {"the text tower has 2 layers"}
     record_plan(tmp_path, table("compression"), planned, {}, material)
     (report,) = read_study(tmp_path)
-    assert "tbps_clip/2 dropped: the model has only 2 text layers" in report.not_run
-    assert len(report.lines) == 6 and len(report.not_run) == 16
+    (reason,) = report.not_run
+    assert reason.startswith("the text tower has 2 layers: tbps_clip/2 frozen, ") and reason.count(",") == 15
+    assert len(report.lines) == 6 and all(name in reason for name in {p.row.name for p in planned} - possible)
+    said = markdown([report])
+    assert "- Not run: the text tower has 2 layers: tbps_clip/2 frozen, tbps_clip/3 frozen," in said and "failed" not in said
+
+
+def test_layers_are_counted_as_the_recipe_leaves_them(material: Material) -> None:
+    """Whether towers are given, cut before, or built from random weights."""
+
+    def refusals(changes: dict[str, Any], given: Material) -> list[str]:
+        return [p.refused for p in plan(table("compression"), ("tbps_clip/1 frozen", "tbps_clip/3 dropped"), (0,), changes, given)]
+
+    deep = replace(material, towers=CLIPConfig())
+    assert refusals({}, deep) == ["", ""]
+    assert refusals({"prune.depth": 0.25}, deep) == ["", "the text tower has 3 layers"]
+    assert refusals({"prune.depth": 0.01}, deep) == ["the text tower has 1 layer"] * 2
+    tower = TowerShape(width=32, layers=3, heads=2)
+    shape = ModelShape(image=tower, text=tower, image_size=32, patch=8, vocabulary=600)
+    nothing = replace(material, start=Start("random weights", None, "none"), towers=None)
+    assert refusals({"shape": shape.model_dump()}, nothing) == ["", "the text tower has 3 layers"]
 
 
 @pytest.mark.parametrize("model", ["tbps_clip", "simplified_tbps_clip"])
@@ -231,3 +252,22 @@ def test_the_base_of_a_row_is_the_training_it_is_chosen_by(material: Material) -
     for p in plan(table("compression"), ("tbps_clip/1 frozen",), (0,), {"batch_size": 16}, material):
         assert [step.work.kind for step in p.before] == ["training", "probing"]
         assert isinstance(p.before[0].work, Training) and p.before[0].work.train == p.step.work.train
+
+
+def test_settings_of_the_probe_reach_the_probings_only(material: Material) -> None:
+    deep, change = replace(material, towers=CLIPConfig()), {"probe.tolerance": "1.5"}
+
+    def steps(changes: dict[str, str]) -> list[Step]:
+        return steps_of(plan(table("compression"), ("tbps_clip/0", "tbps_clip/1 frozen"), (0,), changes, deep))
+
+    (training, probing, frozen), (same, stricter, on_top) = steps({}), steps(change)
+    assert training.fingerprint == same.fingerprint
+    assert isinstance(probing.work, Probing) and isinstance(stricter.work, Probing)
+    assert (probing.work.probe.tolerance, stricter.work.probe.tolerance) == (3.0, 1.5)
+    assert frozen.work == on_top.work and on_top.first == stricter.fingerprint != frozen.first
+    (alone,) = plan(table("contribution"), ("tbps_clip",), (0,), change, deep)
+    assert alone.step == stricter
+    with pytest.raises(SettingsError, match=r"nothing in table tricks has a setting 'probe.tolerance'; contribution, compression"):
+        plan(table("tricks"), (), (0,), change, deep)
+    with pytest.raises(SettingsError, match=r"unknown setting 'probe.tolerence'; did you mean 'probe.tolerance'\?"):
+        plan(table("contribution"), (), (0,), {"probe.tolerence": 1}, deep)

@@ -16,6 +16,7 @@ from tbps.errors import CheckpointError, DataError
 from tbps.study.ablations import table
 from tbps.study.plots import plots
 from tbps.study.report import markdown, runs_csv, summary_csv, write_reports
+from tbps.study.step import STEP, Data, Start, Step, write_step
 from tbps.study.tables import TableReport, read_study
 
 EVIL = "<script>alert(1)</script>|*x*"
@@ -45,6 +46,7 @@ def write_study(
             measured = {"train_seconds": 100.0 + seed, "test_seconds": 3.0, "peak_bytes": 2.0 * 2**30, "device": "cpu, x86_64"}
             result = {
                 "step": step,
+                "kind": table(name).row(row).work.kind,
                 "split": {"name": "test", "queries": 200, "gallery": 100},
                 "values": metrics | counts | dict(more or {}),
                 "measured": measured | {"torch": "2", "finished_at": "now"},
@@ -102,7 +104,7 @@ def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) 
         assert said in text, said
     assert "25% with 3" in text and "single seed" in text
     assert "Not run: clip, seeds 9: failed: no" in text and "Not run: clip, seeds 8: not begun" in text
-    assert "clip+globalgrad: not asked for" in text
+    assert "Not run: not asked for: clip+globalgrad" in text
     assert "<script" not in text.replace("\\<script", "")
     cells = {line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("| ")}
     assert len(cells) == 1
@@ -167,7 +169,12 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     ]
     modules = [f"{tower}.{int(layer) + 1}.{part}" for tower, layer, part in (name.split(".") for name in modules)]
     values = {f"{probe}.{module}": place / 100 for place, module in enumerate(modules) for probe in ("c1", "c2")}
-    write_study(tmp_path, "contribution", {"simplified_tbps_clip": (50.0, 52.0)}, more=values)
+    row = "simplified_tbps_clip"
+    write_study(tmp_path, "contribution", {row: (50.0, 52.0)}, more=values)
+    work = table("contribution").row(row).work.changed({"probe.tolerance": 1.5})
+    for seed in (0, 1):
+        step = Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start("tiny", None, "m1"))
+        (write_step(tmp_path, step) / STEP).rename(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
     files = {file.name: file for file in write_reports(read_study(tmp_path), tmp_path / "out")}
     page = Page()
     page.feed(files["report.html"].read_text())
@@ -181,6 +188,7 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     with Image.open(files["1-contribution-simplified_tbps_clip.png"]) as picture:
         assert picture.format == "PNG"
     assert "plots/1-contribution-simplified_tbps_clip.png)" in files["report.md"].read_text()
+    assert "for Rank-1 to lose at most 1.5 points." in files["report.md"].read_text()  # of the steps that were done
 
 
 def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None:
@@ -194,7 +202,7 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
         assert said in drawn, said
     text = markdown([report])
     assert "| depth 1/2 taught | 0, 1 | 149.6 | 41.10 | 20.0 |" in text and "+9.50" in text
-    assert "depth 3/4: not asked for" in text
+    assert "Not run: not asked for: depth 3/4, " in text
 
 
 def test_csv_holds_every_run_and_every_summary(reports: list[TableReport]) -> None:
@@ -228,7 +236,7 @@ def test_literature_and_missing_rows_are_named(tmp_path: Path) -> None:
     assert found["benchmarks"].lines[0].paper is not None and found["benchmarks"].lines[0].paper.values["r1"] == 65.37
     text = markdown(list(found.values()))
     assert "| rasa (paper only) |" in text and "76.51" in text
-    assert "5%/clip: not asked for" in text and len(table("few-shot").rows) == 15
+    assert "Not run: not asked for: 1%/coop, " in text and len(table("few-shot").rows) == 15
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from tbps.model.bundle import PersonModel, load
 from tbps.model.surgery import PruneSettings, pruned
 from tbps.study.ablations import OURS, TAUGHT, Row, Table, table
 from tbps.study.cost import Costing, encode_flops
-from tbps.study.plan import Material, plan, steps_of
+from tbps.study.plan import Material, estimate, plan, steps_of
 from tbps.study.recipes import distilled
 from tbps.study.step import State, read_result, run_step
 from tbps.study.work import Training
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Outcome, Run, train
+from tbps.training.trainer import Outcome, Run, train
 
 STUDENT = {"prune.depth": 0.5, "prune.width": 0.5, "losses.distill.weight": 1.0}
 
@@ -112,6 +113,7 @@ def test_a_taught_row_starts_from_the_whole_model_and_is_measured(material: Mate
     whole, small = (lasting(tmp_path, step)["values"] for step in steps)
     clips = [load(step.folder(tmp_path) / "run" / "best").clip for step in steps]
     assert [found["parameters"] for found in (whole, small)] == [sum(p.numel() for p in clip.parameters()) for clip in clips]
+    assert [estimate(step, material).parameters for step in steps] == [found["parameters"] for found in (whole, small)]
     assert small["parameters"] < whole["parameters"] / 2 and small["encode_flops"] == sum(encode_flops(clips[1].config, 32, 32))
     result = read_result(steps[1].folder(tmp_path))
     assert result is not None and 0 < result["measured"]["encode_seconds"] < 1

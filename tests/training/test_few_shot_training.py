@@ -16,11 +16,12 @@ from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
 from tbps.model.few_shot import ADDED
 from tbps.study.recipes import recipe
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Outcome, Run, train
+from tbps.training.trainer import Outcome, Run, train
 
 LEARNED = {"coop": ADDED[:1], "clip_adapter": ADDED[1:]}
 TOWARDS = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2, "checkpoint_steps": 2}

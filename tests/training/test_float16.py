@@ -21,13 +21,13 @@ from tbps.model.tokens import tokenise
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.encode import Views, dropout_from, encode
 from tbps.training.gradient_cache import backward
-from tbps.training.log import RunLog, read_log
+from tbps.training.log import NoLog, RunLog, read_log
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Silent
 from tbps.training.optimizer import OptimizerSettings, optimizers, update_together
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Outcome, Run, train
+from tbps.training.trainer import Outcome, Run, train
 
 PAIRS = 8
 EVERY_LOSS: dict[str, object] = {

@@ -14,11 +14,12 @@ from tbps.data.folder import read
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
 from tbps.study.recipes import simplified_tbps_clip
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Outcome, Run, train
+from tbps.training.trainer import Outcome, Run, train
 
 RANK, ALPHA = 3, 12
 

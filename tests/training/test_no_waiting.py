@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tbps.data.folder import read
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training import trainer
+from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 from tbps.transfer import send
 
 META = torch.device("meta")

@@ -46,4 +46,4 @@ def test_the_trace_and_the_costs_are_of_the_same_updates(
     assert [cost.share for cost in found.operations] == sorted((cost.share for cost in found.operations), reverse=True)
     for cost in found.operations:  # PyTorch counts an operation that only calls one of its own name once, the trace twice
         traced = sum(event.get("name") == cost.name and event["ph"] == "X" for event in events)
-        assert 0 < found.updates * cost.calls <= traced < 1.1 * found.updates * cost.calls
+        assert 0 < found.updates * cost.calls <= traced <= 2 * found.updates * cost.calls

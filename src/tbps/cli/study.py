@@ -141,7 +141,7 @@ def diagnose(
     from tbps.data.catalog import read_dataset
     from tbps.model.bundle import load
     from tbps.study.diagnosis import diagnose as examine
-    from tbps.study.diagnosis import write_diagnosis
+    from tbps.study.diagnosis_report import write_diagnosis
 
     images = read_dataset(data, root).split(split)
     embedded = embed_with(model, images, split)
@@ -232,7 +232,7 @@ def _show_plan(plans: "Mapping[str, Sequence[Planned]]", material: "Material", o
         output.print(_plan_table(name, planned, estimates))
     updates = sum(found.updates for found in estimates.values())
     flops = [found.flops for found in estimates.values() if found.flops is not None]
-    work = f", about {sum(flops) / 1e15:,.1f} PFLOP" if flops else ""
+    work = f", about {_digits(sum(flops) / 1e15)} PFLOP" if flops else ""
     output.print(f"{len(estimates)} steps, those that tables share counted once: {updates:,} updates{work}", highlight=False)
     rate = measured_rate(out)
     if rate is not None and flops:
@@ -250,7 +250,7 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
     shown = Table(title=f"{name}, seeds {', '.join(map(str, seeds))}", title_justify="left", title_style="bold")
     shown.add_column("row", no_wrap=True)
     shown.add_column("differs from its base in", overflow="fold")
-    for heading in ("updates a seed", "TFLOP a seed"):
+    for heading in ("parameters, M", "updates a seed", "TFLOP a seed"):
         shown.add_column(heading, justify="right")
     for p in (p for p in planned if p.seed == seeds[0]):
         base = None if p.row.base is None else table(name).row(p.row.base)
@@ -259,10 +259,11 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
         said += [f"identities={p.row.work.identities:g}"] if p.row.work.identities < 1 else []
         said += [p.row.note] if p.row.note else []
         found = estimates.get(p.step.fingerprint)
-        flops = "" if found is None or found.flops is None else f"{found.flops / 1e12:,.0f}"
+        flops = "" if found is None or found.flops is None else _digits(found.flops / 1e12)
+        parameters = "" if found is None or found.parameters is None else f"{found.parameters / 1e6:,.1f}"
         text = ", ".join(said) if said else "" if base else "(base)"
         updates = "not run" if p.refused else f"{found.updates:,}" if found else "too few pairs"
-        shown.add_row(plain(p.row.name), plain(p.refused or text), updates, flops)
+        shown.add_row(plain(p.row.name), plain(p.refused or text), parameters, updates, flops)
     return shown
 
 
@@ -337,6 +338,10 @@ class _Watch:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _duration(seconds: float) -> str:

@@ -56,7 +56,7 @@ def train(
     adapter behind the images. mannequin_start trains a small model from random weights,
     mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
 
-    With --set 'lora={"rank": 8}' only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
+    With --set lora.rank=8 only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 

@@ -21,7 +21,8 @@ def distill(
     p_ij = softmax_j(scale * cosine of the student's row i and column j), t_ij the same of the teacher, without gradient; 0 where
     every row of the student's cosines is the teacher's up to a constant. teacher: its image, text and gathered embeddings of the
     same pairs, of any width. scale is fixed and one for both, so that the student's own temperature has no part in it: at a high
-    one only the nearest columns matter, at a low one all of them.
+    one only the nearest columns matter, at a low one all of them. Near the scale that the models learned it is T = 1 of the usual
+    distillation, with no T^2 to make up for.
     """
     loss = image.new_zeros((), dtype=torch.float32)
     taught = directions(unit_sides(*teacher), scale)

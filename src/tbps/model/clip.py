@@ -35,13 +35,13 @@ class ModelShape(Settings):
     embedding: int = 512
 
 
-def build(shape: ModelShape, seed: int) -> CLIPModel:
-    """A model of that shape with transformers' own initialisation, the same for the same seed.
+def shape_config(shape: ModelShape) -> CLIPConfig:
+    """The configuration of a model of that shape.
 
     The end token is the last of the vocabulary and also pads, the start token is the one before, as in OpenAI's CLIP.
     """
     end = shape.vocabulary - 1
-    config = CLIPConfig(
+    return CLIPConfig(
         text_config={
             **_tower(shape.text),
             "vocab_size": shape.vocabulary,
@@ -53,9 +53,13 @@ def build(shape: ModelShape, seed: int) -> CLIPModel:
         vision_config={**_tower(shape.image), "image_size": shape.image_size, "patch_size": shape.patch},
         projection_dim=shape.embedding,
     )
+
+
+def build(shape: ModelShape, seed: int) -> CLIPModel:
+    """A model of that shape with transformers' own initialisation, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(seed, "weights") & (2**63 - 1))
-        return CLIPModel(config).eval()
+        return CLIPModel(shape_config(shape)).eval()
 
 
 def _tower(shape: TowerShape) -> dict[str, int]:

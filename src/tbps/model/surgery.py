@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from tbps.config import Settings
-from tbps.errors import SettingsError
+from tbps.errors import ModelError, SettingsError
 from tbps.model.clip import Layers
+from tbps.model.few_shot import few_shot_of
 
 Tower = Literal["image", "text"]
 Part = Literal["attention", "feed_forward", "layer"]
@@ -84,8 +85,21 @@ def weights_of(clip: CLIPModel, module: Module) -> dict[str, Tensor]:
     return found
 
 
+def pruned_config(config: CLIPConfig, settings: PruneSettings) -> CLIPConfig:
+    """The configuration of what `pruned` makes of such towers. Raises as `pruned`."""
+    made = copy.deepcopy(config)
+    for tower, shape, numbers in (
+        ("image", made.vision_config, settings.image_layers),
+        ("text", made.text_config, settings.text_layers),
+    ):
+        kept = _kept(tower, shape.num_hidden_layers, numbers)
+        shape.num_hidden_layers = _share_of(len(kept), settings.depth)
+        _narrow(shape, _share_of(shape.num_attention_heads, settings.width))
+    return made
+
+
 def pruned(clip: CLIPModel, settings: PruneSettings) -> CLIPModel:
-    """A copy, cut as `settings` say. Raises SettingsError for layers that are not there."""
+    """A copy, cut as `settings` say. Raises SettingsError for layers that are not there, ModelError as `narrowed`."""
     made = without_layers(clip, settings.image_layers, settings.text_layers)
     made = without_layers(made, *(_between(len(layers_of(made, tower)), settings.depth) for tower in _TOWERS))
     if settings.width == 1:
@@ -141,16 +155,22 @@ def without_layers(clip: CLIPModel, image: Collection[int] = (), text: Collectio
     made = copy.deepcopy(clip)
     for tower, numbers in dropped.items():
         stack = getattr(made, _TOWERS[tower])
-        depth = len(stack.encoder.layers)
-        wrong = sorted(set(numbers) - set(range(1, depth + 1)))
-        if wrong or len(set(numbers)) == depth:
-            reason = f"layers {wrong} are not there" if wrong else "none would be left"
-            raise SettingsError(f"cannot drop layers {sorted(numbers)} of the {tower} tower, which has {depth}: {reason}")
-        kept = [layer for number, layer in enumerate(stack.encoder.layers, start=1) if number not in numbers]
+        layers = stack.encoder.layers
+        kept = [layers[number - 1] for number in _kept(tower, len(layers), numbers)]
         stack.encoder.layers = torch.nn.ModuleList(kept)
         config = made.config.vision_config if tower == "image" else made.config.text_config
         config.num_hidden_layers = stack.config.num_hidden_layers = len(kept)
     return made
+
+
+def _kept(tower: str, depth: int, dropped: Collection[int]) -> list[int]:
+    """Numbers of the layers that stay. Raises SettingsError where one to drop is not there, or none would stay."""
+    kept = [number for number in range(1, depth + 1) if number not in dropped]
+    wrong = sorted(set(dropped) - set(range(1, depth + 1)))
+    if wrong or not kept:
+        reason = f"layers {wrong} are not there" if wrong else "none would be left"
+        raise SettingsError(f"cannot drop layers {sorted(dropped)} of the {tower} tower, which has {depth}: {reason}")
+    return kept
 
 
 def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
@@ -158,8 +178,14 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
 
     The heads and feed-forward units of a layer and the channels of a tower that are kept are those with the largest weights; what
     is kept keeps its values. The copy is a start for distillation, not a finished model: norms see fewer channels than before.
-    Raises SettingsError for more heads than there are, or none.
+    Raises SettingsError for more heads than there are, or none; ModelError for towers that something was added to, which would not
+    fit the narrower ones.
     """
+    if few_shot_of(clip) is not None:
+        raise ModelError(
+            "a model with a learned prompt or adapter cannot be made narrower; narrow the backbone first (a run without few_shot), "
+            "or keep the width with prune.width=1"
+        )
     state, config = clip.state_dict(), copy.deepcopy(clip.config)
     made: dict[str, Tensor] = {"logit_scale": state["logit_scale"]}
     for tower, heads, projection in (("image", image_heads, "visual_projection"), ("text", text_heads, "text_projection")):
@@ -169,8 +195,8 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
         prefix = f"{_TOWERS[tower]}."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         head_width = shape.hidden_size // shape.num_attention_heads
-        units = shape.intermediate_size * heads // shape.num_attention_heads
-        channels = _largest(_written(own), heads * head_width)
+        _narrow(shape, heads)
+        units, channels = shape.intermediate_size, _largest(_written(own), shape.hidden_size)
         for layer in range(shape.num_hidden_layers):
             inside = f"encoder.layers.{layer}."
             rows = _rows_of_heads(own, inside, head_width, heads)
@@ -178,10 +204,16 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
             own |= _cut_layer(own, inside, rows, kept)
         made |= {f"{prefix}{name}": _cut_channels(name, tensor, channels) for name, tensor in own.items()}
         made[f"{projection}.weight"] = state[f"{projection}.weight"][:, channels]
-        shape.hidden_size, shape.num_attention_heads, shape.intermediate_size = heads * head_width, heads, units
     narrow = CLIPModel(config)
     narrow.load_state_dict({name: tensor.contiguous() for name, tensor in made.items()})
     return narrow.to(clip.logit_scale.device).eval()
+
+
+def _narrow(shape: CLIPTextConfig | CLIPVisionConfig, heads: int) -> None:
+    """Makes the configuration of a tower that of one with so many heads."""
+    whole = shape.num_attention_heads
+    shape.hidden_size, shape.intermediate_size = shape.hidden_size // whole * heads, shape.intermediate_size * heads // whole
+    shape.num_attention_heads = heads
 
 
 _WRITERS = ("embedding.weight", "self_attn.out_proj.weight", "mlp.fc2.weight")  # what adds to the channels of a tower

@@ -9,6 +9,7 @@ from pydantic import Field
 from transformers import CLIPConfig
 
 from tbps.errors import SettingsError
+from tbps.model.surgery import pruned_config
 from tbps.study.probing import Probing, least_text_layers
 from tbps.study.work import Facts, Place, Work, train_in
 from tbps.training.settings import TrainSettings
@@ -31,7 +32,11 @@ class Compressing(Work):
 
     def refusal(self, towers: CLIPConfig) -> str:
         """`Work.refusal`."""
-        return _refusal(towers.text_config.num_hidden_layers, self.layers)
+        return _refusal(pruned_config(towers, self.train.prune).text_config.num_hidden_layers, self.layers)
+
+    def left_of(self, towers: CLIPConfig) -> CLIPConfig:
+        """`Work.left_of`; which layers go is not known before, but they are all of one size."""
+        return pruned_config(towers, self.settings(range(1, self.layers + 1)).prune)
 
     def run(self, place: Place) -> Facts | None:
         """`Work.run`."""
@@ -51,4 +56,4 @@ class Compressing(Work):
 
 
 def _refusal(there: int, asked: int) -> str:
-    return "" if there > asked else f"the model has only {there} text layers"
+    return "" if there > asked else f"the text tower has {there} layer{'s' if there > 1 else ''}"

@@ -20,9 +20,10 @@ from tbps.evaluation.metrics import retrieval_metrics
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
 from tbps.study.work import Facts, Place, Work, train_in
+from tbps.training.log import NoLog
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 _WARM_UP, _TIMES = 5, 30
 

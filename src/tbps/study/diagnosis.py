@@ -8,23 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
-from PIL import Image
 
 from tbps.data.mannequins.ceiling import has_mentions
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.evaluation.embed import Embeddings
-from tbps.preprocess.image import open_image
 from tbps.seeding import generator
-from tbps.sheet import SheetRow, Tile, contact_sheet
-from tbps.storage import atomic_path, write_text
-from tbps.study.grids import Grid
-from tbps.study.markdown import markdown_rows, markdown_text
 
 EncodeTexts = Callable[[Sequence[str]], np.ndarray]
 
@@ -42,7 +35,10 @@ SWAPS: Mapping[str, tuple[str, ...]] = {
 }
 """Words of which one takes another's place. The control changes no claim: what it does to the score is wording alone."""
 
-_SHOWN, _MOST_SWAPS, _LEAST = 5, 2000, 20
+LEAST = 20
+"""Attributes and swaps of fewer captions are left out."""
+
+_SHOWN, _MOST_SWAPS = 5, 2000
 _BLOCK = 512
 
 
@@ -223,7 +219,7 @@ def swap_words(
     groups, singles = [], []
     for group, words in SWAPS.items():
         changed = list(islice(_swaps(captions, group, words), _MOST_SWAPS))
-        if len(changed) < _LEAST:
+        if len(changed) < LEAST:
             continue
         rows = [query for query, *_ in changed]
         own = embedded.image[[pairs[query].image for query in rows]]
@@ -236,37 +232,9 @@ def swap_words(
         if not group.startswith("control"):
             for kind in dict.fromkeys(kinds):
                 chosen = np.array([one == kind for one in kinds])
-                if chosen.sum() >= _LEAST:
+                if chosen.sum() >= LEAST:
                     singles.append((*kind, int(chosen.sum()), 100 * float((true > false)[chosen].mean())))
     return tuple(groups), tuple(sorted(singles, key=lambda single: single[3])[:10])
-
-
-def write_diagnosis(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str, folder: Path) -> list[Path]:
-    """Writes diagnosis.md and failures.png. `about` names model, data and split."""
-    text, picture = folder / "diagnosis.md", folder / "failures.png"
-    write_text(text, _text(found, f"{about}, model {embedded.model}"))
-    if not found.failures:
-        return [text]
-    with atomic_path(picture) as temporary:
-        failure_sheet(found, split, embedded, about).save(temporary, format="PNG")
-    return [text, picture]
-
-
-def failure_sheet(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str) -> Image.Image:
-    """The surest failures: what was found first, and last in the row the image that the caption was written for."""
-    pairs = split.pairs()
-
-    def row(failure: Failure) -> SheetRow:
-        pair = pairs[failure.query]
-        person = embedded.text_ids[failure.query]
-        tiles = [
-            Tile(open_image(split.images[image].path), f"{place}.", right=bool(embedded.image_ids[image] == person))
-            for place, image in enumerate(failure.found, 1)
-        ]
-        own = Tile(open_image(split.images[pair.image].path), f"described\nright one: {failure.rank}.", right=None)
-        return SheetRow(split.images[pair.image].captions[pair.caption], (*tiles, own))
-
-    return contact_sheet([row(failure) for failure in found.failures], title=f"Surest failures: {about}")
 
 
 def _flat(columns: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -291,7 +259,7 @@ def _by_slot(said: Sequence[Mapping[str, Any]], right: np.ndarray) -> tuple[Ment
     for slot in sorted({slot for mention in said for slot in mention}):
         with_it = np.array([slot in mention for mention in said])
         r1 = _percent(right[with_it])
-        if with_it.sum() >= _LEAST and r1 is not None:
+        if with_it.sum() >= LEAST and r1 is not None:
             found.append(Mentioned(slot, int(with_it.sum()), r1, _percent(right[~with_it])))
     return tuple(sorted(found, key=lambda one: one.r1 - (one.r1_without if one.r1_without is not None else one.r1), reverse=True))
 
@@ -360,58 +328,3 @@ def _surest(ranking: Ranking, embedded: Embeddings) -> Iterator[Failure]:
         if not ranking.right[query] and person not in seen:
             seen.add(person)
             yield Failure(query, tuple(ranking.first[query].tolist()), int(ranking.rank[query]))
-
-
-def _text(found: Diagnosis, about: str) -> str:
-    twins = found.twins
-    slots = [(m.slot, f"{m.queries:,}", _one(m.r1), _one(m.r1_without), _signed(m.r1, m.r1_without)) for m in found.mentioned]
-    swaps = [(s.group, f"{s.captions:,}", _one(s.preferred), f"{s.drop:+.4f}", _one(s.share)) for s in found.swapped]
-    words = [(f"{word} to {other}", f"{count:,}", _one(percent)) for word, other, count, percent in found.words]
-    parts = [
-        f"# Diagnosis: {markdown_text(about)}",
-        f"{found.queries:,} captions against {found.gallery:,} images: Rank-1 {found.r1:.2f} %. One model, one split: no spread.",
-        "## Rank-1 by attribute mentioned",
-        f"Attributes that fewer than {_LEAST} captions mention are left out. Captions that mention one mention others too: these "
-        "are differences between captions, not effects of a word.",
-        *_rows(("attribute", "captions", "Rank-1, %", "without it, %", "difference"), slots),
-        "## Near-twins",
-        f"{twins.with_twin:,} of {twins.people:,} people have somebody who differs in at most {TWIN_THINGS} things.",
-        *_rows(
-            ("", "%", "captions"),
-            [
-                ("Rank-1, people with a near-twin", _one(twins.r1_with), ""),
-                ("Rank-1, others", _one(twins.r1_without), ""),
-                ("errors that found the twin first", _share(twins.errors_to_twin, twins.errors), f"{twins.errors:,}"),
-                ("own above twin, difference mentioned", *_told(twins.told_apart_named)),
-                ("own above twin, difference not mentioned", *_told(twins.told_apart_unnamed)),
-            ],
-        ),
-        "## One false word",
-        "How often the true caption scores higher than the false one with the image it was written for, and how much of its lead "
-        "over the mean image the false word takes. The control changes no claim.",
-        *_rows(("words", "captions", "true preferred, %", "loss of cosine", "share of the lead, %"), swaps),
-        *_rows(("least noticed", "captions", "true preferred, %"), words),
-        "## Surest failures",
-        "![captions, what was found first, and what was described](failures.png)" if found.failures else "None.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return ["\n".join(markdown_rows(Grid(headings, tuple(rows))))] if rows else []
-
-
-def _told(found: tuple[float | None, int]) -> tuple[str, str]:
-    return _one(found[0]), f"{found[1]:,}"
-
-
-def _one(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _signed(value: float, other: float | None) -> str:
-    return "" if other is None else f"{value - other:+.1f}"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else ""

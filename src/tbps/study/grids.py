@@ -136,22 +136,22 @@ def remarks(report: TableReport) -> list[str]:
         )
     if counts and counts[0] == 1:
         found.append("A single seed gives no spread and no interval: such differences say nothing about the sign.")
-    found += [_PROBES] if report.name == "contribution" else []
+    found += [_probes(report.tolerances)] if report.tolerances else []
     found += [f"{line.name}: {line.note}{_chosen(line)}." for line in report.lines if line.note]
     for line in report.lines:
         for reason in dict.fromkeys(line.missing.values()):
             seeds = ", ".join(str(seed) for seed, why in line.missing.items() if why == reason)
             found.append(f"Not run: {line.name}, seeds {seeds}: {reason}.")
-    if report.not_run:
-        found.append(f"Not run: {'; '.join(report.not_run)}.")
-    return found
+    return found + [f"Not run: {line}." for line in report.not_run]
 
 
-_PROBES = (
-    "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be on "
-    "the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most 3 points. "
-    "All on the val split."
-)
+def _probes(tolerances: Sequence[float]) -> str:
+    points = " or ".join(f"{tolerance:g}" for tolerance in tolerances)
+    return (
+        "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be "
+        "on the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most "
+        f"{points} {'point' if points == '1' else 'points'}. All on the val split."
+    )
 
 
 def _chosen(line: Line) -> str:

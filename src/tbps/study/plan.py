@@ -11,21 +11,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPConfig
+import torch
+from transformers import CLIPConfig, CLIPModel
 
+from tbps.config import unknown_setting
 from tbps.data.annotations import SPLITS, VAL_IDENTITIES
 from tbps.data.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
+from tbps.model.clip import shape_config
 from tbps.model.surgery import PARTS
 from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import TABLES, Row, Table
 from tbps.study.cost import encode_flops
 from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
 from tbps.study.work import Work
+from tbps.training.learned import heads_of
 from tbps.training.settings import TrainSettings
 
 UNKNOWN = "unknown"
@@ -133,9 +137,17 @@ def known_towers(model: str) -> CLIPConfig | None:
 def plan(table: Table, rows: Sequence[str], seeds: Sequence[int], changes: Mapping[str, Any], material: Material) -> list[Planned]:
     """The steps of a table, all rows of a seed before the next seed; `rows`: those wanted, () for all.
 
-    `changes` are made to every row. Raises SettingsError for an unknown row or setting.
+    `changes` are made to every row, and to what it builds on, where those have such a setting. Raises SettingsError for an unknown
+    row, and for a setting that nothing of the table has.
     """
     wanted = [table.row(name) for name in rows] or list(table.rows)
+    known = _settable(wanted)
+    for key in changes:
+        if key not in known:
+            elsewhere = [name for name, build in TABLES.items() if key in _settable(build().rows)]
+            if elsewhere:
+                raise SettingsError(f"nothing in table {table.name} has a setting {key!r}; {', '.join(elsewhere)} can set it")
+            raise unknown_setting(key, known)
     return [_planned(row, seed, changes, material) for seed in seeds for row in wanted]
 
 
@@ -154,52 +166,69 @@ def differences(work: Work, base: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`flops`: about what updates, or probes, compute, of pruned models as of the whole; None where the towers are unknown."""
+    """`flops`: about what updates, or probes, compute; `parameters`: of towers and heads, without what LoRA or few shots add. None
+    where the towers are unknown.
+    """
 
     updates: int
     flops: float | None
+    parameters: int | None
 
 
 def estimate(step: Step, material: Material) -> Estimate:
-    """What a step would take. Raises DataError where there are fewer pairs than a batch holds."""
+    """What a step would take. Raises DataError where there are fewer pairs than a batch holds, SettingsError as `Work.left_of`."""
+    towers, counts = material.towers, material.counts
+    classes = round(step.work.identities * counts["train"].identities)
+    parameters = None if towers is None else parameters_of(step.work, towers, classes)
     if isinstance(step.work, Probing):
-        return Estimate(0, None if material.towers is None else probe_flops(step.work, material.towers, material.counts["val"]))
+        return Estimate(0, None if towers is None else probe_flops(step.work, towers, counts["val"]), parameters)
     train, share = step.work.train, step.work.identities
     if material.dataset is None:
-        pairs = round(share * material.counts["train"].captions)
+        pairs = round(share * counts["train"].captions)
     else:
         pairs = len(step.work.dataset(material.dataset).split("train").pairs())
     if pairs < train.batch_size:
         raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
     updates = pairs // train.batch_size * train.schedule.epochs
-    return Estimate(updates, None if material.towers is None else updates * update_flops(step.work, material.towers))
+    return Estimate(updates, None if towers is None else updates * update_flops(step.work, towers), parameters)
 
 
 def update_flops(work: Work, towers: CLIPConfig) -> float:
-    """About what one update computes: `_passes` of every view of a batch."""
-    size = towers.vision_config.image_size
-    spec = work.train.image.of(ImageSpec(height=size, width=size))
-    image, text = _encode_flops(towers.to_json_string(), spec.height, spec.width)
-    images = 1 + work.train.losses.second_image + 2 * work.train.losses.ss_image
-    texts = 1 + work.train.losses.second_text
+    """About what one update computes: `_passes` of every view of a batch by what learns, and one of the first views by the teacher
+    that it has and for soft labels of their own.
+    """
+    losses = work.train.losses
+    image, text = _towers_flops(work, work.left_of(towers))
+    images = 1 + losses.second_image + 2 * losses.ss_image
+    texts = 1 + losses.second_text
     image_passes, text_passes = _passes(work.train)
-    return float(work.train.batch_size * (image_passes * images * image + text_passes * texts * text))
+    pair = image_passes * images * image + text_passes * texts * text + losses.separate_pass * (image + text)
+    if losses.distill.weight > 0:
+        pair += sum(_towers_flops(work, towers))
+    return float(work.train.batch_size * pair)
 
 
 def _passes(train: TrainSettings) -> tuple[int, int]:
     """What an update computes of image and text tower, in forward passes: one forward, one for the gradients of the states, and one
-    for those of the weights. Below what learns on locked towers there are no gradients.
+    for those of the weights; one more where the batch is encoded in parts, first without gradients. Below what learns on locked
+    towers there are no gradients; that locked layers (`lock`), and matrices with adapters (`lora`), have none is not taken off.
     """
+    twice = int(train.micro_batch is not None and train.micro_batch < train.batch_size)
     if train.few_shot is None:
-        return 3, 3
-    return 1, 1 if train.few_shot.prompt is None else 2
+        return 3 + twice, 3 + twice
+    return 1 + twice, (1 if train.few_shot.prompt is None else 2) + twice
+
+
+def parameters_of(work: Work, towers: CLIPConfig, identities: int) -> int:
+    """Of what is left of the towers, and of the heads of losses; `identities`: how many there are to classify."""
+    left = work.left_of(towers)
+    return _parameters(left.to_json_string()) + _head_parameters(work.train, left, identities)
 
 
 def probe_flops(work: Probing, towers: CLIPConfig, split: Counts) -> float:
     """At most what probing computes: every module changed so many times, and the tower from its layer on run on the whole split."""
-    size = towers.vision_config.image_size
-    spec = work.train.image.of(ImageSpec(height=size, width=size))
-    flops = _encode_flops(towers.to_json_string(), spec.height, spec.width)
+    towers = work.left_of(towers)
+    flops = _towers_flops(work, towers)
     depths = (towers.vision_config.num_hidden_layers, towers.text_config.num_hidden_layers)
     passes = [len(PARTS) * probe_evaluations(work.probe) * (int(depth) + 1) / 2 for depth in depths]
     return passes[0] * split.images * flops[0] + passes[1] * split.captions * flops[1]
@@ -249,23 +278,59 @@ def record_plan(study: Path, table: Table, planned: Sequence[Planned], changes: 
     return file
 
 
-def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
-    def chain(work: Work, start: Work | None) -> tuple[Step, ...]:
-        """The step of `work`, last, after those that it builds on."""
-        first = start or work.before
-        before = () if first is None else chain(first, None)
-        on = before[-1].fingerprint if before else None
-        return (*before, Step(work.changed(changes).seeded(seed), material.data, material.start, on))
+def _settable(rows: Iterable[Row]) -> list[str]:
+    """Every key that some work of the rows, or of what they build on, knows."""
+    return list(dict.fromkeys(key for row in rows for work in _chain(row) for key in work.settable()))
 
-    if material.start.name == RANDOM and row.work.changed(changes).train.shape is None:
+
+def _chain(row: Row) -> list[Work]:
+    """What a row builds on, in order, and its own work last."""
+    chain = [row.work]
+    before = row.start or row.work.before
+    while before is not None:
+        chain.insert(0, before)
+        before = before.before
+    return chain
+
+
+def _changed(work: Work, changes: Mapping[str, Any]) -> Work:
+    known = work.settable()
+    return work.changed({key: value for key, value in changes.items() if key in known})
+
+
+def _planned(row: Row, seed: int, changes: Mapping[str, Any], material: Material) -> Planned:
+    if material.start.name == RANDOM and _changed(row.work, changes).train.shape is None:
         raise SettingsError(f"row {row.name} fine-tunes a model; give one with --model, or --set shape=... for random weights")
-    *before, step = chain(row.work, row.start)
-    refused = "" if material.towers is None else row.work.refusal(material.towers)
-    return Planned(row, seed, step, tuple(before), refused)
+    steps: list[Step] = []
+    for work in _chain(row):
+        on = steps[-1].fingerprint if steps else None
+        steps.append(Step(_changed(work, changes).seeded(seed), material.data, material.start, on))
+    *before, step = steps
+    towers = material.towers if step.work.train.shape is None else shape_config(step.work.train.shape)
+    return Planned(row, seed, step, tuple(before), "" if towers is None else step.work.refusal(towers))
 
 
 def _counts(split: PersonDataset) -> Counts:
     return Counts(len({image.identity for image in split.images}), len(split.images), len(split.pairs()))
+
+
+def _towers_flops(work: Work, towers: CLIPConfig) -> tuple[int, int]:
+    """To embed one image of the recipe's size, and one caption."""
+    size = towers.vision_config.image_size
+    spec = work.train.image.of(ImageSpec(height=size, width=size))
+    return _encode_flops(towers.to_json_string(), spec.height, spec.width)
+
+
+def _head_parameters(train: TrainSettings, towers: CLIPConfig, identities: int) -> int:
+    with torch.device("meta"):
+        heads = heads_of(train, towers.projection_dim, towers.text_config.vocab_size, identities)
+    return sum(parameter.numel() for parameter in heads.parameters())
+
+
+@cache
+def _parameters(towers: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in CLIPModel(CLIPConfig.from_dict(json.loads(towers))).parameters())
 
 
 @cache

@@ -10,8 +10,9 @@ from tbps.errors import CheckpointError, DataError
 from tbps.study.ablations import TABLES, Row, table
 from tbps.study.paper import METRICS, PaperRow, paper_rows, reported
 from tbps.study.plan import differences
+from tbps.study.probing import Probing
 from tbps.study.spread import Difference, Spread, paired_difference, spread
-from tbps.study.step import read_error, read_result
+from tbps.study.step import read_error, read_result, read_step
 
 Agreement = Literal["agrees", "disagrees", "unclear", ""]
 MAIN = "r1"
@@ -66,7 +67,7 @@ class TableReport:
     """One table on one data set, from one start model, with one set of changes. `counts`: split -> identities, images, captions.
 
     `split`: name, queries and images of what was scored, None before the first result. `not_run`: rows of the paper that were not
-    asked for, or cannot be run. `devices`: what it ran on.
+    asked for, or cannot be run. `tolerances`: points of Rank-1 that C2 was allowed to lose. `devices`: what it ran on.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TableReport:
     lines: tuple[Line, ...]
     references: tuple[PaperRow, ...]
     not_run: tuple[str, ...]
+    tolerances: tuple[float, ...]
     split: tuple[str, int, int] | None
     devices: tuple[str, ...]
 
@@ -133,6 +135,7 @@ def _read_table(study: Path, file: Path) -> TableReport:
         lines=lines,
         references=tuple(row for row in references if row is not None),
         not_run=tuple(_not_run([row.name for row in ours.rows if row.name not in done], record.get("refused", {}))),
+        tolerances=tuple(sorted(_tolerances(study, results))),
         split=None if split is None else (split["name"], split["queries"], split["gallery"]),
         devices=tuple(sorted({run["measured"]["device"] for run in results})),
     )
@@ -176,6 +179,12 @@ def _line(name: str, row: Row, done: Mapping[str, Any], data: str, backbone: str
     )
 
 
+def _tolerances(study: Path, results: Sequence[Mapping[str, Any]]) -> set[float]:
+    """Those of the probings among the steps that are done."""
+    works = [read_step(study / "steps" / run["step"]).work for run in results if run["kind"] == "probing"]
+    return {work.probe.tolerance for work in works if isinstance(work, Probing)}
+
+
 def _values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, float]:
     """Seed -> number, where there is one."""
     found = {seed: {**run["values"], **run["measured"]}.get(metric) for seed, run in runs.items()}
@@ -183,5 +192,8 @@ def _values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, flo
 
 
 def _not_run(rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
-    """Why each row of the table that has no line has none."""
-    return [f"{row}: {refused.get(row, 'not asked for')}" for row in rows]
+    """Each reason why rows of the table have no line, with those rows."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(refused.get(row, "not asked for"), []).append(row)
+    return [f"{reason}: {', '.join(names)}" for reason, names in found.items()]

@@ -18,6 +18,7 @@ from tbps.data.records import PersonDataset
 from tbps.data.subset import with_train_identities
 from tbps.errors import SettingsError
 from tbps.evaluation.retrieval import Standing
+from tbps.model.surgery import pruned_config
 from tbps.training.log import read_log
 from tbps.training.observer import Observer
 from tbps.training.settings import TrainSettings
@@ -82,9 +83,25 @@ class Work(Settings, ABC):
     def run(self, place: Place) -> Facts | None:
         """Does it, going on with what is there; None where it was stopped before the end. Raises TbpsError."""
 
+    def left_of(self, towers: CLIPConfig) -> CLIPConfig:
+        """Of such towers what the recipe leaves, which is what learns. Raises SettingsError for layers that are not there."""
+        return pruned_config(towers, self.train.prune)
+
+    def settable(self) -> list[str]:
+        """Dotted keys that `changed` knows: those of the recipe, and those of groups that are this kind's own."""
+        return [*self.train.keys(), *self._own()]
+
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same work with dotted settings of the recipe replaced."""
-        return self.model_copy(update={"train": self.train.override(changes)}) if changes else self
+        """The same work with settings replaced, by the keys of `settable`."""
+        known = self._own()
+        own = {key: value for key, value in changes.items() if key in known}
+        of_recipe = {key: value for key, value in changes.items() if key not in known}
+        made = self.model_copy(update={"train": self.train.override(of_recipe)}) if of_recipe else self
+        return made.override(own) if own else made
+
+    def _own(self) -> list[str]:
+        """A kind's single settings say which row it is; its groups say how it is done."""
+        return [key for key in self.keys() if "." in key and not key.startswith("train.")]
 
     def seeded(self, seed: int) -> Self:
         """The same work under another seed."""

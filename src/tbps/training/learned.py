@@ -1,11 +1,14 @@
-"""The one place that decides what of a model learns, and at which share of the rate."""
+"""The one place that decides what learns: of a model and at which share of the rate, and which heads beside it."""
 
+import torch
 from torch import nn
 from transformers import CLIPModel
 
 from tbps.model.clip import bottom_parameters
+from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.few_shot import ADDED
-from tbps.model.heads import Heads
+from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
+from tbps.seeding import entropy
 from tbps.training.settings import TrainSettings
 
 
@@ -27,3 +30,16 @@ def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -
     for head in (heads.classifier, heads.cross_modal):
         factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
     return factors
+
+
+def heads_of(settings: TrainSettings, dim: int, vocabulary: int, identities: int) -> Heads:
+    """The heads of the losses that are on, from random weights that depend on the seed only."""
+    losses = settings.losses
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))
+        return Heads(
+            image_projection=ProjectionHead(dim) if losses.ss_image else None,
+            text_projection=ProjectionHead(dim) if losses.ss_text else None,
+            classifier=IdentityClassifier(dim, identities) if losses.id.weight > 0 else None,
+            cross_modal=CrossModalEncoder(dim, vocabulary) if losses.mlm.weight > 0 else None,
+        )

@@ -38,6 +38,20 @@ class RunLog:
         self._board.close()
 
 
+@final
+class NoLog:
+    """What a process writes that is not the first: nothing."""
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 def read_log(file: Path) -> list[dict[str, float | str]]:
     """The whole lines of a log; a last line torn by a kill is left out. Raises CheckpointError on damage elsewhere."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []

@@ -15,10 +15,11 @@ from tbps.data.records import PersonDataset
 from tbps.distributed import rank
 from tbps.model.bundle import PersonModel
 from tbps.storage import atomic_path
+from tbps.training.log import NoLog
 from tbps.training.observer import Observer
 from tbps.training.rehearsal import some_of
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 _MARK = "tbps: "
 PHASES = ("data", "augmentation", "encode image", "encode text", "losses", "backward", "optimizer")

@@ -11,9 +11,10 @@ import torch
 from tbps.data.batches import epoch_batches
 from tbps.data.records import PersonDataset
 from tbps.model.bundle import PersonModel
+from tbps.training.log import NoLog
 from tbps.training.observer import Observer
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import NoLog, Run
+from tbps.training.trainer import Run
 
 _UPDATES = 3
 

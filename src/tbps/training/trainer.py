@@ -9,11 +9,11 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import nn
@@ -26,25 +26,23 @@ from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import ImageCache, cache_folder, near
 from tbps.data.records import Batch, PersonDataset
-from tbps.distributed import average, barrier, rank, total, world_size
+from tbps.distributed import anyone, average, barrier, rank, total, world_size
 from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.memory import keep_freed_memory
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
-from tbps.model.cross_modal import CrossModalEncoder
-from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.surgery import PruneSettings, pruned
-from tbps.seeding import entropy, generator
+from tbps.seeding import generator
 from tbps.storage import make_folder, write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
-from tbps.training.learned import choose_what_learns
-from tbps.training.log import RunLog, draw_curves
+from tbps.training.learned import choose_what_learns, heads_of
+from tbps.training.log import NoLog, RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
 from tbps.training.optimizer import optimizers, update_together
@@ -101,7 +99,7 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
             if ended:
                 run.validate(log)
             asked = ended or world_size() == 1 or run.state.step % _LOG_STEPS == 0  # processes wait for one another to agree
-            stopped = asked and _anyone(stop(), model.device)
+            stopped = asked and anyone(stop(), model.device)
             if ended or stopped or run.state.step % settings.checkpoint_steps == 0:
                 run.save()
             if stopped and run.state.step < run.steps:
@@ -115,11 +113,6 @@ def _claim(folder: Path, settings: TrainSettings) -> None:
     if file.exists() and file.read_text(encoding="utf-8") != wanted:
         raise SettingsError(f"{folder} holds a run with other settings; give another --out, or the settings in {file}")
     write_text(file, wanted)
-
-
-def _anyone(wish: bool, device: torch.device) -> bool:
-    """Whether any process wishes to stop: all of them must end at the same update."""
-    return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
 
 
 @final
@@ -164,7 +157,7 @@ class Run:
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
         self.known = torch.tensor(sorted({image.identity for image in self.splits["train"].images}), device=model.device)
-        self.heads = _heads(settings, model, len(self.known)).to(model.device)
+        self.heads = heads_of(settings, model.dim, model.clip.config.text_config.vocab_size, len(self.known)).to(model.device)
         if settings.lora is not None:
             add_adapters(model.clip, settings.lora, settings.seed)
         self.learned = nn.ModuleDict({"clip": model.clip, "heads": self.heads})
@@ -398,33 +391,6 @@ class Run:
         return Outcome(finished, self.state.step, self.state.best, standing, self.parameters, self.trained)
 
 
-@final
-class NoLog:
-    """What a process writes that is not the first: nothing."""
-
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:
     """A copy of the towers that follows them slowly; its first update copies them."""
     return None if decay is None else AveragedModel(model.clip, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch
-
-
-def _heads(settings: TrainSettings, model: PersonModel, identities: int) -> Heads:
-    """The heads of the losses that are on, from random weights that depend on the seed only."""
-    losses, dim = settings.losses, model.dim
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))
-        return Heads(
-            image_projection=ProjectionHead(dim) if losses.ss_image else None,
-            text_projection=ProjectionHead(dim) if losses.ss_text else None,
-            classifier=IdentityClassifier(dim, identities) if losses.id.weight > 0 else None,
-            cross_modal=CrossModalEncoder(dim, model.clip.config.text_config.vocab_size) if losses.mlm.weight > 0 else None,
-        )

@@ -49,8 +49,6 @@ ROWS = 1024
 """Embeddings widened together, to keep the copies small."""
 COUNT_ROWS = 64
 """Queries counted together: their scores and counts stay near the processor's cache."""
-BLOCK = 2048
-"""Queries scored together: a matrix product prepares the whole gallery anew for each block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def retrieval_metrics(
     text_ids: TextIdentities,
     image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
-    block: int = BLOCK,
+    block: int = 512,
 ) -> Report:
     """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
 
@@ -108,7 +106,7 @@ def metrics_from_scores(
     image_ids: ImageIdentities,
     ks: Sequence[int] = (1, 5, 10),
     ties: Literal["against", "random"] = "against",
-    block: int = BLOCK,
+    block: int = 512,
 ) -> Report:
     """The metrics of any scores, which are asked for in blocks of queries.
 

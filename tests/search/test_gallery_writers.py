@@ -18,7 +18,8 @@ from tbps.search.engine import Engine
 from tbps.search.gallery import Gallery
 from tbps.search.manifest import recorded
 from tbps.search.snapshots import snapshots
-from tbps.search.table import Snapshot, Table
+from tbps.search.table import Table
+from tbps.search.version import Snapshot
 
 COUNT = 600
 ADD = """

@@ -15,7 +15,8 @@ from tbps.search.check import check_recall, descriptions
 from tbps.search.engine import Engine
 from tbps.search.gallery import Gallery
 from tbps.search.nearest import Nearest
-from tbps.search.table import Snapshot, Table
+from tbps.search.table import Table
+from tbps.search.version import Snapshot
 
 DIM = 24
 

@@ -12,7 +12,7 @@ from tbps.errors import QueryError
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
 from tbps.search.filters import written
-from tbps.search.table import Snapshot
+from tbps.search.version import Snapshot
 from tbps.seeding import generator
 
 _WHO = ("a woman", "a man", "a girl", "a boy")

@@ -11,7 +11,8 @@ from tbps.errors import GalleryError, QueryError
 from tbps.search.filters import written
 from tbps.search.hits import Hit
 from tbps.search.nearest import Found, Nearest
-from tbps.search.table import Snapshot, Table
+from tbps.search.table import Table
+from tbps.search.version import Snapshot
 
 _VERSIONS_KEPT = 4
 _TRIES = 20

@@ -18,7 +18,7 @@ from tbps.search.query import Query
 from tbps.search.rerank import reranked
 from tbps.search.scope import Scope
 from tbps.search.sources import Picture
-from tbps.search.table import Snapshot
+from tbps.search.version import Snapshot
 
 MEMBERS = 1000
 _LINE_DEPTH = 100  # how far down the line is looked for

@@ -37,7 +37,8 @@ from tbps.search.retention import retain
 from tbps.search.scope import Scope
 from tbps.search.sources import Named, Picture, find_sources
 from tbps.search.summary import Summary, members, summarise
-from tbps.search.table import Snapshot, Table
+from tbps.search.table import Table
+from tbps.search.version import Snapshot
 from tbps.search.writing import complete_begun, writing
 from tbps.storage import make_folder, writing_to
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, final
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Integer
 
 from tbps.search.calibration import Spread
+from tbps.search.database import lancedb
 from tbps.search.filters import Filter, about_filter, refusal
 from tbps.search.rows import Rows
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tbps.search.scope import Scope
-from tbps.search.table import Column, Snapshot
+from tbps.search.version import Column, Snapshot
 
 MOST_VALUES = 50
 MOST_MEMBERS = 1000

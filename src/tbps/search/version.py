@@ -1,0 +1,177 @@
+"""One version of a gallery's table: rows, columns and filters in memory, hits told of."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float64, Integer
+
+from tbps.search.calibration import Spread
+from tbps.search.database import talking_to
+from tbps.search.facts import FACTS, Facts
+from tbps.search.filters import Filter, about_filter, refusal
+from tbps.search.hits import Hit
+from tbps.search.rows import Rows
+from tbps.search.schema import filter_kinds
+from tbps.search.scope import Scope
+
+_FILTERS_KEPT = 16
+_SCOPES_KEPT = 8
+
+
+@final
+class Snapshot:
+    """One version of the table, read only: its own handle, every row's id and embedding in memory.
+
+    before: an older one, of which the rows in memory are used where the table has only grown.
+    """
+
+    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None) -> None:
+        self._folder = folder
+        self._handle = handle
+        self.version: int = handle.version
+        self.kinds = filter_kinds(handle.schema)
+        self.rows: Rows = self._read(None if before is None else before.rows)
+        self._facts: Facts | None = None
+        if before is not None and before._facts is not None:
+            self.hold(before)
+        self._passing: dict[str, Integer[np.ndarray, " M"]] = {}
+        self._columns: dict[str, Column] = {}
+        self._scopes: dict[tuple[str, ...], Scope] = {}
+
+    def hold(self, before: "Snapshot | None" = None) -> None:
+        """Reads what hits tell of their rows into memory, thumbnails aside; only the newer rows where `before` has grown."""
+        query, known = self._handle.search(), None
+        if before is not None and before.rows.room is self.rows.room and before.rows.count:
+            query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
+        with talking_to(self._folder):
+            self._facts = Facts(query.select(FACTS).with_row_id(True).to_arrow(), known)
+
+    def scope(self, cameras: Sequence[str]) -> Scope:
+        """The rows of some cameras; those of the last few choices are remembered."""
+        wanted = tuple(sorted(set(cameras)))
+        if (known := self._scopes.get(wanted)) is not None:
+            return known
+        column = self.column("camera")
+        codes = [code for code, camera in enumerate(column.values) if camera in wanted]
+        positions = np.flatnonzero(np.isin(column.codes, codes))
+
+        def read() -> Any:
+            with talking_to(self._folder):
+                found = self._handle.search().select(list(self.kinds)).with_row_id(True).to_arrow()
+            order = np.argsort(found.column("_rowid").to_numpy())
+            return found.drop_columns(["_rowid"]).take(order[positions])
+
+        scope = Scope(positions, self.rows, self.kinds, read)
+        self._scopes = dict([*self._scopes.items(), (wanted, scope)][-_SCOPES_KEPT:])
+        return scope
+
+    def passing(self, filtered: Filter) -> Integer[np.ndarray, " M"]:
+        """Ascending positions of the rows that a filter lets through; those of the last few filters are remembered.
+
+        Raises QueryError on a filter that cannot be read.
+        """
+        if (known := self._passing.get(filtered.clause)) is not None:
+            return known
+        with talking_to(self._folder):
+            try:
+                found = self._handle.search().where(filtered.clause).select(["id"]).with_row_id(True).to_arrow()
+            except (ValueError, RuntimeError) as error:
+                if not about_filter(error):
+                    raise
+                raise refusal(filtered.text, error, self.kinds) from error
+        positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
+        self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
+        return positions
+
+    @cached_property
+    def spread(self) -> Spread:
+        """How the embeddings are spread."""
+        return Spread(self.rows.embeddings)
+
+    def column(self, name: str) -> "Column":
+        """The values of a filter column for every row, in memory from the first time on."""
+        if name not in self._columns:
+            with talking_to(self._folder):
+                found = self._handle.search().select([name]).with_row_id(True).to_arrow()
+            order = np.argsort(found.column("_rowid").to_numpy())
+            encoded = found.column(name).combine_chunks().dictionary_encode()
+            codes = encoded.indices.fill_null(-1).to_numpy()[order]
+            self._columns = self._columns | {name: Column(codes, encoded.dictionary.to_pylist())}
+        return self._columns[name]
+
+    def hits(self, positions: Integer[np.ndarray, " hits"], scores: Float64[np.ndarray, " hits"], first: int = 1) -> list[Hit]:
+        """The rows at `positions`, in that order, as hits ranked from `first` on."""
+        if not len(positions):
+            return []
+        facts = self._facts
+        columns = [*FACTS, "thumbnail"] if facts is None else ["id", "thumbnail"]
+        with talking_to(self._folder):
+            wanted = [int(row) for row in self.rows.row_ids[positions]]
+            rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(columns).to_arrow().to_pylist()}
+            ordered = [rows[name.decode()] for name in self.rows.ids[positions]]
+        if facts is not None:
+            ordered = [held | row for held, row in zip(facts.at(positions), ordered, strict=True)]
+        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=first)]
+
+    def _read(self, before: Rows | None) -> Rows:
+        with talking_to(self._folder):
+            count = self._handle.count_rows()
+            if before is not None and before.count and self._begins_with(before):
+                # Row ids only rise: if the rows above the last known one make up the difference, no known row is gone or moved.
+                newer = f"_rowid > {int(before.row_ids[-1])}"
+                if before.count + self._handle.count_rows(newer) == count:
+                    return self._scan(before, self._handle.search().where(newer))
+            dim = self._handle.schema.field("embedding").type.list_size
+            return self._scan(Rows.room_for(count, dim), self._handle.search())
+
+    def _begins_with(self, before: Rows) -> bool:
+        """Whether the last known row is what it was; it is not in a table that was rewritten, or removed and made again."""
+        last = self._handle.search().where(f"_rowid = {int(before.row_ids[-1])}").select(["id", "embedding"]).to_arrow()
+        if not len(last):
+            return False
+        same = np.array_equal(last.column("embedding").combine_chunks().flatten().to_numpy(), before.embeddings[-1])
+        return same and last.column("id")[0].as_py() == before.ids[-1].decode()
+
+    def _scan(self, rows: Rows, query: Any) -> Rows:
+        """The rows with those of a query behind them."""
+        start = rows.count
+        for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
+            rows = rows.extended(
+                batch.column("_rowid").to_numpy(),
+                batch.column("id").to_numpy(zero_copy_only=False).astype("S24"),
+                batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1),
+            )
+        if (np.diff(rows.row_ids[start:].astype(np.int64)) > 0).all():
+            return rows
+        order = np.append(np.arange(start), start + np.argsort(rows.row_ids[start:]))
+        empty = Rows.room_for(rows.count, rows.embeddings.shape[1])
+        return empty.extended(rows.row_ids[order], rows.ids[order], rows.embeddings[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """codes: for each row the place of its value in `values`, -1 for null."""
+
+    codes: Integer[np.ndarray, " N"]
+    values: Sequence[Any]
+
+
+def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
+    captured = row["captured_at"]
+    return Hit(
+        rank=rank,
+        score=score,
+        id=row["id"],
+        source=row["source"],
+        root=row["root"],
+        camera=row["camera"],
+        captured_at=None if captured is None else captured.isoformat(),
+        identity=row["identity"],
+        attributes=json.loads(row["attributes"]),
+        thumbnail=row["thumbnail"],
+    )

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,11 @@ DIM = 24
 def _rows(first: int, count: int, seed: int = 0) -> tuple[list[dict[str, object]], np.ndarray]:
     rng = np.random.default_rng(seed + first)
     names = [f"{seed:04x}{number:020x}" for number in range(first, first + count)]
-    fixed = {"thumbnail": b"", "root": "", "attributes": "{}", "model": "m"}
-    rows = [{"id": name, "source": name, "content_hash": name, "camera": f"c{int(name, 16) % 4}", **fixed} for name in names]
+    fixed = {"root": "", "attributes": "{}", "model": "m"}
+    rows = [
+        {"id": name, "source": name, "content_hash": name, "thumbnail": name.encode(), "camera": f"c{int(name, 16) % 4}", **fixed}
+        for name in names
+    ]
     centres = np.random.default_rng(9).standard_normal((20, DIM)) + 0.5
     vectors = centres[rng.integers(20, size=count)] + 0.3 * rng.standard_normal((count, DIM))
     return rows, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -113,6 +117,17 @@ def test_hits_told_from_memory_are_those_from_disk(table: Table) -> None:
         hits = prepared.search(query, 600, None)
         assert hits == Engine(table).search(query, 600, None) and len(hits) == len(table)
         assert prepared.newest()._facts is not None
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_hits_without_thumbnails(table: Table, monkeypatch: pytest.MonkeyPatch, prepared: bool) -> None:
+    engine, query = Engine(table), _rows(0, 1, seed=7)[1][0].astype(float)
+    whole = engine.search(query, 20, "camera = 'c1'")
+    assert all(hit.thumbnail for hit in whole)
+    if prepared:
+        engine.prepare()
+        monkeypatch.setattr(type(engine.newest()), "_taken", None)  # nothing is read from disk
+    assert engine.search(query, 20, "camera = 'c1'", thumbnails=False) == [replace(hit, thumbnail=b"") for hit in whole]
 
 
 def test_check_compares_with_exact_searches(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def search(
     else:
         title = ", ".join([*(text.replace(MINUS, "-") for text in texts), *map(str, pictures), *(like or ()), *(right or ())])
         asked.append((title, common.model_copy(update={"texts": tuple(described)}), pictures))
-    results = [(title, opened.find(part, files)) for title, part, files in asked]
+    results = [(title, opened.find(part, files, thumbnails=sheet is not None)) for title, part, files in asked]
     if as_json:
         typer.echo(json.dumps([{"query": title, **found.as_dict()} for title, found in results], indent=2))
     else:

@@ -33,14 +33,14 @@ class Engine:
         self._snapshots: dict[int, Snapshot] = {}
         self._refreshing = threading.Lock()
 
-    def search(self, embedding: Float[np.ndarray, " D"], k: int, where: str | None) -> list[Hit]:
+    def search(self, embedding: Float[np.ndarray, " D"], k: int, where: str | None, thumbnails: bool = True) -> list[Hit]:
         """The `k` images most similar to a vector among those that pass the filter, best first.
 
         Raises QueryError on a vector of another size or without direction, k < 1, or a filter that cannot be read.
         """
         if k < 1:
             raise QueryError(f"k is {k}; ask for at least one hit")
-        return self.on_newest(lambda snapshot: self._answer(snapshot, embedding, k, where))
+        return self.on_newest(lambda snapshot: self._answer(snapshot, embedding, k, where, thumbnails))
 
     def on_newest(self, answer: Callable[[Snapshot], _T]) -> _T:
         """The answer of the newest version; asked again of a newer one where writers removed the files of the one being read.
@@ -87,11 +87,11 @@ class Engine:
         self.on_newest(Snapshot.hold)
         return self._nearest.prepare(self.newest().rows)
 
-    def _answer(self, snapshot: Snapshot, embedding: np.ndarray, k: int, where: str | None) -> list[Hit]:
+    def _answer(self, snapshot: Snapshot, embedding: np.ndarray, k: int, where: str | None, thumbnails: bool) -> list[Hit]:
         query = unit(embedding, snapshot.rows.embeddings.shape[1])
         rows = None if where is None else snapshot.passing(written(where))
         found = self.top(snapshot, query, k, rows)
-        return snapshot.hits(found.positions, found.scores)
+        return snapshot.hits(found.positions, found.scores, thumbnails=thumbnails)
 
 
 def unit(embedding: Float[np.ndarray, " D"], dim: int) -> Float64[np.ndarray, " D"]:

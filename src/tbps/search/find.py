@@ -30,12 +30,13 @@ def find(
     query: Query,
     pictures: Sequence[Picture] = (),
     within: Sequence[str] | None = None,
+    thumbnails: bool = True,
 ) -> Page:
     """The page that a query asks for; `pictures` are sought with `query.picture_weight`. Raises as `Gallery.find`."""
 
     def answer(snapshot: Snapshot) -> Page:
         scope = None if within is None else snapshot.scope(within)
-        return _answer(_Asked(engine, snapshot, model, query, scope), pictures)
+        return _answer(_Asked(engine, snapshot, model, query, scope, thumbnails), pictures)
 
     if query.version is None:
         return engine.on_newest(answer)
@@ -48,13 +49,14 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Who asks what of which version; scope: the rows that there are for who asks, None for all."""
+    """Who asks what of which version; scope: the rows that there are for who asks, None for all; thumbnails: wanted with hits."""
 
     engine: Engine
     snapshot: Snapshot
     model: Encoder
     query: Query
     scope: Scope | None
+    thumbnails: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def _answer(asked: _Asked, pictures: Sequence[Picture]) -> Page:
         ranking = search.grouped(depth, codes)
         total = len(np.unique(codes if passing is None else codes[passing]))
     shown = slice(query.offset, wanted)
-    hits = snapshot.hits(ranking.positions[shown], ranking.scores[shown], query.offset + 1)
+    hits = snapshot.hits(ranking.positions[shown], ranking.scores[shown], query.offset + 1, asked.thumbnails)
     if codes is not None and query.group is not None:
         hits = [
             replace(hit, group=search.group(query.group, codes, position))

@@ -144,14 +144,21 @@ class Gallery:
         """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
         return retain(self.path, dry_run, patience=self._patience)
 
-    def find(self, query: Query, pictures: Sequence[Picture] = (), within: Sequence[str] | None = None) -> Page:
+    def find(
+        self,
+        query: Query,
+        pictures: Sequence[Picture] = (),
+        within: Sequence[str] | None = None,
+        thumbnails: bool = True,
+    ) -> Page:
         """The page of hits that a composed query asks for; `pictures` are sought together with what it names.
 
-        within: cameras beyond which there is nothing for who asks, not even the ids that a query may name.
+        within: cameras beyond which there is nothing for who asks, not even the ids that a query may name. thumbnails: False
+        leaves those of the hits empty, for who shows them later by `image`: a prepared gallery then reads nothing from disk.
         Raises QueryError as `search`, on an id or column that is not there, and on a version that is gone; ImageError on a picture
         that cannot be read; ModelError on a calibration that is damaged or of another model.
         """
-        return self._ask(lambda engine: find(engine, self._model, query, pictures, within))
+        return self._ask(lambda engine: find(engine, self._model, query, pictures, within, thumbnails))
 
     def image(self, name: str, within: Sequence[str] | None = None) -> Hit:
         """The image with an id, as a hit of no query: score 0. Raises UnknownIdError, also for one beyond the cameras `within`."""
@@ -194,7 +201,7 @@ class Gallery:
 
     def prepare(self) -> bool:
         """Reads embeddings and metadata into memory and, above 200,000 images, builds what approximate searches need: a first
-        search is then as quick as the others, and all of them read thumbnails only. Whether searches are approximate.
+        search is then as quick as the others, and all of them read at most thumbnails. Whether searches are approximate.
         """
         return self._ask(lambda engine: engine.prepare())
 

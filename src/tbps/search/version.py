@@ -104,19 +104,32 @@ class Snapshot:
             self._columns = self._columns | {name: Column(codes, encoded.dictionary.to_pylist())}
         return self._columns[name]
 
-    def hits(self, positions: Integer[np.ndarray, " hits"], scores: Float64[np.ndarray, " hits"], first: int = 1) -> list[Hit]:
-        """The rows at `positions`, in that order, as hits ranked from `first` on."""
+    def hits(
+        self,
+        positions: Integer[np.ndarray, " hits"],
+        scores: Float64[np.ndarray, " hits"],
+        first: int = 1,
+        thumbnails: bool = True,
+    ) -> list[Hit]:
+        """The rows at `positions`, in that order, as hits ranked from `first` on; without `thumbnails` theirs are empty."""
         if not len(positions):
             return []
-        facts = self._facts
-        columns = [*FACTS, "thumbnail"] if facts is None else ["id", "thumbnail"]
+        read = ["thumbnail"] if thumbnails else []
+        if self._facts is None:
+            rows = self._taken(positions, [*FACTS, *read])
+        else:
+            rows = self._facts.at(positions)
+            if thumbnails:
+                rows = [held | taken for held, taken in zip(rows, self._taken(positions, read), strict=True)]
+        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=first)]
+
+    def _taken(self, positions: Integer[np.ndarray, " hits"], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of some rows from disk, in that order."""
         with talking_to(self._folder):
             wanted = [int(row) for row in self.rows.row_ids[positions]]
-            rows = {row["id"]: row for row in self._handle.take_row_ids(wanted).select(columns).to_arrow().to_pylist()}
-            ordered = [rows[name.decode()] for name in self.rows.ids[positions]]
-        if facts is not None:
-            ordered = [held | row for held, row in zip(facts.at(positions), ordered, strict=True)]
-        return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, ordered, strict=True), start=first)]
+            taken = self._handle.take_row_ids(wanted).select(sorted({"id", *columns})).to_arrow().to_pylist()
+            rows = {row["id"]: row for row in taken}
+            return [rows[name.decode()] for name in self.rows.ids[positions]]
 
     def _read(self, before: Rows | None) -> Rows:
         with talking_to(self._folder):
@@ -173,5 +186,5 @@ def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
         captured_at=None if captured is None else captured.isoformat(),
         identity=row["identity"],
         attributes=json.loads(row["attributes"]),
-        thumbnail=row["thumbnail"],
+        thumbnail=row.get("thumbnail", b""),
     )

@@ -64,9 +64,9 @@ class View:
     _gallery: Gallery
 
     def find(self, query: Query, pictures: Sequence[Picture] = ()) -> Page:
-        """As `Gallery.find`."""
+        """As `Gallery.find`, without thumbnails: pictures are asked for one by one."""
         self._check_any()
-        return self._gallery.find(query, pictures, self.caller.cameras)
+        return self._gallery.find(query, pictures, self.caller.cameras, thumbnails=False)
 
     def image(self, name: str) -> Hit:
         """As `Gallery.image`."""

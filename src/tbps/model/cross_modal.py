@@ -7,18 +7,10 @@ LayerNorm and vocabulary layers.
 
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-@final
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), as in OpenAI's CLIP."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """The same shape."""
-        return values * torch.sigmoid(1.702 * values)
+from tbps.model.activation import QuickGELU
 
 
 @final

@@ -31,6 +31,7 @@ from tbps.errors import DataError, SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.memory import keep_freed_memory
+from tbps.model.activation import choose_activation
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout
 from tbps.model.lora import add_adapters, merge_adapters
@@ -183,9 +184,10 @@ class Run:
         return caches
 
     def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Attention and dropout of the towers, and what of them learns; then the optimizers over that."""
+        """Attention, activation and dropout of the towers, and what of them learns; then the optimizers over that."""
         settings, clip = self.settings, self.model.clip
         choose_attention(clip)
+        choose_activation(clip)
         choose_products(tf32=settings.precision == "tf32")
         set_text_attention_dropout(clip, settings.text_attention_dropout)
         factors = choose_what_learns(clip, self.heads, settings)

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,9 +30,7 @@ def test_what_is_kept_is_read_back_oldest_first(tmp_path: Path) -> None:
         records.keep(each)
     found = records.read()
     assert [each.id for each in found] == [jobs[number].id for number in range(5)]
-    assert [each.state for each in found] == ["failed", "failed", "cancelled", "done", "failed"]
-    assert found[3] == jobs[3] and {found[1].message, found[4].message} == {STOPPED} and found[0].message == ""
-    assert records.read() == found
+    assert found == [jobs[number] for number in range(5)] == records.read()
     assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "jobs").iterdir()} == {0o600}
     records.drop(found[0])
@@ -69,6 +68,20 @@ def test_no_more_than_200_and_30_days() -> None:
     assert outdated(busy, at) == young[2:7], "what has not ended stays"
     old = [job(0, days=31), job(1, State.running, days=31), job(2, days=29)]
     assert outdated(old, at) == old[:1]
+
+
+def test_what_a_kill_interrupted_is_told_and_logged_once(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, [0])
+    cut = replace(job(1, State.running, owner="k1"), owner_name="front desk")
+    for each in (job(0), cut, job(2, State.waiting)):
+        JobRecords(state_folder(gallery)).keep(each)
+    for _ in range(2):
+        with serving(gallery) as client:
+            jobs = client.get("/v1/index").json()["jobs"]
+        assert [(each["state"], each["message"]) for each in jobs] == [("failed", STOPPED), ("failed", STOPPED), ("done", "")]
+        logged = [json.loads(line) for line in (state_folder(gallery) / "audit.jsonl").read_text().splitlines()]
+        ends = [(line["who"], line["key"], line["job"], line["state"]) for line in logged if line["deed"] == "indexed"]
+        assert ends == [("front desk", "k1", cut.id, "failed"), ("", "", job(2).id, "failed")]
 
 
 def test_a_service_drops_what_is_old_and_knows_whose_the_others_are(tmp_path: Path) -> None:

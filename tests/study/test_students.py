@@ -96,7 +96,7 @@ def test_the_table_pairs_every_size_with_and_without_a_teacher() -> None:
     for row in taught:
         alone = ours.row(str(row.base))
         assert row.work.train.prune == alone.work.train.prune != PruneSettings()
-        assert (row.work.train.losses.distill.weight, alone.work.train.losses.distill.weight) == (1, 0)
+        assert (row.work.train.losses.distill.weight, alone.work.train.losses.distill.weight) == (10, 0)
         assert row.start == alone.start == ours.rows[0].work
     assert distilled().prune == ours.row("depth 1/2").work.train.prune
 

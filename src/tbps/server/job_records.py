@@ -38,7 +38,7 @@ ENDS = (State.done, State.failed, State.cancelled)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One upload. owner: the id of the key; done, total: pictures, or frames of a video; skipped: name and reason."""
+    """One upload. owner, owner_name: of the key; done, total: pictures, or frames of a video; skipped: name and reason."""
 
     id: str
     owner: str
@@ -50,6 +50,7 @@ class Job:
     added: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     message: str = ""
+    owner_name: str = ""
 
     @property
     def seconds_left(self) -> float | None:
@@ -92,7 +93,7 @@ class JobRecords:
         self._folder = state / FOLDER
 
     def read(self) -> list[Job]:
-        """Every job, oldest first, those that had not ended as stopped; what is no record of a job is removed.
+        """Every job, oldest first; what is no record of a job is removed.
 
         Raises StorageError.
         """
@@ -104,8 +105,6 @@ class JobRecords:
                 if job is None:  # also what a kill left half-written
                     file.unlink()
                     continue
-                if not job.ended:
-                    self.keep(job := job.stopped())
                 jobs.append(job)
         return sorted(jobs, key=lambda job: job.created_at)
 

@@ -57,12 +57,16 @@ class _Work:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-OnEnd = Callable[[Order, Job], None]
+OnEnd = Callable[[Job], None]
 
 
 @final
 class Jobs:
-    """Takes orders and works on them. `on_end` is told of every job that ended, in its thread."""
+    """Takes orders and works on them.
+
+    `on_end` is told of every job that ended, in its thread, or at the next start where the service ended first; twice where it was
+    killed just then.
+    """
 
     def __init__(self, state: Path, gallery: Gallery, most: int, on_end: OnEnd) -> None:
         self._state, self._spool, self._records = state, state / SPOOL, JobRecords(state)
@@ -80,7 +84,11 @@ class Jobs:
             shutil.rmtree(self._spool, ignore_errors=True)
         make_folder(self._spool / _JOBS)
         make_folder(self._spool / _ASKED)
-        for job in self._records.read():
+        for known in self._records.read():
+            job = known if known.ended else known.stopped()
+            if not known.ended:
+                self._tell(job)
+                self._record(job)
             self._jobs[job.id] = job
         self._thread.start()
 
@@ -112,7 +120,7 @@ class Jobs:
         with self._changed:
             if self._stopped or self.unfinished() >= self._most:
                 raise self._full()
-            job = Job(secrets.token_hex(12), order.caller.id, State.waiting, now())
+            job = Job(secrets.token_hex(12), order.caller.id, State.waiting, now(), owner_name=order.caller.name)
             self._records.keep(job)
             self._jobs[job.id], self._work[job.id] = job, _Work(order)
             self._changed.notify_all()
@@ -165,11 +173,8 @@ class Jobs:
                 told = "failed; the service's keeper finds the reason in the log"
                 job = replace(self._jobs[name], state=State.failed, message=told)
             shutil.rmtree(work.order.folder, ignore_errors=True)
+            self._tell(job)
             self._end(job)
-            try:
-                self._on_end(work.order, job)
-            except TbpsError as error:
-                log.error("job %s: %s", job.id, error)
 
     def _next(self) -> str | None:
         """The job whose turn it is, as soon as there is one; None when the service stops. Meanwhile old jobs go."""
@@ -189,6 +194,12 @@ class Jobs:
         with self._changed:
             self._jobs[job.id] = job
             del self._work[job.id]
+
+    def _tell(self, job: Job) -> None:
+        try:
+            self._on_end(job)
+        except TbpsError as error:
+            log.error("job %s: %s", job.id, error)
 
     def _record(self, job: Job) -> None:
         try:

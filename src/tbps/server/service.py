@@ -17,7 +17,7 @@ from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
 from tbps.server.job_records import Job
-from tbps.server.jobs import Jobs, Order
+from tbps.server.jobs import Jobs
 from tbps.server.keys import Keys
 from tbps.server.limits import ticket
 from tbps.server.metrics import Metrics
@@ -101,9 +101,9 @@ class Service:
             log.error("warming up: %s", error)
         self.ready.set()
 
-    def _job_ended(self, order: Order, job: Job) -> None:
+    def _job_ended(self, job: Job) -> None:
         self.audit.write(
-            order.caller.name, order.caller.id, "indexed", job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
+            job.owner_name, job.owner, "indexed", job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
         )
 
 

@@ -285,7 +285,8 @@ def distillation() -> Table:
             taught = distilled().override(cut)
             alone = taught.override({"losses.distill.weight": 0})
             yield Row(size, Costing(train=alone), "full", full)
-            yield Row(f"{size}{TAUGHT}", Costing(train=taught), size, full)
+            note = f"compared with {size}, the same without a teacher"
+            yield Row(f"{size}{TAUGHT}", Costing(train=taught), size, full, note)
 
     return Table("distillation", "smaller models taught by the whole one", OURS, tuple(derive()))
 

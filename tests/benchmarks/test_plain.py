@@ -101,6 +101,8 @@ def test_one_update_is_that_of_the_trainer(people: PersonDataset, model: PersonM
     run.update(NoLog())
     plain.update(theirs)
     for (name, one), other in zip(run.model.clip.named_parameters(), plain.model.clip.parameters(), strict=True):
+        if name.endswith("k_proj.bias"):
+            continue  # moves all scores of a query alike, so its gradient is 0 but for rounding, whose sign Adam follows
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4, msg=name)  # Adam's first step divides by tiny gradients
 
 

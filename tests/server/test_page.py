@@ -666,6 +666,24 @@ def contrast(front: str, back: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def test_a_search_right_after_a_result_is_closed(served: Served, opened: Callable[..., Page]) -> None:
+    """Closing goes back in the history, which takes its time; a search that comes before must not be lost by it."""
+    page = opened(f"{served.open}/#q=a+person")
+    page.locator("#results[aria-busy=false] button.crop").first.click()
+    expect(page.locator("#detail")).to_be_visible()
+    page.evaluate("""() => document.getElementById("detail").addEventListener("close", () => {
+      document.getElementById("words").value = "a green coat";
+      document.getElementById("search").requestSubmit();
+    }, { once: true })""")
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile(r"green"))
+    expect(page.locator("#results[aria-busy=false] .crop").first).to_be_visible()
+    page.wait_for_timeout(300)
+    expect(page).to_have_url(re.compile(r"green"))
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"#q=a\+person$"))
+
+
 HELD = "name => { const it = document.querySelector(name); return it.scrollWidth <= it.clientWidth }"
 STICKING_OUT = """element => [...element.querySelectorAll("*")]
     .filter(part => part.getBoundingClientRect().right > element.getBoundingClientRect().left + element.clientWidth)
@@ -693,6 +711,7 @@ def test_a_narrow_window_holds_everything(served: Served, opened: Callable[..., 
     fits("page behind the detail")
     fits("detail", "#detail")
     page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile(r"#q=(?!.*show=)"))  # back in the history, where the next address would else be lost
     page.goto(f"{served.open}/#q=a+person&group=tracklet&camera={CAMERAS[0]}")
     expect(page.locator(".row").first).to_be_visible()
     fits("rows")

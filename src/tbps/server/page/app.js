@@ -27,6 +27,7 @@ let asked = query();
 let shown = null;
 let answer = null;
 let running = null; // AbortController of the search under way
+let returning = null; // a promise while the history goes back to before a result was opened: what is pushed meanwhile would be lost
 const pending = new Map(); // id -> "right", "wrong" or "none", not yet searched with
 const answers = new Map(); // address -> answer, for going back
 
@@ -54,6 +55,7 @@ async function follow(fresh = false) {
 
 /** Goes to another query, as a new step of the history. */
 function go(next) {
+  if (returning) return returning.then(() => go(next));
   const address = toAddress(next);
   leave();
   if (address === toAddress(asked)) history.replaceState(null, "", address);
@@ -253,6 +255,7 @@ function drawMarks() {
 }
 
 async function searchAgain() {
+  await returning;
   if (!pending.size) return;
   const ids = (which) => [...pending].filter(([, held]) => held === which).map(([id]) => id);
   const untouched = (list) => list.filter((id) => !pending.has(id));
@@ -274,19 +277,25 @@ async function searchAgain() {
 // Opening a result
 
 function open(id) {
+  if (returning) return returning.then(() => open(id));
   const step = shown ? "replaceState" : "pushState";
   leave();
   history[step]({ opened: shown ? history.state?.opened : true }, "", toAddress(asked, id));
   shown = id;
-  openDetail(id, answer, session);
+  return openDetail(id, answer, session);
 }
 
 function detailClosed(id) {
   if (!shown) return;
   shown = null;
-  if (history.state?.opened) history.back();
+  if (history.state?.opened) goBack();
   else history.replaceState(null, "", toAddress(asked));
   if (id && cardOf(id)) focusResult(id);
+}
+
+function goBack() {
+  returning = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); }).then(() => { returning = null; });
+  history.back();
 }
 
 /** Results like this one instead of what was sought so far; the filters stay. */

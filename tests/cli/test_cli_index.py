@@ -169,10 +169,12 @@ def test_control_c_tells_what_is_kept(run: Run, tiny_model_folder: Path, tmp_pat
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
     pressing = threading.Thread(target=press)
     pressing.start()
     code, _, err = run(*command)
     pressing.join()
+    signal.signal(signal.SIGINT, before)
     kept = re.search(r"interrupted: gallery \S+ holds (\d+) images; the same command adds what is missing", err)
     assert code == 130 and kept is not None and int(kept[1]) < 600
     code, out, _ = run(*command)

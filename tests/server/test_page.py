@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from page_served import CAMERAS, CROPS, HOSTILE, PEOPLE, browsing, draw_people, indexed, serving
 from playwright.sync_api import Browser, Page, Route, expect
-from playwright.sync_api import TimeoutError as WaitedTooLong
 
 import tbps
 from tbps.cli.search import _one_in
@@ -684,7 +683,6 @@ def test_a_search_right_after_a_result_is_closed(served: Served, opened: Callabl
     expect(page).to_have_url(re.compile(r"#q=a\+person$"))
 
 
-HELD = "name => { const it = document.querySelector(name); return it.scrollWidth <= it.clientWidth }"
 STICKING_OUT = """element => [...element.querySelectorAll("*")]
     .filter(part => part.getBoundingClientRect().right > element.getBoundingClientRect().left + element.clientWidth)
     .map(part => `${part.tagName}.${part.className}`)"""
@@ -694,12 +692,8 @@ def test_a_narrow_window_holds_everything(served: Served, opened: Callable[..., 
     page = opened(served.open, viewport={"width": 360, "height": 640}, has_touch=True)
 
     def fits(what: str, within: str = "html") -> None:
-        """Waits, because a layout that a picture has just come into may be wide for a moment; says what sticks out."""
-        try:
-            page.wait_for_function(HELD, arg=within)
-        except WaitedTooLong:
-            wide = page.locator(within).evaluate(STICKING_OUT)
-            pytest.fail(f"{what} is too wide: {wide}")
+        element = page.locator(within)
+        assert element.evaluate("it => it.scrollWidth <= it.clientWidth"), f"{what} is too wide: {element.evaluate(STICKING_OUT)}"
 
     expect(page.locator(".start")).to_be_visible()
     fits("start")

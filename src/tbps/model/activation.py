@@ -31,7 +31,7 @@ class QuickGELU(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The same shape."""
-        activated: Tensor = _QuickGELU.apply(values)  # type: ignore[no-untyped-call]
+        activated: Tensor = _QuickGELU.apply(values)  # type: ignore[no-untyped-call]  # torch has no types here
         return activated
 
 

@@ -1,7 +1,7 @@
 """What a gallery goes through: information, compaction, snapshots and another model; whole at every step."""
 
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from tbps.errors import GalleryError, MixedModelsError, SettingsError
 from tbps.preprocess.image import open_image
 from tbps.search import reembed as reembedding
+from tbps.search import table as table_module
 from tbps.search.compact import compact
 from tbps.search.forget import forget
 from tbps.search.gallery import Gallery
@@ -79,6 +80,14 @@ def test_compaction_removes_old_versions_and_the_rows_of_killed_writers(folder: 
     assert report.bytes_after == bytes_on_disk(folder) <= report.bytes_before - 15_000
     assert not leftover.exists() and len(list((folder / "images.lance" / "data").iterdir())) == 1
     assert _answers(folder) == before
+
+
+def test_compaction_removes_its_own_intermediate_version_however_fast_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "_AGE", timedelta(seconds=0.5))  # far longer than merging takes, as if that took no time
+    Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])
+    report = compact(folder)
+    assert report.seconds > 0.5 and report.versions_after == 1
+    assert len(list((folder / "images.lance" / "data").iterdir())) == 1
 
 
 def test_a_snapshot_costs_little_and_brings_the_gallery_back(folder: Path, photos: list[Path], tmp_path: Path) -> None:

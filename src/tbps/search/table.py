@@ -1,5 +1,6 @@
 """The LanceDB table of a gallery: committed appends, what is known of its rows, tidying."""
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from tbps.search.version import Snapshot
 FIRST_TABLE = "images"
 _MANY_FRAGMENTS = 64
 _IDS_AT_ONCE = 1024
+_AGE = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +229,11 @@ class Table:
         """Merges fragments and removes old versions and the leftovers of killed writers, whatever it costs; under the lock."""
         with talking_to(self._folder):
             self._handle.checkout_latest()
+            self._handle.optimize()
+            # Merging commits twice, and the first of the two still needs the old files: it is to be old enough to go as well.
+            time.sleep(2 * _AGE.total_seconds())
             # Not 0, which warns of readers at older versions: those read again (see `engine`).
-            self._handle.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+            self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
 def ids_clause(ids: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ library, and equal embeddings always tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -31,24 +30,17 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tbps.data.cores import available_cores
 from tbps.errors import EvaluationError
+from tbps.evaluation.counting import Floats, Higher, Integers, Relevant, higher, own_scores
+from tbps.evaluation.screening import GRID, Screen
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 TextIdentities = Shaped[Tensor | np.ndarray, " Q"] | Sequence[int] | Sequence[str]
 ImageIdentities = Shaped[Tensor | np.ndarray, " G"] | Sequence[int] | Sequence[str]
 Scores = Callable[[int, int], NDArray[Any]]
 """scores(start, stop) -> (stop - start, G): the scores of these queries against the whole gallery; higher is better."""
 
-GRID = 2.0**26
-"""Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
-FEW = 64
-"""Relevant images a query up to which counting by comparison is cheaper than by bisection (they meet near 85)."""
 ROWS = 1024
 """Embeddings widened together, to keep the copies small."""
-COUNT_ROWS = 64
-"""Queries counted together: their scores and counts stay near the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +84,13 @@ def retrieval_metrics(
     for name, ids, rows in (("text", text_ids, len(queries.rows)), ("image", image_ids, len(gallery.rows))):
         if len(_array(ids)) != rows:
             raise EvaluationError(f"{rows} {name} embeddings but {len(_array(ids))} {name} identities")
-    columns = gallery.exact(0, len(gallery.rows)).T
+    relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
+    screen = Screen(gallery.exact(0, len(gallery.rows)), min(_checked_block(block), len(queries.rows)))
 
-    def scores(start: int, stop: int) -> Floats:
-        return queries.exact(start, stop) @ columns
+    def outcome(start: int, stop: int, columns: Integers, count: Integers) -> _Outcome:
+        return _outcome_against(*screen.ranked(queries.exact(start, stop), columns, count), cutoffs)
 
-    return _measure(scores, _relevance(text_ids, image_ids), _cutoffs(ks), "against", block)
+    return _measured(outcome, relevance, cutoffs, block)
 
 
 def metrics_from_scores(
@@ -113,7 +106,9 @@ def metrics_from_scores(
     ties: "against" the model, or the exact expectation of every metric when equal scores are ordered at "random".
     `EvaluationError` for a block of the wrong shape, scores that are not finite and queries without a relevant image.
     """
-    relevance = _relevance(text_ids, image_ids)
+    if ties not in ("against", "random"):
+        raise EvaluationError(f'ties count "against" the model or at "random", not {ties!r}')
+    relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
 
     def checked(start: int, stop: int) -> Floats:
         rows = np.asarray(scores(start, stop), dtype=np.float64)
@@ -125,7 +120,15 @@ def metrics_from_scores(
             raise EvaluationError(f"query {query} has a score that is not a finite number")
         return rows
 
-    return _measure(checked, relevance, _cutoffs(ks), ties, block)
+    def outcome(start: int, stop: int, columns: Integers, count: Integers) -> _Outcome:
+        rows = checked(start, stop)
+        relevant = Relevant(np.sort(own_scores(rows, columns), axis=1), count)
+        at_least = higher(rows, relevant, or_equal=True)
+        if ties == "against":
+            return _outcome_against(relevant, at_least, cutoffs)
+        return _expected_outcome(relevant, higher(rows, relevant, or_equal=False), at_least, cutoffs)
+
+    return _measured(outcome, relevance, cutoffs, _checked_block(block))
 
 
 def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[int] = (1, 5, 10)) -> Report:
@@ -136,10 +139,10 @@ def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[in
     """
     relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
     counts, which = np.unique(relevance.count, return_inverse=True)  # queries with equally many relevant images share a row
-    relevant = _Relevant(np.where(np.arange(counts.max()) < counts[:, None], 0.0, np.inf), counts[:, None])
+    relevant = Relevant(np.where(np.arange(counts.max()) < counts[:, None], 0.0, np.inf), counts[:, None])
     everyone, none = np.full(relevant.scores.shape, relevance.gallery), np.zeros(relevant.scores.shape, dtype=np.int64)
     tied = np.broadcast_to(counts[:, None], everyone.shape)
-    outcome = _expected_outcome(relevant, _Higher(none, none), _Higher(everyone, tied), cutoffs)
+    outcome = _expected_outcome(relevant, Higher(none, none), Higher(everyone, tied), cutoffs)
     return _report(_Outcome(outcome.hits[which], outcome.ap[which], outcome.inp[which]), relevance, cutoffs)
 
 
@@ -186,26 +189,6 @@ class _Relevance:
 
 
 @dataclass(frozen=True, slots=True)
-class _Relevant:
-    """Scores of a block's relevant images, (b, R): ascending, padded with +inf behind the (b, 1) `count` real ones."""
-
-    scores: Floats
-    count: Integers
-
-    @property
-    def real(self) -> NDArray[np.bool_]:
-        return np.arange(self.scores.shape[1]) < self.count
-
-
-@dataclass(frozen=True, slots=True)
-class _Higher:
-    """For each relevant image, (b, R): how many images of the gallery, and of the relevant ones, score higher."""
-
-    gallery: Integers
-    relevant: Integers
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcome:
     """Per query: (b, K) probability of a relevant image within each cutoff, (b,) AP and (b,) INP."""
 
@@ -214,71 +197,19 @@ class _Outcome:
     inp: Floats
 
 
-def _measure(scores: Scores, relevance: _Relevance, cutoffs: Integers, ties: str, block: int) -> Report:
-    if ties not in ("against", "random"):
-        raise EvaluationError(f'ties count "against" the model or at "random", not {ties!r}')
-    if block < 1:
-        raise EvaluationError(f"block must be at least 1 query, not {block}")
+def _measured(
+    block_outcome: Callable[[int, int, Integers, Integers], _Outcome], relevance: _Relevance, cutoffs: Integers, block: int
+) -> Report:
+    """The report of block_outcome(start, stop, columns, count) over blocks of queries."""
     outcomes = []
     for start in range(0, len(relevance.count), block):
         stop = min(start + block, len(relevance.count))
-        rows, columns = scores(start, stop), relevance.columns(start, stop)
-        own = np.where(columns < 0, np.inf, np.take_along_axis(rows, np.maximum(columns, 0), axis=1))
-        relevant = _Relevant(np.sort(own, axis=1), relevance.count[start:stop, None])
-        at_least = _higher(rows, relevant, or_equal=True)
-        if ties == "against":
-            outcomes.append(_outcome_against(relevant, at_least, cutoffs))
-        else:
-            outcomes.append(_expected_outcome(relevant, _higher(rows, relevant, or_equal=False), at_least, cutoffs))
+        outcomes.append(block_outcome(start, stop, relevance.columns(start, stop), relevance.count[start:stop, None]))
     whole = _Outcome(*(np.concatenate([getattr(o, name) for o in outcomes]) for name in ("hits", "ap", "inp")))
     return _report(whole, relevance, cutoffs)
 
 
-def _higher(scores: Floats, relevant: _Relevant, *, or_equal: bool) -> _Higher:
-    """Count the scores above each relevant one (or at least as high), on every core."""
-    count = _count_by_comparing if relevant.count.mean() <= FEW else _count_by_bisecting
-    parts = [slice(start, start + COUNT_ROWS) for start in range(0, len(scores), COUNT_ROWS)]
-
-    def counted(rows: slice) -> Integers:
-        return count(scores[rows], _Relevant(relevant.scores[rows], relevant.count[rows]), or_equal)
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        gallery = np.concatenate(list(pool.map(counted, parts)))
-    return _Higher(gallery, _among_relevant(relevant, or_equal))
-
-
-def _among_relevant(relevant: _Relevant, or_equal: bool) -> Integers:
-    """The same count among the relevant ones, which are sorted: those behind the first (or the last) of equal scores."""
-    own, place = relevant.scores, np.arange(relevant.scores.shape[1])
-    if or_equal:
-        begins = np.concatenate([np.ones((len(own), 1), dtype=np.bool_), own[:, 1:] != own[:, :-1]], axis=1)
-        return relevant.count - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
-    ends = np.concatenate([own[:, 1:] != own[:, :-1], np.ones((len(own), 1), dtype=np.bool_)], axis=1)
-    last = np.minimum.accumulate(np.where(ends, place, len(place))[:, ::-1], axis=1)[:, ::-1]
-    return relevant.count - 1 - last
-
-
-def _count_by_comparing(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
-    """One pass over the gallery for each relevant image."""
-    counts = np.zeros(relevant.scores.shape, dtype=np.int64)
-    for query, row in enumerate(scores):
-        for k in range(int(relevant.count[query, 0])):
-            score = relevant.scores[query, k]
-            counts[query, k] = np.count_nonzero(row >= score if or_equal else row > score)
-    return counts
-
-
-def _count_by_bisecting(scores: Floats, relevant: _Relevant, or_equal: bool) -> Integers:
-    """Bisect every score among the relevant ones of its query, make a histogram of the places, sum it from the top."""
-    own, rows = torch.from_numpy(relevant.scores), torch.from_numpy(scores)
-    below = torch.searchsorted(own, rows, right=or_equal)  # relevant images under each score
-    histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)
-    histogram.scatter_add_(1, below, torch.ones(1, 1, dtype=torch.int64).expand_as(below))
-    counts: Integers = histogram.numpy()[:, :0:-1].cumsum(axis=1)[:, ::-1]
-    return counts
-
-
-def _outcome_against(relevant: _Relevant, at_least: _Higher, cutoffs: Integers) -> _Outcome:
+def _outcome_against(relevant: Relevant, at_least: Higher, cutoffs: Integers) -> _Outcome:
     """Ranks with every tie lost. Column k is the j-th best relevant image, j = n - k."""
     n, real = relevant.count, relevant.real
     j = np.where(real, n - np.arange(real.shape[1]), 0)
@@ -288,7 +219,7 @@ def _outcome_against(relevant: _Relevant, at_least: _Higher, cutoffs: Integers) 
     return _Outcome(hits, _row_sums(j / rank) / n[:, 0], n[:, 0] / rank[:, 0])
 
 
-def _expected_outcome(relevant: _Relevant, higher: _Higher, at_least: _Higher, cutoffs: Integers) -> _Outcome:
+def _expected_outcome(relevant: Relevant, higher: Higher, at_least: Higher, cutoffs: Integers) -> _Outcome:
     """Expectation over random orders of equal scores.
 
     Consider a group of t equal scores, r of them of relevant images, below A images of which B are relevant. Place A + x of the
@@ -349,6 +280,12 @@ def _report(outcome: _Outcome, relevance: _Relevance, cutoffs: Integers) -> Repo
         gallery=relevance.gallery,
         ranks=percent,
     )
+
+
+def _checked_block(block: int) -> int:
+    if block < 1:
+        raise EvaluationError(f"block must be at least 1 query, not {block}")
+    return block
 
 
 def _cutoffs(ks: Sequence[int]) -> Integers:

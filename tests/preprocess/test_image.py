@@ -166,11 +166,11 @@ def test_huge_pictures_are_refused_before_decoding(side: int) -> None:
     """12,000 x 12,000 is where Pillow itself warns, 30,000 x 30,000 where it raises its own error."""
     row = b"\0" * (1 + (side + 7) // 8)
     content = png(side, side, row * (side if side < 10_000 else 1))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for read in (open_image, check_image):
         with pytest.raises(ImageError, match="more than 64,000,000"):
             read(content)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 def test_real_bomb_of_30000_squared_is_refused() -> None:

@@ -123,7 +123,7 @@ def ready(address: str) -> None:
 
 
 def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: Path) -> None:
-    with served(gallery, 0.3, batch_window=50) as (address, process):
+    with served(gallery, 1.0, batch_window=50) as (address, process):
         ready(address)
         before = metric(address, "tbps_texts_encoded_together_count")
         with ThreadPoolExecutor(8) as pool:
@@ -132,7 +132,7 @@ def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: P
             assert metric(address, "tbps_texts_encoded_together_count") - before <= 3
             assert metric(address, "tbps_texts_encoded_together_sum") >= 8
             under_way = pool.submit(search, address)
-            time.sleep(0.15)
+            time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             assert under_way.result()[0] == 200, "what was under way is answered"
         assert process.wait(10) == 0
@@ -152,10 +152,10 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
         assert all(int(headers["retry-after"]) >= 1 for _, _, headers in refused)
         assert {body["error"]["code"] for _, body, _ in refused} == {"busy"}
     lines = verify(state_folder(gallery)).lines
-    with served(gallery, 1.0, timeout=0.3) as (address, process):
+    with served(gallery, 4.0, timeout=0.3) as (address, process):
         began = time.monotonic()
         status, body, _ = search(address)
-        assert (status, body["error"]["code"]) == (503, "timeout") and time.monotonic() - began < 0.9
+        assert (status, body["error"]["code"]) == (503, "timeout") and time.monotonic() - began < 3
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     assert len((state_folder(gallery) / "audit.jsonl").read_text().splitlines()) == lines, (

@@ -13,10 +13,10 @@ them is at rank j + (number of irrelevant images that score at least as high), a
 gives every image one score gets no credit. `ties="random"` instead gives the exact expectation over random orders of the ties.
 
 **Scores do not depend on the blocks.** A matrix product in floating point may round one pair differently in another block or
-column, which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer
-than the rounding of a float32 product) and multiplies them as integers held in float64. By Cauchy-Schwarz every partial sum is
-at most about 2^52, where float64 is exact: the score of a pair is the same whatever the block, the order of summation and the
-library, and equal embeddings always tie.
+column, which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer than
+the rounding of a float32 product) and compares them as integers multiplied in float64, or as `screening` proves alike. By
+Cauchy-Schwarz every partial sum is at most about 2^52, where float64 is exact: the score of a pair is the same whatever the
+block, the order of summation and the library, and equal embeddings always tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,9 +73,9 @@ def retrieval_metrics(
 ) -> Report:
     """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
 
-    block: queries scored together; bounds the memory (block x G x 8 bytes beside float64 copies of the embeddings), never
-    changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite embeddings and for queries without a
-    relevant image.
+    block: queries scored together; bounds the memory (block x G x 4 bytes, 8 more with many relevant images, beside copies of the
+    embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite embeddings and for queries
+    without a relevant image.
     """
     queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")
     if queries.rows.shape[1] != gallery.rows.shape[1]:

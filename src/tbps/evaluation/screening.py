@@ -13,6 +13,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from tbps.evaluation import counting
 from tbps.evaluation.counting import Floats, Higher, Integers, Marks, Relevant, among_relevant, by_parts, higher, own_scores
 
 GRID = 2.0**26
@@ -65,10 +66,14 @@ class Screen:
         return relevant, Higher(np.take_along_axis(found.at_least, order, axis=1), among_relevant(relevant, or_equal=True))
 
     def _screened(self, rows: Singles, queries: Floats, columns: Integers) -> _Counted | None:
-        """None where too many scores are in doubt."""
+        """None where a query has too many relevant images or too many scores are in doubt."""
+        real = columns >= 0
+        most = int(real.sum(axis=1).max())
+        if most > counting.FEW:
+            return None
         near = own_scores(rows, columns)
         top, bottom = near + self._slack, near - self._slack
-        at_least, most = np.zeros(columns.shape, dtype=np.int64), int((columns >= 0).sum(axis=1).max())
+        at_least = np.zeros(columns.shape, dtype=np.int64)
         above, doubtful = Marks(*rows.shape), np.zeros(rows.shape, dtype=np.bool_)
         within = np.empty(rows.shape, dtype=np.bool_)
         for k in range(most):
@@ -81,7 +86,6 @@ class Screen:
             return None
         query, image = np.divmod(places, rows.shape[1])
         scores = self._scores(queries, query, image)
-        real = columns >= 0
         at = np.searchsorted(places, columns + rows.shape[1] * np.arange(len(rows))[:, None])
         own = np.where(real, scores[np.where(real, at, 0)], np.inf)
         values = rows.reshape(-1)[places]

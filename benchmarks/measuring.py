@@ -3,13 +3,20 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 RUNS = 5
+
+Run = Callable[[], object]
+Way = TypeVar("Way", bound=Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ def wait_for(device: torch.device | str) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
+def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
     """Seconds of one run."""
     wait_for(device)
     start = clock()
@@ -54,15 +61,13 @@ def timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_coun
     return clock() - start
 
 
-def seconds(run: Callable[[], object], runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
+def seconds(run: Run, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
     """The time of each of several runs, after one that does not count."""
     run()
     return tuple(timed(run, clock) for _ in range(runs))
 
 
-def in_turn(
-    ways: Mapping[str, Callable[[], object]], runs: int = RUNS, measure: Callable[[Callable[[], object]], float] = timed
-) -> dict[str, tuple[float, ...]]:
+def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], float] = timed) -> dict[str, tuple[float, ...]]:
     """What `measure` finds of each way, which take turns (A B C A B C ...) so that ratios hold when the machine's speed drifts;
     one run of each before that does not count.
     """
@@ -76,13 +81,52 @@ def in_turn(
     return {name: tuple(each) for name, each in found.items()}
 
 
-def megabytes(run: Callable[[], object]) -> float:
+def megabytes(run: Run) -> float:
     """How far the resident memory of this process rises above where it stands (glibc on Linux)."""
     ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed must not hide what this one takes
     Path("/proc/self/clear_refs").write_text("5")  # lets the high-water mark start from here
     before = _status("VmRSS")
     run()
     return (_status("VmHWM") - before) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A run in a process of its own, which shares neither freed memory nor threads with what else is measured."""
+
+    asked: Connection
+
+    def __call__(self) -> float:
+        return self.measured(timed)
+
+    def measured(self, measure: Callable[[Run], float]) -> float:
+        """What `measure` finds there."""
+        self.asked.send(measure)
+        found: float = self.asked.recv()
+        return found
+
+
+@contextmanager
+def apart(ways: Mapping[str, Run]) -> Iterator[dict[str, Apart]]:
+    """Each of the ways, functions that pickle can name, in a process of its own."""
+    spawn = get_context("spawn")
+    with ExitStack() as open_ends:
+        found = {}
+        for name, run in ways.items():
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_measure_as_asked, args=(there, run), daemon=True)
+            process.start()
+            open_ends.callback(process.join)
+            open_ends.enter_context(here)
+            there.close()
+            found[name] = Apart(here)
+        yield found
+
+
+def _measure_as_asked(asked: Connection, run: Run) -> None:
+    with suppress(EOFError):
+        while True:
+            asked.send(asked.recv()(run))
 
 
 def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from oracles import retrieval as oracle
 from sklearn.metrics import average_precision_score
+from threadpoolctl import threadpool_info
 
 from tbps.errors import EvaluationError
-from tbps.evaluation import Report, chance, metrics_from_scores, retrieval_metrics
+from tbps.evaluation import Report, chance, counting, metrics, metrics_from_scores, retrieval_metrics
+from tbps.evaluation.counting import on_every_core
 
 KS = (1, 2, 3, 5, 10)
 # with shapes and types checked by the pytest option, the annotations refuse some inputs first
@@ -26,6 +28,11 @@ REFUSALS = (EvaluationError, TypeCheckError)
 def from_matrix(scores, text_ids, image_ids, ks=KS, **options):
     matrix = np.asarray(scores)
     return metrics_from_scores(lambda start, stop: matrix[start:stop], text_ids, image_ids, ks, **options)
+
+
+def _threads_of_numpys_blas():
+    """In the wheels' own library; those of others in the process may count by thread."""
+    return [pool["num_threads"] for pool in threadpool_info() if "numpy.libs" in pool["filepath"]]
 
 
 def assert_equals(report: Report, expected: oracle.Metrics):
@@ -149,6 +156,21 @@ class TestBlocks:
     def test_embeddings(self, block):
         whole = retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids)
         assert retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids, block=block) == whole
+
+    @pytest.mark.parametrize("cores", [1, 3, 64])
+    def test_on_other_machines(self, cores, monkeypatch):
+        whole = retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids)
+        for module in (metrics, counting):
+            monkeypatch.setattr(module, "available_cores", lambda: cores)
+            monkeypatch.setattr(module, "PART", 8)
+        assert retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids, block=32) == whole
+
+    def test_blas_has_its_threads_back(self):
+        before = threadpool_info()
+        assert on_every_core(lambda part: _threads_of_numpys_blas(), 3, 1) == [[1]] * 3
+        with pytest.raises(ZeroDivisionError):
+            on_every_core(lambda part: 1 // part.start, 3, 1)
+        assert threadpool_info() == before
 
     @pytest.mark.parametrize("ties", ["against", "random"])
     @pytest.mark.parametrize("block", [1, 65, 1000])

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tbps.data.cores import available_cores
 
@@ -18,9 +20,10 @@ Outcome = TypeVar("Outcome")
 
 FEW = 128
 """Relevant images of a query up to which counting by comparison is cheaper than by bisection."""
-PART = 64
-"""Queries counted together: their scores and counts stay near the processor's cache."""
+PART = 128
+"""Queries counted together: their scores stay near the processor's cache, and threads seldom wait for the interpreter's lock."""
 _WORDS = 255  # that can be added up before a byte of one overflows
+_ALONE = Lock()  # the limit of BLAS holds for the process: two at once would not put back what was
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +71,19 @@ def own_scores(rows: NDArray[Any], columns: Integers) -> NDArray[Any]:
 
 
 def higher(scores: Floats, relevant: Relevant, *, or_equal: bool) -> Higher:
-    """Counts the (b, G) scores above each relevant one (or at least as high), on every core."""
-
-    def counted(part: slice) -> Integers:
-        rows, own, count = scores[part], relevant.scores[part], relevant.count[part, 0]
-        counts, few = np.zeros(own.shape, dtype=np.int64), count <= FEW
-        counts[few, :FEW] = _by_comparing(rows if few.all() else rows[few], own[few, :FEW], or_equal)
-        if not few.all():
-            counts[~few] = _by_bisecting(rows[~few], own[~few], or_equal)
-        return counts
-
-    return Higher(np.concatenate(by_parts(counted, len(scores))), among_relevant(relevant, or_equal))
+    """Counts the (b, G) scores above each relevant one (or at least as high)."""
+    counts, few = np.zeros(relevant.scores.shape, dtype=np.int64), relevant.count[:, 0] <= FEW
+    counts[few, :FEW] = _by_comparing(scores if few.all() else scores[few], relevant.scores[few, :FEW], or_equal)
+    if not few.all():
+        counts[~few] = _by_bisecting(scores[~few], relevant.scores[~few], or_equal)
+    return Higher(counts, among_relevant(relevant, or_equal))
 
 
-def by_parts(work: Callable[[slice], Outcome], queries: int) -> list[Outcome]:
-    """The work of every part of the queries, in order, on every core."""
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return list(pool.map(work, [slice(start, min(start + PART, queries)) for start in range(0, queries, PART)]))
+def on_every_core(work: Callable[[slice], Outcome], queries: int, together: int) -> list[Outcome]:
+    """The work on `together` queries and the next ones, in order, by a thread a core; BLAS starts none of its own meanwhile."""
+    shares = [slice(start, min(start + together, queries)) for start in range(0, queries, together)]
+    with _ALONE, threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(work, shares))
 
 
 def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:

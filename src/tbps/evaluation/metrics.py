@@ -30,8 +30,9 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tbps.data.cores import available_cores
 from tbps.errors import EvaluationError
-from tbps.evaluation.counting import Floats, Higher, Integers, Relevant, higher, own_scores
+from tbps.evaluation.counting import PART, Floats, Higher, Integers, Relevant, higher, on_every_core, own_scores
 from tbps.evaluation.screening import GRID, Screen
 
 TextIdentities = Shaped[Tensor | np.ndarray, " Q"] | Sequence[int] | Sequence[str]
@@ -73,9 +74,9 @@ def retrieval_metrics(
 ) -> Report:
     """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
 
-    block: queries scored together; bounds the memory (block x G x 4 bytes, 8 more with many relevant images, beside copies of the
-    embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite embeddings and for queries
-    without a relevant image.
+    block: queries scored together by all cores, an equal share or up to PART by each; bounds the memory (block x G x 4 bytes
+    beside copies of the embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite
+    embeddings and for queries without a relevant image.
     """
     queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")
     if queries.rows.shape[1] != gallery.rows.shape[1]:
@@ -85,12 +86,14 @@ def retrieval_metrics(
         if len(_array(ids)) != rows:
             raise EvaluationError(f"{rows} {name} embeddings but {len(_array(ids))} {name} identities")
     relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
-    screen = Screen(gallery.exact(0, len(gallery.rows)), min(_checked_block(block), len(queries.rows)))
+    cores, block = available_cores(), min(_checked_block(block), len(queries.rows))
+    share = max(min(PART, block), -(-block // cores))
+    screen = Screen(gallery.exact(slice(None)), share, cores)
 
-    def outcome(start: int, stop: int, columns: Integers, count: Integers) -> _Outcome:
-        return _outcome_against(*screen.ranked(queries.exact(start, stop), columns, count), cutoffs)
+    def outcome(part: slice) -> _Outcome:
+        return _outcome_against(*screen.ranked(queries.exact(part), *relevance.columns(part)), cutoffs)
 
-    return _measured(outcome, relevance, cutoffs, block)
+    return _report(on_every_core(outcome, len(queries.rows), share), relevance, cutoffs)
 
 
 def metrics_from_scores(
@@ -120,15 +123,20 @@ def metrics_from_scores(
             raise EvaluationError(f"query {query} has a score that is not a finite number")
         return rows
 
-    def outcome(start: int, stop: int, columns: Integers, count: Integers) -> _Outcome:
-        rows = checked(start, stop)
+    def outcome(rows: Floats, columns: Integers, count: Integers) -> _Outcome:
         relevant = Relevant(np.sort(own_scores(rows, columns), axis=1), count)
         at_least = higher(rows, relevant, or_equal=True)
         if ties == "against":
             return _outcome_against(relevant, at_least, cutoffs)
         return _expected_outcome(relevant, higher(rows, relevant, or_equal=False), at_least, cutoffs)
 
-    return _measured(outcome, relevance, cutoffs, _checked_block(block))
+    def outcomes(start: int) -> list[_Outcome]:
+        rows = checked(start, min(start + block, len(relevance.count)))
+        columns, count = relevance.columns(slice(start, start + len(rows)))
+        return on_every_core(lambda part: outcome(rows[part], columns[part], count[part]), len(rows), PART)
+
+    starts = range(0, len(relevance.count), _checked_block(block))
+    return _report([one for start in starts for one in outcomes(start)], relevance, cutoffs)
 
 
 def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[int] = (1, 5, 10)) -> Report:
@@ -143,7 +151,7 @@ def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[in
     everyone, none = np.full(relevant.scores.shape, relevance.gallery), np.zeros(relevant.scores.shape, dtype=np.int64)
     tied = np.broadcast_to(counts[:, None], everyone.shape)
     outcome = _expected_outcome(relevant, Higher(none, none), Higher(everyone, tied), cutoffs)
-    return _report(_Outcome(outcome.hits[which], outcome.ap[which], outcome.inp[which]), relevance, cutoffs)
+    return _report([_Outcome(outcome.hits[which], outcome.ap[which], outcome.inp[which])], relevance, cutoffs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +173,10 @@ class _Rows:
             raise EvaluationError(f"{len(wrong)} {name} embeddings are zero or not finite, the first is row {wrong[0]}")
         return _Rows(rows, length)
 
-    def exact(self, start: int, stop: int) -> Floats:
+    def exact(self, part: slice) -> Floats:
         """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
-        unit = self.rows[start:stop].astype(np.float64, order="C")
-        unit *= GRID / self.length[start:stop]
+        unit = self.rows[part].astype(np.float64, order="C")
+        unit *= GRID / self.length[part]
         return np.rint(unit, out=unit)
 
 
@@ -181,11 +189,11 @@ class _Relevance:
     count: Integers
     gallery: int
 
-    def columns(self, start: int, stop: int) -> Integers:
-        """(stop - start, R) columns of these queries' images, padded with -1 to the largest number R among them."""
-        count = self.count[start:stop, None]
+    def columns(self, part: slice) -> tuple[Integers, Integers]:
+        """(b, R) columns of these queries' images, padded with -1 to the largest number R among them, and the (b, 1) numbers."""
+        count = self.count[part, None]
         place = np.arange(count.max())
-        return np.where(place < count, self.order[np.minimum(self.start[start:stop, None] + place, self.gallery - 1)], -1)
+        return np.where(place < count, self.order[np.minimum(self.start[part, None] + place, self.gallery - 1)], -1), count
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +203,6 @@ class _Outcome:
     hits: Floats
     ap: Floats
     inp: Floats
-
-
-def _measured(
-    block_outcome: Callable[[int, int, Integers, Integers], _Outcome], relevance: _Relevance, cutoffs: Integers, block: int
-) -> Report:
-    """The report of block_outcome(start, stop, columns, count) over blocks of queries."""
-    outcomes = []
-    for start in range(0, len(relevance.count), block):
-        stop = min(start + block, len(relevance.count))
-        outcomes.append(block_outcome(start, stop, relevance.columns(start, stop), relevance.count[start:stop, None]))
-    whole = _Outcome(*(np.concatenate([getattr(o, name) for o in outcomes]) for name in ("hits", "ap", "inp")))
-    return _report(whole, relevance, cutoffs)
 
 
 def _outcome_against(relevant: Relevant, at_least: Higher, cutoffs: Integers) -> _Outcome:
@@ -268,14 +264,15 @@ def _inverse_last_rank(above: int, tied: int, right: int) -> float:
     return float((chances / (above + place)).sum())
 
 
-def _report(outcome: _Outcome, relevance: _Relevance, cutoffs: Integers) -> Report:
-    percent = dict(zip(cutoffs.tolist(), (100.0 * outcome.hits.mean(axis=0)).tolist(), strict=True))
+def _report(outcomes: Sequence[_Outcome], relevance: _Relevance, cutoffs: Integers) -> Report:
+    hits, ap, inp = (np.concatenate([getattr(one, name) for one in outcomes]) for name in ("hits", "ap", "inp"))
+    percent = dict(zip(cutoffs.tolist(), (100.0 * hits.mean(axis=0)).tolist(), strict=True))
     return Report(
         r1=percent[1],
         r5=percent[5],
         r10=percent[10],
-        map=100.0 * float(outcome.ap.mean()),
-        minp=100.0 * float(outcome.inp.mean()),
+        map=100.0 * float(ap.mean()),
+        minp=100.0 * float(inp.mean()),
         queries=len(relevance.count),
         gallery=relevance.gallery,
         ranks=percent,

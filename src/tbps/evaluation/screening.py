@@ -8,13 +8,14 @@ than 2e below scores lower, and only those between are scored exactly: about one
 """
 
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tbps.evaluation import counting
-from tbps.evaluation.counting import Floats, Higher, Integers, Marks, Relevant, among_relevant, by_parts, higher, own_scores
+from tbps.evaluation.counting import PART, Floats, Higher, Integers, Marks, Relevant, among_relevant, higher, own_scores
 
 GRID = 2.0**26
 """Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
@@ -37,33 +38,42 @@ class _Counted:
 
 @final
 class Screen:
-    """A gallery, (G, D) whole numbers of 1 / GRID, in which up to `block` queries at a time have their relevant images ranked."""
+    """A gallery, (G, D) whole numbers of 1 / GRID, in which up to `block` queries at a time have their relevant images ranked.
 
-    def __init__(self, gallery: Floats, block: int) -> None:
+    Up to `workers` threads may do so at once, each in room for its block's scores.
+    """
+
+    def __init__(self, gallery: Floats, block: int, workers: int = 1) -> None:
         self._exact = gallery
         self._rounded = _rounded(gallery)
-        self._rows: Singles = np.empty((block, len(gallery)), dtype=np.float32)
         self._slack = np.float32(2 * _error(gallery.shape[1]))
+        self._rooms: SimpleQueue[Singles] = SimpleQueue()
+        for _ in range(workers):
+            self._rooms.put(np.empty((block, len(gallery)), dtype=np.float32))
 
     def ranked(self, queries: Floats, columns: Integers, count: Integers) -> tuple[Relevant, Higher]:
         """The relevant images of b queries, (b, D) whole numbers, and how many images score at least as high.
 
         columns: (b, R), padded with -1 behind the (b, 1) `count` real ones.
         """
+        parts = [slice(start, start + PART) for start in range(0, len(queries), PART)]
         if count.mean() > FEW:
-            found = self._whole(queries, columns, count)
+            found = [self._whole(queries[part], columns[part], count[part]) for part in parts]
         else:
-            rows = np.matmul(_rounded(queries), self._rounded.T, out=self._rows[: len(queries)])
-
-            def counted(part: slice) -> _Counted:
-                screened = self._screened(rows[part], queries[part], columns[part])
-                return self._whole(queries[part], columns[part], count[part]) if screened is None else screened
-
-            parts = by_parts(counted, len(queries))
-            found = _Counted(np.concatenate([part.own for part in parts]), np.concatenate([part.at_least for part in parts]))
-        order = np.argsort(found.own, axis=1)
-        relevant = Relevant(np.take_along_axis(found.own, order, axis=1), count)
-        return relevant, Higher(np.take_along_axis(found.at_least, order, axis=1), among_relevant(relevant, or_equal=True))
+            room = self._rooms.get()
+            try:
+                rows = np.matmul(_rounded(queries), self._rounded.T, out=room[: len(queries)])
+                found = [
+                    self._screened(rows[part], queries[part], columns[part])
+                    or self._whole(queries[part], columns[part], count[part])
+                    for part in parts
+                ]
+            finally:
+                self._rooms.put(room)
+        own, at_least = np.concatenate([part.own for part in found]), np.concatenate([part.at_least for part in found])
+        order = np.argsort(own, axis=1)
+        relevant = Relevant(np.take_along_axis(own, order, axis=1), count)
+        return relevant, Higher(np.take_along_axis(at_least, order, axis=1), among_relevant(relevant, or_equal=True))
 
     def _screened(self, rows: Singles, queries: Floats, columns: Integers) -> _Counted | None:
         """None where a query has too many relevant images or too many scores are in doubt."""
@@ -98,7 +108,7 @@ class Screen:
         """(N,) exact scores of N pairs, those of a query one after another."""
         scores, ends = np.empty(len(query)), np.searchsorted(query, np.arange(len(queries)), side="right")
         for row, start, end in zip(queries, [0, *ends[:-1]], ends, strict=True):
-            np.dot(self._exact[image[start:end]], row, out=scores[start:end])
+            np.dot(self._exact.take(image[start:end], axis=0), row, out=scores[start:end])
         return scores
 
     def _whole(self, queries: Floats, columns: Integers, count: Integers) -> _Counted:

@@ -205,6 +205,16 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
     assert "Not run: not asked for: depth 3/4, " in text
 
 
+@pytest.mark.parametrize(("name", "row", "beside"), [("losses", "n_itc", True), ("distillation", "depth 1/2", False)])
+def test_the_paper_stands_in_a_picture_where_it_has_figures(name: str, row: str, beside: bool, tmp_path: Path) -> None:
+    base = table(name).row(row).base
+    assert base is not None
+    write_study(tmp_path, name, {base: (60.0, 61.0), row: (40.0, 42.0)})
+    (report,) = read_study(tmp_path)
+    drawn = next(plot for plot in plots(report) if plot.name == "differences").svg("x")
+    assert (">paper<" in drawn) == beside and ">ours: mean" in drawn
+
+
 def test_csv_holds_every_run_and_every_summary(reports: list[TableReport]) -> None:
     runs = list(csv.DictReader(io.StringIO(runs_csv(reports))))
     assert len(runs) == sum(map(len, R1.values()))

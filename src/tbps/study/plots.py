@@ -69,7 +69,8 @@ def _differences(report: TableReport) -> Iterator[Plot]:
         for height, line in enumerate(lines):
             _draw_difference(axes, line, height, report)
         axes.plot([], [], "o", color=_OURS, label="ours: mean, 95 % interval, seeds")
-        axes.plot([], [], "D", color=_PAPER, markerfacecolor="none", label="paper")
+        if any(line.paper_difference(MAIN) is not None for line in lines):
+            axes.plot([], [], "D", color=_PAPER, markerfacecolor="none", label="paper")
         axes.set_yticks(range(len(lines)), [line.name for line in lines])
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.set_xlabel("difference to base in Rank-1, points")

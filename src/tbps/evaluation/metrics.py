@@ -74,8 +74,8 @@ def retrieval_metrics(
 ) -> Report:
     """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
 
-    block: queries scored together by all cores, an equal share or up to PART by each; bounds the memory (block x G x 4 bytes
-    beside copies of the embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite
+    block: queries scored together, of which each core takes an equal share, but PART at least; bounds memory (4 G bytes for each
+    of them beside copies of the embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite
     embeddings and for queries without a relevant image.
     """
     queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")

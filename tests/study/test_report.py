@@ -205,6 +205,29 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
     assert "Not run: not asked for: depth 3/4, " in text
 
 
+def test_tables_of_one_name_say_what_sets_them_apart(tmp_path: Path) -> None:
+    write_study(tmp_path, "tricks", R1)
+    write_study(tmp_path, "losses", {"clip*+aug": (60.0, 61.0)})
+    file = tmp_path / "plans" / "losses-00000000.json"
+    record = json.loads(file.read_text())
+    for key, changed in (
+        ("1", {"changes": record["changes"] | {"schedule.epochs": "4"}}),
+        ("2", {"start": record["start"] | {"fingerprint": "m2"}}),
+    ):
+        (tmp_path / "plans" / f"losses-0000000{key}.json").write_text(json.dumps(record | changed))
+    reports = read_study(tmp_path)
+    assert [report.apart for report in reports] == [
+        "",
+        "start = tiny m1",
+        "start = tiny m1, schedule.epochs = 4",
+        "start = tiny m2",
+    ]
+    files = {file.name: file for file in write_reports(reports, tmp_path / "out")}
+    assert "\n## losses: losses, start = tiny m1, schedule.epochs = 4\n" in files["report.md"].read_text()
+    assert ">losses (start = tiny m2)</a>" in files["report.html"].read_text()
+    assert [report.apart for report in read_study(tmp_path, ["tricks"])] == [""]
+
+
 @pytest.mark.parametrize(("name", "row", "beside"), [("losses", "n_itc", True), ("distillation", "depth 1/2", False)])
 def test_the_paper_stands_in_a_picture_where_it_has_figures(name: str, row: str, beside: bool, tmp_path: Path) -> None:
     base = table(name).row(row).base

@@ -58,8 +58,8 @@ class Grid:
 
 
 def title(report: TableReport) -> str:
-    """What a table is about."""
-    return f"{report.name}: {report.title}"
+    """What a table is about, and what sets it apart from others of its name."""
+    return f"{report.name}: {report.title}{report.apart and f', {report.apart}'}"
 
 
 def facts(report: TableReport) -> list[str]:

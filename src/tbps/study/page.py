@@ -34,7 +34,8 @@ nav a { margin-right: 1rem; white-space: nowrap; color: inherit; }
 
 def page(reports: Sequence[TableReport]) -> str:
     """All tables, their plots and remarks."""
-    links = "".join(f'<a href="#{_anchor(number)}">{escape(report.name)}</a> ' for number, report in enumerate(reports))
+    names = [f"{report.name}{report.apart and f' ({report.apart})'}" for report in reports]
+    links = "".join(f'<a href="#{_anchor(number)}">{escape(name)}</a> ' for number, name in enumerate(names))
     sections = "".join(_section(_anchor(number), report) for number, report in enumerate(reports))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

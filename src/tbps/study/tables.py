@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,8 @@ class TableReport:
     """One table on one data set, from one start model, with one set of changes. `counts`: split -> identities, images, captions.
 
     `split`: name, queries and images of what was scored, None before the first result. `not_run`: rows of the paper that were not
-    asked for, or cannot be run. `tolerances`: points of Rank-1 that C2 was allowed to lose. `devices`: what it ran on.
+    asked for, or cannot be run. `tolerances`: points of Rank-1 that C2 was allowed to lose. `devices`: where it ran. `apart`: what
+    sets it apart from others of its name in the study, empty without others.
     """
 
     name: str
@@ -86,6 +87,7 @@ class TableReport:
     tolerances: tuple[float, ...]
     split: tuple[str, int, int] | None
     devices: tuple[str, ...]
+    apart: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -103,7 +105,17 @@ def read_study(study: Path, names: Sequence[str] = ()) -> list[TableReport]:
     files = [file for name in wanted for file in sorted((study / "plans").glob(f"{name}-????????.json"))]
     if not files:
         raise DataError(f"{study} holds no study of {', '.join(names) or 'any table'}; begin with `tbps study run`")
-    return [_read_table(study, file) for file in files]
+    reports = [_read_table(study, file) for file in files]
+    return [replace(report, apart=_apart(report, [r for r in reports if r.name == report.name])) for report in reports]
+
+
+def _apart(report: TableReport, alike: Sequence[TableReport]) -> str:
+    """Data, start and changes that not all of these tables have."""
+    ours, *_ = said = [
+        {"data": f"{r.data} {r.data_fingerprint}", "start": f"{r.start} {r.start_fingerprint}"} | dict(r.changes)
+        for r in (report, *alike)
+    ]
+    return ", ".join(f"{key} = {value}" for key, value in ours.items() if any(other.get(key) != value for other in said))
 
 
 def _read_table(study: Path, file: Path) -> TableReport:

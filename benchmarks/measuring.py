@@ -97,10 +97,14 @@ class Apart:
     asked: Connection
 
     def __call__(self) -> float:
-        return self.measured(timed)
+        """Seconds."""
+        return self._measured(timed)
 
-    def measured(self, measure: Callable[[Run], float]) -> float:
-        """What `measure` finds there."""
+    def megabytes(self) -> float:
+        """Of memory, there."""
+        return self._measured(megabytes)
+
+    def _measured(self, measure: Callable[[Run], float]) -> float:
         self.asked.send(measure)
         found: float = self.asked.recv()
         return found

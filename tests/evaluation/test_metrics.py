@@ -167,6 +167,8 @@ class TestBlocks:
 
     def test_blas_has_its_threads_back(self):
         before = threadpool_info()
+        if not _threads_of_numpys_blas():
+            pytest.skip("this NumPy multiplies by another library than the wheels' own OpenBLAS")
         assert on_every_core(lambda part: _threads_of_numpys_blas(), 3, 1) == [[1]] * 3
         with pytest.raises(ZeroDivisionError):
             on_every_core(lambda part: 1 // part.start, 3, 1)

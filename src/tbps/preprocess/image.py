@@ -41,7 +41,6 @@ _BROKEN = (
     OverflowError,
     MemoryError,
     RuntimeError,
-    NotImplementedError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

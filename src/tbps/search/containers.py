@@ -32,7 +32,6 @@ _BROKEN = (
     KeyError,
     OverflowError,
     MemoryError,
-    NotImplementedError,
     RuntimeError,  # an encrypted member
     struct.error,
     tarfile.TarError,

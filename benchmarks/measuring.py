@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -98,16 +98,19 @@ class Apart:
 
     def __call__(self) -> float:
         """Seconds."""
-        return self._measured(timed)
+        return float(self._asked(timed))
 
     def megabytes(self) -> float:
         """Of memory, there."""
-        return self._measured(megabytes)
+        return float(self._asked(megabytes))
 
-    def _measured(self, measure: Callable[[Run], float]) -> float:
+    def outcome(self) -> Any:
+        """What it returns there."""
+        return self._asked(_outcome)
+
+    def _asked(self, measure: Callable[[Run], Any]) -> Any:
         self.asked.send(measure)
-        found: float = self.asked.recv()
-        return found
+        return self.asked.recv()
 
 
 @contextmanager
@@ -125,6 +128,10 @@ def apart(ways: Mapping[str, Run]) -> Iterator[dict[str, Apart]]:
             there.close()
             found[name] = Apart(here)
         yield found
+
+
+def _outcome(run: Run) -> object:
+    return run()
 
 
 def _measure_as_asked(asked: Connection, run: Run) -> None:

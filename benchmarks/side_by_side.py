@@ -152,11 +152,11 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
 def evaluation(queries: int, images: int, runs: int) -> list[Row]:
     """Time and memory of ours against the full argsort, which must report the same figures; each in a process of its own."""
-    plain, ours = by_argsort(queries, images), by_counting(queries, images)
-    pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
-    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
     with apart({name: partial(side, queries, images) for name, side in sides.items()}) as ways:
+        plain, ours = ways["plain"].outcome(), ways["ours"].outcome()
+        pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
+        assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
         spent, taken = in_turn(ways, runs, Apart.__call__), in_turn(ways, runs, Apart.megabytes)
     size = f"evaluation, {queries:,} x {images:,}"
     return [

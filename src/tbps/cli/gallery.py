@@ -226,7 +226,7 @@ def retain(
 
 def forget(
     folder: Folder,
-    where: Annotated[str | None, typer.Option(help="SQL condition on the metadata columns")] = None,
+    where: Annotated[str | None, typer.Option(help="filter on the metadata columns, as for tbps search")] = None,
     identity: Annotated[str | None, typer.Option(help="the person of this identity")] = None,
     before: Annotated[str | None, typer.Option(help="images taken before this time (UTC), such as 2024-05-01")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="the image with this id; may be repeated")] = None,
@@ -247,8 +247,8 @@ def forget(
     from tbps.search.forget import Selection
     from tbps.search.forget import forget as forget_images
 
-    clause = Selection(where, identity, before, tuple(ids or ())).clause()
-    found = forget_images(folder, clause, dry_run=True)
+    selection = Selection(where, identity, before, tuple(ids or ()))
+    found = forget_images(folder, selection, dry_run=True)
     if dry_run or not found.images or not yes:
         _tell(found)
         for image in found.sample:
@@ -257,13 +257,15 @@ def forget(
             )
         if found.images > len(found.sample):
             _say(f"  and {found.images - len(found.sample):,} more")
+    for notice in found.notices:
+        _warn(notice)
     if before is not None:
         _tell_undated(found)
     if dry_run or not found.images:
         return
     if not yes:
         typer.confirm("Erase them for good?", abort=True)
-    _tell(forget_images(folder, clause))
+    _tell(forget_images(folder, selection))
 
 
 def _tell(report: "ForgetReport") -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import GalleryError, ModelError
-from tbps.search.columns import Kind, RowMetadata, row_metadata
+from tbps.search.columns import RowMetadata, row_metadata
 from tbps.search.encoder import Encoder
 from tbps.search.footage import Lookout
+from tbps.search.schema import Kind
 from tbps.search.sources import Candidate
 from tbps.search.table import KnownRow, Table
 

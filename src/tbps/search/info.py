@@ -8,6 +8,7 @@ from tbps.search.erasure import begun
 from tbps.search.layout import REEMBED_FILE, bytes_on_disk, steadily, table_of
 from tbps.search.manifest import Manifest, read_manifest, recorded
 from tbps.search.retention import Retention, read_retention
+from tbps.search.schema import told_kind
 from tbps.search.snapshots import SnapshotInfo, snapshots
 from tbps.search.table import CameraSpan, Table
 
@@ -57,7 +58,7 @@ def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
         fingerprint=manifest.encoder_fingerprint,
         dim=manifest.dim,
         created=manifest.created,
-        columns={} if table is None else table.kinds(),
+        columns={} if table is None else {name: told_kind(kind) for name, kind in table.kinds().items()},
         bytes=bytes_on_disk(folder),
         cameras=() if table is None else tuple(table.cameras()),
         versions=0 if table is None else table.versions(),

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 from jaxtyping import Float32
 
 from tbps.errors import GalleryError
-from tbps.search.columns import Kind
 from tbps.search.database import lancedb, talking_to
-from tbps.search.filters import about_filter, refusal
-from tbps.search.schema import TYPES, extra_kinds, filter_kinds, row_schema
+from tbps.search.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
+from tbps.search.filters import Condition
+from tbps.search.numbers import canonical_name
+from tbps.search.schema import TYPES, Kind, extra_kinds, filter_kinds, row_schema
 from tbps.search.version import Snapshot
 
 FIRST_TABLE = "images"
 _MANY_FRAGMENTS = 64
-_IDS_AT_ONCE = 1024
 _AGE = timedelta(milliseconds=1)
 
 
@@ -126,7 +126,7 @@ class Table:
         columns = ["content_hash", "source", "identity", "camera", "captured_at", "attributes"]
         found: dict[str, KnownRow] = {}
         for batch in self.batches(columns):
-            found |= {row.pop("content_hash"): KnownRow(**row) for row in batch.to_pylist()}
+            found |= {row.pop("content_hash"): KnownRow(**_named(row)) for row in batch.to_pylist()}
         return found
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
@@ -137,27 +137,23 @@ class Table:
             for batch in self._handle.search().select(wanted).to_batches():
                 yield batch.select(wanted)
 
-    def matching(self, clause: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows that pass an SQL condition, those columns only. Raises QueryError on a condition that cannot be read."""
+    def matching(self, condition: Condition, columns: Sequence[str], ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows that pass a condition and have one of the ids, if given; those columns only.
+
+        Raises QueryError on a column that is not there, and on a value that does not fit its column.
+        """
+        clause, wanted = sql_of(condition, self.kinds()), list(columns)
+        clauses = [clause] if ids is None else [f"({clause} and {ids_sql(some)})" for some in _chunks(ids)]
         with talking_to(self._folder):
             self._handle.checkout_latest()
-            try:
-                found = self._handle.search().where(clause).select(list(columns)).to_arrow()
-            except (ValueError, RuntimeError) as error:
-                if not about_filter(error):
-                    raise
-                raise refusal(clause.replace("\n", ""), error, self.kinds()) from error
-        return list(found.to_pylist())
+            return [row for each in clauses for row in self._handle.search().where(each).select(wanted).to_arrow().to_pylist()]
 
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> Any:
         """The rows with those ids that are there, as an Arrow table of all columns or those named."""
         wanted = list(self._handle.schema.names if columns is None else columns)
         with talking_to(self._folder):
             self._handle.checkout_latest()
-            parts = [
-                self._handle.search().where(ids_clause(ids[at : at + _IDS_AT_ONCE])).select(wanted).to_arrow().select(wanted)
-                for at in range(0, len(ids), _IDS_AT_ONCE)
-            ]
+            parts = [self._handle.search().where(ids_sql(some)).select(wanted).to_arrow().select(wanted) for some in _chunks(ids)]
         return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
 
     def present(self, ids: Sequence[str]) -> set[str]:
@@ -236,14 +232,13 @@ class Table:
             self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
-def ids_clause(ids: Sequence[str]) -> str:
-    """The SQL condition that a row has one of these ids."""
-    return f"id in ({', '.join(quoted(name) for name in ids)})"
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
 
 
-def quoted(text: str) -> str:
-    """An SQL text literal."""
-    return "'" + text.replace("'", "''") + "'"
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its identity and camera spelled as today, which version 0.1 stored as "7.0" where 7.0 was given."""
+    return row | {name: canonical_name(row[name]) for name in ("identity", "camera") if row[name] is not None}
 
 
 def _vectors(embeddings: Float32[np.ndarray, "N dim"]) -> Any:

@@ -29,13 +29,14 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, SettingsError
 from tbps.preprocess.image import open_image
-from tbps.search.columns import MAX_COLUMNS, RESERVED, Kind, parse_time
+from tbps.search.columns import MAX_COLUMNS, fitted, parse_time, unfit_note
 from tbps.search.encoder import Encoder
 from tbps.search.export_files import Source, open_source
 from tbps.search.layout import table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, Manifest, manifest_of, now, read_manifest, recorded, write_manifest
 from tbps.search.reading import THUMBNAIL
+from tbps.search.schema import EXPORT_COLUMNS, RESERVED, Kind, told_kind
 from tbps.search.table import Table
 from tbps.search.writing import writing
 from tbps.storage import atomic_path, make_folder, writing_to
@@ -46,7 +47,6 @@ Put = Callable[[str, bytes], None]
 EXPORT_FILE = "export.json"
 ROWS_A_PART = 1000
 MAX_TEXT = 2**20
-_OWN = ("id", "source", "root", "identity", "camera", "captured_at", "attributes", "content_hash")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NUMBER_OF_PARTS = 100_000
 
@@ -60,10 +60,13 @@ class Part(Settings):
 
 
 class Export(Settings):
-    """What export.json says. encoder_name is for people to read: nothing is opened by it."""
+    """What export.json says. encoder_name is for people to read: nothing is opened by it.
+
+    Version 1, of tbps 0.1, has no columns of kind integer; it is read as well.
+    """
 
     format: Literal["tbps-export"] = "tbps-export"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     encoder_name: str
     encoder_fingerprint: str
     dim: int = Field(ge=1, le=16_384)
@@ -135,7 +138,7 @@ def import_export(
     for rows, embeddings in _parts(source, exported):
         with writing(folder, patience):
             table = _table(folder, manifest)
-            notes = _fit_columns(rows, table, exported.columns)
+            notes = (*notes, *_fit_columns(rows, table, exported.columns))
             present = table.present([row["id"] for row in rows])
             kept = [at for at, row in enumerate(rows) if row["id"] not in present]
             if kept:
@@ -145,7 +148,7 @@ def import_export(
         progress(added + skipped, exported.rows)
     with writing(folder, patience):
         _table(folder, manifest).tidy()
-    return TransferReport(added, skipped, notes, time.monotonic() - started)
+    return TransferReport(added, skipped, tuple(dict.fromkeys(notes)), time.monotonic() - started)
 
 
 @contextmanager
@@ -179,7 +182,7 @@ def _begun(target: Path) -> Iterator[Put]:
 
 def _write(put: Put, manifest: Manifest, table: Table, progress: OnProgress) -> int:
     columns, total = table.extras(), len(table)
-    rows = (row for batch in table.batches([*_OWN, *columns, "thumbnail", "embedding"]) for row in batch.to_pylist())
+    rows = (row for batch in table.batches([*EXPORT_COLUMNS, *columns, "thumbnail", "embedding"]) for row in batch.to_pylist())
     parts: list[Part] = []
     done = 0
     progress(0, total)
@@ -274,7 +277,7 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
 def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     """One line as the table stores it, with thumbnail_sha256. Raises ValueError on anything that is not as it should be."""
     row = json.loads(line)
-    if not isinstance(row, dict) or row.keys() != {*_OWN, "thumbnail_sha256", *columns}:
+    if not isinstance(row, dict) or row.keys() != {*EXPORT_COLUMNS, "thumbnail_sha256", *columns}:
         raise ValueError("a line does not have the columns that the export names")
     for name in ("content_hash", "thumbnail_sha256"):
         if not isinstance(row[name], str) or not _HASH.fullmatch(row[name]):
@@ -292,8 +295,8 @@ def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     row["captured_at"] = None if row["captured_at"] is None else moment
     for name, kind in columns.items():
         value = row[name]
-        if value is not None and kind != "text" and not (isinstance(value, bool) if kind == "truth" else _is_number(value)):
-            raise ValueError(f"column {name!r} holds a value that is no {kind}")
+        if value is not None and kind != "text" and not _is_of(kind, value):
+            raise ValueError(f"column {name!r} holds a value that is no {told_kind(kind)}")
     return row
 
 
@@ -305,8 +308,10 @@ def _check_text(name: str, value: Any, required: bool) -> None:
     value.encode()  # UnicodeEncodeError is a ValueError
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) and value - value == 0
+def _is_of(kind: Kind, value: Any) -> bool:
+    """Whether a value is what an export has in a column of that kind: whole numbers without a point, others with one."""
+    expected = {"truth": bool, "integer": int, "number": float}[kind]
+    return type(value) is expected and fitted(value, kind) is not None
 
 
 def _thumbnail(content: bytes, digest: str) -> bytes:
@@ -333,9 +338,22 @@ def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str,
     """Adds the export's columns to the table; values of those that cannot be added stay in the attributes only."""
     existing = table.extras()
     fresh = [name for name in columns if name not in existing]
-    left_out = {name for name, kind in columns.items() if existing.get(name, kind) != kind}
+    left_out = {name for name, kind in columns.items() if not _alike(existing.get(name, kind), kind)}
     left_out |= set(fresh[max(0, MAX_COLUMNS - len(existing)) :])
     table.add_columns({name: columns[name] for name in fresh if name not in left_out})
+    notes = [f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out)]
     for row in rows:
         row.update(dict.fromkeys(left_out))
-    return tuple(f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out))
+    for name in sorted(existing.keys() & columns.keys() - left_out):
+        if (kind := existing[name]) != columns[name]:
+            values = [row[name] for row in rows]
+            for row, value in zip(rows, values, strict=True):
+                row[name] = fitted(value, kind)
+            if lost := sum(value is not None and row[name] is None for row, value in zip(rows, values, strict=True)):
+                notes.append(unfit_note(name, kind, lost))
+    return tuple(notes)
+
+
+def _alike(one: Kind, other: Kind) -> bool:
+    """Whether values of one kind can be kept as the other: numbers of both kinds where they lose nothing."""
+    return one == other or {one, other} == {"integer", "number"}

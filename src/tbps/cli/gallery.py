@@ -200,6 +200,8 @@ def retention(
     if default_days is not None or (remove and not camera):
         changes[None] = default_days
     recorded(folder)
+    if camera and not remove:
+        _say_unknown(folder, camera)
     _show_rules(change_retention(folder, changes) if changes else read_retention(folder))
 
 
@@ -314,6 +316,20 @@ def _span(camera: str | None, images: int, first: datetime | None, last: datetim
 def _rules(rules: "Retention") -> list[str]:
     lines = [f"camera {camera}: {days} days" for camera, days in sorted(rules.cameras.items())]
     return [*lines, *([] if rules.default_days is None else [f"all others: {rules.default_days} days"])]
+
+
+def _say_unknown(folder: Path, cameras: list[str]) -> None:
+    """Notes cameras of which there is no image: they may come later, or be mistyped."""
+    from tbps.search.filters import no_camera, sentences
+    from tbps.search.info import cameras_of
+    from tbps.search.numbers import canonical_name
+
+    known = cameras_of(folder)
+    for camera in cameras:
+        if canonical_name(camera) not in known:
+            messages.print(
+                plain(f"note: {sentences(no_camera(camera, known), 'The rule holds for images that come later')}"), soft_wrap=True
+            )
 
 
 def _show_rules(rules: "Retention") -> None:

@@ -169,8 +169,10 @@ def _about_character(where: str, at: int) -> str:
 def _check_bounds(tokens: Sequence[Token]) -> None:
     """Bounds what is read, before it is: an adversary chooses the text."""
     depth = deepest = nots = 0
+    before = ""
     for token in tokens:
-        nots = nots + 1 if token.type == "NOT" else 0
+        nots = nots + 1 if token.type == "NOT" and before not in ("NAME", "QUOTED", "IS") else 0  # `is not`, `not in`
+        before = token.type
         depth += (token.type == "LPAR") - (token.type == "RPAR")
         deepest = max(deepest, depth + nots)
         if depth < 0:

@@ -200,6 +200,12 @@ class Gallery:
         """What there is to search: images, cameras, times, and the columns with their most frequent values; None while empty."""
         return None if self._refreshed() is None else self._look(summarise, within)
 
+    def count(self, within: Sequence[str] | None = None) -> int:
+        """How many images there are, of some cameras or of all."""
+        if self._refreshed() is None:
+            return 0
+        return len(self) if within is None else self._look(lambda _, scope: 0 if scope is None else len(scope.positions), within)
+
     def prepare(self) -> bool:
         """Reads embeddings and metadata into memory and, above 200,000 images, builds what approximate searches need: a first
         search is then as quick as the others, and all of them read at most thumbnails. Whether searches are approximate.

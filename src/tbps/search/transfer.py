@@ -29,6 +29,7 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, SettingsError
 from tbps.preprocess.image import open_image
+from tbps.preprocess.metadata import strict_json
 from tbps.search.columns import MAX_COLUMNS, fitted, parse_time, unfit_note
 from tbps.search.encoder import Encoder
 from tbps.search.export_files import Source, open_source
@@ -208,7 +209,7 @@ def _line(row: dict[str, Any]) -> str:
     told = {
         **row,
         "captured_at": None if captured is None else captured.isoformat(),
-        "attributes": json.loads(row["attributes"]),
+        "attributes": json.loads(row["attributes"], parse_constant=lambda _: None),  # NaN, which version 0.1 wrote
         "thumbnail_sha256": _sha256(thumbnail),
     }
     return json.dumps(told, ensure_ascii=False)
@@ -276,7 +277,7 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
 
 def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     """One line as the table stores it, with thumbnail_sha256. Raises ValueError on anything that is not as it should be."""
-    row = json.loads(line)
+    row = strict_json(line)
     if not isinstance(row, dict) or row.keys() != {*EXPORT_COLUMNS, "thumbnail_sha256", *columns}:
         raise ValueError("a line does not have the columns that the export names")
     for name in ("content_hash", "thumbnail_sha256"):

@@ -11,7 +11,7 @@ where that loses nothing, and text where it would. NaN and infinite numbers are 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -80,42 +80,73 @@ class _Seen:
         return f"column {name!r} is kept as text, to the last digit: {why}"
 
 
-def plan_columns(rows: Iterable[Mapping[str, Any]], existing: Mapping[str, Kind]) -> ColumnPlan:
+def plan_columns(
+    rows: Iterable[Mapping[str, Any]], existing: Mapping[str, Kind], doubles_hold: Callable[[str], bool] = lambda name: False
+) -> ColumnPlan:
     """Decides each filter column's kind over all rows at once, so that the order of rows does not matter; existing ones stay.
 
     All truths make a truth column, all numbers a column of whole numbers or doubles (see the module), anything else text.
+    doubles_hold: whether all that an existing column of whole numbers holds would keep its digits as doubles; such a column
+    becomes one of doubles when fractions come.
     """
-    seen: dict[str, _Seen] = {}
-    refused: Counter[str] = Counter()
-    unread, unfit, endless = 0, Counter[str](), Counter[str]()
+    met = _Met(existing)
     for row in rows:
-        unread += row.get("captured_at") is not None and parse_time(row["captured_at"]) is None
-        endless.update(name for name, value in row.items() if not _finite(value))
-        for name, value in _further(row).items():
-            kind = _kind(value)
-            column = column_name(name)
-            if kind is None:
-                continue
-            if not _NAME.fullmatch(column) or column in RESERVED:
-                refused[name] += 1
-            elif column in existing:
-                unfit[column] += fitted(value, existing[column]) is None
-            else:
-                seen.setdefault(column, _Seen()).take(value, kind)
-    kinds: dict[str, Kind] = {name: found.kind() for name, found in sorted(seen.items())}
+        met.take(row)
+    stored = met.stored(doubles_hold)
+    kinds: dict[str, Kind] = {name: found.kind() for name, found in sorted(met.fresh.items())}
     for name in list(kinds)[max(0, MAX_COLUMNS - len(existing)) :]:
         del kinds[name]
-        refused[name] += 1
-    notes = [f"column {name!r} is kept in attributes but cannot be filtered on" for name in sorted(refused)]
-    notes += [unfit_note(name, existing[name], count) for name, count in sorted(unfit.items()) if count]
-    notes += [note for name in kinds if (note := seen[name].note(name)) is not None]
-    notes += [
-        f"column {name!r}: {count} values are NaN, infinite or of more than {MOST_BITS} bits and were left out"
-        for name, count in sorted(endless.items())
-    ]
-    if unread:
-        notes.append(f"captured_at: {unread} values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only")
-    return ColumnPlan({**existing, **kinds}, tuple(notes))
+        met.refused.add(name)
+    notes = [f"column {name!r} is kept in attributes but cannot be filtered on" for name in sorted(met.refused)]
+    notes += [unfit_note(name, stored[name], count) for name, count in sorted(met.unfit.items()) if count]
+    notes += [note for name in kinds if (note := met.fresh[name].note(name)) is not None]
+    told = f"values are NaN, infinite or of more than {MOST_BITS:,} bits and were left out"
+    notes += [f"column {name!r}: {count} {told}" for name, count in sorted(met.endless.items())]
+    if met.unread:
+        notes.append(f"captured_at: {met.unread} values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only")
+    return ColumnPlan({**stored, **kinds}, tuple(notes))
+
+
+@dataclass(slots=True)
+class _Met:
+    """What rows hold. fresh: columns that are not there yet; numbers: new numbers of existing columns of whole numbers.
+
+    unfit: values that an existing column cannot hold, lost: that it could not hold as doubles; endless: numbers that are none.
+    """
+
+    existing: Mapping[str, Kind]
+    fresh: dict[str, _Seen] = field(default_factory=dict)
+    numbers: dict[str, _Seen] = field(default_factory=dict)
+    unfit: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    endless: Counter[str] = field(default_factory=Counter)
+    refused: set[str] = field(default_factory=set)
+    unread: int = 0
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        self.unread += row.get("captured_at") is not None and parse_time(row["captured_at"]) is None
+        self.endless.update(name for name, value in row.items() if not _finite(value))
+        for name, value in _further(row).items():
+            column = column_name(name)
+            if (kind := _kind(value)) is None:
+                continue
+            if not _NAME.fullmatch(column) or column in RESERVED:
+                self.refused.add(name)
+            elif column not in self.existing:
+                self.fresh.setdefault(column, _Seen()).take(value, kind)
+            else:
+                self.unfit[column] += fitted(value, self.existing[column]) is None
+                self.lost[column] += fitted(value, "number") is None
+                if self.existing[column] == "integer" and kind in ("integer", "number"):
+                    self.numbers.setdefault(column, _Seen()).take(value, kind)
+
+    def stored(self, doubles_hold: Callable[[str], bool]) -> dict[str, Kind]:
+        """The existing columns, those of whole numbers widened for which fractions came and nothing is lost by it."""
+        kinds = dict(self.existing)
+        for name, found in self.numbers.items():
+            if self.unfit[name] and "number" in found.kinds and not found.inexact and doubles_hold(name):
+                kinds[name], self.unfit[name] = "number", self.lost[name]
+        return kinds
 
 
 def unfit_note(name: str, kind: Kind, count: int) -> str:

@@ -54,6 +54,7 @@ COLUMNS: tuple[OwnColumn, ...] = (
     OwnColumn("content_hash", pa.string(), in_exports=True),
     OwnColumn("model", pa.string()),
 )
+WIDENED = "WIDENED_"  # before the name of a column that is being stored as doubles; no metadata column is written in capitals
 RESERVED = frozenset(column.name for column in COLUMNS)
 HIT_COLUMNS = [column.name for column in COLUMNS if column.in_hits]
 EXPORT_COLUMNS = tuple(column.name for column in COLUMNS if column.in_exports)
@@ -74,7 +75,7 @@ def filter_kinds(schema: Any) -> dict[str, str]:
 def extra_kinds(schema: Any) -> dict[str, Kind]:
     """The kinds of the columns that came from metadata."""
     by_type: dict[Any, Kind] = {arrow: kind for kind, arrow in TYPES.items()}
-    extras = [field for field in schema if field.name not in RESERVED]
+    extras = [field for field in schema if field.name not in RESERVED and not field.name.startswith(WIDENED)]
     return {field.name: by_type[field.type] for field in extras if field.type in by_type}
 
 

@@ -16,8 +16,8 @@ from tbps.errors import GalleryError
 from tbps.search.database import lancedb, talking_to
 from tbps.search.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
 from tbps.search.filters import Condition
-from tbps.search.numbers import canonical_name
-from tbps.search.schema import TYPES, Kind, extra_kinds, filter_kinds, row_schema
+from tbps.search.numbers import EXACT, canonical_name
+from tbps.search.schema import TYPES, WIDENED, Kind, extra_kinds, filter_kinds, row_schema
 from tbps.search.version import Snapshot
 
 FIRST_TABLE = "images"
@@ -98,11 +98,16 @@ class Table:
 
     def kinds(self) -> dict[str, str]:
         """The columns that a filter may name, with their kinds."""
-        return filter_kinds(self._handle.schema)
+        return filter_kinds(self._schema())
 
     def extras(self) -> dict[str, Kind]:
         """The kinds of the columns that came from metadata."""
-        return extra_kinds(self._handle.schema)
+        return extra_kinds(self._schema())
+
+    def _schema(self) -> Any:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()  # another process may have added columns
+            return self._handle.schema
 
     def versions(self) -> int:
         """How many versions are on disk."""
@@ -175,12 +180,38 @@ class Table:
         cameras = [CameraSpan(row["camera"], row["count_all"], row["captured_at_min"], row["captured_at_max"]) for row in found]
         return sorted(cameras, key=lambda span: (span.camera is None, span.camera or ""))
 
+    def doubles_hold(self, name: str) -> bool:
+        """Whether every value of a column of whole numbers would keep its digits as a double."""
+        values = pa.chunked_array([batch.column(name) for batch in self.batches([name])], pa.int64())
+        least, most = pc.min_max(values).values()
+        return (least.as_py() or 0) >= -EXACT and (most.as_py() or 0) <= EXACT
+
     def add_columns(self, kinds: Mapping[str, Kind]) -> None:
-        """Adds the filter columns that are not there yet; older rows hold null."""
+        """Adds the filter columns that are not there yet; older rows hold null.
+
+        A column of whole numbers becomes one of doubles where `kinds` has a number: in three commits, of which a kill in between
+        leaves what the next call completes.
+        """
+        self._complete_widening()
+        for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
+            with talking_to(self._folder):
+                self._handle.add_columns({f"{WIDENED}{name}": f"cast(`{name}` as double)"})
+                self._handle.drop_columns([name])
+            self._complete_widening()
         missing = [pa.field(name, TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
         if missing:
             with talking_to(self._folder):
                 self._handle.add_columns(missing)
+
+    def _complete_widening(self) -> None:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            for begun in [name for name in self._handle.schema.names if name.startswith(WIDENED)]:
+                name = begun.removeprefix(WIDENED)
+                if name in self._handle.schema.names:
+                    self._handle.drop_columns([begun])
+                else:
+                    self._handle.alter_columns({"path": begun, "rename": name})
 
     def append(self, rows: list[dict[str, Any]], embeddings: Float32[np.ndarray, "N dim"]) -> None:
         """Commits N rows (every column but `embedding`; absent ones are null) with their embeddings: all or none."""

@@ -16,6 +16,7 @@ import re
 import shutil
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,11 +136,12 @@ def import_export(
         pass
     added = skipped = 0
     progress(0, exported.rows)
-    notes: tuple[str, ...] = ()
+    left_out: set[str] = set()
+    lost: Counter[str] = Counter()
     for rows, embeddings in _parts(source, exported):
         with writing(folder, patience):
             table = _table(folder, manifest)
-            notes = (*notes, *_fit_columns(rows, table, exported.columns))
+            left_out |= _fit_columns(rows, table, exported.columns, lost)
             present = table.present([row["id"] for row in rows])
             kept = [at for at, row in enumerate(rows) if row["id"] not in present]
             if kept:
@@ -148,8 +150,12 @@ def import_export(
         added, skipped = added + len(kept), skipped + len(present)
         progress(added + skipped, exported.rows)
     with writing(folder, patience):
-        _table(folder, manifest).tidy()
-    return TransferReport(added, skipped, tuple(dict.fromkeys(notes)), time.monotonic() - started)
+        table = _table(folder, manifest)
+        table.tidy()
+        kinds = table.extras()
+    notes = [f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out)]
+    notes += [unfit_note(name, kinds[name], count) for name, count in sorted(lost.items()) if count and name in kinds]
+    return TransferReport(added, skipped, tuple(notes), time.monotonic() - started)
 
 
 @contextmanager
@@ -335,24 +341,32 @@ def _table(folder: Path, manifest: Manifest) -> Table:
     return Table.begin(folder, found.dim, found.table)
 
 
-def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind]) -> tuple[str, ...]:
-    """Adds the export's columns to the table; values of those that cannot be added stay in the attributes only."""
+def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind], lost: Counter[str]) -> set[str]:
+    """Adds the export's columns to the table, and fits the rows to what it has; the names of those that cannot be added.
+
+    Values that the table's column cannot hold stay in the attributes only, and are counted in `lost`.
+    """
     existing = table.extras()
     fresh = [name for name in columns if name not in existing]
     left_out = {name for name, kind in columns.items() if not _alike(existing.get(name, kind), kind)}
     left_out |= set(fresh[max(0, MAX_COLUMNS - len(existing)) :])
-    table.add_columns({name: columns[name] for name in fresh if name not in left_out})
-    notes = [f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out)]
+    widened = {
+        name: kind
+        for name, kind in columns.items()
+        if (existing.get(name), kind) == ("integer", "number")
+        and any(row[name] is not None and fitted(row[name], "integer") is None for row in rows)
+        and table.doubles_hold(name)
+    }
+    table.add_columns({name: columns[name] for name in fresh if name not in left_out} | widened)
+    existing |= widened
     for row in rows:
         row.update(dict.fromkeys(left_out))
     for name in sorted(existing.keys() & columns.keys() - left_out):
         if (kind := existing[name]) != columns[name]:
-            values = [row[name] for row in rows]
-            for row, value in zip(rows, values, strict=True):
-                row[name] = fitted(value, kind)
-            if lost := sum(value is not None and row[name] is None for row, value in zip(rows, values, strict=True)):
-                notes.append(unfit_note(name, kind, lost))
-    return tuple(notes)
+            for row in rows:
+                given, row[name] = row[name], fitted(row[name], kind)
+                lost[name] += given is not None and row[name] is None
+    return left_out
 
 
 def _alike(one: Kind, other: Kind) -> bool:

@@ -60,7 +60,7 @@ def test_a_time_that_is_none_stays_in_the_attributes_and_is_told() -> None:
 def test_numbers_beyond_float_and_lone_surrogates_do_not_break_a_row() -> None:
     columns = {"huge": 10**400, "odd": "a\ud800b"}
     row = row_metadata(columns, plan_columns([columns], {}).kinds)
-    assert row.extras == {"huge": None, "odd": "a?b"}
+    assert row.extras == {"huge": f"1{'0' * 400}", "odd": "a?b"}
     row.attributes.encode()
 
 

@@ -200,6 +200,8 @@ def retention(
     if default_days is not None or (remove and not camera):
         changes[None] = default_days
     recorded(folder)
+    if camera and not remove:
+        _say_unknown(folder, camera)
     _show_rules(change_retention(folder, changes) if changes else read_retention(folder))
 
 
@@ -226,7 +228,7 @@ def retain(
 
 def forget(
     folder: Folder,
-    where: Annotated[str | None, typer.Option(help="SQL condition on the metadata columns")] = None,
+    where: Annotated[str | None, typer.Option(help="filter on the metadata columns, as for tbps search")] = None,
     identity: Annotated[str | None, typer.Option(help="the person of this identity")] = None,
     before: Annotated[str | None, typer.Option(help="images taken before this time (UTC), such as 2024-05-01")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="the image with this id; may be repeated")] = None,
@@ -247,8 +249,8 @@ def forget(
     from tbps.search.forget import Selection
     from tbps.search.forget import forget as forget_images
 
-    clause = Selection(where, identity, before, tuple(ids or ())).clause()
-    found = forget_images(folder, clause, dry_run=True)
+    selection = Selection(where, identity, before, tuple(ids or ()))
+    found = forget_images(folder, selection, dry_run=True)
     if dry_run or not found.images or not yes:
         _tell(found)
         for image in found.sample:
@@ -257,13 +259,15 @@ def forget(
             )
         if found.images > len(found.sample):
             _say(f"  and {found.images - len(found.sample):,} more")
+    for notice in found.notices:
+        _warn(notice)
     if before is not None:
         _tell_undated(found)
     if dry_run or not found.images:
         return
     if not yes:
         typer.confirm("Erase them for good?", abort=True)
-    _tell(forget_images(folder, clause))
+    _tell(forget_images(folder, selection))
 
 
 def _tell(report: "ForgetReport") -> None:
@@ -312,6 +316,20 @@ def _span(camera: str | None, images: int, first: datetime | None, last: datetim
 def _rules(rules: "Retention") -> list[str]:
     lines = [f"camera {camera}: {days} days" for camera, days in sorted(rules.cameras.items())]
     return [*lines, *([] if rules.default_days is None else [f"all others: {rules.default_days} days"])]
+
+
+def _say_unknown(folder: Path, cameras: list[str]) -> None:
+    """Notes cameras of which there is no image: they may come later, or be mistyped."""
+    from tbps.search.filters import no_camera, sentences
+    from tbps.search.info import cameras_of
+    from tbps.search.numbers import canonical_name
+
+    known = cameras_of(folder)
+    for camera in cameras:
+        if canonical_name(camera) not in known:
+            messages.print(
+                plain(f"note: {sentences(no_camera(camera, known), 'The rule holds for images that come later')}"), soft_wrap=True
+            )
 
 
 def _show_rules(rules: "Retention") -> None:

@@ -15,7 +15,7 @@ def check(
     gallery: Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")],
     queries: Annotated[Path | None, typer.Option(help="file with one description a line; else 200 built-in ones")] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, max=100, help="hits to compare")] = 10,
-    where: Annotated[str | None, typer.Option(help="SQL condition on the metadata columns")] = None,
+    where: Annotated[str | None, typer.Option(help="filter on the metadata columns, as for tbps search")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:

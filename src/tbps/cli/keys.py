@@ -29,13 +29,21 @@ def add(
     Example: tbps keys add my-gallery "front desk" --role viewer --camera lobby
     """
     from tbps.errors import SettingsError
+    from tbps.search.filters import no_camera, sentences
+    from tbps.search.info import cameras_of
     from tbps.search.manifest import recorded
+    from tbps.search.numbers import canonical_name
     from tbps.server.audit import Audit
     from tbps.server.keys import Keys, Role
 
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
     recorded(gallery)
+    known = cameras_of(gallery) if camera else set()
+    for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
+        messages.print(
+            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
+        )
     place = _place(gallery, state)
     secret, key = Keys(place).add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)

@@ -52,7 +52,7 @@ def search(
     since: Annotated[str | None, typer.Option(help="only from this time on, such as 2024-05-01T08:30 (UTC)")] = None,
     until: Annotated[str | None, typer.Option(help="only before this time")] = None,
     equals: Annotated[list[str] | None, typer.Option("--is", help="only where COLUMN=VALUE; may be repeated")] = None,
-    where: Annotated[str | None, typer.Option(help="SQL condition on the metadata columns")] = None,
+    where: Annotated[str | None, typer.Option(help="filter on the metadata columns, such as: age >= 30")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="re-rank the best hundred by their neighbours")] = False,
     each: Annotated[bool, typer.Option("--each", help="search with each description and picture by itself")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -64,8 +64,10 @@ def search(
     Descriptions, pictures and marked hits make one query together, unless --each is given. A description that begins with a minus
     is avoided; to search for a minus write a backslash before it. Ids for --like, --right and --wrong stand in the JSON.
 
-    Conditions are on camera, captured_at, identity, source and every simple column of the metadata; an unknown column is answered
-    with the list of columns. Times are UTC.
+    Filters (--where) compare camera, captured_at, identity, source and every simple column of the metadata with values: = <> < <=
+    > >=, between, in (...), like ('%' stands for any characters, '_' for one; upper and lower case differ) and is null, joined by
+    and, or, not and brackets. Texts and times stand in single quotes; times are UTC. An unknown column is answered with the list
+    of columns, and an unknown camera with the likely one.
 
     Example: tbps search my-gallery "a woman in a red coat" "-backpack" --camera lobby --group identity -k 5 --sheet hits.png
 

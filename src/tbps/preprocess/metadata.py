@@ -8,6 +8,7 @@ column is kept as it is.
 
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -87,9 +88,20 @@ def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:
             yield _parse_row(name, number, text)
 
 
+def strict_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError on NaN and infinite numbers, `1e999` included, which are no JSON values."""
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:50]} is beyond every number that can be stored")
+    return value
+
+
 def _parse_object(where: str, text: str) -> dict[str, Any]:
     try:
-        record = json.loads(text, parse_constant=_refuse_constant)
+        record = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{where}: is not JSON ({error})") from error
     if not isinstance(record, dict):

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import GalleryError, ModelError
-from tbps.search.columns import Kind, RowMetadata, row_metadata
+from tbps.search.columns import RowMetadata, fitted, row_metadata
 from tbps.search.encoder import Encoder
 from tbps.search.footage import Lookout
+from tbps.search.schema import Kind
 from tbps.search.sources import Candidate
 from tbps.search.table import KnownRow, Table
 
@@ -98,8 +99,7 @@ class Writer:
         self._rows, self._origins, self._embeddings, self._done, self._last_commit = [], [], [], {}, time.monotonic()
 
     def _append(self, table: Table, rows: list[dict[str, Any]], embeddings: np.ndarray) -> None:
-        if self._kinds.items() - table.extras().items():
-            raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
+        self._refit(rows, table.extras())
         self._alone = self._alone and table.state() == self._seen
         present = set() if self._alone else table.present([row["id"] for row in rows])
         # What another process has looked at to its end stays as it is: its people may have been forgotten since.
@@ -109,6 +109,17 @@ class Writer:
             table.append([rows[place] for place in kept], embeddings[kept])
         self._seen = table.state()
         self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
+
+    def _refit(self, rows: list[dict[str, Any]], stored: Mapping[str, Kind]) -> None:
+        """Fits rows to columns of whole numbers that another process has made columns of doubles meanwhile.
+
+        Raises GalleryError where columns are gone.
+        """
+        for name in [name for name, kind in self._kinds.items() if stored.get(name) != kind]:
+            if (self._kinds[name], stored.get(name)) != ("integer", "number"):
+                raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
+            for row in rows:
+                row[name] = fitted(row.get(name), "number")
 
     def _encode(self) -> None:
         pixels = [row.pixels for row in self._waiting if row.pixels is not None]

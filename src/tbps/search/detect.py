@@ -4,7 +4,6 @@ Detectors of ONNX files are in `detect_onnx`.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
+from tbps.preprocess.metadata import strict_json
 
 HOG = "hog"
+_FARTHEST = 1e9  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class JsonDetector:
         self._min_score = min_score
         try:
             content = file.read_bytes()
-            tree = json.loads(content)
+            tree = strict_json(content)
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
@@ -228,13 +229,14 @@ def _read_coco(file: Path, tree: Any) -> dict[tuple[str, int], list[Detection]]:
     found: dict[tuple[str, int], list[Detection]] = {}
     for number, image in enumerate(tree["images"]):
         name, frame = (image.get("file_name"), image.get("frame", 0)) if isinstance(image, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(frame, int) or frame < 0:
+        if not isinstance(name, str) or not isinstance(frame, int) or frame < 0 or not _is_id(image.get("id")):
             raise DataError(f"{file}: images[{number}] needs an 'id', a 'file_name' and, in a video, a 'frame' from 0")
-        frames[image.get("id")] = (name, frame)
+        if frames.setdefault(image["id"], (name, frame)) != (name, frame):
+            raise DataError(f"{file}: images[{number}] has the id {image['id']!r} of {frames[image['id']][0]!r}; ids must differ")
         found[name, frame] = []
     for number, annotation in enumerate(tree["annotations"]):
         detection = _detection(annotation)
-        if detection is None or annotation.get("image_id") not in frames:
+        if detection is None or not _is_id(annotation.get("image_id")) or annotation["image_id"] not in frames:
             raise DataError(
                 f"{file}: annotations[{number}] needs the 'image_id' of an image, a 'bbox' of 4 numbers, a 'score' in 0 .. 1"
             )
@@ -243,10 +245,15 @@ def _read_coco(file: Path, tree: Any) -> dict[tuple[str, int], list[Detection]]:
     return found
 
 
+def _is_id(value: Any) -> bool:
+    """Whether a value can be an id of COCO: a text or a whole number, not a double, which loses digits above 2^53."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
 def _detection(annotation: Any) -> Detection | None:
     if not isinstance(annotation, Mapping) or not isinstance(annotation.get("bbox"), list):
         return None
     values = [*annotation["bbox"], annotation.get("score", 1.0)]
-    if len(values) != 5 or not all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in values):
+    if len(values) != 5 or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _FARTHEST for v in values):
         return None
     return Detection(*(float(value) for value in values)) if 0 <= values[4] <= 1 else None

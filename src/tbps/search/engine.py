@@ -1,7 +1,7 @@
 """From a query embedding and a filter to hits: a snapshot of the table, exact scores, rows read back."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
 import numpy as np
@@ -75,12 +75,20 @@ class Engine:
                 version = snapshot.version
             return self._snapshots[version]
 
-    def at(self, version: int) -> Snapshot:
-        """A version that was searched lately, or the newest. Raises QueryError when it is gone."""
+    def at(self, version: int, within: Sequence[str] | None = None) -> Snapshot:
+        """A version that was searched lately, or the newest. Raises QueryError when it is gone.
+
+        within: the cameras of who asks, whose versions have numbers of their own (see `Scope.version`).
+        """
         newest = self.newest()
-        if (found := self._snapshots.get(version)) is not None:
-            return found
-        raise QueryError(f"version {version} of the gallery is no longer kept, the newest is {newest.version}; search again")
+        if within is None:
+            if (found := self._snapshots.get(version)) is not None:
+                return found
+            raise QueryError(f"version {version} of the gallery is no longer kept, the newest is {newest.version}; search again")
+        for snapshot in reversed(self._snapshots.values()):
+            if snapshot.scope(within).version == version:
+                return snapshot
+        raise QueryError(f"version {version} of the gallery is no longer kept; search again")
 
     def prepare(self) -> bool:
         """Reads the newest version into memory and builds what an approximate search needs; whether searches are approximate."""

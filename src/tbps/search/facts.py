@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Integer
 
-FACTS = ["id", "source", "root", "identity", "camera", "captured_at", "attributes"]
+from tbps.search.schema import HIT_COLUMNS
+
+FACTS = HIT_COLUMNS
 _MANY_CHUNKS = 64
 
 

@@ -1,155 +1,223 @@
-"""The filters of a search: SQL conditions on the metadata columns, structured ones made into SQL, and errors that a person can
-act on.
+"""The filters of a search as values: a small language of conditions, typed against a gallery's columns.
+
+Conditions are made from text (`filter_text`) or from the parts of a query (`equal`, `between`), and become SQL in `filter_sql`
+alone. No text of a user reaches the database except as a quoted literal, and no condition can fail at a row.
+
+    camera = 'lobby' and (age >= 30 or not bag) and captured_at between '2024-05-01' and '2024-05-02'
 """
 
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from tbps.errors import QueryError
-from tbps.search.columns import parse_time
-
-MAX_LENGTH = 10_000
+from tbps.search.columns import column_name, parse_time
+from tbps.search.numbers import Number, is_finite
+from tbps.search.schema import told_kind
 
 Value = bool | int | float | str | None
+Literal_ = bool | Number | str | datetime
+Sign = Literal["=", "<>", "<", "<=", ">", ">="]
 
-_HIDDEN = re.compile(r"\b(root|embedding|thumbnail|content_hash|model)\b", re.IGNORECASE)
-_LITERAL = re.compile(r"('(?:[^']|'')*')")
-_BEFORE_TIME = re.compile(r"\bcaptured_at\s*(?:=|<>|!=|<=|>=|<|>|(?:not\s+)?between|(?:not\s+)?in\s*\()\s*$", re.IGNORECASE)
-_AFTER_TIME = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
-_RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+(?::\d+)?")
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """clause: one bracketed SQL expression; text: as the user wrote it, for messages."""
+class Always:
+    """True or false for every row."""
 
-    clause: str
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A column beside a value."""
+
+    column: str
+    sign: Sign
+    value: Literal_
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """A column holds one of some values. typed: False where a number or truth may be given as text, as on a command line."""
+
+    column: str
+    values: tuple[Literal_, ...]
+    typed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """A text column fits a pattern: % stands for any characters, _ for one, and a backslash makes %, _ and \\ literal."""
+
+    column: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """A column is null (value None), or a truth column is true or false; itself never unknown."""
+
+    column: str
+    value: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """A truth column by itself."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite, which is unknown where the condition is."""
+
+    condition: "Condition"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of some conditions."""
+
+    conditions: tuple["Condition", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """At least one of some conditions."""
+
+    conditions: tuple["Condition", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A condition with the text that a user wrote for it, which errors quote."""
+
+    condition: "Condition"
     text: str
 
 
-def written(where: str) -> Filter:
-    """The filter of an SQL condition. Raises as `condition`, and on a column of the table that is not for filters.
+Condition = Always | Compare | Among | Like | Is | Holds | Not | Every | Either | Written
 
-    What can be asked about can be found out by asking often enough, such as the folders of the machine in `root`.
+
+class MisfitError(Exception):
+    """Why a condition does not fit the columns; becomes a QueryError that quotes the filter where there is one."""
+
+
+class UnknownColumnError(MisfitError):
+    """A condition names a column that is not there."""
+
+
+def written(where: str) -> Written:
+    """The condition that a text says. Raises QueryError on anything that is not of the language, or is too large."""
+    from tbps.search.filter_text import parse  # the parser costs a twentieth of a second, and most searches need none
+
+    return Written(parse(where), where)
+
+
+def equal(column: str, values: Sequence[Value]) -> Condition:
+    """A column holds one of the values; None stands for no value. A number or truth may be given as text.
+
+    Raises QueryError on a value that no column can hold: a number that is not finite, a text that is no Unicode.
     """
-    if found := _HIDDEN.search("".join(_LITERAL.split(where)[::2])):
-        raise QueryError(f"filter {where[:200]!r}: unknown column {found[0]!r}; a text is written in single quotes")
-    return Filter(condition(where), where)
+    for value in values:
+        check_value(column, value)
+    name = column_name(column)
+    found: Condition = Among(name, tuple(value for value in values if value is not None), typed=False)
+    return Either((found, Is(name, None))) if None in values else found
 
 
-def equal(column: str, values: Sequence[Value], kinds: Mapping[str, str]) -> str:
-    """The SQL expression that is true where a column holds one of the values; None stands for no value.
-
-    A number or truth may be given as text, as on a command line. Raises QueryError on an unknown column or an unfitting value.
-    """
-    kind = kinds.get(column)
-    if kind is None or kind == "JSON text":
-        known = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind != "JSON text")
-        raise QueryError(f"unknown column {column!r}. Columns: {known}")
-    literals = [_literal(value, kind, column) for value in values if value is not None]
-    parts = [f"`{column}` in ({', '.join(literals)})"] if literals else []
-    if len(literals) < len(values):
-        parts.append(f"`{column}` is null")
-    return f"({' or '.join(parts) or 'false'})"
+def between(since: str | None, until: str | None) -> list[Condition]:
+    """Conditions for times from `since` on and before `until`. Raises QueryError on what is no ISO 8601 time."""
+    sides: tuple[tuple[Sign, str | None], ...] = ((">=", since), ("<", until))
+    return [Compare("captured_at", sign, _time(text)) for sign, text in sides if text is not None]
 
 
-def between(since: str | None, until: str | None) -> list[str]:
-    """SQL expressions for times from `since` on and before `until`. Raises QueryError on what is no ISO 8601 time."""
-    sides = ((">=", since), ("<", until))
-    return [f"(captured_at {sign} {_literal(text, 'time', 'captured_at')})" for sign, text in sides if text is not None]
+def all_of(conditions: Sequence[Condition]) -> Condition | None:
+    """All of some conditions as one, None for none."""
+    return None if not conditions else conditions[0] if len(conditions) == 1 else Every(tuple(conditions))
 
 
-def _literal(value: bool | int | float | str, kind: str, column: str) -> str:
-    """SQL text of a value in a column of that kind."""
-    fitting = _fitting(value, kind)
-    if fitting is None:
-        raise QueryError(f"column {column!r} is a {kind}; {value!r} is none")
-    if isinstance(fitting, bool):
-        return "true" if fitting else "false"
-    if isinstance(fitting, datetime):
-        return f"timestamp '{fitting.isoformat()}'"
-    if isinstance(fitting, float):
-        return repr(fitting)
-    return "'" + fitting.replace("'", "''") + "'"
+def values_of(condition: Condition, column: str) -> Iterator[str]:
+    """The texts that a condition compares a column with for equality."""
+    match condition:
+        case Compare(column=name, sign="=" | "<>", value=str(value)) if name == column:
+            yield value
+        case Among(column=name, values=values) if name == column:
+            yield from (value for value in values if isinstance(value, str))
+        case Not(condition=inner) | Written(condition=inner):
+            yield from values_of(inner, column)
+        case Every(conditions=parts) | Either(conditions=parts):
+            for part in parts:
+                yield from values_of(part, column)
 
 
-def _fitting(value: bool | int | float | str, kind: str) -> bool | float | str | datetime | None:
-    """A value as the column's kind has it, None where it does not fit."""
-    if kind == "time":
-        return parse_time(value)
-    if kind == "truth":
-        return {"true": True, "false": False}.get(str(value).lower())
-    if kind == "number" and not isinstance(value, bool):
-        try:
-            return number if math.isfinite(number := float(value)) else None
-        except ValueError:
-            return None
-    if kind == "text":  # as `columns` made it: a number as JSON, lone surrogates replaced
-        return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace").decode()
-    return None
+def unknown_column(name: str, kinds: Mapping[str, str], use: str = "") -> str:
+    """What is wrong with a name that no column has, and the likely one."""
+    likely = likely_name(name, kinds)
+    return f"unknown column {shortened(name)} {use}".rstrip() + (f"; did you mean {likely!r}?" if likely else "")
 
 
-def condition(where: str) -> str:
-    """A condition that stands alone as one bracketed expression, with the times compared to `captured_at` made timestamps.
-
-    The brackets make trailing words ("; delete", "limit 3") a syntax error instead of being ignored.
-    Raises QueryError for an empty or overlong text, a comment, an unopened bracket, or a time that is none.
-    """
-    if not where.strip():
-        raise QueryError("the filter is empty; leave it out or write a condition such as camera = 'lobby'")
-    if len(where) > MAX_LENGTH:
-        raise QueryError(f"the filter has {len(where):,} characters, more than {MAX_LENGTH:,}; shorten it")
-    parts = _LITERAL.split(where)  # code, literal, code, literal, ..., code
-    _check_closed("".join(parts[::2]))
-    follows = False
-    for at in range(1, len(parts), 2):
-        first = _BEFORE_TIME.search(parts[at - 1]) is not None
-        follows = first or (follows and _AFTER_TIME.fullmatch(parts[at - 1]) is not None)
-        if not follows:
-            continue
-        moment = parse_time(parts[at][1:-1])
-        if moment is not None:
-            parts[at] = f"timestamp '{moment.isoformat()}'"
-        elif first:
-            raise QueryError(f"captured_at is compared with {parts[at]}; write a time as '2024-05-01' or '2024-05-01T08:30:00'")
-    return f"({''.join(parts)}\n)"
+def sentences(*parts: str) -> str:
+    """Sentences one after another; a part that ends with a question mark gets no full stop."""
+    return " ".join(part if part.endswith("?") else f"{part}." for part in parts)
 
 
-def _check_closed(code: str) -> None:
-    """Refuses what could end the enclosing brackets early."""
-    if "--" in code or "/*" in code:
-        raise QueryError("the filter holds a comment (-- or /*); leave it out")
-    depth = 0
-    for character in code:
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            raise QueryError("the filter closes a bracket that it never opened")
+def likely_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that somebody most likely meant."""
+    by_lower = {each.lower(): each for each in sorted(known, reverse=True)}
+    found = difflib.get_close_matches(name.lower()[:200], by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
 
 
-def about_filter(error: Exception) -> bool:
-    """Whether the database refused a condition, or failed at a row with it, and not at its own files."""
-    return isinstance(error, ValueError) or "applying filter expression" in str(error)
+def no_camera(name: str, known: Iterable[str]) -> str:
+    """What is wrong with a camera of which there is no image, and the likely one."""
+    cameras = sorted(known)
+    likely = likely_name(name, cameras)
+    if likely is not None:
+        return f"no camera {shortened(name)}; did you mean {likely!r}?"
+    return f"no camera {shortened(name)}" + (f"; there are: {named(cameras)}" if cameras else "; no image names a camera")
 
 
-def refusal(where: str, error: Exception, columns: Mapping[str, str]) -> QueryError:
-    """The database's error on `where` in one line that names the columns and how to write a condition."""
-    text = _RUST_PLACE.sub("", str(error))
-    known = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
-    if found := re.search(r"No field named (.+?)\. Valid fields", text):
-        name = found.group(1).strip('"')
-        reason = (
-            f"unknown column {name!r}; text is written in single quotes" if f'"{name}"' in where else f"unknown column {name!r}"
-        )
-    elif found := re.search(r"Received literal \w+\((.*?)\) and could not convert to literal of type '(\w+)", text):
-        reason = f"{found.group(1)} is compared with a column of another kind; text is written in single quotes, numbers are not"
-    elif found := re.search(r"Arrow error: (.+?)(?:, /|$)", text):
-        reason = f"it cannot be computed for some image ({found.group(1)})"
-    elif found := re.search(r"sql parser error: (.+?)\)?$", text, re.DOTALL):
-        reason = found.group(1)
-    else:
-        reason = text.replace("Invalid input, ", "").partition("\n")[0].rstrip(". ")
-    return QueryError(f"filter {where[:200]!r}: {reason}. Columns: {known}. Example: camera = 'lobby'")
+def listed(kinds: Mapping[str, str]) -> str:
+    """Columns with their kinds, for errors."""
+    return ", ".join(f"{name} ({told_kind(kind)})" for name, kind in kinds.items())
+
+
+def named(names: Iterable[str]) -> str:
+    """Some names for a message, the first few only."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _MOST_NAMED:,} more" if len(ordered) > _MOST_NAMED else ""
+    return ", ".join(ordered[:_MOST_NAMED]) + more
+
+
+def shortened(value: object) -> str:
+    """A value that somebody gave, in quotes and not longer than a line of a message."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def check_value(column: str, value: Value) -> None:
+    """Raises QueryError on a value that no column can hold."""
+    if isinstance(value, int | float) and not is_finite(value):
+        raise QueryError(f"column {shortened(column)} is compared with {value}, which is no finite number")
+    if isinstance(value, str):
+        check_text(f"the value for column {shortened(column)}", value)
+
+
+def check_text(what: str, text: str) -> None:
+    """Raises QueryError on lone surrogates, which are no Unicode text and are stored nowhere."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError(f"{what} holds {text[error.start]!r}, half of a surrogate pair, which is no character") from error
+
+
+def _time(text: str) -> datetime:
+    if (moment := parse_time(text)) is None:
+        raise QueryError(f"column 'captured_at' is a time; {shortened(text)} is none, write 2024-05-01 or 2024-05-01T08:30:00")
+    return moment

@@ -1,6 +1,6 @@
 """From a query to a page of hits: direction, filter, nearest rows, re-ranking, groups, estimates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -9,18 +9,34 @@ import numpy as np
 
 from tbps.errors import GalleryError, QueryError, UnknownIdError
 from tbps.search.calibration import calibration_of, line_at
+from tbps.search.columns import column_name
 from tbps.search.compose import Direction, compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
-from tbps.search.filters import Filter, between, equal, written
+from tbps.search.filters import (
+    Condition,
+    all_of,
+    between,
+    check_text,
+    equal,
+    no_camera,
+    sentences,
+    unknown_column,
+    values_of,
+    written,
+)
 from tbps.search.hits import Group, Line, Page
+from tbps.search.numbers import canonical_name
 from tbps.search.query import Query
 from tbps.search.rerank import reranked
+from tbps.search.retention import read_retention
 from tbps.search.scope import Scope
 from tbps.search.sources import Picture
 from tbps.search.version import Snapshot
 
 MEMBERS = 1000
+ID_LENGTH = 24
+_MOST_NOTICES = 3
 _LINE_DEPTH = 100  # how far down the line is looked for
 
 
@@ -41,10 +57,15 @@ def find(
     if query.version is None:
         return engine.on_newest(answer)
     try:
-        return answer(engine.at(query.version))
+        return answer(engine.at(query.version, within))
     except (GalleryError, QueryError):
-        engine.at(query.version)  # says that it is gone, if writers removed its files meanwhile
+        engine.at(query.version, within)  # says that it is gone, if writers removed its files meanwhile
         raise
+
+
+def check(query: Query, snapshot: Snapshot, scope: Scope | None) -> None:
+    """Raises QueryError on conditions and a grouping that cannot be asked of a version, as `find` does before it answers."""
+    passing_of(query, snapshot, scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +92,25 @@ class _Ranking:
 
 def _answer(asked: _Asked, pictures: Sequence[Picture]) -> Page:
     snapshot, model, query, scope = asked.snapshot, asked.model, asked.query, asked.scope
+    group, passing = passing_of(query, snapshot, scope)
     direction = compose(query, pictures, model, known(snapshot, scope, named(query)))
-    passing = _passing(snapshot, scope, _filter(query, snapshot))
     search = _Search(asked.engine, snapshot, direction, query, passing)
     images = snapshot.rows.count if scope is None else len(scope.positions)
     calibration = calibration_of(model) if direction.plain and not query.rerank and images else None
     wanted = query.offset + query.k
     depth = wanted if calibration is None else max(wanted, _LINE_DEPTH)
-    if query.group is None:
+    if group is None:
         ranking, codes = search.ranking(depth), None
         total = snapshot.rows.count if passing is None else len(passing)
     else:
-        codes = _group_codes(snapshot, query.group)
+        codes = _group_codes(snapshot, group)
         ranking = search.grouped(depth, codes)
         total = len(np.unique(codes if passing is None else codes[passing]))
     shown = slice(query.offset, wanted)
     hits = snapshot.hits(ranking.positions[shown], ranking.scores[shown], query.offset + 1, asked.thumbnails)
-    if codes is not None and query.group is not None:
+    if codes is not None and group is not None:
         hits = [
-            replace(hit, group=search.group(query.group, codes, position))
+            replace(hit, group=search.group(group, codes, position))
             for hit, position in zip(hits, ranking.positions[shown].tolist(), strict=True)
         ]
     line = None
@@ -98,8 +119,10 @@ def _answer(asked: _Asked, pictures: Sequence[Picture]) -> Page:
         chances = calibration.chances(z, images)
         hits = [replace(hit, chance=float(chance)) for hit, chance in zip(hits, chances[shown], strict=True)]
         line = Line(*line_at(chances[:_LINE_DEPTH], query.share))
-    following = query.model_copy(update={"offset": wanted, "version": snapshot.version}) if total > wanted else None
-    return Page(tuple(hits), total, snapshot.version, following, line, ranking.approximate, direction.notices)
+    version = snapshot.version if scope is None else scope.version
+    following = query.model_copy(update={"offset": wanted, "version": version}) if total > wanted else None
+    notices = (*direction.notices, *_notices(query, snapshot, scope))
+    return Page(tuple(hits), total, version, following, line, ranking.approximate, notices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +182,9 @@ class _Search:
 
 def position_of(snapshot: Snapshot, scope: Scope | None, name: str) -> int:
     """Where the image with an id is. Raises UnknownIdError where there is none, or none for who asks."""
-    positions = np.flatnonzero(snapshot.rows.ids == name.encode("ascii", "replace"))
+    # NumPy compares bytes without the zeros at their end.
+    same = snapshot.rows.ids == name.encode("ascii", "replace") if len(name) == ID_LENGTH else np.zeros(0, np.bool_)
+    positions = np.flatnonzero(same)
     if not len(positions) or (scope is not None and int(positions[0]) not in scope):
         raise UnknownIdError(f"no image of the gallery has the id {name!r}; ids are those of hits")
     return int(positions[0])
@@ -170,30 +195,68 @@ def known(snapshot: Snapshot, scope: Scope | None, names: Sequence[str]) -> dict
     return {name: snapshot.rows.embeddings[position_of(snapshot, scope, name)].astype(np.float64) for name in names}
 
 
-def _passing(snapshot: Snapshot, scope: Scope | None, filtered: Filter | None) -> np.ndarray | None:
-    """Ascending positions of the rows that there are for who asks and that pass; None for all."""
-    if filtered is None:
-        return None if scope is None else scope.positions
-    return snapshot.passing(filtered) if scope is None else scope.passing(filtered)
+def passing_of(query: Query, snapshot: Snapshot, scope: Scope | None) -> tuple[str | None, np.ndarray | None]:
+    """The column to group by, and ascending positions of the rows that there are for who asks and that pass; None for all.
 
-
-def _filter(query: Query, snapshot: Snapshot) -> Filter | None:
-    """All conditions of a query as one."""
-    structured = between(query.since, query.until)
+    Raises QueryError on a column or camera that is not there for who asks, and on a value that does not fit its column.
+    """
+    group = None if query.group is None else _group_column(query.group, snapshot.kinds if scope is None else scope.kinds)
+    conditions: list[Condition] = [] if query.where is None else [written(query.where)]
+    conditions += between(query.since, query.until)
     if query.cameras:
-        structured.append(equal("camera", query.cameras, snapshot.kinds))
-    structured += [equal(column, (value,), snapshot.kinds) for column, value in query.equals.items()]
+        _check_cameras(query.cameras, snapshot, scope)
+        conditions.append(equal("camera", query.cameras))
+    for column, value in query.equals.items():
+        conditions.append(equal(column, (value,)))
+        if column_name(column) == "camera":
+            _check_cameras([str(value)] if isinstance(value, str) else [], snapshot, scope)
+    condition = all_of(conditions)
+    if condition is None:
+        return group, None if scope is None else scope.positions
+    return group, snapshot.passing(condition) if scope is None else scope.passing(condition, snapshot.passing)
+
+
+def _group_column(name: str, kinds: Mapping[str, str]) -> str:
+    check_text("the column to group by", name)
+    column = column_name(name)
+    if kinds.get(column) in (None, "JSON text"):
+        known = {each: kind for each, kind in kinds.items() if kind != "JSON text"}
+        reason = unknown_column(name, known, "to group by")
+        raise QueryError(f"{sentences(reason)} Columns: {', '.join(known)}")
+    return column
+
+
+def _check_cameras(cameras: Sequence[str], snapshot: Snapshot, scope: Scope | None) -> None:
+    """Raises QueryError on the first camera of which there is nothing and never was, with the likely one."""
+    known = _cameras(snapshot, scope)
+    missing = [camera for camera in cameras if canonical_name(camera) not in known]
+    if missing and scope is None:  # all images of a camera may have been forgotten by its rule
+        ruled = {canonical_name(camera) for camera in read_retention(snapshot.folder).cameras}
+        missing = [camera for camera in missing if canonical_name(camera) not in ruled]
+    if missing:
+        check_text("a camera", missing[0])
+        raise QueryError(no_camera(missing[0], known))
+
+
+def _cameras(snapshot: Snapshot, scope: Scope | None) -> set[str]:
+    """The cameras of the images that there are for who asks, and those that are theirs without an image."""
+    column = snapshot.column("camera")
+    codes = column.codes if scope is None else column.codes[scope.positions]
+    found = {column.values[code] for code in np.unique(codes).tolist() if code >= 0}
+    return found if scope is None else found | set(scope.cameras)
+
+
+def _notices(query: Query, snapshot: Snapshot, scope: Scope | None) -> tuple[str, ...]:
+    """Remarks on cameras that a filter names and no image has."""
     if query.where is None:
-        return Filter(f"({' and '.join(structured)})", " and ".join(structured)) if structured else None
-    by_hand = written(query.where)
-    return Filter(f"({' and '.join([by_hand.clause, *structured])})", query.where) if structured else by_hand
+        return ()
+    asked = list(dict.fromkeys(values_of(written(query.where), "camera")))
+    known = _cameras(snapshot, scope) if asked else set()
+    return tuple(no_camera(name, known) for name in asked if canonical_name(name) not in known)[:_MOST_NOTICES]
 
 
 def _group_codes(snapshot: Snapshot, name: str) -> np.ndarray:
     """A number for each row, equal for rows of one group; rows without a value have one of their own."""
-    if snapshot.kinds.get(name) in (None, "JSON text"):
-        known = ", ".join(column for column, kind in snapshot.kinds.items() if kind != "JSON text")
-        raise QueryError(f"unknown column {name!r} to group by. Columns: {known}")
     codes = snapshot.column(name).codes.astype(np.int64)
     alone = codes < 0
     codes[alone] = -1 - np.arange(int(alone.sum()))

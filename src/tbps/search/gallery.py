@@ -24,7 +24,7 @@ from tbps.search.compose import compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
 from tbps.search.explain import Explanation, explain
-from tbps.search.find import find, known, position_of
+from tbps.search.find import check, find, known, position_of
 from tbps.search.footage import Footage, Lookout
 from tbps.search.forget import ForgetReport, Selection, forget
 from tbps.search.hits import Hit, Page
@@ -106,7 +106,7 @@ class Gallery:
         return ingest(self._writing, self._model, sources, batch_size, on_progress, lookout)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
-        """The `k` images that fit a description best, best first; `where` is an SQL condition on the metadata columns.
+        """The `k` images that fit a description best, best first; `where` is a filter on the metadata columns (see `filters`).
 
         Raises QueryError when no word is left of the text, k < 1, or the filter is malformed or names an unknown column.
         """
@@ -138,7 +138,7 @@ class Gallery:
         See `forget.forget`. Raises QueryError when nothing is given or the condition cannot be read.
         """
         selection = Selection(where, identity, before, tuple(ids))
-        return forget(self.path, selection.clause(), dry_run, self._patience)
+        return forget(self.path, selection, dry_run, self._patience)
 
     def retain(self, dry_run: bool = False) -> ForgetReport | None:
         """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
@@ -178,6 +178,7 @@ class Gallery:
 
         def look(snapshot: Snapshot, scope: Scope | None) -> Explanation:
             position = position_of(snapshot, scope, name)
+            check(query, snapshot, scope)
             direction = compose(query, (), self._model, known(snapshot, scope, named(query)))
             (hit,) = snapshot.hits(np.array([position]), np.zeros(1))
             embedding = snapshot.rows.embeddings[position].astype(np.float64)
@@ -198,6 +199,12 @@ class Gallery:
     def summary(self, within: Sequence[str] | None = None) -> Summary | None:
         """What there is to search: images, cameras, times, and the columns with their most frequent values; None while empty."""
         return None if self._refreshed() is None else self._look(summarise, within)
+
+    def count(self, within: Sequence[str] | None = None) -> int:
+        """How many images there are, of some cameras or of all."""
+        if self._refreshed() is None:
+            return 0
+        return len(self) if within is None else self._look(lambda _, scope: 0 if scope is None else len(scope.positions), within)
 
     def prepare(self) -> bool:
         """Reads embeddings and metadata into memory and, above 200,000 images, builds what approximate searches need: a first

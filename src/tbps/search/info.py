@@ -7,7 +7,9 @@ from pathlib import Path
 from tbps.search.erasure import begun
 from tbps.search.layout import REEMBED_FILE, bytes_on_disk, steadily, table_of
 from tbps.search.manifest import Manifest, read_manifest, recorded
+from tbps.search.numbers import canonical_name
 from tbps.search.retention import Retention, read_retention
+from tbps.search.schema import told_kind
 from tbps.search.snapshots import SnapshotInfo, snapshots
 from tbps.search.table import CameraSpan, Table
 
@@ -48,6 +50,18 @@ def describe(folder: Path, manifest: Manifest | None = None) -> GalleryInfo:
     return steadily(folder, lambda: _describe(folder, read_manifest(folder) or manifest or recorded(folder)))
 
 
+def cameras_of(folder: Path) -> set[str]:
+    """The cameras of a gallery's images. Raises GalleryError when it is missing or damaged."""
+
+    def look() -> set[str]:
+        manifest = recorded(folder)
+        table = Table.open(folder, manifest.dim, manifest.table)
+        spans = [] if table is None else table.cameras()
+        return {canonical_name(span.camera) for span in spans if span.camera is not None}
+
+    return steadily(folder, look)
+
+
 def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
     table = Table.open(folder, manifest.dim, manifest.table)
     return GalleryInfo(
@@ -57,7 +71,7 @@ def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
         fingerprint=manifest.encoder_fingerprint,
         dim=manifest.dim,
         created=manifest.created,
-        columns={} if table is None else table.kinds(),
+        columns={} if table is None else {name: told_kind(kind) for name, kind in table.kinds().items()},
         bytes=bytes_on_disk(folder),
         cameras=() if table is None else tuple(table.cameras()),
         versions=0 if table is None else table.versions(),

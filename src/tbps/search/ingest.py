@@ -65,7 +65,7 @@ def ingest(
     looks = bool(sources.videos) or lookout.footage.settings.photographs
     given = (lookout.columns(candidate.columns) for candidate in (*sources.candidates, *sources.videos))
     with writing() as table:
-        plan = plan_columns([*given, *([COLUMNS] if looks else [])], table.extras())
+        plan = plan_columns([*given, *([COLUMNS] if looks else [])], table.extras(), table.doubles_hold)
         table.add_columns(plan.kinds)
         writer = Writer(writing, model, plan.kinds, batch_size, lookout, table)
     outcome = _Outcome(failed=list(sources.failed))

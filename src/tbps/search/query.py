@@ -37,8 +37,8 @@ class Query(Settings):
 
     texts, like: what is sought, weighted; picture_weight: of each picture that is given beside the query.
     right, wrong: ids of images marked in an earlier answer.
-    where: an SQL condition; cameras, since (included), until (excluded; both ISO 8601, UTC where they name no zone), equals (column
-    -> value, or null): conditions that need no SQL. All of them must hold.
+    where: a filter as `filter_text` reads it; cameras, since (included), until (excluded; both ISO 8601, UTC where they name no
+    zone), equals (column -> value, or null): filters in parts. All of them must hold.
     group: a column (tracklet, identity, any other); each of its values becomes one hit.
     k, offset: the page; version: the gallery's version that an earlier page was of.
     rerank: how many of the best are re-ranked by k-reciprocal neighbours; 0: none.

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import GalleryError, SettingsError
+from tbps.search.filters import Among, Compare, Condition, Either, Every, Is, Not
 from tbps.search.forget import ForgetReport, forget
 from tbps.search.layout import RETENTION_FILE
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import recorded
-from tbps.search.table import quoted
 from tbps.search.writing import writing
 from tbps.storage import write_text
 
@@ -30,13 +30,16 @@ class Retention(Settings):
     default_days: Days | None = None
     cameras: Mapping[str, Days] = {}
 
-    def clause(self, today: datetime) -> str | None:
-        """The SQL condition of what is too old at a time (UTC without zone); None without a rule."""
-        parts = [f"(camera = {quoted(camera)} and {_older(days, today)})" for camera, days in self.cameras.items()]
+    def condition(self, today: datetime) -> Condition | None:
+        """The condition of what is too old at a time (UTC without zone); None without a rule."""
+        by_days: dict[int, list[str]] = {}
+        for camera, days in self.cameras.items():
+            by_days.setdefault(days, []).append(camera)
+        parts: list[Condition] = [Every((Among("camera", tuple(names)), _older(days, today))) for days, names in by_days.items()]
         if self.default_days is not None:
-            others = f"camera not in ({', '.join(map(quoted, self.cameras))})" if self.cameras else "true"
-            parts.append(f"((camera is null or {others}) and {_older(self.default_days, today)})")
-        return " or ".join(parts) or None
+            others = Either((Is("camera", None), Not(Among("camera", tuple(self.cameras)))))
+            parts.append(Every((others, _older(self.default_days, today))))
+        return Either(tuple(parts)) if parts else None
 
 
 def read_retention(folder: Path) -> Retention:
@@ -73,9 +76,9 @@ def retain(folder: Path, dry_run: bool = False, today: datetime | None = None, p
     today: UTC, by default the present time. Raises as `forget`.
     """
     recorded(folder)
-    clause = read_retention(folder).clause(today or datetime.now(UTC).replace(tzinfo=None))
-    return None if clause is None else forget(folder, clause, dry_run, patience)
+    condition = read_retention(folder).condition(today or datetime.now(UTC).replace(tzinfo=None))
+    return None if condition is None else forget(folder, condition, dry_run, patience)
 
 
-def _older(days: int, today: datetime) -> str:
-    return f"captured_at < timestamp '{(today - timedelta(days=days)).isoformat()}'"
+def _older(days: int, today: datetime) -> Condition:
+    return Compare("captured_at", "<", today - timedelta(days=days))

@@ -1,4 +1,4 @@
-"""The columns of a gallery's table.
+"""The columns of a gallery's table, in one place: their types, and who may see or ask for each.
 
 id            first 24 hexadecimal digits of content_hash; stable, says nothing about the picture
 embedding     (dim,) float32 unit vector
@@ -8,53 +8,77 @@ identity, camera, captured_at (timestamp, UTC)      given in the metadata or nul
 attributes    every further given column as JSON text
 content_hash  SHA-256 of the file's bytes
 model         fingerprint of the model
-...           one column (text, number or truth) for each simple further metadata column
+...           one column (text, number, integer or truth) for each simple further metadata column
+
+Filters, hits and exports each use an allow-list that is derived from `COLUMNS`: a column that is added here is hidden until it
+says otherwise. `integer` is a way to store numbers exactly up to 64 bits; users are told "number" for both kinds.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from tbps.search.columns import Kind
+Kind = Literal["text", "number", "integer", "truth"]
 
-TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "truth": pa.bool_()}
-_FILTER_KINDS = {
-    "id": "text",
-    "source": "text",
-    "identity": "text",
-    "camera": "text",
-    "captured_at": "time",
-    "attributes": "JSON text",
-}
+TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "integer": pa.int64(), "truth": pa.bool_()}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnColumn:
+    """A column that every gallery has.
+
+    kind: what a filter sees, None: no filter may name it; in_hits: read for every hit; in_exports: written into the lines of an
+    export as it is.
+    """
+
+    name: str
+    type: Any
+    nullable: bool = False
+    kind: str | None = None
+    in_hits: bool = False
+    in_exports: bool = False
+
+
+COLUMNS: tuple[OwnColumn, ...] = (
+    OwnColumn("id", pa.string(), kind="text", in_hits=True, in_exports=True),
+    OwnColumn("embedding", None),
+    OwnColumn("thumbnail", pa.binary()),
+    OwnColumn("source", pa.string(), kind="text", in_hits=True, in_exports=True),
+    OwnColumn("root", pa.string(), in_hits=True, in_exports=True),
+    OwnColumn("identity", pa.string(), nullable=True, kind="text", in_hits=True, in_exports=True),
+    OwnColumn("camera", pa.string(), nullable=True, kind="text", in_hits=True, in_exports=True),
+    OwnColumn("captured_at", pa.timestamp("us"), nullable=True, kind="time", in_hits=True, in_exports=True),
+    OwnColumn("attributes", pa.string(), kind="JSON text", in_hits=True, in_exports=True),
+    OwnColumn("content_hash", pa.string(), in_exports=True),
+    OwnColumn("model", pa.string()),
+)
+WIDENED = "WIDENED_"  # before the name of a column that is being stored as doubles; no metadata column is written in capitals
+RESERVED = frozenset(column.name for column in COLUMNS)
+HIT_COLUMNS = [column.name for column in COLUMNS if column.in_hits]
+EXPORT_COLUMNS = tuple(column.name for column in COLUMNS if column.in_exports)
+OWN_KINDS: Mapping[str, str] = {column.name: column.kind for column in COLUMNS if column.kind is not None}
 
 
 def row_schema(dim: int) -> Any:
-    """The Arrow schema of a new table."""
-    text, required = pa.string(), False
-    return pa.schema(
-        [
-            pa.field("id", text, required),
-            pa.field("embedding", pa.list_(pa.float32(), dim), required),
-            pa.field("thumbnail", pa.binary(), required),
-            pa.field("source", text, required),
-            pa.field("root", text, required),
-            pa.field("identity", text),
-            pa.field("camera", text),
-            pa.field("captured_at", pa.timestamp("us")),
-            pa.field("attributes", text, required),
-            pa.field("content_hash", text, required),
-            pa.field("model", text, required),
-        ]
-    )
+    """The Arrow schema of a new table; embeddings have `dim` numbers."""
+    vector = pa.list_(pa.float32(), dim)
+    return pa.schema([pa.field(each.name, vector if each.type is None else each.type, each.nullable) for each in COLUMNS])
 
 
 def filter_kinds(schema: Any) -> dict[str, str]:
     """The columns that a filter may name, with their kinds."""
-    return _FILTER_KINDS | dict(extra_kinds(schema))
+    return {**OWN_KINDS, **extra_kinds(schema)}
 
 
 def extra_kinds(schema: Any) -> dict[str, Kind]:
     """The kinds of the columns that came from metadata."""
-    fixed = set(row_schema(1).names)
     by_type: dict[Any, Kind] = {arrow: kind for kind, arrow in TYPES.items()}
-    return {field.name: by_type[field.type] for field in schema if field.name not in fixed}
+    extras = [field for field in schema if field.name not in RESERVED and not field.name.startswith(WIDENED)]
+    return {field.name: by_type[field.type] for field in extras if field.type in by_type}
+
+
+def told_kind(kind: str) -> str:
+    """The kind of a column in the words of users, who need not know how numbers are stored."""
+    return "number" if kind == "integer" else kind

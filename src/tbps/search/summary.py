@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tbps.search.schema import told_kind
 from tbps.search.scope import Scope
 from tbps.search.version import Column, Snapshot
 
@@ -45,8 +46,8 @@ def summarise(snapshot: Snapshot, scope: Scope | None) -> Summary:
         images=snapshot.rows.count if scope is None else len(scope.positions),
         cameras=tuple(named),
         columns=tuple(
-            Values(name, kind, None if name in _WITHOUT_VALUES else _most_frequent(snapshot.column(name), rows))
-            for name, kind in snapshot.kinds.items()
+            Values(name, told_kind(kind), None if name in _WITHOUT_VALUES else _most_frequent(snapshot.column(name), rows))
+            for name, kind in (snapshot.kinds if scope is None else scope.kinds).items()
             if kind != "JSON text"
         ),
         first_seen=min(times, default=None),

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 from jaxtyping import Float32
 
 from tbps.errors import GalleryError
-from tbps.search.columns import Kind
 from tbps.search.database import lancedb, talking_to
-from tbps.search.filters import about_filter, refusal
-from tbps.search.schema import TYPES, extra_kinds, filter_kinds, row_schema
+from tbps.search.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
+from tbps.search.filters import Condition
+from tbps.search.numbers import EXACT, canonical_name
+from tbps.search.schema import TYPES, WIDENED, Kind, extra_kinds, filter_kinds, row_schema
 from tbps.search.version import Snapshot
 
 FIRST_TABLE = "images"
 _MANY_FRAGMENTS = 64
-_IDS_AT_ONCE = 1024
 _AGE = timedelta(milliseconds=1)
 
 
@@ -98,11 +98,16 @@ class Table:
 
     def kinds(self) -> dict[str, str]:
         """The columns that a filter may name, with their kinds."""
-        return filter_kinds(self._handle.schema)
+        return filter_kinds(self._schema())
 
     def extras(self) -> dict[str, Kind]:
         """The kinds of the columns that came from metadata."""
-        return extra_kinds(self._handle.schema)
+        return extra_kinds(self._schema())
+
+    def _schema(self) -> Any:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()  # another process may have added columns
+            return self._handle.schema
 
     def versions(self) -> int:
         """How many versions are on disk."""
@@ -126,7 +131,7 @@ class Table:
         columns = ["content_hash", "source", "identity", "camera", "captured_at", "attributes"]
         found: dict[str, KnownRow] = {}
         for batch in self.batches(columns):
-            found |= {row.pop("content_hash"): KnownRow(**row) for row in batch.to_pylist()}
+            found |= {row.pop("content_hash"): KnownRow(**_named(row)) for row in batch.to_pylist()}
         return found
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
@@ -137,27 +142,23 @@ class Table:
             for batch in self._handle.search().select(wanted).to_batches():
                 yield batch.select(wanted)
 
-    def matching(self, clause: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows that pass an SQL condition, those columns only. Raises QueryError on a condition that cannot be read."""
+    def matching(self, condition: Condition, columns: Sequence[str], ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows that pass a condition and have one of the ids, if given; those columns only.
+
+        Raises QueryError on a column that is not there, and on a value that does not fit its column.
+        """
+        clause, wanted = sql_of(condition, self.kinds()), list(columns)
+        clauses = [clause] if ids is None else [f"({clause} and {ids_sql(some)})" for some in _chunks(ids)]
         with talking_to(self._folder):
             self._handle.checkout_latest()
-            try:
-                found = self._handle.search().where(clause).select(list(columns)).to_arrow()
-            except (ValueError, RuntimeError) as error:
-                if not about_filter(error):
-                    raise
-                raise refusal(clause.replace("\n", ""), error, self.kinds()) from error
-        return list(found.to_pylist())
+            return [row for each in clauses for row in self._handle.search().where(each).select(wanted).to_arrow().to_pylist()]
 
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> Any:
         """The rows with those ids that are there, as an Arrow table of all columns or those named."""
         wanted = list(self._handle.schema.names if columns is None else columns)
         with talking_to(self._folder):
             self._handle.checkout_latest()
-            parts = [
-                self._handle.search().where(ids_clause(ids[at : at + _IDS_AT_ONCE])).select(wanted).to_arrow().select(wanted)
-                for at in range(0, len(ids), _IDS_AT_ONCE)
-            ]
+            parts = [self._handle.search().where(ids_sql(some)).select(wanted).to_arrow().select(wanted) for some in _chunks(ids)]
         return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
 
     def present(self, ids: Sequence[str]) -> set[str]:
@@ -179,12 +180,38 @@ class Table:
         cameras = [CameraSpan(row["camera"], row["count_all"], row["captured_at_min"], row["captured_at_max"]) for row in found]
         return sorted(cameras, key=lambda span: (span.camera is None, span.camera or ""))
 
+    def doubles_hold(self, name: str) -> bool:
+        """Whether every value of a column of whole numbers would keep its digits as a double."""
+        values = pa.chunked_array([batch.column(name) for batch in self.batches([name])], pa.int64())
+        least, most = pc.min_max(values).values()
+        return (least.as_py() or 0) >= -EXACT and (most.as_py() or 0) <= EXACT
+
     def add_columns(self, kinds: Mapping[str, Kind]) -> None:
-        """Adds the filter columns that are not there yet; older rows hold null."""
+        """Adds the filter columns that are not there yet; older rows hold null.
+
+        A column of whole numbers becomes one of doubles where `kinds` has a number: in three commits, of which a kill in between
+        leaves what the next call completes.
+        """
+        self._complete_widening()
+        for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
+            with talking_to(self._folder):
+                self._handle.add_columns({f"{WIDENED}{name}": f"cast(`{name}` as double)"})
+                self._handle.drop_columns([name])
+            self._complete_widening()
         missing = [pa.field(name, TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
         if missing:
             with talking_to(self._folder):
                 self._handle.add_columns(missing)
+
+    def _complete_widening(self) -> None:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            for begun in [name for name in self._handle.schema.names if name.startswith(WIDENED)]:
+                name = begun.removeprefix(WIDENED)
+                if name in self._handle.schema.names:
+                    self._handle.drop_columns([begun])
+                else:
+                    self._handle.alter_columns({"path": begun, "rename": name})
 
     def append(self, rows: list[dict[str, Any]], embeddings: Float32[np.ndarray, "N dim"]) -> None:
         """Commits N rows (every column but `embedding`; absent ones are null) with their embeddings: all or none."""
@@ -236,14 +263,13 @@ class Table:
             self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
-def ids_clause(ids: Sequence[str]) -> str:
-    """The SQL condition that a row has one of these ids."""
-    return f"id in ({', '.join(quoted(name) for name in ids)})"
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
 
 
-def quoted(text: str) -> str:
-    """An SQL text literal."""
-    return "'" + text.replace("'", "''") + "'"
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its identity and camera spelled as today, which version 0.1 stored as "7.0" where 7.0 was given."""
+    return row | {name: canonical_name(row[name]) for name in ("identity", "camera") if row[name] is not None}
 
 
 def _vectors(embeddings: Float32[np.ndarray, "N dim"]) -> Any:

@@ -16,6 +16,7 @@ import re
 import shutil
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +30,15 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, SettingsError
 from tbps.preprocess.image import open_image
-from tbps.search.columns import MAX_COLUMNS, RESERVED, Kind, parse_time
+from tbps.preprocess.metadata import strict_json
+from tbps.search.columns import MAX_COLUMNS, fitted, parse_time, unfit_note
 from tbps.search.encoder import Encoder
 from tbps.search.export_files import Source, open_source
 from tbps.search.layout import table_of
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, Manifest, manifest_of, now, read_manifest, recorded, write_manifest
 from tbps.search.reading import THUMBNAIL
+from tbps.search.schema import EXPORT_COLUMNS, RESERVED, Kind, told_kind
 from tbps.search.table import Table
 from tbps.search.writing import writing
 from tbps.storage import atomic_path, make_folder, writing_to
@@ -46,7 +49,6 @@ Put = Callable[[str, bytes], None]
 EXPORT_FILE = "export.json"
 ROWS_A_PART = 1000
 MAX_TEXT = 2**20
-_OWN = ("id", "source", "root", "identity", "camera", "captured_at", "attributes", "content_hash")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NUMBER_OF_PARTS = 100_000
 
@@ -60,10 +62,13 @@ class Part(Settings):
 
 
 class Export(Settings):
-    """What export.json says. encoder_name is for people to read: nothing is opened by it."""
+    """What export.json says. encoder_name is for people to read: nothing is opened by it.
+
+    Version 1, of tbps 0.1, has no columns of kind integer; it is read as well.
+    """
 
     format: Literal["tbps-export"] = "tbps-export"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     encoder_name: str
     encoder_fingerprint: str
     dim: int = Field(ge=1, le=16_384)
@@ -131,11 +136,12 @@ def import_export(
         pass
     added = skipped = 0
     progress(0, exported.rows)
-    notes: tuple[str, ...] = ()
+    left_out: set[str] = set()
+    lost: Counter[str] = Counter()
     for rows, embeddings in _parts(source, exported):
         with writing(folder, patience):
             table = _table(folder, manifest)
-            notes = _fit_columns(rows, table, exported.columns)
+            left_out |= _fit_columns(rows, table, exported.columns, lost)
             present = table.present([row["id"] for row in rows])
             kept = [at for at, row in enumerate(rows) if row["id"] not in present]
             if kept:
@@ -144,8 +150,12 @@ def import_export(
         added, skipped = added + len(kept), skipped + len(present)
         progress(added + skipped, exported.rows)
     with writing(folder, patience):
-        _table(folder, manifest).tidy()
-    return TransferReport(added, skipped, notes, time.monotonic() - started)
+        table = _table(folder, manifest)
+        table.tidy()
+        kinds = table.extras()
+    notes = [f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out)]
+    notes += [unfit_note(name, kinds[name], count) for name, count in sorted(lost.items()) if count and name in kinds]
+    return TransferReport(added, skipped, tuple(notes), time.monotonic() - started)
 
 
 @contextmanager
@@ -179,7 +189,7 @@ def _begun(target: Path) -> Iterator[Put]:
 
 def _write(put: Put, manifest: Manifest, table: Table, progress: OnProgress) -> int:
     columns, total = table.extras(), len(table)
-    rows = (row for batch in table.batches([*_OWN, *columns, "thumbnail", "embedding"]) for row in batch.to_pylist())
+    rows = (row for batch in table.batches([*EXPORT_COLUMNS, *columns, "thumbnail", "embedding"]) for row in batch.to_pylist())
     parts: list[Part] = []
     done = 0
     progress(0, total)
@@ -205,7 +215,7 @@ def _line(row: dict[str, Any]) -> str:
     told = {
         **row,
         "captured_at": None if captured is None else captured.isoformat(),
-        "attributes": json.loads(row["attributes"]),
+        "attributes": json.loads(row["attributes"], parse_constant=lambda _: None),  # NaN, which version 0.1 wrote
         "thumbnail_sha256": _sha256(thumbnail),
     }
     return json.dumps(told, ensure_ascii=False)
@@ -273,8 +283,8 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
 
 def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     """One line as the table stores it, with thumbnail_sha256. Raises ValueError on anything that is not as it should be."""
-    row = json.loads(line)
-    if not isinstance(row, dict) or row.keys() != {*_OWN, "thumbnail_sha256", *columns}:
+    row = strict_json(line)
+    if not isinstance(row, dict) or row.keys() != {*EXPORT_COLUMNS, "thumbnail_sha256", *columns}:
         raise ValueError("a line does not have the columns that the export names")
     for name in ("content_hash", "thumbnail_sha256"):
         if not isinstance(row[name], str) or not _HASH.fullmatch(row[name]):
@@ -292,8 +302,8 @@ def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     row["captured_at"] = None if row["captured_at"] is None else moment
     for name, kind in columns.items():
         value = row[name]
-        if value is not None and kind != "text" and not (isinstance(value, bool) if kind == "truth" else _is_number(value)):
-            raise ValueError(f"column {name!r} holds a value that is no {kind}")
+        if value is not None and kind != "text" and not _is_of(kind, value):
+            raise ValueError(f"column {name!r} holds a value that is no {told_kind(kind)}")
     return row
 
 
@@ -305,8 +315,10 @@ def _check_text(name: str, value: Any, required: bool) -> None:
     value.encode()  # UnicodeEncodeError is a ValueError
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) and value - value == 0
+def _is_of(kind: Kind, value: Any) -> bool:
+    """Whether a value is what an export has in a column of that kind: whole numbers without a point, others with one."""
+    expected = {"truth": bool, "integer": int, "number": float}[kind]
+    return type(value) is expected and fitted(value, kind) is not None
 
 
 def _thumbnail(content: bytes, digest: str) -> bytes:
@@ -329,13 +341,34 @@ def _table(folder: Path, manifest: Manifest) -> Table:
     return Table.begin(folder, found.dim, found.table)
 
 
-def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind]) -> tuple[str, ...]:
-    """Adds the export's columns to the table; values of those that cannot be added stay in the attributes only."""
+def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind], lost: Counter[str]) -> set[str]:
+    """Adds the export's columns to the table, and fits the rows to what it has; the names of those that cannot be added.
+
+    Values that the table's column cannot hold stay in the attributes only, and are counted in `lost`.
+    """
     existing = table.extras()
     fresh = [name for name in columns if name not in existing]
-    left_out = {name for name, kind in columns.items() if existing.get(name, kind) != kind}
+    left_out = {name for name, kind in columns.items() if not _alike(existing.get(name, kind), kind)}
     left_out |= set(fresh[max(0, MAX_COLUMNS - len(existing)) :])
-    table.add_columns({name: columns[name] for name in fresh if name not in left_out})
+    widened = {
+        name: kind
+        for name, kind in columns.items()
+        if (existing.get(name), kind) == ("integer", "number")
+        and any(row[name] is not None and fitted(row[name], "integer") is None for row in rows)
+        and table.doubles_hold(name)
+    }
+    table.add_columns({name: columns[name] for name in fresh if name not in left_out} | widened)
+    existing |= widened
     for row in rows:
         row.update(dict.fromkeys(left_out))
-    return tuple(f"column {name!r} is kept in attributes but cannot be filtered on here" for name in sorted(left_out))
+    for name in sorted(existing.keys() & columns.keys() - left_out):
+        if (kind := existing[name]) != columns[name]:
+            for row in rows:
+                given, row[name] = row[name], fitted(row[name], kind)
+                lost[name] += given is not None and row[name] is None
+    return left_out
+
+
+def _alike(one: Kind, other: Kind) -> bool:
+    """Whether values of one kind can be kept as the other: numbers of both kinds where they lose nothing."""
+    return one == other or {one, other} == {"integer", "number"}

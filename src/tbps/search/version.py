@@ -13,14 +13,17 @@ from jaxtyping import Float64, Integer
 from tbps.search.calibration import Spread
 from tbps.search.database import talking_to
 from tbps.search.facts import FACTS, Facts
-from tbps.search.filters import Filter, about_filter, refusal
+from tbps.search.filter_sql import sql_of
+from tbps.search.filters import Condition
 from tbps.search.hits import Hit
+from tbps.search.numbers import canonical_name
 from tbps.search.rows import Rows
 from tbps.search.schema import filter_kinds
-from tbps.search.scope import Scope
+from tbps.search.scope import Scope, VisibleKinds
 
 _FILTERS_KEPT = 16
 _SCOPES_KEPT = 8
+_NAMES = ("identity", "camera")  # version 0.1 kept a number that was given as 7.0 apart from 7
 
 
 @final
@@ -31,7 +34,7 @@ class Snapshot:
     """
 
     def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._handle = handle
         self.version: int = handle.version
         self.kinds = filter_kinds(handle.schema)
@@ -48,44 +51,38 @@ class Snapshot:
         query, known = self._handle.search(), None
         if before is not None and before.rows.room is self.rows.room and before.rows.count:
             query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._facts = Facts(query.select(FACTS).with_row_id(True).to_arrow(), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
         """The rows of some cameras; those of the last few choices are remembered."""
-        wanted = tuple(sorted(set(cameras)))
+        wanted = tuple(sorted({canonical_name(camera) for camera in cameras}))
         if (known := self._scopes.get(wanted)) is not None:
             return known
         column = self.column("camera")
         codes = [code for code, camera in enumerate(column.values) if camera in wanted]
         positions = np.flatnonzero(np.isin(column.codes, codes))
 
-        def read() -> Any:
-            with talking_to(self._folder):
-                found = self._handle.search().select(list(self.kinds)).with_row_id(True).to_arrow()
-            order = np.argsort(found.column("_rowid").to_numpy())
-            return found.drop_columns(["_rowid"]).take(order[positions])
+        def has_value(name: str) -> bool:
+            return bool((self.column(name).codes[positions] >= 0).any())
 
-        scope = Scope(positions, self.rows, self.kinds, read)
+        scope = Scope(wanted, positions, self.rows, VisibleKinds(self.kinds, has_value))
         self._scopes = dict([*self._scopes.items(), (wanted, scope)][-_SCOPES_KEPT:])
         return scope
 
-    def passing(self, filtered: Filter) -> Integer[np.ndarray, " M"]:
-        """Ascending positions of the rows that a filter lets through; those of the last few filters are remembered.
+    def passing(self, condition: Condition, kinds: Mapping[str, str] | None = None) -> Integer[np.ndarray, " M"]:
+        """Ascending positions of the rows that a condition lets through; those of the last few conditions are remembered.
 
-        Raises QueryError on a filter that cannot be read.
+        kinds: the columns that there are for who asks, all of the table where None.
+        Raises QueryError on a column that is not among them, and on a value that does not fit its column.
         """
-        if (known := self._passing.get(filtered.clause)) is not None:
+        clause = sql_of(condition, self.kinds if kinds is None else kinds)
+        if (known := self._passing.get(clause)) is not None:
             return known
-        with talking_to(self._folder):
-            try:
-                found = self._handle.search().where(filtered.clause).select(["id"]).with_row_id(True).to_arrow()
-            except (ValueError, RuntimeError) as error:
-                if not about_filter(error):
-                    raise
-                raise refusal(filtered.text, error, self.kinds) from error
+        with talking_to(self.folder):
+            found = self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow()
         positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
-        self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
+        self._passing = dict([*self._passing.items(), (clause, positions)][-_FILTERS_KEPT:])
         return positions
 
     @cached_property
@@ -96,12 +93,12 @@ class Snapshot:
     def column(self, name: str) -> "Column":
         """The values of a filter column for every row, in memory from the first time on."""
         if name not in self._columns:
-            with talking_to(self._folder):
+            with talking_to(self.folder):
                 found = self._handle.search().select([name]).with_row_id(True).to_arrow()
             order = np.argsort(found.column("_rowid").to_numpy())
             encoded = found.column(name).combine_chunks().dictionary_encode()
-            codes = encoded.indices.fill_null(-1).to_numpy()[order]
-            self._columns = self._columns | {name: Column(codes, encoded.dictionary.to_pylist())}
+            column = Column(encoded.indices.fill_null(-1).to_numpy()[order], encoded.dictionary.to_pylist())
+            self._columns = self._columns | {name: _canonical(column) if name in _NAMES else column}
         return self._columns[name]
 
     def hits(
@@ -125,14 +122,14 @@ class Snapshot:
 
     def _taken(self, positions: Integer[np.ndarray, " hits"], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of some rows from disk, in that order."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             wanted = [int(row) for row in self.rows.row_ids[positions]]
             taken = self._handle.take_row_ids(wanted).select(sorted({"id", *columns})).to_arrow().to_pylist()
             rows = {row["id"]: row for row in taken}
             return [rows[name.decode()] for name in self.rows.ids[positions]]
 
     def _read(self, before: Rows | None) -> Rows:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             count = self._handle.count_rows()
             if before is not None and before.count and self._begins_with(before):
                 # Row ids only rise: if the rows above the last known one make up the difference, no known row is gone or moved.
@@ -174,6 +171,25 @@ class Column:
     values: Sequence[Any]
 
 
+def _canonical(column: Column) -> Column:
+    """A column of names with those joined that are spellings of one number."""
+    names = [canonical_name(value) for value in column.values]
+    if names == column.values:
+        return column
+    distinct = list(dict.fromkeys(names))
+    places = {name: code for code, name in enumerate(distinct)}
+    joined = np.array([*(places[name] for name in names), -1], column.codes.dtype)  # -1 stays -1
+    return Column(joined[column.codes], distinct)
+
+
+def _no_number(_: str) -> None:
+    """NaN and infinities, which version 0.1 wrote into attributes, and which are no JSON."""
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else canonical_name(text)
+
+
 def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
     captured = row["captured_at"]
     return Hit(
@@ -182,9 +198,9 @@ def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
         id=row["id"],
         source=row["source"],
         root=row["root"],
-        camera=row["camera"],
+        camera=_name(row["camera"]),
         captured_at=None if captured is None else captured.isoformat(),
-        identity=row["identity"],
-        attributes=json.loads(row["attributes"]),
+        identity=_name(row["identity"]),
+        attributes=json.loads(row["attributes"], parse_constant=_no_number),
         thumbnail=row.get("thumbnail", b""),
     )

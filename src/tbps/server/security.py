@@ -83,11 +83,11 @@ class View:
         return self._gallery.tracklet(name, self.caller.cameras)
 
     def summary(self) -> Summary | None:
-        """As `Gallery.summary`."""
-        return self._gallery.summary(self.caller.cameras)
+        """As `Gallery.summary`; None too where only other cameras have images."""
+        return self._gallery.summary(self.caller.cameras) if self._gallery.count(self.caller.cameras) else None
 
     def _check_any(self) -> None:
-        if not len(self._gallery):
+        if not self._gallery.count(self.caller.cameras):  # nothing tells whether other cameras have images
             raise RequestError(404, "empty", "the gallery is empty; add pictures first")
 
 

@@ -21,13 +21,19 @@ export const signedOut = new EventTarget();
 export async function call(method, path, body = undefined, { signal, busy = () => {} } = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const answer = await sent(method, path, body, signal);
-    if (answer.ok) return answer.status === 204 ? null : answer.json();
+    if (answer.ok) return answer.status === 204 ? null : exactly(await answer.text());
     const wait = Number(answer.headers.get("Retry-After"));
     if (![429, 503].includes(answer.status) || !(wait > 0) || attempt === TRIES) throw await failure(answer);
     const pause = Math.min(wait, LONGEST_WAIT);
     busy(pause);
     await later(pause, signal);
   }
+}
+
+/** JSON in which whole numbers keep their digits: those beyond 2^53, which JavaScript rounds, become texts. */
+export function exactly(text) {
+  const part = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+  return JSON.parse(text.replace(part, (found) => (/^-?\d+$/.test(found) && !Number.isSafeInteger(Number(found)) ? `"${found}"` : found)));
 }
 
 async function sent(method, path, body, signal) {

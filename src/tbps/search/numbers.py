@@ -1,0 +1,84 @@
+"""Numbers to the last digit: read from text, stored in 64 bits, and spelled as the name of a person or camera.
+
+A double holds every whole number up to 2^53; above, neighbours become one. Whole numbers are therefore never compared as doubles.
+"""
+
+import math
+import re
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+Number = int | float | Fraction
+
+MOST_DIGITS = 400  # of a number's text; a double ends at 309 digits before the point
+LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1
+EXACT = 2**53
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,308})")
+
+
+def parse_number(text: str) -> Number | None:
+    """The number that a text spells: an int where it is whole (1e3 and 1000.0 too), else the nearest double.
+
+    Above 2^53, where doubles skip whole numbers, it stays exact, unless it is what a double is printed as, such as 1e+300.
+    None for what is no finite number.
+    """
+    text = text.strip()
+    if len(text) > MOST_DIGITS or not _NUMBER.fullmatch(text):
+        return None
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    if value and not -MOST_DIGITS < value.adjusted() < 309:
+        return None if value.adjusted() > 0 else 0
+    above, below = value.as_integer_ratio()
+    if abs(above) >= EXACT * below:
+        is_printed = not text.lstrip("+-").isdigit() and Decimal(repr(float(text))) == value
+        return float(text) if is_printed else above if below == 1 else Fraction(above, below)
+    return above if below == 1 else float(text)
+
+
+def is_finite(value: int | float) -> bool:
+    """Whether a number is neither infinite nor NaN; whole numbers of any size are finite."""
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def as_double(value: int | float) -> float | None:
+    """The double that equals a number; None where there is none: not finite, or a whole number that would lose digits."""
+    try:
+        double = float(value)
+    except OverflowError:
+        return None
+    return double if math.isfinite(double) and double == value else None
+
+
+def as_integer(value: int | float) -> int | None:
+    """The whole number of 64 bits that equals a number; None where there is none."""
+    if not is_finite(value) or int(value) != value:
+        return None
+    return int(value) if LEAST_INTEGER <= value <= MOST_INTEGER else None
+
+
+def number_name(value: int | float) -> str:
+    """A number as a name: whole numbers without a point, so that 7, 7.0 and 7e0 are "7"."""
+    return str(int(value)) if is_finite(value) and int(value) == value else repr(value)
+
+
+def canonical_name(text: str) -> str:
+    """A name that spells a whole number with zeros behind the point, such as "7.0", without them; any other as it is."""
+    found = _WHOLE.fullmatch(text)
+    if found is None:
+        return text
+    return "0" if found[1] == "-0" else found[1]
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """Every way in which a gallery may hold a name: as it is, and as version 0.1 stored a number that was given as a double."""
+    name = canonical_name(text)
+    if not _PLAIN.fullmatch(name):
+        return (name,)
+    double = as_double(int(name))
+    return tuple(dict.fromkeys([name, f"{name}.0", *([] if double is None else [repr(double)])]))

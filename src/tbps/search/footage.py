@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import DataError, SettingsError
+from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import HOG, Detector, Frame, open_detector
@@ -127,9 +129,20 @@ class Lookout:
         return _digest(content_hash, settings.override({"photographs": False}).fingerprint(), self.detector.fingerprint, by)
 
     def columns(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata of a picture or video, with the camera of all where it has none of its own."""
+        """The metadata of a picture or video, with the camera of all where it has none of its own, and without passwords."""
         camera = self.footage.camera
-        return dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+        own = dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+        return {name: _without_secrets(value) for name, value in own.items()}
+
+    def secrets(self, given: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Notes on the columns from whose values passwords are removed."""
+        counts = Counter(
+            name
+            for own in given
+            for name, value in (own if self.footage.camera is None else {"camera": self.footage.camera, **own}).items()
+            if _without_secrets(value) != value
+        )
+        return [f"column {name!r}: passwords in addresses were removed from {n:,} values" for name, n in counts.items()]
 
     def check(self, columns: Mapping[str, Any]) -> None:
         """Raises DataError where nothing of that camera may be added."""
@@ -242,6 +255,15 @@ def report_of(name: str, tally: Tally) -> VideoReport:
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
     place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
     return Person(place, crop.image, {**columns, **crop.columns()})
+
+
+def _without_secrets(value: Any) -> Any:
+    """A metadata value without the passwords of the addresses in it; the gallery stores none."""
+    if isinstance(value, str):
+        return redacted(value, queries=False)
+    if isinstance(value, list | tuple):
+        return type(value)(_without_secrets(part) for part in value)
+    return {name: _without_secrets(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _digest(*parts: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError, StorageError
+from tbps.redact import redacted
 from tbps.search.archives import Failure
 from tbps.search.columns import plan_columns, row_metadata
 from tbps.search.commits import Row, Writer, Writing, known_row
@@ -74,6 +75,7 @@ def ingest(
         _video(video, writer, outcome)
     writer.commit()
     notes = [*sources.notes, *plan.notes]
+    notes += lookout.secrets(candidate.columns for candidate in (*sources.candidates, *sources.videos))
     try:
         with writing() as table:
             table.tidy()
@@ -82,9 +84,9 @@ def ingest(
     return IngestReport(
         writer.added,
         outcome.skipped + writer.met,
-        tuple(outcome.failed),
-        tuple(outcome.duplicates),
-        tuple(notes),
+        _without_secrets(outcome.failed),
+        _without_secrets(outcome.duplicates),
+        tuple(redacted(note) for note in notes),
         time.monotonic() - started,
         tuple(outcome.nobody),
         tuple(outcome.videos),
@@ -173,6 +175,10 @@ def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
     writer.remember(key, told)
     outcome.videos.append(report_of(video.name, tally))
     outcome.nobody += [] if tally.crops else [video.name]
+
+
+def _without_secrets(rows: Sequence[Failure]) -> tuple[Failure, ...]:
+    return tuple((redacted(name), redacted(reason)) for name, reason in rows)
 
 
 def _difference(candidate: Candidate, known: KnownRow) -> str | None:

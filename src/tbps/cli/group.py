@@ -30,7 +30,7 @@ def _without_secrets() -> Iterator[None]:
         yield
     except TyperException as error:
         if isinstance(message := getattr(error, "message", None), str):
-            error.message = redacted(message)  # type: ignore[attr-defined]
+            error.message = redacted(message)
         raise
     except (typer.Exit, typer.Abort, EOFError, BrokenPipeError):
         raise

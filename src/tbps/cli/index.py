@@ -37,10 +37,19 @@ def index(
     report: Annotated[Path | None, typer.Option(help="write what became of every picture to this JSON file")] = None,
     detect: Annotated[bool, typer.Option("--detect", help="photographs show whole scenes: cut out the people in them")] = False,
     detector: Annotated[
-        str, typer.Option(help="hog (built in), a .onnx file (YOLOX, RT-DETR) or a .json file of ready-made detections (COCO)")
+        str, typer.Option(help="hog (built in), a .onnx file (YOLO, DETR) or a .json file of ready-made detections (COCO)")
     ] = "hog",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="leave out detections less sure than this")] = 0.5,
-    person_class: Annotated[int, typer.Option(min=0, help="number of the class 'person' in the .onnx file")] = 0,
+    person_class: Annotated[
+        int | None, typer.Option(min=0, help="number of the class 'person' in the .onnx file, where it does not tell")
+    ] = None,
+    detector_layout: Annotated[
+        str | None,
+        typer.Option(
+            help="how the .onnx file gives its boxes, where it does not tell: yolox, yolov5, yolov8, yolov10, detr, conditional-detr, "
+            "rt-detr"
+        ),
+    ] = None,
     min_height: Annotated[int, typer.Option(min=1, help="leave out people less high than this, in pixels")] = 64,
     every: Annotated[str, typer.Option(help="look at a video every so many seconds (0.5) or frames (12f)")] = "0.5",
     best_per_track: Annotated[int, typer.Option(min=1, help="crops kept of each person followed through a video")] = 3,
@@ -77,7 +86,7 @@ def index(
     footage = _footage(
         {"photographs": detect, "min_height": min_height, "best_per_track": best_per_track, "follow": follow},
         (every, start, camera),
-        (detector, min_score, person_class),
+        (detector, min_score, person_class, detector_layout),
     )
     opened = Gallery.open(gallery, open_model(model, gallery))
     found = places[0] if len(places) == 1 else list(places)
@@ -105,9 +114,9 @@ def index(
 def _footage(
     settings: dict[str, object],
     when: tuple[str, str | None, str | None],
-    detecting: tuple[str, float, int],
+    detecting: tuple[str, float, int | None, str | None],
 ) -> "Footage":
-    """when: every, start, camera; detecting: detector, least score, class of people."""
+    """when: every, start, camera; detecting: detector, least score, class of people, layout of the detector's outputs."""
     from tbps.errors import SettingsError
     from tbps.search.columns import parse_time
     from tbps.search.detect import HOG, open_detector
@@ -117,7 +126,7 @@ def _footage(
     began = None if start is None else parse_time(start)
     if start is not None and began is None:
         raise SettingsError(f"--start {start!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
-    place, min_score, _ = detecting
+    place, min_score, *_ = detecting
     # The plain built-in detector is opened when the first picture needs it: not everybody has its package.
     opened = None if place == HOG and min_score == 0.5 else open_detector(*detecting)
     return Footage(FootageSettings.parse({**settings, **parse_every(every)}), opened, camera, began)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
+from tbps.search.detect_layouts import LAYOUTS
 
 HOG = "hog"
 
@@ -52,15 +53,18 @@ class Detector(Protocol):
         ...
 
 
-def open_detector(place: str, min_score: float = 0.5, person_class: int = 0) -> Detector:
-    """`hog`, an ONNX file (YOLOX or RT-DETR; `person_class` is the person's number among its classes), or a JSON file.
+def open_detector(place: str, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> Detector:
+    """`hog`, an ONNX file (YOLO, DETR and their relatives, see `detect_layouts`), or a JSON file of ready-made detections.
 
+    person_class, layout: the person's number among the classes of the ONNX file and the layout of its outputs, where it does not tell.
     Raises SettingsError on anything else, DataError on a file that cannot be used, MissingDependencyError without its package.
     """
     if not 0 <= min_score <= 1:
         raise SettingsError(f"min_score is {min_score}; scores lie in 0 .. 1")
     if place == HOG:
         return HogDetector(min_score)
+    if layout is not None and layout not in LAYOUTS:
+        raise SettingsError(f"detector layout {layout!r} is none of {', '.join(LAYOUTS)}")
     suffix = Path(place).suffix.lower()
     if suffix not in (".json", ".onnx"):
         raise SettingsError(f"detector {place!r} is neither {HOG!r} nor a .onnx or .json file")
@@ -70,7 +74,7 @@ def open_detector(place: str, min_score: float = 0.5, person_class: int = 0) -> 
         return JsonDetector(Path(place), min_score)
     from tbps.search.detect_onnx import OnnxDetector
 
-    return OnnxDetector(Path(place), min_score, person_class)
+    return OnnxDetector(Path(place), min_score, person_class, layout)
 
 
 def suppress(found: Iterable[Detection], overlap: float) -> list[tuple[Detection, int]]:
@@ -137,7 +141,7 @@ class HogDetector:
     def advice(self) -> str:
         return (
             "the built-in detector finds whole people who stand or walk; lower --min-height or --min-score, "
-            "or give --detector MODEL.onnx (YOLOX, RT-DETR)"
+            "or give --detector MODEL.onnx (YOLO, DETR)"
         )
 
     def detect(self, frame: Frame) -> list[Detection]:

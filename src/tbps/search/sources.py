@@ -94,8 +94,8 @@ def refuse_addresses(places: Iterable[Picture | Named]) -> None:
     for place in places:
         if isinstance(place, str | Path) and is_address(str(place)) and not os.path.exists(place):
             raise DataError(
-                f"{place} is a network address; only files and folders are indexed: save the stream or download the file first, for "
-                "example with: ffmpeg -i ADDRESS -t 3600 -c copy recording.mkv"
+                f"{place} is a network address; only files and folders are indexed: save the stream or download the file first, "
+                "for example with: ffmpeg -i ADDRESS -t 3600 -c copy recording.mkv"
             )
 
 

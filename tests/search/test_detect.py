@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 from walkers import Walker, still, write_detections
 
 from tbps.errors import DataError, SettingsError
@@ -142,7 +141,7 @@ def _onnx(
     sizes: bool = False,
     half: bool = False,
 ) -> Path:
-    """A network whose outputs are known: constants, and in the first of them some of the input's values. half: float16 throughout."""
+    """A network whose outputs are known: constants, and in the first of them some of the input's values. half: all in float16."""
     nodes, values = [], []
     if half:
         outputs = {name: constant.astype(np.float16) for name, constant in outputs.items()}

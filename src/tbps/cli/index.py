@@ -46,8 +46,8 @@ def index(
     detector_layout: Annotated[
         str | None,
         typer.Option(
-            help="how the .onnx file gives its boxes, where it does not tell: yolox, yolov5, yolov8, yolov10, detr, conditional-detr, "
-            "rt-detr"
+            help="how the .onnx file gives its boxes, where it does not tell: yolox, yolov5, yolov8, yolov10, detr, "
+            "conditional-detr or rt-detr"
         ),
     ] = None,
     min_height: Annotated[int, typer.Option(min=1, help="leave out people less high than this, in pixels")] = 64,

@@ -1,6 +1,7 @@
 """What the outputs of an ONNX detector mean: the layout is told from exact shapes, names and metadata, or the file is refused.
 
-H x W is the size of the input, A the number of grid cells (H/s) x (W/s) over the strides s = 8, 16, 32 (also 64, or 4 to 32), C classes.
+H x W is the size of the input, A the number of grid cells (H/s) x (W/s) over the strides s = 8, 16, 32 (also 64, or 4 to 32), C the
+number of classes.
 
 yolox             (1, A, 5 + C): centre, size, objectness, classes; in grid units and logarithms as exported, or decoded in pixels
 yolov5            (1, 3 A, 5 + C): centre and size in pixels, objectness, classes
@@ -10,8 +11,8 @@ detr              logits (1, Q, C + 1), the last "no object" (softmax), and pred
 conditional-detr  logits (1, Q, C) (sigmoid) and pred_boxes; Deformable DETR as well
 rt-detr           the same without ImageNet's normalisation; or labels, boxes, scores; or Ultralytics' (1, Q, 4 + C). D-FINE as well
 
-Other models of these families have outputs that look alike: (1, 56, 8400) is a pose of one class or a detector of 52. Without metadata
-only what is certain is taken: 80 classes (COCO) or one.
+Other models of these families have outputs that look alike: (1, 56, 8400) is a pose of one class or a detector of 52. Without
+metadata only what is certain is taken: 80 classes (COCO) or one.
 """
 
 import ast
@@ -231,8 +232,8 @@ def unknown(facts: Facts, why: str) -> DataError:
     (cells, more) = (len(grid(height, width, strides)) for strides in _STRIDES)
     known = (
         f"known are YOLOX (1, {cells} or {more}, 5 + classes), YOLOv5 (1, {3 * cells}, 5 + classes), "
-        f"YOLOv8 to YOLO12 (1, 4 + classes, {cells}), YOLOv10 (1, queries, 6) for an input of {height} x {width}, and DETR and RT-DETR "
-        "(labels, boxes, scores, or logits, pred_boxes)"
+        f"YOLOv8 to YOLO12 (1, 4 + classes, {cells}), YOLOv10 (1, queries, 6) for an input of {height} x {width}, and DETR and "
+        "RT-DETR (labels, boxes, scores, or logits, pred_boxes)"
     )
     reason = f"; {why}" if why else ""
     return DataError(

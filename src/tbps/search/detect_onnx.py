@@ -6,8 +6,8 @@ The picture is given as each family was trained on it:
     detr, conditional-detr  RGB 0 .. 1 less ImageNet's mean, over its standard deviation, stretched to the input's size
     rt-detr                 RGB 0 .. 1, stretched to the input's size
 
-What an output holds is checked for every picture: scores outside 0 .. 1, values that are no numbers, boxes of negative size, or all of
-them outside the picture mean that the layout is another, and are an error.
+What an output holds is checked for every picture: scores outside 0 .. 1, values that are no numbers, boxes of negative size, or all
+of them outside the picture mean that the layout is another, and are an error.
 """
 
 import ast
@@ -191,13 +191,13 @@ class OnnxDetector:
     def _cells(self, outputs: Outputs) -> np.ndarray:
         """The (cells, columns) of a single output."""
         values = outputs[self._layout.output][0].astype(np.float64)
-        return values.T if self._layout.channels_first else values
+        return np.asarray(values.T if self._layout.channels_first else values)
 
     def _read_yolox(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
-        values, size = self._cells(outputs), fitted.pixels.shape[:2]
+        values, size = self._cells(outputs), _size(fitted)
         boxes = values[:, :4]
         if self._layout.form == "raw":
-            cells = grid(*size, self._layout.strides)
+            cells = grid(size[0], size[1], self._layout.strides)
             sizes = np.exp(np.minimum(boxes[:, 2:], 20)) * cells[:, 2:]
             boxes = np.concatenate([(boxes[:, :2] + cells[:, :2]) * cells[:, 2:], sizes], 1)
         return Read(_corners(boxes), self._objects(values)[:, self._person], size)
@@ -207,7 +207,7 @@ class OnnxDetector:
         values = self._cells(outputs)
         scores = self._objects(values) if self._layout.name == "yolov5" else values[:, 4:]
         self._check_scores(scores)
-        return Read(_corners(values[:, :4]), scores[:, self._person], fitted.pixels.shape[:2])
+        return Read(_corners(values[:, :4]), scores[:, self._person], _size(fitted))
 
     def _objects(self, values: np.ndarray) -> np.ndarray:
         """Objectness times each class."""
@@ -217,15 +217,15 @@ class OnnxDetector:
 
     def _read_rows(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
         values = self._cells(outputs)
-        return Read(values[:, :4], self._of_person(values[:, 4], values[:, 5]), fitted.pixels.shape[:2])
+        return Read(values[:, :4], self._of_person(values[:, 4], values[:, 5]), _size(fitted))
 
     def _read_shares(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
-        values, (height, width) = self._cells(outputs), fitted.pixels.shape[:2]
+        values, (height, width) = self._cells(outputs), _size(fitted)
         self._check_scores(values[:, 4:])
         return Read(_corners(values[:, :4] * (width, height, width, height)), values[:, 4 + self._person], (height, width))
 
     def _read_queries(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
-        logits, (height, width) = outputs["logits"][0].astype(np.float64), fitted.pixels.shape[:2]
+        logits, (height, width) = outputs["logits"][0].astype(np.float64), _size(fitted)
         if self._layout.name == "detr":
             exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
             scores = exponents[:, self._person] / exponents.sum(axis=1)
@@ -274,8 +274,8 @@ class OnnxDetector:
 
     def _wrong(self, what: str) -> DataError:
         return DataError(
-            f"{self._file}: is read as {self._layout.name}, but gives {what}; it is a model of another kind or layout: say which with "
-            "--detector-layout NAME, or save your detections as JSON and give that file"
+            f"{self._file}: is read as {self._layout.name}, but gives {what}; it is a model of another kind or layout: say which "
+            "with --detector-layout NAME, or save your detections as JSON and give that file"
         )
 
 
@@ -308,6 +308,11 @@ def centred(pixels: np.ndarray, size: tuple[int, int]) -> Fitted:
     small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     box[top : top + height, left : left + width] = np.asarray(small)
     return Fitted(box / 255, (width / pixels.shape[1], height / pixels.shape[0]), (left, top))
+
+
+def _size(fitted: Fitted) -> tuple[int, int]:
+    height, width = fitted.pixels.shape[:2]
+    return height, width
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, final
@@ -26,7 +26,7 @@ from tbps.errors import DataError, SettingsError
 from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
-from tbps.search.detect import HOG, Detector, Frame, open_detector
+from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector
 from tbps.search.layout import FOOTAGE_FILE
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
@@ -74,7 +74,7 @@ class Footage:
 
 @dataclass(frozen=True, slots=True)
 class VideoReport:
-    """What was met in one video; see `video.Tally`."""
+    """What was met in one video; see `video.Tally`. incomplete: why its end was not reached, None where it was."""
 
     name: str
     frames: int
@@ -83,6 +83,9 @@ class VideoReport:
     detections: int
     tracklets: int
     crops: int
+    missing: int = 0
+    jumps: int = 0
+    incomplete: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,36 @@ class Lookout:
         """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
         return {**columns, "start": self.footage.start, "content_hash": content_hash}
 
+    def unused(self, pictures: Collection[str], videos: Collection[str], settled: Collection[str]) -> list[str]:
+        """Notes on ready-made detections that were not asked for. settled: names that were done before, or that failed."""
+        if not isinstance(self._detector, JsonDetector):
+            return []
+        file, notes, strangers = self._detector.file, list[str](), dict[str, int]()
+        for name, frames in self._detector.unused().items():
+            count = sum(frames.values())
+            if name in settled:
+                continue
+            if name in videos:
+                where = ", ".join(str(number) for number in sorted(frames)[:5]) + (", ..." if len(frames) > 5 else "")
+                notes.append(
+                    f"{file}: {count:,} detections of {name} were not used, in frames behind its end or that could not be decoded "
+                    f"({where})"
+                )
+            elif name in pictures:
+                why = (
+                    "a photograph has frame 0 only" if self.footage.settings.photographs else "it was taken whole, without --detect"
+                )
+                notes.append(f"{file}: {count:,} detections of {name} were not used: {why}")
+            else:
+                strangers[name] = count
+        if strangers:
+            total, first = sum(strangers.values()), next(iter(strangers))
+            notes.append(
+                f"{file}: {total:,} detections in {len(strangers):,} files were not used, since no file of that name was indexed, "
+                f"such as {first!r}; file_name is the name below the indexed folder"
+            )
+        return notes
+
     def in_photograph(self, name: str, image: Image.Image, content_hash: str, columns: Mapping[str, Any]) -> list[Person]:
         """Everybody in a photograph, best detection first."""
         frame = Frame(name, 0, np.asarray(image))
@@ -174,6 +207,7 @@ class Lookout:
             Every(settings.every, settings.every_frames),
             settings.best_per_track,
             settings.min_height,
+            self.detector.frames(name) if isinstance(self.detector, JsonDetector) else frozenset(),
         )
         with open_video(path) as video:
             start = parse_time(columns.get("captured_at")) or self.footage.start or video.started
@@ -249,7 +283,8 @@ def file_hash(path: Path) -> str:
 
 def report_of(name: str, tally: Tally) -> VideoReport:
     """A video's tally for the report."""
-    return VideoReport(name, **asdict(tally))
+    met = asdict(tally)
+    return VideoReport(name, **{entry.name: met[entry.name] for entry in fields(VideoReport) if entry.name in met})
 
 
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:

@@ -214,7 +214,7 @@ class JsonDetector:
 
     def frames(self, source: str) -> frozenset[int]:
         """The numbers of the frames of a video that have detections."""
-        return frozenset(number for name, number in self._sure() if name == _plain(source))
+        return frozenset(number for name, number in self._sure() if name == plain_name(source))
 
     def unused(self) -> dict[str, dict[int, int]]:
         """File -> frame -> number of detections, where `detect` was never asked."""
@@ -225,7 +225,7 @@ class JsonDetector:
         return left
 
     def detect(self, frame: Frame) -> list[Detection]:
-        key = _plain(frame.source), frame.number
+        key = plain_name(frame.source), frame.number
         self._asked.add(key)
         found = [d for d in self._found.get(key, []) if d.score >= self._min_score]
         height, width = frame.pixels.shape[:2]
@@ -282,7 +282,7 @@ def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict
         name, frame = (image.get("file_name"), image.get("frame", 0)) if isinstance(image, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(frame, int) or frame < 0:
             raise DataError(f"{file}: images[{number}] needs an 'id', a 'file_name' and, in a video, a 'frame' from 0")
-        key = _plain(name), frame
+        key = plain_name(name), frame
         frames[image.get("id")] = key
         found.setdefault(key, [])
         width, height = image.get("width"), image.get("height")
@@ -299,7 +299,7 @@ def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict
     return found, sizes
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A file's name as the index has it, however it is written: with backslashes, composed or decomposed letters, ./ in front."""
     return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
 

@@ -26,7 +26,7 @@ from tbps.errors import DataError, SettingsError
 from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
-from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector
+from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector, plain_name
 from tbps.search.layout import FOOTAGE_FILE
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
@@ -162,6 +162,7 @@ class Lookout:
         """Notes on ready-made detections that were not asked for. settled: names that were done before, or that failed."""
         if not isinstance(self._detector, JsonDetector):
             return []
+        pictures, videos, settled = ({plain_name(name) for name in names} for names in (pictures, videos, settled))
         file, notes, strangers = self._detector.file, list[str](), dict[str, int]()
         for name, frames in self._detector.unused().items():
             count = sum(frames.values())

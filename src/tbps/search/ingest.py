@@ -36,8 +36,8 @@ class IngestReport:
     `added` + `skipped_existing` + len(`failed`) is the number of pictures.
     failed, duplicates: (name, reason). A duplicate has the bytes of a picture already in the gallery but another name or other
     metadata; what came first is kept, and it counts as skipped. notes: remarks on the metadata as a whole.
-    nobody: names of the scenes and videos in which no person was found; videos: what was met in each that was looked at; those whose
-    end could not be reached are in `failed` as well.
+    nobody: names of the scenes and videos in which no person was found; videos: what was met in each that was looked at; those
+    whose end could not be reached are in `failed` as well.
     """
 
     added: int

@@ -333,6 +333,12 @@ def _yolov5(classes: int = 80) -> np.ndarray:
     return values
 
 
+def _yolov6(classes: int = 80) -> np.ndarray:
+    """(1, cells, 5 + classes): as YOLOX decoded, but objectness is always 1, and the picture is given as to YOLOv5."""
+    scores = _yolov8(classes).transpose(0, 2, 1)
+    return np.insert(scores, 4, 1, axis=2)
+
+
 def _yolov10(person: float = 0.0) -> np.ndarray:
     rows = np.zeros((1, 300, 6), np.float32)
     rows[0, :4] = [
@@ -360,6 +366,8 @@ STRETCHED = [(24, 24, 16, 80), (16, 40, 8, 40)]  # of half the width, as the inp
         ({"output0": _yolov5()}, "yolov5"),
         ({"output": _yolov5(1)}, "yolov5"),
         ({"output": _yolov5(), **{str(s): np.zeros((1, 3, s, s, 85), np.float32) for s in (8, 4, 2)}}, "yolov5"),
+        ({"outputs": _yolov6()}, "yolov5"),
+        ({"output": _yolov6(1)}, "yolov5"),
         ({"output0": _yolov10()}, "yolov10"),
     ],
 )

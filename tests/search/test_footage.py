@@ -394,15 +394,15 @@ def test_detections_that_were_not_used_are_told(filmed: tuple[Path, Path], tmp_p
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(folder, footage=_footage(file, detector=detector, settings={"photographs": True}))
     assert set(report.notes) == {
-        f"{file}: 2 detections of lobby.mp4 were not used, in frames behind its end or that could not be decoded (700, 701)",
-        f"{file}: 1 detections of scene.png were not used: a photograph has frame 0 only",
-        f"{file}: 2 detections in 2 files were not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is "
-        "the name below the indexed folder",
+        f"{file}: 2 detections of lobby.mp4 not used, in frames behind its end or that could not be decoded (700, 701)",
+        f"{file}: 1 detection of scene.png not used: a photograph has frame 0 only",
+        f"{file}: 2 detections of 2 names not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is the "
+        "name below the indexed folder",
     }
     again = gallery.add(folder, footage=_footage(file, settings={"photographs": True}))  # a new detector, all done before
     assert [note for note in again.notes if "lobby" in note or "scene" in note] == []
     whole = Gallery.open(tmp_path / "whole", ColourEncoder()).add(folder, footage=_footage(file))
-    assert f"{file}: 2 detections of scene.png were not used: it was taken whole, without --detect" in whole.notes
+    assert f"{file}: 2 detections of scene.png not used: it was taken whole, without --detect" in whole.notes
 
 
 @pytest.mark.parametrize("name", ["./a/café.jpg", "a\\café.jpg", "a/cafe\u0301.jpg"])

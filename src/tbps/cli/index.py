@@ -71,8 +71,13 @@ def index(
 
     In videos (and photographs with --detect) people are found and cut out. A video's people are followed, and the best crops of
     each are kept, with the columns video, tracklet, frame, offset_seconds, captured_at, box_x, box_y, box_width, box_height and
-    quality. This needs an extra, in the checkout of tbps: pip install -e '.[video]'. The built-in detector finds only whole
-    people who stand or walk and fill a sixth of the picture's longer side or more; a detector of one's own in ONNX finds more.
+    quality. Boxes are in square pixels of the upright picture, as players show it. This needs an extra, in the checkout of tbps:
+    pip install -e '.[video]'. The built-in detector finds only whole people who stand or walk and fill a sixth of the picture's
+    longer side or more; a detector of one's own in ONNX finds more.
+
+    A video counts as done, and is not looked at again, when its true end was reached; frames that are missing or damaged, time
+    stamps that jump, and ready-made detections that were not used are told. Network addresses (rtsp://...) are not read: save the
+    stream first.
 
     For photographs of people use a model of photographs; the bundled models/mannequin-tiny knows drawn mannequins only.
 
@@ -126,9 +131,9 @@ def _footage(
     began = None if start is None else parse_time(start)
     if start is not None and began is None:
         raise SettingsError(f"--start {start!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
-    place, min_score, *_ = detecting
+    place, min_score, _, layout = detecting
     # The plain built-in detector is opened when the first picture needs it: not everybody has its package.
-    opened = None if place == HOG and min_score == 0.5 else open_detector(*detecting)
+    opened = None if (place, min_score, layout) == (HOG, 0.5, None) else open_detector(*detecting)
     return Footage(FootageSettings.parse({**settings, **parse_every(every)}), opened, camera, began)
 
 
@@ -163,8 +168,9 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
     )
     output.print(plain(line), soft_wrap=True)
     for video in outcome.videos:
-        broken = f", {video.broken:,} broken packets skipped" if video.broken else ""
-        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{broken}, {video.detections:,} detections, "
+        lost = f", {video.missing:,} missing" if video.missing else ""
+        lost += f", {video.broken:,} broken packets skipped" if video.broken else ""
+        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{lost}, {video.detections:,} detections, "
         output.print(plain(f"{line}{video.tracklets:,} tracklets, {video.crops:,} crops"), soft_wrap=True)
     nobody = tuple((name, "no person was found") for name in outcome.nobody)
     for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates), ("nobody", nobody)):

@@ -66,11 +66,13 @@ def open_detector(place: str, min_score: float = 0.5, person_class: int | None =
     """
     if not 0 <= min_score <= 1:
         raise SettingsError(f"min_score is {min_score}; scores lie in 0 .. 1")
-    if place == HOG:
-        return HogDetector(min_score)
+    suffix = Path(place).suffix.lower()
     if layout is not None and layout not in LAYOUTS:
         raise SettingsError(f"detector layout {layout!r} is none of {', '.join(LAYOUTS)}")
-    suffix = Path(place).suffix.lower()
+    if layout is not None and suffix != ".onnx":
+        raise SettingsError(f"a detector layout ({layout}) is for .onnx files; the detector is {place}")
+    if place == HOG:
+        return HogDetector(min_score)
     if suffix not in (".json", ".onnx"):
         raise SettingsError(f"detector {place!r} is neither {HOG!r} nor a .onnx or .json file")
     if not Path(place).is_file():

@@ -4,7 +4,8 @@ H x W is the size of the input, A the number of grid cells (H/s) x (W/s) over th
 number of classes.
 
 yolox             (1, A, 5 + C): centre, size, objectness, classes; in grid units and logarithms as exported, or decoded in pixels
-yolov5            (1, 3 A, 5 + C): centre and size in pixels, objectness, classes
+yolov5            (1, 3 A, 5 + C): centre and size in pixels, objectness, classes; YOLOv7 as well, and YOLOv6 (1, A, 5 + C), whose
+                  objectness is always 1
 yolov8            (1, 4 + C, A) or (1, A, 4 + C): centre and size in pixels, classes; YOLOv9, YOLO11 and YOLO12 as well
 yolov10           (1, Q, 6): left, top, right, bottom in pixels, score, class; every export with its own suppression
 detr              logits (1, Q, C + 1), the last "no object" (softmax), and pred_boxes (1, Q, 4) as shares; YOLOS as well
@@ -181,8 +182,11 @@ def _fitting(size: tuple[int, int], values: np.ndarray) -> list[Layout]:
     cells = {len(grid(*size, strides)): strides for strides in (_FINE, *_STRIDES)}
     found = []
     if rows in cells and columns >= 6 and cells[rows] != _FINE:
-        form = "decoded" if _is_decoded(values, size) else "raw"
-        found.append(Layout("yolox", form, columns - 5, strides=cells[rows]))
+        if np.all(values[0, :, 4] == 1):
+            found.append(Layout("yolov5", "cells", columns - 5))
+        else:
+            form = "decoded" if _is_decoded(values, size) else "raw"
+            found.append(Layout("yolox", form, columns - 5, strides=cells[rows]))
     if rows in cells and columns >= 5:
         found.append(Layout("yolov8", "cells", columns - 4))
     if columns in cells and rows >= 5:

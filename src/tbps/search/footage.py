@@ -171,21 +171,21 @@ class Lookout:
             if name in videos:
                 where = ", ".join(str(number) for number in sorted(frames)[:5]) + (", ..." if len(frames) > 5 else "")
                 notes.append(
-                    f"{file}: {count:,} detections of {name} were not used, in frames behind its end or that could not be decoded "
+                    f"{file}: {_detections(count)} of {name} not used, in frames behind its end or that could not be decoded "
                     f"({where})"
                 )
             elif name in pictures:
                 why = (
                     "a photograph has frame 0 only" if self.footage.settings.photographs else "it was taken whole, without --detect"
                 )
-                notes.append(f"{file}: {count:,} detections of {name} were not used: {why}")
+                notes.append(f"{file}: {_detections(count)} of {name} not used: {why}")
             else:
                 strangers[name] = count
         if strangers:
             total, first = sum(strangers.values()), next(iter(strangers))
             notes.append(
-                f"{file}: {total:,} detections in {len(strangers):,} files were not used, since no file of that name was indexed, "
-                f"such as {first!r}; file_name is the name below the indexed folder"
+                f"{file}: {_detections(total)} of {len(strangers):,} names not used, since no file of that name was indexed, such "
+                f"as {first!r}; file_name is the name below the indexed folder"
             )
         return notes
 
@@ -291,6 +291,10 @@ def report_of(name: str, tally: Tally) -> VideoReport:
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
     place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
     return Person(place, crop.image, {**columns, **crop.columns()})
+
+
+def _detections(count: int) -> str:
+    return "1 detection" if count == 1 else f"{count:,} detections"
 
 
 def _without_secrets(value: Any) -> Any:

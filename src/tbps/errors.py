@@ -19,12 +19,17 @@
     └── MissingDependencyError an optional package or data file is absent; says how to get it
 
 Library code raises these and never prints or exits; the command line turns each into one line and exit code 2.
-A message names the offending value and the way out.
+A message names the offending value and the way out. Passwords in network addresses are removed from every message (`redact`).
 """
+
+from tbps.redact import redacted
 
 
 class TbpsError(Exception):
     """Base of every error raised on purpose by `tbps`."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(redacted(part) if isinstance(part, str) else part for part in parts))
 
 
 class SettingsError(TbpsError):

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
@@ -136,6 +137,8 @@ def test_where_nobody_is_found_the_way_out_is_told(run: Run, tiny_model_folder: 
         ("--every", "often", "--every 'often' is neither seconds such as 0.5 nor frames such as 12f"),
         ("--start", "monday", "--start 'monday' is no ISO 8601 time such as 2024-05-01T08:30:00"),
         ("--detector", "yolo", "detector 'yolo' is neither 'hog' nor a .onnx or .json file"),
+        ("--detector-layout", "yolo", "detector layout 'yolo' is none of yolox, yolov5, yolov8, yolov10, detr,"),
+        ("--detector-layout", "yolox", "a detector layout (yolox) is for .onnx files; the detector is hog"),
         ("--follow", "gait", "setting 'follow' = 'gait'"),
     ],
 )
@@ -179,3 +182,31 @@ def test_control_c_tells_what_is_kept(run: Run, tiny_model_folder: Path, tmp_pat
     assert code == 130 and kept is not None and int(kept[1]) < 600
     code, out, _ = run(*command)
     assert code == 0 and f"{600 - int(kept[1])} added" in out and "holds 600 images" in out
+
+
+def test_what_was_lost_of_a_video_is_told(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A film in Matroska of which five frames and more are gone, and detections of it that lie behind its end."""
+    film, photos = tmp_path / "gate.mkv", [Image.open(path).resize((160, 240)) for path in sorted(PEOPLE.glob("*.jpg"))]
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 160, 240, "yuv420p", 5
+        for number in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_image(photos[number % 4])))
+        container.mux(stream.encode(None))
+    with av.open(str(film)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(film.read_bytes())
+    for start, size in packets[12:17]:
+        content[start : start + size] = bytes(size)
+    film.write_bytes(content)
+    tree = {
+        "images": [{"id": frame, "file_name": "gate.mkv", "frame": frame} for frame in (0, 99)],
+        "annotations": [{"image_id": frame, "bbox": [10, 10, 100, 200]} for frame in (0, 99)],
+    }
+    (tmp_path / "d.json").write_text(json.dumps(tree))
+    options = ("--gallery", tmp_path / "g", "--model", tiny_model_folder, "--detector", tmp_path / "d.json")
+    code, out, err = run("index", film, *options)
+    assert code == 0 and "1 added" in out
+    lost = re.search(r"note: gate\.mkv: (\d+) of about 30 frames could not be decoded", err)
+    assert lost is not None and f"frames looked at, {lost[1]} missing" in out and 5 <= int(lost[1]) <= 8
+    assert "1 detection of gate.mkv not used, in frames behind its end or that could not be decoded (99)" in err

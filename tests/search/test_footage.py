@@ -319,3 +319,114 @@ def test_frames_are_told_as_they_are_decoded(filmed: tuple[Path, Path], tmp_path
     Gallery.open(tmp_path / "gallery", ColourEncoder()).add(filmed[0], footage=footage)
     assert told[0] == ("lobby.mp4", 0, COUNT) and told[-1] == ("lobby.mp4", COUNT, COUNT)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told) and np.ptp([total for *_, total in told]) == 0
+
+
+# What was not looked at, and what was not used, is told.
+
+
+def test_an_incomplete_video_is_named_kept_and_looked_at_again(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+    """A film that is still being copied: what there is of it comes in, and the rest when it is there."""
+    frames, _ = film(WALKERS, COUNT)
+    whole = write_film(tmp_path / "whole.mkv", frames)
+    path = tmp_path / "films" / "lobby.mp4"  # the name that the detections have
+    path.parent.mkdir()
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(path, footage=_footage(filmed[1]))
+    (met,) = report.videos
+    assert 20 < met.frames < 50 and met.missing > 10 and met.incomplete is not None and report.added > 0
+    ((name, reason),) = report.failed
+    assert name == "lobby.mp4" and reason.startswith("is incomplete: only ") and "what was found is kept" in reason
+    assert not (tmp_path / "gallery" / FOOTAGE_FILE).exists()
+    detector = Counting(JsonDetector(filmed[1]))
+    again = gallery.add(path, footage=_footage(filmed[1], detector=detector))
+    assert detector.asked == met.frames and (again.added, again.skipped_existing) == (0, report.added)
+    path.write_bytes(whole.read_bytes())
+    done = gallery.add(path, footage=_footage(filmed[1], detector=detector))
+    assert done.failed == () and done.videos[0].frames == COUNT and done.videos[0].incomplete is None
+    assert (tmp_path / "gallery" / FOOTAGE_FILE).exists()
+
+
+def test_lost_frames_and_restarts_are_in_the_notes(tmp_path: Path) -> None:
+    frames, truth = film([Walker(3, 100, 20)], 30)
+    path = write_film(tmp_path / "gate.ts", frames)
+    once = path.read_bytes()
+    path.write_bytes(once + once)
+    detections = write_detections(tmp_path / "d.json", "gate.ts", [*truth, *truth])
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(path, footage=_footage(detections, settings={"every_frames": None, "every": 0.5}))
+    assert (report.videos[0].frames, report.videos[0].jumps, report.failed) == (60, 1, ())
+    assert "gate.ts: its time stamps go back or far ahead in one place; time was counted on from there" in report.notes
+    offsets = [hit.attributes["offset_seconds"] for hit in gallery.search("x", 99)]
+    assert offsets and max(offsets) < 6
+
+
+def test_detections_between_the_frames_of_every_are_used(tmp_path: Path) -> None:
+    """Every second of a film, but detections only in frames that lie between."""
+    frames, truth = film([Walker(3, 100, 20)], 30)
+    path = write_film(tmp_path / "gate.mp4", frames)
+    between = [boxes if number in (13, 17, 24) else {} for number, boxes in enumerate(truth)]
+    detections = write_detections(tmp_path / "d.json", "gate.mp4", between)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(path, footage=_footage(detections, settings={"every_frames": None, "every": 1.0}))
+    assert report.videos[0].looked_at == 6 and report.videos[0].detections == 3
+    assert {hit.attributes["frame"] for hit in gallery.search("x", 9)} == {13, 17, 24}
+    assert not report.notes
+
+
+def test_detections_that_were_not_used_are_told(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+    scene, truth = still([Walker(3, 100, 0)])
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    scene.save(folder / "scene.png")
+    (folder / "lobby.mp4").write_bytes(filmed[0].read_bytes())
+    tree = json.loads(filmed[1].read_text())
+    (box,) = truth.values()
+    for number, (name, frame) in enumerate(
+        [("lobby.mp4", 700), ("lobby.mp4", 701), ("scene.png", 0), ("scene.png", 4), ("gone.mp4", 3), ("sub/gone.jpg", 0)]
+    ):
+        tree["images"].append({"id": f"more-{number}", "file_name": name, "frame": frame})
+        tree["annotations"].append({"image_id": f"more-{number}", "bbox": list(box), "category_id": 1})
+    tree["images"].append({"id": "nobody", "file_name": "nobody.jpg"})
+    file = tmp_path / "d.json"
+    file.write_text(json.dumps(tree))
+    detector = JsonDetector(file)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(folder, footage=_footage(file, detector=detector, settings={"photographs": True}))
+    assert set(report.notes) == {
+        f"{file}: 2 detections of lobby.mp4 not used, in frames behind its end or that could not be decoded (700, 701)",
+        f"{file}: 1 detection of scene.png not used: a photograph has frame 0 only",
+        f"{file}: 2 detections of 2 names not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is the "
+        "name below the indexed folder",
+    }
+    again = gallery.add(folder, footage=_footage(file, settings={"photographs": True}))  # a new detector, all done before
+    assert [note for note in again.notes if "lobby" in note or "scene" in note] == []
+    whole = Gallery.open(tmp_path / "whole", ColourEncoder()).add(folder, footage=_footage(file))
+    assert f"{file}: 2 detections of scene.png not used: it was taken whole, without --detect" in whole.notes
+
+
+@pytest.mark.parametrize("name", ["./a/café.jpg", "a\\café.jpg", "a/cafe\u0301.jpg"])
+def test_names_in_detections_may_be_written_otherwise(name: str, tmp_path: Path) -> None:
+    scene, truth = still([Walker(3, 100, 0)])
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    scene.save(tmp_path / "photos" / "a" / "café.jpg")
+    detections = write_detections(tmp_path / "d.json", name, [truth])
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    report = gallery.add(tmp_path / "photos", footage=_footage(detections, settings={"photographs": True}))
+    assert (report.added, report.notes) == (1, ())
+
+
+def test_boxes_of_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
+    scene, truth = still([Walker(3, 100, 0)])
+    (tmp_path / "photos").mkdir()
+    scene.save(tmp_path / "photos" / "scene.png")
+    file = write_detections(tmp_path / "d.json", "scene.png", [truth])
+    tree = json.loads(file.read_text())
+    for size, added in (((480, 320), 1), ((960, 640), 0), ((320, 480), 0)):
+        tree["images"][0] |= {"width": size[0], "height": size[1]}
+        file.write_text(json.dumps(tree))
+        gallery = Gallery.open(tmp_path / f"gallery-{size[0]}-{added}", ColourEncoder())
+        report = gallery.add(tmp_path / "photos", footage=_footage(file, settings={"photographs": True}))
+        assert report.added == added
+        if not added:
+            assert f"says that scene.png (frame 0) is {size[0]} x {size[1]}, but it is 480 x 320" in report.failed[0][1]

@@ -21,6 +21,7 @@ from tbps.cli.evaluate import evaluate
 from tbps.cli.explain import explain
 from tbps.cli.gallery import forget, gallery
 from tbps.cli.gallery_check import check as check_gallery
+from tbps.cli.group import RedactingGroup
 from tbps.cli.index import index
 from tbps.cli.keys import keys
 from tbps.cli.search import SearchCommand, search
@@ -31,6 +32,7 @@ from tbps.errors import TbpsError
 
 app = typer.Typer(
     name="tbps",
+    cls=RedactingGroup,
     help="Text-based person search: describe a person in words, find them in a gallery of images.\n\n"
     "Put --debug before the command to see the traceback of an error.",
     no_args_is_help=True,

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tbps.redact import redacted
+
 OnProgress = Callable[[int, int], None]
 OnTitledProgress = Callable[[str, str, int, int], None]
 
@@ -56,13 +58,19 @@ def titled_progress() -> Iterator[OnTitledProgress]:
 
 
 def plain(text: str) -> Text:
-    """For the terminal, as it stands: no markup, one line, and control characters, which could drive the terminal, escaped."""
-    return Text("".join(ascii(c)[1:-1] if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text))
+    """For the terminal: no markup, one line, passwords of addresses removed, and control characters escaped, which could drive the
+    terminal."""
+    return Text("".join(ascii(c)[1:-1] if unicodedata.category(c) in {"Cc", "Cs"} else c for c in redacted(text)))
 
 
 def fail(error: Exception, debug: bool) -> None:
     """Prints an error as one clear line, or with its traceback."""
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        print_traceback(error)
     line = " ".join(str(error).split())
     messages.print(Text("error: ", style="bold red") + plain(line), soft_wrap=True)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Prints the traceback of an error and of its causes; messages of other libraries may hold addresses with passwords."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(error))))

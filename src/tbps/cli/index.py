@@ -37,10 +37,19 @@ def index(
     report: Annotated[Path | None, typer.Option(help="write what became of every picture to this JSON file")] = None,
     detect: Annotated[bool, typer.Option("--detect", help="photographs show whole scenes: cut out the people in them")] = False,
     detector: Annotated[
-        str, typer.Option(help="hog (built in), a .onnx file (YOLOX, RT-DETR) or a .json file of ready-made detections (COCO)")
+        str, typer.Option(help="hog (built in), a .onnx file (YOLO, DETR) or a .json file of ready-made detections (COCO)")
     ] = "hog",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="leave out detections less sure than this")] = 0.5,
-    person_class: Annotated[int, typer.Option(min=0, help="number of the class 'person' in the .onnx file")] = 0,
+    person_class: Annotated[
+        int | None, typer.Option(min=0, help="number of the class 'person' in the .onnx file, where it does not tell")
+    ] = None,
+    detector_layout: Annotated[
+        str | None,
+        typer.Option(
+            help="how the .onnx file gives its boxes, where it does not tell: yolox, yolov5, yolov8, yolov10, detr, "
+            "conditional-detr or rt-detr"
+        ),
+    ] = None,
     min_height: Annotated[int, typer.Option(min=1, help="leave out people less high than this, in pixels")] = 64,
     every: Annotated[str, typer.Option(help="look at a video every so many seconds (0.5) or frames (12f)")] = "0.5",
     best_per_track: Annotated[int, typer.Option(min=1, help="crops kept of each person followed through a video")] = 3,
@@ -62,8 +71,13 @@ def index(
 
     In videos (and photographs with --detect) people are found and cut out. A video's people are followed, and the best crops of
     each are kept, with the columns video, tracklet, frame, offset_seconds, captured_at, box_x, box_y, box_width, box_height and
-    quality. This needs an extra, in the checkout of tbps: pip install -e '.[video]'. The built-in detector finds only whole
-    people who stand or walk and fill a sixth of the picture's longer side or more; a detector of one's own in ONNX finds more.
+    quality. Boxes are in square pixels of the upright picture, as players show it. This needs an extra, in the checkout of tbps:
+    pip install -e '.[video]'. The built-in detector finds only whole people who stand or walk and fill a sixth of the picture's
+    longer side or more; a detector of one's own in ONNX finds more.
+
+    A video counts as done, and is not looked at again, when its true end was reached; frames that are missing or damaged, time
+    stamps that jump, and ready-made detections that were not used are told. Network addresses (rtsp://...) are not read: save the
+    stream first.
 
     For photographs of people use a model of photographs; the bundled models/mannequin-tiny knows drawn mannequins only.
 
@@ -77,7 +91,7 @@ def index(
     footage = _footage(
         {"photographs": detect, "min_height": min_height, "best_per_track": best_per_track, "follow": follow},
         (every, start, camera),
-        (detector, min_score, person_class),
+        (detector, min_score, person_class, detector_layout),
     )
     opened = Gallery.open(gallery, open_model(model, gallery))
     found = places[0] if len(places) == 1 else list(places)
@@ -105,9 +119,9 @@ def index(
 def _footage(
     settings: dict[str, object],
     when: tuple[str, str | None, str | None],
-    detecting: tuple[str, float, int],
+    detecting: tuple[str, float, int | None, str | None],
 ) -> "Footage":
-    """when: every, start, camera; detecting: detector, least score, class of people."""
+    """when: every, start, camera; detecting: detector, least score, class of people, layout of the detector's outputs."""
     from tbps.errors import SettingsError
     from tbps.search.columns import parse_time
     from tbps.search.detect import HOG, open_detector
@@ -117,9 +131,9 @@ def _footage(
     began = None if start is None else parse_time(start)
     if start is not None and began is None:
         raise SettingsError(f"--start {start!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
-    place, min_score, _ = detecting
+    place, min_score, _, layout = detecting
     # The plain built-in detector is opened when the first picture needs it: not everybody has its package.
-    opened = None if place == HOG and min_score == 0.5 else open_detector(*detecting)
+    opened = None if (place, min_score, layout) == (HOG, 0.5, None) else open_detector(*detecting)
     return Footage(FootageSettings.parse({**settings, **parse_every(every)}), opened, camera, began)
 
 
@@ -154,8 +168,9 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
     )
     output.print(plain(line), soft_wrap=True)
     for video in outcome.videos:
-        broken = f", {video.broken:,} broken packets skipped" if video.broken else ""
-        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{broken}, {video.detections:,} detections, "
+        lost = f", {video.missing:,} missing" if video.missing else ""
+        lost += f", {video.broken:,} broken packets skipped" if video.broken else ""
+        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{lost}, {video.detections:,} detections, "
         output.print(plain(f"{line}{video.tracklets:,} tracklets, {video.crops:,} crops"), soft_wrap=True)
     nobody = tuple((name, "no person was found") for name in outcome.nobody)
     for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates), ("nobody", nobody)):

@@ -4,6 +4,7 @@ Detectors of ONNX files are in `detect_onnx`.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
 from tbps.preprocess.metadata import strict_json
+from tbps.search.detect_layouts import LAYOUTS
 
 HOG = "hog"
 _FARTHEST = 1e9  # pixels
@@ -21,11 +23,15 @@ _FARTHEST = 1e9  # pixels
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An upright picture to look at: `source` is the name of the photograph or video, `number` counts a video's frames from 0."""
+    """An upright picture to look at: `source` is the name of the photograph or video, `number` counts a video's frames from 0.
+
+    stretch: width and height over those of the stored picture, whose pixels need not be square.
+    """
 
     source: str
     number: int
     pixels: UInt8[np.ndarray, "height width 3"]  # RGB
+    stretch: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +59,21 @@ class Detector(Protocol):
         ...
 
 
-def open_detector(place: str, min_score: float = 0.5, person_class: int = 0) -> Detector:
-    """`hog`, an ONNX file (YOLOX or RT-DETR; `person_class` is the person's number among its classes), or a JSON file.
+def open_detector(place: str, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> Detector:
+    """`hog`, an ONNX file (YOLO, DETR and their relatives, see `detect_layouts`), or a JSON file of ready-made detections.
 
+    person_class, layout: the person's number among the ONNX file's classes, and how it gives its boxes, where it does not tell.
     Raises SettingsError on anything else, DataError on a file that cannot be used, MissingDependencyError without its package.
     """
     if not 0 <= min_score <= 1:
         raise SettingsError(f"min_score is {min_score}; scores lie in 0 .. 1")
+    suffix = Path(place).suffix.lower()
+    if layout is not None and layout not in LAYOUTS:
+        raise SettingsError(f"detector layout {layout!r} is none of {', '.join(LAYOUTS)}")
+    if layout is not None and suffix != ".onnx":
+        raise SettingsError(f"a detector layout ({layout}) is for .onnx files; the detector is {place}")
     if place == HOG:
         return HogDetector(min_score)
-    suffix = Path(place).suffix.lower()
     if suffix not in (".json", ".onnx"):
         raise SettingsError(f"detector {place!r} is neither {HOG!r} nor a .onnx or .json file")
     if not Path(place).is_file():
@@ -71,7 +82,7 @@ def open_detector(place: str, min_score: float = 0.5, person_class: int = 0) -> 
         return JsonDetector(Path(place), min_score)
     from tbps.search.detect_onnx import OnnxDetector
 
-    return OnnxDetector(Path(place), min_score, person_class)
+    return OnnxDetector(Path(place), min_score, person_class, layout)
 
 
 def suppress(found: Iterable[Detection], overlap: float) -> list[tuple[Detection, int]]:
@@ -138,7 +149,7 @@ class HogDetector:
     def advice(self) -> str:
         return (
             "the built-in detector finds whole people who stand or walk; lower --min-height or --min-score, "
-            "or give --detector MODEL.onnx (YOLOX, RT-DETR)"
+            "or give --detector MODEL.onnx (YOLO, DETR)"
         )
 
     def detect(self, frame: Frame) -> list[Detection]:
@@ -177,7 +188,9 @@ class JsonDetector:
      "categories": [{"id": 1, "name": "person"}]}
 
     `file_name` is the name below the indexed folder, `frame` a video's frame counted from 0; without it the first. `score` (1) and
-    `categories` (all are people) may be left out.
+    `categories` (all are people) may be left out. Boxes are in pixels as stored, as OpenCV gives them: where those are not square,
+    they are stretched with the picture. An image with `width` and `height` must have the size of the stored picture or of the one
+    with square pixels, and its boxes are in that.
     """
 
     def __init__(self, file: Path, min_score: float = 0.0) -> None:
@@ -189,8 +202,9 @@ class JsonDetector:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: is not JSON ({error})") from error
-        self._file, self._hash = file, hashlib.sha256(content).hexdigest()
-        self._found = _read_coco(file, tree)
+        self.file, self._hash = file, hashlib.sha256(content).hexdigest()
+        self._found, self._sizes = _read_coco(file, tree)
+        self._asked: set[tuple[str, int]] = set()
 
     @property
     def fingerprint(self) -> str:
@@ -199,12 +213,47 @@ class JsonDetector:
     @property
     def advice(self) -> str:
         first = next(iter(self._found), ("nothing", 0))[0]
-        return f"{self._file} has detections for {first!r} and the like: file_name is the name below the indexed folder"
+        return f"{self.file} has detections for {first!r} and the like: file_name is the name below the indexed folder"
+
+    def frames(self, source: str) -> frozenset[int]:
+        """The numbers of the frames of a video that have detections."""
+        return frozenset(number for name, number in self._sure() if name == plain_name(source))
+
+    def unused(self) -> dict[str, dict[int, int]]:
+        """File -> frame -> number of detections, where `detect` was never asked."""
+        left: dict[str, dict[int, int]] = {}
+        for (name, number), count in self._sure().items():
+            if (name, number) not in self._asked:
+                left.setdefault(name, {})[number] = count
+        return left
 
     def detect(self, frame: Frame) -> list[Detection]:
+        key = plain_name(frame.source), frame.number
+        self._asked.add(key)
+        found = [d for d in self._found.get(key, []) if d.score >= self._min_score]
         height, width = frame.pixels.shape[:2]
-        found = self._found.get((frame.source, frame.number), [])
-        return clip([d for d in found if d.score >= self._min_score], width, height)
+        across, down = self._stretch(frame, self._sizes.get(key)) if found else (1.0, 1.0)
+        moved = (Detection(d.x * across, d.y * down, d.width * across, d.height * down, d.score) for d in found)
+        return clip(moved, width, height)
+
+    def _sure(self) -> dict[tuple[str, int], int]:
+        """How many detections of each frame are sure enough, where there are any."""
+        counts = {key: sum(d.score >= self._min_score for d in found) for key, found in self._found.items()}
+        return {key: count for key, count in counts.items() if count}
+
+    def _stretch(self, frame: Frame, said: tuple[int, int] | None) -> tuple[float, float]:
+        """By what boxes are multiplied. said: the width and height that the file gives this picture."""
+        height, width = frame.pixels.shape[:2]
+        stored = round(width / frame.stretch[0]), round(height / frame.stretch[1])
+        if said is None or said == stored:
+            return frame.stretch
+        if said == (width, height):
+            return 1.0, 1.0
+        raise DataError(
+            f"{self.file}: says that {frame.source} (frame {frame.number}) is {said[0]} x {said[1]}, but it is {stored[0]} x "
+            f"{stored[1]} when upright; its boxes would lie elsewhere: make the detections anew on the upright picture, or correct "
+            "its width and height"
+        )
 
 
 def clip(found: Iterable[Detection], width: int, height: int) -> list[Detection]:
@@ -218,22 +267,31 @@ def clip(found: Iterable[Detection], width: int, height: int) -> list[Detection]
     return sorted(kept, key=lambda d: (-d.score, d.x, d.y, d.width, d.height))
 
 
-def _read_coco(file: Path, tree: Any) -> dict[tuple[str, int], list[Detection]]:
+_Key = tuple[str, int]  # name and frame
+
+
+def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict[_Key, tuple[int, int]]]:
+    """Detections and, where they are given, width and height of every frame."""
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "annotations")):
         raise DataError(f"{file}: expected an object with the lists 'images' and 'annotations' (COCO)")
     categories = tree.get("categories") or []
     people = {c.get("id") for c in categories if isinstance(c, dict) and c.get("name") in ("person", "pedestrian")}
     if categories and not people:
         raise DataError(f"{file}: none of its categories is named 'person'")
-    frames: dict[Any, tuple[str, int]] = {}
-    found: dict[tuple[str, int], list[Detection]] = {}
+    frames: dict[Any, _Key] = {}
+    found: dict[_Key, list[Detection]] = {}
+    sizes: dict[_Key, tuple[int, int]] = {}
     for number, image in enumerate(tree["images"]):
         name, frame = (image.get("file_name"), image.get("frame", 0)) if isinstance(image, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(frame, int) or frame < 0 or not _is_id(image.get("id")):
             raise DataError(f"{file}: images[{number}] needs an 'id', a 'file_name' and, in a video, a 'frame' from 0")
-        if frames.setdefault(image["id"], (name, frame)) != (name, frame):
+        key = plain_name(name), frame
+        if frames.setdefault(image["id"], key) != key:
             raise DataError(f"{file}: images[{number}] has the id {image['id']!r} of {frames[image['id']][0]!r}; ids must differ")
-        found[name, frame] = []
+        found.setdefault(key, [])
+        width, height = image.get("width"), image.get("height")
+        if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+            sizes[key] = (width, height)
     for number, annotation in enumerate(tree["annotations"]):
         detection = _detection(annotation)
         if detection is None or not _is_id(annotation.get("image_id")) or annotation["image_id"] not in frames:
@@ -242,7 +300,12 @@ def _read_coco(file: Path, tree: Any) -> dict[tuple[str, int], list[Detection]]:
             )
         if not categories or annotation.get("category_id") in people:
             found[frames[annotation["image_id"]]].append(detection)
-    return found
+    return found, sizes
+
+
+def plain_name(name: str) -> str:
+    """A file's name as the index has it, however it is written: with backslashes, composed or decomposed letters, ./ in front."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
 
 
 def _is_id(value: Any) -> bool:

@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, final
@@ -22,9 +23,10 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import DataError, SettingsError
+from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
-from tbps.search.detect import HOG, Detector, Frame, open_detector
+from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector, plain_name
 from tbps.search.layout import FOOTAGE_FILE
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
@@ -72,7 +74,7 @@ class Footage:
 
 @dataclass(frozen=True, slots=True)
 class VideoReport:
-    """What was met in one video; see `video.Tally`."""
+    """What was met in one video; see `video.Tally`. incomplete: why its end was not reached, None where it was."""
 
     name: str
     frames: int
@@ -81,6 +83,9 @@ class VideoReport:
     detections: int
     tracklets: int
     crops: int
+    missing: int = 0
+    jumps: int = 0
+    incomplete: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,20 @@ class Lookout:
         return _digest(content_hash, settings.override({"photographs": False}).fingerprint(), self.detector.fingerprint, by)
 
     def columns(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata of a picture or video, with the camera of all where it has none of its own."""
+        """The metadata of a picture or video, with the camera of all where it has none of its own, and without passwords."""
         camera = self.footage.camera
-        return dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+        own = dict(given) if camera is None or given.get("camera") is not None else {**given, "camera": camera}
+        return {name: _without_secrets(value) for name, value in own.items()}
+
+    def secrets(self, given: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Notes on the columns from whose values passwords are removed."""
+        counts = Counter(
+            name
+            for own in given
+            for name, value in (own if self.footage.camera is None else {"camera": self.footage.camera, **own}).items()
+            if _without_secrets(value) != value
+        )
+        return [f"column {name!r}: passwords in addresses were removed from {n:,} values" for name, n in counts.items()]
 
     def check(self, columns: Mapping[str, Any]) -> None:
         """Raises DataError where nothing of that camera may be added."""
@@ -141,6 +157,37 @@ class Lookout:
     def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
         """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
         return {**columns, "start": self.footage.start, "content_hash": content_hash}
+
+    def unused(self, pictures: Collection[str], videos: Collection[str], settled: Collection[str]) -> list[str]:
+        """Notes on ready-made detections that were not asked for. settled: names that were done before, or that failed."""
+        if not isinstance(self._detector, JsonDetector):
+            return []
+        pictures, videos, settled = ({plain_name(name) for name in names} for names in (pictures, videos, settled))
+        file, notes, strangers = self._detector.file, list[str](), dict[str, int]()
+        for name, frames in self._detector.unused().items():
+            count = sum(frames.values())
+            if name in settled:
+                continue
+            if name in videos:
+                where = ", ".join(str(number) for number in sorted(frames)[:5]) + (", ..." if len(frames) > 5 else "")
+                notes.append(
+                    f"{file}: {_detections(count)} of {name} not used, in frames behind its end or that could not be decoded "
+                    f"({where})"
+                )
+            elif name in pictures:
+                why = (
+                    "a photograph has frame 0 only" if self.footage.settings.photographs else "it was taken whole, without --detect"
+                )
+                notes.append(f"{file}: {_detections(count)} of {name} not used: {why}")
+            else:
+                strangers[name] = count
+        if strangers:
+            total, first = sum(strangers.values()), next(iter(strangers))
+            notes.append(
+                f"{file}: {_detections(total)} of {len(strangers):,} names not used, since no file of that name was indexed, such "
+                f"as {first!r}; file_name is the name below the indexed folder"
+            )
+        return notes
 
     def in_photograph(self, name: str, image: Image.Image, content_hash: str, columns: Mapping[str, Any]) -> list[Person]:
         """Everybody in a photograph, best detection first."""
@@ -161,6 +208,7 @@ class Lookout:
             Every(settings.every, settings.every_frames),
             settings.best_per_track,
             settings.min_height,
+            self.detector.frames(name) if isinstance(self.detector, JsonDetector) else frozenset(),
         )
         with open_video(path) as video:
             start = parse_time(columns.get("captured_at")) or self.footage.start or video.started
@@ -236,12 +284,26 @@ def file_hash(path: Path) -> str:
 
 def report_of(name: str, tally: Tally) -> VideoReport:
     """A video's tally for the report."""
-    return VideoReport(name, **asdict(tally))
+    met = asdict(tally)
+    return VideoReport(name, **{entry.name: met[entry.name] for entry in fields(VideoReport) if entry.name in met})
 
 
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
     place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
     return Person(place, crop.image, {**columns, **crop.columns()})
+
+
+def _detections(count: int) -> str:
+    return "1 detection" if count == 1 else f"{count:,} detections"
+
+
+def _without_secrets(value: Any) -> Any:
+    """A metadata value without the passwords of the addresses in it; the gallery stores none."""
+    if isinstance(value, str):
+        return redacted(value, queries=False)
+    if isinstance(value, list | tuple):
+        return type(value)(_without_secrets(part) for part in value)
+    return {name: _without_secrets(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _digest(*parts: str) -> str:

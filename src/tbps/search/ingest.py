@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError, StorageError
+from tbps.redact import redacted
 from tbps.search.archives import Failure
 from tbps.search.columns import plan_columns, row_metadata
 from tbps.search.commits import Row, Writer, Writing, known_row
@@ -35,7 +36,8 @@ class IngestReport:
     `added` + `skipped_existing` + len(`failed`) is the number of pictures.
     failed, duplicates: (name, reason). A duplicate has the bytes of a picture already in the gallery but another name or other
     metadata; what came first is kept, and it counts as skipped. notes: remarks on the metadata as a whole.
-    nobody: names of the scenes and videos in which no person was found; videos: what was met in each that was looked at.
+    nobody: names of the scenes and videos in which no person was found; videos: what was met in each that was looked at; those
+    whose end could not be reached are in `failed` as well.
     """
 
     added: int
@@ -74,6 +76,10 @@ def ingest(
         _video(video, writer, outcome)
     writer.commit()
     notes = [*sources.notes, *plan.notes]
+    notes += outcome.notes
+    pictures, videos = ({candidate.name for candidate in found} for found in (sources.candidates, sources.videos))
+    notes += lookout.unused(pictures, videos, {*outcome.done, *(name for name, _ in outcome.failed)})
+    notes += lookout.secrets(candidate.columns for candidate in (*sources.candidates, *sources.videos))
     try:
         with writing() as table:
             table.tidy()
@@ -82,9 +88,9 @@ def ingest(
     return IngestReport(
         writer.added,
         outcome.skipped + writer.met,
-        tuple(outcome.failed),
-        tuple(outcome.duplicates),
-        tuple(notes),
+        _without_secrets(outcome.failed),
+        _without_secrets(outcome.duplicates),
+        tuple(redacted(note) for note in notes),
         time.monotonic() - started,
         tuple(outcome.nobody),
         tuple(outcome.videos),
@@ -100,6 +106,8 @@ class _Outcome:
     duplicates: list[Failure] = field(default_factory=list)
     nobody: list[str] = field(default_factory=list)
     videos: list[VideoReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)  # before
 
     def take(self, row: Row, writer: Writer) -> bool:
         """Gives a row to the writer, unless it is known; whether it did."""
@@ -114,6 +122,7 @@ class _Outcome:
     def done_before(self, name: str, key: str, told: Mapping[str, Any], writer: Writer) -> None:
         """Counts a scene or video that was looked at to its end before."""
         self.skipped += 1
+        self.done.add(name)
         if writer.lookout.record.differs(key, told):
             self.duplicates.append((name, "was looked at before with other metadata, which were kept"))
 
@@ -144,7 +153,7 @@ def _pictures(candidates: Sequence[Candidate], writer: Writer, outcome: _Outcome
 
 
 def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
-    """Looks at one video to its end, unless that was done before."""
+    """Looks at one video to its end, unless that was done before; it is remembered as done only where its true end was reached."""
     lookout, tally = writer.lookout, Tally()
     columns = lookout.columns(video.columns)
     try:
@@ -170,9 +179,18 @@ def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
     if not tally.frames:
         outcome.failed.append((video.name, f"none of its frames can be decoded ({tally.broken} broken packets)"))
         return
-    writer.remember(key, told)
+    outcome.notes += [f"{video.name}: {remark}" for remark in tally.remarks]
+    if tally.incomplete is None:
+        writer.remember(key, told)
+    else:
+        reason = f"is incomplete: {tally.incomplete}; what was found is kept, and the next run looks at it again"
+        outcome.failed.append((video.name, reason))
     outcome.videos.append(report_of(video.name, tally))
     outcome.nobody += [] if tally.crops else [video.name]
+
+
+def _without_secrets(rows: Sequence[Failure]) -> tuple[Failure, ...]:
+    return tuple((redacted(name), redacted(reason)) for name, reason in rows)
 
 
 def _difference(candidate: Candidate, known: KnownRow) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tbps.errors import AnnotationError, DataError
 from tbps.preprocess.metadata import METADATA_FILE, read_metadata, resolve_inside
+from tbps.redact import is_address
 from tbps.search.archives import PICTURES, VIDEOS, Failure, Member, is_archive, list_archive
 from tbps.search.manifest import MANIFEST_FILE
 
@@ -72,8 +73,9 @@ def find_sources(
     A `metadata.jsonl` of the folder names its pictures; lines may also give columns to a video or to all pictures of an archive.
     "shard-{000..012}.tar" is a list of files. Hidden files and folders, other galleries and links that lead out of the folder
     are left out. `metadata` is another file in place of the folder's own, or one mapping for each entry of a list.
-    Raises DataError when there is nothing to index, AnnotationError on a malformed metadata file.
+    Raises DataError when there is nothing to index or a network address is given, AnnotationError on a malformed metadata file.
     """
+    refuse_addresses([images] if isinstance(images, str | Path | Image.Image) else (images := list(images)))
     if isinstance(images, str | Path) and os.path.isdir(images):
         if metadata is not None and not isinstance(metadata, str | Path):
             raise DataError("a folder takes its metadata from a file; pass its path, or pass the pictures as a list")
@@ -85,6 +87,16 @@ def find_sources(
             f"the names in {metadata} are relative to a folder; index that folder, or pass one mapping for each picture of the list"
         )
     return _of_list(list(images), metadata)
+
+
+def refuse_addresses(places: Iterable[Picture | Named]) -> None:
+    """Raises DataError on a place such as rtsp://camera/stream, which is no file; the message holds no password."""
+    for place in places:
+        if isinstance(place, str | Path) and is_address(str(place)) and not os.path.exists(place):
+            raise DataError(
+                f"{place} is a network address; only files and folders are indexed: save the stream or download the file first, "
+                "for example with: ffmpeg -i ADDRESS -t 3600 -c copy recording.mkv"
+            )
 
 
 def _shards(pattern: str) -> list[Picture | Named]:

@@ -1,0 +1,76 @@
+"""Removes passwords and other secrets from text that holds network addresses, before it is printed, stored or logged.
+
+Removed are the user and password of `scheme://user:password@host`, the query and fragment of an address (cameras and clouds take
+passwords, tokens and signatures there), and values such as `password=...` in a path, as recorders have them:
+
+    rtsp://admin:pa@ss@10.0.0.5/ch1?token=x         ->  rtsp://***@10.0.0.5/ch1?***
+    rtsp://10.0.0.2/user=admin&password=x&channel=1 ->  rtsp://10.0.0.2/user=***&password=***&channel=1
+
+Schemes of one letter are Windows drives. `pathlib` makes one slash of two, and JSON escapes slashes: both are recognised.
+"""
+
+import re
+
+HIDDEN = "***"
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{1,20}:[\\/]{1,8}|(?<![\w:.\\/])[\\/]{2}"
+_IN_TOKEN = r"[^\s\"'<>`]"  # an address ends at a blank, a quote or an angle bracket
+_ADDRESS = re.compile(rf"({_SCHEME})({_IN_TOKEN}+)")
+# A password may hold blanks and quotes: all before an @ on the same line, where no port number stands after the colon.
+_WITH_BLANKS = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]{1,20}:[\\/]{1,8})[^\s\"'<>`@:/\\\[]{0,200}:(?!\d+[\"'`]|\d*(?:[\s/?#,.;)\]]|$))[^\n@]{0,400}@"
+)
+_ENCODED = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{1,20}%3A(?:%2F){1,2})([^\s\"'<>`%]|%(?!40))*%40", re.IGNORECASE)
+_NAMES = (
+    r"pass(?:word|wd|phrase|code)?|pwd|psw|pw|loginpas|loginuse|user(?:name|id)?|usr|uname|login|account"
+    r"|(?:access_?|refresh_?|id_?|auth_?|security_?|session_?)?token|jwt|auth(?:orization)?|bearer|signature|sig|sign"
+    r"|(?:api_?|access_?|secret_?|private_?|stream_?)?key|(?:client_?)?secret|credentials?|session(?:_?id)?|sid|jsessionid"
+)
+_VALUE = re.compile(rf"(?<![A-Za-z])((?:[A-Za-z\-]+-)?(?:{_NAMES})=)([^&/;?#\s\"'<>`]+)", re.IGNORECASE)
+_QUERY_VALUE = re.compile(rf"([?&;](?:[A-Za-z\-_]{{1,30}})?(?:{_NAMES})=)([^&;#\s\"'<>`]+)", re.IGNORECASE)
+_IS_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[\\/]")
+
+
+def redacted(text: str, queries: bool = True) -> str:
+    """`text` with the secrets of every address in it replaced by `***`; applied twice it changes nothing more.
+
+    queries: replace queries and fragments whole; else only their values that are named like a secret, so that data keep the rest.
+    """
+    if "@" not in text and "=" not in text and "%" not in text and ":/" not in text:
+        return text
+    text = _ENCODED.sub(rf"\1{HIDDEN}%40", text)
+    text = _WITH_BLANKS.sub(rf"\1{HIDDEN}@", text)
+    text = _ADDRESS.sub(lambda found: _redacted_address(found, queries), text)
+    return _QUERY_VALUE.sub(rf"\1{HIDDEN}", text)
+
+
+def is_address(place: str) -> bool:
+    """Whether a place that was asked for is a network address (`rtsp://...`) instead of a path."""
+    return _IS_ADDRESS.match(place) is not None
+
+
+def _redacted_address(found: re.Match[str], queries: bool) -> str:
+    scheme, rest = found[1], found[2]
+    first = re.split(r"[/\\?#]", rest, maxsplit=1)[0]
+    # A password may hold / ? # and @ unescaped: then the part up to the first of them is no host and port.
+    secret = "@" in first or re.fullmatch(r"[\w.\-]*|\[[0-9A-Fa-f:.%]*\]|[\w.\-]+:\d*[.,;:)\]]*", first) is None
+    if "@" in rest and (secret or re.fullmatch(r"[\w.\-]+:\d*", first)):
+        rest = f"{HIDDEN}@{_after_user(rest)}"
+    if not queries:
+        return scheme + _VALUE.sub(rf"\1{HIDDEN}", rest)
+    place, mark, _ = _cut(rest)
+    return scheme + _VALUE.sub(rf"\1{HIDDEN}", place) + (mark + HIDDEN if mark else "")
+
+
+def _after_user(rest: str) -> str:
+    """What follows user and password: after the last @ of the address without its query, or after the last of all."""
+    before = rest.partition("?")[0]
+    return rest[(before if "@" in before else rest).rindex("@") + 1 :]
+
+
+def _cut(rest: str) -> tuple[str, str, str]:
+    """An address without query and fragment, the mark that begins them, and them."""
+    found = re.search(r"[?#]", rest)
+    if found is None or found.end() == len(rest):
+        return rest, "", ""
+    return rest[: found.start()], found[0], rest[found.end() :]

@@ -1,0 +1,84 @@
+"""What the commands print, report and store holds no passwords of addresses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tbps
+from tbps.cli import app
+
+Run = Callable[..., tuple[int, str, str]]
+WORD = "s3cr3t"
+ADDRESS = f"rtsp://admin:{WORD}@camera.invalid:554/stream"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", ADDRESS, "--gallery", "{tmp}/g"],
+        ["index", "{tmp}", ADDRESS, "--gallery", "{tmp}/g"],
+        ["index", "{tmp}", "--gallery", "{tmp}/g", "--metadata", ADDRESS],
+        ["index", "{tmp}", "--gallery", ADDRESS, "--model", ADDRESS],
+        ["index", "{tmp}", "--gallery", "{tmp}/g", "--detector", ADDRESS],
+        ["index", "{tmp}", "--gallery", "{tmp}/g", "--every", ADDRESS],
+        ["index", "{tmp}", "--gallery", "{tmp}/g", "--start", ADDRESS],
+        ["index", "{tmp}", "--gallery", "{tmp}/g", "--batch-size", ADDRESS],
+        ["gallery", "info", "{tmp}", ADDRESS],
+        ["search", ADDRESS, "a woman"],
+        ["--debug", "search", ADDRESS, "a woman"],
+        [ADDRESS],
+        [f"--{ADDRESS}"],
+    ],
+)
+def test_the_command_line_prints_no_password(
+    arguments: list[str], run: Run, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 40)).save(tmp_path / "a.png")
+    given = [part.format(tmp=tmp_path) for part in arguments]
+    if given[0] == "index" and "--model" not in given:
+        given += ["--model", str(tiny_model_folder)]
+    code, out, err = run(*given)
+    assert code != 0 and err
+    assert WORD not in out + err
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and WORD.encode() in path.read_bytes()]
+    assert not kept
+
+
+def test_an_unexpected_error_prints_its_traceback_without_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "fall-for-a-test"
+
+    def fall() -> None:
+        raise ValueError(ADDRESS)
+
+    app.command(name)(fall)
+    try:
+        code, out, err = run(name)
+    finally:
+        app.registered_commands.pop()
+    assert code == 1 and "Traceback" in err and "ValueError: rtsp://***@camera.invalid" in err
+    assert WORD not in out + err
+
+
+def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A camera that is named by its address, in the option and in the metadata, and a file that is none."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        Image.new("RGB", (20, 40), (number, 0, 0)).save(photos / f"{number}.png")
+    lines = [{"file_name": "0.png", "from": f"https://h/x?id=3&token={WORD}"}, {"file_name": "1.png"}, {"file_name": ADDRESS}]
+    (photos / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["index", photos, "--gallery", tmp_path / "g", "--model", tiny_model_folder, "--camera", ADDRESS]
+    command += ["--report", tmp_path / "report.json"]
+    code, out, err = run(*command)
+    assert code == 0, err
+    assert WORD not in out + err + (tmp_path / "report.json").read_text()
+    assert "column 'camera': passwords in addresses were removed from 2 values" in err
+    assert not [p for p in (tmp_path / "g").rglob("*") if p.is_file() and WORD.encode() in p.read_bytes()]
+    gallery = tbps.Gallery.open(tmp_path / "g", tbps.load(tiny_model_folder))
+    hits = {hit.source: hit for hit in gallery.search("x", 9)}
+    assert {hit.camera for hit in hits.values()} == {"rtsp://***@camera.invalid:554/stream"}
+    assert hits["0.png"].attributes["from"] == "https://h/x?id=3&token=***"

@@ -102,7 +102,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     table.add_columns({"serial": "number"})  # as version 0.1 stored every number
     report = gallery.add(list(pictures[1:]), [{"serial": value} for value in (BIG, BIG + 1, BIG + 2, 3, 2.5, 10**30, "x")])
     assert report.added == 7
-    assert report.notes == ("column 'serial' is a number; 2 values are not and are kept in attributes only",), "10^30 is no double"
+    assert report.notes == ("column 'serial' is a number; 3 values are not and are kept in attributes only",)
     assert stored(gallery, "serial") == "double"
     assert numbers(gallery, f"serial = {BIG}") == [1], "and not its neighbour, which no double equals"
     assert numbers(gallery, f"serial = {BIG + 1}") == numbers(gallery, f"serial in ({BIG + 1}, {BIG + 3})") == []

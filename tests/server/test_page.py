@@ -267,11 +267,11 @@ def test_no_result_and_a_wrong_condition_say_the_way_out(served: Served, opened:
 
 def test_whole_numbers_beyond_2_to_the_53_keep_their_digits(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/")
-    text = r'{"a": [9007199254740993, -9007199254740993, 7, 1.5, 1e300, 12345678901234567890.5],'
+    text = r'{"a": [9007199254740993, -9007199254740993, 7, 1.5, 1e300, 12345678901234567.5e-1],'
     text += r' "b 9007199254740993": "\" 9007199254740993"}'
     read = page.evaluate("async (text) => JSON.stringify((await import('/page/api.js')).exactly(text))", text)
     assert json.loads(read) == {
-        "a": ["9007199254740993", "-9007199254740993", 7, 1.5, 1e300, 12345678901234567890.5],
+        "a": ["9007199254740993", "-9007199254740993", 7, 1.5, 1e300, 1234567890123456.75],
         "b 9007199254740993": '" 9007199254740993',
     }
 

@@ -393,6 +393,18 @@ def test_any_text_is_a_condition_or_refused(text: str, seed: int) -> None:
         assert found.count("(") == found.count(")")
 
 
+def test_many_spellings_of_one_column_are_refused(folder: Path) -> None:
+    names = {
+        "".join(letter.upper() if number >> at & 1 else letter for at, letter in enumerate("upper_colour")) for number in range(999)
+    }
+    gallery = Gallery.open(folder, ColourEncoder())
+    with pytest.raises(QueryError, match="more than 200"):
+        gallery.find(Query(texts=TEXT, equals=dict.fromkeys(names, "x")))
+    assert gallery.find(Query(texts=TEXT, equals={"BAG": True, "Camera": "lobby"})).total == len(
+        gallery.search("x", 99, "bag and camera = 'lobby'")
+    )
+
+
 def test_parts_of_a_query() -> None:
     assert sql_of(Every(tuple(between("2024-05-01", None))), KINDS) == "(`captured_at` >= timestamp '2024-05-01T00:00:00')"
     assert sql_of(equal("upper.colour", ("x", None)), KINDS) == "((`upper_colour` in ('x')) or (`upper_colour` is null))"

@@ -254,6 +254,12 @@ def test_one_number_is_one_identity_and_one_camera(tmp_path: Path) -> None:
     assert gallery.add(list(pictures), [{"identity": value, "camera": value} for value in expected]).duplicates == ()
 
 
+def test_tracklets_that_are_numbers(tmp_path: Path) -> None:
+    gallery = filled(tmp_path, [{"tracklet": BIG + number % 2} for number in range(6)])
+    assert [hit.source for hit in gallery.tracklet(str(BIG + 1))] and len(gallery.tracklet(str(BIG + 1))) == 3
+    assert {hit.attributes["tracklet"] for hit in gallery.tracklet(str(BIG))} == {BIG}
+
+
 def test_names_of_version_0_1_that_were_doubles(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 3)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())

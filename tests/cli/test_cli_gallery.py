@@ -61,6 +61,10 @@ def test_forgetting_tells_asks_and_erases(run: Run, folder: Path) -> None:
     assert "warning: 1 images of the gallery have no time" in err
     code, out, _ = run("forget", folder, "--where", "camera = 'gate'", "--yes")
     assert code == 0 and "0 images would be forgotten" in out
+    _, out, err = run("forget", folder, "--where", "camera = 'loby' and true", "--yes")
+    assert "0 images would be forgotten" in out and "warning: no camera 'loby'; did you mean 'lobby'?" in err
+    code, _, err = run("forget", folder, "--where", "+".join(["1"] * 1000) + " > 0", "--yes")
+    assert code == 2 and "arithmetic (+) is not supported" in err and _images(run, folder) == 2
     for arguments, message in ((("forget", folder), "nothing says what to forget"), (("forget", folder, "--where", "x"), "column")):
         code, _, err = run(*arguments)
         assert code == 2 and err.startswith("error: ") and message in err
@@ -72,6 +76,11 @@ def test_retention_is_set_shown_applied_and_taken_away(run: Run, folder: Path, p
     assert "3 images would be forgotten" in run("gallery", "retain", folder, "--dry-run")[1]
     assert run("gallery", "retention", folder, "--camera", "lobby", "--remove")[1] == "no rule: images are kept\n"
     assert run("gallery", "retention", folder, "--default-days", 30)[1] == "all others: 30 days\n"
+    code, out, err = run("gallery", "retention", folder, "--camera", "loby", "--days", 30)
+    assert code == 0 and out.startswith("camera loby: 30 days\n")
+    assert "note: no camera 'loby'; did you mean 'lobby'? The rule holds for images that come later." in err.replace("\n", " ")
+    assert run("search", folder, "a man", "--camera", "loby")[0] == 0, "a camera with a rule may have had images"
+    assert run("search", folder, "a man", "--camera", "lobyy")[0] == 2
     assert "camera's rule needs both" in run("gallery", "retention", folder, "--camera", "lobby")[2]
     code, out, err = run("gallery", "retain", folder)
     assert code == 0 and "3 images forgotten" in out and "1 images of the gallery have no time" in err

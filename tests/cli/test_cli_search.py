@@ -70,6 +70,12 @@ def test_a_filter_narrows_and_may_leave_nothing(search: Search) -> None:
     assert code == 0 and "no image passes the filter" in out
 
 
+def test_a_camera_of_a_filter_that_no_image_has_is_noted(search: Search) -> None:
+    code, out, err = search("someone", "--where", "camera = '[red]22' or age = 30")
+    assert code == 0 and NAMES[2] in out and "note: no camera '[red]22'; did you mean '[red]2'?" in err
+    assert "no camera" not in search("someone", "--where", "camera = '[red]2'")[2]
+
+
 def test_descriptions_compose_into_one_query(search: Search, tiny_model_folder: Path) -> None:
     model = load(tiny_model_folder)
     images = model.encode_images([open_image(PEOPLE / name) for name in NAMES])
@@ -156,6 +162,16 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
         (["x", "--is", "age=old"], "column 'age' is a number; 'old' is none"),
         (["x", "--since", "yesterday"], "column 'captured_at' is a time; 'yesterday' is none"),
         (["x", "--group", "colour"], "unknown column 'colour' to group by"),
+        (["x", "--group", "camara"], "unknown column 'camara' to group by; did you mean 'camera'? Columns: id"),
+        (["x", "--camera", "[red]2", "--camera", "[rde]3"], "no camera '[rde]3'; did you mean '[red]3'?"),
+        (["x", "--camera", "dock"], "no camera 'dock'; there are: [red]1, [red]2"),
+        (["x", "--is", "camera=[red]33"], "no camera '[red]33'; did you mean '[red]3'?"),
+        (["x", "--is", "agee=3"], "unknown column 'agee'; did you mean 'age'? Columns: id (text)"),
+        (["x", "--where", "1+1 > 0"], "arithmetic (+) is not supported"),
+        (["x", "--where", "+".join(["1"] * 1000) + " > 0"], "arithmetic (+) is not supported"),
+        (["x", "--where", "camera = '\udce9'"], "half of a surrogate pair"),
+        (["x", "--is", "camera=\udce9"], "half of a surrogate pair"),
+        (["x", "--is", "age=nan"], "column 'age' is a number; 'nan' is none"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments: list[str], expected: str, search: Search) -> None:

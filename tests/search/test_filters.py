@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tbps.search.filter_text import MOST_CONDITIONS, MOST_DEPTH, MOST_PATTERN, M
 from tbps.search.filters import Always, Among, Either, Every, between, equal, values_of, written
 from tbps.search.gallery import Gallery
 from tbps.search.query import Query, Text
+from tbps.search.retention import retain
 
 KINDS = {"id": "text", "camera": "text", "identity": "text", "captured_at": "time", "attributes": "JSON text"}
 KINDS |= {"age": "number", "serial": "integer", "bag": "truth", "upper_colour": "text", "date": "text"}
@@ -391,6 +393,32 @@ def test_any_text_is_a_condition_or_refused(text: str, seed: int) -> None:
             assert "\n" not in str(error) or "\n" in where
             continue
         assert found.count("(") == found.count(")")
+
+
+def test_rules_for_thousands_of_cameras(tmp_path: Path) -> None:
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    pictures = write_pictures(tmp_path / "photos", 4)
+    times = ["2024-05-01T00:00:00", "2024-05-01T00:00:00", "2024-05-01T00:00:00", None]
+    cameras = ["it's 7", "gate 4999", None, "gate 1"]
+    gallery.add(list(pictures), [{"camera": c, "captured_at": t} for c, t in zip(cameras, times, strict=True)])
+    rules = {f"gate {number}": 1 + number % 400 for number in range(5000)}
+    (gallery.path / "retention.json").write_text(json.dumps({"default_days": 30, "cameras": {**rules, "it's 7": 10}}))
+    day = datetime(2024, 5, 1)
+    for days, gone in ((5, 0), (10, 0), (11, 1), (31, 2), (1 + 4999 % 400, 2), (2 + 4999 % 400, 3)):
+        report = retain(gallery.path, dry_run=True, today=day + timedelta(days=days))
+        assert report is not None and report.images == gone, days
+
+
+def test_many_spellings_of_one_column_are_refused(folder: Path) -> None:
+    names = {
+        "".join(letter.upper() if number >> at & 1 else letter for at, letter in enumerate("upper_colour")) for number in range(999)
+    }
+    gallery = Gallery.open(folder, ColourEncoder())
+    with pytest.raises(QueryError, match="more than 200"):
+        gallery.find(Query(texts=TEXT, equals=dict.fromkeys(names, "x")))
+    assert gallery.find(Query(texts=TEXT, equals={"BAG": True, "Camera": "lobby"})).total == len(
+        gallery.search("x", 99, "bag and camera = 'lobby'")
+    )
 
 
 def test_parts_of_a_query() -> None:

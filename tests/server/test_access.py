@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder
+from colour_encoder import ColourEncoder, write_pictures
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
@@ -207,6 +207,71 @@ def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: A
         answer = client.post("/v1/search", json=asked, headers=callers["viewer", cameras])
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "query")
         assert "arithmetic (/) is not supported" in answer.text and ".rs" not in answer.text
+
+
+def test_columns_that_only_other_cameras_have_are_unknown(tmp_path: Path) -> None:
+    folder = make_gallery(tmp_path)
+    pictures = write_pictures(tmp_path / "more", COUNT + 2)[COUNT:]
+    bearer(folder, "administrator")
+    asked = {"texts": [{"text": "red"}]}
+    with serving(folder) as client:
+        headers = bearer(folder, "viewer", ("lobby",))
+        before = client.get("/v1/gallery", headers=headers).json()
+        found = client.post("/v1/search", json=asked, headers=headers).json()
+        rows = [{"camera": "yard", "fence": "red", "age": 1000}, {"camera": "vault", "guard": 2**60 + 1}]
+        Gallery.open(folder, ColourEncoder()).add(list(pictures), rows)
+        assert client.get("/v1/gallery", headers=headers).json() == before
+        again = client.post("/v1/search", json=asked, headers=headers).json()
+        assert {**again, "seconds": 0} == {**found, "seconds": 0}, "the version counts nothing that others add"
+        queries = [
+            {"where": "fence = 'red'"},
+            {"where": "fenc is null"},
+            {"where": "guard > 3"},
+            {"group": "fence"},
+            {"group": "fenced"},
+        ]
+        queries += [{"equals": {"fence": "red"}}, {"equals": {"guards": 3}}, {"where": "age = 'x'"}, {"where": "nonsense ("}]
+        queries += [{"cameras": ["vault"]}, {"cameras": ["valt"]}, {"cameras": ["lobyb"]}, {"equals": {"camera": "yard"}}]
+        queries += [{"version": 1}, {"version": 2}, {"version": 3}]
+        for query in queries:
+            answer = client.post("/v1/search", json={**asked, **query}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "query"), answer.text
+            message = answer.json()["error"]["message"]
+            named = json.dumps(query)
+            for name in ("fence", "guard", "vault", "yard", "newest"):
+                assert f"did you mean {name!r}" not in message and f"{name} (" not in message, "no likely name, no list of columns"
+                assert name in named or name not in message, message
+        answer = client.post("/v1/search", json={**asked, "cameras": ["lobyb"]}, headers=headers)
+        assert "no camera 'lobyb'; did you mean 'lobby'?" in answer.json()["error"]["message"]
+        everything = client.get("/v1/gallery", headers=bearer(folder, "curator")).json()
+        (guard,) = [column for column in everything["columns"] if column["name"] == "guard"]
+        assert guard == {"name": "guard", "kind": "number", "values": [2**60 + 1]}
+        nobody = bearer(folder, "viewer", ("cellar",))
+        answer = client.post("/v1/search", json=asked, headers=nobody)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "empty")
+        told = client.get("/v1/gallery", headers=nobody).json()
+        assert (told["images"], told["columns"], told["cameras"]) == (0, [], [])
+
+
+def test_whole_numbers_over_http(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "photos", 3)
+    serials = [2**53, 2**53 + 1, 2**53 + 2]
+    Gallery.open(tmp_path / "gallery", ColourEncoder()).add(list(pictures), [{"serial": serial} for serial in serials])
+    with serving(tmp_path / "gallery") as client:
+        for serial in serials:
+            for query in ({"equals": {"serial": serial}}, {"equals": {"serial": str(serial)}}, {"where": f"serial = {serial}"}):
+                found = client.post("/v1/search", json={"texts": [{"text": "red"}], **query}).json()
+                assert [hit["attributes"]["serial"] for hit in found["hits"]] == [serial]
+            report = client.post("/v1/forget", json={"where": f"serial = {serial}", "dry_run": True}).json()
+            assert report["images"] == 1
+        groups = client.post("/v1/search", json={"texts": [{"text": "red"}], "group": "serial"}).json()["hits"]
+        assert sorted(hit["group"]["value"] for hit in groups) == serials
+        ids = [f"{number:024x}" for number in range(9_999)] + [groups[0]["id"]]
+        assert client.post("/v1/forget", json={"ids": ids, "dry_run": True}).json()["images"] == 1
+        for where in ("+".join(["1"] * 1000) + " > 0", "length(repeat('a', 2000000000)) > 1", "camera = $$x$$", "camera = N'a'"):
+            for path, asked in (("search", {"texts": [{"text": "red"}]}), ("forget", {"dry_run": True})):
+                answer = client.post(f"/v1/{path}", json={**asked, "where": where})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (400, "query")
 
 
 @pytest.mark.parametrize("column", ["root", "ROOT", "`root`", "content_hash", "thumbnail", "model", "embedding"])

@@ -1,5 +1,6 @@
 """The page in a real browser, against the real service of a small gallery; what it shows is compared with what Python finds."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -262,6 +263,17 @@ def test_no_result_and_a_wrong_condition_say_the_way_out(served: Served, opened:
     expect(page.get_by_role("alert").filter(has_text="no_such_column")).to_be_visible()
     page.get_by_role("button", name="Remove all filters").click()
     shown(page)
+
+
+def test_whole_numbers_beyond_2_to_the_53_keep_their_digits(served: Served, opened: Callable[..., Page]) -> None:
+    page = opened(f"{served.open}/")
+    text = r'{"a": [9007199254740993, -9007199254740993, 7, 1.5, 1e300, 12345678901234567.5e-1],'
+    text += r' "b 9007199254740993": "\" 9007199254740993"}'
+    read = page.evaluate("async (text) => JSON.stringify((await import('/page/api.js')).exactly(text))", text)
+    assert json.loads(read) == {
+        "a": ["9007199254740993", "-9007199254740993", 7, 1.5, 1e300, 1234567890123456.75],
+        "b 9007199254740993": '" 9007199254740993',
+    }
 
 
 def test_more_results_of_the_same_version(served: Served, opened: Callable[..., Page]) -> None:

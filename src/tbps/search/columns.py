@@ -166,7 +166,7 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
         column = column_name(name)
         if column in kinds and _kind(value) is not None:
             extras.setdefault(column, fitted(value, kinds[column]))
-    text = json.dumps({name: _writable(value) for name, value in further.items()}, sort_keys=True, ensure_ascii=False, default=str)
+    text = json_text(further)
     return RowMetadata(
         as_name(columns.get("identity")), as_name(columns.get("camera")), captured, _without_surrogates(text), extras
     )
@@ -235,13 +235,13 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or is_finite(value)
 
 
-def _writable(value: Any) -> Any:
-    """A value for JSON, numbers that are not finite as null, however deep."""
-    if isinstance(value, Mapping):
-        return {str(name): _writable(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_writable(each) for each in value]
-    return value if _finite(value) else None
+def json_text(value: Any, sort_keys: bool = True) -> str:
+    """JSON; numbers that are not finite, however deep, become null."""
+    try:
+        return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        return json.dumps(plain, sort_keys=sort_keys, ensure_ascii=False)
 
 
 def _as_text(value: Any) -> str | None:
@@ -249,7 +249,7 @@ def _as_text(value: Any) -> str | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number_name(value)
-    return _without_surrogates(value if isinstance(value, str) else json.dumps(_writable(value), ensure_ascii=False, default=str))
+    return _without_surrogates(value if isinstance(value, str) else json_text(value, sort_keys=False))
 
 
 def _without_surrogates(text: str) -> str:

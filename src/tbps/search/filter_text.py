@@ -17,7 +17,7 @@ before it. What is not in the grammar is refused by name.
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NoReturn, cast
 
 from lark import Lark, Token, Transformer
@@ -111,6 +111,7 @@ _ARITHMETIC = "+-*/%^&|~"
 _QUERIES = ("select", "with", "from", "exists", "values", "table")
 
 
+@lru_cache(maxsize=64)
 def parse(where: str) -> Condition:
     """The condition that a text says. Raises QueryError that names what is not of the language, or which bound it passes."""
     try:

@@ -36,6 +36,7 @@ from tbps.search.version import Snapshot
 
 MEMBERS = 1000
 ID_LENGTH = 24
+MOST_EQUALS = 200  # a table has fewer columns
 _MOST_NOTICES = 3
 _LINE_DEPTH = 100  # how far down the line is looked for
 
@@ -200,6 +201,8 @@ def passing_of(query: Query, snapshot: Snapshot, scope: Scope | None) -> tuple[s
 
     Raises QueryError on a column or camera that is not there for who asks, and on a value that does not fit its column.
     """
+    if len(query.equals) > MOST_EQUALS:
+        raise QueryError(f"{len(query.equals):,} columns are compared by equals, more than {MOST_EQUALS}")
     group = None if query.group is None else _group_column(query.group, snapshot.kinds if scope is None else scope.kinds)
     conditions: list[Condition] = [] if query.where is None else [written(query.where)]
     conditions += between(query.since, query.until)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tbps.search.columns import as_name
 from tbps.search.schema import told_kind
 from tbps.search.scope import Scope
 from tbps.search.version import Column, Snapshot
@@ -56,11 +57,11 @@ def summarise(snapshot: Snapshot, scope: Scope | None) -> Summary:
 
 
 def members(snapshot: Snapshot, scope: Scope | None, column: str, value: str) -> np.ndarray:
-    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`."""
+    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; numbers by their names."""
     if column not in snapshot.kinds:
         return np.zeros(0, np.int64)
     values = snapshot.column(column)
-    codes = [code for code, each in enumerate(values.values) if each == value]
+    codes = [code for code, each in enumerate(values.values) if as_name(each) == as_name(value)]
     found = np.flatnonzero(np.isin(values.codes, codes))
     return (found if scope is None else np.intersect1d(found, scope.positions))[:MOST_MEMBERS]
 

@@ -30,8 +30,7 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import DataError, GalleryError, ImageError, MixedModelsError, SettingsError
 from tbps.preprocess.image import open_image
-from tbps.preprocess.metadata import strict_json
-from tbps.search.columns import MAX_COLUMNS, fitted, parse_time, unfit_note
+from tbps.search.columns import MAX_COLUMNS, fitted, json_text, parse_time, unfit_note
 from tbps.search.encoder import Encoder
 from tbps.search.export_files import Source, open_source
 from tbps.search.layout import table_of
@@ -283,7 +282,7 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
 
 def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
     """One line as the table stores it, with thumbnail_sha256. Raises ValueError on anything that is not as it should be."""
-    row = strict_json(line)
+    row = json.loads(line)
     if not isinstance(row, dict) or row.keys() != {*EXPORT_COLUMNS, "thumbnail_sha256", *columns}:
         raise ValueError("a line does not have the columns that the export names")
     for name in ("content_hash", "thumbnail_sha256"):
@@ -293,7 +292,7 @@ def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
         raise ValueError(f"id {str(row['id'])[:80]!r} does not belong to its content hash")
     if not isinstance(row["attributes"], dict):
         raise ValueError("attributes that are no JSON object")
-    row["attributes"] = json.dumps(row["attributes"], sort_keys=True, ensure_ascii=False)
+    row["attributes"] = json_text(row["attributes"])
     texts = ["source", "root", "attributes", *(name for name, kind in columns.items() if kind == "text"), "identity", "camera"]
     for name in texts:
         _check_text(name, row[name], required=name in texts[:3])

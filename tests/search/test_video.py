@@ -317,6 +317,23 @@ def test_turned_films_are_made_square_first(frames: list[np.ndarray], tmp_path: 
     assert np.abs(frame.pixels.astype(int) - expected).mean() < 8
 
 
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("turned", [0, 90, 180, -90])
+def test_mirrored_films_are_as_players_show_them(turned: int, across: bool, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """All eight orientations: turned, then mirrored, as front cameras store what they show."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 320, 480, "yuv420p", 4_000_000
+        stream.set_display_rotation(turned, hflip=across)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[0], "rgb24")))
+        container.mux(stream.encode(None))
+    ((_, frame),) = _look(path, Every())[0]
+    expected = np.rot90(frames[0], turned // 90)
+    expected = expected[:, ::-1] if across else expected
+    assert np.abs(frame.pixels.astype(int) - expected).mean() < 8
+
+
 @pytest.mark.parametrize("pixel", [(1000, 1), (1, 1000)])
 def test_shapes_that_no_pixel_has_are_not_believed(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
     ((_, frame),) = _look(_encode(tmp_path / "a.mp4", frames[:2], "mpeg4", pixel=pixel), Every())[0]

@@ -5,6 +5,7 @@ upright picture. The same file under the same settings gives the same tracklets 
 """
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,6 @@ _RETRIES = 3  # to find what follows a damaged place
 _NEARLY_SQUARE = 0.005
 _DELAYED = 64  # frames that a decoder may hold back, at most
 _LONGEST_PIXEL = 8  # sides of a pixel over each other; what is more cannot be meant
-_TURNS = {0: 0, 90: 1, 180: 2, -180: 2, -90: 3}  # degrees counterclockwise -> quarter turns of np.rot90
 
 OnFrame = Callable[[int, int], None]
 
@@ -191,9 +191,11 @@ class Video:
         stored = pixels.shape
         pixels = _square(pixels, ratio)
         stretch = pixels.shape[1] / stored[1], pixels.shape[0] / stored[0]
-        turns = _TURNS.get(round(decoded.rotation / 90) * 90, 0)
-        upright = np.ascontiguousarray(np.rot90(pixels, turns))
-        return Frame(name, number, upright, stretch if turns % 2 == 0 else (stretch[1], stretch[0]))
+        swapped, mirrored, upside_down = _orientation(decoded)
+        if swapped:
+            pixels, stretch = pixels.transpose(1, 0, 2), (stretch[1], stretch[0])
+        upright = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        return Frame(name, number, np.ascontiguousarray(upright), stretch)
 
     def _shown(self, decoded: Any, tally: Tally) -> bool:
         """Whether a frame can be looked at: whole, and not so large that it must be refused."""
@@ -297,6 +299,20 @@ def _stamp(decoded: Any) -> float | None:
     """The time stamp of a frame in seconds, that of its packet where it has none."""
     stamp = decoded.pts if decoded.pts is not None else decoded.dts
     return None if stamp is None or decoded.time_base is None else float(stamp * decoded.time_base)
+
+
+def _orientation(decoded: Any) -> tuple[bool, bool, bool]:
+    """How a stored picture is turned upright: rows and columns swapped, then mirrored, then upside down.
+
+    By the display matrix (a b u, c d v, x y w): a point goes to (a x + c y, b x + d y), y downwards. `rotation` knows no mirrors.
+    """
+    matrix = decoded.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
 
 
 def _square(pixels: np.ndarray, ratio: float) -> np.ndarray:

@@ -92,6 +92,7 @@ class Video:
         self._length, self._slack = _length(container, stream)
         self.expected = int(stream.frames or max(0.0, self._length or (container.duration or 0) / 1e6) * self.rate)
         self.started = _started(container.metadata, stream.metadata)
+        self._counted = int(stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")))
         self._others = _other_streams(container, stream)
         self._pixels = _PixelShape(stream)
         self._failed = self._discarded = self._damaged = 0
@@ -134,8 +135,8 @@ class Video:
                 tally.incomplete = f"only {lasts} of the {length} seconds that its header promises could be read"
         tally.remarks += self._others
         missing = max(timeline.missing + cut_off, self._failed)
-        if self._stream.frames:  # counted by the file itself; more cannot be missing
-            missing = min(missing, max(0, self._stream.frames - self._discarded - tally.frames))
+        if self._counted:  # by the file itself; more cannot be missing
+            missing = min(missing, max(0, self._counted - self._discarded - tally.frames))
         tally.missing = missing
         if missing:
             why = "could not be decoded" if missing == self._failed else "could not be decoded or are not in the file"
@@ -288,11 +289,16 @@ def _length(container: Any, stream: Any) -> tuple[float | None, float]:
         return float(stream.duration * stream.time_base), 0.0 if container.format.name in _EXACT_LENGTH else loosely
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if found is not None:
-        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]), 0.0
+        length = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+        return min(length, container.duration / 1e6 if container.duration else length), 0.0
     if not container.duration or container.format.name in _GUESSED_LENGTH:
         return None, 0.0
     exact = container.format.name in _EXACT_LENGTH and len(container.streams) == 1  # sound may be longer
     return container.duration / 1e6, 0.0 if exact else loosely
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and re.fullmatch(r"\d{1,12}", text) else 0
 
 
 def _stamp(decoded: Any) -> float | None:

@@ -397,6 +397,22 @@ def test_lost_frames_are_counted_whatever_the_format(
     assert any(remark.startswith(f"{tally.missing} of about 30 frames could not be decoded") for remark in tally.remarks)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (27, 30)])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mp4", "mpeg4"), ("a.mp4", "libvpx-vp9"), ("a.mov", "libx265")]
+)
+def test_frames_that_are_lost_at_the_ends_are_counted(
+    name: str, codec: str, first: int, last: int, frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Without its first key frame a film begins with the next one, often without any error."""
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    path = _damaged(_encode(tmp_path / name, frames, codec, **quiet), first, last, False)
+    looked, tally = _look(path, Every(frames=1))
+    assert 1 <= 30 - len(looked) <= 5 and tally.missing == 30 - len(looked)
+    seen = {int(np.argmin([np.abs(frame.pixels.astype(int) - each).mean() for each in frames])) for _, frame in looked}
+    assert (0 not in seen) == (first == 0) and (29 not in seen) == (last == 30)
+
+
 def test_a_whole_film_has_nothing_to_remark(frames: list[np.ndarray], tmp_path: Path) -> None:
     kinds = {"a.mp4": "libx264", "b.mkv": "libx264", "c.webm": "libvpx", "d.avi": "libx264", "e.ts": "libx264", "f.flv": "libx264"}
     kinds |= {"g.wmv": "wmv2", "h.mov": "mpeg4", "i.mpg": "mpeg2video", "j.webm": "libvpx-vp9"}

@@ -4,6 +4,7 @@ Pixels that are not square (DVD, some cameras) are made so first, and frames are
 upright picture. The same file under the same settings gives the same tracklets and crops, however often and on whatever day.
 """
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ _EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 _FASTEST = 1000  # frames a second; where time stamps are all that is known, more is guessed
 _RETRIES = 3  # to find what follows a damaged place
 _NEARLY_SQUARE = 0.005
+_LACKING = 0.75  # usual distances before the first and after the last frame, from which on another one is missing there
 _DELAYED = 64  # frames that a decoder may hold back, at most
 _LONGEST_PIXEL = 8  # sides of a pixel over each other; what is more cannot be meant
 
@@ -96,6 +98,8 @@ class Video:
         self._others = _other_streams(container, stream)
         self._pixels = _PixelShape(stream)
         self._failed = self._discarded = self._damaged = 0
+        self._late = 0.0  # from the first packet to the first frame, in seconds
+        self._newest = -math.inf  # time stamp of a frame
         self._ends: float | None = None  # of the last packet, in seconds of the time stamps
         self._begins: float | None = None
 
@@ -110,8 +114,11 @@ class Video:
         for decoded in self._decoded(tally):
             number = tally.frames
             tally.frames += 1
-            ratio = self._pixels.ratio(decoded)
-            offset = timeline.at(_stamp(decoded))
+            ratio, stamp = self._pixels.ratio(decoded), _stamp(decoded)
+            if number == 0 and stamp is not None and self._begins is not None:
+                self._late = stamp - self._begins
+            self._newest = max(self._newest, stamp) if stamp is not None else self._newest
+            offset = timeline.at(stamp)
             tally.jumps = timeline.jumps
             wanted = number % every.frames == 0 if every.frames is not None else offset >= due - 1e-6
             if not (wanted or number in also) or not self._shown(decoded, tally):
@@ -134,7 +141,7 @@ class Video:
                 lasts, length = (f"{seconds:,.1f}" for seconds in (self._length - short, self._length))
                 tally.incomplete = f"only {lasts} of the {length} seconds that its header promises could be read"
         tally.remarks += self._others
-        missing = max(timeline.missing + cut_off, self._failed)
+        missing = max(self._at_the_ends(tally, timeline) + timeline.missing + cut_off, self._failed)
         if self._counted:  # by the file itself; more cannot be missing
             missing = min(missing, max(0, self._counted - self._discarded - tally.frames))
         tally.missing = missing
@@ -146,6 +153,14 @@ class Video:
         if tally.jumps:
             places = "in one place" if tally.jumps == 1 else f"in {tally.jumps:,} places"
             tally.remarks.append(f"its time stamps go back or far ahead {places}; time was counted on from there")
+
+    def _at_the_ends(self, tally: Tally, timeline: Timeline) -> int:
+        """About how many frames are lacking from the first packet to the first frame, and from the last frame to the last packet."""
+        usual = timeline.usual
+        after = 0.0
+        if self._ends is not None and not tally.jumps and math.isfinite(self._newest):
+            after = self._ends - self._newest - usual
+        return sum(round(lacking / usual) for lacking in (self._late, after) if lacking > _LACKING * usual)
 
     def _decoded(self, tally: Tally) -> Iterator[Any]:
         errors = needed("av", "reading videos", "video").FFmpegError

@@ -155,7 +155,7 @@ class Video:
             tally.remarks.append(f"its time stamps go back or far ahead {places}; time was counted on from there")
 
     def _at_the_ends(self, tally: Tally, timeline: Timeline) -> int:
-        """About how many frames are lacking from the first packet to the first frame, and from the last frame to the last packet."""
+        """About how many frames are lacking from the first packet to the first frame, and from the last one to the last packet."""
         usual = timeline.usual
         after = 0.0
         if self._ends is not None and not tally.jumps and math.isfinite(self._newest):

@@ -1,6 +1,7 @@
 """What the commands print, report and store holds no passwords of addresses."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 import tbps
 from tbps.cli import app
+from tbps.cli.console import log_warnings
 
 Run = Callable[..., tuple[int, str, str]]
 WORD = "s3cr3t"
@@ -82,3 +84,20 @@ def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_pat
     hits = {hit.source: hit for hit in gallery.search("x", 9)}
     assert {hit.camera for hit in hits.values()} == {"rtsp://***@camera.invalid:554/stream"}
     assert hits["0.png"].attributes["from"] == "https://h/x?id=3&token=***"
+
+
+def test_the_log_of_the_service_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        log_warnings()
+        try:
+            raise ValueError(ADDRESS)
+        except ValueError:
+            logging.getLogger("tbps.server").exception("cannot read %s", ADDRESS)
+    finally:
+        root.handlers[:], root.level = before, level
+    err = capsys.readouterr().err
+    assert "ERROR tbps.server: cannot read rtsp://***@camera.invalid" in err and "ValueError: rtsp://***@" in err
+    assert WORD not in err

@@ -519,7 +519,11 @@ NOT_DETECTORS: dict[str, tuple[dict[str, np.ndarray], dict[str, str]]] = {
         {},
     ),
     "DETR with masks": ({**_detr(92), "pred_masks": np.zeros((1, 20, 9, 9), np.float32)}, {}),
-    "queries in doubt": ({"logits": np.zeros((1, 9, 7), np.float32), "pred_boxes": np.zeros((1, 9, 4), np.float32)}, {}),
+    "probabilities, not logits": (
+        {"logits": np.full((1, 9, 80), 0.01, np.float32), "pred_boxes": np.zeros((1, 9, 4), np.float32)},
+        {},
+    ),
+    "queries in doubt": ({"logits": np.full((1, 9, 7), 2, np.float32), "pred_boxes": np.zeros((1, 9, 4), np.float32)}, {}),
 }
 
 

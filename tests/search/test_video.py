@@ -317,6 +317,23 @@ def test_turned_films_are_made_square_first(frames: list[np.ndarray], tmp_path: 
     assert np.abs(frame.pixels.astype(int) - expected).mean() < 8
 
 
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("turned", [0, 90, 180, -90])
+def test_mirrored_films_are_as_players_show_them(turned: int, across: bool, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """All eight orientations: turned, then mirrored, as front cameras store what they show."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 320, 480, "yuv420p", 4_000_000
+        stream.set_display_rotation(turned, hflip=across)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[0], "rgb24")))
+        container.mux(stream.encode(None))
+    ((_, frame),) = _look(path, Every())[0]
+    expected = np.rot90(frames[0], turned // 90)
+    expected = expected[:, ::-1] if across else expected
+    assert np.abs(frame.pixels.astype(int) - expected).mean() < 8
+
+
 @pytest.mark.parametrize("pixel", [(1000, 1), (1, 1000)])
 def test_shapes_that_no_pixel_has_are_not_believed(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
     ((_, frame),) = _look(_encode(tmp_path / "a.mp4", frames[:2], "mpeg4", pixel=pixel), Every())[0]
@@ -378,6 +395,22 @@ def test_lost_frames_are_counted_whatever_the_format(
     for offset, frame in looked:
         assert np.abs(frame.pixels.astype(int) - frames[round(offset * 10)]).mean() < 12
     assert any(remark.startswith(f"{tally.missing} of about 30 frames could not be decoded") for remark in tally.remarks)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (27, 30)])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mp4", "mpeg4"), ("a.mp4", "libvpx-vp9"), ("a.mov", "libx265")]
+)
+def test_frames_that_are_lost_at_the_ends_are_counted(
+    name: str, codec: str, first: int, last: int, frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Without its first key frame a film begins with the next one, often without any error."""
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    path = _damaged(_encode(tmp_path / name, frames, codec, **quiet), first, last, False)
+    looked, tally = _look(path, Every(frames=1))
+    assert 1 <= 30 - len(looked) <= 5 and tally.missing == 30 - len(looked)
+    seen = {int(np.argmin([np.abs(frame.pixels.astype(int) - each).mean() for each in frames])) for _, frame in looked}
+    assert (0 not in seen) == (first == 0) and (29 not in seen) == (last == 30)
 
 
 def test_a_whole_film_has_nothing_to_remark(frames: list[np.ndarray], tmp_path: Path) -> None:

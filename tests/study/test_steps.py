@@ -146,3 +146,16 @@ def test_a_model_is_asked_for(material: Material) -> None:
     without = replace(material, start=Start("random weights", None, "none"))
     with pytest.raises(SettingsError, match="give one with --model"):
         plan(three_rows(), (), (0,), {}, without)
+
+
+def test_what_is_kept_of_a_failure_holds_no_password(material: Material, tmp_path: Path) -> None:
+    """An address in an error of another library, as a proxy or a cluster with a password gives."""
+
+    class Unreachable(Recorder):
+        def on_update(self, step: Step, done: int, total: int) -> None:
+            raise ConnectionError("cannot reach ray://me:s3cr3t@head:10001")
+
+    found = planned(Table("tricks", "", "", (Row("plain", Training(train=quick()), None),)), material)
+    assert set(run(tmp_path, steps_of(found), material, Unreachable()).values()) == {State.FAILED}
+    kept = (found[0].step.folder(tmp_path) / ERROR).read_text()
+    assert "ray://***@head:10001" in kept and "s3cr3t" not in kept

@@ -1,5 +1,6 @@
 """What all verbs share on the terminal: one console a stream, progress bars, and errors as one line."""
 
+import logging
 import sys
 import traceback
 import unicodedata
@@ -74,3 +75,17 @@ def fail(error: Exception, debug: bool) -> None:
 def print_traceback(error: BaseException) -> None:
     """Prints the traceback of an error and of its causes; messages of other libraries may hold addresses with passwords."""
     sys.stderr.write(redacted("".join(traceback.format_exception(error))))
+
+
+class _RedactingFormatter(logging.Formatter):
+    """Log lines without passwords of addresses, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def log_warnings() -> None:
+    """Sends warnings and errors of the program's log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -1,12 +1,11 @@
 """`tbps serve`: the service."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tbps.cli.console import messages, output, plain
+from tbps.cli.console import log_warnings, messages, output, plain
 from tbps.cli.models import open_model
 
 
@@ -48,7 +47,7 @@ def serve(
     from tbps.server.service import Service
     from tbps.server.settings import ServiceSettings
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    log_warnings()
     settings = ServiceSettings.parse(
         {
             "host": host,

@@ -129,6 +129,8 @@ def _queries(facts: Facts, said: str | None) -> Layout:
     if others or logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
         raise unknown(facts, "beside logits (1, queries, classes) and pred_boxes (1, queries, 4) there may be no other")
     columns = logits.shape[2]
+    if logits.size and logits.min() >= 0 and logits.max() <= 1:
+        raise unknown(facts, "its logits are probabilities already; export it without the last softmax or sigmoid")
     name = said if said in ("detr", "conditional-detr", "rt-detr") else _family(facts, logits[0].astype(np.float64), columns)
     if "pixel_mask" in facts.inputs and name == "rt-detr" and said is None:
         name = "conditional-detr"  # RT-DETR and D-FINE take no mask

@@ -32,6 +32,7 @@ _SHORTEST, _LONGEST = 800, 1333  # of DETR's pictures, where the file leaves the
 _SLACK = 1e-3  # by which half-precision scores may leave 0 .. 1
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_NUMBERS = {**_TYPES, "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 _OTHER_INPUTS = ("orig_target_sizes", "pixel_mask")
 
 
@@ -161,11 +162,11 @@ class OnnxDetector:
         feed = {self._image: np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], _TYPES[self._inputs[self._image].type])}
         for name in self._inputs:
             if name == "orig_target_sizes":
-                feed[name] = np.array([size], np.int64)
+                feed[name] = np.array([size], _NUMBERS.get(self._inputs[name].type, np.int64))
             elif name == "pixel_mask":
                 sides = self._inputs[name].shape[1:]
                 shape = [side if isinstance(side, int) else own for side, own in zip(sides, pixels.shape[:2], strict=True)]
-                feed[name] = np.ones((1, *shape), np.int64)
+                feed[name] = np.ones((1, *shape), _NUMBERS.get(self._inputs[name].type, np.int64))
         names = [value.name for value in self._session.get_outputs()]
         try:
             return dict(zip(names, self._session.run(names, feed), strict=True))

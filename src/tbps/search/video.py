@@ -4,7 +4,9 @@ Pixels that are not square (DVD, some cameras) are made so first, and frames are
 upright picture. The same file under the same settings gives the same tracklets and crops, however often and on whatever day.
 """
 
+import math
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,9 +36,9 @@ _EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 _FASTEST = 1000  # frames a second; where time stamps are all that is known, more is guessed
 _RETRIES = 3  # to find what follows a damaged place
 _NEARLY_SQUARE = 0.005
+_LACKING = 0.75  # usual distances before the first and after the last frame, from which on another one is missing there
 _DELAYED = 64  # frames that a decoder may hold back, at most
 _LONGEST_PIXEL = 8  # sides of a pixel over each other; what is more cannot be meant
-_TURNS = {0: 0, 90: 1, 180: 2, -180: 2, -90: 3}  # degrees counterclockwise -> quarter turns of np.rot90
 
 OnFrame = Callable[[int, int], None]
 
@@ -92,9 +94,12 @@ class Video:
         self._length, self._slack = _length(container, stream)
         self.expected = int(stream.frames or max(0.0, self._length or (container.duration or 0) / 1e6) * self.rate)
         self.started = _started(container.metadata, stream.metadata)
+        self._counted = int(stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")))
         self._others = _other_streams(container, stream)
         self._pixels = _PixelShape(stream)
         self._failed = self._discarded = self._damaged = 0
+        self._late = 0.0  # from the first packet to the first frame, in seconds
+        self._newest = -math.inf  # time stamp of a frame
         self._ends: float | None = None  # of the last packet, in seconds of the time stamps
         self._begins: float | None = None
 
@@ -109,8 +114,11 @@ class Video:
         for decoded in self._decoded(tally):
             number = tally.frames
             tally.frames += 1
-            ratio = self._pixels.ratio(decoded)
-            offset = timeline.at(_stamp(decoded))
+            ratio, stamp = self._pixels.ratio(decoded), _stamp(decoded)
+            if number == 0 and stamp is not None and self._begins is not None:
+                self._late = stamp - self._begins
+            self._newest = max(self._newest, stamp) if stamp is not None else self._newest
+            offset = timeline.at(stamp)
             tally.jumps = timeline.jumps
             wanted = number % every.frames == 0 if every.frames is not None else offset >= due - 1e-6
             if not (wanted or number in also) or not self._shown(decoded, tally):
@@ -133,9 +141,9 @@ class Video:
                 lasts, length = (f"{seconds:,.1f}" for seconds in (self._length - short, self._length))
                 tally.incomplete = f"only {lasts} of the {length} seconds that its header promises could be read"
         tally.remarks += self._others
-        missing = max(timeline.missing + cut_off, self._failed)
-        if self._stream.frames:  # counted by the file itself; more cannot be missing
-            missing = min(missing, max(0, self._stream.frames - self._discarded - tally.frames))
+        missing = max(self._at_the_ends(tally, timeline) + timeline.missing + cut_off, self._failed)
+        if self._counted:  # by the file itself; more cannot be missing
+            missing = min(missing, max(0, self._counted - self._discarded - tally.frames))
         tally.missing = missing
         if missing:
             why = "could not be decoded" if missing == self._failed else "could not be decoded or are not in the file"
@@ -145,6 +153,14 @@ class Video:
         if tally.jumps:
             places = "in one place" if tally.jumps == 1 else f"in {tally.jumps:,} places"
             tally.remarks.append(f"its time stamps go back or far ahead {places}; time was counted on from there")
+
+    def _at_the_ends(self, tally: Tally, timeline: Timeline) -> int:
+        """About how many frames are lacking from the first packet to the first frame, and from the last one to the last packet."""
+        usual = timeline.usual
+        after = 0.0
+        if self._ends is not None and not tally.jumps and math.isfinite(self._newest):
+            after = self._ends - self._newest - usual
+        return sum(round(lacking / usual) for lacking in (self._late, after) if lacking > _LACKING * usual)
 
     def _decoded(self, tally: Tally) -> Iterator[Any]:
         errors = needed("av", "reading videos", "video").FFmpegError
@@ -191,9 +207,11 @@ class Video:
         stored = pixels.shape
         pixels = _square(pixels, ratio)
         stretch = pixels.shape[1] / stored[1], pixels.shape[0] / stored[0]
-        turns = _TURNS.get(round(decoded.rotation / 90) * 90, 0)
-        upright = np.ascontiguousarray(np.rot90(pixels, turns))
-        return Frame(name, number, upright, stretch if turns % 2 == 0 else (stretch[1], stretch[0]))
+        swapped, mirrored, upside_down = _orientation(decoded)
+        if swapped:
+            pixels, stretch = pixels.transpose(1, 0, 2), (stretch[1], stretch[0])
+        upright = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        return Frame(name, number, np.ascontiguousarray(upright), stretch)
 
     def _shown(self, decoded: Any, tally: Tally) -> bool:
         """Whether a frame can be looked at: whole, and not so large that it must be refused."""
@@ -286,17 +304,36 @@ def _length(container: Any, stream: Any) -> tuple[float | None, float]:
         return float(stream.duration * stream.time_base), 0.0 if container.format.name in _EXACT_LENGTH else loosely
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if found is not None:
-        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]), 0.0
+        length = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+        return min(length, container.duration / 1e6 if container.duration else length), 0.0
     if not container.duration or container.format.name in _GUESSED_LENGTH:
         return None, 0.0
     exact = container.format.name in _EXACT_LENGTH and len(container.streams) == 1  # sound may be longer
     return container.duration / 1e6, 0.0 if exact else loosely
 
 
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and re.fullmatch(r"\d{1,12}", text) else 0
+
+
 def _stamp(decoded: Any) -> float | None:
     """The time stamp of a frame in seconds, that of its packet where it has none."""
     stamp = decoded.pts if decoded.pts is not None else decoded.dts
     return None if stamp is None or decoded.time_base is None else float(stamp * decoded.time_base)
+
+
+def _orientation(decoded: Any) -> tuple[bool, bool, bool]:
+    """How a stored picture is turned upright: rows and columns swapped, then mirrored, then upside down.
+
+    By the display matrix (a b u, c d v, x y w): a point goes to (a x + c y, b x + d y), y downwards. `rotation` knows no mirrors.
+    """
+    matrix = decoded.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
 
 
 def _square(pixels: np.ndarray, ratio: float) -> np.ndarray:

@@ -23,6 +23,7 @@ import torch
 from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.optional import needed
+from tbps.redact import redacted
 from tbps.storage import write_text
 from tbps.study.kinds import ALONE
 from tbps.study.step import ERROR, RESULT, End, State, Step, run_step, write_step
@@ -119,7 +120,7 @@ def run_on_ray(study: Path, steps: Sequence[Step], device: str, watch: Watch, st
                     state, message = ray.get(done)
                     ends[step.fingerprint] = End(State(state), message)
                 except ray.exceptions.RayError as lost:
-                    ends[step.fingerprint] = End(State.FAILED, f"the cluster lost it: {lost}")
+                    ends[step.fingerprint] = End(State.FAILED, redacted(f"the cluster lost it: {lost}"))
                 watch.on_end(step, ends[step.fingerprint])
             if stop() and not flag.exists():
                 write_text(flag, "")

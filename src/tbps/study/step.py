@@ -28,6 +28,7 @@ import torch
 from tbps.data.catalog import read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import CheckpointError, DataError, StorageError
+from tbps.redact import redacted
 from tbps.storage import make_folder, write_text, writing_to
 from tbps.study.kinds import parse_work
 from tbps.study.work import Facts, Place, Work
@@ -114,8 +115,8 @@ def run_step(
             (folder / ERROR).unlink(missing_ok=True)
             return End(State.DONE)
     except Exception as error:  # whatever it is, the other steps go on; it is kept and reported
-        message = " ".join(str(error).split()) or type(error).__name__
-        note = {"error": message, "kind": type(error).__name__, "traceback": traceback.format_exc()}
+        message = redacted(" ".join(str(error).split())) or type(error).__name__
+        note = {"error": message, "kind": type(error).__name__, "traceback": redacted(traceback.format_exc())}
         with contextlib.suppress(StorageError):  # the disk may be what failed
             write_text(folder / ERROR, json.dumps(note, indent=2) + "\n")
         return End(State.FAILED, message)

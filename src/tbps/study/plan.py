@@ -178,15 +178,17 @@ class Estimate:
 def estimate(step: Step, material: Material) -> Estimate:
     """What a step would take. Raises DataError where there are fewer pairs than a batch holds, SettingsError as `Work.left_of`."""
     towers, counts = material.towers, material.counts
-    classes = round(step.work.identities * counts["train"].identities)
+    joined = step.work.train.learn_from == "train+val"
+    classes = round(step.work.identities * counts["train"].identities) + (counts["val"].identities if joined else 0)
     parameters = None if towers is None else parameters_of(step.work, towers, classes)
     if isinstance(step.work, Probing):
         return Estimate(0, None if towers is None else probe_flops(step.work, towers, counts["val"]), parameters)
     train, share = step.work.train, step.work.identities
     if material.dataset is None:
-        pairs = round(share * counts["train"].captions)
+        pairs = round(share * counts["train"].captions) + (counts["val"].captions if joined else 0)
     else:
-        pairs = len(step.work.dataset(material.dataset).split("train").pairs())
+        dataset = step.work.dataset(material.dataset)
+        pairs = sum(len(dataset.split(name).pairs()) for name in (("train", "val") if joined else ("train",)))
     if pairs < train.batch_size:
         raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
     updates = pairs // train.batch_size * train.schedule.epochs
@@ -202,7 +204,9 @@ def update_flops(work: Work, towers: CLIPConfig) -> float:
     images = 1 + losses.second_image + 2 * losses.ss_image
     texts = 1 + losses.second_text
     image_passes, text_passes = _passes(work.train)
-    pair = image_passes * images * image + text_passes * texts * text + losses.separate_pass * (image + text)
+    pair = image_passes * images * image + text_passes * texts * text
+    if losses.separate_pass:
+        pair += (1 + losses.second_image) * image + (1 + losses.second_text_in_mvs) * text
     if losses.distill.weight > 0:
         pair += sum(_towers_flops(work, towers))
     return float(work.train.batch_size * pair)

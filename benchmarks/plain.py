@@ -15,9 +15,9 @@ with what is known of the reference:
     optimizer   torch's AdamW as it comes, without its fused kernel
     evaluation  the whole score matrix in memory, "full argsort of the score matrix"
 
-Where nothing is known it takes the cheaper way: a picture is resized once for its two weak views, Pillow augments pictures of 8 bits,
-captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with
-loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
+Where nothing is known it takes the cheaper way: a picture is resized once for its two weak views, Pillow augments pictures of 8
+bits, captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16
+autocast with loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
 `tbps`, imported, as are the losses.
 """
 
@@ -173,17 +173,15 @@ def rotate(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
     return picture.rotate(angle, Image.Resampling.BILINEAR)
 
 
-def crop(
-    picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int]
-) -> Image.Image:
-    """RandomResizedCrop to (width, height) `size`, as torchvision's: where no box fits, the largest central one within the ratio."""
+def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int]) -> Image.Image:
+    """RandomResizedCrop to (width, height) `size`, as torchvision's: where no box fits, the largest central one within the
+    ratio.
+    """
     box = draw_box(picture.size, scale, ratio) or central_box(picture.size, ratio)
     return picture.crop(box).resize(size, Image.Resampling.BILINEAR)
 
 
-def draw_box(
-    size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[int, int, int, int] | None:
+def draw_box(size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) with that share of the area and that width/height; None where ten draws do not fit."""
     for _ in range(10):
         pixels = random.uniform(*area) * size[0] * size[1]

@@ -3,8 +3,9 @@
 Settings are frozen, refuse unknown keys by naming the likely one, and are changed only by deriving a new object
 (`settings.override({"losses.r_itc.weight": "0.5"})`). Nothing edits one after it is made.
 
-A group that gets a new setting names in `before` the value under which programs that did not know the setting worked. Files that lack
-the setting are read with that value (`parse_stored`), and the fingerprint of settings that have it is the one of those programs.
+A group that gets a new setting names in `earlier` the value under which programs that did not know the setting worked. Files that
+lack the setting are read with that value (`parse_stored`), and the fingerprint of settings that have it is the one of those
+programs.
 """
 
 import difflib
@@ -24,7 +25,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    before: ClassVar[Mapping[str, Any]] = {}
+    earlier: ClassVar[Mapping[str, Any]] = {}
     """Values of settings of this group that older files do not have, as the programs worked that wrote those files."""
 
     def override(self, changes: Mapping[str, Any]) -> Self:
@@ -50,25 +51,30 @@ class Settings(BaseModel):
 
     @classmethod
     def parse_stored(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from a file, which an older program may have written: what it lacks has the values of `before`."""
+        """Settings from a file, which an older program may have written: what it lacks has the values of `earlier`."""
         return cls.parse(cls._completed(values))
 
-    def as_before(self, stored: Mapping[str, Any]) -> Self:
-        """These settings with the values of `before` in place of those that `stored`, the content of a file, lacks."""
+    def as_earlier(self, stored: Mapping[str, Any]) -> Self:
+        """These settings with the values of `earlier` in place of those that `stored`, the content of a file, lacks."""
         return type(self).parse(_filled(self, self.model_dump(), stored))
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on every value. A setting that equals its value in `before` is left out."""
+        """16 hexadecimal digits that depend on every value. A setting that equals its value in `earlier` is left out."""
         text = json.dumps(_known_before(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def keys(self) -> list[str]:
         """Every dotted key that `override` accepts."""
-        return list(_keys(type(self), ""))
+        return self.dotted()
+
+    @classmethod
+    def dotted(cls) -> list[str]:
+        """Every dotted key of such settings."""
+        return list(_keys(cls, ""))
 
     @classmethod
     def _completed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        completed = {name: value for name, value in cls.before.items() if name not in values} | dict(values)
+        completed = {name: value for name, value in cls.earlier.items() if name not in values} | dict(values)
         for name, field in cls.model_fields.items():
             group = _group(field.annotation)
             if group is not None and isinstance(completed.get(name), Mapping):
@@ -96,10 +102,10 @@ def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
 
 
 def _known_before(settings: Settings) -> dict[str, Any]:
-    """The dump of settings without what equals its value in `before`, at every depth."""
+    """The dump of settings without what equals its value in `earlier`, at every depth."""
     dump: dict[str, Any] = settings.model_dump(mode="json")
     for name, value in settings:
-        if name in settings.before and value == settings.before[name]:
+        if name in settings.earlier and value == settings.earlier[name]:
             del dump[name]
         elif isinstance(value, Settings):
             dump[name] = _known_before(value)
@@ -108,8 +114,8 @@ def _known_before(settings: Settings) -> dict[str, Any]:
 
 def _filled(settings: Settings, dump: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings:
-        if name in settings.before and name not in stored:
-            dump[name] = settings.before[name]
+        if name in settings.earlier and name not in stored:
+            dump[name] = settings.earlier[name]
         elif isinstance(value, Settings) and isinstance(stored.get(name), Mapping):
             dump[name] = _filled(value, dump[name], stored[name])
     return dump
@@ -138,7 +144,7 @@ def _keys(group: type[Settings], prefix: str) -> tuple[str, ...]:
     found: list[str] = []
     for name, field in group.model_fields.items():
         found.append(prefix + name)
-        group = _group(field.annotation)
-        if group is not None:
-            found.extend(_keys(group, f"{prefix}{name}."))
+        inner = _group(field.annotation)
+        if inner is not None:
+            found.extend(_keys(inner, f"{prefix}{name}."))
     return tuple(found)

@@ -44,6 +44,9 @@ def train(
         Path | None, typer.Option(help="folder of decoded images, shared by runs; default: $TBPS_CACHE or ~/.cache/tbps")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+    ] = False,
 ) -> None:
     """Train a model by a recipe.
 
@@ -91,7 +94,7 @@ def train(
         settings = former if holds(out, former) else settings
     for setting in unknown_then(out, settings) if resume else ():
         messages.print(plain(f"note: the run in {out} goes on with {setting}, as the version did that began it"))
-    dataset = read_dataset(data, root)
+    dataset = read_dataset(data, root, allow_missing=allow_missing)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
     device = distributed.start(device or best_device())

@@ -11,12 +11,12 @@ Methods: the pool, all of the pool together, one operation alone, a published po
     not in it   blur       Gaussian of `blur_kernel` pixels, standard deviation uniform in `blur_sigma`
                 hue        uniform in +-`hue` turns of the colour circle
                 vertical_flip  with probability
-    irra        IRRA's (`datasets/build.py` of its code): flip, then black edges of `padding` pixels and a crop of the input's size at
-                a random place, then erase
+    irra        IRRA's (`datasets/build.py` of its code): flip, then black edges of `padding` pixels and a crop of the input's
+                size at a random place, then erase
 
-Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement) and applies them in
-the order drawn. Drawing (`draw_rounds`) and applying (`augment_round.apply_rounds`) are apart: a round of the pool holds one operation
-for each image.
+Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement) and applies
+them in the order drawn. Drawing (`draw_rounds`) and applying (`augment_round.apply_rounds`) are apart: a round of the pool holds
+one operation for each image.
 
 `crop_ratio` is relative to the input: 1 is the input's own width / height, so that 3/4 to 4/3 means the same at 224x224, where the
 reference uses it, and at 384x128. Of a square input it is the ratio of pixels, as in the reference. `erase_ratio` is of pixels.
@@ -60,7 +60,7 @@ class ImageAugmentation(Settings):
     "torchvision", `crop_ratio` is of pixels too (`data.boxes`).
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
+    earlier: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
 
     enabled: bool = True
     method: Method = "pool"
@@ -219,7 +219,7 @@ def draw_uniform(count: int, low: float, high: float, generator: torch.Generator
     return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
 
 
-def draw_crops(
+def draw_crops(  # noqa: PLR0913 - what a crop may be, and how its ratio is meant
     count: int,
     size: Size,
     scale: tuple[float, float],
@@ -231,8 +231,8 @@ def draw_crops(
 ) -> Float32[Tensor, "N 4"]:
     """Boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width / height within `ratio`.
 
-    `relative`: the ratio is a multiple of the input's own width / height. Under the rule "torchvision" it is of pixels, and where none
-    of ten draws fits the box is the largest central one within it (`data.boxes`).
+    `relative`: the ratio is a multiple of the input's own width / height. Under the rule "torchvision" it is of pixels, and where
+    none of ten draws fits the box is the largest central one within it (`data.boxes`).
     """
     shape = (1 / ratio[1], 1 / ratio[0])
     wanted = BoxRange(scale, shape, relative and rule == "fitting", rule)

@@ -123,7 +123,8 @@ def _settle(picture: np.ndarray, late: Sequence[_Drawn]) -> np.ndarray:
         return picture
     planes = np.empty((3, *picture.shape[:2]), dtype=np.float32)
     _finish(picture, late, planes)
-    return cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
+    settled: np.ndarray = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
+    return settled
 
 
 def _finish(picture: np.ndarray, late: Sequence[_Drawn], out: np.ndarray) -> None:

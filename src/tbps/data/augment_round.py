@@ -9,10 +9,11 @@
     blur       Gaussian of `blur_kernel` x `blur_kernel` pixels, the border reflected
     erase      the box gets one colour, `erase_fill`
 
-A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Rounds follow
-one another; within one, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
-Geometry that nothing else comes between is one affine map and one bilinear sampling, of which the outermost half pixel blends with
-the black outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
+A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Rounds
+follow one another; within one, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and
+erasing. Geometry that nothing else comes between is one affine map and one bilinear sampling, of which the outermost half pixel
+blends with the black outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast,
+saturation, hue.
 
 Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), more than three times
 as fast and within a few of the 256 levels.

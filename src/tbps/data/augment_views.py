@@ -1,8 +1,8 @@
 """The views of self-supervision (SimCLR), batched: every image gets its own.
 
-The reference crops the picture as it was before it is squashed to the input's size. That matters: of a crop of 64 x 170 pixels a box of
-20 to 100 % of the area whose width is 3/4 to 4/3 of its height shows a third of the height; of the same picture squashed to a
-square, three quarters (`ViewAugmentation.source`).
+The reference crops the picture as it was before it is squashed to the input's size. That matters: of a crop of 64 x 170 pixels a
+box of 20 to 100 % of the area whose width is 3/4 to 4/3 of its height shows a third of the height; of the same picture squashed
+to a square, three quarters (`ViewAugmentation.source`).
 """
 
 import math
@@ -31,11 +31,11 @@ class ViewAugmentation(Settings):
 
     Brightness, contrast, saturation and hue change together, with `jitter_probability`. `blur_sigma`: pixels.
 
-    `source`: what is cropped. "reference" is the picture in its own proportions, and `crop_ratio` is of its pixels; "squashed" is the
-    input of the tower, and `crop_ratio` is relative to the input's own width / height (`augment_image`). `boxes`: as there.
+    `source`: what is cropped. "reference" is the picture in its own proportions, and `crop_ratio` is of its pixels; "squashed" is
+    the input of the tower, and `crop_ratio` is relative to the input's own width / height (`augment_image`). `boxes`: as there.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
+    earlier: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
 
     source: Literal["reference", "squashed"] = "reference"
     boxes: Rule = "fitting"
@@ -92,7 +92,9 @@ def simclr_view_of(
 def cut_out(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "N H W 3"]:
-    """Box (top, left, height, width) of each picture, resized bilinearly to (height, width) `size`. Nothing outside a box counts."""
+    """Box (top, left, height, width) of each picture, resized bilinearly to (height, width) `size`. Nothing outside a box
+    counts.
+    """
     cut = np.empty((len(pictures), *size, 3), dtype=np.uint8)
 
     def work(row: int) -> None:
@@ -106,8 +108,8 @@ def cut_out(
 
 
 def draw_view(count: int, size: Size, settings: ViewAugmentation, generator: torch.Generator) -> Round:
-    """What happens to `count` images of (height, width) `size`, one for all or (N, 2): how many numbers are drawn depends on `count`
-    alone.
+    """What happens to `count` images of (height, width) `size`, one for all or (N, 2): how many numbers are drawn depends on
+    `count` alone.
     """
 
     def happens(probability: float) -> Tensor:

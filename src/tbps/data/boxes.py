@@ -1,13 +1,13 @@
 """Random boxes inside pictures: what crops keep and erasing fills.
 
-A box has a share of the picture's area, uniform in `area`, and a shape, height / width, log-uniform in `shape`. As in torchvision the
-first of ten draws counts that lies inside the picture. What happens where none does is the rule:
+A box has a share of the picture's area, uniform in `area`, and a shape, height / width, log-uniform in `shape`. As in torchvision
+the first of ten draws counts that lies inside the picture. What happens where none does is the rule:
 
     fitting      share and shape are drawn once more, from those alone whose box fits: every draw is a real one
     torchvision  the caller's own way out: for a crop the largest central box within the shape, for erasing nothing
 
-In narrow pictures torchvision's way out is the rule: of 384 x 128 pixels no box of 90 % has a width within 3/4 and 4/3 of its height, so
-every crop would be the same 171 rows in the middle.
+In narrow pictures torchvision's way out is the rule: of 384 x 128 pixels no box of 90 % has a width within 3/4 and 4/3 of its
+height, so every crop would be the same 171 rows in the middle.
 """
 
 import math
@@ -61,7 +61,8 @@ def draw_boxes(
     sides = [side.gather(1, first) for side in (heights, widths)]
     fit = fits.any(1)
     if wanted.rule == "fitting":
-        # The numbers of draws that did not fit are not uniform any more, those of their places are, and only the first pair is used.
+        # The numbers of draws that did not fit are not uniform any more, those of their places are, and only the first pair is
+        # used.
         last = _fitting(height, width, wanted, across[:, -1:], down[:, -1:])
         sides = [torch.where(fit[:, None], drawn, other) for drawn, other in zip(sides, last, strict=True)]
         fit = torch.ones_like(fit)
@@ -83,8 +84,8 @@ def central_boxes(count: int, size: Size, shape: tuple[float, float], device: to
 def _sides(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
     """Heights and widths, (N, 1), or (1, 1) where all pictures have one size."""
     sizes = size if isinstance(size, Tensor) else torch.tensor([size])
-    height, width = sizes.to(device, torch.float32).split(1, dim=1)
-    return height, width
+    sides = sizes.to(device, torch.float32)
+    return sides[:, :1], sides[:, 1:]
 
 
 def _fitting(height: Tensor, width: Tensor, wanted: BoxRange, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

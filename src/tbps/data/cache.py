@@ -174,7 +174,7 @@ def _decoded(path: Path, spec: ImageSpec, resize: Resize) -> np.ndarray:
     return to_array(open_image(path), spec, resize)
 
 
-def _build(  # noqa: PLR0913 - what is written, how it is made, who is told
+def _build(
     file: Path,
     paths: Sequence[Path],
     shape: tuple[int, ...],
@@ -187,8 +187,7 @@ def _build(  # noqa: PLR0913 - what is written, how it is made, who is told
         offset = header.tell()
     image_bytes = math.prod(shape[1:])
     tasks = [
-        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), decode)
-        for start in range(0, len(paths), _CHUNK)
+        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), decode) for start in range(0, len(paths), _CHUNK)
     ]
     processes = decoding_processes(len(paths), workers)
     done = 0

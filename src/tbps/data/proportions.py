@@ -1,7 +1,7 @@
 """The images of a data set decoded once in their own proportions, which views of self-supervision are cropped from.
 
-One memory-mapped file beside those of `tbps.data.cache`: the pixels of all pictures one after the other, then their heights and widths
-(N, 2) int32. A picture of more than `max_pixels` is shrunk to so many, its proportions kept, which bounds the file.
+One memory-mapped file beside those of `tbps.data.cache`: the pixels of all pictures one after the other, then their heights and
+widths (N, 2) int32. A picture of more than `max_pixels` is shrunk to so many, its proportions kept, which bounds the file.
 """
 
 import multiprocessing
@@ -57,8 +57,8 @@ class Pictures:
     ) -> "Pictures":
         """All pictures of `dataset`, from a file in `folder` that is built first where it is missing.
 
-        `spec`: the input that views are resized to; four times its pixels are the most that is kept of a picture. `workers` and errors
-        as in `ImageCache.open`.
+        `spec`: the input that views are resized to; four times its pixels are the most that is kept of a picture. `workers` and
+        errors as in `ImageCache.open`.
         """
         if not dataset.images:
             raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")

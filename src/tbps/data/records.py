@@ -66,8 +66,8 @@ class Batch:
     """One training batch: images not yet augmented, and captions padded behind the end token.
 
     `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
-    that is two in one, of any other its own once more; None where none is. `pairs`: positions in `PersonDataset.pairs()`. `pictures`:
-    the images in their own proportions, where views are cropped from those; of a pair that is two in one, its first.
+    that is two in one, of any other its own once more; None where none is. `pairs`: positions in `PersonDataset.pairs()`.
+    `pictures`: the images in their own proportions, where views are cropped from those; of a pair that is two in one, its first.
     """
 
     images: UInt8[Tensor, "N 3 H W"]

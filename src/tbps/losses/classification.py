@@ -37,7 +37,7 @@ def mlm_loss(
         return F.cross_entropy(_wide(logits), labels, ignore_index=UNMASKED, reduction="sum") / masked
 
 
-def mask_tokens(  # noqa: PLR0913 - the tokens, the vocabulary, the draws
+def mask_tokens(
     tokens: Int[Tensor, "n L"],
     words: int,
     mask: int,

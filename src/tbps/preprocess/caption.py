@@ -12,8 +12,8 @@ MAX_WORDS = 77
 _TO_SPACE = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 # Control, format and surrogate characters. Surrogates cannot be encoded as UTF-8, which tokenizers need.
 _UNWRITABLE = {"Cc", "Cf", "Cs"}
-# The one format character that separates words: where scripts write no spaces, it says where a word ends. All others stand within words
-# (joiners, soft hyphens), forbid a break (word joiner, byte order mark) or direct the writing, and are dropped.
+# The one format character that separates words: where scripts write no spaces, it says where a word ends. All others stand within
+# words (joiners, soft hyphens), forbid a break (word joiner, byte order mark) or direct the writing, and are dropped.
 _ZERO_WIDTH_SPACE = "\u200b"
 
 

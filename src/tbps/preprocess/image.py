@@ -106,7 +106,9 @@ def check_image(source: str | Path | bytes) -> tuple[int, int]:
 
 
 def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") -> np.ndarray:
-    """(height, width, 3) uint8: the whole picture resized, aspect ratio not kept. A model sees bicubic ones, but for its training."""
+    """(height, width, 3) uint8: the whole picture resized, aspect ratio not kept. A model sees bicubic ones, but for its
+    training.
+    """
     rgb = image if image.mode == "RGB" else _to_rgb(image)
     resampling = Image.Resampling.BICUBIC if resize == "bicubic" else Image.Resampling.BILINEAR
     return np.array(rgb.resize((spec.width, spec.height), resampling), dtype=np.uint8)

@@ -18,8 +18,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def clip() -> TrainSettings:
     """CLIP fine-tuned as it is: ITC, whole crops, no trick and no augmentation. The base of the study's tables.
 
-    Without global gradients each of the paper's four devices takes the columns of the others as constants; on one process four shards
-    of the batch stand for them (`losses.shards`).
+    Without global gradients each of the paper's four devices takes the columns of the others as constants; on one process four
+    shards of the batch stand for them (`losses.shards`).
 
     Command: tbps train clip --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch32
     Cost: five epochs of 68,126 pairs, about 1,060 updates of 320 pairs at 224x224.
@@ -101,12 +101,12 @@ def irra() -> TrainSettings:
     Result: started from CLIP the paper reports Rank-1 73.38, mAP 66.13 on CUHK-PEDES; not reproduced here, for want of the data
     sets. To start from a TBPS-CLIP give the `best` folder of its run as the model.
 
-    The settings of IRRA's code: Adam with eps 1e-3, coupled decay of all but biases, rate 1e-5, five times that for what starts from
-    random weights and twice for biases, 5 epochs of warm-up and a cosine; a fixed temperature of 1/50; images flipped, padded by 10
-    pixels and cropped back, and 2 to 40 % of half of them erased with the colour that is CLIP's mean after normalisation; captions
-    padded to the context under MLM. What differs: captions are cleaned as everywhere here, since a model folder has one way to read
-    text; the rate changes with every update, not every epoch; a caption of which no word was drawn for MLM has none; the last partial
-    batch is dropped; float32 instead of half precision.
+    The settings of IRRA's code: Adam with eps 1e-3, coupled decay of all but biases, rate 1e-5, five times that for what starts
+    from random weights and twice for biases, 5 epochs of warm-up and a cosine; a fixed temperature of 1/50; images flipped,
+    padded by 10 pixels and cropped back, and 2 to 40 % of half of them erased with the colour that is CLIP's mean after
+    normalisation; captions padded to the context under MLM. What differs: captions are cleaned as everywhere here, since a model
+    folder has one way to read text; the rate changes with every update, not every epoch; a caption of which no word was drawn for
+    MLM has none; the last partial batch is dropped; float32 instead of half precision.
     """
     losses = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1, "mlm.padding": "context"}
     fill = tuple(mean + std * mean for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True))  # its code erases after normalising

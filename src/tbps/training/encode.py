@@ -61,9 +61,7 @@ class Views:
         )
 
 
-def draw_views(  # noqa: PLR0913 - the pairs, what is asked, the model's input
-    batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int, context: int = 77
-) -> Views:
+def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int, context: int = 77) -> Views:
     """The augmented views of this process's pairs at an update, drawn from (seed, step, rank) only.
 
     `vocabulary`, `context`: of the model, in tokens.

@@ -104,11 +104,12 @@ class MlmSettings(Settings):
     """Masked words predicted from caption and image by the cross-modal encoder.
 
     `padding`: what the encoder's self-attention makes of the places behind a caption. "masked": nothing looks at them, so that a
-    caption's loss does not depend on its company. "context", as IRRA does: every caption is padded to the model's context with token
-    0, and all places look at one another. "batch": they are as many as the longest caption of the batch makes them, and are looked at.
+    caption's loss does not depend on its company. "context", as IRRA does: every caption is padded to the model's context with
+    token 0, and all places look at one another. "batch": they are as many as the longest caption of the batch makes them, and are
+    looked at.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"padding": "batch"}
+    earlier: ClassVar[Mapping[str, Any]] = {"padding": "batch"}
 
     padding: Literal["masked", "context", "batch"] = "masked"
     weight: float = Field(0.0, ge=0)
@@ -125,11 +126,11 @@ class DistillSettings(Settings):
 class LossSettings(Settings):
     """Weights and details of the losses; the defaults are the simplified TBPS-CLIP. A loss of weight 0 is not computed.
 
-    `global_gradients` (paper: trick 1): without them the columns of other devices are constants. `shards`: of how many devices, where
-    the processes are fewer; each process then stands for an equal part of them.
+    `global_gradients` (paper: trick 1): without them the columns of other devices are constants. `shards`: of how many devices,
+    where the processes are fewer; each process then stands for an equal part of them.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"shards": 1}
+    earlier: ClassVar[Mapping[str, Any]] = {"shards": 1}
 
     global_gradients: bool = True
     shards: int = Field(1, ge=1)
@@ -188,8 +189,8 @@ class Features:
     """Un-normalised embeddings (n, D) of the views of a batch; those that no loss needs are None.
 
     `image`, `text`: first views; `*_second`: second views; `strong_*`: the two views of SS-I. `calm_*`: the pass without
-    gradients for "separate" soft labels, of the second views too where MVS compares those; `teacher_*`: the teacher's embeddings of the first views. `mlm`: the MLM loss of these
-    pairs, which needs tokens, not embeddings.
+    gradients for "separate" soft labels, of the second views too where MVS compares those; `teacher_*`: the teacher's embeddings
+    of the first views. `mlm`: the MLM loss of these pairs, which needs tokens, not embeddings.
     """
 
     image: Float[Tensor, "n D"]
@@ -229,7 +230,9 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """The rows of one device: shard `number` of `count` among the n rows of this process; `constant`: other columns are detached."""
+    """The rows of one device: shard `number` of `count` among the n rows of this process; `constant`: other columns are
+    detached.
+    """
 
     number: int
     count: int
@@ -270,7 +273,7 @@ def _shards(pairs: int, settings: LossSettings) -> list[_Shard]:
     count = max(1, settings.shards // world_size())
     if count > 1 and (settings.shards % world_size() or pairs % count):
         raise SettingsError(
-            f"losses.shards = {settings.shards} does not divide a batch of {pairs * world_size()} pairs on {world_size()} processes; "
+            f"losses.shards = {settings.shards} does not divide {pairs * world_size()} pairs on {world_size()} processes: "
             "change batch_size, or set losses.shards=1"
         )
     return [_Shard(number, count, constant=True) for number in range(count)]
@@ -355,9 +358,7 @@ def _source(one: Tensor, two: Tensor, shard: _Shard) -> SoftSource:
     return shard.rows(one), shard.rows(two), shard.columns(one, two)
 
 
-def _add_n_itc(
-    sums: "_Sum", features: Features, loss: Callable[..., Tensor], settings: LossSettings, shard: _Shard
-) -> None:
+def _add_n_itc(sums: "_Sum", features: Features, loss: Callable[..., Tensor], settings: LossSettings, shard: _Shard) -> None:
     """N-ITC, and with MVS its mean with N-ITC of the second view(s), each softened by its own views."""
 
     def between(image: Tensor, text: Tensor, calm_image: Tensor | None, calm_text: Tensor | None) -> Tensor:

@@ -1,4 +1,5 @@
-"""AdamW with two groups, weights that decay and 1-d parameters that do not; on request IRRA's Adam, or Muon for the layers' matrices.
+"""AdamW with two groups, weights that decay and 1-d parameters that do not; on request IRRA's Adam, or Muon for the layers'
+matrices.
 
 And the update that they make together, with the loss scale of float16 taken off the gradients.
 """
@@ -24,11 +25,11 @@ class OptimizerSettings(Settings):
 
     `algorithm` = "adam" adds the decay to the gradient, before it is scaled by its moments (coupled, torch's `Adam`); "adamw" takes
     it off the weight. `groups` = "irra" is the grouping of IRRA's `solver/build.py`: all but biases decay, biases learn at
-    `bias_rate_factor`, those of the classifier and of the head that predicts words at `head_rate_factor`, and the three norms around
-    the cross-modal encoder as the towers do.
+    `bias_rate_factor`, those of the classifier and of the head that predicts words at `head_rate_factor`, and the three norms
+    around the cross-modal encoder as the towers do.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"algorithm": "adamw", "groups": "tbps", "bias_rate_factor": 1.0}
+    earlier: ClassVar[Mapping[str, Any]] = {"algorithm": "adamw", "groups": "tbps", "bias_rate_factor": 1.0}
 
     algorithm: Literal["adamw", "adam"] = "adamw"
     groups: Literal["tbps", "irra"] = "tbps"

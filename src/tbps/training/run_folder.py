@@ -14,24 +14,26 @@ from tbps.training.settings import TrainSettings
 def holds(folder: Path, settings: TrainSettings) -> bool:
     """Whether the run in `folder` was begun with these settings, as far as the program knew them that began it."""
     stored = _stored(folder)
-    return stored is not None and not _difference(stored, settings.as_before(stored))
+    return stored is not None and not _difference(stored, settings.as_earlier(stored))
 
 
 def unknown_then(folder: Path, settings: TrainSettings) -> list[str]:
-    """"key=value" of settings that differ from `settings` because the program that began the run did not know them."""
+    """ "key=value" of settings that differ from `settings` because the program that began the run did not know them."""
     begun = as_begun(folder, settings)
-    keys = [key for key in settings.keys() if not isinstance(_value(begun, key), Settings)]
+    keys = [key for key in type(settings).dotted() if not isinstance(_value(begun, key), Settings)]
     return [f"{key}={_value(begun, key)}" for key in keys if _value(begun, key) != _value(settings, key)]
 
 
 def as_begun(folder: Path, settings: TrainSettings) -> TrainSettings:
     """The settings, or where `folder` holds a run of an older program, with that program's values of what it did not know."""
     stored = _stored(folder)
-    return settings if stored is None else settings.as_before(stored)
+    return settings if stored is None else settings.as_earlier(stored)
 
 
 def claim(folder: Path, settings: TrainSettings) -> None:
-    """Writes settings.json. Raises SettingsError where the folder holds a run with other settings, and names the first that differs."""
+    """Writes settings.json. Raises SettingsError where the folder holds a run with other settings, and names the first that
+    differs.
+    """
     file, stored = make_folder(folder) / "settings.json", _stored(folder)
     if stored is not None and (differing := _difference(stored, settings)):
         raise SettingsError(
@@ -54,7 +56,7 @@ def _stored(folder: Path) -> dict[str, Any] | None:
 def _difference(stored: Mapping[str, Any], settings: TrainSettings) -> str:
     """The first setting in which a run differs from what is asked, with both values; empty where none does."""
     begun = TrainSettings.parse_stored(stored)
-    for key in settings.keys():
+    for key in type(settings).dotted():
         was, asked = (_value(one, key) for one in (begun, settings))
         if was != asked and not isinstance(asked, Settings):
             return f"{key} is {was!r} there and {asked!r} here"

@@ -29,7 +29,7 @@ class InputSettings(Settings):
     (its `transforms.Resize` without an argument), and all that a trained model sees, in evaluation and search, bicubically.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"training_resize": "bicubic"}
+    earlier: ClassVar[Mapping[str, Any]] = {"training_resize": "bicubic"}
 
     training_resize: Resize = "bilinear"
     height: int | None = Field(None, ge=1, le=4096)
@@ -54,12 +54,12 @@ class TrainSettings(Settings):
     of mantissa. `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower`
     pays where a run takes many minutes.
 
-    `learn_from`: "train" learns from the train split and keeps the epoch that is best on val. "train+val" learns from both and keeps the
-    last epoch, since no identity is left to choose by: for ICFG-PEDES, which has no val split of its own, it is the paper's way,
-    all 3,102 training identities.
+    `learn_from`: "train" learns from the train split and keeps the epoch that is best on val. "train+val" learns from both and
+    keeps the last epoch, since no identity is left to choose by: for ICFG-PEDES, which has no val split of its own, it is the
+    paper's way, all 3,102 training identities.
     """
 
-    before: ClassVar[Mapping[str, Any]] = {"learn_from": "train"}
+    earlier: ClassVar[Mapping[str, Any]] = {"learn_from": "train"}
 
     seed: int = 0
     learn_from: Literal["train", "train+val"] = "train"

@@ -92,7 +92,7 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
 
     A run that an older program began goes on as that program would have: settings that it did not know keep the values under which
-    it worked (`Settings.before`).
+    it worked (`Settings.earlier`).
     """
     settings = as_begun(folder, settings)
     barrier()  # nobody reads the file after it is written
@@ -272,8 +272,8 @@ class Run:
         return send(self.state.believed[batch.pairs].float(), batch.images.device)
 
     def read_losses(self) -> None:
-        """Adds up the losses since the last time, means over the processes, all of which must ask. It waits for the device: every tenth
-        update, and before anything is kept.
+        """Adds up the losses since the last time, means over the processes, all of which must ask. It waits for the device: every
+        tenth update, and before anything is kept.
 
         Raises SettingsError naming the first update whose loss is not finite.
         """

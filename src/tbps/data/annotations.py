@@ -80,9 +80,9 @@ def assemble(
 ) -> PersonDataset:
     """A data set from the images of each annotation file; `place` says where in its file the image of an index stands.
 
-    Checks that all image files exist, or with `allow_missing` leaves out the records of those that do not, and says how many; that no
-    identity lies in two splits; compares with the published counts; moves whole identities, the same ones every time, from train to
-    val where there is no val: 200, or a tenth where that is fewer.
+    Checks that all image files exist, or with `allow_missing` leaves out the records of those that do not, and says how many;
+    that no identity lies in two splits; compares with the published counts; moves whole identities, the same ones every time,
+    from train to val where there is no val: 200, or a tenth where that is fewer.
     """
     _require_disjoint_splits(tables, place)
     images: list[PersonImage] = []

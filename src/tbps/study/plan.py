@@ -83,10 +83,12 @@ class Planned:
         return self.before[-1] if self.before else None
 
 
-def open_material(name: str, root: Path, model: str | None, device: str) -> Material:
-    """Reads the data set and opens the model. Raises as the reader and `tbps.model.bundle.load`."""
-    dataset = read_dataset(name, root)
-    data = Data(name, str(root.resolve()), data_fingerprint(dataset))
+def open_material(name: str, root: Path, model: str | None, device: str, *, allow_missing: bool = False) -> Material:
+    """Reads the data set, `allow_missing` without images whose files are missing, and opens the model. Raises as the reader and
+    `tbps.model.bundle.load`.
+    """
+    dataset = read_dataset(name, root, allow_missing=allow_missing)
+    data = Data(name, str(root.resolve()), data_fingerprint(dataset), allow_missing)
     counts = {split: _counts(dataset.split(split)) for split in SPLITS}
     if model is None:
         return Material(data, counts, dataset, Start(RANDOM, None, "none"), None)
@@ -95,7 +97,7 @@ def open_material(name: str, root: Path, model: str | None, device: str) -> Mate
     return Material(data, counts, dataset, Start(model, location, opened.fingerprint), opened.clip.config)
 
 
-def imagine_material(name: str, root: Path, model: str | None) -> Material:
+def imagine_material(name: str, root: Path, model: str | None, *, allow_missing: bool = False) -> Material:
     """For a dry run: data and model where they are there, else published counts and well-known towers.
 
     Raises DataError where the data set is neither there nor published.
@@ -103,7 +105,7 @@ def imagine_material(name: str, root: Path, model: str | None) -> Material:
     start = Start(model or RANDOM, model, UNKNOWN)
     towers = None if model is None else known_towers(model)
     if root.is_dir():
-        dataset = read_dataset(name, root)
+        dataset = read_dataset(name, root, allow_missing=allow_missing)
         counts = {split: _counts(dataset.split(split)) for split in SPLITS}
         return Material(Data(name, str(root.resolve()), UNKNOWN), counts, dataset, start, towers)
     return Material(Data(name, str(root), UNKNOWN), published_counts(name), None, start, towers)

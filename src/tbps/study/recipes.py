@@ -239,7 +239,7 @@ def mannequin_tiny() -> TrainSettings:
     Cost and result: see models/mannequin-tiny/README.md; `make tiny-model` runs both halves.
 
     All parts of the simplified method, at batch 256. The R-ITC labels are normalised and their eps is a quarter of the published
-    one: with that, uniform scores are the minimum for batches above 100 (see `losses.r_itc`).
+    one: with that, uniform scores are better than all weight on the pair for batches from 97 on (see `losses.r_itc`).
     """
     return simplified_tbps_clip().override(
         {

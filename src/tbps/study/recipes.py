@@ -105,8 +105,9 @@ def irra() -> TrainSettings:
     from random weights and twice for biases, 5 epochs of warm-up and a cosine; a fixed temperature of 1/50; images flipped,
     padded by 10 pixels and cropped back, and 2 to 40 % of half of them erased with the colour that is CLIP's mean after
     normalisation; captions padded to the context under MLM. What differs: captions are cleaned as everywhere here, since a model
-    folder has one way to read text; the rate changes with every update, not every epoch; a caption of which no word was drawn for
-    MLM has none; the last partial batch is dropped; float32 instead of half precision.
+    folder has one way to read text, and images are resized bicubically where the model is used; the rate changes with every
+    update, not every epoch; a caption of which no word was drawn for MLM has none; the last partial batch is dropped; float32
+    instead of half precision.
     """
     losses = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1, "mlm.padding": "context"}
     fill = tuple(mean + std * mean for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True))  # its code erases after normalising

@@ -93,6 +93,14 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _shards_are_whole(self) -> "TrainSettings":
+        if not self.losses.global_gradients and self.batch_size % self.losses.shards:
+            raise SettingsError(
+                f"losses.shards = {self.losses.shards} does not divide batch_size = {self.batch_size}; change one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _labels_are_meant(self) -> "TrainSettings":
         """A label of a pair has a meaning in losses that are a mean over pairs, each beside the others."""
         if not self.division.enabled:

@@ -20,7 +20,7 @@ from tbps.data.cache import Progress, alone, cache_file, decoding_processes
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.preprocess.image import ImageSpec, open_image
-from tbps.storage import atomic_path
+from tbps.storage import atomic_path, writing_to
 
 _CHUNK = 128
 # The smallest view shows a fifth of a picture, and then has nearly the pixels of the input.
@@ -89,7 +89,8 @@ def in_proportion(picture: Image.Image, max_pixels: int) -> UInt8[np.ndarray, "h
 def _open(target: Path, count: int) -> Pictures | None:
     """The file, or None where it is missing or is not that of so many pictures."""
     try:
-        stored: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
+        with writing_to(target.parent):
+            stored: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None
     if stored.dtype != np.uint8 or stored.ndim != 1 or len(stored) < 8 * count:

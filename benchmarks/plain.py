@@ -4,7 +4,8 @@ It does what the paper's reference is described as doing and slows nothing down 
 with what is known of the reference:
 
     pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
-                every epoch"), resized, then augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
+                every epoch"), resized (not the views of self-supervision, which the reference crops from the picture itself), then
+                augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
                 normalise", "the reference draws with replacement")
     views       all four are made whatever the losses ("computes the SimCLR and second views even when their losses are off")
                 but only those with a loss are encoded, one after the other
@@ -14,9 +15,9 @@ with what is known of the reference:
     optimizer   torch's AdamW as it comes, without its fused kernel
     evaluation  the whole score matrix in memory, "full argsort of the score matrix"
 
-Where nothing is known it takes the cheaper way: a picture is resized once for its four views, Pillow augments pictures of 8 bits,
-captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with
-loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
+Where nothing is known it takes the cheaper way: a picture is resized once for its two weak views, Pillow augments pictures of 8
+bits, captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16
+autocast with loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
 `tbps`, imported, as are the losses.
 """
 
@@ -79,9 +80,13 @@ class PlainPairs(Dataset[Any]):
     def __getitem__(self, row: int) -> tuple[list[Tensor], str, int]:
         pair = self.pairs[row]
         image = self.images[pair.image]
-        picture = open_resized(image.path, self.spec)
+        with Image.open(image.path) as opened:
+            original = opened.convert("RGB")
+        resize = self.settings.image.training_resize
+        picture = resized(original, self.spec, Image.Resampling[resize.upper()])
+        strong = original if self.settings.strong_views.source == "reference" else picture
         views = [weak_view(picture, self.settings.image_augmentation) for _ in range(2)]
-        views += [strong_view(picture, self.settings.strong_views) for _ in range(2)]
+        views += [strong_view(strong, self.settings.strong_views, picture.size) for _ in range(2)]
         paraphrase = clean_caption(image.captions_bt[pair.caption]) if image.captions_bt else None
         rng = np.random.default_rng(random.getrandbits(64))
         caption = augment_caption(clean_caption(image.captions[pair.caption]), paraphrase, self.settings.text_augmentation, rng)
@@ -97,7 +102,12 @@ def collate(pairs: Sequence[tuple[list[Tensor], str, int]]) -> PlainBatch:
 def open_resized(path: Any, spec: ImageSpec) -> Image.Image:
     """The picture in a file as RGB, resized as a whole."""
     with Image.open(path) as picture:
-        return picture.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+        return resized(picture.convert("RGB"), spec, Image.Resampling.BICUBIC)
+
+
+def resized(picture: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
+    """The whole picture at the input's size."""
+    return picture.resize((spec.width, spec.height), resampling)
 
 
 def to_pixels(picture: Image.Image, spec: ImageSpec) -> Tensor:
@@ -116,9 +126,9 @@ def weak_view(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
     return picture
 
 
-def strong_view(picture: Image.Image, settings: ViewAugmentation) -> Image.Image:
-    """A SimCLR view: crop, jitter, grayscale, blur and flip, each but the crop with its probability."""
-    picture = crop(picture, settings.crop_scale, settings.crop_ratio)
+def strong_view(picture: Image.Image, settings: ViewAugmentation, size: tuple[int, int]) -> Image.Image:
+    """A SimCLR view of (width, height) `size`: crop, jitter, grayscale, blur and flip, each but the crop with its probability."""
+    picture = crop(picture, settings.crop_scale, settings.crop_ratio, size)
     if random.random() < settings.jitter_probability:
         picture = jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
         picture = turn_hue(picture, random.uniform(-settings.hue, settings.hue))
@@ -130,7 +140,7 @@ def strong_view(picture: Image.Image, settings: ViewAugmentation) -> Image.Image
 
 
 def crop_weakly(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    return crop(picture, settings.crop_scale, settings.crop_ratio)
+    return crop(picture, settings.crop_scale, settings.crop_ratio, picture.size)
 
 
 def erase(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
@@ -163,14 +173,15 @@ def rotate(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
     return picture.rotate(angle, Image.Resampling.BILINEAR)
 
 
-def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float]) -> Image.Image:
-    """RandomResizedCrop; the whole picture where no box fits, which a square one with these settings hardly meets."""
-    return picture.resize(picture.size, Image.Resampling.BILINEAR, box=draw_box(picture.size, scale, ratio))
+def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int]) -> Image.Image:
+    """RandomResizedCrop to (width, height) `size`, as torchvision's: where no box fits, the largest central one within the
+    ratio.
+    """
+    box = draw_box(picture.size, scale, ratio) or central_box(picture.size, ratio)
+    return picture.crop(box).resize(size, Image.Resampling.BILINEAR)
 
 
-def draw_box(
-    size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[float, float, float, float] | None:
+def draw_box(size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) with that share of the area and that width/height; None where ten draws do not fit."""
     for _ in range(10):
         pixels = random.uniform(*area) * size[0] * size[1]
@@ -180,6 +191,13 @@ def draw_box(
             left, top = random.randint(0, size[0] - width), random.randint(0, size[1] - height)
             return left, top, left + width, top + height
     return None
+
+
+def central_box(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest central box whose width/height lies in `ratio`."""
+    width, height = min(size[0], round(size[1] * ratio[1])), min(size[1], round(size[0] / ratio[0]))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def jitter(picture: Image.Image, strengths: tuple[float, float, float]) -> Image.Image:

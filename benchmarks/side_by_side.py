@@ -24,6 +24,7 @@ from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
 
 from tbps.data.cache import ImageCache
+from tbps.data.proportions import Pictures
 from tbps.data.records import Batch, PersonDataset
 from tbps.evaluation import Report, retrieval_metrics
 from tbps.memory import keep_freed_memory
@@ -109,16 +110,18 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         cached = ImageCache.open(train, spec, folder, workers=1).images
+        shown = tuple(Pictures.open(train, spec, folder, workers=1)[row] for row in range(count))
 
         def ours(recipe: TrainSettings) -> None:
             images = torch.from_numpy(np.ascontiguousarray(cached[:count].transpose(0, 3, 1, 2)))
             nobody = torch.zeros(count, dtype=torch.int64)
-            draw_views(Batch(images, nobody[:, None], nobody), recipe, spec, vocabulary, step=0)
+            draw_views(Batch(images, nobody[:, None], nobody, pictures=shown), recipe, spec, vocabulary, step=0)
 
         def decode() -> None:
             for file in folder.iterdir():
                 file.unlink()
             ImageCache.open(train, spec, folder, workers=1)
+            Pictures.open(train, spec, folder, workers=1)
 
         simple = settings.override({"losses": simplified_tbps_clip().losses.model_dump()})
         ways = {

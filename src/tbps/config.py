@@ -2,6 +2,10 @@
 
 Settings are frozen, refuse unknown keys by naming the likely one, and are changed only by deriving a new object
 (`settings.override({"losses.r_itc.weight": "0.5"})`). Nothing edits one after it is made.
+
+A group that gets a new setting names in `earlier` the value under which programs that did not know the setting worked. Files that
+lack the setting are read with that value (`parse_stored`), and the fingerprint of settings that have it is the one of those
+programs.
 """
 
 import difflib
@@ -9,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +24,9 @@ class Settings(BaseModel):
     """Frozen settings with dotted overrides and a fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Values of settings of this group that older files do not have, as the programs worked that wrote those files."""
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys replaced; string values are read as JSON where they parse as such. A key into a group that is
@@ -42,14 +49,37 @@ class Settings(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"setting {key!r} = {first.get('input')!r}: {first['msg']}") from error
 
+    @classmethod
+    def parse_stored(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from a file, which an older program may have written: what it lacks has the values of `earlier`."""
+        return cls.parse(cls._completed(values))
+
+    def as_earlier(self, stored: Mapping[str, Any]) -> Self:
+        """These settings with the values of `earlier` in place of those that `stored`, the content of a file, lacks."""
+        return type(self).parse(_filled(self, self.model_dump(), stored))
+
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on every value."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """16 hexadecimal digits that depend on every value. A setting that equals its value in `earlier` is left out."""
+        text = json.dumps(_known_before(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def keys(self) -> list[str]:
         """Every dotted key that `override` accepts."""
-        return list(_keys(type(self), ""))
+        return self.dotted()
+
+    @classmethod
+    def dotted(cls) -> list[str]:
+        """Every dotted key of such settings."""
+        return list(_keys(cls, ""))
+
+    @classmethod
+    def _completed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        completed = {name: value for name, value in cls.earlier.items() if name not in values} | dict(values)
+        for name, field in cls.model_fields.items():
+            group = _group(field.annotation)
+            if group is not None and isinstance(completed.get(name), Mapping):
+                completed[name] = group._completed(completed[name])
+        return completed
 
     def _set(self, tree: dict[str, Any], key: str, value: Any) -> None:
         if key not in (known := self.keys()):
@@ -71,6 +101,34 @@ def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
     return SettingsError(f"unknown setting {key!r}{f'; did you mean {likely[0]!r}?' if likely else ''}")
 
 
+def _known_before(settings: Settings) -> dict[str, Any]:
+    """The dump of settings without what equals its value in `earlier`, at every depth."""
+    dump: dict[str, Any] = settings.model_dump(mode="json")
+    for name, value in settings:
+        if name in settings.earlier and value == settings.earlier[name]:
+            del dump[name]
+        elif isinstance(value, Settings):
+            dump[name] = _known_before(value)
+    return dump
+
+
+def _filled(settings: Settings, dump: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in settings:
+        if name in settings.earlier and name not in stored:
+            dump[name] = settings.earlier[name]
+        elif isinstance(value, Settings) and isinstance(stored.get(name), Mapping):
+            dump[name] = _filled(value, dump[name], stored[name])
+    return dump
+
+
+def _group(annotation: Any) -> type[Settings] | None:
+    """The group of settings among the types that an annotation allows."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, Settings):
+            return choice
+    return None
+
+
 def _parse(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -86,7 +144,7 @@ def _keys(group: type[Settings], prefix: str) -> tuple[str, ...]:
     found: list[str] = []
     for name, field in group.model_fields.items():
         found.append(prefix + name)
-        for choice in (field.annotation, *get_args(field.annotation)):
-            if isinstance(choice, type) and issubclass(choice, Settings):
-                found.extend(_keys(choice, f"{prefix}{name}."))
+        inner = _group(field.annotation)
+        if inner is not None:
+            found.extend(_keys(inner, f"{prefix}{name}."))
     return tuple(found)

@@ -73,6 +73,11 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """The mean over the processes, in a new tensor."""
+    return total(value.clone()) / world_size() if world_size() > 1 else value
+
+
 def anyone(wish: bool, device: torch.device) -> bool:
     """Whether any process wishes to stop: all of them must end at the same update."""
     return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish

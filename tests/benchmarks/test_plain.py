@@ -145,7 +145,7 @@ def test_views_change_the_picture_as_drawn() -> None:
     changed = [not torch.equal(to_pixels(weak_view(picture(), ImageAugmentation()), SPEC), still) for _ in range(200)]
     # Two draws leave it alone with ((0 + 1/2 + 9/10 + 0 + 1/2 + 0) / 6)^2 = 0.10.
     assert 0.8 < sum(changed) / len(changed) < 0.97
-    assert all(strong_view(picture(), ViewAugmentation()).size == (32, 32) for _ in range(20))
+    assert all(strong_view(picture(), ViewAugmentation(), (32, 32)).size == (32, 32) for _ in range(20))
 
 
 def test_boxes_have_the_wanted_area_and_shape() -> None:

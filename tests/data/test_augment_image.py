@@ -1,6 +1,6 @@
 import colorsys
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import kornia
 import numpy as np
@@ -9,9 +9,11 @@ import torch
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
-from tbps.data.augment_image import METHODS, SINGLE, ImageAugmentation, augment_images, draw_rounds
-from tbps.data.augment_round import Round, apply_rounds, as_unit, neutral_round, resample
+from tbps.data.augment_image import METHODS, SINGLE, ImageAugmentation, augment_images, draw_crops, draw_rounds
+from tbps.data.augment_round import BY_IMAGE, Round, apply_rounds, as_unit, neutral_round, operation_by_operation, resample
 from tbps.errors import SettingsError
+from tbps.preprocess.image import CLIP_MEAN, CLIP_STD
+from tbps.study.recipes import irra
 
 SIZE = (96, 64)
 PAPER = ImageAugmentation()
@@ -219,8 +221,7 @@ def test_erasing_blackens_exactly_the_box() -> None:
 
 
 def row(drawn: Round, i: int) -> Round:
-    tensors = {f.name: getattr(drawn, f.name) for f in fields(Round) if f.name != "blur_kernel"}
-    return replace(drawn, **{name: tensor[i : i + 1] for name, tensor in tensors.items()})
+    return replace(drawn, **{name: getattr(drawn, name)[i : i + 1] for name in BY_IMAGE})
 
 
 def test_a_batch_equals_its_samples_one_by_one() -> None:
@@ -328,7 +329,7 @@ def test_boxes_stay_inside_with_the_drawn_area_and_ratio() -> None:
         share = height * width / (size[0] * size[1])
         assert share.min() > area[0] - 0.03
         assert share.max() < area[1] + 0.03
-        shape = width / height if name == "crop" else height / width
+        shape = 2 * width / height if name == "crop" else height / width  # of a crop relative to the input, which is 1 to 2
         assert shape.min() > ratio[0] - 0.05
         assert shape.max() < ratio[1] + 0.3
         assert (top == 0).any()
@@ -338,13 +339,143 @@ def test_boxes_stay_inside_with_the_drawn_area_and_ratio() -> None:
     assert abs(np.mean(logs) - (math.log(0.3) + math.log(3.3)) / 2) < 0.02
 
 
-def test_crop_that_fits_nowhere_falls_back_to_the_centre() -> None:
+NARROW = [(384, 128), (224, 224), (96, 96), (256, 128), (128, 384)]
+
+
+@pytest.mark.parametrize("size", NARROW)
+@pytest.mark.parametrize("settings", [PAPER, CERTAIN, ImageAugmentation(crop_ratio=(0.5, 0.8), crop_scale=(0.9, 1))])
+def test_every_crop_is_drawn_and_none_falls_back(size: tuple[int, int], settings: ImageAugmentation) -> None:
+    """The proportions of a box are those of the input times the ratio, at any input alike; places and areas vary."""
+    low, high = settings.crop_ratio
+    boxes = draw_crops(20_000, size, settings.crop_scale, settings.crop_ratio, seeded(1))
+    top, left, height, width = boxes.unbind(1)
+    share = height * width / (size[0] * size[1])
+    shape = (width / height) / (size[1] / size[0])
+    rounding = 0.6 / height + 0.6 / width  # half a pixel of either side
+    assert (shape > low * (1 - rounding)).all() and (shape < high * (1 + rounding)).all()
+    possible = min(settings.crop_scale[1], high, 1 / low)  # 0.8 of the width and all of the height are 0.8 of the area
+    least = min(settings.crop_scale[0], possible)
+    assert (share > least * (1 - rounding)).all() and (share < possible * (1 + rounding)).all()
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= size[0]).all() and (left + width <= size[1]).all()
+    central = ((top == (size[0] - height).div(2).floor()) & (left == (size[1] - width).div(2).floor())).float().mean()
+    assert len(boxes.unique(dim=0)) > 15
+    assert central < 0.2, "where there is room for several places, the middle one is not the rule"
+
+
+def test_of_a_square_input_a_draw_that_fits_is_torchvisions() -> None:
+    ours, theirs = (
+        draw_crops(5_000, (224, 224), (0.9, 1.0), (3 / 4, 4 / 3), seeded(2), rule) for rule in ("fitting", "torchvision")
+    )
+    whole = (theirs == torch.tensor([0.0, 0.0, 224.0, 224.0])).all(1)
+    assert 0.1 < whole.float().mean() < 0.2, "torchvision gives up on one in seven, and then takes the whole input"
+    assert torch.equal(ours[~whole], theirs[~whole])
+    assert (ours[whole] != theirs[whole]).any(1).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [*NARROW, (384, 32)])
+@pytest.mark.parametrize("area", [(0.1, 0.2), (0.02, 0.4), (0.4, 0.5)])
+def test_an_erased_box_always_fits(size: tuple[int, int], area: tuple[float, float]) -> None:
+    settings = ImageAugmentation(method="erase", erase_probability=1, erase_area=area)
+    (drawn,) = draw_rounds(5_000, size, settings, seeded(1))
+    top, left, height, width = drawn.erase.unbind(1)
+    assert (height > 0).all() and (top + height <= size[0]).all() and (left + width <= size[1]).all()
+    rounding = 0.6 / height + 0.6 / width
+    assert (height / width < 3.3 * (1 + rounding)).all() and (height / width > 0.3 * (1 - rounding)).all()
+    share = height * width / (size[0] * size[1])
+    least = min(area[0], 3.3 * size[1] / size[0])  # in a strip the largest box of a shape that is allowed
+    assert (share > least * (1 - rounding)).all() and (share < area[1] * (1 + rounding)).all()
+    assert len(drawn.erase.unique(dim=0)) > 200
+
+
+def test_with_torchvisions_rule_a_crop_that_fits_nowhere_is_the_centre() -> None:
     """Of a 1:10 strip no box of 90 % area has a ratio within [3/4, 4/3]; torchvision then takes the central 3:4."""
-    strip = ImageAugmentation(pool_size=6)
+    strip = ImageAugmentation(pool_size=6, boxes="torchvision")
     boxes = torch.cat([r.crop for r in draw_rounds(50, (200, 20), strip, seeded())])
     changed = boxes[boxes[:, 2] != 200]
     assert len(changed) == 50
     assert (changed == torch.tensor([86.0, 0.0, 27.0, 20.0])).all()
+
+
+IRRA = irra().image_augmentation
+
+
+def moved_as_irra_does(image: np.ndarray, flip: bool, top: int, left: int) -> np.ndarray:
+    """Flip, edges of ten black pixels, crop of the size before at (top, left): what IRRA's code says, on (H, W, 3) floats."""
+    height, width = image.shape[:2]
+    flipped = image[:, ::-1] if flip else image
+    return np.pad(flipped, ((10, 10), (10, 10), (0, 0)))[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_irras_augmentation_is_flip_pad_crop_and_erase(as_bytes: bool) -> None:
+    """Every image against what its round says, done by NumPy; the erased colour is CLIP's mean put in after normalisation."""
+    count, size = 24, (384, 128)
+    images = photos(count, size)
+    (drawn,) = draw_rounds(count, size, IRRA, seeded(4))
+    result = augment_images(images if as_bytes else as_unit(images), IRRA, seeded(4))
+    colour = np.array(CLIP_MEAN) * np.array(CLIP_STD) + np.array(CLIP_MEAN)
+    for i, (image, out) in enumerate(zip(images, result, strict=True)):
+        flip, (down, right) = bool(drawn.flip[i]), drawn.crop[i, :2].int().tolist()
+        place = (10 + down, 10 + (-right if flip else right))
+        expected = moved_as_irra_does(image.permute(1, 2, 0).numpy() / 255, flip, *place)
+        top, left, height, width = drawn.erase[i].int().tolist()
+        expected[top : top + height, left : left + width] = colour
+        assert np.abs(out.permute(1, 2, 0).numpy() - expected).max() < 1e-4
+        normalised = (colour - CLIP_MEAN) / np.array(CLIP_STD)
+        assert normalised == pytest.approx(CLIP_MEAN)
+
+
+def test_irras_draws_have_its_probabilities() -> None:
+    count = 20_000
+    (drawn,) = draw_rounds(count, (384, 128), IRRA, seeded(5))
+    tolerance = 4 * math.sqrt(0.25 / count)
+    assert abs(drawn.flip.float().mean() - 0.5) < tolerance and abs((drawn.erase[:, 2] > 0).float().mean() - 0.5) < tolerance
+    for axis in (0, 1):
+        assert stats.chisquare(np.bincount(drawn.crop[:, axis].int().numpy() + 10, minlength=21)).pvalue > 1e-4
+    assert torch.equal(drawn.crop[:, 2:].unique(dim=0), torch.tensor([[384.0, 128.0]]))
+    boxes = drawn.erase[drawn.erase[:, 2] > 0]
+    share = boxes[:, 2] * boxes[:, 3] / (384 * 128)
+    assert 0.019 < share.min() < 0.03 and 0.38 < share.max() < 0.41
+    assert boxes[:, 0].max() > 300, "boxes reach the feet, not only the torso"
+    neutral = neutral_round(1, (384, 128))
+    assert not drawn.grayscale.any() and (drawn.angle == 0).all() and torch.equal(drawn.brightness[:1], neutral.brightness)
+
+
+ONE = {
+    "crop": {"crop": torch.tensor([[6.0, 4.0, 80.0, 52.0]])},
+    "erase": {"erase": torch.tensor([[20.0, 10.0, 40.0, 30.0]])},
+    "grayscale": {"grayscale": torch.tensor([True])},
+    "jitter": {"brightness": torch.tensor([1.1]), "contrast": torch.tensor([0.9]), "saturation": torch.tensor([1.1])},
+    "flip": {"flip": torch.tensor([True])},
+    "rotation": {"angle": torch.tensor([12.0])},
+}
+
+
+@pytest.mark.parametrize("second", ONE)
+@pytest.mark.parametrize("first", ONE)
+def test_operations_are_applied_in_the_order_drawn(first: str, second: str) -> None:
+    """Two rounds are one after the other, whichever they are: erased boxes turn, black corners brighten."""
+    images = photos(1).clamp(min=60)
+    one, two = only(1, **ONE[first]), only(1, **ONE[second])
+    stepwise = apply_rounds(apply_rounds(as_unit(images), (one,)), (two,))
+    at_once = apply_rounds(as_unit(images), (one, two))
+    geometry = {"crop", "flip", "rotation"}
+    if {first, second} <= geometry and first != second:
+        inner = (at_once - stepwise)[:, :, 20:-20, 16:-16].abs()
+        assert inner.mean() < 0.5 / 255  # sampled once, not twice
+    elif first != second:
+        assert torch.allclose(at_once, stepwise, atol=1e-6)
+    bytewise = apply_rounds(images, (one, two))
+    assert (bytewise - at_once).abs().mean() < 0.5 / 255
+
+
+def test_erasing_before_turning_is_not_turning_before_erasing() -> None:
+    images = as_unit(photos(1).clamp(min=60))
+    erase, turn = only(1, **ONE["erase"]), only(1, **ONE["rotation"])
+    assert (apply_rounds(images, (erase, turn)) - apply_rounds(images, (turn, erase))).abs().max() > 0.2
+    fixed = [operation_by_operation(order, SIZE) for order in ((erase, turn), (turn, erase))]
+    assert torch.equal(apply_rounds(images, fixed[0]), apply_rounds(images, fixed[1]))
+    assert torch.allclose(apply_rounds(images, fixed[0]), apply_rounds(images, (turn, erase)))
 
 
 @pytest.mark.parametrize(

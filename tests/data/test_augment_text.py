@@ -230,8 +230,20 @@ def test_replacement_changes_that_many_places(words: list[str], count: int, seed
     }
     result = replace_words(words, count, synonyms, rng(seed))
     changed = [(old, new) for old, new in zip(words, result, strict=True) if old != new]
-    assert len(changed) == min(count, sum(word in allowed for word in words))
     assert all(new in allowed[old] for old, new in changed)
+    different = {word.strip("(,)") for word in words if word in allowed}
+    replaced = {old.strip("(,)"): new.strip("(,)") for old, new in changed}
+    assert len(replaced) == min(count, len(different))
+    for old, new in zip(words, result, strict=True):  # a word that is replaced is so wherever it occurs, by one synonym
+        assert new.strip("(,)") == replaced.get(old.strip("(,)"), old.strip("(,)"))
+
+
+def test_a_chosen_word_is_replaced_wherever_it_occurs_as_in_eda() -> None:
+    words = ["a", "black", "jacket", "and", "Black", "(black)", "bag"]
+    results = {tuple(replace_words(words, 1, synonyms, rng(seed))) for seed in range(40)}
+    dark = ("a", "dark", "jacket", "and", "dark", "(dark)", "bag")
+    assert dark in results
+    assert all(sum("dark" in word for word in result) in (0, 3) for result in results)
 
 
 @PATIENT

@@ -1,6 +1,7 @@
 """Each published layout is written by hand here, then damaged in one place at a time."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -360,3 +361,94 @@ def test_folder_keeps_every_value_of_a_column_with_its_type(tmp_path: Path) -> N
     given = [{key: value for key, value in row.items() if key not in ("file_name", "caption")} for row in columns]
     assert read == [json.dumps(row, sort_keys=True) for row in given]
     assert images[0].attributes["a"] is images[2].attributes["a"]  # one text in memory, however many images say it
+
+
+def ufine(root: Path, paths: list[str], base: str) -> Path:
+    """A root of UFine6926 with these paths, relative to `base`."""
+    records = []
+    for number, path in enumerate(paths):
+        file = root / base / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16), (number, 9, 7)).save(file)
+        split = "train" if number < 4 else "test"
+        records.append({"split": split, "id": number // 2 + 1, "file_path": path, "captions": ["a man", "a tall man"]})
+    (root / "UFine6926_Annotations_1024.json").write_text(json.dumps(records))
+    return root
+
+
+@pytest.mark.parametrize("base", [".", "imgs"])
+@pytest.mark.parametrize("folder", ["images/", ""])
+def test_ufine_paths_are_relative_to_the_root_as_published_or_to_imgs(tmp_path: Path, base: str, folder: str) -> None:
+    root = ufine(tmp_path / "UFine6926", [f"{folder}{number}.jpg" for number in range(1, 7)], base)
+    dataset = read_dataset("ufine6926", root)
+    assert [image.path for image in dataset.images] == [(root / base / f"{folder}{n}.jpg").resolve() for n in range(1, 7)]
+    assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is carved out of train"
+
+
+def test_ufine_with_folders_of_both_layouts_takes_the_one_that_has_the_images(tmp_path: Path) -> None:
+    root = ufine(tmp_path, [f"images/{number}.jpg" for number in range(1, 7)], ".")
+    (root / "imgs").mkdir()
+    assert read_dataset("ufine6926", root).images[0].path == root / "images" / "1.jpg"
+
+
+def test_ufine_counts_are_those_published(tmp_path: Path) -> None:
+    dataset = read_dataset("ufine6926", ufine(tmp_path, [f"images/{number}.jpg" for number in range(1, 7)], "."))
+    assert dataset.warnings[:3] == (
+        "3 identities, published 6,926",
+        "6 images, published 26,206",
+        "12 captions, published 52,412",
+    )
+
+
+CUHK_FOLDERS = ("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "train_query")
+
+
+@pytest.fixture
+def cuhk(tmp_path: Path) -> Path:
+    """A CUHK-PEDES of seven folders, two people a folder, two images a person; the last person of each folder in test."""
+    records = []
+    for number, folder in enumerate(CUHK_FOLDERS):
+        (tmp_path / "imgs" / folder).mkdir(parents=True)
+        for view in range(4):
+            name = f"{folder}/{view}.png"
+            Image.new("RGB", (8, 16), (number, view, 7)).save(tmp_path / "imgs" / name)
+            person, split = 2 * number + view // 2 + 1, "test" if view > 1 else "train" if number < 5 else "val"
+            records.append({"file_path": name, "id": person, "split": split, "captions": [f"person {person}"]})
+    (tmp_path / "reid_raw.json").write_text(json.dumps(records))
+    return tmp_path
+
+
+def test_missing_folders_are_named_and_counted(cuhk: Path) -> None:
+    shutil.rmtree(cuhk / "imgs" / "CUHK03")
+    shutil.rmtree(cuhk / "imgs" / "Market")
+    (cuhk / "imgs" / "cam_a" / "3.png").unlink()
+    with pytest.raises(AnnotationError) as raised:
+        read_dataset("cuhk-pedes", cuhk)
+    told = str(raised.value)
+    assert "9 of 28 image files are missing" in told and "add --allow-missing" in told
+    assert "imgs/CUHK03 (the folder, with 4 files), imgs/Market (the folder, with 4 files), imgs/cam_a (1 of 4 files)" in told
+    dataset = read_dataset("cuhk-pedes", cuhk, allow_missing=True)
+    assert len(dataset.images) == 19 and all(image.path.exists() for image in dataset.images)
+    assert dataset.warnings[0].startswith("9 of 28 image files are missing and were left out; missing: imgs/CUHK03")
+    assert "train: 6 images, published 34,054" in dataset.warnings
+
+
+def test_nothing_left_is_an_error_however_much_may_be_missing(made: Made) -> None:
+    for file in (made.root / made.images).rglob("*.jpg"):
+        file.unlink()
+    for allowed in (False, True):
+        with pytest.raises(AnnotationError, match="none is left"):
+            (made.root / made.file).write_text(
+                "\n".join(map(json.dumps, made.records)) if made.file.endswith("jsonl") else json.dumps(made.records)
+            )
+            read_dataset(made.name, made.root, allow_missing=allowed)
+
+
+def test_every_reader_leaves_out_what_is_missing_and_counts_it(made: Made) -> None:
+    made.write()
+    (made.root / made.images / made.records[1][made.path_field]).unlink()
+    with pytest.raises(AnnotationError, match=r"1 of .* image files are missing, the first at"):
+        read_dataset(made.name, made.root)
+    dataset = read_dataset(made.name, made.root, allow_missing=True)
+    assert len(dataset.images) == len(made.records) - 1
+    assert any("1 of" in warning and "left out" in warning for warning in dataset.warnings)

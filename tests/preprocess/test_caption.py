@@ -52,3 +52,19 @@ def test_any_text_is_refused_or_comes_out_clean(raw: str) -> None:
     assert clean == " ".join(clean.split())
     assert 1 <= len(clean.split()) <= 77
     assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in clean)
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("a red\u200bcoat", "a red coat"),  # zero width space: a word ends here
+        ("a red&#8203;coat &ZeroWidthSpace; bag", "a red coat bag"),
+        ("\u200ba coat\u200b", "a coat"),
+        ("\u200b\u200bred\u200b \u200bcoat", "red coat"),
+        ("\u0645\u06cc\u200c\u0631\u0648\u062f", "\u0645\u06cc\u0631\u0648\u062f"),  # a non-joiner stands within a Persian word
+        ("co\u00adat and co\u200dat, co\u2060at, co\ufeffat", "coat and coat, coat, coat"),  # hyphen, joiners, byte order mark
+        ("\u200fred coat\u200e", "red coat"),
+    ],
+)
+def test_of_characters_without_width_only_the_space_separates_words(text: str, cleaned: str) -> None:
+    assert clean_caption(text) == cleaned

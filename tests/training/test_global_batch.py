@@ -5,6 +5,7 @@ their rounding allows. Without global gradients (recipe `clip`) the columns of o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tbps.distributed import average, rank, total, world_size
+from tbps.errors import SettingsError
 from tbps.losses import c_itc, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
 from tbps.losses.classification import UNMASKED, mask_tokens
 from tbps.model.bundle import load
 from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.surgery import without_layers
-from tbps.model.tokens import tokenise
+from tbps.model.tokens import padded_to, tokenise
 from tbps.study.recipes import clip, simplified_tbps_clip
 from tbps.training.encode import Views, dropout_from, encode
 from tbps.training.gradient_cache import backward
@@ -33,6 +35,7 @@ LOSSES: dict[str, dict[str, object]] = {
     "itc": {"r_itc.weight": 0, "n_itc.labels": "pair"},
     "n_itc": {"r_itc.weight": 0},
     "separate": {"r_itc.weight": 0, "n_itc.soft_pass": "separate"},
+    "separate mvs": {"r_itc.weight": 0, "n_itc.soft_pass": "separate", "mvs.views": "both"},
     "mvs_i": {"r_itc.weight": 0, "mvs.views": "image"},
     "mvs_t": {"r_itc.weight": 0, "mvs.views": "text"},
     "mvs_it": {"r_itc.weight": 0, "mvs.views": "both"},
@@ -46,6 +49,7 @@ LOSSES: dict[str, dict[str, object]] = {
     "smooth": {"r_itc.weight": 0, "n_itc.smoothing": 0.1},
     "id": OFF | {"id.weight": 1},
     "mlm": OFF | {"mlm.weight": 1, "mlm.probability": 0.4},
+    "mlm in context": OFF | {"mlm.weight": 1, "mlm.probability": 0.4, "mlm.padding": "context"},
     "weighted": {"mvs.views": "image", "sdm.weight": 0.2, "sdm.scale": 5, "tal.weight": 1},
     "mixed": {"sdm.weight": 0.2, "sdm.scale": 5, "tal.weight": 1, "id.weight": 1},
     "distill": OFF | {"distill.weight": 1, "distill.scale": 20},
@@ -54,7 +58,7 @@ LOSSES: dict[str, dict[str, object]] = {
     | {"sdm.weight": 0.2, "sdm.scale": 5, "id.weight": 0.3, "mlm.weight": 0.7},
 }
 LOCAL: dict[str, dict[str, object]] = {
-    "clip": clip().losses.model_dump(),
+    "clip": clip().losses.model_dump() | {"shards": 1},
     "several": LossSettings()
     .override(
         {"global_gradients": False, "c_itc.weight": 0.1, "ss.weight": 0.4, "sdm.weight": 0.2, "sdm.scale": 5, "tal.weight": 1}
@@ -73,8 +77,13 @@ CAPTIONS = [
 ]
 
 
+SHARDED = {f"{name} of four": losses | {"shards": 4} for name, losses in LOCAL.items()}
+CUT = ("mlm", "mlm in context")
+
+
 def settings_of(name: str, precision: str = "float32") -> TrainSettings:
-    losses = LOCAL[name] if name in LOCAL else LossSettings().override(LOSSES[name]).model_dump()
+    local = LOCAL | SHARDED
+    losses = local[name] if name in local else LossSettings().override(LOSSES[name]).model_dump()
     return simplified_tbps_clip().override({"losses": losses, "text_attention_dropout": 0, "text_parts": 2, "precision": precision})
 
 
@@ -110,12 +119,15 @@ class Bench:
             self.weights[rows] if name == "weighted" else None,
         )
 
-    def gradients(self, name: str, micro: int, precision: str = "float32") -> dict[str, torch.Tensor]:
+    def gradients(self, name: str, micro: int, precision: str = "float32", *, cut: bool = False) -> dict[str, torch.Tensor]:
+        """`cut`: captions are as long as the longest one of this process, as its own batch would have them."""
         settings = settings_of(name, precision)
         losses, share = settings.losses, PAIRS // world_size()
         teacher = self.teacher if losses.distill.weight > 0 else None
         mine = slice(rank() * share, (rank() + 1) * share)
         views = self._needed(self.views.part(mine), losses)
+        if cut:
+            views = self._cut(views, settings)
         labels = self.labels(name, mine)
         for module in (self.clip, self.heads):
             module.zero_grad()
@@ -135,6 +147,16 @@ class Bench:
         average([p.grad for _, p in parameters if p.grad is not None])
         mean = total(found.total.detach().clone()) / world_size()
         return {"loss": mean} | {name: p.grad.clone() for name, p in parameters if p.grad is not None}
+
+    def _cut(self, views: Views, settings: TrainSettings) -> Views:
+        assert views.masked is not None and views.words is not None
+        longest = int(views.text.argmax(dim=1).max()) + 1
+        masked, words = views.masked[:, :longest], views.words[:, :longest]
+        if settings.losses.mlm.padding == "context":
+            context = self.clip.config.text_config.max_position_embeddings
+            words = torch.nn.functional.pad(words, (0, context - longest), value=UNMASKED)
+            masked = padded_to(masked, context)
+        return replace(views, text=views.text[:, :longest], masked=masked, words=words)
 
     def _needed(self, views: Views, losses: LossSettings) -> Views:
         count = total((views.words != UNMASKED).sum().double()) if views.words is not None else torch.ones(())
@@ -205,11 +227,13 @@ def test_only_the_views_of_losses_that_are_on_are_encoded(bench: Bench, name: st
     views = bench._needed(bench.views, losses)
     features = encode(bench.clip, bench.heads, views, settings_of(name), calm=True, words=True)
     absent = {key for key in Features.__slots__ if getattr(features, key) is None}
-    assert ("image_second" in absent) is not (name in ("mvs_i", "mvs_it", "weighted", "tbps_clip", "all"))
-    assert ("text_second" in absent) is not (name in ("mvs_t", "mvs_it", "ss_t", "ss_it", "all"))
+    assert ("image_second" in absent) is not (name in ("mvs_i", "mvs_it", "weighted", "tbps_clip", "all", "separate mvs"))
+    assert ("text_second" in absent) is not (name in ("mvs_t", "mvs_it", "ss_t", "ss_it", "all", "separate mvs"))
     assert ("strong_one" in absent) is not (name in ("ss_i", "ss_it", "tbps_clip", "all"))
-    assert ("calm_image" in absent) is not (name == "separate")
-    assert ("mlm" in absent) is not (name in ("mlm", "all"))
+    assert ("calm_image" in absent) is not (name in ("separate", "separate mvs"))
+    assert ("calm_image_second" in absent) is not (name == "separate mvs")
+    assert ("calm_text_second" in absent) is not (name == "separate mvs")
+    assert ("mlm" in absent) is not (name in ("mlm", "mlm in context", "all"))
 
 
 def test_micro_batches_see_the_same_dropout_masks_twice(tiny_model_folder: Path) -> None:
@@ -234,6 +258,10 @@ def _worker(number: int, world: int, folder: str, rendezvous: str, out: str) -> 
     bench = Bench(Path(folder))
     found = {(name, micro): bench.gradients(name, micro) for name in LOSSES for micro in (PAIRS // world, 1)}
     torch.save(found, f"{out}/{number}.pt")
+    torch.save({name: bench.gradients(name, PAIRS // world, cut=True) for name in CUT}, f"{out}/cut-{number}.pt")
+    torch.save({name: bench.gradients(name, 1) for name in SHARDED}, f"{out}/sharded-{number}.pt")
+    if world == 4:
+        torch.save({name: bench.gradients(name, 2) for name in LOCAL}, f"{out}/local-{number}.pt")
     if world == 2:
         torch.save({name: bench.gradients(name, 1) for name in LOCAL}, f"{out}/local-{number}.pt")
         bench32 = Bench(Path(folder), torch.float32)
@@ -269,6 +297,75 @@ def test_in_float32_two_processes_have_the_gradient_to_rounding(bench32: Bench, 
     for number in range(2):
         for name, gradients in torch.load(processes(2) / f"float32-{number}.pt", weights_only=True).items():
             alike(bench32.gradients(name, PAIRS), gradients, 1e-4, f"{name} on process {number}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("world", [2, 4])
+def test_masked_words_do_not_depend_on_how_long_the_captions_beside_them_are(
+    bench: Bench, processes: Callable[[int], Path], world: int, name: str
+) -> None:
+    """Processes whose longest captions differ, against one process with all of them."""
+    lengths = bench.views.text.argmax(dim=1)
+    assert len({int(part.max()) for part in lengths.chunk(world)}) > 1
+    wanted = bench.gradients(name, PAIRS, cut=True)
+    for number in range(world):
+        same(wanted, torch.load(processes(world) / f"cut-{number}.pt", weights_only=True)[name], f"{name} on process {number}")
+
+
+def test_padding_that_is_masked_changes_nothing_and_padding_that_is_seen_does(bench: Bench) -> None:
+    """The loss of a caption with so much padding behind it, and with more."""
+    losses = {name: settings_of(name).losses for name in CUT}
+    views = bench._needed(bench.views, losses["mlm"])
+    assert views.masked is not None and views.words is not None
+    more = replace(
+        views,
+        masked=torch.nn.functional.pad(views.masked, (0, 5), value=int(views.text.max())),
+        words=torch.nn.functional.pad(views.words, (0, 5), value=UNMASKED),
+    )
+
+    def loss(seen: Views, name: str) -> torch.Tensor:
+        found = encode(bench.clip, bench.heads, seen, settings_of(name), calm=False, words=True).mlm
+        assert found is not None
+        return found
+
+    torch.testing.assert_close(loss(more, "mlm"), loss(views, "mlm"), atol=1e-9, rtol=1e-9)
+    assert abs(loss(more, "mlm in context") - loss(views, "mlm in context")) > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOCAL)
+def test_four_shards_of_one_process_are_four_processes_with_local_gradients(
+    bench: Bench, processes: Callable[[int], Path], name: str
+) -> None:
+    """And of two processes, each of which stands for two."""
+    found = bench.gradients(f"{name} of four", PAIRS)
+    for number in range(4):
+        same(torch.load(processes(4) / f"local-{number}.pt", weights_only=True)[name], found, f"{name}, process {number} of 4")
+    for world in (2, 4):
+        for number in range(world):
+            sharded = torch.load(processes(world) / f"sharded-{number}.pt", weights_only=True)[f"{name} of four"]
+            same(found, sharded, f"{name} of four, process {number} of {world}")
+    projection = "text_projection.weight"
+    whole = bench.gradients(name, PAIRS)[projection]
+    assert (found[projection] - whole).norm() > 0.01 * whole.norm()  # else the shards would not matter
+
+
+@pytest.mark.parametrize("name", ["itc", "n_itc", "tbps_clip", "all"])
+def test_with_global_gradients_shards_change_no_bit(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = bench.gradients(name, PAIRS)
+    monkeypatch.setitem(LOSSES, name, LOSSES[name] | {"shards": 4})
+    sharded = bench.gradients(name, PAIRS)
+    assert alone.keys() == sharded.keys() and all(torch.equal(sharded[key], gradient) for key, gradient in alone.items())
+
+
+def test_shards_that_do_not_divide_the_batch_are_refused(bench: Bench) -> None:
+    views = bench._needed(bench.views.part(slice(0, 6)), settings_of("clip of four").losses)
+    features = encode(bench.clip, bench.heads, views, settings_of("clip of four"), calm=True, words=False)
+    with pytest.raises(SettingsError, match=r"losses\.shards = 4 does not divide 6 pairs on 1 process"):
+        objective(
+            features, bench.labels("clip", slice(0, 6)), torch.tensor(14.0), 0.0, bench.heads, settings_of("clip of four").losses
+        )
 
 
 def with_constant_columns(bench: Bench, name: str, world: int) -> dict[str, torch.Tensor]:

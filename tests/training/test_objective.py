@@ -110,3 +110,26 @@ def test_weights_reach_the_losses_between_image_and_text_and_no_other() -> None:
         "ss_i": losses_of(LossSettings().override(changes), heads=heads)["ss_i"],
     }.items():
         torch.testing.assert_close(found[name], wanted, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def full_features() -> Features:
+    generator = torch.Generator().manual_seed(3)
+    return Features(*(torch.randn(SIZE, DIM, generator=generator) for _ in range(12)))
+
+
+@pytest.mark.parametrize("views", ["image", "text", "both"])
+def test_a_separate_pass_softens_the_second_view_by_the_second_view(views: str) -> None:
+    """As the reference: its second image view is softened by that view's own similarities to the captions of the first pass."""
+    given, targets, alpha = full_features(), identity_targets(LABELS.identities, LABELS.identities), 0.4
+    settings = LossSettings().override({"r_itc.weight": 0, "mvs.views": views, "n_itc.soft_pass": "separate"})
+    found = objective(given, LABELS, torch.tensor(14.0), alpha, Heads(), settings).terms["mvs"]
+    unit = {name: torch.nn.functional.normalize(getattr(given, name), dim=1) for name in Features.__slots__ if name != "mlm"}
+    image, calm_image = ("image_second", "calm_image_second") if views in ("image", "both") else ("image", "calm_image")
+    text, calm_text = ("text_second", "calm_text_second") if views in ("text", "both") else ("text", "calm_text")
+    i2t = (alpha * (14 * unit[calm_image] @ unit[calm_text].T).softmax(1) + (1 - alpha) * targets) * (
+        14 * unit[image] @ unit[text].T
+    ).log_softmax(1)
+    t2i = (alpha * (14 * unit[calm_text] @ unit[calm_image].T).softmax(1) + (1 - alpha) * targets) * (
+        14 * unit[text] @ unit[image].T
+    ).log_softmax(1)
+    torch.testing.assert_close(found, -(i2t.sum(1).mean() + t2i.sum(1).mean()) / 2)

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from tbps.model.bundle import load
 from tbps.model.clip import LockSettings, bottom_parameters
-from tbps.training.optimizer import OptimizerSettings, optimizers
+from tbps.study.recipes import irra
+from tbps.training.learned import choose_what_learns, heads_of
+from tbps.training.optimizer import OptimizerSettings, optimizers, update_together
 
 
 def test_one_dimensional_parameters_do_not_decay_and_locked_ones_are_left_out() -> None:
@@ -55,3 +58,71 @@ def test_a_step_of_muon_turns_a_matrix_by_a_nearly_orthogonal_one(tiny_model_fol
     assert values.min() > 0.6 and values.max() < 1.3
     u, _, vt = torch.linalg.svd(weight.grad, full_matrices=False)
     assert torch.cosine_similarity((u @ vt).flatten(), update.flatten(), dim=0) > 0.95
+
+
+def adam_of_irra(named: dict[str, torch.Tensor], steps: list[dict[str, torch.Tensor]], rate: float) -> dict[str, torch.Tensor]:
+    """What IRRA's `solver/build.py` does, from its description: one group a parameter, Adam with decay added to the gradient.
+
+    Names are IRRA's. Float64, by the formula of Adam (Kingma and Ba, algorithm 1).
+    """
+    found = {}
+    for name, weight in named.items():
+        factor, decay = 1.0, 4e-5
+        if "cross" in name:
+            factor = 5.0
+        if "bias" in name:
+            factor, decay = 2.0, 0.0
+        if "classifier" in name or "mlm_head" in name:
+            factor = 5.0
+        value, first, second = weight.double().clone(), torch.zeros_like(weight).double(), torch.zeros_like(weight).double()
+        for number, gradients in enumerate(steps, start=1):
+            gradient = gradients[name].double() + decay * value
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            corrected = (first / (1 - 0.9**number)) / ((second / (1 - 0.999**number)).sqrt() + 1e-3)
+            value = value - factor * rate * corrected
+        found[name] = value
+    return found
+
+
+def irras_name(name: str) -> str:
+    """What IRRA calls a parameter that is ours, as far as its groups look at names."""
+    for ours, theirs in (
+        ("heads.classifier.linear", "classifier"),
+        ("heads.cross_modal.attention", "cross_attn"),
+        ("heads.cross_modal.layers", "cross_modal_transformer"),
+        ("heads.cross_modal.text_norm", "ln_pre_t"),
+        ("heads.cross_modal.image_norm", "ln_pre_i"),
+        ("heads.cross_modal.last_norm", "ln_post"),
+        ("heads.cross_modal", "mlm_head"),
+        ("clip", "base_model"),
+    ):
+        if name.startswith(ours):
+            return name.replace(ours, theirs, 1)
+    raise AssertionError(name)
+
+
+def test_irras_optimizer_is_adam_with_coupled_decay_in_its_groups(tiny_model_folder: Path) -> None:
+    """Every parameter of towers and heads after four updates with given gradients, against the formula."""
+    settings = irra()
+    model = load(tiny_model_folder)
+    heads = heads_of(settings, model.dim, model.clip.config.text_config.vocab_size, 5)
+    learned = nn.ModuleDict({"clip": model.clip, "heads": heads})
+    (made,) = optimizers(learned, settings.optimizer, choose_what_learns(model.clip, heads, settings))
+    assert type(made) is torch.optim.Adam
+    rate, generator = 1e-2, torch.Generator().manual_seed(0)
+    named = {name: p for name, p in learned.named_parameters() if name != "clip.logit_scale"}
+    start = {irras_name(name): p.detach().clone() for name, p in named.items()}
+    assert len(start) == len(named)
+    steps = []
+    for _ in range(4):
+        gradients = {name: torch.randn(p.shape, generator=generator) * 0.01 for name, p in named.items()}
+        steps.append({irras_name(name): gradient for name, gradient in gradients.items()})
+        for name, parameter in named.items():
+            parameter.grad = gradients[name]
+        for group in made.param_groups:
+            group["lr"] = rate * group["factor"]
+        update_together((made,), GradScaler("cpu", enabled=False), None)
+    expected = adam_of_irra(start, steps, rate)
+    for name, parameter in named.items():
+        torch.testing.assert_close(parameter.detach().double(), expected[irras_name(name)], rtol=1e-5, atol=1e-6, msg=name)

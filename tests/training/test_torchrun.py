@@ -47,4 +47,10 @@ def test_two_processes_end_with_the_weights_of_one(flags: Path, tiny_model_folde
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("one", "two")]
     assert [record["step"] for record in logs[0]] == [record["step"] for record in logs[1]]
+    told = 0
+    for alone, shared in zip(*logs, strict=True):
+        for term in {"loss", "n_itc", "r_itc", "c_itc", "id"} & alone.keys():  # means over the batch, not those of one process
+            assert shared[term] == pytest.approx(alone[term], rel=1e-4, abs=1e-5), f"{term} at update {alone['step']}"
+            told += 1
+    assert told > 5
     assert (tmp_path / "two" / "report.json").exists() and (tmp_path / "two" / "best" / "model.safetensors").exists()

@@ -26,6 +26,7 @@ _WORDS = {
     "auto_augment": "one of 25 pairs of operations found on ImageNet",
     "rand_augment": "any 2 of 14 operations, magnitude 9 of 30",
     "trivial_augment": "one of 14 operations, any magnitude",
+    "irra": "IRRA: flip, moved by up to 10 pixels, 2 to 40 % of the area erased",
 }
 _VIEWS = "SimCLR: crop from 20 %, strong jitter, grayscale, blur, flip"
 _TIMES = 7
@@ -52,28 +53,31 @@ def show_augmentations(
 
 
 def _rows(file: Path, seed: int) -> "list[SheetRow]":
+    import numpy as np
     import torch
     from PIL import Image
 
     from tbps.data.augment_image import ImageAugmentation, augment_images
-    from tbps.data.augment_views import ViewAugmentation, simclr_view
+    from tbps.data.augment_views import ViewAugmentation, simclr_view_of
     from tbps.preprocess.image import ImageSpec, open_image, to_array
     from tbps.seeding import torch_generator
     from tbps.sheet import SheetRow, Tile
 
     crop = open_image(file)
     pixels = torch.from_numpy(to_array(crop, ImageSpec())).permute(2, 0, 1)
+    whole = np.asarray(crop)
     crop.thumbnail((448, 448))  # only its shape counts from here on
 
-    def row(name: str, words: str, augmented: "Tensor") -> SheetRow:
-        # The square that the model sees, drawn out to the crop's own shape again.
+    def row(name: str, words: str, augmented: "Tensor", size: tuple[int, int]) -> SheetRow:
         arrays = (augmented * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        return SheetRow(f"{name}: {words}", tuple(Tile(Image.fromarray(array).resize(crop.size)) for array in arrays))
+        return SheetRow(f"{name}: {words}", tuple(Tile(Image.fromarray(array).resize(size)) for array in arrays))
 
     rows = []
     for method, words in _WORDS.items():
         settings = ImageAugmentation.parse({"method": method})
         batch = pixels.repeat(1 if method == "none" else _TIMES, 1, 1, 1)
-        rows.append(row(method, words, augment_images(batch, settings, torch_generator(seed, "augmentations", method))))
-    views = simclr_view(pixels.repeat(_TIMES, 1, 1, 1), ViewAugmentation(), torch_generator(seed, "augmentations", "views"))
-    return [*rows, row("views", _VIEWS, views)]
+        augmented = augment_images(batch, settings, torch_generator(seed, "augmentations", method))
+        rows.append(row(method, words, augmented, crop.size))  # the model's square, drawn out to the crop's own shape again
+    stream, square = torch_generator(seed, "augmentations", "views"), (ImageSpec().height, ImageSpec().width)
+    views = simclr_view_of([whole] * _TIMES, square, ViewAugmentation(), stream, pixels.device)
+    return [*rows, row("views", _VIEWS, views, (crop.width, crop.width))]  # cropped from the picture, so about as wide as high

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _Name = Annotated[str, typer.Argument(help="Layout: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926 or folder.")]
 _Root = Annotated[Path, typer.Argument(help="Folder that holds the annotation file.")]
 
+_AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Go on without the images whose files are missing; they are counted.")
+]
+
 _PROBLEMS_SHOWN = 20
 _SHEET_ROWS = 8
 
@@ -22,6 +26,7 @@ def check(
     name: _Name,
     root: _Root,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image; without it only headers are read.")] = False,
+    allow_missing: _AllowMissing = False,
 ) -> None:
     """Check a data set: every record, every path, every image, and the counts against the published ones.
 
@@ -35,7 +40,7 @@ def check(
     from tbps.errors import ImageError
     from tbps.preprocess.image import check_image, open_image
 
-    dataset = read_dataset(name, root)
+    dataset = read_dataset(name, root, allow_missing=allow_missing)
     output.print(_counts(dataset))
     for warning in dataset.warnings:
         messages.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -60,6 +65,7 @@ def describe(
     root: _Root,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture with crops and captions of some identities.")] = None,
     model: Annotated[str | None, typer.Option(help="Count tokens with this model's tokenizer instead of words.")] = None,
+    allow_missing: _AllowMissing = False,
 ) -> None:
     """Describe a data set: counts, caption lengths, images per identity, image sizes, and a sample as a picture.
 
@@ -70,7 +76,7 @@ def describe(
     from tbps.sheet import contact_sheet
     from tbps.storage import atomic_path
 
-    dataset = read_dataset(name, root)
+    dataset = read_dataset(name, root, allow_missing=allow_missing)
     output.print(_counts(dataset))
     output.print(_distributions(dataset))
     output.print(_length_note(dataset, model))

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbps.cli.console import output, progress
+from tbps.cli.console import messages, output, plain, progress
 from tbps.cli.models import best_device
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tbps.data.records import PersonDataset
     from tbps.evaluation.embed import Embeddings
 
@@ -19,6 +21,9 @@ def embed(
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+    ] = False,
 ) -> None:
     """Embed the images and captions of a split once, to a file that `tbps evaluate --embeddings` scores.
 
@@ -28,10 +33,18 @@ def embed(
     """
     from tbps.data.catalog import read_dataset
 
-    embedded = embed_with(model, read_dataset(data, root).split(split), split)
+    dataset = read_dataset(data, root, allow_missing=allow_missing)
+    tell(dataset.warnings if allow_missing else ())
+    embedded = embed_with(model, dataset.split(split), split)
     embedded.save(out)
     rows = f"{len(embedded.text):,} captions and {len(embedded.image):,} images"
     output.print(f"{rows} of {embedded.image.shape[1]} dimensions in {out}", highlight=False)
+
+
+def tell(remarks: "Iterable[str]") -> None:
+    """Prints a reader's remarks on what it read."""
+    for remark in remarks:
+        messages.print(plain(f"note: {remark}"), soft_wrap=True)
 
 
 def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":

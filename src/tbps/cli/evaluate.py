@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tbps.cli.console import output
-from tbps.cli.embed import embed_with
+from tbps.cli.embed import embed_with, tell
 from tbps.cli.standing import standing_table
 
 
@@ -21,6 +21,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     embeddings: Annotated[Path | None, typer.Option(help="score this file of `tbps embed` instead")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+    ] = False,
 ) -> None:
     """Score a model: every caption of the split against every image of it.
 
@@ -37,7 +40,9 @@ def evaluate(
     if embeddings is not None:
         standing, title = score(Embeddings.load(embeddings)), str(embeddings)
     elif model is not None and data is not None and root is not None:
-        images = read_dataset(data, root).split(split)
+        dataset = read_dataset(data, root, allow_missing=allow_missing)
+        tell(dataset.warnings if allow_missing else ())
+        images = dataset.split(split)
         standing, title = score(embed_with(model, images, split), images), f"{model} on {root} ({split})"
     else:
         raise SettingsError("give a model with --data and --root, or --embeddings FILE")

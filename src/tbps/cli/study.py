@@ -60,6 +60,9 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
     dry_run: Annotated[bool, typer.Option(help="resolve every row and say what it would take; write nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: every setting of every row as JSON")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+    ] = False,
 ) -> None:
     """Train and score the rows of tables, every row with every seed.
 
@@ -79,7 +82,11 @@ def run(
     tables = [table(name) for name in (TABLES if "all" in names else dict.fromkeys(names))]
     wanted = [name.strip() for name in rows.split(",")] if rows else []
     device = device or best_device()
-    material = imagine_material(data, root, model) if dry_run else open_material(data, root, model, device)
+    material = (
+        imagine_material(data, root, model, allow_missing=allow_missing)
+        if dry_run
+        else open_material(data, root, model, device, allow_missing=allow_missing)
+    )
     for warning in material.dataset.warnings if material.dataset else ():
         messages.print(plain(f"note: {warning}"))
     plans = {ours.name: plan(ours, wanted, _seeds(seeds), changes, material) for ours in tables}

@@ -44,6 +44,9 @@ def train(
         Path | None, typer.Option(help="folder of decoded images, shared by runs; default: $TBPS_CACHE or ~/.cache/tbps")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+    ] = False,
 ) -> None:
     """Train a model by a recipe.
 
@@ -60,6 +63,9 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
+    ICFG-PEDES has no val split, so a tenth of a train split's identities, at most 200, is kept for it. --set learn_from=train+val
+    learns from all 3,102 as the paper does, and keeps the last epoch.
+
     Images are decoded once for all runs; they show the people of the data set: `tbps data cache --erase` removes them.
 
     --profile tells where the time of an update goes, from a few real updates like those of --dry-run: the phases, the ten costliest
@@ -72,16 +78,23 @@ def train(
     from tbps import distributed
     from tbps.data.catalog import read_dataset
     from tbps.errors import SettingsError
+    from tbps.study.recipes import FORMER
     from tbps.study.recipes import recipe as find
     from tbps.training.profiling import profile_updates
     from tbps.training.rehearsal import rehearse
+    from tbps.training.run_folder import holds, unknown_then
     from tbps.training.start import start_model
     from tbps.training.trainer import train as run
 
     if (out / "settings.json").exists() and not (resume or dry_run or profile):
         raise SettingsError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
     settings = find(recipe).override(assignments(change))
-    dataset = read_dataset(data, root)
+    if resume and recipe in FORMER and not holds(out, settings):
+        former = FORMER[recipe]().override(assignments(change))
+        settings = former if holds(out, former) else settings
+    for setting in unknown_then(out, settings) if resume else ():
+        messages.print(plain(f"note: the run in {out} goes on with {setting}, as the version did that began it"))
+    dataset = read_dataset(data, root, allow_missing=allow_missing)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
     device = distributed.start(device or best_device())
@@ -108,7 +121,8 @@ def train(
         raise typer.Exit(130)
     if outcome.standing is None:  # another process reports
         return
-    output.print(standing_table(outcome.standing, f"{dataset.name}, best epoch {outcome.best.epoch if outcome.best else '-'}"))
+    kept = f"best epoch {outcome.best.epoch}" if outcome.best else "last epoch, chosen without validation"
+    output.print(standing_table(outcome.standing, f"{dataset.name}, {kept}"))
     output.print(f"model {out / 'best'}\nlog {out / 'log.jsonl'}\npicture {out / 'report.png'}", highlight=False)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tbps.data.missing import without_missing
 from tbps.data.paths import ImageFolder
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.errors import AnnotationError, CaptionError
@@ -20,6 +21,7 @@ from tbps.preprocess.caption import clean_caption
 from tbps.seeding import generator
 
 SPLITS = ("train", "val", "test")
+ALL = "all"
 
 # Two of CLIP's 77 tokens mark start and end, and a word is at least one token.
 CONTEXT_WORDS = 75
@@ -42,7 +44,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Counts that the authors published, per split; an absent count is not compared."""
+    """Counts that the authors published, per split, or of "all" together; an absent count is not compared."""
 
     identities: Mapping[str, int] = field(default_factory=dict)
     images: Mapping[str, int] = field(default_factory=dict)
@@ -64,7 +66,7 @@ def find_file(root: Path, *names: str, instead: str = "") -> Path:
 def read_images(layout: Layout) -> tuple[PersonImage, ...]:
     """The records of a JSON list as images, each validated on its own; see `assemble` for the checks across records."""
     folder = ImageFolder(layout.images)
-    return tuple(_read_image(layout, folder, index, record) for index, record in enumerate(_read_records(layout.file)))
+    return tuple(_read_image(layout, folder, index, record) for index, record in enumerate(read_records(layout.file)))
 
 
 def assemble(
@@ -73,22 +75,32 @@ def assemble(
     tables: Mapping[Path, Sequence[PersonImage]],
     published: Published | None = None,
     place: Callable[[int], str] = "record {}".format,
+    *,
+    allow_missing: bool = False,
 ) -> PersonDataset:
     """A data set from the images of each annotation file; `place` says where in its file the image of an index stands.
 
-    Checks that all image files exist and that no identity lies in two splits; compares with the published counts; moves whole
-    identities, the same ones every time, from train to val where there is no val: 200, or a tenth where that is fewer.
+    Checks that all image files exist, or with `allow_missing` leaves out the records of those that do not, and says how many;
+    that no identity lies in two splits; compares with the published counts; moves whole identities, the same ones every time,
+    from train to val where there is no val: 200, or a tenth where that is fewer.
     """
-    for file, members in tables.items():
-        _require_files(file, members, place)
     _require_disjoint_splits(tables, place)
-    images: Sequence[PersonImage] = [image for members in tables.values() for image in members]
+    images: list[PersonImage] = []
+    left_out: list[str] = []
+    for file, members in tables.items():
+        kept, remarks = without_missing(file, root, members, place, allow_missing)
+        images += kept
+        left_out += remarks
     if not images:
         raise AnnotationError(f"{', '.join(map(str, tables))}: no record; an empty annotation file cannot be used")
-    warnings = [*_count_differences(images, published or Published()), *_remarks(images)]
+    warnings = [
+        *left_out,
+        *_count_differences(images, published or Published()),
+        *_remarks(images),
+    ]
     if not any(image.split == "val" for image in images):
-        images, remarks = _carve_val(name, images)
-        warnings.extend(remarks)
+        carved, remarks = _carve_val(name, images)
+        return PersonDataset(name, root, tuple(carved), (*warnings, *remarks))
     return PersonDataset(name, root, tuple(images), tuple(warnings))
 
 
@@ -138,7 +150,8 @@ def check_paraphrases(where: str, value: Any, captions: Sequence[str]) -> tuple[
     return paraphrases
 
 
-def _read_records(file: Path) -> list[Any]:
+def read_records(file: Path) -> list[Any]:
+    """The records of a JSON list, not looked at yet. Raises AnnotationError where it is none."""
     try:
         records = json.loads(file.read_bytes())
     except OSError as error:
@@ -186,16 +199,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _require_files(file: Path, images: Sequence[PersonImage], place: Callable[[int], str]) -> None:
-    # `Path.is_file` would raise for a name that is too long and a folder that must not be entered
-    missing = [index for index, image in enumerate(images) if not os.path.isfile(image.path)]
-    if missing:
-        raise AnnotationError(
-            f"{file}: {len(missing):,} of {len(images):,} image files are missing, the first at {place(missing[0])}: "
-            f"{images[missing[0]].path}"
-        )
-
-
 def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]], place: Callable[[int], str]) -> None:
     first: dict[int, tuple[PersonImage, Path, int]] = {}
     for file, images in tables.items():
@@ -211,8 +214,8 @@ def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]], place
 
 
 def _count_differences(images: Sequence[PersonImage], published: Published) -> Iterable[str]:
-    for split in SPLITS:
-        members = [image for image in images if image.split == split]
+    for split in (*SPLITS, ALL):
+        members = [image for image in images if split in (image.split, ALL)]
         found = {
             "identities": len({image.identity for image in members}),
             "images": len(members),
@@ -221,7 +224,7 @@ def _count_differences(images: Sequence[PersonImage], published: Published) -> I
         expected = {"identities": published.identities, "images": published.images, "captions": published.captions}
         for what, count in found.items():
             if split in expected[what] and expected[what][split] != count:
-                yield f"{split}: {count:,} {what}, published {expected[what][split]:,}"
+                yield f"{'' if split == ALL else f'{split}: '}{count:,} {what}, published {expected[what][split]:,}"
 
 
 def _remarks(images: Sequence[PersonImage]) -> Iterable[str]:

@@ -11,15 +11,20 @@ Methods: the pool, all of the pool together, one operation alone, a published po
     not in it   blur       Gaussian of `blur_kernel` pixels, standard deviation uniform in `blur_sigma`
                 hue        uniform in +-`hue` turns of the colour circle
                 vertical_flip  with probability
+    irra        IRRA's (`datasets/build.py` of its code): flip, then black edges of `padding` pixels and a crop of the input's
+                size at a random place, then erase
 
-Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement). Drawing
-(`draw_rounds`) and applying (`augment_round.apply_rounds`) are apart: a round holds one operation for each image.
+Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement) and applies
+them in the order drawn. Drawing (`draw_rounds`) and applying (`augment_round.apply_rounds`) are apart: a round of the pool holds
+one operation for each image.
+
+`crop_ratio` is relative to the input: 1 is the input's own width / height, so that 3/4 to 4/3 means the same at 224x224, where the
+reference uses it, and at 384x128. Of a square input it is the ratio of pixels, as in the reference. `erase_ratio` is of pixels.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -28,28 +33,34 @@ from torch import Tensor
 
 from tbps.config import Settings
 from tbps.data.augment_policies import apply_policy, draw_auto_augment, draw_rand_augment, draw_trivial_augment
-from tbps.data.augment_round import Round, apply_rounds, neutral_round
+from tbps.data.augment_round import Round, apply_rounds, neutral_round, operation_by_operation
+from tbps.data.boxes import BoxRange, Rule, Size, central_boxes, draw_boxes
 from tbps.errors import SettingsError
 
 Method = Literal[
     "pool", "stacking", "none",
     "crop", "erase", "grayscale", "jitter", "flip", "rotation",
     "blur", "hue", "vertical_flip",
-    "auto_augment", "rand_augment", "trivial_augment",
+    "auto_augment", "rand_augment", "trivial_augment", "irra",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 POOL: tuple[Method, ...] = ("crop", "erase", "grayscale", "jitter", "flip", "rotation")
 SINGLE: tuple[Method, ...] = (*POOL, "blur", "hue", "vertical_flip")
-
-# Attempts to fit a box of the drawn area and ratio into the image before giving up, as in torchvision.
-_ATTEMPTS = 10
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class ImageAugmentation(Settings):
-    """Method and strengths; the defaults are the paper's. `with_replacement` reproduces the reference code's draws of the pool."""
+    """Method and strengths; the defaults are the paper's. `with_replacement` reproduces the reference code's draws of the pool.
+
+    `erase_fill`: colour of an erased box, in [0, 1] before normalisation. `padding`: pixels of the method "irra".
+    `order`: "drawn" applies the operations of an image one after the other as they were drawn; "fixed" all geometry first, then
+    colours, blur and erasing. `boxes`: what happens where ten draws of a crop or of an erased box do not fit into the input; with
+    "torchvision", `crop_ratio` is of pixels too (`data.boxes`).
+    """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
 
     enabled: bool = True
     method: Method = "pool"
@@ -72,6 +83,10 @@ class ImageAugmentation(Settings):
     vertical_flip_probability: Probability = 0.5
     rand_augment_operations: int = Field(default=2, ge=0)
     rand_augment_magnitude: int = Field(default=9, ge=0, le=30)
+    padding: int = Field(default=10, ge=0)
+    erase_fill: tuple[Probability, Probability, Probability] = (0.0, 0.0, 0.0)
+    order: Literal["drawn", "fixed"] = "drawn"
+    boxes: Rule = "fitting"
 
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":
@@ -105,14 +120,18 @@ def augment_images(
         return apply_policy(images, draw_rand_augment(count, operations, magnitude, generator))
     if settings.enabled and settings.method == "trivial_augment":
         return apply_policy(images, draw_trivial_augment(count, generator))
-    return apply_rounds(images, draw_rounds(count, (images.shape[2], images.shape[3]), settings, generator))
+    size = (images.shape[2], images.shape[3])
+    rounds = draw_rounds(count, size, settings, generator)
+    return apply_rounds(images, operation_by_operation(rounds, size) if settings.order == "fixed" else rounds)
 
 
 def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
-    """The rounds of pool, stacking or one operation for `count` images of (height, width) `size`, on the generator's device.
+    """The rounds of pool, stacking, irra or one operation for `count` images of (height, width) `size`, on the generator's device.
 
     Empty for "none", when disabled, and for the policies, which are drawn in `augment_policies`.
     """
+    if settings.enabled and settings.method == "irra":
+        return (_draw_irra(count, size, settings, generator),)
     return tuple(_draw_round(chosen, count, size, settings, generator) for chosen in _choose(count, settings, generator))
 
 
@@ -150,13 +169,14 @@ def _draw_round(
     def jitter(strength: float) -> Tensor:
         return torch.where(picked("jitter"), uniform(1 - strength, 1 + strength), 1.0)
 
-    crop = draw_crops(count, size, settings.crop_scale, settings.crop_ratio, generator)
-    erase, erasable = _draw_boxes(count, size, settings.erase_area, settings.erase_ratio, generator)
+    crop = draw_crops(count, size, settings.crop_scale, settings.crop_ratio, generator, settings.boxes)
+    erase, erasable = _draw_erased(count, size, settings, generator)
     erased = erasable & (uniform(0, 1) < settings.erase_probability) & picked("erase")
     drawn = replace(
         nothing,
         crop=torch.where(picked("crop")[:, None], crop, nothing.crop),
         erase=torch.where(erased[:, None], erase, nothing.erase),
+        erase_fill=settings.erase_fill,
         grayscale=picked("grayscale") & (uniform(0, 1) < settings.grayscale_probability),
         brightness=jitter(settings.brightness),
         contrast=jitter(settings.contrast),
@@ -173,52 +193,57 @@ def _draw_round(
     return drawn
 
 
+def _draw_irra(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> Round:
+    """The crop of a padded image is the image moved by up to `padding` pixels, black where there is none."""
+    nothing = neutral_round(count, size, generator.device)
+    flip = draw_uniform(count, 0, 1, generator) < settings.flip_probability
+    down, right = (
+        torch.randint(2 * settings.padding + 1, (count,), generator=generator, device=generator.device) - settings.padding
+        for _ in range(2)
+    )
+    erase, erasable = _draw_erased(count, size, settings, generator)
+    erased = erasable & (draw_uniform(count, 0, 1, generator) < settings.erase_probability)
+    # IRRA flips first and a round crops first: the crop of a flipped image is that of the image from the other side.
+    place = torch.stack([down, torch.where(flip, -right, right)], 1)
+    return replace(
+        nothing,
+        crop=torch.cat([place.float(), nothing.crop[:, 2:]], 1),
+        flip=flip,
+        erase=torch.where(erased[:, None], erase, nothing.erase),
+        erase_fill=settings.erase_fill,
+    )
+
+
 def draw_uniform(count: int, low: float, high: float, generator: torch.Generator) -> Float32[Tensor, " N"]:
     """`count` numbers in [low, high), on the generator's device."""
     return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
 
 
-def draw_crops(
-    count: int, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+def draw_crops(  # noqa: PLR0913 - what a crop may be, and how its ratio is meant
+    count: int,
+    size: Size,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+    rule: Rule = "fitting",
+    *,
+    relative: bool = True,
 ) -> Float32[Tensor, "N 4"]:
-    """Boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width/height within `ratio`.
+    """Boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width / height within `ratio`.
 
-    Where none of ten draws fits, the largest central box within `ratio`, as in torchvision. Ratios are of pixels: with the
-    paper's scale and ratio nothing ever fits into images narrower than 0.67 (0.9 * 3/4) of their height.
+    `relative`: the ratio is a multiple of the input's own width / height. Under the rule "torchvision" it is of pixels, and where
+    none of ten draws fits the box is the largest central one within it (`data.boxes`).
     """
-    boxes, fits = _draw_boxes(count, size, scale, (1 / ratio[1], 1 / ratio[0]), generator)
-    return torch.where(fits[:, None], boxes, _central_crop(size, ratio, generator.device))
+    shape = (1 / ratio[1], 1 / ratio[0])
+    wanted = BoxRange(scale, shape, relative and rule == "fitting", rule)
+    boxes, fits = draw_boxes(count, size, wanted, generator)
+    if rule == "fitting":
+        return boxes
+    return torch.where(fits[:, None], boxes, central_boxes(count, size, shape, generator.device))
 
 
-def _draw_boxes(
-    count: int, size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """(N, 4) boxes of whole pixels with that share of the area and that height/width; (N,) bool: did one of ten draws fit."""
-    height, width = size
-
-    def uniform() -> Tensor:
-        return torch.rand(count, _ATTEMPTS, generator=generator, device=generator.device)
-
-    share = area[0] + (area[1] - area[0]) * uniform()
-    shape = torch.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * uniform())
-    heights = (height * width * share * shape).sqrt().round()  # (N, attempts)
-    widths = (height * width * share / shape).sqrt().round()
-    fits = (heights <= height) & (widths <= width) & (heights > 0) & (widths > 0)
-    tops = (uniform() * (height - heights + 1)).floor()
-    lefts = (uniform() * (width - widths + 1)).floor()
-    first = fits.int().argmax(1)
-    boxes = torch.stack([tops, lefts, heights, widths], -1)[torch.arange(count, device=first.device), first]
-    return boxes, fits.any(1)
-
-
-def _central_crop(size: tuple[int, int], ratio: tuple[float, float], device: torch.device) -> Tensor:
-    """(4,) the largest central box whose width/height lies in `ratio`: what a crop falls back on."""
-    height, width = size
-    if width / height < ratio[0]:
-        box_height, box_width = round(width / ratio[0]), width
-    elif width / height > ratio[1]:
-        box_height, box_width = height, round(height * ratio[1])
-    else:
-        box_height, box_width = height, width
-    top, left = (height - box_height) // 2, (width - box_width) // 2
-    return torch.tensor([top, left, box_height, box_width], dtype=torch.float32, device=device)
+def _draw_erased(
+    count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
+) -> tuple[Float32[Tensor, "N 4"], Bool[Tensor, " N"]]:
+    """Boxes to erase; under the rule "torchvision" not all fit."""
+    return draw_boxes(count, size, BoxRange(settings.erase_area, settings.erase_ratio, rule=settings.boxes), generator)

@@ -5,7 +5,8 @@ Fields, their order and the black outside are those of `augment_round`, whose fl
     geometry   coordinates are rounded to 1/32 pixel, as in every warp of OpenCV; flips alone move whole pixels
     jitter     one matrix of colours as long as nothing leaves [0, 1] in between
     hue        in 255 steps of the circle, as in Pillow's pictures: a saturated colour may be six levels off
-    blur       float32; the ends of the kernel that together weigh less than half a level are cut off
+    blur       float32; the ends of the kernel that together weigh less than half a level are cut off. It is rounded, like the
+               colour of an erased box, only where geometry or colour follows
 
 OpenCV releases the interpreter: as many pictures are in work as torch may use threads. It splits none of up to 2^16 pixels itself.
 """
@@ -34,6 +35,7 @@ class _Drawn(NamedTuple):
     """One round of one picture."""
 
     blur_kernel: int
+    erase_fill: tuple[float, float, float]
     crop: list[float]
     erase: list[float]
     grayscale: bool
@@ -45,6 +47,16 @@ class _Drawn(NamedTuple):
     vertical_flip: bool
     angle: float
     blur: float
+
+    @property
+    def colours(self) -> bool:
+        """Whether a colour changes."""
+        return not self.brightness == self.contrast == self.saturation == 1 or self.hue != 0 or self.grayscale
+
+    @property
+    def late(self) -> bool:
+        """Whether anything follows that is not rounded at once."""
+        return self.blur > 0 or self.erase[2] > 0
 
 
 def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -> Float32[Tensor, "N 3 H W"]:
@@ -68,33 +80,66 @@ def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -
 
 
 def _by_picture(drawn: Round) -> list[_Drawn]:
-    columns = (getattr(drawn, name).tolist() for name in _Drawn._fields if name != "blur_kernel")
-    return [_Drawn(drawn.blur_kernel, *row) for row in zip(*columns, strict=True)]
+    columns = (getattr(drawn, name).tolist() for name in _Drawn._fields[2:])
+    return [_Drawn(drawn.blur_kernel, drawn.erase_fill, *row) for row in zip(*columns, strict=True)]
 
 
 def _augment(picture: np.ndarray, rounds: Sequence[_Drawn], unit: np.ndarray) -> None:
-    """(H, W, 3) uint8, left as it is, to (3, H, W) float32 in [0, 1], written into `unit`."""
+    """(H, W, 3) uint8, left as it is, to (3, H, W) float32 in [0, 1], written into `unit`.
+
+    Geometry waits for the next operation of another kind, blur and erasing for the next geometry or colour.
+    """
+    height, width = picture.shape[:2]
     if not picture.flags.c_contiguous:
         picture = cv2.merge([picture[..., channel] for channel in range(3)])
-    picture = _move(picture, rounds)
+    moves: list[_Drawn] = []
+    late: list[_Drawn] = []
     for drawn in rounds:
-        picture = _jitter(picture, drawn)
-        if drawn.hue != 0:
-            picture = _turn_hue(picture, drawn.hue)
-        if drawn.grayscale:
-            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    planes = cv2.split(picture)
-    for drawn in rounds:
+        if drawn.flip or drawn.vertical_flip or drawn.angle != 0 or drawn.crop != [0, 0, height, width]:
+            picture, late = _settle(picture, late), []
+            moves.append(drawn)
+        if drawn.colours:
+            picture, late = _colour(_move(_settle(picture, late), moves), drawn), []
+            moves = []
+        if drawn.late:
+            picture, moves = _move(picture, moves), []
+            late.append(drawn)
+    _finish(_move(picture, moves), late, unit)
+    unit /= 255
+
+
+def _colour(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
+    picture = _jitter(picture, drawn)
+    if drawn.hue != 0:
+        picture = _turn_hue(picture, drawn.hue)
+    if drawn.grayscale:
+        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return picture
+
+
+def _settle(picture: np.ndarray, late: Sequence[_Drawn]) -> np.ndarray:
+    """The picture in 8 bits with what was late."""
+    if not late:
+        return picture
+    planes = np.empty((3, *picture.shape[:2]), dtype=np.float32)
+    _finish(picture, late, planes)
+    settled: np.ndarray = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
+    return settled
+
+
+def _finish(picture: np.ndarray, late: Sequence[_Drawn], out: np.ndarray) -> None:
+    """Blurs and erases (H, W, 3) uint8 into (3, H, W) float32, both of 0 to 255."""
+    planes: Sequence[np.ndarray] = cv2.split(picture)
+    for drawn in late:
         if drawn.blur > 0:
             planes = _blur(planes, drawn.blur, drawn.blur_kernel)
-    for plane, out in zip(planes, unit, strict=True):
-        out[...] = plane
-    unit /= 255
-    for drawn in rounds:
         top, left, height, width = drawn.erase
         if height > 0:
-            rows, columns = _whole(top, height), _whole(left, width)
-            unit[:, rows, columns] = 0
+            planes = [plane.astype(np.float32, copy=False) for plane in planes]
+            for plane, fill in zip(planes, drawn.erase_fill, strict=True):
+                plane[_whole(top, height), _whole(left, width)] = 255 * fill
+    for plane, target in zip(planes, out, strict=True):
+        target[...] = plane
 
 
 def _whole(start: float, length: float) -> slice:
@@ -103,6 +148,8 @@ def _whole(start: float, length: float) -> slice:
 
 
 def _move(picture: np.ndarray, rounds: Sequence[_Drawn]) -> np.ndarray:
+    if not rounds:
+        return picture
     height, width = picture.shape[:2]
     backward = _backward_map(rounds, height, width)
     if (np.abs(backward) == np.eye(2, 3)).all():

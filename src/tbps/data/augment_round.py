@@ -7,12 +7,13 @@
     hue        turns the colour circle of HSV
     grayscale  the three channels become L = 0.299 R + 0.587 G + 0.114 B
     blur       Gaussian of `blur_kernel` x `blur_kernel` pixels, the border reflected
-    erase      the box becomes black
+    erase      the box gets one colour, `erase_fill`
 
-A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Whatever
-the order of the draws, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
-The geometry of all rounds is one affine map and one bilinear sampling, of which the outermost half pixel blends with the black
-outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
+A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Rounds
+follow one another; within one, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and
+erasing. Geometry that nothing else comes between is one affine map and one bilinear sampling, of which the outermost half pixel
+blends with the black outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast,
+saturation, hue.
 
 Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`augment_opencv`), more than three times
 as fast and within a few of the 256 levels.
@@ -39,7 +40,7 @@ class Round:
 
     crop, erase: (N, 4) float top, left, height, width in pixels (neutral: the whole image; an empty box). angle: (N,) degrees,
     counter-clockwise. flip, vertical_flip, grayscale: (N,) bool. brightness, contrast, saturation: (N,) factors (neutral: 1).
-    hue: (N,) turns of the colour circle. blur: (N,) standard deviations in pixels (neutral: 0).
+    hue: (N,) turns of the colour circle. blur: (N,) standard deviations in pixels (neutral: 0). erase_fill: RGB in [0, 1].
     """
 
     crop: Tensor
@@ -54,10 +55,22 @@ class Round:
     angle: Tensor
     blur: Tensor
     blur_kernel: int = 3
+    erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def part(self, rows: slice) -> "Round":
         """What happens to some of the images."""
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "blur_kernel"})
+        return replace(self, **{name: getattr(self, name)[rows] for name in BY_IMAGE})
+
+
+BY_IMAGE = tuple(f.name for f in fields(Round) if f.name not in ("blur_kernel", "erase_fill"))
+"""The fields that hold a value for each image."""
+
+_KINDS = (
+    ("crop", "flip", "vertical_flip", "angle"),
+    ("brightness", "contrast", "saturation", "hue", "grayscale"),
+    ("blur",),
+    ("erase",),
+)
 
 
 def neutral_round(count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Round:
@@ -77,6 +90,17 @@ def neutral_round(count: int, size: tuple[int, int], device: torch.device | str 
         angle=zeros,
         blur=zeros,
     )
+
+
+def operation_by_operation(rounds: tuple[Round, ...], size: tuple[int, int]) -> tuple[Round, ...]:
+    """The same operations in a fixed order: the geometry of all rounds first, then all colours, all blurs and all erasing."""
+    found = []
+    for names in _KINDS:
+        for drawn in rounds:
+            neutral = neutral_round(len(drawn.angle), size, drawn.angle.device)
+            kept = {name: getattr(drawn, name) for name in names}
+            found.append(replace(neutral, blur_kernel=drawn.blur_kernel, erase_fill=drawn.erase_fill, **kept))
+    return tuple(found)
 
 
 def as_unit(images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float32[Tensor, "N 3 H W"]:
@@ -105,16 +129,36 @@ def apply_rounds(
 
 def _apply_together(images: Tensor, rounds: tuple[Round, ...]) -> Tensor:
     unit = as_unit(images)
-    _apply_geometry(unit, rounds)
+    count, size = len(unit), (unit.shape[2], unit.shape[3])
+    device = rounds[0].angle.device
+    # Geometry waits for the next operation of another kind: what comes together is sampled once.
+    matrix, waits = torch.eye(3, device=device).repeat(count, 1, 1), torch.zeros(count, dtype=torch.bool, device=device)
     for drawn in rounds:
-        _apply_jitter(unit, drawn)
-        _apply_hue(unit, drawn)
-        _apply_grayscale(unit, drawn)
-    for drawn in rounds:
-        _apply_blur(unit, drawn)
-    for drawn in rounds:
-        _apply_erasing(unit, drawn)
+        moved = _moves(drawn, size)
+        rows = moved.nonzero()[:, 0]
+        if len(rows):
+            matrix[rows] = matrix[rows] @ _backward_map(drawn, rows, size)
+            waits = waits | moved
+        due = waits & _changes_pixels(drawn)
+        _sample(unit, matrix, due)
+        matrix[due] = torch.eye(3, device=device)
+        waits = waits & ~due
+        for apply in (_apply_jitter, _apply_hue, _apply_grayscale, _apply_blur, _apply_erasing):
+            apply(unit, drawn)
+    _sample(unit, matrix, waits)
     return unit
+
+
+def _moves(drawn: Round, size: tuple[int, int]) -> Tensor:
+    """(N,) bool: which images have geometry."""
+    whole = torch.tensor([0.0, 0.0, *size], device=drawn.crop.device)
+    return (drawn.crop != whole).any(1) | drawn.flip | drawn.vertical_flip | (drawn.angle != 0)
+
+
+def _changes_pixels(drawn: Round) -> Tensor:
+    """(N,) bool: which images have anything but geometry."""
+    jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
+    return jitter | (drawn.hue != 0) | drawn.grayscale | (drawn.blur > 0) | (drawn.erase[:, 2] > 0)
 
 
 def resample(images: Float32[Tensor, "n 3 H W"], backward: Float32[Tensor, "n 2 3"]) -> Float32[Tensor, "n 3 H W"]:
@@ -132,18 +176,11 @@ def _grid(backward: Tensor, size: torch.Size) -> Tensor:
     return grid
 
 
-def _apply_geometry(unit: Tensor, rounds: tuple[Round, ...]) -> None:
-    height, width = unit.shape[2:]
-    whole = torch.tensor([0.0, 0.0, height, width], device=rounds[0].crop.device)
-    moved = torch.stack([(r.crop != whole).any(1) | r.flip | r.vertical_flip | (r.angle != 0) for r in rounds]).any(0)
-    rows = moved.nonzero()[:, 0]
-    if not len(rows):
-        return
-    matrix = torch.eye(3, device=rows.device).expand(len(rows), 3, 3)
-    for drawn in rounds:
-        matrix = matrix @ _backward_map(drawn, rows, (height, width))
-    backward, rows = send(matrix[:, :2], unit.device), send(rows, unit.device)
-    unit.index_copy_(0, rows, resample(unit.index_select(0, rows), backward))
+def _sample(unit: Tensor, matrix: Tensor, due: Tensor) -> None:
+    rows = due.nonzero()[:, 0]
+    if len(rows):
+        backward, rows = send(matrix[rows, :2], unit.device), send(rows, unit.device)
+        unit.index_copy_(0, rows, resample(unit.index_select(0, rows), backward))
 
 
 def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
@@ -245,4 +282,8 @@ def _apply_erasing(unit: Tensor, drawn: Round) -> None:
     inside_x = (x >= left[:, None]) & (x < (left + box_width)[:, None])  # (n, W)
     rows = send(rows, unit.device)
     kept = 1 - inside_y[:, :, None].float() * inside_x[:, None, :].float()  # (n, H, W)
-    unit.index_copy_(0, rows, unit.index_select(0, rows).mul_(kept[:, None]))
+    erased = unit.index_select(0, rows).mul_(kept[:, None])
+    if any(drawn.erase_fill):
+        fill = send(torch.tensor(drawn.erase_fill), unit.device).view(1, 3, 1, 1)
+        erased.add_((1 - kept)[:, None] * fill)
+    unit.index_copy_(0, rows, erased)

@@ -118,16 +118,24 @@ def swap_words(words: Sequence[str], count: int, rng: np.random.Generator) -> li
 
 
 def replace_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.random.Generator) -> list[str]:
-    """`count` words at different places, or all that can be if those are fewer, give way to a synonym drawn at random.
+    """`count` different words, or all that can be if those are fewer, each give way to a synonym drawn at random, the same one
+    wherever the word occurs, as in EDA.
 
-    Stop words stay. Punctuation at either end of a word ("jacket,") is kept and hides no synonym.
+    Stop words stay. Punctuation at either end of a word ("jacket,") is kept and hides no synonym; capitals make no other word.
     """
     replaced = list(words)
-    known = _with_synonyms(words, synonyms)
+    places: dict[str, list[int]] = {}
+    found: dict[str, Sequence[str]] = {}
+    for place, some in _with_synonyms(words, synonyms):
+        core = _parts(words[place])[1].lower()
+        places.setdefault(core, []).append(place)
+        found[core] = some
+    known = list(places)
     for chosen in rng.choice(len(known), min(count, len(known)), replace=False) if known else ():
-        place, found = known[chosen]
-        before, _, after = _parts(words[place])
-        replaced[place] = before + _draw(found, rng) + after
+        synonym = _draw(found[known[chosen]], rng)
+        for place in places[known[chosen]]:
+            before, _, after = _parts(words[place])
+            replaced[place] = before + synonym + after
     return replaced
 
 

@@ -8,6 +8,7 @@ import torch
 
 from tbps.data.augment_pair import PairAugmentation, mix_pairs
 from tbps.data.augment_text import TextAugmentation, augment_caption
+from tbps.data.proportions import Pictures
 from tbps.data.records import Batch, Pair, PersonDataset
 from tbps.errors import DataError, SettingsError
 from tbps.preprocess.caption import clean_caption
@@ -36,7 +37,7 @@ class Batches:
     """Training batches of one split.
 
     `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split,
-    or `cache.near` of it). `tokenise`: N
+    or `cache.near` of it). `pictures`: the same in their own proportions, where a loss needs those. `tokenise`: N
     texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
     The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
     `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
@@ -57,12 +58,13 @@ class Batches:
     world_size: int = 1
     second_text: bool = False
     mixing: PairAugmentation = _UNMIXED
+    pictures: Pictures | None = None
     _pairs: tuple[Pair, ...] = field(init=False)
     _captions: tuple[str, ...] = field(init=False)
     _paraphrases: tuple[str | None, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.dataset.images):
+        if any(len(cached) != len(self.dataset.images) for cached in (self.images, self.pictures or self.images)):
             raise DataError(f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
@@ -99,7 +101,13 @@ class Batches:
         mixed = mix_pairs(pixels, captions, identities, self.mixing, torch_generator(self.seed, "mix", epoch, step, self.rank))
         mixed_with = None if self.mixing.method == "none" else mixed.mixed_with
         return Batch(
-            mixed.images, self.tokenise(list(mixed.captions)), identities, second, mixed_with, torch.from_numpy(rows.copy())
+            images=mixed.images,
+            tokens=self.tokenise(list(mixed.captions)),
+            identities=identities,
+            tokens_second=second,
+            mixed_with=mixed_with,
+            pairs=torch.from_numpy(rows.copy()),
+            pictures=None if self.pictures is None else tuple(self.pictures[image] for image in images),
         )
 
     def _pixels(self, images: np.ndarray) -> torch.Tensor:

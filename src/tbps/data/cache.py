@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from jaxtyping import UInt8
 from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
-from tbps.preprocess.image import ImageSpec, open_image, to_array
+from tbps.preprocess.image import ImageSpec, Resize, open_image, to_array
 from tbps.storage import atomic_path, make_folder, writing_to
 
 Progress = Callable[[int, int], None]
@@ -51,6 +52,7 @@ class ImageCache:
         folder: Path,
         on_progress: Progress | None = None,
         workers: int | None = None,
+        resize: Resize = "bicubic",
     ) -> "ImageCache":
         """The cache of all images of `dataset` in `folder`, built first where it is missing.
 
@@ -62,18 +64,16 @@ class ImageCache:
         """
         if not dataset.images:
             raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
-        if not folder.exists():
-            make_folder(folder).chmod(0o700)  # pictures of people
-        target = make_folder(folder) / f"{dataset.name}-{spec.height}x{spec.width}-{_fingerprint(dataset, spec)}.npy"
+        target = cache_file(dataset, folder, spec.height, spec.width, *([] if resize == "bicubic" else [resize]))
         shape = (len(dataset.images), spec.height, spec.width, 3)
         images = _map(target, shape)
         if images is None:
-            with _alone(target):
+            with alone(target):
                 images = _map(target, shape)  # another process may have built it while this one waited
                 if images is None:
-                    paths = [image.path for image in dataset.images]
+                    decode = partial(_decoded, spec=spec, resize=resize)
                     with atomic_path(target) as temporary:
-                        _build(temporary, paths, spec, on_progress, workers)
+                        _build(temporary, [image.path for image in dataset.images], shape, decode, on_progress, workers)
                     images = _map(target, shape)
         if images is None:
             raise DataError(f"{target} changed while it was being opened; run again")
@@ -121,16 +121,32 @@ def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int |
     return there
 
 
+def cache_file(dataset: PersonDataset, folder: Path, height: int, width: int, *more: str) -> Path:
+    """Where pictures of that size, decoded in a way that `more` tells, are kept in `folder`, which is made where it is missing.
+
+    Raises ImageError naming an image file that cannot be read.
+    """
+    if not folder.exists():
+        make_folder(folder).chmod(0o700)  # pictures of people
+    kind = "".join(f"{word}-" for word in more)
+    return make_folder(folder) / f"{dataset.name}-{kind}{height}x{width}-{_fingerprint(dataset, [height, width, *more])}.npy"
+
+
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def alone(target: Path) -> Iterator[None]:
     """Waits until no other process builds `target`."""
     with writing_to(target.parent), (target.parent / f".{target.name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _fingerprint(dataset: PersonDataset, spec: ImageSpec) -> str:
-    digest = hashlib.blake2b(json.dumps(["v2", os.path.realpath(dataset.root), spec.height, spec.width]).encode(), digest_size=8)
+def decoding_processes(images: int, workers: int | None) -> int:
+    """How many processes decode so many images; `workers`: what was asked for."""
+    return workers or min(available_cores(), math.ceil(images / _IMAGES_PER_WORKER))
+
+
+def _fingerprint(dataset: PersonDataset, how: Sequence[int | str]) -> str:
+    digest = hashlib.blake2b(json.dumps(["v2", os.path.realpath(dataset.root), *how]).encode(), digest_size=8)
     for image in dataset.images:
         try:
             status = image.path.stat()
@@ -151,16 +167,29 @@ def _map(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
-def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Progress | None, workers: int | None) -> None:
+Decode = Callable[[Path], np.ndarray]
+
+
+def _decoded(path: Path, spec: ImageSpec, resize: Resize) -> np.ndarray:
+    return to_array(open_image(path), spec, resize)
+
+
+def _build(
+    file: Path,
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    decode: Decode,
+    on_progress: Progress | None,
+    workers: int | None,
+) -> None:
     with file.open("wb") as header:
-        shape = (len(paths), spec.height, spec.width, 3)
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
         offset = header.tell()
     image_bytes = math.prod(shape[1:])
     tasks = [
-        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), spec) for start in range(0, len(paths), _CHUNK)
+        (file, offset + start * image_bytes, tuple(paths[start : start + _CHUNK]), decode) for start in range(0, len(paths), _CHUNK)
     ]
-    processes = workers or min(available_cores(), math.ceil(len(paths) / _IMAGES_PER_WORKER))
+    processes = decoding_processes(len(paths), workers)
     done = 0
     for written in _in_processes(tasks, processes) if processes > 1 else (_write_chunk(*task) for task in tasks):
         done += written
@@ -168,7 +197,7 @@ def _build(file: Path, paths: Sequence[Path], spec: ImageSpec, on_progress: Prog
             on_progress(done, len(paths))
 
 
-def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], ImageSpec]], processes: int) -> Iterator[int]:
+def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], Decode]], processes: int) -> Iterator[int]:
     """The results in order of completion; the first error cancels what has not begun."""
     executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
@@ -181,9 +210,9 @@ def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], ImageSpec]], pr
         executor.shutdown(cancel_futures=True)
 
 
-def _write_chunk(file: Path, offset: int, paths: tuple[Path, ...], spec: ImageSpec) -> int:
+def _write_chunk(file: Path, offset: int, paths: tuple[Path, ...], decode: Decode) -> int:
     """Decodes one run of images into its place. Written, not mapped: on a full disk a write fails and a mapping kills."""
-    pixels = np.stack([to_array(open_image(path), spec) for path in paths])
+    pixels = np.stack([decode(path) for path in paths])
     with file.open("r+b") as out:
         out.seek(offset)
         out.write(pixels.data)

@@ -15,8 +15,9 @@ PUBLISHED = Published(
 )
 
 
-def read(root: Path) -> PersonDataset:
+def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     """The data set below `root`. The older `caption_all.json` names no splits and is refused with that explanation."""
     older = "its caption_all.json is the older release without splits; get reid_raw.json from the authors"
     file = find_file(root, FILE, instead=older if (root / "caption_all.json").exists() else "request it from the authors")
-    return assemble(NAME, root, {file: read_images(Layout(file, root / "imgs"))}, PUBLISHED)
+    images = read_images(Layout(file, root / "imgs"))
+    return assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)

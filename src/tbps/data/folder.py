@@ -18,7 +18,7 @@ NAME = "folder"
 Known = dict[Hashable, Any]
 
 
-def read(root: Path) -> PersonDataset:
+def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     """The data set below `root`; identities are numbered by first appearance.
 
     Besides the checks that all readers share, two lines with the same `file_name` are refused.
@@ -36,7 +36,7 @@ def read(root: Path) -> PersonDataset:
             refuse(where, "file_name", f"repeats {row.file_name!r} of line {first}; give each image one line")
         images.append(image)
     numbered = list(lines.values())
-    return assemble(NAME, root, {file: images}, place=lambda index: f"line {numbered[index]}")
+    return assemble(NAME, root, {file: images}, place=lambda index: f"line {numbered[index]}", allow_missing=allow_missing)
 
 
 def _read_row(where: str, row: MetadataRow, folder: ImageFolder, numbers: dict[tuple[str, str], int], known: Known) -> PersonImage:

@@ -18,7 +18,8 @@ PUBLISHED = Published(
 )
 
 
-def read(root: Path) -> PersonDataset:
+def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     """The data set below `root`; val is carved out of train by identity."""
     file = find_file(root, FILE, "ICFG_PEDES.json", instead="request it from the authors")
-    return assemble(NAME, root, {file: read_images(Layout(file, root / "imgs"))}, PUBLISHED)
+    images = read_images(Layout(file, root / "imgs"))
+    return assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)

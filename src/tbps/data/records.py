@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -66,6 +67,7 @@ class Batch:
 
     `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
     that is two in one, of any other its own once more; None where none is. `pairs`: positions in `PersonDataset.pairs()`.
+    `pictures`: the images in their own proportions, where views are cropped from those; of a pair that is two in one, its first.
     """
 
     images: UInt8[Tensor, "N 3 H W"]
@@ -74,8 +76,10 @@ class Batch:
     tokens_second: Int64[Tensor, "N K"] | None = None
     mixed_with: Int64[Tensor, " N"] | None = None
     pairs: Int64[Tensor, " N"] | None = None
+    pictures: tuple[UInt8[np.ndarray, "_ _ 3"], ...] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Images and identities on a device, without waiting for it; captions (the CPU reads their lengths) and `pairs` stay."""
+        """Images and identities on a device, without waiting for it; what the CPU reads (captions, `pairs`, `pictures`)
+        stays."""
         mixed = None if self.mixed_with is None else send(self.mixed_with, device)
         return replace(self, images=send(self.images, device), identities=send(self.identities, device), mixed_with=mixed)

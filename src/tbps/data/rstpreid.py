@@ -26,11 +26,11 @@ _FILE_NAME = re.compile(r"(\d+)_c(\d+)_\d+")
 _CODE = re.compile(r"[{}<>\\=\[\]]|\w\(|function|return |null\b")
 
 
-def read(root: Path) -> PersonDataset:
+def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     """The data set below `root`, with the camera of each image and remarks on the release and on damaged captions."""
     file = find_file(root, FILE, instead="request it from the authors")
     records = read_images(Layout(file, root / "imgs", path_field="img_path"))
-    dataset = assemble(NAME, root, {file: records}, PUBLISHED)
+    dataset = assemble(NAME, root, {file: records}, PUBLISHED, allow_missing=allow_missing)
     images = tuple(replace(image, camera=_camera(image)) for image in dataset.images)
     return replace(dataset, images=images, warnings=(*_remarks(images), *dataset.warnings))
 

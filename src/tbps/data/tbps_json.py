@@ -13,12 +13,13 @@ from tbps.data.records import PersonDataset
 NAME = "tbps"
 
 
-def read(root: Path) -> PersonDataset:
+def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     """The data set below `root`; at least one of the three files must be there."""
     find_file(root, *(f"{split}_reid.json" for split in SPLITS))
     folder = root / "imgs" if (root / "imgs").is_dir() else root
     layouts = [Layout(root / f"{split}_reid.json", folder, split=split) for split in SPLITS]
-    dataset = assemble(NAME, root, {layout.file: read_images(layout) for layout in layouts if layout.file.is_file()})
+    tables = {layout.file: read_images(layout) for layout in layouts if layout.file.is_file()}
+    dataset = assemble(NAME, root, tables, allow_missing=allow_missing)
     numbers: dict[int, int] = {}
     images = tuple(replace(image, identity=numbers.setdefault(image.identity, len(numbers))) for image in dataset.images)
     return replace(dataset, images=images)

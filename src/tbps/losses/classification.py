@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 UNMASKED = -100
@@ -38,17 +38,24 @@ def mlm_loss(
 
 
 def mask_tokens(
-    tokens: Int[Tensor, "n L"], words: int, mask: int, probability: float, generator: torch.Generator
+    tokens: Int[Tensor, "n L"],
+    words: int,
+    mask: int,
+    probability: float,
+    generator: torch.Generator,
+    spared: Bool[Tensor, "n L"] | None = None,
 ) -> tuple[Int[Tensor, "n L"], Int[Tensor, "n L"]]:
     """Tokens with some of the words masked, and the labels (BERT, Devlin et al. 2019; IRRA, Jiang and Ye 2023).
 
     Each word, but no start, end or padding token, is chosen with `probability`; of the chosen 80 % become the `mask` token, 10 %
-    a random word and 10 % stay. Ids below `words` are words.
+    a random word and 10 % stay. Ids below `words` are words; those at `spared` places never are.
     """
     draws = torch.rand(tokens.shape, generator=generator)
     fate = torch.rand(tokens.shape, generator=generator)
     random_words = torch.randint(words, tokens.shape, generator=generator)
     chosen = (draws < probability) & (tokens < words)
+    if spared is not None:
+        chosen = chosen & ~spared
     labels = torch.where(chosen, tokens, UNMASKED)
     masked = torch.where(chosen & (fate < 0.8), mask, tokens)
     return torch.where(chosen & (fate >= 0.9), random_words, masked), labels

@@ -2,12 +2,13 @@
 
 Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval", CVPR 2023, section 3.2:
 one cross attention (queries: text tokens; keys and values: image tokens), four transformer layers, and a head of dense, QuickGELU,
-LayerNorm and vocabulary layers.
+LayerNorm and vocabulary layers. As in its code, both inputs and the output are normalised, layers are pre-norm, and every norm has
+torch's eps, 1e-5.
 """
 
 from typing import final
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tbps.model.activation import QuickGELU
@@ -27,12 +28,14 @@ class CrossModalEncoder(nn.Module):
         self.words = nn.Linear(dim, vocabulary)
         self._initialise(dim, layers)
 
-    def forward(self, text: Float[Tensor, "n L D"], image: Float[Tensor, "n P D"]) -> Float[Tensor, "n L D"]:
-        """Text tokens that have seen the image: (n, L, D)."""
+    def forward(
+        self, text: Float[Tensor, "n L D"], image: Float[Tensor, "n P D"], unseen: Bool[Tensor, "n L"] | None = None
+    ) -> Float[Tensor, "n L D"]:
+        """Text tokens that have seen the image: (n, L, D). No token looks at those that are `unseen`."""
         keys = self.image_norm(image)
         mixed: Tensor = self.attention(self.text_norm(text), keys, keys, need_weights=False)[0]
         for layer in self.layers:
-            mixed = layer(mixed)
+            mixed = layer(mixed, unseen)
         normed: Tensor = self.last_norm(mixed)
         return normed
 
@@ -65,9 +68,9 @@ class _Block(nn.Module):
         self.first_norm, self.second_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.widen, self.activation, self.narrow = nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, unseen: Tensor | None = None) -> Tensor:
         """(n, L, D) -> (n, L, D)."""
         keys = self.first_norm(tokens)
-        tokens = tokens + self.attention(keys, keys, keys, need_weights=False)[0]
+        tokens = tokens + self.attention(keys, keys, keys, key_padding_mask=unseen, need_weights=False)[0]
         widened: Tensor = self.narrow(self.activation(self.widen(self.second_norm(tokens))))
         return tokens + widened

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 import torch
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
@@ -15,6 +16,17 @@ def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str], context_length: 
     encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=context_length, return_tensors="pt")
     tokens: torch.Tensor = encoded["input_ids"]
     return tokens
+
+
+def behind_captions(tokens: Int[torch.Tensor, "n L"]) -> Bool[torch.Tensor, "n L"]:
+    """Which places lie behind the end token of their caption. It has the highest id, so it is the first maximum of a row."""
+    return torch.arange(tokens.shape[1], device=tokens.device) > tokens.argmax(dim=1, keepdim=True)
+
+
+def padded_to(tokens: Int[torch.Tensor, "n L"], length: int) -> Int[torch.Tensor, "n {length}"]:
+    """Captions padded with token 0 to `length`, as OpenAI's CLIP and IRRA pad; what padded them before gives way."""
+    blank = tokens.masked_fill(behind_captions(tokens), 0)
+    return torch.nn.functional.pad(blank, (0, length - tokens.shape[1]))
 
 
 def count_tokens(tokenizer: CLIPTokenizer, caption: str) -> int:

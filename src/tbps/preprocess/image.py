@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -28,6 +28,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _Positive = Annotated[float, Field(gt=0)]
+
+Resize = Literal["bilinear", "bicubic"]
 
 # What Pillow raises on damaged files, as found by feeding it damaged files; all of them mean "this file is broken".
 _BROKEN = (
@@ -103,10 +105,13 @@ def check_image(source: str | Path | bytes) -> tuple[int, int]:
         return image.size
 
 
-def to_array(image: Image.Image, spec: ImageSpec) -> np.ndarray:
-    """(height, width, 3) uint8: the whole picture resized bicubically, aspect ratio not kept."""
+def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") -> np.ndarray:
+    """(height, width, 3) uint8: the whole picture resized, aspect ratio not kept. A model sees bicubic ones, but for its
+    training.
+    """
     rgb = image if image.mode == "RGB" else _to_rgb(image)
-    return np.array(rgb.resize((spec.width, spec.height), Image.Resampling.BICUBIC), dtype=np.uint8)
+    resampling = Image.Resampling.BICUBIC if resize == "bicubic" else Image.Resampling.BILINEAR
+    return np.array(rgb.resize((spec.width, spec.height), resampling), dtype=np.uint8)
 
 
 def normalise(images: "torch.Tensor", spec: ImageSpec, *, overwrite: bool = False) -> "torch.Tensor":

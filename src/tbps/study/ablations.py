@@ -67,8 +67,8 @@ def tricks() -> Table:
             "clip+soft_label": {"losses.n_itc.soft_label": 0.5},
         },
     )
-    one_process = "a step is one process, on which all gradients are global: the same run as clip"
-    rows = tuple(Row(r.name, r.work, r.base, note=one_process if r.name == "clip+globalgrad" else "") for r in rows)
+    shards = "clip takes the columns of the other three of four shards as constants, as each of the paper's four devices does"
+    rows = tuple(Row(r.name, r.work, r.base, note=shards if r.name == "clip+globalgrad" else "") for r in rows)
     all_four = Row("clip*", Training(train=clip_star()), "clip")
     return Table("tricks", "training tricks", "table 1", (*rows, all_four))
 

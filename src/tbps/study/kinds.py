@@ -21,8 +21,8 @@ ALONE = ("costing",)
 
 
 def parse_work(values: Mapping[str, Any]) -> Work:
-    """Work from what `model_dump` gave. Raises SettingsError for an unknown kind or setting."""
+    """Work from what `model_dump` gave, of an older program too. Raises SettingsError for an unknown kind or setting."""
     kind = str(values.get("kind"))
     if kind not in KINDS:
         raise SettingsError(f"unknown kind of work {kind!r}; there are {', '.join(KINDS)}")
-    return KINDS[kind].parse(values)
+    return KINDS[kind].parse_stored(values)

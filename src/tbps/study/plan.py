@@ -83,10 +83,12 @@ class Planned:
         return self.before[-1] if self.before else None
 
 
-def open_material(name: str, root: Path, model: str | None, device: str) -> Material:
-    """Reads the data set and opens the model. Raises as the reader and `tbps.model.bundle.load`."""
-    dataset = read_dataset(name, root)
-    data = Data(name, str(root.resolve()), data_fingerprint(dataset))
+def open_material(name: str, root: Path, model: str | None, device: str, *, allow_missing: bool = False) -> Material:
+    """Reads the data set, `allow_missing` without images whose files are missing, and opens the model. Raises as the reader and
+    `tbps.model.bundle.load`.
+    """
+    dataset = read_dataset(name, root, allow_missing=allow_missing)
+    data = Data(name, str(root.resolve()), data_fingerprint(dataset), allow_missing)
     counts = {split: _counts(dataset.split(split)) for split in SPLITS}
     if model is None:
         return Material(data, counts, dataset, Start(RANDOM, None, "none"), None)
@@ -95,7 +97,7 @@ def open_material(name: str, root: Path, model: str | None, device: str) -> Mate
     return Material(data, counts, dataset, Start(model, location, opened.fingerprint), opened.clip.config)
 
 
-def imagine_material(name: str, root: Path, model: str | None) -> Material:
+def imagine_material(name: str, root: Path, model: str | None, *, allow_missing: bool = False) -> Material:
     """For a dry run: data and model where they are there, else published counts and well-known towers.
 
     Raises DataError where the data set is neither there nor published.
@@ -103,7 +105,7 @@ def imagine_material(name: str, root: Path, model: str | None) -> Material:
     start = Start(model or RANDOM, model, UNKNOWN)
     towers = None if model is None else known_towers(model)
     if root.is_dir():
-        dataset = read_dataset(name, root)
+        dataset = read_dataset(name, root, allow_missing=allow_missing)
         counts = {split: _counts(dataset.split(split)) for split in SPLITS}
         return Material(Data(name, str(root.resolve()), UNKNOWN), counts, dataset, start, towers)
     return Material(Data(name, str(root), UNKNOWN), published_counts(name), None, start, towers)
@@ -178,15 +180,17 @@ class Estimate:
 def estimate(step: Step, material: Material) -> Estimate:
     """What a step would take. Raises DataError where there are fewer pairs than a batch holds, SettingsError as `Work.left_of`."""
     towers, counts = material.towers, material.counts
-    classes = round(step.work.identities * counts["train"].identities)
+    joined = step.work.train.learn_from == "train+val"
+    classes = round(step.work.identities * counts["train"].identities) + (counts["val"].identities if joined else 0)
     parameters = None if towers is None else parameters_of(step.work, towers, classes)
     if isinstance(step.work, Probing):
         return Estimate(0, None if towers is None else probe_flops(step.work, towers, counts["val"]), parameters)
     train, share = step.work.train, step.work.identities
     if material.dataset is None:
-        pairs = round(share * counts["train"].captions)
+        pairs = round(share * counts["train"].captions) + (counts["val"].captions if joined else 0)
     else:
-        pairs = len(step.work.dataset(material.dataset).split("train").pairs())
+        dataset = step.work.dataset(material.dataset)
+        pairs = sum(len(dataset.split(name).pairs()) for name in (("train", "val") if joined else ("train",)))
     if pairs < train.batch_size:
         raise DataError(f"{pairs} pairs to learn from do not fill a batch of {train.batch_size}; --set batch_size=...")
     updates = pairs // train.batch_size * train.schedule.epochs
@@ -202,7 +206,9 @@ def update_flops(work: Work, towers: CLIPConfig) -> float:
     images = 1 + losses.second_image + 2 * losses.ss_image
     texts = 1 + losses.second_text
     image_passes, text_passes = _passes(work.train)
-    pair = image_passes * images * image + text_passes * texts * text + losses.separate_pass * (image + text)
+    pair = image_passes * images * image + text_passes * texts * text
+    if losses.separate_pass:
+        pair += (1 + losses.second_image) * image + (1 + losses.second_text_in_mvs) * text
     if losses.distill.weight > 0:
         pair += sum(_towers_flops(work, towers))
     return float(work.train.batch_size * pair)

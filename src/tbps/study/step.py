@@ -40,11 +40,14 @@ RESULT, ERROR, STEP = "result.json", "error.json", "step.json"
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set: its reader and folder, and the fingerprint of what was read there."""
+    """A data set: its reader and folder, and the fingerprint of what was read there; `allow_missing`: images whose files are
+    missing were left out.
+    """
 
     name: str
     root: str
     fingerprint: str
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 
 def _read(data: Data) -> PersonDataset:
-    dataset = read_dataset(data.name, Path(data.root))
+    dataset = read_dataset(data.name, Path(data.root), allow_missing=data.allow_missing)
     found = data_fingerprint(dataset)
     if found != data.fingerprint:
         raise DataError(f"{data.root} has changed since the study was planned ({found} instead of {data.fingerprint})")

@@ -133,12 +133,12 @@ def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> F
     outcome = train(settings, start, dataset, place.run, place.observer, place.stop)
     if not outcome.finished:
         return None
-    if outcome.standing is None or outcome.best is None:
+    if outcome.standing is None:
         raise SettingsError("a step of the study is one process; start it without torchrun")
     values: dict[str, float | None] = {
         **metrics_of(outcome.standing),
-        "val_r1": outcome.best.r1,
-        "best_epoch": outcome.best.epoch,
+        "val_r1": outcome.best.r1 if outcome.best else None,
+        "best_epoch": outcome.best.epoch if outcome.best else settings.schedule.epochs,
         "updates": outcome.step,
         "parameters": outcome.parameters,
         "trained": outcome.trained,

@@ -11,15 +11,16 @@ from torch.profiler import record_function
 from transformers import CLIPModel
 
 from tbps.data.augment_image import augment_images
-from tbps.data.augment_views import simclr_view
+from tbps.data.augment_views import simclr_view, simclr_view_of
 from tbps.data.records import Batch
 from tbps.distributed import rank, total
 from tbps.losses.classification import UNMASKED, mask_tokens, mlm_loss
 from tbps.model.clip import image_features, image_states, project_image, text_features_in_parts, text_tokens
 from tbps.model.heads import Heads
+from tbps.model.tokens import behind_captions, padded_to
 from tbps.preprocess.image import ImageSpec, normalise
 from tbps.seeding import entropy, torch_generator
-from tbps.training.objective import Features
+from tbps.training.objective import Features, LossSettings
 from tbps.training.settings import TrainSettings
 from tbps.transfer import send
 
@@ -60,8 +61,11 @@ class Views:
         )
 
 
-def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int) -> Views:
-    """The augmented views of this process's pairs at an update, drawn from (seed, step, rank) only."""
+def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int, context: int = 77) -> Views:
+    """The augmented views of this process's pairs at an update, drawn from (seed, step, rank) only.
+
+    `vocabulary`, `context`: of the model, in tokens.
+    """
     losses = settings.losses
 
     def weak(name: str) -> Tensor:
@@ -69,8 +73,13 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
         return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec, overwrite=True)
 
     def strong(name: str) -> Tensor:
-        generator = torch_generator(settings.seed, name, step, rank())
-        return normalise(simclr_view(batch.images, settings.strong_views, generator), spec, overwrite=True)
+        generator, asked = torch_generator(settings.seed, name, step, rank()), settings.strong_views
+        if asked.source == "squashed":
+            return normalise(simclr_view(batch.images, asked, generator), spec, overwrite=True)
+        if batch.pictures is None:
+            raise ValueError('strong_views.source = "reference" crops Batch.pictures, which this batch lacks')
+        size = (batch.images.shape[2], batch.images.shape[3])
+        return normalise(simclr_view_of(batch.pictures, size, asked, generator, batch.images.device), spec, overwrite=True)
 
     views = Views(
         image=weak("augmentation"),
@@ -84,7 +93,14 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
         return views
     # CLIP's vocabulary ends with its rarest merge, the start and the end token; IRRA makes that merge the mask.
     generator = torch_generator(settings.seed, "mask", step, rank())
-    masked, words = mask_tokens(batch.tokens, vocabulary - 3, vocabulary - 3, losses.mlm.probability, generator)
+    given = (vocabulary - 3, vocabulary - 3, losses.mlm.probability, generator)
+    if losses.mlm.padding == "batch":
+        masked, words = mask_tokens(batch.tokens, *given)
+    else:  # what is drawn for a caption does not depend on how long the others are
+        whole = padded_to(batch.tokens, context)
+        masked, words = mask_tokens(whole, *given, spared=behind_captions(whole))
+        if losses.mlm.padding == "masked":
+            masked, words = (seen[:, : batch.tokens.shape[1]] for seen in (masked, words))
     count = total(send((words != UNMASKED).sum().float(), batch.images.device))
     return replace(views, masked=masked, words=words, word_count=count.clamp(min=1))
 
@@ -110,7 +126,10 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
     roles = ("image", "image_second", "strong_one", "strong_two")
     pixels = {role: view for role in roles if (view := getattr(views, role)) is not None}
     teacher = teacher if calm else None
-    calm = calm and settings.losses.separate_pass
+    losses = settings.losses
+    calm = calm and losses.separate_pass
+    second_image = views.image_second if calm and losses.second_image else None
+    second_text = views.text_second if calm and losses.second_text_in_mvs else None
     words = words and views.masked is not None
     half = HALVES.get(settings.precision)
     with torch.autocast(views.image.device.type, half, enabled=half is not None):
@@ -125,11 +144,13 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
             **images,
             text=text,
             text_second=text_second,
-            calm_image=_calm_image(clip, views) if calm else None,
-            calm_text=_calm_text(clip, views, settings) if calm else None,
-            teacher_image=None if teacher is None else _calm_image(teacher, views),
-            teacher_text=None if teacher is None else _calm_text(teacher, views, settings),
-            mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)])) if words else None,
+            calm_image=_calm_image(clip, views.image) if calm else None,
+            calm_text=_calm_text(clip, views.text, settings) if calm else None,
+            calm_image_second=None if second_image is None else _calm_image(clip, second_image),
+            calm_text_second=None if second_text is None else _calm_text(clip, second_text, settings),
+            teacher_image=None if teacher is None else _calm_image(teacher, views.image),
+            teacher_text=None if teacher is None else _calm_text(teacher, views.text, settings),
+            mlm=_mlm(clip, heads, views, project_image(clip, states[: len(views.image)]), losses) if words else None,
         )
     return _wide(features)
 
@@ -149,20 +170,21 @@ def dropout_from(settings: TrainSettings, step: int, part: int, device: torch.de
 
 
 @torch.no_grad()
-def _calm_image(clip: CLIPModel, views: Views) -> Tensor:
-    return image_features(clip, views.image)
+def _calm_image(clip: CLIPModel, pixels: Tensor) -> Tensor:
+    return image_features(clip, pixels)
 
 
 @torch.no_grad()
-def _calm_text(clip: CLIPModel, views: Views, settings: TrainSettings) -> Tensor:
-    return text_features_in_parts(clip, views.text, settings.text_parts)
+def _calm_text(clip: CLIPModel, tokens: Tensor, settings: TrainSettings) -> Tensor:
+    return text_features_in_parts(clip, tokens, settings.text_parts)
 
 
-def _mlm(clip: CLIPModel, heads: Heads, views: Views, image: Tensor) -> Tensor:
+def _mlm(clip: CLIPModel, heads: Heads, views: Views, image: Tensor, losses: LossSettings) -> Tensor:
     assert heads.cross_modal is not None and views.masked is not None and views.words is not None
     words = views.words.flatten()
     chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU: how many there are is known without asking the device
-    seen = heads.cross_modal(text_tokens(clip, send(views.masked, image.device)), image).flatten(0, 1)
+    unseen = send(behind_captions(views.masked), image.device) if losses.mlm.padding == "masked" else None
+    seen = heads.cross_modal(text_tokens(clip, send(views.masked, image.device)), image, unseen).flatten(0, 1)
     return mlm_loss(
         heads.cross_modal.predict(seen[send(chosen, image.device)]), send(words[chosen], image.device), views.word_count
     )

@@ -9,6 +9,7 @@ from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.few_shot import ADDED
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.seeding import entropy
+from tbps.training.optimizer import is_bias
 from tbps.training.settings import TrainSettings
 
 
@@ -29,7 +30,27 @@ def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -
             factors[parameter] = settings.lock.rate_factor
     for head in (heads.classifier, heads.cross_modal):
         factors |= dict.fromkeys(head.parameters() if head else (), settings.optimizer.head_rate_factor)
+    if settings.optimizer.groups == "irra":
+        _group_as_irra(factors, clip, heads.cross_modal, settings.optimizer.bias_rate_factor)
     return factors
+
+
+def _group_as_irra(
+    factors: dict[nn.Parameter, float], clip: CLIPModel, encoder: CrossModalEncoder | None, of_biases: float
+) -> None:
+    """Changes the rates of biases, but those of the classifier and the head of words, and of the norms around the encoder."""
+    parts: list[nn.Module] = [clip]
+    if encoder is not None:
+        norms = [encoder.text_norm, encoder.image_norm, encoder.last_norm]
+        parts += [*norms, encoder.attention, encoder.layers]
+        for inside in parts[1:]:
+            for name, parameter in inside.named_parameters():
+                if inside in norms or is_bias(name):
+                    factors[parameter] = 1.0
+    for part in parts:
+        for name, parameter in part.named_parameters():
+            if is_bias(name):
+                factors[parameter] = of_biases * factors.get(parameter, 1.0)
 
 
 def heads_of(settings: TrainSettings, dim: int, vocabulary: int, identities: int) -> Heads:

@@ -30,6 +30,12 @@ class RunLog:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
+    def note(self, kind: str, step: int, text: str) -> None:
+        """One line {"kind", "step", "text"}, flushed."""
+        with writing_to(self._file.parent):
+            self._lines.write(json.dumps({"kind": kind, "step": step, "text": text}) + "\n")
+            self._lines.flush()
+
     def __enter__(self) -> Self:
         return self
 
@@ -43,6 +49,9 @@ class NoLog:
     """What a process writes that is not the first: nothing."""
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def note(self, kind: str, step: int, text: str) -> None:
         pass
 
     def __enter__(self) -> Self:

@@ -5,12 +5,16 @@ on (`LossSettings.second_image` and its neighbours): nothing is encoded, and not
 
 Global gradients (paper: trick 1): similarities are taken between the local rows and the columns of all processes, with gradients
 through the gather, so that the mean of the processes' gradients is the gradient of the loss over the whole global batch.
+
+Without them a device takes the columns of the others as constants. `LossSettings.shards` says of how many devices that is true, so
+that one process can stand for several: it takes the loss of every shard of its rows in turn, with the columns of the other shards
+detached, and their mean, whose gradient is the one that the devices would average.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +23,9 @@ from torch import Tensor
 
 from tbps.config import Settings
 from tbps.distributed import gather, gather_with_gradient, rank, world_size
+from tbps.errors import SettingsError
 from tbps.losses import c_itc, distill, id_loss, identity_targets, n_itc, nt_xent, r_itc, sdm, tal
+from tbps.losses.contrastive import SoftSource
 from tbps.model.heads import Heads, ProjectionHead, label_of
 
 Modalities = Literal["image", "text", "both"]
@@ -31,7 +37,8 @@ class NItcSettings(Settings):
     `smoothing`: share of the target that is spread over all columns alike.
     `soft_label`: share alpha of the model's own softmax in the targets of this loss and of MVS after its ramp (paper: trick 4).
     `soft_pass`: "reuse" takes that softmax from the step's own embeddings; "separate" runs both towers once more without
-    gradients, as the reference does, which differs by the dropout mask of the text tower only.
+    gradients, as the reference does, which differs by the dropout mask of the text tower only. Either way the second view of MVS
+    takes its own softmax.
     """
 
     weight: float = Field(1.0, ge=0)
@@ -94,8 +101,17 @@ class IdSettings(Settings):
 
 
 class MlmSettings(Settings):
-    """Masked words predicted from caption and image by the cross-modal encoder."""
+    """Masked words predicted from caption and image by the cross-modal encoder.
 
+    `padding`: what the encoder's self-attention makes of the places behind a caption. "masked": nothing looks at them, so that a
+    caption's loss does not depend on its company. "context", as IRRA does: every caption is padded to the model's context with
+    token 0, and all places look at one another. "batch": they are as many as the longest caption of the batch makes them, and are
+    looked at.
+    """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"padding": "batch"}
+
+    padding: Literal["masked", "context", "batch"] = "masked"
     weight: float = Field(0.0, ge=0)
     probability: float = Field(0.15, gt=0, lt=1)
 
@@ -110,10 +126,14 @@ class DistillSettings(Settings):
 class LossSettings(Settings):
     """Weights and details of the losses; the defaults are the simplified TBPS-CLIP. A loss of weight 0 is not computed.
 
-    `global_gradients` (paper: trick 1): without them the columns of other processes are constants. On one process there are none.
+    `global_gradients` (paper: trick 1): without them the columns of other devices are constants. `shards`: of how many devices,
+    where the processes are fewer; each process then stands for an equal part of them.
     """
 
+    earlier: ClassVar[Mapping[str, Any]] = {"shards": 1}
+
     global_gradients: bool = True
+    shards: int = Field(1, ge=1)
     n_itc: NItcSettings = NItcSettings()
     mvs: MvsSettings = MvsSettings()
     ss: SsSettings = SsSettings()
@@ -131,9 +151,14 @@ class LossSettings(Settings):
         return self.n_itc.weight > 0 and self.mvs.views in ("image", "both")
 
     @property
+    def second_text_in_mvs(self) -> bool:
+        """Whether MVS compares a second augmented view of every caption."""
+        return self.n_itc.weight > 0 and self.mvs.views in ("text", "both")
+
+    @property
     def second_text(self) -> bool:
         """Whether a second augmented view of every caption is encoded."""
-        return (self.n_itc.weight > 0 and self.mvs.views in ("text", "both")) or self.ss_text
+        return self.second_text_in_mvs or self.ss_text
 
     @property
     def ss_image(self) -> bool:
@@ -164,8 +189,8 @@ class Features:
     """Un-normalised embeddings (n, D) of the views of a batch; those that no loss needs are None.
 
     `image`, `text`: first views; `*_second`: second views; `strong_*`: the two views of SS-I. `calm_*`: the pass without
-    gradients for "separate" soft labels; `teacher_*`: the teacher's embeddings of the first views. `mlm`: the MLM loss of these
-    pairs, which needs tokens, not embeddings.
+    gradients for "separate" soft labels, of the second views too where MVS compares those; `teacher_*`: the teacher's embeddings
+    of the first views. `mlm`: the MLM loss of these pairs, which needs tokens, not embeddings.
     """
 
     image: Float[Tensor, "n D"]
@@ -176,6 +201,8 @@ class Features:
     strong_two: Float[Tensor, "n D"] | None = None
     calm_image: Float[Tensor, "n D"] | None = None
     calm_text: Float[Tensor, "n D"] | None = None
+    calm_image_second: Float[Tensor, "n D"] | None = None
+    calm_text_second: Float[Tensor, "n D"] | None = None
     teacher_image: Float[Tensor, "n D"] | None = None
     teacher_text: Float[Tensor, "n D"] | None = None
     mlm: Float[Tensor, ""] | None = None
@@ -201,6 +228,57 @@ class Labels:
         return self.identities if self.mixed_with is None else torch.stack([self.identities, self.mixed_with], 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """The rows of one device: shard `number` of `count` among the n rows of this process; `constant`: other columns are
+    detached.
+    """
+
+    number: int
+    count: int
+    constant: bool
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """Its part of the rows of this process."""
+        return whole if self.count == 1 else whole[self._range(whole)]
+
+    def columns(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Both of all devices; None where there is one device. With `constant` only its own rows have a gradient."""
+        if world_size() == self.count == 1:
+            return None
+        if self.constant:
+            return self._with_own_gradient(one), self._with_own_gradient(two)
+        return gather_with_gradient(one), gather_with_gradient(two)
+
+    def start(self, process_rows: int) -> int | None:
+        """Column of its first row, of `process_rows` rows a process; None where there is one device."""
+        if world_size() == self.count == 1:
+            return None
+        return rank() * process_rows + self.number * (process_rows // self.count)
+
+    def _range(self, whole: Tensor) -> slice:
+        size = len(whole) // self.count
+        return slice(self.number * size, (self.number + 1) * size)
+
+    def _with_own_gradient(self, whole: Tensor) -> Tensor:
+        own, offset = self._range(whole), rank() * len(whole)
+        everyone = gather(whole.detach())
+        return torch.cat([everyone[: offset + own.start], whole[own], everyone[offset + own.stop :]])
+
+
+def _shards(pairs: int, settings: LossSettings) -> list[_Shard]:
+    """The devices that this process stands for."""
+    if settings.global_gradients:
+        return [_Shard(0, 1, constant=False)]
+    count = max(1, settings.shards // world_size())
+    if count > 1 and (settings.shards % world_size() or pairs % count):
+        raise SettingsError(
+            f"losses.shards = {settings.shards} does not divide {pairs * world_size()} pairs on {world_size()} processes: "
+            "change batch_size, or set losses.shards=1"
+        )
+    return [_Shard(number, count, constant=True) for number in range(count)]
+
+
 def objective(
     features: Features,
     labels: Labels,
@@ -210,16 +288,51 @@ def objective(
     settings: LossSettings,
 ) -> Losses:
     """The loss of the global batch. `alpha`: the soft labels' share at this step; `scale`: 1 / temperature."""
-    sums = _Sum()
+    shards = _shards(len(features.image), settings)
+    parts = []
+    for shard in shards:
+        sums = _Sum()
+        _add_contrastive(sums, _Given(features, labels, scale, alpha, settings, shard))
+        _add_ss(sums, features, heads, settings, shard)
+        if settings.id.weight > 0:
+            assert heads.classifier is not None and labels.known is not None
+            wanted = label_of(shard.rows(labels.people), labels.known)
+            logits = [heads.classifier(shard.rows(side)) for side in (features.image, features.text)]
+            sums.add("id", settings.id.weight, id_loss(logits[0], logits[1], wanted))
+        parts.append(sums)
+    whole = parts[0] if len(parts) == 1 else _mean(parts)
+    if features.mlm is not None:
+        whole.add("mlm", settings.mlm.weight, features.mlm)
+    return whole.losses(features.image)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the losses between image and text take."""
+
+    features: Features
+    labels: Labels
+    scale: Tensor
+    alpha: float
+    settings: LossSettings
+    shard: _Shard
+
+
+def _add_contrastive(sums: "_Sum", given: _Given) -> None:
+    """The losses between the two modalities: N-ITC with MVS, R-ITC, C-ITC, TAL, SDM and distillation."""
+    features, labels, settings, shard, scale = given.features, given.labels, given.settings, given.shard, given.scale
     columns = gather(labels.people)
-    targets = identity_targets(labels.people, columns)
-    image, text, weights = features.image, features.text, labels.weights
-    everyone = _everyone(image, text, settings)
+    targets = identity_targets(shard.rows(labels.people), columns)
+    image, text = shard.rows(features.image), shard.rows(features.text)
+    weights = None if labels.weights is None else shard.rows(labels.weights)
+    everyone = shard.columns(features.image, features.text)
+    start = shard.start(len(features.image))
     if settings.n_itc.weight > 0:
-        right = targets if settings.n_itc.labels == "identity" else _own_columns(targets)
+        right = targets if settings.n_itc.labels == "identity" else _own_columns(targets, start or 0)
         if settings.n_itc.smoothing > 0:
             right = (1 - settings.n_itc.smoothing) * right + settings.n_itc.smoothing / right.shape[1]
-        _add_n_itc(sums, features, partial(n_itc, targets=right, scale=scale, alpha=alpha, weights=weights), settings)
+        loss = partial(n_itc, targets=right, scale=scale, alpha=given.alpha, weights=weights)
+        _add_n_itc(sums, features, loss, settings, shard)
     if settings.r_itc.weight > 0:
         r = settings.r_itc
         divergence = r_itc(image, text, targets, scale, r.eps, labels=r.labels, gathered=everyone, weights=weights)
@@ -227,7 +340,6 @@ def objective(
     if settings.c_itc.weight > 0:
         c = settings.c_itc
         sums.add("c_itc", c.weight, c_itc(image, text, c.in_modal, c.cross_modal, variant=c.variant, gathered=everyone))
-    start = None if everyone is None else rank() * len(image)
     if settings.tal.weight > 0:
         t = settings.tal
         alignment = tal(image, text, columns, t.temperature, t.margin, gathered=everyone, row_start=start, weights=weights)
@@ -237,47 +349,49 @@ def objective(
         sums.add("sdm", settings.sdm.weight, matching)
     if settings.distill.weight > 0:
         assert features.teacher_image is not None and features.teacher_text is not None
-        seen = (features.teacher_image, features.teacher_text)
-        teacher = (*seen, _everyone(*seen, settings))
+        teacher = _source(features.teacher_image, features.teacher_text, shard)
         sums.add("distill", settings.distill.weight, distill(image, text, teacher, settings.distill.scale, gathered=everyone))
-    _add_ss(sums, features, heads, settings)
-    if settings.id.weight > 0:
-        assert heads.classifier is not None and labels.known is not None
-        wanted = label_of(labels.people, labels.known)
-        sums.add("id", settings.id.weight, id_loss(heads.classifier(image), heads.classifier(text), wanted))
-    if features.mlm is not None:
-        sums.add("mlm", settings.mlm.weight, features.mlm)
-    return sums.losses(image)
 
 
-def _add_n_itc(sums: "_Sum", features: Features, loss: Callable[..., Tensor], settings: LossSettings) -> None:
-    """N-ITC, and with MVS its mean with N-ITC of the second view(s)."""
-    calm = None if features.calm_image is None or features.calm_text is None else (features.calm_image, features.calm_text)
+def _source(one: Tensor, two: Tensor, shard: _Shard) -> SoftSource:
+    """Embeddings of another pass, as the losses take them."""
+    return shard.rows(one), shard.rows(two), shard.columns(one, two)
 
-    def between(image: Tensor, text: Tensor) -> Tensor:
-        soft = None if calm is None else (*calm, _everyone(*calm, settings))
-        return loss(image, text, gathered=_everyone(image, text, settings), soft_from=soft)
 
-    first = between(features.image, features.text)
+def _add_n_itc(sums: "_Sum", features: Features, loss: Callable[..., Tensor], settings: LossSettings, shard: _Shard) -> None:
+    """N-ITC, and with MVS its mean with N-ITC of the second view(s), each softened by its own views."""
+
+    def between(image: Tensor, text: Tensor, calm_image: Tensor | None, calm_text: Tensor | None) -> Tensor:
+        soft = None if calm_image is None or calm_text is None else _source(calm_image, calm_text, shard)
+        return loss(shard.rows(image), shard.rows(text), gathered=shard.columns(image, text), soft_from=soft)
+
+    first = between(features.image, features.text, features.calm_image, features.calm_text)
     weight = settings.n_itc.weight
     if settings.mvs.views == "off":
         sums.add("n_itc", weight, first)
         return
-    second_image = features.image_second if settings.second_image else features.image
-    second_text = features.text_second if settings.mvs.views in ("text", "both") else features.text
-    assert second_image is not None and second_text is not None
+    image, calm_image, text, calm_text = features.image, features.calm_image, features.text, features.calm_text
+    if settings.second_image:
+        image, calm_image = _second(features.image_second), features.calm_image_second
+    if settings.second_text_in_mvs:
+        text, calm_text = _second(features.text_second), features.calm_text_second
     sums.add("n_itc", weight / 2, first)
-    sums.add("mvs", weight / 2, between(second_image, second_text))
+    sums.add("mvs", weight / 2, between(image, text, calm_image, calm_text))
 
 
-def _add_ss(sums: "_Sum", features: Features, heads: Heads, settings: LossSettings) -> None:
+def _second(view: Tensor | None) -> Tensor:
+    assert view is not None
+    return view
+
+
+def _add_ss(sums: "_Sum", features: Features, heads: Heads, settings: LossSettings, shard: _Shard) -> None:
     ss = settings.ss
 
     def between(head: ProjectionHead | None, one: Tensor | None, two: Tensor | None) -> Tensor:
         assert head is not None and one is not None and two is not None
         one, two = head(one), head(two)
-        everyone = _everyone(one, two, settings)
-        return nt_xent(one, two, ss.temperature, gathered=everyone, row_start=rank() * len(one) if everyone else None)
+        everyone, start = shard.columns(one, two), shard.start(len(one))
+        return nt_xent(shard.rows(one), shard.rows(two), ss.temperature, gathered=everyone, row_start=start)
 
     if settings.ss_image:
         sums.add("ss_i", ss.weight, between(heads.image_projection, features.strong_one, features.strong_two))
@@ -285,40 +399,32 @@ def _add_ss(sums: "_Sum", features: Features, heads: Heads, settings: LossSettin
         sums.add("ss_t", ss.weight, between(heads.text_projection, features.text, features.text_second))
 
 
-def _own_columns(targets: Tensor) -> Tensor:
-    """(n, N) like `targets`, with 1 at each local pair's own column."""
+def _own_columns(targets: Tensor, start: int) -> Tensor:
+    """(n, N) like `targets`, with 1 at each row's own column; that of the first is `start`."""
     own = torch.zeros_like(targets)
     here = torch.arange(len(own), device=own.device)
-    own[here, rank() * len(own) + here] = 1
+    own[here, start + here] = 1
     return own
 
 
-def _everyone(one: Tensor, two: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor] | None:
-    """Both gathered from all processes; None where this process is alone."""
-    if world_size() == 1:
-        return None
-    if settings.global_gradients:
-        return gather_with_gradient(one), gather_with_gradient(two)
-    return _with_own_gradient(one), _with_own_gradient(two)
-
-
-def _with_own_gradient(local: Tensor) -> Tensor:
-    before, after = rank() * len(local), (rank() + 1) * len(local)
-    everyone = gather(local.detach())
-    return torch.cat([everyone[:before], local, everyone[after:]])
+def _mean(parts: "list[_Sum]") -> "_Sum":
+    """Of the losses of several shards."""
+    whole = _Sum()
+    for name, (weight, _) in parts[0].parts.items():
+        whole.add(name, weight, torch.stack([sums.parts[name][1] for sums in parts]).mean())
+    return whole
 
 
 class _Sum:
-    """Weighted terms added up."""
+    """Weighted terms added up. `parts`: weight and term by name."""
 
     def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-        self._terms: dict[str, Tensor] = {}
+        self.parts: dict[str, tuple[float, Tensor]] = {}
 
     def add(self, name: str, weight: float, term: Tensor) -> None:
-        self._parts.append(weight * term)
-        self._terms[name] = term.detach()
+        self.parts[name] = (weight, term)
 
     def losses(self, like: Tensor) -> Losses:
         zero = like.new_zeros((), dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
-        return Losses(sum(self._parts, zero), self._terms)
+        total = sum((weight * term for weight, term in self.parts.values()), zero)
+        return Losses(total, {name: term.detach() for name, (_, term) in self.parts.items()})

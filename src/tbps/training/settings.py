@@ -1,6 +1,7 @@
 """Everything that decides a run besides data and start weights."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +15,7 @@ from tbps.model.clip import LockSettings, ModelShape
 from tbps.model.folder import FewShotSettings
 from tbps.model.lora import LoraSettings
 from tbps.model.surgery import PruneSettings
-from tbps.preprocess.image import ImageSpec
+from tbps.preprocess.image import ImageSpec, Resize
 from tbps.training.division import DivisionSettings
 from tbps.training.objective import LossSettings
 from tbps.training.optimizer import OptimizerSettings
@@ -22,8 +23,15 @@ from tbps.training.schedule import ScheduleSettings
 
 
 class InputSettings(Settings):
-    """What the image tower sees: size in pixels, and mean and deviation per RGB channel; None: as the start model has it."""
+    """What the image tower sees: size in pixels, and mean and deviation per RGB channel; None: as the start model has it.
 
+    `training_resize`: how training images are resized to that size, before they are augmented. The reference does that bilinearly
+    (its `transforms.Resize` without an argument), and all that a trained model sees, in evaluation and search, bicubically.
+    """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"training_resize": "bicubic"}
+
+    training_resize: Resize = "bilinear"
     height: int | None = Field(None, ge=1, le=4096)
     width: int | None = Field(None, ge=1, le=4096)
     mean: tuple[float, float, float] | None = None
@@ -31,7 +39,7 @@ class InputSettings(Settings):
 
     def of(self, model: ImageSpec) -> ImageSpec:
         """The start model's input with these changes."""
-        return model.override({key: value for key, value in self if value is not None})
+        return model.override({key: value for key, value in self if value is not None and key != "training_resize"})
 
 
 class TrainSettings(Settings):
@@ -45,9 +53,16 @@ class TrainSettings(Settings):
     the paper's, with loss scaling (`training.optimizer.update_together`); "tf32" is float32 whose products a GPU rounds to 10 bits
     of mantissa. `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower`
     pays where a run takes many minutes.
+
+    `learn_from`: "train" learns from the train split and keeps the epoch that is best on val. "train+val" learns from both and
+    keeps the last epoch, since no identity is left to choose by: for ICFG-PEDES, which has no val split of its own, it is the
+    paper's way, all 3,102 training identities.
     """
 
+    earlier: ClassVar[Mapping[str, Any]] = {"learn_from": "train"}
+
     seed: int = 0
+    learn_from: Literal["train", "train+val"] = "train"
     batch_size: int = Field(320, ge=1)
     micro_batch: int | None = Field(None, ge=1)
     shape: ModelShape | None = None
@@ -75,6 +90,14 @@ class TrainSettings(Settings):
     def _one_way_to_add(self) -> "TrainSettings":
         if self.few_shot is not None and self.lora is not None:
             raise SettingsError("lora and few_shot both lock the towers and add what learns; set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_whole(self) -> "TrainSettings":
+        if not self.losses.global_gradients and self.batch_size % self.losses.shards:
+            raise SettingsError(
+                f"losses.shards = {self.losses.shards} does not divide batch_size = {self.batch_size}; change one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """The training loop: settings, model and data in; a run folder with log, checkpoints, best model and report out.
 
 settings.json   what was asked for         checkpoints/   the newest two, for a restart
-log.jsonl, tensorboard/                    best/          the model folder of the best epoch by validation Rank-1
+log.jsonl, tensorboard/                    best/          the model folder of the best epoch by validation Rank-1, or of the last
+                                                          one where nothing is left to validate on (`TrainSettings.learn_from`)
 report.json, report.png
 """
 
@@ -11,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -24,10 +24,10 @@ from transformers import CLIPModel
 
 from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
-from tbps.data.cache import ImageCache, cache_folder, near
+from tbps.data.cache import cache_folder, near
 from tbps.data.records import Batch, PersonDataset
-from tbps.distributed import anyone, average, barrier, rank, total, world_size
-from tbps.errors import DataError, SettingsError
+from tbps.distributed import anyone, average, barrier, mean, rank, total, world_size
+from tbps.errors import SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
 from tbps.memory import keep_freed_memory
@@ -37,16 +37,18 @@ from tbps.model.clip import choose_attention, choose_products, set_text_attentio
 from tbps.model.lora import add_adapters, merge_adapters
 from tbps.model.surgery import PruneSettings, pruned
 from tbps.seeding import generator
-from tbps.storage import make_folder, write_text
+from tbps.storage import write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
 from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups
 from tbps.training.encode import draw_views, dropout_from, encode
 from tbps.training.gradient_cache import backward
+from tbps.training.images import open_caches, open_pictures, splits_of
 from tbps.training.learned import choose_what_learns, heads_of
 from tbps.training.log import NoLog, RunLog, draw_curves
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Observer, StepReport
 from tbps.training.optimizer import optimizers, update_together
+from tbps.training.run_folder import as_begun, claim
 from tbps.training.schedule import learning_rate, soft_label_share
 from tbps.training.settings import TrainSettings
 from tbps.training.state import EpochResult, TrainState
@@ -88,9 +90,14 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
     `stop` is asked after every update, of several processes after every tenth and at the end of an epoch; once true, a checkpoint
     is written and the run returns unfinished. `cache`: folder of decoded images (default: `cache_folder`). Raises DataError
     when a split is missing, SettingsError when `folder` holds another run, StorageError when it cannot be written.
+
+    A run that an older program began goes on as that program would have: settings that it did not know keep the values under which
+    it worked (`Settings.earlier`).
     """
+    settings = as_begun(folder, settings)
+    barrier()  # nobody reads the file after it is written
     if rank() == 0:
-        _claim(folder, settings)
+        claim(folder, settings)
     barrier()
     run = Run(settings, model, dataset, folder, observer, cache=cache)
     with RunLog(folder, run.state.step) if rank() == 0 else NoLog() as log:
@@ -106,14 +113,6 @@ def train(  # noqa: PLR0913 - what a run is, where it keeps things, who watches 
             if stopped and run.state.step < run.steps:
                 return run.outcome(False, None)
     return run.report()
-
-
-def _claim(folder: Path, settings: TrainSettings) -> None:
-    file = make_folder(folder) / "settings.json"
-    wanted = settings.model_dump_json(indent=2) + "\n"
-    if file.exists() and file.read_text(encoding="utf-8") != wanted:
-        raise SettingsError(f"{folder} holds a run with other settings; give another --out, or the settings in {file}")
-    write_text(file, wanted)
 
 
 @final
@@ -138,11 +137,9 @@ class Run:
             keep_freed_memory()
         if settings.division.enabled:
             gaussian_mixture()  # before hours of training where it is absent
-        self.splits = {name: dataset.split(name) for name in ("train", "val", "test")}
-        for name in ("train", "val"):
-            if not self.splits[name].images:
-                raise DataError(f"{dataset.name} at {dataset.root} has no {name} split; training needs one to learn and choose by")
-        self.caches = self._open_caches(cache or cache_folder())
+        self.splits = splits_of(dataset, settings)
+        place = cache or cache_folder()
+        self.caches = open_caches(self.splits, model.spec, settings, place, observer.on_cache)
         self.batches = Batches(
             dataset=self.splits["train"],
             images=near(self.caches["train"].images, model.device),
@@ -154,6 +151,7 @@ class Run:
             world_size=world_size(),
             second_text=settings.losses.second_text,
             mixing=settings.pair_augmentation,
+            pictures=open_pictures(self.splits["train"], model.spec, settings, place, observer.on_cache),
         )
         self.steps_per_epoch = self.batches.steps
         self.steps = self.steps_per_epoch * settings.schedule.epochs
@@ -172,16 +170,6 @@ class Run:
         self._stream: Iterator[Batch] = iter(())
         self._unread: list[tuple[int, torch.Tensor]] = []  # updates and their losses, still on the device
         self._clock, self._clock_step = time.monotonic(), self.state.step
-
-    def _open_caches(self, folder: Path) -> dict[str, ImageCache]:
-        """Built by the first process, then opened by the others."""
-        if rank() > 0:
-            barrier()
-        make = partial(ImageCache.open, spec=self.model.spec, folder=folder, on_progress=self.observer.on_cache)
-        caches = {name: make(split) for name, split in self.splits.items() if split.images}
-        if rank() == 0:
-            barrier()
-        return caches
 
     def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
         """Attention, activation and dropout of the towers, and what of them learns; then the optimizers over that."""
@@ -229,7 +217,7 @@ class Run:
         self.state.step = step + 1
         if not updated:
             self._record_skip(log)
-        if updated or losses.total.isfinite():  # only the gradients overflowed
+        if updated or mean(losses.total.detach()).isfinite():  # only the gradients overflowed
             self._record(losses, rate, epoch, log)
 
     def _divide(self, epoch: int, log: "RunLog | NoLog") -> None:
@@ -259,7 +247,8 @@ class Run:
         settings, clip = self.settings, self.model.clip
         clip.train()
         with record_function("tbps: augmentation"):
-            views = draw_views(batch, settings, self.model.spec, clip.config.text_config.vocab_size, step)
+            vocabulary, context = clip.config.text_config.vocab_size, self.model.context_length
+            views = draw_views(batch, settings, self.model.spec, vocabulary, step, context)
         pairs = len(views.image)
         size = min(pairs, settings.micro_batch or pairs)
         alpha = soft_label_share(step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
@@ -283,13 +272,14 @@ class Run:
         return send(self.state.believed[batch.pairs].float(), batch.images.device)
 
     def read_losses(self) -> None:
-        """Adds up the losses since the last time, which waits for the device: every tenth update, and before anything is kept.
+        """Adds up the losses since the last time, means over the processes, all of which must ask. It waits for the device: every
+        tenth update, and before anything is kept.
 
         Raises SettingsError naming the first update whose loss is not finite.
         """
         steps, losses = [step for step, _ in self._unread], [loss for _, loss in self._unread]
         self._unread = []
-        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else (), strict=True):
+        for step, loss in zip(steps, mean(torch.stack(losses)).tolist() if losses else (), strict=True):
             if not math.isfinite(loss):
                 peak = self.settings.schedule.peak_rate
                 raise SettingsError(f"the loss is {loss} at update {step}; lower schedule.peak_rate (now {peak})")
@@ -317,11 +307,11 @@ class Run:
         if self.state.step % _LOG_STEPS and self.state.step % self.steps_per_epoch:
             return
         self.read_losses()
-        loss = float(losses.total.detach())
+        values = mean(torch.stack([losses.total.detach(), *losses.terms.values()]).double()).tolist()
+        loss, terms = values[0], dict(zip(losses.terms, values[1:], strict=True))
         now = time.monotonic()
         speed = (self.state.step - self._clock_step) * self.settings.batch_size / max(1e-9, now - self._clock)
         self._clock, self._clock_step = now, self.state.step
-        terms = {name: float(term) for name, term in losses.terms.items()}
         scale = float(self.model.clip.logit_scale.detach().exp())
         facts = {"loss": loss, **terms, "rate": rate, "scale": scale, "pairs_per_second": speed}
         if self.state.scaler.is_enabled():
@@ -330,16 +320,20 @@ class Run:
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
     def validate(self, log: "RunLog | NoLog") -> None:
-        """Metrics on the val split by the first process; the best model so far is saved."""
+        """Metrics on the val split by the first process; the best model so far is saved, or the last where there is no val."""
         started = time.monotonic()
         self.read_losses()
         if rank() > 0:
             barrier()
             return
-        judged = self._judged()
-        report = self._standing(judged, "val", final=False).model
         epoch = self.state.step // self.steps_per_epoch
         loss = self.state.loss_sum / self.state.loss_count if self.state.loss_count else math.nan
+        if not self.splits["val"].images:
+            self._keep_last(epoch, loss, log)
+            barrier()
+            return
+        judged = self._judged()
+        report = self._standing(judged, "val", final=False).model
         result = EpochResult(epoch, self.state.step, loss, report.r1, report.r5, report.r10, report.map, report.minp)
         self.state.history.append(result)
         if self.state.best == result:
@@ -348,6 +342,14 @@ class Run:
         self.observer.on_epoch(result)
         barrier()
         self._clock += time.monotonic() - started
+
+    def _keep_last(self, epoch: int, loss: float, log: "RunLog | NoLog") -> None:
+        """The model after the last epoch is what is kept; the log says so after each."""
+        last = epoch == self.settings.schedule.epochs
+        if last:
+            self._judged().save(self.folder / "best")
+        log.note("selection", self.state.step, f"no validation (learn_from=train+val): the last epoch is kept, this is {epoch}")
+        log.write("epoch", self.state.step, {"epoch": epoch, "loss": loss, "kept": float(last)})
 
     def _judged(self) -> PersonModel:
         """What is validated and kept: the average of the weights where there is one, as plain towers."""
@@ -378,6 +380,7 @@ class Run:
             "data": self.dataset.name,
             "updates": self.state.step,
             "best_epoch": asdict(best) if best else None,
+            "selected_by": "val Rank-1" if self.splits["val"].images else "last epoch",
             "history": [asdict(result) for result in self.state.history],
             "split": split,
             "model": standing.model.as_dict(),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,9 @@ class Writer:
         finished = [origin in self.lookout.record for origin in self._origins]
         kept = [place for place, row in enumerate(rows) if row["id"] not in present and not finished[place]]
         if kept:
-            table.append([rows[place] for place in kept], embeddings[kept])
+            committing = self.lookout.footage.committing or (lambda ids: nullcontext())
+            with committing([rows[place]["id"] for place in kept]):
+                table.append([rows[place] for place in kept], embeddings[kept])
         self._seen = table.state()
         self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 

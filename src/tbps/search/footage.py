@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,7 +61,8 @@ class FootageSettings(Settings):
 @dataclass(frozen=True, slots=True)
 class Footage:
     """How to look at scenes and videos. detector: the built-in one where None; camera and start: where metadata give none;
-    on_video: name, frames decoded, frames expected; within: the cameras of which something may be added, None for all."""
+    on_video: name, frames decoded, frames expected; within: the cameras of which something may be added, None for all;
+    committing: entered with the ids of rows while these are committed."""
 
     settings: FootageSettings = field(default_factory=FootageSettings)
     detector: Detector | None = None
@@ -68,6 +70,7 @@ class Footage:
     start: datetime | None = None
     on_video: OnVideo | None = None
     within: tuple[str, ...] | None = None
+    committing: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,11 @@ class Gallery:
         """What the gallery holds."""
         return describe(self.path, manifest_of(self._model))
 
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that the gallery holds an image of."""
+        state = self._refreshed()
+        return set() if state is None else state[1].present(ids)
+
     def __len__(self) -> int:
         state = self._refreshed()
         return 0 if state is None else len(state[1])

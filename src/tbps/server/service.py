@@ -12,17 +12,20 @@ from typing import Any, TypeVar, final
 from tbps.errors import RequestError, SettingsError, TbpsError
 from tbps.search.encoder import Encoder
 from tbps.search.gallery import Gallery
+from tbps.search.manifest import recorded
 from tbps.server.answers import log
 from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
+from tbps.server.claims import Claim
 from tbps.server.job_records import Job
-from tbps.server.jobs import Jobs
+from tbps.server.jobs import DEED, Jobs
 from tbps.server.keys import Keys
 from tbps.server.limits import ticket
 from tbps.server.metrics import Metrics
 from tbps.server.security import Caller, Gate
 from tbps.server.settings import ServiceSettings, state_folder
+from tbps.server.state import open_state
 from tbps.server.uploads import PictureCaps
 
 _T = TypeVar("_T")
@@ -34,14 +37,15 @@ _WARM_TEXT = "a person"
 class Service:
     """A gallery, its model and the state folder. Begun by `start`, ended by `stop`.
 
-    Raises SettingsError where others than this machine could reach it and no key was made.
+    Raises SettingsError where others than this machine could reach it and no key was made, and as `open_state`.
     """
 
     def __init__(self, gallery: Path, model: Encoder, settings: ServiceSettings, state: Path | None = None) -> None:
         self.settings = settings
         self.state = state or state_folder(gallery)
-        if self.state.absolute().is_relative_to(gallery.absolute()):
-            raise SettingsError(f"the state folder {self.state} lies in the gallery; choose one beside it")
+        for remark in open_state(self.state, gallery, recorded(gallery)):
+            log.warning(remark)
+        self._claim = Claim(gallery, self.state)
         self.keys = Keys(self.state)
         _check_reach(settings, bool(self.keys.all()), gallery)
         self.blur = FaceBlur() if settings.blur_faces else None
@@ -62,10 +66,24 @@ class Service:
         self.decoding = threading.BoundedSemaphore(2)  # an allowed picture may take 200 MB while it is decoded
         self.ready = threading.Event()
         self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="tbps-request")
+        self._started = False
 
     def start(self) -> None:
-        """Begins to index what is uploaded, and warms up in a thread."""
-        self.jobs.start()
+        """Begins to index what is uploaded, and warms up in a thread; does nothing where it has begun.
+
+        Raises SettingsError where another service serves the gallery or uses the state folder, StorageError where the state folder
+        cannot be written: nothing could be answered.
+        """
+        if self._started:
+            return
+        self._claim.take()
+        try:
+            self.audit.check()
+            self.jobs.start()
+        except BaseException:
+            self._claim.release()
+            raise
+        self._started = True
         threading.Thread(target=self._warm_up, name="tbps-warm-up", daemon=True).start()
 
     def stop(self) -> None:
@@ -73,6 +91,7 @@ class Service:
         self.jobs.stop()
         self.model.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._claim.release()
 
     async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
         """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done."""
@@ -103,7 +122,7 @@ class Service:
 
     def _job_ended(self, job: Job) -> None:
         self.audit.write(
-            job.owner_name, job.owner, "indexed", job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
+            job.owner_name, job.owner, DEED, job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
         )
 
 

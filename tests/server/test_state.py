@@ -80,13 +80,16 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("command", ["keys add {} x", "keys list {}", "keys remove {} x", "audit verify {}", "audit show {}"])
-def test_commands_refuse_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_commands_refuse_it_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     from tbps.cli import main
 
     gallery, state = make_gallery(tmp_path, [0]), put(tmp_path / "state", jobs__thesis_txt="mine")
     before = tree(state)
+    monkeypatch.setattr(sys, "argv", ["tbps", *command.format(gallery).split(), "--state", str(state)])
     with pytest.raises(SystemExit) as ended:
-        main([*command.format(gallery).split(), "--state", str(state)])
+        main()
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "'jobs/thesis.txt'" in said and len(said.splitlines()) == 1
     with pytest.raises(SettingsError, match="thesis"):

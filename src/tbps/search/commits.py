@@ -109,6 +109,8 @@ class Writer:
             committing = self.lookout.footage.committing or (lambda ids: nullcontext())
             with committing([rows[place]["id"] for place in kept]):
                 table.append([rows[place] for place in kept], embeddings[kept])
+        if table.name != self._seen[0]:  # rewritten by an erasure: what is gone is neither kept in memory nor taken for known
+            self.known = table.known()
         self._seen = table.state()
         self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tbps.errors import QueryError
 from tbps.search.columns import parse_time
-from tbps.search.erasure import erase
+from tbps.search.erasure import erase, erasing
 from tbps.search.filters import condition
 from tbps.search.layout import REEMBED_FILE, heads, steadily, table_of
 from tbps.search.lock import PATIENCE
@@ -112,6 +112,8 @@ def _find(folder: Path, clause: str) -> tuple[_Found, dict[str, int], int]:
             refusals.append(error)
     if refusals and len(refusals) == len(made):
         raise refusals[0]
+    for name in erasing(folder) & found.keys():
+        del found[name]
     counts = {name: table.count_of(found) for name, table in made.items()}
     undated = len(made[""].matching("captured_at is null", ["id"])) if "" in made else 0
     return found, counts, undated

@@ -1,13 +1,14 @@
 """One version of a gallery's table: rows, columns and filters in memory, hits told of."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float64, Integer
 
 from tbps.search.calibration import Spread
@@ -27,10 +28,14 @@ _SCOPES_KEPT = 8
 class Snapshot:
     """One version of the table, read only: its own handle, every row's id and embedding in memory.
 
-    before: an older one, of which the rows in memory are used where the table has only grown.
+    before: an older one, of which the rows in memory are used where the table has only grown; hidden: ids of rows that are being
+    erased, which are left out as if they were gone already.
     """
 
-    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None) -> None:
+    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None, hidden: Collection[str] = ()) -> None:
+        before = None if hidden else before
+        self._hidden = np.array(sorted(hidden), "S24")
+        self._gone = np.zeros(0, np.uint64)  # row ids of the hidden rows
         self._folder = folder
         self._handle = handle
         self.version: int = handle.version
@@ -49,7 +54,7 @@ class Snapshot:
         if before is not None and before.rows.room is self.rows.room and before.rows.count:
             query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
         with talking_to(self._folder):
-            self._facts = Facts(query.select(FACTS).with_row_id(True).to_arrow(), known)
+            self._facts = Facts(_without(query.select(FACTS).with_row_id(True).to_arrow(), self._gone), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
         """The rows of some cameras; those of the last few choices are remembered."""
@@ -60,9 +65,12 @@ class Snapshot:
         codes = [code for code, camera in enumerate(column.values) if camera in wanted]
         positions = np.flatnonzero(np.isin(column.codes, codes))
 
+        # Not `self`: a scope that refers to its snapshot would keep both in memory after the snapshot was let go.
+        folder, handle, names, gone = self._folder, self._handle, list(self.kinds), self._gone
+
         def read() -> Any:
-            with talking_to(self._folder):
-                found = self._handle.search().select(list(self.kinds)).with_row_id(True).to_arrow()
+            with talking_to(folder):
+                found = _without(handle.search().select(names).with_row_id(True).to_arrow(), gone)
             order = np.argsort(found.column("_rowid").to_numpy())
             return found.drop_columns(["_rowid"]).take(order[positions])
 
@@ -84,6 +92,7 @@ class Snapshot:
                 if not about_filter(error):
                     raise
                 raise refusal(filtered.text, error, self.kinds) from error
+        found = _without(found, self._gone)
         positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
         self._passing = dict([*self._passing.items(), (filtered.clause, positions)][-_FILTERS_KEPT:])
         return positions
@@ -97,7 +106,7 @@ class Snapshot:
         """The values of a filter column for every row, in memory from the first time on."""
         if name not in self._columns:
             with talking_to(self._folder):
-                found = self._handle.search().select([name]).with_row_id(True).to_arrow()
+                found = _without(self._handle.search().select([name]).with_row_id(True).to_arrow(), self._gone)
             order = np.argsort(found.column("_rowid").to_numpy())
             encoded = found.column(name).combine_chunks().dictionary_encode()
             codes = encoded.indices.fill_null(-1).to_numpy()[order]
@@ -154,11 +163,13 @@ class Snapshot:
         """The rows with those of a query behind them."""
         start = rows.count
         for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
-            rows = rows.extended(
-                batch.column("_rowid").to_numpy(),
-                batch.column("id").to_numpy(zero_copy_only=False).astype("S24"),
-                batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1),
-            )
+            row_ids, ids = batch.column("_rowid").to_numpy(), batch.column("id").to_numpy(zero_copy_only=False).astype("S24")
+            embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1)
+            if len(self._hidden):
+                shown = ~np.isin(ids, self._hidden)
+                self._gone = np.append(self._gone, row_ids[~shown])
+                row_ids, ids, embeddings = row_ids[shown], ids[shown], embeddings[shown]
+            rows = rows.extended(row_ids, ids, embeddings)
         if (np.diff(rows.row_ids[start:].astype(np.int64)) > 0).all():
             return rows
         order = np.append(np.arange(start), start + np.argsort(rows.row_ids[start:]))
@@ -172,6 +183,11 @@ class Column:
 
     codes: Integer[np.ndarray, " N"]
     values: Sequence[Any]
+
+
+def _without(found: Any, gone: Integer[np.ndarray, " M"]) -> Any:
+    """An Arrow table with the column `_rowid`, without the rows of some row ids."""
+    return found if not len(gone) else found.filter(pa.array(~np.isin(found.column("_rowid").to_numpy(), gone)))
 
 
 def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:

@@ -15,18 +15,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
+from PIL import Image
+
 from tbps.errors import DataError, MissingDependencyError, RequestError, SettingsError, TbpsError
 from tbps.search.footage import Footage
 from tbps.search.gallery import Gallery, IngestReport
-from tbps.search.sources import Named
+from tbps.search.sources import Admission, Named
 from tbps.server.answers import log
 from tbps.server.audit import entries
+from tbps.server.decoding import Decoders
 from tbps.server.forms import Upload
 from tbps.server.job_records import ENDS, KEPT_FOR, MOST, Job, JobRecords, State, now, outdated
 from tbps.server.keys import make_state
 from tbps.server.security import Caller
 from tbps.server.state_layout import SPOOL, SPOOLED, clear_spool, remove_order
-from tbps.server.uploads import Kind, PictureCaps, admission, check_kind, named_as
+from tbps.server.uploads import Kind, check_kind, named_as
 from tbps.storage import make_folder, writing_to
 
 __all__ = ["SPOOL", "Jobs", "Order"]
@@ -48,7 +51,7 @@ class Order:
     files: Sequence[Upload]
     columns: Mapping[str, Any]
     footage: Footage
-    caps: PictureCaps
+    decoders: Decoders
 
 
 class _CancelledError(Exception):
@@ -298,7 +301,11 @@ class Jobs:
             self._jobs[name] = replace(job, added=job.added + len(ids), pending=())
             self._record(self._jobs[name])
 
-        rules, sources = admission(order.caps), list[Named]()
+        def decoded(content: bytes) -> Image.Image:
+            check()
+            return order.decoders.open(content)
+
+        rules, sources = Admission(order.decoders.caps.bytes, decoded), list[Named]()
         for upload in order.files:
             check()
             try:

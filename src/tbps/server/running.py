@@ -41,6 +41,7 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             on_address(address(settings.host, listening.getsockname()[1]))
+            service.warm_decoders()
             server.run(sockets=[listening])
         finally:
             for number, handler in before.items():

@@ -12,7 +12,7 @@ from PIL import Image
 from tbps.errors import GalleryError, ModelError
 from tbps.search.columns import Kind, RowMetadata, row_metadata
 from tbps.search.encoder import Encoder
-from tbps.search.footage import Lookout
+from tbps.search.footage import Lookout, of_camera
 from tbps.search.sources import Candidate
 from tbps.search.table import KnownRow, Table
 
@@ -69,6 +69,16 @@ class Writer:
         self._waiting.append(row)
         if len(self._waiting) == self._batch_size:
             self._encode()
+
+    def known_as(self, content_hash: str, columns: Mapping[str, Any]) -> str | None:
+        """The hash under which the gallery holds a picture, as far as whoever adds it may know; None where it does not."""
+        at_camera = of_camera(content_hash, columns)
+        if at_camera in self.known:
+            return at_camera
+        known = self.known.get(content_hash)
+        if known is None or self.lookout.footage.within is None:
+            return content_hash if known is not None else None
+        return content_hash if known.camera == row_metadata(columns, {}).camera else None
 
     def remember(self, key: str, told: Mapping[str, Any]) -> None:
         """Notes a scene or video as done, with the next commit."""

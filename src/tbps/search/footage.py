@@ -141,6 +141,25 @@ class Lookout:
             named = "it names no camera" if camera is None else f"camera {camera!r}"
             raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
 
+    def identity(self, content_hash: str, columns: Mapping[str, Any]) -> str:
+        """The hash that stands for a picture, scene or video in the gallery: the content's own, or one per content and camera.
+
+        Whoever may add to some cameras only is not to learn what the others hold: the same picture is added again for their camera,
+        under an id that tells nothing of the content of others.
+        """
+        return content_hash if self.footage.within is None else of_camera(content_hash, columns)
+
+    def done_as(self, content_hash: str, columns: Mapping[str, Any], model: str) -> tuple[str, Mapping[str, Any]] | None:
+        """Key and metadata of a scene or video that was looked at to its end, as far as whoever adds it may know; else None."""
+        at_camera = of_camera(content_hash, columns)
+        for each in (at_camera, content_hash):
+            key, told = self.key(each, model), self.told(columns, each)
+            if key in self.record and (
+                each == at_camera or self.footage.within is None or not self.record.differs(key, told)  # the same camera
+            ):
+                return key, told
+        return None
+
     def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
         """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
         return {**columns, "start": self.footage.start, "content_hash": content_hash}
@@ -226,6 +245,11 @@ class Record:
         except FileNotFoundError:
             return None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def of_camera(content_hash: str, columns: Mapping[str, Any]) -> str:
+    """A hash that stands for a content at one camera."""
+    return _digest("camera", row_metadata(columns, {}).camera or "", content_hash)
 
 
 def file_hash(path: Path) -> str:

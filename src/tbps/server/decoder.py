@@ -8,6 +8,7 @@ memory for the whole process, processor time for each picture.
 
 import contextlib
 import json
+import re
 import resource
 import sys
 from typing import Any, BinaryIO
@@ -38,10 +39,15 @@ def main(memory_bytes: int) -> None:
                 height, width = asked["fit"]
                 image = Image.fromarray(to_array(image, ImageSpec(height=height, width=width)))
         except (ImageError, MemoryError) as error:
-            why = str(error) if isinstance(error, ImageError) else "needs more memory to be decoded than a picture may take"
-            _answer(answers, {"refused": why})
+            _answer(answers, {"refused": _why(error)})
             continue
         _answer(answers, {"size": image.size}, image.tobytes())
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+        return "needs more memory to be decoded than a picture may take"
+    return re.sub(r"^<[^>]*>: ", "", str(error))  # how `preprocess.image` names a picture without a path
 
 
 def _answer(answers: BinaryIO, told: dict[str, Any], pixels: bytes = b"") -> None:

@@ -45,7 +45,13 @@ def test_a_worker_gives_the_pixels_that_decoding_here_gives(decoders: Decoders) 
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(io.BytesIO(picture("JPEG", (40, 90), 3))).save(turned, "JPEG", exif=exif)
-    for content in (picture("JPEG", (30, 70), 1), picture("PNG", seed=2), picture("WEBP", seed=3), turned.getvalue(), large(1200, "RGBA")):
+    for content in (
+        picture("JPEG", (30, 70), 1),
+        picture("PNG", seed=2),
+        picture("WEBP", seed=3),
+        turned.getvalue(),
+        large(1200, "RGBA"),
+    ):
         here, there = open_image(content), decoders.open(content)
         assert there.mode == "RGB" and there.size == here.size and np.array_equal(pixels(there), pixels(here))
         assert np.array_equal(pixels(decoders.fitted(content, spec)), to_array(here, spec))
@@ -141,7 +147,9 @@ def test_a_picture_of_many_scans_is_refused_by_the_service(tmp_path) -> None:  #
         answer = client.post("/v1/similar", files={"image": ("a.jpg", content)})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "image") and "scans" in answer.text
         job = ended(client, send(client, ("a.jpg", content), ("b.jpg", picture(seed=4))))
-        assert job["added"] == 1 and [each["name"] for each in job["skipped"]] == ["a.jpg"] and "scans" in job["skipped"][0]["reason"]
+        assert (
+            job["added"] == 1 and [each["name"] for each in job["skipped"]] == ["a.jpg"] and "scans" in job["skipped"][0]["reason"]
+        )
         assert service_of(client).asked_pictures._all and service_of(client).sent_pictures._all
         workers = [worker.pid for worker in service_of(client).asked_pictures._all]
     for pid in workers:

@@ -51,7 +51,11 @@ def test_what_another_camera_holds_is_added_as_if_it_were_new(tmp_path: Path, ki
     make = {"picture": lambda n: picture(seed=n), "scene": scene, "video": lambda n: video(tmp_path, n + 3)}[kind]
     content, detect = make(1), {"detect": "true"} if kind == "scene" else {}
     gallery = make_gallery(tmp_path, [0])
-    everything, yard, lobby = bearer(gallery, "curator"), bearer(gallery, "curator", ("yard",)), bearer(gallery, "curator", ("lobby",))
+    everything, yard, lobby = (
+        bearer(gallery, "curator"),
+        bearer(gallery, "curator", ("yard",)),
+        bearer(gallery, "curator", ("lobby",)),
+    )
     with serving(gallery) as client:
         held = upload(client, content, "yard", everything, **detect)
         mine = upload(client, content, "roof", bearer(gallery, "curator", ("roof",)), **detect)

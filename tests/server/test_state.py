@@ -199,7 +199,9 @@ def test_the_state_of_another_gallery_is_refused_and_a_moved_one_is_used_on(tmp_
     assert open_state(tmp_path / "state", tmp_path / "moved", gallery_manifest(tmp_path / "moved")) == ()
 
 
-@pytest.mark.parametrize("place", ["gallery/state", "gallery/images.lance/data", "gallery", "link/state", "photos/../gallery/x/y", "."])
+@pytest.mark.parametrize(
+    "place", ["gallery/state", "gallery/images.lance/data", "gallery", "link/state", "photos/../gallery/x/y", "."]
+)
 def test_gallery_and_state_lie_beside_each_other(tmp_path: Path, place: str) -> None:
     """By whatever path; also where the state is to hold the gallery."""
     gallery = make_gallery(tmp_path, [0])
@@ -221,7 +223,7 @@ def test_a_gallery_within_a_marked_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) -> None:
-    """By the same state folder, by another one, through a link; it names the first one's process. Killed, the first is no obstacle."""
+    """By the same state folder, by another one, through a link; the first one's process is named. Killed, it is no obstacle."""
     gallery = make_gallery(tmp_path, range(6))
     (tmp_path / "link").symlink_to(gallery)
     with served(gallery, image_seconds=600.0) as (address, process):
@@ -236,6 +238,7 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
         ran = subprocess.run(
             [sys.executable, "-c", QUICK, str(gallery), "0", "{}", "0"],
             capture_output=True,
+            check=False,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])},
         )
@@ -261,7 +264,8 @@ def test_another_gallery_with_the_state_folder_of_a_service(tmp_path: Path) -> N
     second.stop()
 
 
-KILLED = """
+KILLED = (
+    """
 import os, sys
 from pathlib import Path
 import tbps.server.job_records as records, tbps.server.audit as audit, tbps.search.table as table
@@ -282,7 +286,9 @@ def dying(do, before):
 
 where, name = {"record": (records.JobRecords, "keep"), "audit": (audit.Audit, "write"), "commit": (table.Table, "append")}[place]
 setattr(where, name, dying(getattr(where, name), sys.argv[7] == "before"))
-""" + QUICK
+"""
+    + QUICK
+)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -1,7 +1,7 @@
 """Worker process that decodes pictures: `python -P -m tbps.server.decoder`, started by `decoding`.
 
 Request on standard input: a line of JSON {"length", "bytes", "pixels", "cpu_seconds", "fit"}, then `length` bytes of a file.
-Answer on standard output: a line of JSON, {"size": [width, height]} followed by width * height * 3 bytes of RGB, or {"refused": why}.
+Answer on standard output: a line of JSON, {"size": [width, height]} and then width * height * 3 bytes of RGB, or {"refused": why}.
 fit: null, or the [height, width] that a model sees. It ends with its standard input. What it may use is bounded by the system:
 memory for the whole process, processor time for each picture.
 """

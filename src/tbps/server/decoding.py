@@ -1,6 +1,6 @@
 """Pictures of strangers decoded in processes of their own, which can be killed: searches go on meanwhile.
 
-A picture that takes too long, or more memory than it may, or that ends its process, fails by itself; the next one gets a new process.
+A picture that takes too long or too much memory, or that ends its process, fails by itself; the next one gets a new process.
 Processes are started as programs, not forked: a copy of a process with threads of torch would not be safe.
 """
 

@@ -1,7 +1,7 @@
 """Uploads indexed one after another, by one thread, while searches go on.
 
-STATE/spool/jobs/ holds what waits: one folder per job, removed when the job ends; STATE/spool/asked/ the pictures of a search for its
-moment. What a killed service left there is removed at the next start; every picture whose row was committed by then is in the
+STATE/spool/jobs/ holds what waits: one folder per job, removed when the job ends; STATE/spool/asked/ the pictures of a search for
+its moment. What a killed service left there is removed at the next start; every picture whose row was committed by then is in the
 gallery. What became of a job is kept longer, see `job_records`. Only one service at a time works on a state folder (see `claims`).
 """
 
@@ -111,7 +111,10 @@ class Jobs:
             return  # the spool belongs to another service, or is still read; the next start clears it
         for name in list(self._work):
             self._finish(self._jobs[name].stopped())
-        clear_spool(self._state)
+        try:
+            clear_spool(self._state)
+        except TbpsError as error:
+            log.error("uploads that waited stay until the next start: %s", error)
 
     def folder(self) -> Path:
         """A new folder for one upload.

@@ -174,9 +174,7 @@ class Service:
         self.ready.set()
 
     def _job_ended(self, job: Job) -> None:
-        self.audit.write(
-            job.owner_name, job.owner, DEED, job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
-        )
+        self.audit.write(job.owner_name, job.owner, DEED, job=job.id, state=job.state, added=job.added, skipped=len(job.skipped))
 
 
 @final

@@ -58,7 +58,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def stranger(folder: Path) -> str | None:
-    """The first entry, relative to `folder`, that a service of this version or of version 0.1 does not make; None where there is none."""
+    """The first entry, relative to `folder`, that no service makes, of this version or 0.1; None where there is none."""
     for name in contents(folder):
         place = folder / name
         if name in (JOBS, SPOOL):

@@ -12,9 +12,21 @@ from tbps.errors import DataError
 from tbps.search.archives import SUFFIXES
 from tbps.server.pictures import picture_suffix
 
-FORMATS = "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, 3GP, MKV, WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV)"
+FORMATS = (
+    "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, 3GP, MKV, WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV)"
+)
 _LOOKED_AT = 4096
-_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid")  # that a file of the MP4 family begins with
+_BOXES = (
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"mdat",
+    b"wide",
+    b"free",
+    b"skip",
+    b"pnot",
+    b"uuid",
+)  # that a file of the MP4 family begins with
 _PICTURE_BRANDS = {
     "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif", b"mif1", b"mif2", b"mif3", b"msf1"),
     "AVIF": (b"avif", b"avis", b"avio", b"miaf", b"MA1A", b"MA1B"),
@@ -53,7 +65,9 @@ def refusal(files: Sequence[Path]) -> str | None:
     if any(recognised(file) for file in files):
         return None
     reasons = {reason for file in files if isinstance(reason := _recognised(_start(file)), str)}
-    return f"none of the files is of a format that may be uploaded: {FORMATS}" + "".join(f"; one {reason}" for reason in sorted(reasons))
+    return f"none of the files is of a format that may be uploaded: {FORMATS}" + "".join(
+        f"; one {reason}" for reason in sorted(reasons)
+    )
 
 
 def _start(file: Path) -> bytes:

@@ -100,21 +100,23 @@ class Jobs:
             self._jobs[job.id] = job if job.ended and job.told else self._completed(job, told)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends what is under way; what is committed stays."""
+    def stop(self) -> bool:
+        """Ends what is under way; what is committed stays. Whether nothing of it uses the state folder any more."""
+        started, self._started = self._started, False
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
-        if not self._started or self._thread.is_alive():
-            return  # the spool belongs to another service, or is still read; the next start clears it
+        if not started or self._thread.is_alive():
+            return not self._thread.is_alive()  # the spool is another service's, or still read; the next start clears it
         for name in list(self._work):
             self._finish(self._jobs[name].stopped())
         try:
             clear_spool(self._state)
         except TbpsError as error:
             log.error("uploads that waited stay until the next start: %s", error)
+        return True
 
     def folder(self) -> Path:
         """A new folder for one upload.

@@ -96,12 +96,13 @@ class Service:
     def stop(self) -> None:
         """Ends what is under way."""
         self._stopping.set()
-        self.jobs.stop()
+        ended = self.jobs.stop()
         self.sent_pictures.stop()
         self.asked_pictures.stop()
         self.model.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._claim.release()
+        if ended:  # else the end of this process releases it
+            self._claim.release()
 
     async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
         """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done."""

@@ -127,7 +127,7 @@ def test_a_gallery_that_is_served(gallery: Path, tmp_path: Path) -> None:
             assert f"process {process.pid} on " in said and str(gallery) in said
         assert search(address)[0] == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     assert not any(path.name == ".service.json" for path in gallery.iterdir())
 
 
@@ -148,6 +148,6 @@ def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
                 assert (error.code, json.loads(error.read())["error"]["code"]) == (503, "read_only")
             assert ask(address, "/v1/forget", {"ids": ["0" * 24]})[0] == 503
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0 and "can only be read" in process.stderr.read()
+            assert process.wait(600) == 0 and "can only be read" in process.stderr.read()
         finally:
             process.kill()

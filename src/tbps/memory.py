@@ -1,5 +1,6 @@
-"""Memory that the process has used stays its own."""
+"""Memory that the process has freed: kept for the next tensor, or given back."""
 
+import contextlib
 import ctypes
 import sys
 
@@ -20,3 +21,12 @@ def keep_freed_memory() -> None:
         return
     for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20)):
         mallopt(setting, value)
+
+
+def return_freed_memory() -> None:
+    """Gives what this process has freed back to the system: what was erased does not stay readable in it."""
+    if arrow := sys.modules.get("pyarrow"):
+        arrow.default_memory_pool().release_unused()
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError):  # a C library without it
+            ctypes.CDLL(None).malloc_trim(0)

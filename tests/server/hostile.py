@@ -112,3 +112,9 @@ NAMES = (
     "-rf.jpg",
     "<b>.jpg",
 )
+
+
+def many_scans(progressive: bytes, count: int) -> bytes:
+    """A progressive JPEG with its last scan so many times more: each is decoded over the whole picture."""
+    last = progressive.rindex(b"\xff\xda")
+    return progressive[:-2] + progressive[last:-2] * count + progressive[-2:]

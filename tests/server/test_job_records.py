@@ -53,11 +53,28 @@ def test_a_damaged_record_goes_and_the_others_stay(tmp_path: Path, content: byte
     records = JobRecords(tmp_path)
     records.read()
     records.keep(job(1))
-    (tmp_path / "jobs" / "x.json").write_bytes(content)
-    (tmp_path / "jobs" / ".0.json.abc.part").write_bytes(b"zebra.jpg")
+    (tmp_path / "jobs" / f"{3:024x}.json").write_bytes(content)
+    (tmp_path / "jobs" / f".{4:024x}.json.abc.part").write_bytes(b"zebra.jpg")
     (tmp_path / "jobs" / f"{2:024x}.json").write_bytes((tmp_path / "jobs" / f"{1:024x}.json").read_bytes())  # of another id
     assert [each.id for each in records.read()] == [job(1).id]
     assert [file.name for file in (tmp_path / "jobs").iterdir()] == [f"{1:024x}.json"]
+
+
+def test_files_that_are_no_records_stay(tmp_path: Path) -> None:
+    """Neither files of other names nor what a link points to are removed or read."""
+    records = JobRecords(tmp_path)
+    records.read()
+    records.keep(job(1))
+    foreign = {"thesis.txt": b"mine", "x.json": b"{", ".0.json.abc.part": b"", f"{0xABC:024X}.json": b"{"}
+    for name, content in foreign.items():
+        (tmp_path / "jobs" / name).write_bytes(content)
+    (tmp_path / "jobs" / f"{6:024x}.json").mkdir()
+    (tmp_path / "elsewhere.json").write_bytes(b"{")
+    (tmp_path / "jobs" / f"{7:024x}.json").symlink_to(tmp_path / "elsewhere.json")
+    before = sorted(path.name for path in (tmp_path / "jobs").iterdir())
+    assert [each.id for each in records.read()] == [job(1).id]
+    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == before
+    assert {name: (tmp_path / "jobs" / name).read_bytes() for name in foreign} == foreign
 
 
 def test_no_more_than_200_and_30_days() -> None:

@@ -209,14 +209,17 @@ def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> 
         assert len(client.get("/v1/index", headers=everything).json()["jobs"]) == 3
         assert left(gallery) == []
     deeds = [json.loads(line)["deed"] for line in (state_folder(gallery) / "audit.jsonl").read_text().splitlines()]
-    assert sorted(deeds) == ["cancel", "indexed", "indexed", "upload", "upload", "upload"]
+    assert sorted(deeds) == ["cancel", "indexed", "indexed", "indexed", "upload", "upload", "upload"]
 
 
 def test_what_a_killed_service_left_is_removed(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
-    old = state_folder(gallery) / SPOOL / "jobs" / "000"
-    old.mkdir(parents=True)
-    (old / "0000").write_bytes(picture())
+    for part in ("jobs", "asked"):
+        old = state_folder(gallery) / SPOOL / part / "0123456789abcdef01234567"
+        old.mkdir(parents=True)
+        (old / "0000").write_bytes(picture())
+        (old / "0001.tar.gz").write_bytes(picture())
+    state_folder(gallery).chmod(0o700)
     with serving(gallery) as client:
         assert left(gallery) == [] and client.get("/healthz").status_code == 200
     assert not (state_folder(gallery) / SPOOL).exists()

@@ -29,9 +29,8 @@ def verify(
     Example: tbps audit verify my-gallery
     """
     from tbps.server.audit import verify as verify_log
-    from tbps.server.settings import state_folder
 
-    verdict = verify_log(state or state_folder(gallery), noted)
+    verdict = verify_log(_place(gallery, state), noted)
     if verdict.wrong is not None:
         messages.print(plain(f"the audit log is not as it was written: {verdict.wrong}"), soft_wrap=True)
         raise typer.Exit(1)
@@ -53,11 +52,10 @@ def show(
     Example: tbps audit show my-gallery --deed search --last 50
     """
     from tbps.server.audit import entries
-    from tbps.server.settings import state_folder
 
     found = (
         entry
-        for entry in entries(state or state_folder(gallery))
+        for entry in entries(_place(gallery, state))
         if (who is None or entry.get("who") == who) and (deed is None or entry.get("deed") == deed)
     )
     for entry in deque(found, last):
@@ -69,3 +67,11 @@ def show(
         shown = f", {len(entry['shown'])} shown" if "shown" in entry else ""
         line = f"{entry.get('number')}  {str(entry.get('at'))[:19]}  {entry.get('who')}  {entry.get('deed')}{shown}"
         output.print(plain(f"{line}  {json.dumps(more) if more else ''}".rstrip()), soft_wrap=True)
+
+
+def _place(gallery: Path, state: Path | None) -> Path:
+    """The state folder, once it is known to be that of the gallery."""
+    from tbps.server.settings import state_folder
+    from tbps.server.state import known_state
+
+    return known_state(state or state_folder(gallery), gallery)

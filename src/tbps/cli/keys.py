@@ -35,16 +35,18 @@ def add(
     from tbps.search.numbers import canonical_name
     from tbps.server.audit import Audit
     from tbps.server.keys import Keys, Role
+    from tbps.server.state import open_state
 
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
-    recorded(gallery)
+    place = _state(gallery, state)
+    for remark in open_state(place, gallery, recorded(gallery)):
+        messages.print(plain(f"note: {remark}"), soft_wrap=True)
     known = cameras_of(gallery) if camera else set()
     for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
         messages.print(
             plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
         )
-    place = _place(gallery, state)
     secret, key = Keys(place).add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)
     typer.echo(secret)
@@ -89,7 +91,14 @@ def remove(gallery: Folder, name: Annotated[str, typer.Argument(help="whose key"
     output.print(plain(f"the key of {name!r} is no longer accepted"), soft_wrap=True)
 
 
-def _place(gallery: Path, state: Path | None) -> Path:
+def _state(gallery: Path, state: Path | None) -> Path:
     from tbps.server.settings import state_folder
 
     return state or state_folder(gallery)
+
+
+def _place(gallery: Path, state: Path | None) -> Path:
+    """The state folder, once it is known to be that of the gallery."""
+    from tbps.server.state import known_state
+
+    return known_state(_state(gallery, state), gallery)

@@ -1,5 +1,6 @@
 """`tbps serve`: the service."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,5 +67,8 @@ def serve(
     everybody = (
         "open to everybody on this machine; tbps keys add makes it ask for a key" if service.gate.is_open() else "keys needed"
     )
+    if not os.access(gallery, os.W_OK):
+        note = f"note: gallery {gallery} can only be read: searches are answered, uploads and erasures are refused"
+        messages.print(plain(note), soft_wrap=True)
     run(service, lambda address: output.print(plain(f"{gallery} is served at {address} ({everybody})"), soft_wrap=True))
     messages.print("stopped")

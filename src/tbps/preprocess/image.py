@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
+MAX_SCANS = 100  # of a JPEG; programs write 1 to 20
+MAX_SCANNED_PIXELS = 24 * MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,6 +60,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others stand within a scan
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 
 # `warnings.catch_warnings` changes the whole process: two threads inside it could leave warnings off for good.
 _quiet = threading.Lock()
@@ -141,7 +147,33 @@ def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{_name(source)}: {width} x {height} pixels are more than {MAX_PIXELS:,}; shrink it first")
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, width * height, _name(source))
         yield image
+
+
+def _check_scans(file: IO[bytes], pixels: int, name: str) -> None:
+    """Raises ImageError on a JPEG whose scans would be decoded for minutes: each goes over the whole picture again."""
+    place = file.tell()
+    file.seek(0)
+    found = scans(file.read(), MAX_SCANS)
+    file.seek(place)
+    if found > MAX_SCANS or found * pixels > MAX_SCANNED_PIXELS:
+        many = f"more than {MAX_SCANS}" if found > MAX_SCANS else str(found)
+        raise ImageError(f"{name}: is a JPEG of {many} scans, which takes too long to decode; save it again with fewer")
+
+
+def scans(jpeg: bytes, most: int) -> int:
+    """How many scans a JPEG file has, counted no further than `most` + 1: markers are followed as its decoder does."""
+    place, found = 2, 0
+    while found <= most and (marker := _MARKER.search(jpeg, place)) is not None:
+        kind, place = marker[0][-1], marker.end()
+        if kind == _END:
+            break
+        if kind not in _WITHOUT_LENGTH:
+            found += kind == _SCAN
+            place += max(2, int.from_bytes(jpeg[place : place + 2]))
+    return found
 
 
 def _open_file(path: Path) -> io.BufferedReader:

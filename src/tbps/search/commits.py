@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from tbps.errors import GalleryError, ModelError
 from tbps.search.columns import RowMetadata, fitted, row_metadata
 from tbps.search.encoder import Encoder
-from tbps.search.footage import Lookout
+from tbps.search.footage import Lookout, of_camera
 from tbps.search.schema import Kind
 from tbps.search.sources import Candidate
 from tbps.search.table import KnownRow, Table
@@ -71,6 +71,16 @@ class Writer:
         if len(self._waiting) == self._batch_size:
             self._encode()
 
+    def known_as(self, content_hash: str, columns: Mapping[str, Any]) -> str | None:
+        """The hash under which the gallery holds a picture, as far as whoever adds it may know; None where it does not."""
+        at_camera = of_camera(content_hash, columns)
+        if at_camera in self.known:
+            return at_camera
+        known = self.known.get(content_hash)
+        if known is None or self.lookout.footage.within is None:
+            return content_hash if known is not None else None
+        return content_hash if known.camera == row_metadata(columns, {}).camera else None
+
     def remember(self, key: str, told: Mapping[str, Any]) -> None:
         """Notes a scene or video as done, with the next commit."""
         self._done[key] = told
@@ -106,7 +116,11 @@ class Writer:
         finished = [origin in self.lookout.record for origin in self._origins]
         kept = [place for place, row in enumerate(rows) if row["id"] not in present and not finished[place]]
         if kept:
-            table.append([rows[place] for place in kept], embeddings[kept])
+            committing = self.lookout.footage.committing or (lambda ids: nullcontext())
+            with committing([rows[place]["id"] for place in kept]):
+                table.append([rows[place] for place in kept], embeddings[kept])
+        if table.name != self._seen[0]:  # rewritten by an erasure: what is gone is neither kept in memory nor taken for known
+            self.known = table.known()
         self._seen = table.state()
         self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 

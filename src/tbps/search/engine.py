@@ -1,7 +1,7 @@
 """From a query embedding and a filter to hits: a snapshot of the table, exact scores, rows read back."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar, final
 
 import numpy as np
@@ -25,10 +25,12 @@ class Engine:
 
     Every search sees one committed version whole. The embeddings stay in memory; what a new version adds is read when it is
     searched first. While the table only grows, its last few versions stay open for further pages of their results.
+
+    hidden: ids of rows that are being erased, which are not found.
     """
 
-    def __init__(self, table: Table, nearest: Nearest | None = None) -> None:
-        self._table = table
+    def __init__(self, table: Table, nearest: Nearest | None = None, hidden: Collection[str] = ()) -> None:
+        self._table, self._hidden = table, hidden
         self._nearest = nearest or Nearest()
         self._snapshots: dict[int, Snapshot] = {}
         self._refreshing = threading.Lock()
@@ -66,7 +68,7 @@ class Engine:
         with self._refreshing:
             version = self._table.version
             if version not in self._snapshots:
-                snapshot = self._table.snapshot(next(reversed(self._snapshots.values()), None))
+                snapshot = self._table.snapshot(next(reversed(self._snapshots.values()), None), self._hidden)
                 # Rows that moved were rewritten or forgotten: the files of older versions go, and they must not be shown again.
                 alike = {v: held for v, held in self._snapshots.items() if held.rows.room is snapshot.rows.room}
                 if len(alike) < len(self._snapshots):

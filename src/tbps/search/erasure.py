@@ -6,6 +6,7 @@ removed as a folder: data files, deletion marks, indices, old versions and the l
 
 GALLERY/erasure.json says what is being erased while it is: ids only, which are digests, no name, camera or condition. It is there
 before the first row goes and is removed after the last; every process that writes, and every `Gallery.open`, completes it first.
+As long as the file is there, its rows are left out of whatever a `Gallery` answers, also in a process that opened it before.
 """
 
 import json
@@ -29,6 +30,16 @@ def erase(folder: Path, ids: Collection[str]) -> None:
 def begun(folder: Path) -> bool:
     """Whether an erasure has begun and is not complete."""
     return (folder / ERASURE_FILE).exists()
+
+
+def erasing(folder: Path) -> frozenset[str]:
+    """The ids of the rows that are being erased. Raises GalleryError where they cannot be read: then nothing may be shown."""
+    try:
+        return frozenset(_ids(folder / ERASURE_FILE)) if begun(folder) else frozenset()
+    except GalleryError:
+        if begun(folder):
+            raise
+        return frozenset()  # it was completed just then
 
 
 def complete(folder: Path) -> None:
@@ -72,4 +83,6 @@ def _ids(file: Path) -> Sequence[str]:
         ids = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GalleryError(f"{file} cannot be read ({error}); remove it and forget the same rows again") from error
+    if not isinstance(ids, list):
+        raise GalleryError(f"{file} is damaged (no list of ids); remove it and forget the same rows again")
     return [str(name) for name in ids]

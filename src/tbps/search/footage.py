@@ -11,7 +11,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -62,7 +63,8 @@ class FootageSettings(Settings):
 @dataclass(frozen=True, slots=True)
 class Footage:
     """How to look at scenes and videos. detector: the built-in one where None; camera and start: where metadata give none;
-    on_video: name, frames decoded, frames expected; within: the cameras of which something may be added, None for all."""
+    on_video: name, frames decoded, frames expected; within: the cameras of which something may be added, None for all;
+    committing: entered with the ids of rows while these are committed."""
 
     settings: FootageSettings = field(default_factory=FootageSettings)
     detector: Detector | None = None
@@ -70,6 +72,7 @@ class Footage:
     start: datetime | None = None
     on_video: OnVideo | None = None
     within: tuple[str, ...] | None = None
+    committing: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,25 @@ class Lookout:
         if within is not None and camera not in within:
             named = "it names no camera" if camera is None else f"camera {camera!r}"
             raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
+
+    def identity(self, content_hash: str, columns: Mapping[str, Any]) -> str:
+        """The hash that stands for a picture, scene or video in the gallery: the content's own, or one per content and camera.
+
+        Whoever may add to some cameras only is not to learn what the others hold: the same picture is added again for their camera,
+        under an id that tells nothing of the content of others.
+        """
+        return content_hash if self.footage.within is None else of_camera(content_hash, columns)
+
+    def done_as(self, content_hash: str, columns: Mapping[str, Any], model: str) -> tuple[str, Mapping[str, Any]] | None:
+        """Key and metadata of a scene or video that was looked at to its end, as far as whoever adds it may know; else None."""
+        at_camera = of_camera(content_hash, columns)
+        for each in (at_camera, content_hash):
+            key, told = self.key(each, model), self.told(columns, each)
+            if key in self.record and (
+                each == at_camera or self.footage.within is None or not self.record.differs(key, told)  # the same camera
+            ):
+                return key, told
+        return None
 
     def told(self, columns: Mapping[str, Any], content_hash: str) -> Mapping[str, Any]:
         """What the record keeps a digest of; with the file's hash, which it does not hold: a camera's name could be guessed."""
@@ -271,6 +293,11 @@ class Record:
         except FileNotFoundError:
             return None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def of_camera(content_hash: str, columns: Mapping[str, Any]) -> str:
+    """A hash that stands for a content at one camera."""
+    return _digest("camera", row_metadata(columns, {}).camera or "", content_hash)
 
 
 def file_hash(path: Path) -> str:

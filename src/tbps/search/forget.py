@@ -10,7 +10,7 @@ from typing import Any
 
 from tbps.errors import QueryError
 from tbps.search.columns import parse_time
-from tbps.search.erasure import erase
+from tbps.search.erasure import erase, erasing
 from tbps.search.filters import Always, Among, Compare, Condition, Every, Is, check_text, no_camera, shortened, values_of, written
 from tbps.search.layout import REEMBED_FILE, heads, steadily, table_of
 from tbps.search.lock import PATIENCE
@@ -128,6 +128,8 @@ def _find(folder: Path, condition: Condition, ids: Sequence[str]) -> _Found:
             refusals.append(error)
     if refusals and len(refusals) == len(made):
         raise refusals[0]
+    for name in erasing(folder) & found.keys():
+        del found[name]
     counts = {name: table.count_of(found) for name, table in made.items()}
     undated = len(made[""].matching(Is("captured_at", None), ["id"])) if "" in made else 0
     return _Found(found, counts, undated, () if found else _unknown_cameras(condition, made.values()))

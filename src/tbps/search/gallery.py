@@ -23,6 +23,7 @@ from tbps.search.check import RecallReport, check_recall
 from tbps.search.compose import compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
+from tbps.search.erasure import erasing
 from tbps.search.explain import Explanation, explain
 from tbps.search.find import check, find, known, position_of
 from tbps.search.footage import Footage, Lookout
@@ -30,6 +31,7 @@ from tbps.search.forget import ForgetReport, Selection, forget
 from tbps.search.hits import Hit, Page
 from tbps.search.info import GalleryInfo, describe
 from tbps.search.ingest import IngestReport, OnProgress, ingest
+from tbps.search.layout import ERASURE_FILE
 from tbps.search.lock import LOCK_FILE, PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
 from tbps.search.query import Query
@@ -45,7 +47,9 @@ from tbps.storage import make_folder, writing_to
 __all__ = ["ForgetReport", "Gallery", "GalleryInfo", "Hit", "IngestReport", "Page", "Query"]
 
 _T = TypeVar("_T")
-_Stamp = tuple[int, int, int] | None
+_Facts = tuple[int, int, int] | None
+_Stamp = tuple[_Facts, _Facts]
+_State = tuple[_Stamp, Table, Engine, frozenset[str]]  # the last: ids of rows that are being erased
 
 
 @final
@@ -60,7 +64,8 @@ class Gallery:
         self.path = path
         self._model = model
         self._patience = patience
-        self._state: tuple[_Stamp, Table, Engine] | None = None
+        self._state: _State | None = None
+        self._replacements = 0
         self._refreshing = threading.Lock()
 
     @classmethod
@@ -220,9 +225,28 @@ class Gallery:
         """What the gallery holds."""
         return describe(self.path, manifest_of(self._model))
 
-    def __len__(self) -> int:
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that the gallery holds an image of."""
         state = self._refreshed()
-        return 0 if state is None else len(state[1])
+        return set() if state is None else state[1].present(ids)
+
+    def __len__(self) -> int:
+        while (state := self._refreshed()) is not None:
+            _, table, _, hidden = state
+            try:
+                return len(table) - (table.count_of(hidden) if hidden else 0)
+            except GalleryError:  # its files were removed while it was read
+                if self._refreshed() is state:
+                    raise
+        return 0
+
+    def refreshed(self) -> int:
+        """Lets go of everything in memory that another process has replaced or erases; a number that grows whenever there was any.
+
+        Every question does the same first. Raises as `open`, but completes no erasure.
+        """
+        self._refreshed()
+        return self._replacements
 
     def _ask(self, question: Callable[[Engine], _T]) -> _T:
         """The answer of the table that answers now; asked again as long as another took its place meanwhile."""
@@ -249,15 +273,17 @@ class Gallery:
             raise GalleryError(f"gallery {self.path} is empty; add pictures with: tbps index PHOTOS --gallery {self.path}")
         return state[2]
 
-    def _refreshed(self) -> "tuple[_Stamp, Table, Engine] | None":
-        """The table that the manifest names now, which another process may have made or replaced since."""
+    def _refreshed(self) -> _State | None:
+        """The table that the manifest names now, which another process may have made, replaced or begun to erase from since."""
         with self._refreshing:
             while self._state is None or self._state[0] != _stamp(self.path):
+                if self._state is not None:
+                    self._state, self._replacements = None, self._replacements + 1
                 stamp, manifest = _stamp(self.path), read_manifest(self.path)
                 if manifest is None:
-                    self._state = None
                     return None
                 check_model(self.path, manifest, self._model)
+                hidden = erasing(self.path)
                 try:
                     table = Table.open(self.path, manifest.dim, manifest.table)
                 except GalleryError:
@@ -265,9 +291,8 @@ class Gallery:
                         raise
                     continue
                 if table is not None:
-                    self._state = stamp, table, Engine(table)
+                    self._state = stamp, table, Engine(table, hidden=hidden), hidden
                 elif _stamp(self.path) == stamp:  # it was not made yet
-                    self._state = None
                     return None
             return self._state
 
@@ -295,9 +320,14 @@ def _check_empty(folder: Path) -> None:
 
 
 def _stamp(folder: Path) -> _Stamp:
-    """Changes whenever the manifest is replaced; None where there is none."""
+    """Changes whenever the manifest is replaced, and when an erasure begins or ends."""
+    return _facts(folder / MANIFEST_FILE), _facts(folder / ERASURE_FILE)
+
+
+def _facts(file: Path) -> _Facts:
+    """Of a file, None where there is none."""
     try:
-        facts = (folder / MANIFEST_FILE).stat()
+        facts = file.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return facts.st_ino, facts.st_mtime_ns, facts.st_size

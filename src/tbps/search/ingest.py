@@ -161,11 +161,12 @@ def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
             raise DataError("is no file")
         check_file(video.picture)
         lookout.check(columns)
-        content_hash = file_hash(video.picture)
+        plain = file_hash(video.picture)
+        content_hash = lookout.identity(plain, columns)
         key, told = lookout.key(content_hash, writer.fingerprint), lookout.told(columns, content_hash)
         lookout.record.refresh()
-        if key in lookout.record:
-            outcome.done_before(video.name, key, told, writer)
+        if (before := lookout.done_as(plain, columns, writer.fingerprint)) is not None:
+            outcome.done_before(video.name, *before, writer)
             return
         for person in lookout.in_video(video.name, video.picture, (content_hash, key), columns, tally):
             outcome.take(person_row(person, video, writer.spec, key), writer)

@@ -89,8 +89,9 @@ def _read(candidate: Candidate, content: _Content, writer: Writer) -> Read | Fai
         if writer.lookout.footage.settings.photographs:
             return _look(candidate, source, writer)
         digest = _content_hash(source)
-        if digest in writer.known:
-            return Read(candidate, (Row(candidate, digest, None, b""),))
+        if (known := writer.known_as(digest, candidate.columns)) is not None:
+            return Read(candidate, (Row(candidate, known, None, b""),))
+        digest = writer.lookout.identity(digest, candidate.columns)
         image = open_image(source) if isinstance(source, bytes) else source
         return Read(candidate, (_image_row(candidate, digest, image, writer.spec),))
     except DataError as error:
@@ -101,10 +102,11 @@ def _read(candidate: Candidate, content: _Content, writer: Writer) -> Read | Fai
 
 def _look(candidate: Candidate, source: bytes | Image.Image, writer: Writer) -> Read:
     """The people in a photograph of a whole scene."""
-    lookout, digest = writer.lookout, _content_hash(source)
+    lookout, content_hash = writer.lookout, _content_hash(source)
+    digest = lookout.identity(content_hash, candidate.columns)
+    if (before := lookout.done_as(content_hash, candidate.columns, writer.fingerprint)) is not None:
+        return Read(candidate, (), before, known=True)
     done = lookout.key(digest, writer.fingerprint), lookout.told(candidate.columns, digest)
-    if done[0] in lookout.record:
-        return Read(candidate, (), done, known=True)
     image = open_image(source) if isinstance(source, bytes) else source
     people = lookout.in_photograph(candidate.name, image, digest, candidate.columns)
     return Read(candidate, tuple(person_row(person, candidate, writer.spec, done[0]) for person in people), done)

@@ -114,17 +114,17 @@ class Table:
         with talking_to(self._folder):
             return len(self._handle.list_versions())
 
-    def snapshot(self, before: Snapshot | None = None) -> Snapshot:
-        """The newest version, whole in memory, which it shares with an older one where it can."""
+    def snapshot(self, before: Snapshot | None = None, hidden: Collection[str] = ()) -> Snapshot:
+        """The newest version without the rows of `hidden` ids, whole in memory, which it shares with an older one where it can."""
         version = self.version
         try:
             with talking_to(self._folder):
                 handle = lancedb.connect(self._folder).open_table(self.name)
-            return Snapshot(self._folder, handle, before)
+            return Snapshot(self._folder, handle, before, hidden)
         except GalleryError:
             if self.version == version:
                 raise
-            return self.snapshot(before)  # its files were removed while they were read
+            return self.snapshot(before, hidden)  # its files were removed while they were read
 
     def known(self) -> dict[str, KnownRow]:
         """Content hash -> what is known of it, for every row."""

@@ -1,13 +1,15 @@
 """One version of a gallery's table: rows, columns and filters in memory, hits told of."""
 
 import json
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float64, Integer
 
 from tbps.search.calibration import Spread
@@ -30,10 +32,14 @@ _NAMES = ("identity", "camera")  # version 0.1 kept a number that was given as 7
 class Snapshot:
     """One version of the table, read only: its own handle, every row's id and embedding in memory.
 
-    before: an older one, of which the rows in memory are used where the table has only grown.
+    before: an older one, of which the rows in memory are used where the table has only grown; hidden: ids of rows that are being
+    erased, which are left out as if they were gone already.
     """
 
-    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None) -> None:
+    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None, hidden: Collection[str] = ()) -> None:
+        before = None if hidden else before
+        self._hidden = np.array(sorted(hidden), "S24")
+        self._gone = np.zeros(0, np.uint64)  # row ids of the hidden rows
         self.folder = folder
         self._handle = handle
         self.version: int = handle.version
@@ -52,7 +58,7 @@ class Snapshot:
         if before is not None and before.rows.room is self.rows.room and before.rows.count:
             query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
         with talking_to(self.folder):
-            self._facts = Facts(query.select(FACTS).with_row_id(True).to_arrow(), known)
+            self._facts = Facts(_without(query.select(FACTS).with_row_id(True).to_arrow(), self._gone), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
         """The rows of some cameras; those of the last few choices are remembered."""
@@ -63,8 +69,13 @@ class Snapshot:
         codes = [code for code, camera in enumerate(column.values) if camera in wanted]
         positions = np.flatnonzero(np.isin(column.codes, codes))
 
+        # Not `self`: a scope that refers to its snapshot would keep both in memory after the snapshot was let go.
+        own = weakref.ref(self)
+
         def has_value(name: str) -> bool:
-            return bool((self.column(name).codes[positions] >= 0).any())
+            snapshot = own()
+            assert snapshot is not None  # who asks a scope holds its snapshot
+            return bool((snapshot.column(name).codes[positions] >= 0).any())
 
         scope = Scope(wanted, positions, self.rows, VisibleKinds(self.kinds, has_value))
         self._scopes = dict([*self._scopes.items(), (wanted, scope)][-_SCOPES_KEPT:])
@@ -80,7 +91,7 @@ class Snapshot:
         if (known := self._passing.get(clause)) is not None:
             return known
         with talking_to(self.folder):
-            found = self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow()
+            found = _without(self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow(), self._gone)
         positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
         self._passing = dict([*self._passing.items(), (clause, positions)][-_FILTERS_KEPT:])
         return positions
@@ -94,7 +105,7 @@ class Snapshot:
         """The values of a filter column for every row, in memory from the first time on."""
         if name not in self._columns:
             with talking_to(self.folder):
-                found = self._handle.search().select([name]).with_row_id(True).to_arrow()
+                found = _without(self._handle.search().select([name]).with_row_id(True).to_arrow(), self._gone)
             order = np.argsort(found.column("_rowid").to_numpy())
             encoded = found.column(name).combine_chunks().dictionary_encode()
             column = Column(encoded.indices.fill_null(-1).to_numpy()[order], encoded.dictionary.to_pylist())
@@ -151,11 +162,13 @@ class Snapshot:
         """The rows with those of a query behind them."""
         start = rows.count
         for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
-            rows = rows.extended(
-                batch.column("_rowid").to_numpy(),
-                batch.column("id").to_numpy(zero_copy_only=False).astype("S24"),
-                batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1),
-            )
+            row_ids, ids = batch.column("_rowid").to_numpy(), batch.column("id").to_numpy(zero_copy_only=False).astype("S24")
+            embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1)
+            if len(self._hidden):
+                shown = ~np.isin(ids, self._hidden)
+                self._gone = np.append(self._gone, row_ids[~shown])
+                row_ids, ids, embeddings = row_ids[shown], ids[shown], embeddings[shown]
+            rows = rows.extended(row_ids, ids, embeddings)
         if (np.diff(rows.row_ids[start:].astype(np.int64)) > 0).all():
             return rows
         order = np.append(np.arange(start), start + np.argsort(rows.row_ids[start:]))
@@ -188,6 +201,11 @@ def _no_number(_: str) -> None:
 
 def _name(text: str | None) -> str | None:
     return None if text is None else canonical_name(text)
+
+
+def _without(found: Any, gone: Integer[np.ndarray, " M"]) -> Any:
+    """An Arrow table with the column `_rowid`, without the rows of some row ids."""
+    return found if not len(gone) else found.filter(pa.array(~np.isin(found.column("_rowid").to_numpy(), gone)))
 
 
 def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:

@@ -81,6 +81,11 @@ class Audit:
         if mine.error is not None:
             raise mine.error
 
+    def check(self) -> None:
+        """Raises StorageError where nothing could be written, or the log was tampered with."""
+        with _locked(self._state) as file:
+            _taken_up(file, self._state)
+
     def _append(self, batch: Sequence[_Waiting]) -> None:
         error: TbpsError | None = None
         try:

@@ -1,4 +1,8 @@
-"""What became of uploads, over restarts of the service: STATE/jobs/ID.json, one file a job.
+"""What became of uploads, over restarts of the service: STATE/jobs/ID.json, one file per job.
+
+A record is written before rows are committed, with the ids of these rows, and after: a service that was killed in between counts
+at its next start which of them are in the gallery. A final state is recorded before its line is written to the audit log and marked
+as told after it: killed in between, the next start looks for the line in the log first, so that every job has exactly one.
 
 They hold names of uploaded files and of members of archives, which may tell of people, and no pictures. Erasing images leaves them:
 the 200 newest are kept, 30 days at most, as long as a service runs. Without one the folder can be removed: nothing depends on it.
@@ -15,9 +19,9 @@ from typing import final
 from pydantic import TypeAdapter, ValidationError
 
 from tbps.server.answers import log
+from tbps.server.state_layout import JOBS, is_record, is_unfinished_record
 from tbps.storage import make_folder, write_bytes, writing_to
 
-FOLDER = "jobs"
 MOST = 200
 KEPT_FOR = timedelta(days=30)
 STOPPED = "the service stopped before this was done; what was added so far stays, and sending the same again adds the rest"
@@ -38,7 +42,10 @@ ENDS = (State.done, State.failed, State.cancelled)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One upload. owner, owner_name: of the key; done, total: pictures, or frames of a video; skipped: name and reason."""
+    """One upload. owner, owner_name: of the key; done, total: pictures, or frames of a video; skipped: name and reason.
+
+    pending: ids of the rows that are being committed; told: the audit log has the line of the final state.
+    """
 
     id: str
     owner: str
@@ -51,6 +58,8 @@ class Job:
     skipped: tuple[tuple[str, str], ...] = ()
     message: str = ""
     owner_name: str = ""
+    pending: tuple[str, ...] = ()
+    told: bool = True  # version 0.1 recorded a final state after its line
 
     @property
     def seconds_left(self) -> float | None:
@@ -66,7 +75,11 @@ class Job:
 
     def stopped(self) -> "Job":
         """As it is when the service stops before its end."""
-        return replace(self, state=State.failed, message=STOPPED)
+        return self.final(State.failed, STOPPED)
+
+    def final(self, state: State, message: str) -> "Job":
+        """As it is at its end, which the audit log does not have yet."""
+        return replace(self, state=state, message=message, told=False)
 
 
 _JOB = TypeAdapter(Job)
@@ -90,22 +103,27 @@ class JobRecords:
     """The files of a state folder's jobs, for its owner only."""
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / FOLDER
+        self._folder = state / JOBS
 
     def read(self) -> list[Job]:
-        """Every job, oldest first; what is no record of a job is removed.
+        """Every job, oldest first. Damaged and half-written records are removed; files that are no records stay.
 
         Raises StorageError.
         """
-        make_folder(self._folder).chmod(0o700)
+        make_folder(self._folder)
         jobs = []
         with writing_to(self._folder):
-            for file in list(self._folder.iterdir()):
-                job = _read(file)
-                if job is None:  # also what a kill left half-written
-                    file.unlink()
+            self._folder.chmod(0o700)
+            for file in sorted(self._folder.iterdir()):
+                if file.is_symlink() or not file.is_file():
                     continue
-                jobs.append(job)
+                if is_unfinished_record(file.name):
+                    file.unlink()
+                elif is_record(file.name):
+                    if (job := _read(file)) is None:
+                        file.unlink()
+                    else:
+                        jobs.append(job)
         return sorted(jobs, key=lambda job: job.created_at)
 
     def keep(self, job: Job) -> None:
@@ -119,12 +137,13 @@ class JobRecords:
 
 
 def _read(file: Path) -> Job | None:
-    if file.suffix != ".json":
-        return None
     try:
         job = _JOB.validate_json(file.read_bytes())
         datetime.fromisoformat(job.created_at)
     except (ValidationError, ValueError) as error:
         log.error("the record of job %s is damaged and was removed: %s", file.stem, error)
         return None
-    return job if job.id == file.stem else None
+    if job.id != file.stem:
+        log.error("the record of job %s is of job %s and was removed", file.stem, job.id)
+        return None
+    return job

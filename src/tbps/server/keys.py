@@ -9,6 +9,7 @@ import hmac
 import json
 import re
 import secrets
+import stat
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,9 +20,9 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
 from tbps.search.lock import lock
-from tbps.storage import make_folder, write_text
+from tbps.server.state_layout import KEYS_FILE, MARK_FILE, stranger
+from tbps.storage import make_folder, write_text, writing_to
 
-KEYS_FILE = "keys.json"
 PREFIX = "tbps_"
 _NAME = re.compile(r"[\w.@ -]{1,64}")
 
@@ -72,6 +73,8 @@ class Keys:
             facts = self._file.stat()
         except FileNotFoundError:
             return ()
+        except OSError as error:
+            raise StorageError(f"{self._file} cannot be read ({error.strerror}); look at its permissions") from error
         seen = facts.st_ino, facts.st_mtime_ns, facts.st_size
         if seen != self._seen:
             try:
@@ -123,8 +126,13 @@ class Keys:
 
 
 def make_state(folder: Path) -> Path:
-    """The state folder, made where it is not there, for its owner only."""
-    make_folder(folder).chmod(0o700)
+    """The state folder, made where it is not there, for its owner only. Raises SettingsError where it holds other files."""
+    if not (folder / MARK_FILE).exists() and (name := stranger(folder)) is not None:
+        raise SettingsError(f"{folder} is no state folder: it holds {name!r}; nothing was touched; give a new or empty folder")
+    make_folder(folder)
+    with writing_to(folder):
+        if stat.S_IMODE(folder.stat().st_mode) != 0o700:
+            folder.chmod(0o700)
     return folder
 
 

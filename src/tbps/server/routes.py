@@ -12,7 +12,6 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tbps.errors import QueryError, RequestError, SettingsError
-from tbps.preprocess.image import to_array
 from tbps.preprocess.metadata import parse_columns
 from tbps.search.calibration import calibration_of
 from tbps.search.columns import parse_time
@@ -45,7 +44,7 @@ from tbps.server.schemas import (
 )
 from tbps.server.security import Guard, View
 from tbps.server.service import Service
-from tbps.server.uploads import FORMATS, open_upload, recognised
+from tbps.server.uploads import refusal
 
 MOST_HITS, MOST_OFFSET, MOST_TEXTS, MOST_IDS, MOST_RERANKED = 200, 10_000, 16, 200, 200
 MOST_PICTURES = 4
@@ -267,9 +266,9 @@ def _pictures(service: Service, files: Sequence[Upload]) -> tuple[list[Image.Ima
     """Sent pictures as the model sees them, and a digest of each."""
     pictures, digests = [], []
     for upload in files:
-        with service.decoding:
-            digests.append(hashlib.sha256(upload.file.read_bytes()).hexdigest())
-            pictures.append(Image.fromarray(to_array(open_upload(upload.file, service.caps), service.model.spec)))
+        content = upload.file.read_bytes()
+        digests.append(hashlib.sha256(content).hexdigest())
+        pictures.append(service.asked_pictures.fitted(content, service.model.spec))
     return pictures, digests
 
 
@@ -328,12 +327,12 @@ def _order(service: Service, view: View, form: Form, folder: Path) -> Order:
     cameras = view.caller.cameras
     if cameras is not None and (columns.get("camera") or camera) not in cameras:
         raise RequestError(403, "camera", f"say of which of your cameras the pictures are: camera = {', '.join(cameras)}")
-    if not any(recognised(upload.file) for upload in form.files):
-        raise RequestError(415, "format", f"none of the files is of a format that may be uploaded: {FORMATS}")
+    if (reason := refusal([upload.file for upload in form.files])) is not None:
+        raise RequestError(415, "format", reason)
     looks = FootageSettings(photographs=form.fields.get("detect", "false").lower() == "true")
     began = None if start is None else parse_time(start)
     footage = Footage(looks, camera=camera, start=began, within=cameras)
-    return Order(view.caller, folder, form.files, columns, footage, service.caps)
+    return Order(view.caller, folder, form.files, columns, footage, service.sent_pictures)
 
 
 def _take(service: Service, view: View, order: Order) -> Job:

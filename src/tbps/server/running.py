@@ -15,8 +15,17 @@ from tbps.server.settings import ServiceSettings
 def run(service: Service, on_address: Callable[[str], None]) -> None:
     """Serves until SIGTERM or Ctrl-C; requests under way are answered first. `on_address` is told where, once it can be reached.
 
-    Raises SettingsError where the address cannot be had.
+    Raises SettingsError where the address cannot be had or the gallery is served already, and StorageError where the state folder
+    cannot be written, before `on_address` is called.
     """
+    service.start()
+    try:
+        _serve(service, on_address)
+    finally:
+        service.stop()
+
+
+def _serve(service: Service, on_address: Callable[[str], None]) -> None:
     settings = service.settings
     with _listening(settings) as listening:
         config = uvicorn.Config(
@@ -32,6 +41,7 @@ def run(service: Service, on_address: Callable[[str], None]) -> None:
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             on_address(address(settings.host, listening.getsockname()[1]))
+            service.warm_decoders()
             server.run(sockets=[listening])
         finally:
             for number, handler in before.items():

@@ -10,23 +10,30 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 from tbps.errors import RequestError, SettingsError, TbpsError
+from tbps.memory import return_freed_memory
 from tbps.search.encoder import Encoder
 from tbps.search.gallery import Gallery
+from tbps.search.manifest import recorded
+from tbps.search.writing import complete_begun
 from tbps.server.answers import log
 from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
+from tbps.server.claims import Claim
+from tbps.server.decoding import Decoders
 from tbps.server.job_records import Job
-from tbps.server.jobs import Jobs
+from tbps.server.jobs import DEED, Jobs
 from tbps.server.keys import Keys
 from tbps.server.limits import ticket
 from tbps.server.metrics import Metrics
+from tbps.server.pictures import PictureCaps
 from tbps.server.security import Caller, Gate
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.uploads import PictureCaps
+from tbps.server.state import open_state
 
 _T = TypeVar("_T")
 _SHOWN_KEPT = 20_000
+_LOOK_SECONDS = 1.0
 _WARM_TEXT = "a person"
 
 
@@ -34,14 +41,15 @@ _WARM_TEXT = "a person"
 class Service:
     """A gallery, its model and the state folder. Begun by `start`, ended by `stop`.
 
-    Raises SettingsError where others than this machine could reach it and no key was made.
+    Raises SettingsError where others than this machine could reach it and no key was made, and as `open_state`.
     """
 
     def __init__(self, gallery: Path, model: Encoder, settings: ServiceSettings, state: Path | None = None) -> None:
         self.settings = settings
         self.state = state or state_folder(gallery)
-        if self.state.absolute().is_relative_to(gallery.absolute()):
-            raise SettingsError(f"the state folder {self.state} lies in the gallery; choose one beside it")
+        for remark in open_state(self.state, gallery, recorded(gallery)):
+            log.warning(remark)
+        self._claim = Claim(gallery, self.state)
         self.keys = Keys(self.state)
         _check_reach(settings, bool(self.keys.all()), gallery)
         self.blur = FaceBlur() if settings.blur_faces else None
@@ -57,22 +65,44 @@ class Service:
         self.audit = Audit(self.state)
         self.gate = Gate(self)
         self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
-        self.caps = PictureCaps(settings.picture_bytes, settings.pixels)
+        caps = PictureCaps(settings.picture_bytes, settings.pixels)
+        # Two, so that uploads that take long to be decoded do not keep searches by pictures waiting.
+        self.asked_pictures, self.sent_pictures = Decoders(caps), Decoders(caps)
         self.shown = Shown()
-        self.decoding = threading.BoundedSemaphore(2)  # an allowed picture may take 200 MB while it is decoded
         self.ready = threading.Event()
         self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="tbps-request")
+        self._started, self._stopping = False, threading.Event()
+        self._replacements, self._dropping = self.gallery.refreshed(), threading.Lock()
 
     def start(self) -> None:
-        """Begins to index what is uploaded, and warms up in a thread."""
-        self.jobs.start()
+        """Begins to index what is uploaded, and warms up in a thread; does nothing where it has begun.
+
+        Raises SettingsError where another service serves the gallery or uses the state folder, StorageError where the state folder
+        cannot be written: nothing could be answered.
+        """
+        if self._started:
+            return
+        self._claim.take()
+        try:
+            self.audit.check()
+            self.jobs.start()
+        except BaseException:
+            self._claim.release()
+            raise
+        self._started = True
         threading.Thread(target=self._warm_up, name="tbps-warm-up", daemon=True).start()
+        threading.Thread(target=self._watch, name="tbps-erasures", daemon=True).start()
 
     def stop(self) -> None:
         """Ends what is under way."""
-        self.jobs.stop()
+        self._stopping.set()
+        ended = self.jobs.stop()
+        self.sent_pictures.stop()
+        self.asked_pictures.stop()
         self.model.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if ended:  # else the end of this process releases it
+            self._claim.release()
 
     async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
         """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done."""
@@ -81,6 +111,7 @@ class Service:
         def run() -> _T:
             if mine is not None and not mine.left():
                 raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+            self.drop_erased()
             return do(*args, **more)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, run)
@@ -92,6 +123,48 @@ class Service:
             raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
         self.audit.write(caller.name, caller.id, deed, **facts)
 
+    def warm_decoders(self) -> None:
+        """Starts the process that decodes the pictures of searches, in a thread: the first such search need not wait for it."""
+
+        def start() -> None:
+            try:
+                self.asked_pictures.warm_up()
+            except TbpsError as error:
+                log.error("%s", error)
+
+        threading.Thread(target=start, name="tbps-warm-decoders", daemon=True).start()
+
+    def drop_erased(self) -> None:
+        """Lets go of everything that may tell of images which any process erased since the last call. It costs two looks at files.
+
+        A gallery that cannot be read is an error of whatever is asked of it.
+        """
+        try:
+            replacements = self.gallery.refreshed()
+        except TbpsError:
+            return
+        with self._dropping:
+            if replacements == self._replacements:
+                return
+            self._replacements = replacements
+        if self.blur is not None:
+            self.blur.forget()
+        self.shown.forget()
+        return_freed_memory()
+
+    def _watch(self) -> None:
+        """Drops what was erased where nobody asks, and completes erasures whose process was killed."""
+        said = ""
+        while not self._stopping.wait(_LOOK_SECONDS):
+            try:
+                self.drop_erased()
+                complete_begun(self.gallery.path)
+                said = ""
+            except TbpsError as error:
+                if str(error) != said:
+                    log.error("%s", error)
+                said = str(error)
+
     def _warm_up(self) -> None:
         try:
             self.model.encode_texts([_WARM_TEXT])
@@ -102,9 +175,7 @@ class Service:
         self.ready.set()
 
     def _job_ended(self, job: Job) -> None:
-        self.audit.write(
-            job.owner_name, job.owner, "indexed", job=job.id, state=job.state, added=job.added, skipped=len(job.skipped)
-        )
+        self.audit.write(job.owner_name, job.owner, DEED, job=job.id, state=job.state, added=job.added, skipped=len(job.skipped))
 
 
 @final
@@ -123,6 +194,11 @@ class Shown:
                 self._ids.move_to_end((caller.id, name))
             while len(self._ids) > _SHOWN_KEPT:
                 self._ids.popitem(last=False)
+
+    def forget(self) -> None:
+        """Empties the list: pictures that are looked at again are logged again."""
+        with self._lock:
+            self._ids.clear()
 
     def holds(self, caller: Caller, name: str) -> bool:
         """Whether this image is in the log for this caller."""

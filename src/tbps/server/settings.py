@@ -52,4 +52,5 @@ class ServiceSettings(Settings):
 
 def state_folder(gallery: Path) -> Path:
     """Where keys, audit log and uploads of a gallery's service lie: beside it, never in it."""
-    return gallery.absolute().with_name(gallery.absolute().name + STATE_SUFFIX)
+    place = gallery.absolute() if gallery.name not in ("", "..") else gallery.resolve()
+    return place.with_name(place.name + STATE_SUFFIX)

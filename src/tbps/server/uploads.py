@@ -1,24 +1,49 @@
-"""What an uploaded file is, told from its first bytes, and what its pictures are held to, alone or in an archive.
+"""What an uploaded file is, told from its first bytes.
 
-Order of the checks on a picture: bytes (of the file, or as the archive's header says), format (first bytes), pixels (its header),
-and only then decoding. What is indexed are the pixels: nothing else that the file held goes on.
+Whether a video can be read is decided by its reader (see `search.video`): the first bytes only tell containers that it reads from
+everything else, such as playlists, which name other files, and pictures in the container of MP4.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
-from tbps.errors import DataError, ImageError
-from tbps.preprocess.image import check_image, open_image
+from tbps.errors import DataError
 from tbps.search.archives import SUFFIXES
-from tbps.search.sources import Admission
+from tbps.server.pictures import picture_suffix
 
-FORMATS = "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, MKV, WebM, AVI)"
-_LOOKED_AT = 512
-_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash", b"qt  ")
-_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip")  # a QuickTime file without a brand
+FORMATS = (
+    "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, 3GP, MKV, WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV)"
+)
+_LOOKED_AT = 4096
+_BOXES = (
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"mdat",
+    b"wide",
+    b"free",
+    b"skip",
+    b"pnot",
+    b"uuid",
+)  # that a file of the MP4 family begins with
+_PICTURE_BRANDS = {
+    "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif", b"mif1", b"mif2", b"mif3", b"msf1"),
+    "AVIF": (b"avif", b"avis", b"avio", b"miaf", b"MA1A", b"MA1B"),
+    "JPEG 2000": (b"jp2 ", b"jpx ", b"jpm ", b"mjp2", b"jxs "),
+    "JPEG XL": (b"jxl ",),
+    "camera raw (CR3)": (b"crx ",),
+}
+_PICTURES_ONLY = {brand: name for name, brands in _PICTURE_BRANDS.items() for brand in brands}
+_PACKETS = ((188, 0), (192, 4), (204, 0))  # of MPEG-TS: length, and where the first may begin
+_SYNC = 0x47
+_SAME = {
+    ".jpg": (".jpeg",),
+    ".mp4": (".mov", ".m4v"),
+    ".mkv": (".webm",),
+    ".mpg": (".mpeg",),
+    ".ts": (".mts", ".m2ts"),
+}  # other ends of names that are read as the same
 
 
 class Kind(StrEnum):
@@ -29,25 +54,33 @@ class Kind(StrEnum):
     video = "video"
 
 
-@dataclass(frozen=True, slots=True)
-class PictureCaps:
-    """The most that a picture may have."""
-
-    bytes: int
-    pixels: int
-
-
 def recognised(file: Path) -> tuple[Kind, str] | None:
     """The kind of a file and the usual end of its name; None for everything that is not allowed."""
+    found = _recognised(_start(file))
+    return None if isinstance(found, str) else found
+
+
+def refusal(files: Sequence[Path]) -> str | None:
+    """Why none of some files may be uploaded; None where at least one may."""
+    if any(recognised(file) for file in files):
+        return None
+    reasons = {reason for file in files if isinstance(reason := _recognised(_start(file)), str)}
+    return f"none of the files is of a format that may be uploaded: {FORMATS}" + "".join(
+        f"; one {reason}" for reason in sorted(reasons)
+    )
+
+
+def _start(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return _recognised(opened.read(_LOOKED_AT))
+        return opened.read(_LOOKED_AT)
 
 
-def _recognised(start: bytes) -> tuple[Kind, str] | None:
-    picture, archive, video = Kind.picture, Kind.archive, Kind.video
+def _recognised(start: bytes) -> tuple[Kind, str] | str | None:
+    """A text says which known format is not allowed."""
+    archive, video = Kind.archive, Kind.video
+    if (suffix := picture_suffix(start)) is not None:
+        return Kind.picture, suffix
     by_start = {
-        b"\xff\xd8\xff": (picture, ".jpg"),
-        b"\x89PNG\r\n\x1a\n": (picture, ".png"),
         b"PK\x03\x04": (archive, ".zip"),
         b"PK\x05\x06": (archive, ".zip"),
         b"\x1f\x8b": (archive, ".tar.gz"),
@@ -55,17 +88,44 @@ def _recognised(start: bytes) -> tuple[Kind, str] | None:
         b"\xfd7zXZ\x00": (archive, ".tar.xz"),
         b"\x28\xb5\x2f\xfd": (archive, ".tar.zst"),
         b"\x1a\x45\xdf\xa3": (video, ".mkv"),
+        b"\x00\x00\x01\xba": (video, ".mpg"),
+        b"FLV\x01": (video, ".flv"),
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": (video, ".wmv"),
     }
     for magic, found in by_start.items():
         if start.startswith(magic):
             return found
     if start[:4] == b"RIFF":
-        return {b"WEBP": (picture, ".webp"), b"AVI ": (video, ".avi")}.get(start[8:12])
+        return (video, ".avi") if start[8:12] == b"AVI " else None
     if start[257:262] == b"ustar":
         return archive, ".tar"
-    if (start[4:8] == b"ftyp" and start[8:12] in _BRANDS) or start[4:8] in _ATOMS:
-        return video, ".mp4"
-    return None
+    if start[4:8] in _BOXES:
+        brand = _picture_brand(start)
+        return (video, ".mp4") if brand is None else f"is a {brand} picture; save it as JPEG or PNG"
+    return (video, ".ts") if _is_transport_stream(start) else None
+
+
+def _picture_brand(start: bytes) -> str | None:
+    """Which format of pictures a file of the MP4 family is, by its major brand; None for videos of any brand."""
+    if start[4:8] != b"ftyp":
+        return None
+    brand = start[8:12]
+    if brand in _PICTURES_ONLY:
+        return _PICTURES_ONLY[brand]
+    following = int.from_bytes(start[:4])
+    is_picture = start[following + 4 : following + 8] == b"meta"  # pictures have their index there, videos in `moov`
+    compatible = [start[at : at + 4] for at in range(16, min(following, len(start)), 4)]
+    return next((_PICTURES_ONLY[each] for each in compatible if is_picture and each in _PICTURES_ONLY), None)
+
+
+def _is_transport_stream(start: bytes) -> bool:
+    """Whether every packet begins as those of MPEG-TS do; the first may be cut."""
+    for length, lead in _PACKETS:
+        for first in range(lead, lead + length):
+            places = range(first, len(start), length)
+            if len(places) >= 3 and all(start[at] == _SYNC for at in places):
+                return True
+    return False
 
 
 def named_as(name: str, kind: Kind, suffix: str) -> str:
@@ -73,41 +133,12 @@ def named_as(name: str, kind: Kind, suffix: str) -> str:
     path = PurePosixPath(name.lower())
     if kind is Kind.archive:
         return name if suffix in SUFFIXES and name.lower().endswith(suffix) else f"{name}{suffix}"
-    fitting = {".jpg": (".jpg", ".jpeg"), ".mp4": (".mp4", ".mov", ".m4v"), ".mkv": (".mkv", ".webm")}.get(suffix, (suffix,))
-    return name if path.suffix in fitting else f"{name}{suffix}"
-
-
-def admission(caps: PictureCaps) -> Admission:
-    """The rules as the gallery applies them to every picture of an upload."""
-    return Admission(caps.bytes, lambda content: open_picture(content, caps))
-
-
-def open_upload(file: Path, caps: PictureCaps) -> Image.Image:
-    """As `open_picture`, of a file."""
-    _check_bytes(file.stat().st_size, caps)
-    return open_picture(file.read_bytes(), caps)
-
-
-def open_picture(content: bytes, caps: PictureCaps) -> Image.Image:
-    """A picture's pixels. Raises ImageError, before anything is decoded where format or size are not allowed."""
-    found = _recognised(content[:_LOOKED_AT])
-    if found is None or found[0] is not Kind.picture:
-        raise ImageError("is no JPEG, PNG or WebP picture")
-    _check_bytes(len(content), caps)
-    width, height = check_image(content)
-    if width * height > caps.pixels:
-        raise ImageError(f"{width} x {height} pixels are more than {caps.pixels:,}; shrink the picture first")
-    return open_image(content)
-
-
-def _check_bytes(size: int, caps: PictureCaps) -> None:
-    if size > caps.bytes:
-        raise ImageError(f"{size:,} bytes are more than {caps.bytes:,}; shrink the picture first")
+    return name if path.suffix in (suffix, *_SAME.get(suffix, ())) else f"{name}{suffix}"
 
 
 def check_kind(file: Path) -> tuple[Kind, str]:
     """As `recognised`. Raises DataError for what is not allowed."""
-    found = recognised(file)
-    if found is None:
-        raise DataError(f"is none of the formats that may be uploaded: {FORMATS}")
+    found = _recognised(_start(file))
+    if found is None or isinstance(found, str):
+        raise DataError(found or f"is none of the formats that may be uploaded: {FORMATS}")
     return found

@@ -80,7 +80,7 @@ def test_a_malformed_metadata_file_is_refused_with_its_line(tmp_path: Path) -> N
 
 
 def test_nothing_to_index(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no picture \(.bmp, .jpeg"):
+    with pytest.raises(DataError, match=r"holds no picture \(JPEG, PNG, WebP, GIF, AVIF"):
         find_sources(tmp_path, None)
     with pytest.raises(DataError, match="does not exist"):
         find_sources(tmp_path / "nowhere", None)

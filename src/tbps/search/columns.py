@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tbps.preprocess.metadata import JSON
+from tbps.preprocess.names import composed, label
 
 Kind = Literal["text", "number", "truth"]
 Extra = str | float | bool | None
@@ -106,9 +107,8 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
         if column in kinds and _kind(value) is not None:
             extras.setdefault(column, _fit(value, kinds[column]))
     text = json.dumps(further, sort_keys=True, ensure_ascii=False, default=str)
-    return RowMetadata(
-        _as_text(columns.get("identity")), _as_text(columns.get("camera")), captured, _without_surrogates(text), extras
-    )
+    identity, camera = (_as_label(columns.get(name)) for name in ("identity", "camera"))
+    return RowMetadata(identity, camera, captured, _without_surrogates(composed(text)), extras)
 
 
 def parse_time(value: Any) -> datetime | None:
@@ -162,7 +162,13 @@ def _fit(value: Any, kind: Kind) -> Extra:
 def _as_text(value: Any) -> str | None:
     if value is None:
         return None
-    return _without_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return _without_surrogates(composed(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)))
+
+
+def _as_label(value: Any) -> str | None:
+    """A camera's or person's name; None where nothing but space is left of it."""
+    text = _as_text(value)
+    return None if text is None else label(text) or None
 
 
 def _without_surrogates(text: str) -> str:

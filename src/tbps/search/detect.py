@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
+from tbps.preprocess.names import file_key
 
 HOG = "hog"
 
@@ -202,7 +203,7 @@ class JsonDetector:
 
     def detect(self, frame: Frame) -> list[Detection]:
         height, width = frame.pixels.shape[:2]
-        found = self._found.get((frame.source, frame.number), [])
+        found = self._found.get((file_key(frame.source), frame.number), [])
         return clip([d for d in found if d.score >= self._min_score], width, height)
 
 
@@ -230,6 +231,7 @@ def _read_coco(file: Path, tree: Any) -> dict[tuple[str, int], list[Detection]]:
         name, frame = (image.get("file_name"), image.get("frame", 0)) if isinstance(image, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(frame, int) or frame < 0:
             raise DataError(f"{file}: images[{number}] needs an 'id', a 'file_name' and, in a video, a 'frame' from 0")
+        name = file_key(name)
         frames[image.get("id")] = (name, frame)
         found[name, frame] = []
     for number, annotation in enumerate(tree["annotations"]):

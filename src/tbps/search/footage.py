@@ -22,6 +22,7 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import DataError, SettingsError
+from tbps.preprocess.names import label
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import HOG, Detector, Frame, open_detector
@@ -134,7 +135,7 @@ class Lookout:
     def check(self, columns: Mapping[str, Any]) -> None:
         """Raises DataError where nothing of that camera may be added."""
         within, camera = self.footage.within, row_metadata(columns, {}).camera
-        if within is not None and camera not in within:
+        if within is not None and camera not in [label(name) for name in within]:
             named = "it names no camera" if camera is None else f"camera {camera!r}"
             raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
 

@@ -17,6 +17,7 @@ from tbps.errors import DataError, ImageError
 from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, open_image, to_array, upright_rgb
 from tbps.search.archives import Failure, Member, read_members
 from tbps.search.commits import Row, Writer
+from tbps.search.folders import refusal_of
 from tbps.search.footage import Person
 from tbps.search.sources import Candidate
 
@@ -125,8 +126,8 @@ def check_file(file: Path) -> None:
     """Raises ImageError where nothing can be read, or the path cannot be stored."""
     if not _is_utf8(str(file)):
         raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
-    if not file.is_file():
-        raise ImageError("is no file" if file.exists() else "there is no such file")
+    if (reason := refusal_of(file)) is not None:
+        raise ImageError(reason)
 
 
 def _most_bytes(candidate: Candidate) -> int:

@@ -89,8 +89,8 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 
     Reads JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000 and PPM, told by the content and not by the name, and HEIC where
     pillow-heif is installed; of an animation or of several pages the first. The EXIF orientation is applied (unreadable EXIF counts
-    as upright), transparent pixels lie on white, colour profiles and large texts are ignored. Values of more than 8 bits are brought
-    to 8 by the range that they use (see `deep`).
+    as upright), transparent pixels lie on white, colour profiles and large texts are ignored. Values of more than 8 bits are
+    brought to 8 by the range that they use (see `deep`).
 
     Raises ImageError that names the source: missing, not a picture, truncated, of unknown value range, or with more than
     MAX_PIXELS pixels (found from the header, before decoding).

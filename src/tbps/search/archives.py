@@ -64,8 +64,8 @@ class Listed:
 class Contents:
     """The pictures in the archive's order, what cannot be used with the reason, remarks, and what is left out.
 
-    Names are those of the members; a failure without a name is of the archive itself. members: the names of all pictures, with those
-    that its metadata do not name; None where the archive could not be read to its end.
+    Names are those of the members; a failure without a name is of the archive itself. members: the names of all pictures, also of
+    those that its metadata do not name; None where the archive could not be read to its end.
     """
 
     pictures: tuple[Listed, ...]

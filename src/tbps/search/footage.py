@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,6 +108,7 @@ class Lookout:
     def __init__(self, footage: Footage, folder: Path, appearance: Appearance) -> None:
         """appearance: the model's, used where the settings say so."""
         self.footage = footage
+        self.folder = folder
         self.record = Record(folder / FOOTAGE_FILE)
         self._appearance = appearance if footage.settings.follow == "model" else colour_signature
         self._detector = footage.detector
@@ -191,7 +192,7 @@ class Record:
         for line in self._file.read_bytes().splitlines() if seen else []:
             try:
                 key, columns = json.loads(line)
-                done.setdefault(key, columns)
+                done[key] = columns  # the last line of a key counts: metadata may have been corrected
             except (ValueError, TypeError):  # torn by a kill
                 continue
         self._done, self._seen = done, seen
@@ -206,7 +207,15 @@ class Record:
     def append(self, done: Mapping[str, Mapping[str, Any]]) -> None:
         """Remembers keys that are new, once their rows are committed; under the gallery's lock. Raises StorageError."""
         self.refresh()
-        digests = {key: _of_columns(columns) for key, columns in done.items() if key not in self._done}
+        self._write({key: _of_columns(columns) for key, columns in done.items() if key not in self._done})
+
+    def correct(self, done: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remembers other metadata of keys that are done, as `append`."""
+        self.refresh()
+        digests = {key: _of_columns(columns) for key, columns in done.items()}
+        self._write({key: digest for key, digest in digests.items() if self._done.get(key) not in (None, digest)})
+
+    def _write(self, digests: Mapping[str, str]) -> None:
         if not digests:
             return
         # A line that was torn by a kill ends at the line break in front.
@@ -241,8 +250,13 @@ def report_of(name: str, tally: Tally) -> VideoReport:
 
 
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
-    place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
+    place = place_hash(content_hash, crop.frame, crop.box)
     return Person(place, crop.image, {**columns, **crop.columns()})
+
+
+def place_hash(file_hash: str, frame: Any, box: Sequence[Any]) -> str:
+    """The content hash of a person: where it was found in which file."""
+    return _digest(file_hash, str(frame), *(str(side) for side in box))
 
 
 def _digest(*parts: str) -> str:

@@ -141,7 +141,9 @@ def _deep(values: np.ndarray, kind: str) -> bytes:
     if kind == "TIFF big-endian":
         image = Image.frombytes("I;16B", values.shape[::-1], values.astype(">u2").tobytes())
         return _encoded(image, "TIFF")
-    return _encoded(Image.fromarray(values.astype({"TIFF": np.uint16, "TIFF 32": np.int32, "TIFF float": np.float32}[kind])), "TIFF")
+    return _encoded(
+        Image.fromarray(values.astype({"TIFF": np.uint16, "TIFF 32": np.int32, "TIFF float": np.float32}[kind])), "TIFF"
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF big-endian", "TIFF 32", "TIFF float"])
@@ -251,7 +253,12 @@ def test_the_time_of_capture_is_read_from_every_format(file_format: str) -> None
         ({TIME: "0000:00:00 00:00:00"}, GPS, "2024-05-01T08:30:07.500000+00:00", "0000:00:00 00:00:00"),
         ({}, GPS, "2024-05-01T08:30:07.500000+00:00", None),
         ({TIME: "2024:05:01 10:00:00"}, GPS, "2024-05-01T10:00:00", None),
-        ({}, {ExifTags.GPS.GPSDateStamp: "2024:05:01", ExifTags.GPS.GPSTimeStamp: (Fraction(25), Fraction(0), Fraction(0))}, None, None),
+        (
+            {},
+            {ExifTags.GPS.GPSDateStamp: "2024:05:01", ExifTags.GPS.GPSTimeStamp: (Fraction(25), Fraction(0), Fraction(0))},
+            None,
+            None,
+        ),
         ({}, {ExifTags.GPS.GPSDateStamp: "2024:05:01"}, None, None),
     ],
 )

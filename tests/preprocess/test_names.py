@@ -73,7 +73,9 @@ def test_annotation_files_of_other_systems(tmp_path: Path) -> None:
 
 
 def test_people_and_cameras_of_a_folder_are_the_same_in_both_spellings(tmp_path: Path) -> None:
-    lines = [{"file_name": f"{n}.jpg", "caption": "a man", "identity": name, "camera": f" {name}"} for n, name in enumerate((NFC, NFD))]
+    lines = [
+        {"file_name": f"{n}.jpg", "caption": "a man", "identity": name, "camera": f" {name}"} for n, name in enumerate((NFC, NFD))
+    ]
     for n in range(2):
         (tmp_path / f"{n}.jpg").write_bytes(b"x")
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -233,7 +233,9 @@ def test_corrected_metadata_become_the_columns_without_embedding_again(photos: P
     gallery = Gallery.open(tmp_path / "gallery", Counting())
     gallery.add(photos)
     embedded = gallery._model.embedded  # type: ignore[attr-defined]
-    lines: list[dict[str, object]] = [{"file_name": name, "camera": "a", "identity": "7", "colour": "red", "age": 3} for name in names]
+    lines: list[dict[str, object]] = [
+        {"file_name": name, "camera": "a", "identity": "7", "colour": "red", "age": 3} for name in names
+    ]
     lines[1] |= {"camera": "b", "captured_at": "2024-05-01T08:00:00"}
     lines[2] = {"file_name": names[2], "colour": "blue", "size": "tall"}
     lines[3] |= {"camera": None}
@@ -488,9 +490,7 @@ def test_other_settings_on_the_same_video_are_no_change(films: tuple[Path, Path,
     assert len(report.videos) == 1 and _differences(report) == {} and report.erased == 0
 
 
-def test_a_video_that_was_renamed_and_whose_metadata_were_corrected(
-    films: tuple[Path, Path, JsonDetector], tmp_path: Path
-) -> None:
+def test_a_video_that_was_renamed_and_whose_metadata_were_corrected(films: tuple[Path, Path, JsonDetector], tmp_path: Path) -> None:
     place = tmp_path / "films" / "lobby.mp4"
     place.parent.mkdir()
     shutil.copy(films[0], place)

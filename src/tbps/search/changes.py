@@ -80,11 +80,12 @@ class Changes:
 
     def settle(self, sources: Sources) -> "Settled":
         """Decides what each difference is, once everything was looked at."""
-        replaced = {each for _, hashes in self.stale.values() for each in hashes}
+        replaced = {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
         for content_hash, candidate in self.located.items():
-            row = self.known[content_hash]
+            if (row := self.known.get(content_hash)) is None:
+                continue  # forgotten meanwhile
             path = f"{row.root}/{row.source}" if row.root and candidate.root else None
             if path is not None and (content_hash in replaced or is_gone(path, sources.members)):
                 moved[content_hash] = candidate

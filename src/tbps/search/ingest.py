@@ -143,7 +143,11 @@ class _Outcome:
 
     def take(self, row: Row, writer: Writer) -> bool:
         """Gives a row to the writer, unless it is known; whether it did."""
-        if (known := writer.known.get(row.content_hash)) is None:
+        known = writer.known.get(row.content_hash)
+        if known is None and row.pixels is None:
+            self.failed.append((row.candidate.name, "was forgotten while it was read; run again"))
+            return False
+        if known is None:
             writer.add(row)
             return True
         self.skipped += 1

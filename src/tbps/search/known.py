@@ -26,6 +26,10 @@ class Known:
     """The rows of a gallery by the hash of their content; those of this run are added."""
 
     def __init__(self, rows: dict[str, KnownRow]) -> None:
+        self.renew(rows)
+
+    def renew(self, rows: dict[str, KnownRow]) -> None:
+        """Takes other rows in place of all that was known."""
         self._rows = rows
         self._by_path: dict[str, tuple[str, ...]] = {}
         self._crops: dict[str, list[str]] | None = None  # paths of scenes and videos, by the last part of their names
@@ -56,7 +60,7 @@ class Known:
         """The rows of a file's path that show what the file holds now, and those that show what it held before."""
         path = path_of(candidate.root, candidate.name)
         hashes = () if path is None else self._by_path.get(path, ())
-        own = tuple(each for each in hashes if self.shows(each, file_hash))
+        own = tuple(each for each in hashes if each in self._rows and self.shows(each, file_hash))
         return own, tuple(each for each in hashes if each not in own)
 
     def shows(self, content_hash: str, file_hash: str) -> bool:

@@ -4,7 +4,7 @@ GALLERY/retention.json holds the rules. They belong to the gallery: restoring a 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,6 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import GalleryError, SettingsError
-from tbps.preprocess.names import label, spellings
 from tbps.search.forget import ForgetReport, forget
 from tbps.search.layout import RETENTION_FILE
 from tbps.search.lock import PATIENCE
@@ -33,9 +32,9 @@ class Retention(Settings):
 
     def clause(self, today: datetime) -> str | None:
         """The SQL condition of what is too old at a time (UTC without zone); None without a rule."""
-        parts = [f"(camera in ({_spelled([camera])}) and {_older(days, today)})" for camera, days in self.cameras.items()]
+        parts = [f"(camera = {quoted(camera)} and {_older(days, today)})" for camera, days in self.cameras.items()]
         if self.default_days is not None:
-            others = f"camera not in ({_spelled(self.cameras)})" if self.cameras else "true"
+            others = f"camera not in ({', '.join(map(quoted, self.cameras))})" if self.cameras else "true"
             parts.append(f"((camera is null or {others}) and {_older(self.default_days, today)})")
         return " or ".join(parts) or None
 
@@ -61,7 +60,7 @@ def change_retention(folder: Path, changes: Mapping[str | None, int | None], pat
         rules = read_retention(folder)
         days: dict[str | None, int | None] = {None: rules.default_days}
         days.update(rules.cameras.items())
-        days.update({None if camera is None else label(camera): number for camera, number in changes.items()})
+        days.update(changes)
         cameras = {camera: number for camera, number in days.items() if camera is not None and number is not None}
         changed = Retention.parse({"default_days": days[None], "cameras": cameras})
         write_text(folder / RETENTION_FILE, changed.model_dump_json(indent=2) + "\n")
@@ -76,11 +75,6 @@ def retain(folder: Path, dry_run: bool = False, today: datetime | None = None, p
     recorded(folder)
     clause = read_retention(folder).clause(today or datetime.now(UTC).replace(tzinfo=None))
     return None if clause is None else forget(folder, clause, dry_run, patience)
-
-
-def _spelled(cameras: Iterable[str]) -> str:
-    """Names of cameras for SQL, in every spelling that a gallery may hold."""
-    return ", ".join(quoted(name) for camera in cameras for name in spellings(camera))
 
 
 def _older(days: int, today: datetime) -> str:

@@ -10,7 +10,6 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float64, Integer
 
-from tbps.preprocess.names import label
 from tbps.search.calibration import Spread
 from tbps.search.database import talking_to
 from tbps.search.facts import FACTS, Facts
@@ -58,8 +57,7 @@ class Snapshot:
         if (known := self._scopes.get(wanted)) is not None:
             return known
         column = self.column("camera")
-        names = {label(camera) for camera in wanted}  # galleries of version 0.1 hold names as they were given
-        codes = [code for code, camera in enumerate(column.values) if label(camera) in names]
+        codes = [code for code, camera in enumerate(column.values) if camera in wanted]
         positions = np.flatnonzero(np.isin(column.codes, codes))
 
         def read() -> Any:

@@ -182,7 +182,7 @@ def test_folders_deeper_than_python_recurses_and_paths_allow_and_odd_names(tmp_p
     root.mkdir()
     try:
         os.chdir(root)
-        for _ in range(2500):
+        for _ in range(2100):
             os.mkdir("d")
             os.chdir("d")
         os.chdir(here)

@@ -74,7 +74,8 @@ def index(
     gone stays until tbps forget removes it. A metadata line replaces all that was said of a picture, but a camera stays until the
     line names another (or null).
 
-    Where metadata name no captured_at, the time of capture in the file (EXIF) is used: as UTC where it names its zone, else as it is.
+    Where metadata name no captured_at, the time of capture in the file (EXIF) is used: in UTC where it names its zone, else as it
+    is.
 
     A `metadata.jsonl` in the folder or archive, one line a picture such as {"file_name": "a/1.jpg", "camera": "lobby",
     "captured_at": "2024-05-01T08:30:00"}, names the pictures to index; its columns can be filtered on. In WebDataset shards

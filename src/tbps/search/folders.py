@@ -88,7 +88,7 @@ def walk(root: Path, exclude: Patterns) -> Walk:
     while waiting:
         folder = waiting.pop()
         try:
-            with os.scandir(root / folder) as scan:
+            with os.scandir(os.path.join(root, folder)) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
             if not folder:

@@ -186,7 +186,14 @@ def _phone(folder: Path) -> list[str]:
     folder.mkdir()
     person = Image.open(PEOPLE / "person_1.jpg")
     for number, (name, file_format) in enumerate(
-        {"1.JPG": "JPEG", "2.JPG": "JPEG", "old.jpe": "JPEG", "whatsapp.jfif": "JPEG", "6.avif": "AVIF", "sticker.gif": "GIF"}.items()
+        {
+            "1.JPG": "JPEG",
+            "2.JPG": "JPEG",
+            "old.jpe": "JPEG",
+            "whatsapp.jfif": "JPEG",
+            "6.avif": "AVIF",
+            "sticker.gif": "GIF",
+        }.items()
     ):
         person.rotate(number).save(folder / name, file_format)
     for name in ("3.HEIC", "4.HEIC", "5.HEIC"):

@@ -170,19 +170,30 @@ def test_floating_point_values_up_to_1_are_shares_of_white() -> None:
     assert np.array_equal(np.asarray(found.image)[..., 0], GREY) and found.remarks == ()
 
 
-def _deep_colour(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel written by hand."""
+def _deep_png(values: np.ndarray, colour: int) -> bytes:
+    """A PNG of 16 bits a channel written by hand; colour: its colour type."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_colour_of_few_bits_in_16_becomes_the_picture_of_8_bits(bits: int) -> None:
     picture = np.asarray(_picture()).astype(np.uint16)
-    found = open_photograph(_deep_colour(picture << (bits - 8)))
+    found = open_photograph(_deep_png(picture << (bits - 8), 2))
     assert np.array_equal(np.asarray(found.image), picture) and len(found.remarks) == (bits < 16)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("opaque", [12, 16])
+def test_colour_and_grey_of_few_bits_with_transparency_lie_on_white(channels: int, opaque: int) -> None:
+    picture = np.asarray(_picture())[..., :channels].astype(np.uint16)
+    alpha = np.full((80, 48, 1), (1 << opaque) - 1, np.uint16)
+    alpha[:20] = 0
+    found = open_photograph(_deep_png(np.concatenate([picture << 4, alpha], -1), 6 if channels == 3 else 4))
+    assert (np.asarray(found.image)[:20] == 255).all() and len(found.remarks) == 1
+    assert np.array_equal(np.asarray(found.image)[20:], np.broadcast_to(picture[20:], (60, 48, 3)))
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt", "behind the pixels", "colour profile", "many small ones"])

@@ -60,7 +60,11 @@ def test_capture_times_fill_the_column_and_are_no_correction_the_next_time(photo
 
 
 def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None:
-    lines = [{"file_name": "zone.jpg", "captured_at": "2020-01-01"}, {"file_name": "plain.png", "camera": "a"}, {"file_name": "wrong.webp"}]
+    lines = [
+        {"file_name": "zone.jpg", "captured_at": "2020-01-01"},
+        {"file_name": "plain.png", "camera": "a"},
+        {"file_name": "wrong.webp"},
+    ]
     (photos / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos)

@@ -52,10 +52,16 @@ def dark_deep_colour(content: bytes) -> tuple[Image.Image, str] | None:
     import cv2  # a slow import, for few pictures
 
     decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] != 3:
+    if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
         return None
-    narrow, remark = to_bytes(decoded)
-    return None if remark is None else (Image.fromarray(np.ascontiguousarray(narrow[..., ::-1])), remark)
+    narrow, remark = to_bytes(decoded[..., 2::-1])
+    if remark is None:
+        return None
+    colours = Image.fromarray(np.ascontiguousarray(narrow))
+    if decoded.shape[2] == 4:
+        mask = Image.fromarray(to_bytes(decoded[..., 3])[0])
+        colours = Image.composite(colours, Image.new("RGB", colours.size, "white"), mask)
+    return colours, remark
 
 
 def _bits(values: np.ndarray) -> int:

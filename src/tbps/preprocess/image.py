@@ -105,7 +105,7 @@ def open_photograph(source: str | Path | bytes) -> Photograph:
         deep = _is_deep_colour(image)
         upright, remark = _decoded(image, _name(source))
         details = _taken(image)
-        if deep and int(np.asarray(upright).max()) < 64:
+        if deep and int(np.asarray(image)[..., : len(image.getbands()) - ("A" in image.mode)].max()) < 64:
             content = source if isinstance(source, bytes) else Path(source).read_bytes()
             if (anew := dark_deep_colour(content)) is not None:
                 upright, remark = _upright(anew[0], image), anew[1]
@@ -228,7 +228,7 @@ def _several(image: Image.Image) -> str | None:
 
 def _is_deep_colour(image: Image.Image) -> bool:
     """Whether an undecoded picture has 16 bits a colour, of which Pillow will keep the upper 8."""
-    return image.mode == "RGB" and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _decoded(image: Image.Image, name: str | None) -> tuple[Image.Image, str | None]:

@@ -14,7 +14,7 @@ never removed by themselves, since a drive may be unplugged.
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,11 @@ class Settled:
     duplicates: Mapping[str, str]
     gone: Mapping[str, str]
 
+    def former(self) -> dict[str, tuple[str, str]]:
+        """The ids of the rows that are to go, with the root and source at which they are known."""
+        rows = {each: self.changes.known[each] for each in self.erased}
+        return {each[:24]: (row.root, row.source) for each, row in rows.items()}
+
     def differences(self) -> Differences:
         known, corrected = self.changes.known, dict[str, list[str]]()
         for content_hash, columns in self.changes.corrected.items():
@@ -151,13 +156,17 @@ class Settled:
         return found
 
 
-def take_over(folder: Path, erased: Collection[str], updates: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes the gallery's table anew without the rows of some content hashes and with other values of some columns, by row id.
+def take_over(folder: Path, former: Mapping[str, tuple[str, str]], updates: Mapping[str, Mapping[str, Any]]) -> int:
+    """Writes the gallery's table anew without some rows and with other values of some columns, by row id; how many rows went.
 
-    Under the lock. The table of an unfinished re-embedding comes first, so that a kill in between is seen by the next run.
+    former: the rows that are to go, which stay where another process has given them another root or source meanwhile. Under the
+    lock. The table of an unfinished re-embedding comes first, so that a kill in between is seen by the next run.
     Raises StorageError where there is no room for the copy: nothing is changed then.
     """
-    ids = frozenset(each[:24] for each in erased)
+    if not (former or updates) or (own := table_of(folder / MANIFEST_FILE)) is None:
+        return 0
+    found = own.rows(list(former), ["id", "root", "source"]).to_pylist()
+    ids = frozenset(row["id"] for row in found if former[row["id"]] == (row["root"], row["source"]))
     heads = [head for head in (folder / REEMBED_FILE, folder / MANIFEST_FILE) if head.is_file()]
     tables = [(head, table) for head in heads if (table := table_of(head)) is not None and table.count_of(ids | updates.keys())]
     needed = sum(bytes_on_disk(folder / f"{table.name}.lance") for _, table in tables)
@@ -170,3 +179,4 @@ def take_over(folder: Path, erased: Collection[str], updates: Mapping[str, Mappi
         name = next_table(folder)
         table.copy_changed(ids, updates, name)
         replace_head(head, manifest_at(head).model_copy(update={"table": name}))
+    return len(ids)

@@ -84,9 +84,10 @@ def ingest(
     writer.commit()
     settled = outcome.changes.settle(sources)
     notes = [*sources.notes, *plan.notes, *_needing_heic(outcome.failed)]
+    erased = 0
     with writing():
         if manner.refresh:
-            take_over(lookout.folder, settled.erased, settled.updates())
+            erased = take_over(lookout.folder, settled.former(), settled.updates())
             lookout.record.correct(outcome.told)
     try:
         with writing() as table:
@@ -108,7 +109,7 @@ def ingest(
         corrected=differences.corrected,
         gone=differences.gone,
         refreshed=manner.refresh,
-        erased=len(settled.erased) if manner.refresh else 0,
+        erased=erased,
         remarks=tuple(outcome.remarks),
         left_out=sources.left_out,
     )

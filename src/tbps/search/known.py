@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, final
 
@@ -31,8 +31,8 @@ class Known:
     def renew(self, rows: dict[str, KnownRow]) -> None:
         """Takes other rows in place of all that was known."""
         self._rows = rows
-        self._by_path: dict[str, tuple[str, ...]] = {}
-        self._crops: dict[str, list[str]] | None = None  # paths of scenes and videos, by the last part of their names
+        self._by_path: dict[str, list[str]] = {}
+        self._lost: dict[str, list[str]] | None = None  # paths of scenes and videos that are gone, by the last part of their names
         for content_hash, row in rows.items():
             self._note(content_hash, row)
 
@@ -52,16 +52,17 @@ class Known:
     def items(self) -> Iterator[tuple[str, KnownRow]]:
         yield from self._rows.items()
 
-    def paths(self) -> Mapping[str, tuple[str, ...]]:
+    def paths(self) -> Mapping[str, Sequence[str]]:
         """The content hashes of the rows of each path: one of a picture, several of a scene or video."""
         return self._by_path
 
     def parted(self, candidate: Candidate, file_hash: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The rows of a file's path that show what the file holds now, and those that show what it held before."""
         path = path_of(candidate.root, candidate.name)
-        hashes = () if path is None else self._by_path.get(path, ())
-        own = tuple(each for each in hashes if each in self._rows and self.shows(each, file_hash))
-        return own, tuple(each for each in hashes if each not in own)
+        own, former = list[str](), list[str]()
+        for each in self._by_path.get(path, ()) if path is not None else ():
+            (own if self.shows(each, file_hash) else former).append(each)
+        return tuple(own), tuple(former)
 
     def shows(self, content_hash: str, file_hash: str) -> bool:
         """Whether a row is that file, or a person cut out of it."""
@@ -75,22 +76,22 @@ class Known:
 
     def elsewhere(self, name: str, file_hash: str) -> Iterator[str]:
         """The rows of people who were cut out of that file under paths where there is no such file any more."""
-        if self._crops is None:
-            self._crops = {}
+        if self._lost is None:
+            self._lost = {}
             for path, hashes in self._by_path.items():
-                if any(crop_columns(self._rows[each]) for each in hashes):
-                    self._crops.setdefault(path.rpartition("/")[2], []).append(path)
+                row = self._rows[hashes[0]]
+                if any(crop_columns(self._rows[each]) for each in hashes) and is_gone(f"{row.root}/{row.source}", {}):
+                    self._lost.setdefault(path.rpartition("/")[2], []).append(path)
         base = composed(name).rpartition("/")[2]
-        others = (path for other, paths in self._crops.items() if other != base for path in paths)
-        for path in (*self._crops.get(base, ()), *others):
-            found = [each for each in self._by_path[path] if self.shows(each, file_hash)]
-            if found and is_gone(f"{self._rows[found[0]].root}/{self._rows[found[0]].source}", {}):
+        others = (path for other, paths in self._lost.items() if other != base for path in paths)
+        for path in (*self._lost.get(base, ()), *others):
+            if found := [each for each in self._by_path[path] if self.shows(each, file_hash)]:
                 yield from found
                 return
 
     def _note(self, content_hash: str, row: KnownRow) -> None:
         if (path := path_of(row.root, row.source)) is not None:
-            self._by_path[path] = (*self._by_path.get(path, ()), content_hash)
+            self._by_path.setdefault(path, []).append(content_hash)
 
 
 def crop_columns(row: KnownRow) -> dict[str, Any]:

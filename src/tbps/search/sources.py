@@ -94,8 +94,8 @@ def find_sources(
     """
     patterns = Patterns(exclude)
     found = _found(images, metadata, patterns)
-    unused = tuple(f"--exclude {pattern!r} matched nothing" for pattern in patterns.unused)
-    return replace(found, notes=(*found.notes, *unused)) if unused else found
+    unused = [f"--exclude {pattern!r} matched nothing" for pattern in patterns.unused]
+    return replace(found, notes=(*found.notes, *_unread(found.failed), *unused))
 
 
 def _found(
@@ -153,12 +153,12 @@ def _of_list(entries: Sequence[Picture | Named], metadata: Sequence[Mapping[str,
         if isinstance(entry, Image.Image):
             found.pictures.append(Candidate(f"picture-{number:06d}", "", entry, columns, described=described))
         elif isinstance(entry, Named):
-            found.file(Candidate(entry.name, "", entry.file, columns, entry.admission, described))
+            found.file(Candidate(entry.name, "", entry.file, columns, entry.admission, described), named=True)
         elif os.path.isdir(entry):
             found.join(_of_folder(Path(entry), None, exclude))
         else:
             path = Path(entry).absolute()
-            found.file(Candidate(path.name, str(path.parent), path, columns, described=described))
+            found.file(Candidate(path.name, str(path.parent), path, columns, described=described), named=True)
     return found.sources()
 
 
@@ -205,13 +205,13 @@ class _Found:
         self.members: dict[str, frozenset[str]] = {}
 
     def file(self, whole: Candidate, named: bool = False) -> None:
-        """Takes the file of a candidate for what it is. named: by a metadata file, which may give pictures any name."""
+        """Takes the file of a candidate for what it is. named: by a metadata file or the user, so that it must be something."""
         name, path = whole.name, whole.picture
         assert isinstance(path, Path)
         if self.exclude.match_below(name):
             self.left_out.add(EXCLUDED, name)
             return
-        kind = _kind(name, path, named or whole.admission is not None)
+        kind = _kind(name, path, named)
         if kind == "archive":
             self._archive(whole, path)
         elif kind == "video":
@@ -233,11 +233,10 @@ class _Found:
         self.left_out.join(other.left_out)
 
     def sources(self) -> Sources:
-        notes = [*self.notes, *_unread(self.failed)]
         return Sources(
             tuple(self.pictures),
             tuple(self.failed),
-            tuple(dict.fromkeys(notes)),
+            tuple(self.notes),
             tuple(self.videos),
             self.left_out.found,
             tuple(self.folders),

@@ -212,7 +212,9 @@ def test_every_file_of_a_phone_is_indexed_or_named(run: Run, tiny_model_folder: 
     assert all(f"failed: {name}: " in err for name in ("3.HEIC", "4.HEIC", "5.HEIC", "7.DNG"))
     assert "failed: 7.DNG: is a raw photograph, which is not read; export it as JPEG" in err
     assert "note: pictures of formats that are not read: 1 .dng; save them as JPEG or PNG" in err
-    left_out = "1 files ending in .txt, which are no pictures (such as notes.txt), 1 hidden files and folders (such as .thumbnails)"
+    left_out = (
+        "files ending in .txt, which are no pictures (1, such as notes.txt); hidden files and folders (1, such as .thumbnails)"
+    )
     assert f"note: left out: {left_out}" in err
     written = json.loads(report.read_text())
     assert written["added"] + len(written["failed"]) == len(names) == 10
@@ -251,7 +253,7 @@ def test_exclude_on_the_command_line(run: Run, tiny_model_folder: Path, tmp_path
     arguments = ("index", PEOPLE, "--gallery", tmp_path / "g", "--model", tiny_model_folder)
     code, out, err = run(*arguments, "--exclude", "*_[12].jpg", "--exclude", "nothing")
     assert code == 0 and out.startswith("2 added")
-    assert "2 files and folders by --exclude (such as person_1.jpg)" in err and "note: --exclude 'nothing' matched nothing" in err
+    assert "files and folders by --exclude (2, such as person_1.jpg)" in err and "note: --exclude 'nothing' matched nothing" in err
     assert run(*arguments, "--exclude", "")[0] == 2
     _, text, _ = run("index", "--help")
     assert "--exclude" in text and "--refresh" in text and "EXIF" in text

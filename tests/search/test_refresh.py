@@ -17,7 +17,7 @@ import pytest
 from colour_encoder import ColourEncoder, write_pictures
 from disk_states import recording
 from PIL import Image
-from walkers import Walker, film, write_detections, write_film
+from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import DataError, GalleryError
 from tbps.search.detect import JsonDetector
@@ -179,6 +179,18 @@ def test_a_copy_is_a_duplicate_and_not_a_move(gallery: Gallery, photos: Path, tm
     report = gallery.add(tmp_path / "copy", refresh=True)
     assert len(report.duplicates) == 6 and _differences(report) == {}
     assert {hit.root for hit in _hits(gallery).values()} == {str(photos)}
+
+
+def test_every_copy_is_named_also_of_what_was_moved(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+    for name in ("copy-1.jpg", "copy-2.jpg"):
+        shutil.copy(photos / "0001.jpg", photos / name)
+    report = gallery.add(photos)
+    assert [name for name, _ in report.duplicates] == ["copy-1.jpg", "copy-2.jpg"] and _differences(report) == {}
+    (photos / "0001.jpg").unlink()
+    report = gallery.add(photos, refresh=True)
+    assert _differences(report) == {"moved": ["copy-1.jpg"]}
+    assert report.duplicates == (("copy-2.jpg", "has the same content as copy-1.jpg, which was kept"),)
+    assert str(photos / "copy-1.jpg") in _hits(gallery) and str(photos / "0001.jpg") not in _hits(gallery)
 
 
 def test_what_is_gone_is_told_and_stays(gallery: Gallery, photos: Path) -> None:
@@ -531,3 +543,33 @@ def test_people_who_were_forgotten_do_not_come_back_with_corrected_metadata(
     assert _differences(report) == {"corrected": ["lobby.mp4"]}
     (kept,) = _hits(gallery).values()
     assert kept.camera == "gate" and kept.id != gone.id
+
+
+def test_photographs_of_scenes_that_were_replaced_moved_and_corrected(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    first, truth = still([Walker(3, 100, 0), Walker(4, 300, 0, tall=120)])
+    second, _ = still([Walker(8, 100, 0), Walker(9, 300, 0, tall=120)])
+    detector = JsonDetector(write_detections(tmp_path / "d.json", "scene.png", [truth]))
+    footage = _looking(detector, photographs=True)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    first.save(photos / "scene.png")
+    gallery.add(photos, footage=footage)
+    of_first = _hits(gallery)
+    for picture in (second, first, second):
+        picture.save(photos / "scene.png")
+        before = _hits(gallery)
+        assert _differences(gallery.add(photos, footage=footage)) == {"changed": ["scene.png"]} and _hits(gallery) == before
+        report = gallery.add(photos, footage=footage, refresh=True)
+        assert (report.added, report.erased, len(gallery)) == (2, 2, 2)
+        fresh = Gallery.open(tmp_path / f"fresh-{os.urandom(4).hex()}", ColourEncoder())
+        fresh.add(photos, footage=footage)
+        assert _hits(gallery) == _hits(fresh) and (_hits(gallery) == of_first) == (picture is first)
+        assert _differences(gallery.add(photos, footage=footage)) == {}
+    (photos / "scene.png").rename(photos / "renamed.png")
+    _write_lines(photos, {"file_name": "renamed.png", "camera": "hall", "floor": 2})
+    report = gallery.add(photos, footage=footage, refresh=True)
+    assert _differences(report) == {"moved": ["renamed.png"], "corrected": ["renamed.png"]}
+    hits = gallery.search("x", 9, "camera = 'hall' and floor = 2 and box_height > 0")
+    assert {hit.source for hit in hits} == {"renamed.png"} and len(hits) == 2
+    assert _differences(gallery.add(photos, footage=footage)) == {}

@@ -172,6 +172,8 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
+    from tbps.search.sources import told_left_out
+
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
     line = (
         f"{outcome.added:,} added in {outcome.seconds:,.1f} s{rate}, {outcome.skipped_existing:,} already there, "
@@ -190,8 +192,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
         count = f"{len(names):,} files" if len(names) > 1 else "1 file"
         _note(f"{count}: {remark} (such as {names[0]})" if len(names) > 1 else f"{names[0]}: {remark}")
     if outcome.left_out:
-        parts = [f"{count:,} {kind} (such as {example})" for kind, (count, example) in sorted(outcome.left_out.items())]
-        _note(f"left out: {', '.join(parts)}")
+        _note(told_left_out(outcome.left_out))
     for note in outcome.notes:
         _note(note)
 

@@ -47,7 +47,7 @@ class Changes:
 
     known: Known
     stale: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    located: dict[str, Candidate] = field(default_factory=dict)
+    located: dict[str, list[Candidate]] = field(default_factory=dict)
     corrected: dict[str, dict[str, Any]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)  # of corrected rows
     otherwise: dict[str, dict[str, Any]] = field(
@@ -68,14 +68,15 @@ class Changes:
         here = path_of(candidate.root, candidate.name)
         if here is not None and here == path_of(row.root, row.source) and not is_gone(f"{row.root}/{row.source}", {}):
             return True  # the same file by way of another folder
-        self.located.setdefault(content_hash, candidate)
+        self.located.setdefault(content_hash, []).append(candidate)
         return False
 
     def correct(self, content_hash: str, candidate: Candidate, columns: dict[str, Any]) -> None:
         """The metadata of a row that was met say something else than its columns."""
-        if columns and self.located.get(content_hash) is candidate:
+        located = self.located.get(content_hash, [])
+        if columns and located and located[0] is candidate:
             self.otherwise[content_hash] = columns
-        elif columns and content_hash not in self.located:
+        elif columns and not any(each is candidate for each in located):
             self.corrected[content_hash], self.names[content_hash] = columns, candidate.name
 
     def settle(self, sources: Sources) -> "Settled":
@@ -83,16 +84,17 @@ class Changes:
         replaced = {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
-        for content_hash, candidate in self.located.items():
+        for content_hash, met in self.located.items():
             if (row := self.known.get(content_hash)) is None:
                 continue  # forgotten meanwhile
-            path = f"{row.root}/{row.source}" if row.root and candidate.root else None
+            first, path = met[0], f"{row.root}/{row.source}" if row.root and met[0].root else None
             if path is not None and (content_hash in replaced or is_gone(path, sources.members)):
-                moved[content_hash] = candidate
+                moved[content_hash] = first
                 if content_hash in self.otherwise:
-                    self.corrected[content_hash], self.names[content_hash] = self.otherwise[content_hash], candidate.name
-            else:
-                duplicates[candidate.name] = f"has the same content as {row.source}, which was kept"
+                    self.corrected[content_hash], self.names[content_hash] = self.otherwise[content_hash], first.name
+            kept = first.name if content_hash in moved else row.source
+            copies = met[1:] if content_hash in moved else met
+            duplicates |= {copy.name: f"has the same content as {kept}, which was kept" for copy in copies}
         return Settled(self, moved, frozenset(replaced - moved.keys()), duplicates, self._gone(sources, moved))
 
     def _gone(self, sources: Sources, moved: Mapping[str, Candidate]) -> dict[str, str]:

@@ -180,15 +180,16 @@ def _of_folder(folder: Path, metadata: Path | None, exclude: Patterns) -> Source
         for name in there.files:
             found.file(Candidate(name, str(root), root / name))
     if not (found.pictures or found.videos or found.failed):
+        left_out = "; " * bool(found.left_out.found) + told_left_out(found.left_out.found)
         what = f"{file} names no picture" if file.is_file() else f"{folder} holds no picture ({_KNOWN})"
-        raise DataError(f"{what}; give a folder of pictures, an archive or a video{told(found.left_out.found)}")
+        raise DataError(f"{what}; give a folder of pictures, an archive or a video{left_out}")
     return found.sources()
 
 
-def told(left_out: Mapping[str, tuple[int, str]]) -> str:
+def told_left_out(left_out: Mapping[str, tuple[int, str]]) -> str:
     """What was left out, for a message; empty where nothing was."""
-    parts = [f"{count:,} {kind} (such as {example})" for kind, (count, example) in sorted(left_out.items())]
-    return f"; left out: {', '.join(parts)}" if parts else ""
+    parts = [f"{kind} ({count:,}, such as {example})" for kind, (count, example) in sorted(left_out.items())]
+    return f"left out: {'; '.join(parts)}" if parts else ""
 
 
 class _Found:

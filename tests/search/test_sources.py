@@ -328,3 +328,30 @@ def test_detections_in_another_spelling_are_of_the_same_file(tmp_path: Path) -> 
     (tmp_path / "boxes.json").write_text(json.dumps({"images": [image], "annotations": boxes}))
     found = JsonDetector(tmp_path / "boxes.json").detect(Frame(f"{nfc}/a.jpg", 0, np.zeros((99, 99, 3), np.uint8)))
     assert [(d.x, d.y, d.width, d.height) for d in found] == [(1, 2, 30, 40)]
+
+
+def test_excluded_pictures_that_metadata_name_are_counted_once(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 3)
+    _metadata(tmp_path, *({"file_name": f"{n:04d}.jpg", "camera": "a"} for n in range(3)))
+    found = find_sources(tmp_path, None, ["*1.jpg"])
+    assert [candidate.name for candidate in found.candidates] == ["0000.jpg", "0002.jpg"]
+    assert found.left_out == {"files and folders by --exclude": (1, "0001.jpg")} and found.failed == () and found.notes == ()
+
+
+def test_files_that_are_given_by_name_and_are_no_pictures_fail_by_name(tmp_path: Path) -> None:
+    (picture,) = write_pictures(tmp_path, 1)
+    for name in ("notes.txt", "README", "raw.dng"):
+        (tmp_path / name).write_text("x")
+    shutil.copy(picture, tmp_path / "really.dng")
+    names = ("notes.txt", "README", "raw.dng", "really.dng", "nothing.jpg")
+    report = Gallery.open(tmp_path / "gallery", ColourEncoder()).add([tmp_path / name for name in names])
+    assert report.added == 1 and {name for name, _ in report.failed} == {"notes.txt", "README", "raw.dng", "nothing.jpg"}
+    assert dict(report.failed)["nothing.jpg"] == "there is no such file"
+
+
+def test_formats_that_are_not_read_are_counted_once_over_several_folders(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 1)
+        (tmp_path / name / "x.nef").write_text("x")
+    found = find_sources([tmp_path / "a", tmp_path / "b"], None)
+    assert found.notes == ("pictures of formats that are not read: 2 .nef; save them as JPEG or PNG and index again",)

@@ -130,7 +130,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _fingerprint(dataset: PersonDataset, spec: ImageSpec) -> str:
-    digest = hashlib.blake2b(json.dumps(["v2", os.path.realpath(dataset.root), spec.height, spec.width]).encode(), digest_size=8)
+    digest = hashlib.blake2b(json.dumps(["v3", os.path.realpath(dataset.root), spec.height, spec.width]).encode(), digest_size=8)
     for image in dataset.images:
         try:
             status = image.path.stat()

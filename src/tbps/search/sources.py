@@ -308,7 +308,8 @@ def _name_by(file: Path, root: Path, names: Sequence[str], found: _Found) -> Non
         else:
             lines[path] = row.line
             name = path.relative_to(root).as_posix()
-            found.file(Candidate(name, str(root), path, row.columns, described=True), named=True)
+            if not found.exclude.match_below(name):  # what is excluded was counted on the way through the folder
+                found.file(Candidate(name, str(root), path, row.columns, described=True), named=True)
     unnamed = [name for name in names if root / name not in lines and root / name != file]
     kinds = {name: kind_of(name) for name in unnamed}
     for name in unnamed:

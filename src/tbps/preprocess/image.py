@@ -260,6 +260,8 @@ def _taken(image: Image.Image) -> Taken:
         warnings.simplefilter("ignore")
         try:
             exif = image.getexif()
+            if not len(exif):
+                return Taken()
             return taken(exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo))
         except (*_BROKEN, AttributeError):
             return Taken()

@@ -85,8 +85,8 @@ def ingest(
     settled = outcome.changes.settle(sources)
     notes = [*sources.notes, *plan.notes, *_needing_heic(outcome.failed)]
     erased = 0
-    with writing():
-        if manner.refresh:
+    if manner.refresh:
+        with writing():
             erased = take_over(lookout.folder, settled.former(), settled.updates())
             lookout.record.correct(outcome.told)
     try:

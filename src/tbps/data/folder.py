@@ -85,6 +85,6 @@ def _label(where: str, name: str, value: Any) -> str | None:
     """Text, or a whole number as text."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or not label(str(value)):
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         refuse(where, name, f"expected text or a whole number, found {value!r}")
     return label(str(value))

@@ -19,8 +19,11 @@ def composed(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """A camera's or person's name as it is stored: composed, without invisible characters and without space around it."""
-    return composed(text if text.isascii() else text.translate(_INVISIBLE)).strip().strip(_AT_ENDS).strip()
+    """A camera's or person's name as it is stored: composed, without invisible characters and without space around it.
+
+    A name of which nothing would be left stays as it is.
+    """
+    return composed(text if text.isascii() else text.translate(_INVISIBLE)).strip().strip(_AT_ENDS).strip() or text
 
 
 def spellings(text: str) -> tuple[str, ...]:

@@ -166,9 +166,9 @@ def _as_text(value: Any) -> str | None:
 
 
 def _as_label(value: Any) -> str | None:
-    """A camera's or person's name; None where nothing but space is left of it."""
+    """A camera's or person's name."""
     text = _as_text(value)
-    return None if text is None else label(text) or None
+    return None if text is None else label(text)
 
 
 def _without_surrogates(text: str) -> str:

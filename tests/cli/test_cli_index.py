@@ -210,3 +210,81 @@ def test_what_was_lost_of_a_video_is_told(run: Run, tiny_model_folder: Path, tmp
     lost = re.search(r"note: gate\.mkv: (\d+) of about 30 frames could not be decoded", err)
     assert lost is not None and f"frames looked at, {lost[1]} missing" in out and 5 <= int(lost[1]) <= 8
     assert "1 detection of gate.mkv not used, in frames behind its end or that could not be decoded (99)" in err
+
+
+def _phone(folder: Path) -> list[str]:
+    """What a phone leaves in a folder: ten files, six of which are pictures that are read."""
+    folder.mkdir()
+    person = Image.open(PEOPLE / "person_1.jpg")
+    for number, (name, file_format) in enumerate(
+        {
+            "1.JPG": "JPEG",
+            "2.JPG": "JPEG",
+            "old.jpe": "JPEG",
+            "whatsapp.jfif": "JPEG",
+            "6.avif": "AVIF",
+            "sticker.gif": "GIF",
+        }.items()
+    ):
+        person.rotate(number).save(folder / name, file_format)
+    for name in ("3.HEIC", "4.HEIC", "5.HEIC"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + name.encode() * 80)
+    (folder / "7.DNG").write_bytes(b"II*\0" + bytes(300))
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_file_of_a_phone_is_indexed_or_named(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    names = _phone(tmp_path / "phone")
+    (tmp_path / "phone" / ".thumbnails").mkdir()
+    (tmp_path / "phone" / "notes.txt").write_text("x")
+    report = tmp_path / "report.json"
+    code, out, err = run("index", tmp_path / "phone", "--gallery", tmp_path / "g", "--model", tiny_model_folder, "--report", report)
+    assert code == 0 and out.startswith("6 added") and "4 failed" in out
+    assert all(f"failed: {name}: " in err for name in ("3.HEIC", "4.HEIC", "5.HEIC", "7.DNG"))
+    assert "failed: 7.DNG: is a raw photograph, which is not read; export it as JPEG" in err
+    assert "note: pictures of formats that are not read: 1 .dng; save them as JPEG or PNG" in err
+    left_out = (
+        "files ending in .txt, which are no pictures (1, such as notes.txt); hidden files and folders (1, such as .thumbnails)"
+    )
+    assert f"note: left out: {left_out}" in err
+    written = json.loads(report.read_text())
+    assert written["added"] + len(written["failed"]) == len(names) == 10
+    assert written["left_out"]["hidden files and folders"] == [1, ".thumbnails"]
+
+
+def test_files_that_changed_are_told_with_the_way_out_and_taken_over(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    photos, gallery = tmp_path / "photos", tmp_path / "g"
+    shutil.copytree(PEOPLE, photos)
+    (photos / "LICENSE").unlink()
+    assert run("index", photos, "--gallery", gallery, "--model", tiny_model_folder)[0] == 0
+    Image.open(photos / "person_1.jpg").rotate(90).save(photos / "person_1.jpg")
+    (photos / "person_2.jpg").rename(photos / "renamed.jpg")
+    (photos / "person_3.jpg").unlink()
+    (photos / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{name}.jpg", "camera": "a"}}\n' for name in ("person_1", "renamed", "person_4"))
+    )
+    code, out, err = run("index", photos, "--gallery", gallery)
+    assert code == 1 and "0 added" in out and "holds 4 images" in out
+    assert "changed: person_1.jpg: holds something else than what was indexed from it" in err
+    assert f"moved: renamed.jpg: was indexed as {photos}/person_2.jpg" in err
+    assert "corrected: person_4.jpg: was indexed with other metadata (camera)" in err
+    assert f"gone: person_3.jpg: is no longer in {photos}" in err
+    counts = "1 changed, 1 moved, 2 corrected, 1 gone"
+    assert f"note: not as indexed: {counts}. Nothing of it was changed; run again with --refresh to take it over" in err
+    assert f"tbps forget {gallery} --where \"source = 'person_3.jpg'\"" in err
+    code, out, err = run("index", photos, "--gallery", gallery, "--refresh")
+    assert code == 0 and "1 added" in out and f"refreshed: {counts}; 1 images of former content were removed" in out
+    code, out, err = run("index", photos, "--gallery", gallery)
+    assert code == 1 and "note: not as indexed: 1 gone." in err and "changed: " not in err
+    assert run("forget", gallery, "--where", "source = 'person_3.jpg'", "--yes")[0] == 0
+    assert run("index", photos, "--gallery", gallery)[0] == 0
+
+
+def test_exclude_on_the_command_line(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    arguments = ("index", PEOPLE, "--gallery", tmp_path / "g", "--model", tiny_model_folder)
+    code, out, err = run(*arguments, "--exclude", "*_[12].jpg", "--exclude", "nothing")
+    assert code == 0 and out.startswith("2 added")
+    assert "files and folders by --exclude (2, such as person_1.jpg)" in err and "note: --exclude 'nothing' matched nothing" in err
+    assert run(*arguments, "--exclude", "")[0] == 2
+    _, text, _ = run("index", "--help")
+    assert "--exclude" in text and "--refresh" in text and "EXIF" in text

@@ -88,10 +88,12 @@ def test_deep_colour_agrees_with_deep_grey() -> None:
 
 
 def test_pixels_of_unknown_range_are_refused() -> None:
-    with pytest.raises(ImageError, match="save it with 8 bits"):
-        open_image(encode(Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), "TIFF"))
-    with pytest.raises(ImageError, match="save it with 8 bits"):
-        open_image(encode(Image.fromarray(np.full((8, 8), 1 << 20, dtype=np.int32)), "TIFF"))
+    for wrong in (-0.5, 70_000.0, np.nan, np.inf):
+        with pytest.raises(ImageError, match="save it with 8 bits"):
+            open_image(encode(Image.fromarray(np.full((8, 8), wrong, dtype=np.float32)), "TIFF"))
+    for far in (-1, 1 << 20):
+        with pytest.raises(ImageError, match="save it with 8 bits"):
+            open_image(encode(Image.fromarray(np.full((8, 8), far, dtype=np.int32)), "TIFF"))
 
 
 def test_cmyk_palette_grey_and_bilevel() -> None:
@@ -127,12 +129,23 @@ def test_animations_give_their_first_frame(file_format: str) -> None:
     assert np.asarray(open_image(content))[10, 10].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["text.jpg", "empty.png", "page.html.jpg", "drawing.gif"])
-def test_what_is_no_picture_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    contents = {"text.jpg": b"hello\n" * 100, "empty.png": b"", "page.html.jpg": b"<html></html>"}
-    (tmp_path / name).write_bytes(contents.get(name) or (encode(picture(), "GIF") if name.endswith("gif") else b""))
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("text.jpg", b"hello\n" * 100, "holds text"),
+        ("empty.png", b"", "is empty"),
+        ("page.html.jpg", b"<html></html>", "holds a web page"),
+        ("paper.jpg", b"%PDF-1.7\n%\xe2", "is a PDF document"),
+        ("zeros.jpg", bytes(500), "holds zero bytes only"),
+        ("film.jpg", b"\0\0\0\x18ftypisom\0\0\0\0isom", "is a video"),
+        ("cut.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "is damaged"),
+        ("drawing.jpg", bytes(range(128, 256)) * 4, "is damaged or of an unknown format"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(name: str, content: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
     for read in (open_image, check_image):
-        with pytest.raises(ImageError, match=f"{name}: is not a readable"):
+        with pytest.raises(ImageError, match=f"{name}: is not a readable .* picture: it {what}"):
             read(tmp_path / name)
 
 

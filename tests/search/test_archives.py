@@ -158,7 +158,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
         archive.writestr("__MACOSX/._ok.jpg", b"x")
         archive.writestr("inner.zip", b"x")
         archive.writestr("film.mp4", b"x")
-        archive.writestr("moving.gif", b"x")
+        archive.writestr("layers.psd", b"x")
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
     content[at + 8] |= 1  # the flag of encryption
@@ -170,7 +170,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
         "locked.jpg": "is encrypted",
         "inner.zip": "is an archive inside an archive, which is not opened; index it by itself",
         "film.mp4": "is a video inside an archive, which is not opened; index it by itself",
-        "moving.gif": "is a picture of a format that is not read; save it as JPEG or PNG",
+        "layers.psd": "is a picture of a format that is not read; save it as JPEG or PNG",
     }
 
 

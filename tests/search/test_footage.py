@@ -167,7 +167,7 @@ def test_a_finished_video_is_not_decoded_again(filmed: tuple[Path, Path], tmp_pa
         report = gallery.add(again, footage=_footage(detections, detector=detector))
         assert (report.added, report.skipped_existing, report.duplicates, detector.asked) == (0, 1, (), COUNT)
     report = gallery.add(video, footage=_footage(detections, detector=detector, camera="gate"))
-    assert report.duplicates == (("lobby.mp4", "was looked at before with other metadata, which were kept"),)
+    assert report.corrected == (("lobby.mp4", "was indexed with other metadata (camera)"),) and report.duplicates == ()
     assert detector.asked == COUNT
     gallery.add(video, footage=_footage(detections, detector=detector, settings={"every_frames": 2}))
     assert detector.asked == COUNT + COUNT // 2  # other settings: looked at again

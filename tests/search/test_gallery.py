@@ -213,7 +213,7 @@ def test_the_same_content_is_one_row(tmp_path: Path) -> None:
     metadata = tmp_path / "metadata.jsonl"
     metadata.write_text('{"file_name": "0001.jpg", "camera": "late"}\n')
     report = gallery.add(photos, metadata)
-    assert report.duplicates == (("0001.jpg", "was indexed before with other metadata, which were kept"),)
+    assert report.corrected == (("0001.jpg", "was indexed with other metadata (camera)"),) and report.duplicates == ()
     assert gallery.search("x", 9, "camera is not null") == []
 
 
@@ -322,7 +322,7 @@ def test_a_picture_in_memory_is_what_its_file_would_be(tmp_path: Path) -> None:
         assert found.source == file.name and found.score == pytest.approx(1, abs=1e-6)
         found = memory.search_image(file, k=1)[0]
         assert found.source == f"picture-{number:06d}" and found.score == pytest.approx(1, abs=1e-6)
-    report = memory.add([*pictures.values(), Image.new("F", (4, 8))])
+    report = memory.add([*pictures.values(), Image.new("F", (4, 8), -1.0)])
     assert (report.added, report.skipped_existing) == (0, len(pictures))
     assert report.failed[0][1].startswith("cannot be decoded (F pixels of unknown range")
 

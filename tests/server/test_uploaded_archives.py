@@ -43,7 +43,7 @@ PACKS: dict[str, Pack] = {"zip": lambda members: zipped(**members), "tar": _tar(
 REFUSED: dict[str, tuple[bytes, str]] = {
     "plain.bmp": (picture("BMP"), "no JPEG, PNG or WebP"),
     "scan.tif": (picture("TIFF"), "no JPEG, PNG or WebP"),
-    "moving.gif": (picture("GIF"), "format that is not read"),
+    "moving.gif": (picture("GIF"), "is no JPEG, PNG or WebP picture"),
     "bmp.jpg": (picture("BMP"), "no JPEG, PNG or WebP"),
     "tiff.png": (picture("TIFF"), "no JPEG, PNG or WebP"),
     "gif.webp": (picture("GIF"), "no JPEG, PNG or WebP"),

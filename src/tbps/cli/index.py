@@ -1,6 +1,7 @@
 """`tbps index`: pictures, archives and videos into a gallery."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,12 +59,32 @@ def index(
     start: Annotated[
         str | None, typer.Option(help="when the video began, such as 2024-05-01T08:30:00; else the time in the file")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="leave out files and folders of this name, such as '*.png', thumbnails or 'drafts/**'; may be repeated"),
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="take over what has changed: replaced files, new places, corrected metadata")
+    ] = False,
     retain: Annotated[bool, typer.Option("--retain", help="then forget what is older than the gallery's rules allow")] = False,
 ) -> None:
     """Embed pictures, once each, into a gallery that `tbps search` asks.
 
     Run it again at any time: pictures that are already there are skipped by their content, and an interrupted run is completed.
-    What cannot be read is named, and the rest is indexed.
+    What cannot be read is named, and the rest is indexed. Read are JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000, PPM and, with
+    pip install 'tbps[heic]', HEIC; of animations and several pages the first. Hidden files, recycle bins, thumbnail folders of
+    network drives (@eaDir) and files that are no pictures are left out and counted. In an --exclude pattern * stands for any
+    characters but /, ** for any, ? for one; without / it is compared with each file's and folder's own name, else with the whole
+    name below the indexed folder.
+
+    Files that are not as they were indexed are named, nothing of it is changed, and the exit code is 1: changed (the path holds
+    another picture now, which is not added), moved (its folder was renamed, for example), corrected (other metadata) and gone. With
+    --refresh the former content's rows are replaced, places and metadata are brought up to date, in one step at the end; what is
+    gone stays until tbps forget removes it. A metadata line replaces all that was said of a picture, but a camera stays until the
+    line names another (or null).
+
+    Where metadata name no captured_at, the time of capture in the file (EXIF) is used: in UTC where it names its zone, else as it
+    is.
 
     A `metadata.jsonl` in the folder or archive, one line a picture such as {"file_name": "a/1.jpg", "camera": "lobby",
     "captured_at": "2024-05-01T08:30:00"}, names the pictures to index; its columns can be filtered on. In WebDataset shards
@@ -103,6 +124,8 @@ def index(
                 lambda done, total: move("indexing", "images", done, total) if total else None,
                 batch_size,
                 replace(footage, on_video=lambda name, done, total: move(f"watching {name}", "frames", done, total)),
+                exclude=exclude or (),
+                refresh=refresh,
             )
     except KeyboardInterrupt:
         raise _interrupted(gallery, len(opened)) from None
@@ -114,6 +137,8 @@ def index(
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
     _check_any(outcome, places, footage)
+    if (outcome.changed or outcome.moved or outcome.corrected or outcome.gone) and not outcome.refreshed:
+        raise typer.Exit(1)
 
 
 def _footage(
@@ -149,7 +174,7 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
     from tbps.errors import DataError
     from tbps.search.detect import HOG, open_detector
 
-    if outcome.added or outcome.skipped_existing:
+    if outcome.added or outcome.skipped_existing or outcome.changed:
         return
     where = ", ".join(str(place) for place in places[:3]) + (", ..." if len(places) > 3 else "")
     if outcome.nobody:
@@ -161,6 +186,8 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
+    from tbps.search.sources import told_left_out
+
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
     line = (
         f"{outcome.added:,} added in {outcome.seconds:,.1f} s{rate}, {outcome.skipped_existing:,} already there, "
@@ -174,10 +201,49 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
         output.print(plain(f"{line}{video.tracklets:,} tracklets, {video.crops:,} crops"), soft_wrap=True)
     nobody = tuple((name, "no person was found") for name in outcome.nobody)
     for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates), ("nobody", nobody)):
-        for name, reason in rows[:_SHOWN]:
-            messages.print(Text(f"{title}: ", style="yellow") + plain(f"{name}: {reason}"), soft_wrap=True)
-        if len(rows) > _SHOWN:
-            where = f"all are in {report}" if report else "--report FILE keeps all"
-            messages.print(plain(f"... and {len(rows) - _SHOWN:,} more; {where}"), soft_wrap=True)
+        _list(title, rows, report)
+    _tell_differences(outcome, gallery, report)
+    for remark, names in _by_remark(outcome.remarks).items():
+        count = f"{len(names):,} files" if len(names) > 1 else "1 file"
+        _note(f"{count}: {remark} (such as {names[0]})" if len(names) > 1 else f"{names[0]}: {remark}")
+    if outcome.left_out:
+        _note(told_left_out(outcome.left_out))
     for note in outcome.notes:
-        messages.print(Text("note: ", style="yellow") + plain(note), soft_wrap=True)
+        _note(note)
+
+
+def _tell_differences(outcome: "IngestReport", gallery: Path, report: Path | None) -> None:
+    """What is not as it was indexed, how much of it was taken over, and the way out."""
+    kinds = {"changed": outcome.changed, "moved": outcome.moved, "corrected": outcome.corrected, "gone": outcome.gone}
+    for title, rows in kinds.items():
+        _list(title, rows, report)
+    counts = [f"{len(rows):,} {title}" for title, rows in kinds.items() if rows]
+    if counts and outcome.refreshed:
+        erased = f"; {outcome.erased:,} images of former content were removed" if outcome.erased else ""
+        output.print(plain(f"refreshed: {', '.join(counts)}{erased}"), soft_wrap=True)
+    elif counts:
+        _note(f"not as indexed: {', '.join(counts)}. Nothing of it was changed; run again with --refresh to take it over")
+    if outcome.gone:
+        where = '"source = ' + repr(outcome.gone[0][0]) + '"' if "'" not in outcome.gone[0][0] else "CONDITION"
+        _note(
+            f"images of files that are gone stay in the gallery (a drive may be unplugged); tbps forget {gallery} --where {where}"
+        )
+
+
+def _list(title: str, rows: Sequence[tuple[str, str]], report: Path | None) -> None:
+    for name, reason in rows[:_SHOWN]:
+        messages.print(Text(f"{title}: ", style="yellow") + plain(f"{name}: {reason}"), soft_wrap=True)
+    if len(rows) > _SHOWN:
+        where = f"all are in {report}" if report else "--report FILE keeps all"
+        messages.print(plain(f"... and {len(rows) - _SHOWN:,} more; {where}"), soft_wrap=True)
+
+
+def _by_remark(remarks: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        found.setdefault(remark, []).append(name)
+    return found
+
+
+def _note(text: str) -> None:
+    messages.print(Text("note: ", style="yellow") + plain(text), soft_wrap=True)

@@ -146,7 +146,7 @@ def decoding_processes(images: int, workers: int | None) -> int:
 
 
 def _fingerprint(dataset: PersonDataset, how: Sequence[int | str]) -> str:
-    digest = hashlib.blake2b(json.dumps(["v2", os.path.realpath(dataset.root), *how]).encode(), digest_size=8)
+    digest = hashlib.blake2b(json.dumps(["v3", os.path.realpath(dataset.root), *how]).encode(), digest_size=8)
     for image in dataset.images:
         try:
             status = image.path.stat()

@@ -12,6 +12,7 @@ from tbps.data.annotations import assemble, check_captions, check_paraphrases, c
 from tbps.data.paths import ImageFolder
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.preprocess.metadata import METADATA_FILE, MetadataRow, read_metadata
+from tbps.preprocess.names import label
 
 NAME = "folder"
 
@@ -86,4 +87,4 @@ def _label(where: str, name: str, value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         refuse(where, name, f"expected text or a whole number, found {value!r}")
-    return str(value)
+    return label(str(value))

@@ -28,6 +28,7 @@ class ImageFolder:
         if parent not in self._folders:
             self._folders[parent] = self._list(parent)
         folder, files = self._folders[parent]
+        # A name that is spelled otherwise on the disk (letters composed or not) is looked for more slowly.
         return folder / file if file in files else resolve_inside(self.root, name)
 
     def _list(self, parent: str) -> tuple[Path, frozenset[str]]:

@@ -9,8 +9,9 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -18,6 +19,10 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import ImageError
+from tbps.preprocess.deep import dark_deep_colour, grey_to_rgb, is_deep_grey
+from tbps.preprocess.exif import Taken, taken
+from tbps.preprocess.formats import FORMATS, HEAD, HEIC_NEEDS, HEIF, NAMES, described, heif_formats, picture_format
+from tbps.preprocess.png import without_large_texts
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +31,6 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_SCANS = 100  # of a JPEG; programs write 1 to 20
 MAX_SCANNED_PIXELS = 24 * MAX_PIXELS
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -63,6 +67,7 @@ _UPRIGHT = {
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others stand within a scan
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+_DNG_VERSION = 50706
 
 # `warnings.catch_warnings` changes the whole process: two threads inside it could leave warnings off for good.
 _quiet = threading.Lock()
@@ -77,17 +82,52 @@ class ImageSpec(Settings):
     std: tuple[_Positive, _Positive, _Positive] = CLIP_STD
 
 
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A picture as `open_image` gives it, with remarks on what was done to read it, and when it was taken by its EXIF data."""
+
+    image: Image.Image
+    remarks: tuple[str, ...] = ()
+    taken: Taken = field(default_factory=Taken)
+
+
 def open_image(source: str | Path | bytes) -> Image.Image:
     """A fully decoded upright RGB picture from a file or from a file's bytes.
 
-    Reads JPEG, PNG, WebP, BMP and TIFF; the first frame of an animation. The EXIF orientation is applied (unreadable EXIF
-    counts as upright), 16-bit grey is scaled to 8, transparent pixels lie on white, colour profiles are ignored.
+    Reads JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000 and PPM, told by the content and not by the name, and HEIC where
+    pillow-heif is installed; of an animation or of several pages the first. The EXIF orientation is applied (unreadable EXIF counts
+    as upright), transparent pixels lie on white, colour profiles and large texts are ignored. Values of more than 8 bits are
+    brought to 8 by the range that they use (see `deep`).
 
     Raises ImageError that names the source: missing, not a picture, truncated, of unknown value range, or with more than
     MAX_PIXELS pixels (found from the header, before decoding).
     """
+    return open_photograph(source).image
+
+
+def open_photograph(source: str | Path | bytes) -> Photograph:
+    """As `open_image`, with everything else that is to be known of the file. Raises as `open_image`."""
     with _open_checked(source) as image:
-        return upright_rgb(image, _name(source))
+        remarks = [] if (several := _several(image)) is None else [several]
+        deep = _is_deep_colour(image)
+        upright, remark = _decoded(image, _name(source))
+        details = _taken(image)
+        if deep and int(np.asarray(image)[..., : len(image.getbands()) - ("A" in image.mode)].max()) < 64:
+            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+            if (anew := dark_deep_colour(content)) is not None:
+                upright, remark = _upright(anew[0], image), anew[1]
+    return Photograph(upright, (*remarks, *([] if remark is None else [remark])), details)
+
+
+def capture_time(content: bytes) -> Taken:
+    """When a picture was taken, read without decoding it; nothing where it cannot be read."""
+    if picture_format(content[:HEAD]) == "PNG" and not any(word in content for word in (b"eXIf", b"Raw profile type exif")):
+        return Taken()  # else Pillow decodes it whole to look for one behind the pixels
+    try:
+        with _open_checked(content) as image:
+            return _taken(image)
+    except (ImageError, *_BROKEN):
+        return Taken()
 
 
 def upright_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
@@ -95,14 +135,7 @@ def upright_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
 
     The copy carries no orientation any more: made upright again, it stays as it is.
     """
-    try:
-        image.load()
-        upright = _to_rgb(_upright(image))
-        upright.info = {}
-        return upright
-    except _BROKEN as error:
-        named = name or f"<{image.mode} picture>"
-        raise ImageError(f"{named}: cannot be decoded ({_reason(error)}); replace or remove the file") from error
+    return _decoded(image, name)[0]
 
 
 def check_image(source: str | Path | bytes) -> tuple[int, int]:
@@ -115,7 +148,7 @@ def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") ->
     """(height, width, 3) uint8: the whole picture resized, aspect ratio not kept. A model sees bicubic ones, but for its
     training.
     """
-    rgb = image if image.mode == "RGB" else _to_rgb(image)
+    rgb = image if image.mode == "RGB" else _to_rgb(image)[0]
     resampling = Image.Resampling.BICUBIC if resize == "bicubic" else Image.Resampling.BILINEAR
     return np.array(rgb.resize((spec.width, spec.height), resampling), dtype=np.uint8)
 
@@ -142,17 +175,24 @@ def _name(source: str | Path | bytes) -> str:
 @contextmanager
 def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
     """The undecoded picture, once its size is known to be fine."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source))
-    with file, _open_header(file, _name(source)) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(f"{_name(source)}: {width} x {height} pixels are more than {MAX_PIXELS:,}; shrink it first")
-        if image.format in ("JPEG", "MPO"):
-            _check_scans(file, width * height, _name(source))
-        yield image
+    name = _name(source)
+    file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source))
+    with file:
+        head = file.read(HEAD)
+        file.seek(0)
+        slim = without_large_texts(file) if picture_format(head) == "PNG" else None
+        with _open_header(file if slim is None else slim, head, name) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS:,}; shrink it first")
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(file, width * height, name)
+            if _is_raw(image):
+                raise ImageError(f"{name}: is a raw photograph (DNG), which is not read; export it as JPEG")
+            yield image
 
 
-def _check_scans(file: IO[bytes], pixels: int, name: str) -> None:
+def _check_scans(file: BinaryIO, pixels: int, name: str) -> None:
     """Raises ImageError on a JPEG whose scans would be decoded for minutes: each goes over the whole picture again."""
     place = file.tell()
     file.seek(0)
@@ -185,46 +225,92 @@ def _open_file(path: Path) -> io.BufferedReader:
         raise ImageError(f"{path}: cannot be read ({_reason(error)})") from error
 
 
-def _open_header(file: Any, name: str) -> Image.Image:
+def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
+    formats = FORMATS
+    if picture_format(head) == HEIF and not (formats := heif_formats()):
+        raise ImageError(f"{name}: {HEIC_NEEDS}")
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(file, formats=FORMATS)
-            if image.format == "TIFF":
-                image.getexif()  # decoding a TIFF reads its tags again and would warn outside this block
+            image = Image.open(file, formats=formats)
+            if image.format == "TIFF":  # decoding a TIFF reads its tags again and would warn outside this block
+                for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                    image.getexif().get_ifd(directory)
             return image
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; shrink the picture first") from error
         except _BROKEN as error:
-            raise ImageError(f"{name}: is not a readable {', '.join(FORMATS)} picture") from error
+            raise ImageError(f"{name}: is not a readable {NAMES} picture: it {described(head)}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _is_raw(image: Image.Image) -> bool:
+    """Whether a TIFF is a DNG, of which Pillow would show the small preview."""
+    return image.format == "TIFF" and _DNG_VERSION in getattr(image, "tag_v2", ())
+
+
+def _several(image: Image.Image) -> str | None:
+    """What to say of a file that holds several pictures."""
+    try:
+        if image.format == "TIFF":
+            return "has several pages; the first is taken" if getattr(image, "tag_v2").next else None  # noqa: B009
+        if not getattr(image, "is_animated", False):
+            return None
+    except _BROKEN:
+        return None
+    return (
+        "holds several pictures; the first is taken" if image.format in ("MPO", HEIF) else "is animated; its first frame is taken"
+    )
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether an undecoded picture has 16 bits a colour, of which Pillow will keep the upper 8."""
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _decoded(image: Image.Image, name: str | None) -> tuple[Image.Image, str | None]:
+    """The upright RGB copy, and a remark where its values were scaled. Raises ImageError as `upright_rgb`."""
+    try:
+        image.load()
+        rgb, remark = _to_rgb(image)
+        upright = _upright(rgb, image)
+        upright.info = {}
+        return upright, remark
+    except _BROKEN as error:
+        named = name or f"<{image.mode} picture>"
+        raise ImageError(f"{named}: cannot be decoded ({_reason(error)}); replace or remove the file") from error
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """Pixels turned as the EXIF data of their picture say."""
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         except _BROKEN:
-            return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+            return pixels
+    return pixels.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_deep_grey(image)
+def _taken(image: Image.Image) -> Taken:
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exif = image.getexif()
+            if not len(exif):
+                return Taken()
+            return taken(exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo))
+        except (*_BROKEN, AttributeError):
+            return Taken()
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    if is_deep_grey(image):
+        return grey_to_rgb(image)
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
-    return image.convert("RGB")
-
-
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit grey to RGB by its high byte, as Pillow reads 16-bit colour; its own conversion would clip at 255."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{image.mode} pixels of unknown range; save it with 8 bits a channel")
-    return Image.fromarray((values >> 8).astype(np.uint8), "L").convert("RGB")
+    return image.convert("RGB"), None
 
 
 def _reason(error: BaseException) -> str:

@@ -12,10 +12,12 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn, TypeAlias
 
 from tbps.errors import AnnotationError
+from tbps.preprocess.names import composed, file_key
 
 METADATA_FILE = "metadata.jsonl"
 
@@ -69,17 +71,49 @@ def parse_columns(content: bytes, name: str) -> dict[str, JSON]:
 def resolve_inside(root: Path, name: str) -> Path:
     """The absolute path of `name` below `root`, links followed; it need not exist.
 
+    Where there is no file of exactly that name, one that is the same but for composed or decomposed letters, or for backslashes
+    between folders, is meant.
+
     Raises AnnotationError for an empty or absolute name, one with `..`, or a link that leaves `root`.
     """
     if not name.strip() or "\0" in name:
         raise AnnotationError(f"{name!r} is not a file name")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+    slashed = name.replace("\\", "/")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(slashed).parts:
         raise AnnotationError(f"path {name!r} leaves the folder {root}; write it relative to that folder, without '..'")
     base = os.path.realpath(root)
-    target = os.path.realpath(os.path.join(base, name))
+    try:
+        target = os.path.realpath(os.path.join(base, name))
+        if not os.path.lexists(target) and not PurePosixPath(slashed).is_absolute():
+            target = os.path.realpath(_spelled_as_on_disk(base, slashed) or target)
+    except UnicodeEncodeError as error:
+        raise AnnotationError(f"{name!r} is not a file name") from error
     if os.path.commonpath([base, target]) != base:
         raise AnnotationError(f"path {name!r} leaves the folder {root} through a link to {target}; copy the file instead")
     return Path(target)
+
+
+def _spelled_as_on_disk(base: str, slashed: str) -> str | None:
+    """The path of a name as the folders on the way spell it; None where they have none like it."""
+    place = base
+    for part in file_key(slashed).split("/"):
+        step = os.path.join(place, part)
+        if not os.path.lexists(step):
+            try:
+                found = _composed_names(place, os.stat(place).st_mtime_ns).get(part)
+            except OSError:
+                return None
+            if found is None:
+                return None
+            step = os.path.join(place, found)
+        place = step
+    return place
+
+
+@lru_cache(maxsize=64)
+def _composed_names(folder: str, changed: int) -> Mapping[str, str]:
+    """What a folder holds: composed name -> name on the disk, where they differ. changed: the folder's time, of which this is."""
+    return {composed(name): name for name in sorted(os.listdir(folder), reverse=True) if not name.isascii()}
 
 
 def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:

@@ -4,6 +4,8 @@ An archive is gone through twice: `list_archive` reads the members' names and th
 same order. Metadata are a `metadata.jsonl` inside (names relative to its own folder), or one JSON object a picture, as WebDataset
 shards have it: `0001.jpg` with `0001.json`. Captions (`0001.txt`) are left out, a gallery holds none.
 
+Hidden members, the bookkeeping of systems and files that are no pictures are left out and counted.
+
 Member names are only names. `containers` bounds what an archive that was made to harm can take.
 """
 
@@ -12,21 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tbps.errors import AnnotationError
+from tbps.preprocess.formats import PICTURES, unread_reason
 from tbps.preprocess.image import MAX_FILE_BYTES
 from tbps.preprocess.metadata import JSON, METADATA_FILE, parse_columns, parse_metadata
-from tbps.search.containers import EndedError, Entry, RefusedError, entries
+from tbps.preprocess.names import composed
+from tbps.search.containers import NOT_A_FILE, EndedError, Entry, RefusedError, entries
+from tbps.search.folders import Failure, LeftOut, unwanted
+from tbps.search.kinds import ARCHIVES, VIDEOS, is_archive, kind_of, suffix_of
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-OTHER_PICTURES = frozenset(
-    {".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw"}
-)
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"})
+__all__ = [
+    "PICTURES",
+    "SUFFIXES",
+    "VIDEOS",
+    "Contents",
+    "Failure",
+    "Listed",
+    "Member",
+    "is_archive",
+    "list_archive",
+    "read_members",
+]
+
+SUFFIXES = ARCHIVES
 
 MAX_METADATA_BYTES = 256 * 2**20  # of one archive, all of it together
 _NAME_LENGTH = 1000
-
-Failure = tuple[str, str]
+_SIDECARS = (".txt", ".cls")  # of WebDataset: captions and classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,64 +52,87 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A picture of an archive, its name made plain, and the columns of its metadata."""
+    """A picture of an archive, its name made plain, and the columns of its metadata. described: whether it has any."""
 
     name: str
     number: int
     columns: Mapping[str, JSON]
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The pictures in the archive's order, what cannot be used with the reason, and remarks.
+    """The pictures in the archive's order, what cannot be used with the reason, remarks, and what is left out.
 
-    Names are those of the members; a failure without a name is of the archive itself.
+    Names are those of the members; a failure without a name is of the archive itself. members: the names of all pictures, also of
+    those that its metadata do not name; None where the archive could not be read to its end.
     """
 
     pictures: tuple[Listed, ...]
     failed: tuple[Failure, ...]
     notes: tuple[str, ...]
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file's name is one of an archive."""
-    return name.lower().endswith(SUFFIXES)
+    left_out: LeftOut
+    members: frozenset[str] | None
 
 
 def list_archive(archive: Path) -> Contents:
     """The pictures of an archive with their metadata, as far as it can be read. Damage is named, never raised."""
-    pictures: dict[str, int] = {}
-    columns: dict[str, dict[str, JSON]] = {}  # by WebDataset key
-    lists: dict[str, bytes] = {}  # metadata.jsonl by its folder
-    failed: list[Failure] = []
-    left = MAX_METADATA_BYTES
+    found = _Listing()
+    ended: Failure | None = None
     try:
         for entry in entries(archive):
-            name = _plain(entry.name)
-            if name is None:
-                continue
-            kind = _kind(name)
-            twice = "appears twice; the first of them is kept" if name in pictures else None
-            refusal = entry.refusal or _name_refusal(entry.name) or twice
-            if kind is not None and refusal is not None:
-                failed.append((entry.name, refusal))
-            elif kind == "picture":
-                pictures[name] = entry.number
-            elif kind == "metadata":
-                wrong, size = _read_metadata(entry, name, lists, columns, left)
-                failed += wrong
-                left -= size
-            elif kind == "other picture":
-                failed.append((name, "is a picture of a format that is not read; save it as JPEG or PNG"))
-            elif kind is not None:
-                failed.append((name, f"is {kind} inside an archive, which is not opened; index it by itself"))
+            found.take(entry)
     except EndedError as error:
-        kept = f"; the {len(pictures):,} pictures before that are kept" if pictures else ""
-        failed.append(("", f"{error}{kept}"))
-    listed = [Listed(name, number, columns.get(_key(name), {})) for name, number in pictures.items()]
-    if not lists:
-        return Contents(tuple(listed), tuple(failed), ())
-    return _named(listed, lists, failed)
+        kept = f"; the {len(found.pictures):,} pictures before that are kept" if found.pictures else ""
+        ended = ("", f"{error}{kept}")
+    found.failed += [] if ended is None else [ended]
+    members = None if ended else frozenset(found.pictures)
+    columns = found.columns
+    listed = [Listed(name, number, columns.get(_key(name), {}), _key(name) in columns) for name, number in found.pictures.items()]
+    notes: tuple[str, ...] = ()
+    if found.lists:
+        listed, notes = _named(listed, found.lists, found.failed)
+    return Contents(tuple(listed), tuple(found.failed), notes, found.left_out, members)
+
+
+class _Listing:
+    """What has been found in an archive so far. columns: by WebDataset key; lists: each metadata.jsonl by its folder."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, int] = {}
+        self.columns: dict[str, dict[str, JSON]] = {}
+        self.lists: dict[str, bytes] = {}
+        self.failed: list[Failure] = []
+        self.left_out = LeftOut()
+        self._left = MAX_METADATA_BYTES
+
+    def take(self, entry: Entry) -> None:
+        name = _plain(entry.name)
+        if not name or (entry.refusal == NOT_A_FILE and kind_of(name) is None):
+            return
+        if (kind := next(filter(None, map(unwanted, name.split("/"))), None)) is not None:
+            self.left_out.add(kind, name)
+            return
+        is_metadata = name.rpartition("/")[2] == METADATA_FILE or suffix_of(name) == ".json"
+        what = kind_of(name)
+        if not is_metadata and what is None:
+            if suffix_of(name) not in _SIDECARS:
+                self.left_out.no_picture(name)
+            return
+        twice = "appears twice; the first of them is kept" if name in self.pictures else None
+        if (refusal := entry.refusal or _name_refusal(entry.name) or twice) is not None:
+            self.failed.append((entry.name, refusal))
+        elif is_metadata:
+            wrong, size = _read_metadata(entry, name, self.lists, self.columns, self._left)
+            self.failed += wrong
+            self._left -= size
+        elif what == "picture":
+            self.pictures[name] = entry.number
+        elif what == "other picture":
+            self.failed.append((name, unread_reason(suffix_of(name))))
+        else:
+            thing = "a video" if what == "video" else "an archive"
+            self.failed.append((name, f"is {thing} inside an archive, which is not opened; index it by itself"))
 
 
 def _read_metadata(
@@ -140,56 +176,42 @@ def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None
     yield from [reason] * left
 
 
-def _named(pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[Failure]) -> Contents:
-    """The pictures that the metadata.jsonl files name, with the columns of their lines."""
-    by_name = {picture.name: picture for picture in pictures}
+def _named(pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[Failure]) -> tuple[list[Listed], tuple[str, ...]]:
+    """The pictures that the metadata.jsonl files name, with the columns of their lines, and a remark on the others."""
+    by_name = {composed(picture.name): picture for picture in reversed(pictures)}
+    by_name |= {picture.name: picture for picture in pictures}
     chosen: dict[str, Listed] = {}
     for folder, content in lists.items():
         name = str(PurePosixPath(folder) / METADATA_FILE)
         try:
             for row in parse_metadata(content, name):
-                target = _plain(str(PurePosixPath(folder) / row.file_name))
+                named = _plain(str(PurePosixPath(folder) / row.file_name))
+                target = named if named in by_name else composed(named or "")
                 if (refusal := _name_refusal(row.file_name)) is not None:
                     failed.append((row.file_name, f"line {row.line}: {refusal}"))
-                elif target is None or target not in by_name:
+                elif (picture := by_name.get(target)) is None:
                     failed.append((row.file_name, f"line {row.line}: there is no such member"))
-                elif target in chosen:
+                elif picture.name in chosen:
                     failed.append((row.file_name, f"line {row.line}: already named, whose metadata are kept"))
                 else:
-                    picture = by_name[target]
-                    chosen[target] = Listed(target, picture.number, {**picture.columns, **row.columns})
+                    columns = {**picture.columns, **row.columns}
+                    chosen[picture.name] = Listed(picture.name, picture.number, columns, described=True)
         except AnnotationError as error:
             failed.append((name, str(error).removeprefix(f"{name}: ")))
-    unnamed = len(by_name) - len(chosen)
+    unnamed = len(pictures) - len(chosen)
     note = f"{unnamed} pictures are not named in its {METADATA_FILE} and were left out"
     ordered = sorted(chosen.values(), key=lambda picture: picture.number)
-    return Contents(tuple(ordered), tuple(failed), (note,) if unnamed else ())
+    return ordered, (note,) if unnamed else ()
 
 
-def _kind(name: str) -> str | None:
-    path = PurePosixPath(name)
-    if path.name == METADATA_FILE or path.suffix.lower() == ".json":
-        return "metadata"
-    if path.suffix.lower() in PICTURES:
-        return "picture"
-    if path.suffix.lower() in OTHER_PICTURES:
-        return "other picture"
-    if path.suffix.lower() in VIDEOS:
-        return "a video"
-    return "an archive" if is_archive(name) else None
-
-
-def _plain(name: str) -> str | None:
-    """A member's name without "./" and doubled slashes; None for hidden ones (".a", "__MACOSX/a")."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts or any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts):
-        return None
-    return "/".join(parts)
+def _plain(name: str) -> str:
+    """A member's name without "./" and doubled slashes."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _key(name: str) -> str:
     """WebDataset's key: everything before the first dot of the last part."""
-    folder, _, base = name.rpartition("/")
+    folder, _, base = composed(name).rpartition("/")
     return f"{folder}/{base.partition('.')[0]}"
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tbps.preprocess.metadata import JSON
+from tbps.preprocess.names import composed
 from tbps.search.numbers import as_double, as_integer, canonical_name, is_finite, number_name
 from tbps.search.schema import RESERVED, Kind, told_kind
 
@@ -167,13 +168,12 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
         if column in kinds and _kind(value) is not None:
             extras.setdefault(column, fitted(value, kinds[column]))
     text = json_text(further)
-    return RowMetadata(
-        as_name(columns.get("identity")), as_name(columns.get("camera")), captured, _without_surrogates(text), extras
-    )
+    identity, camera = (as_name(columns.get(name)) for name in ("identity", "camera"))
+    return RowMetadata(identity, camera, captured, _without_surrogates(composed(text)), extras)
 
 
 def as_name(value: Any) -> str | None:
-    """An identity or camera as it is stored: 7, 7.0 and "7.0" are "7", truths and lists JSON, any other text as it is."""
+    """An identity or camera as it is stored: 7, 7.0 and "7.0" are "7", truths and lists JSON, any other text as `label` has it."""
     if not _finite(value):
         return None
     text = _as_text(value)
@@ -249,7 +249,8 @@ def _as_text(value: Any) -> str | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number_name(value)
-    return _without_surrogates(value if isinstance(value, str) else json_text(value, sort_keys=False))
+    text = value if isinstance(value, str) else json_text(value, sort_keys=False)
+    return _without_surrogates(composed(text))
 
 
 def _without_surrogates(text: str) -> str:

@@ -13,6 +13,7 @@ from tbps.errors import GalleryError, ModelError
 from tbps.search.columns import RowMetadata, fitted, row_metadata
 from tbps.search.encoder import Encoder
 from tbps.search.footage import Lookout, of_camera
+from tbps.search.known import Known
 from tbps.search.schema import Kind
 from tbps.search.sources import Candidate
 from tbps.search.table import KnownRow, Table
@@ -34,6 +35,14 @@ class Row:
     origin: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to index. refresh: take over what has changed on the disk since (see `changes`)."""
+
+    batch_size: int = 64
+    refresh: bool = False
+
+
 class Writer:
     """Gathers rows into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
 
@@ -46,11 +55,13 @@ class Writer:
         writing: Writing,
         model: Encoder,
         kinds: Mapping[str, Kind],
-        batch_size: int,
+        manner: Manner,
         lookout: Lookout,
         table: Table,
     ) -> None:
-        self._writing, self._model, self._kinds, self._batch_size = writing, model, kinds, batch_size
+        batch_size = manner.batch_size
+        self._writing, self._model, self.kinds, self._batch_size = writing, model, kinds, batch_size
+        self.refresh = manner.refresh
         self._waiting: list[Row] = []
         self._rows: list[dict[str, Any]] = []
         self._origins: list[str] = []
@@ -59,12 +70,12 @@ class Writer:
         self._last_commit = time.monotonic()
         self.lookout, self.spec, self.fingerprint, self.window = lookout, model.spec, model.fingerprint, 2 * batch_size
         self._alone, self._seen = True, table.state()  # whether nobody else has written since `known` was read
-        self.known = table.known()
+        self.known = Known(table.known())
         self.added = self.met = self.pictures = self.settled = 0
 
     def add(self, row: Row) -> None:
-        metadata = row_metadata(row.candidate.columns, self._kinds)
-        self.known[row.content_hash] = known_row(row.candidate, metadata)
+        metadata = row_metadata(row.candidate.columns, self.kinds)
+        self.known.add(row.content_hash, known_row(row.candidate, metadata))
         self._rows.append(_table_row(row, metadata, self.fingerprint))
         self._origins.append(row.origin)
         self._waiting.append(row)
@@ -120,7 +131,7 @@ class Writer:
             with committing([rows[place]["id"] for place in kept]):
                 table.append([rows[place] for place in kept], embeddings[kept])
         if table.name != self._seen[0]:  # rewritten by an erasure: what is gone is neither kept in memory nor taken for known
-            self.known = table.known()
+            self.known.renew(table.known())
         self._seen = table.state()
         self.added, self.met = self.added + len(kept), self.met + len(rows) - len(kept)
 
@@ -129,8 +140,8 @@ class Writer:
 
         Raises GalleryError where columns are gone.
         """
-        for name in [name for name, kind in self._kinds.items() if stored.get(name) != kind]:
-            if (self._kinds[name], stored.get(name)) != ("integer", "number"):
+        for name in [name for name, kind in self.kinds.items() if stored.get(name) != kind]:
+            if (self.kinds[name], stored.get(name)) != ("integer", "number"):
                 raise GalleryError("an older snapshot of the gallery was restored while pictures were added; run again")
             for row in rows:
                 row[name] = fitted(row.get(name), "number")
@@ -159,8 +170,8 @@ def _table_row(item: Row, metadata: RowMetadata, fingerprint: str) -> dict[str, 
 
 
 def known_row(candidate: Candidate, metadata: RowMetadata) -> KnownRow:
-    """What is remembered of a row to tell whether another is the same again."""
-    return KnownRow(candidate.name, metadata.identity, metadata.camera, metadata.captured_at, metadata.attributes)
+    """What is remembered of a row to tell how the same file differs later."""
+    return KnownRow(candidate.root, candidate.name, metadata.identity, metadata.camera, metadata.captured_at, metadata.attributes)
 
 
 def checked_embeddings(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from typing import IO, Any, BinaryIO, final
 MAX_MEMBERS = 1_000_000
 MAX_RATIO = 200  # unpacked to packed bytes, once more than FREE_BYTES were unpacked; pictures hardly shrink
 FREE_BYTES = 64 * 2**20
+NOT_A_FILE = "is a folder, device or pipe, which is not read"
 _AT_ONCE = 64 * 2**20  # the largest single read that the list of a zip or a long name in a tar may ask for
 _CHUNK = 2**20
 
@@ -97,7 +98,7 @@ def _tar_refusal(info: tarfile.TarInfo) -> str | None:
         return "is a link, which is not followed"
     if info.issparse():
         return "is a sparse file, which is not read"
-    return None if info.isreg() else "is a folder, device or pipe, which is not read"
+    return None if info.isreg() else NOT_A_FILE
 
 
 def _zip_entries(raw: BinaryIO) -> Iterator[_Parts]:
@@ -126,7 +127,7 @@ def _zip_entries(raw: BinaryIO) -> Iterator[_Parts]:
 def _zip_refusal(info: zipfile.ZipInfo) -> str | None:
     mode = info.external_attr >> 16
     if info.is_dir() or (stat.S_IFMT(mode) and not stat.S_ISREG(mode)):
-        return "is a link, which is not followed" if stat.S_ISLNK(mode) else "is a folder, device or pipe, which is not read"
+        return "is a link, which is not followed" if stat.S_ISLNK(mode) else NOT_A_FILE
     return "is encrypted" if info.flag_bits & 1 else None
 
 

@@ -4,7 +4,6 @@ Detectors of ONNX files are in `detect_onnx`.
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
 from tbps.preprocess.metadata import strict_json
+from tbps.preprocess.names import file_key
 from tbps.search.detect_layouts import LAYOUTS
 
 HOG = "hog"
@@ -217,7 +217,7 @@ class JsonDetector:
 
     def frames(self, source: str) -> frozenset[int]:
         """The numbers of the frames of a video that have detections."""
-        return frozenset(number for name, number in self._sure() if name == plain_name(source))
+        return frozenset(number for name, number in self._sure() if name == file_key(source))
 
     def unused(self) -> dict[str, dict[int, int]]:
         """File -> frame -> number of detections, where `detect` was never asked."""
@@ -228,7 +228,7 @@ class JsonDetector:
         return left
 
     def detect(self, frame: Frame) -> list[Detection]:
-        key = plain_name(frame.source), frame.number
+        key = file_key(frame.source), frame.number
         self._asked.add(key)
         found = [d for d in self._found.get(key, []) if d.score >= self._min_score]
         height, width = frame.pixels.shape[:2]
@@ -285,7 +285,7 @@ def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict
         name, frame = (image.get("file_name"), image.get("frame", 0)) if isinstance(image, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(frame, int) or frame < 0 or not _is_id(image.get("id")):
             raise DataError(f"{file}: images[{number}] needs an 'id', a 'file_name' and, in a video, a 'frame' from 0")
-        key = plain_name(name), frame
+        key = file_key(name), frame
         if frames.setdefault(image["id"], key) != key:
             raise DataError(f"{file}: images[{number}] has the id {image['id']!r} of {frames[image['id']][0]!r}; ids must differ")
         found.setdefault(key, [])
@@ -301,11 +301,6 @@ def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict
         if not categories or annotation.get("category_id") in people:
             found[frames[annotation["image_id"]]].append(detection)
     return found, sizes
-
-
-def plain_name(name: str) -> str:
-    """A file's name as the index has it, however it is written: with backslashes, composed or decomposed letters, ./ in front."""
-    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
 
 
 def _is_id(value: Any) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from fractions import Fraction
 
 from tbps.errors import QueryError
+from tbps.preprocess import names
 from tbps.search.columns import parse_time
 from tbps.search.filters import (
     Always,
@@ -121,7 +122,8 @@ class _Compiler:
         column, pattern = condition.column, condition.pattern
         if (kind := self._kind(column)) not in ("text", "JSON text"):
             raise MisfitError(f"like {shortened(pattern)} needs a text, but column {column!r} is a {told_kind(kind)}")
-        return _Sql(f"(`{column}` {'' if wanted else 'not '}like {quoted(pattern)})")
+        parts = [_Sql(f"(`{column}` {'' if wanted else 'not '}like {quoted(each)})") for each in names.spellings(pattern)]
+        return _joined("or" if wanted else "and", parts)
 
     def _holds(self, condition: Holds, wanted: bool) -> _Sql:
         if (kind := self._kind(condition.column)) != "truth":
@@ -144,7 +146,8 @@ class _Compiler:
         value = _fitting(column, kind, condition.value, typed=True)
         if kind == "truth" and sign not in ("=", "<>"):
             raise MisfitError(f"column {column!r} is a truth, of which none is smaller than the other; write = or <>")
-        if column in _NAMES and sign in ("=", "<>"):
+        spelled = column in _NAMES or (isinstance(value, str) and not value.isascii())
+        if spelled and sign in ("=", "<>"):
             return self._among(Among(column, (condition.value,)), sign == "=")
         return _Sql(_comparison(column, kind, sign, value))
 
@@ -193,7 +196,7 @@ def _equal_literals(column: str, kind: str, value: Literal_ | tuple[str, ...]) -
     if isinstance(value, tuple):
         return [quoted(text) for text in value]
     if isinstance(value, str):
-        return [quoted(text) for text in (spellings(value) if column in _NAMES else (value,))]
+        return [quoted(text) for text in (spellings(value) if column in _NAMES else names.spellings(value))]
     if isinstance(value, bool):
         return [_truth(value)]
     if isinstance(value, datetime):
@@ -205,7 +208,7 @@ def _equal_literals(column: str, kind: str, value: Literal_ | tuple[str, ...]) -
 def _comparison(column: str, kind: str, sign: Sign, value: Literal_ | tuple[str, ...]) -> str:
     if kind in ("number", "integer") and isinstance(value, int | float | Fraction):
         return _of_integers(column, sign, value) if kind == "integer" else _of_doubles(column, sign, value)
-    (literal,) = _equal_literals(column, kind, value)
+    (literal,) = [quoted(names.composed(value))] if isinstance(value, str) else _equal_literals(column, kind, value)
     return f"(`{column}` {sign} {literal})"
 
 

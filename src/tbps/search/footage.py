@@ -24,10 +24,11 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import DataError, SettingsError
+from tbps.preprocess.names import file_key, label
 from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
-from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector, plain_name
+from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector
 from tbps.search.layout import FOOTAGE_FILE
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
@@ -115,6 +116,7 @@ class Lookout:
     def __init__(self, footage: Footage, folder: Path, appearance: Appearance) -> None:
         """appearance: the model's, used where the settings say so."""
         self.footage = footage
+        self.folder = folder
         self.record = Record(folder / FOOTAGE_FILE)
         self._appearance = appearance if footage.settings.follow == "model" else colour_signature
         self._detector = footage.detector
@@ -153,7 +155,7 @@ class Lookout:
     def check(self, columns: Mapping[str, Any]) -> None:
         """Raises DataError where nothing of that camera may be added."""
         within, camera = self.footage.within, row_metadata(columns, {}).camera
-        if within is not None and camera not in within:
+        if within is not None and camera not in [label(name) for name in within]:
             named = "it names no camera" if camera is None else f"camera {camera!r}"
             raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
 
@@ -184,7 +186,7 @@ class Lookout:
         """Notes on ready-made detections that were not asked for. settled: names that were done before, or that failed."""
         if not isinstance(self._detector, JsonDetector):
             return []
-        pictures, videos, settled = ({plain_name(name) for name in names} for names in (pictures, videos, settled))
+        pictures, videos, settled = ({file_key(name) for name in names} for names in (pictures, videos, settled))
         file, notes, strangers = self._detector.file, list[str](), dict[str, int]()
         for name, frames in self._detector.unused().items():
             count = sum(frames.values())
@@ -260,7 +262,7 @@ class Record:
         for line in self._file.read_bytes().splitlines() if seen else []:
             try:
                 key, columns = json.loads(line)
-                done.setdefault(key, columns)
+                done[key] = columns  # the last line of a key counts: metadata may have been corrected
             except (ValueError, TypeError):  # torn by a kill
                 continue
         self._done, self._seen = done, seen
@@ -275,7 +277,15 @@ class Record:
     def append(self, done: Mapping[str, Mapping[str, Any]]) -> None:
         """Remembers keys that are new, once their rows are committed; under the gallery's lock. Raises StorageError."""
         self.refresh()
-        digests = {key: _of_columns(columns) for key, columns in done.items() if key not in self._done}
+        self._write({key: _of_columns(columns) for key, columns in done.items() if key not in self._done})
+
+    def correct(self, done: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remembers other metadata of keys that are done, as `append`."""
+        self.refresh()
+        digests = {key: _of_columns(columns) for key, columns in done.items()}
+        self._write({key: digest for key, digest in digests.items() if self._done.get(key) not in (None, digest)})
+
+    def _write(self, digests: Mapping[str, str]) -> None:
         if not digests:
             return
         # A line that was torn by a kill ends at the line break in front.
@@ -316,7 +326,7 @@ def report_of(name: str, tally: Tally) -> VideoReport:
 
 
 def _person(crop: Crop, content_hash: str, columns: Mapping[str, Any]) -> Person:
-    place = _digest(content_hash, str(crop.frame), *(str(side) for side in crop.box))
+    place = place_hash(content_hash, crop.frame, crop.box)
     return Person(place, crop.image, {**columns, **crop.columns()})
 
 
@@ -331,6 +341,11 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_without_secrets(part) for part in value)
     return {name: _without_secrets(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
+def place_hash(file_hash: str, frame: Any, box: Sequence[Any]) -> str:
+    """The content hash of a person: where it was found in which file."""
+    return _digest(file_hash, str(frame), *(str(side) for side in box))
 
 
 def _digest(*parts: str) -> str:

@@ -20,6 +20,7 @@ from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.check import RecallReport, check_recall
+from tbps.search.commits import Manner
 from tbps.search.compose import compose, named
 from tbps.search.encoder import Encoder
 from tbps.search.engine import Engine
@@ -85,13 +86,16 @@ class Gallery:
             gallery._refreshed()
         return gallery
 
-    def add(
+    def add(  # noqa: PLR0913
         self,
         images: str | Path | Iterable[Picture | Named],
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         batch_size: int = 64,
         footage: Footage | None = None,
+        *,
+        exclude: Sequence[str] = (),
+        refresh: bool = False,
     ) -> IngestReport:
         """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video or a list of these and of pictures.
 
@@ -101,14 +105,17 @@ class Gallery:
         or holds one mapping for each picture of a list. `on_progress` counts pictures whose fate is on disk: killed at any
         moment, a gallery holds every one of them, and adding the same again completes it.
 
+        exclude: patterns of files and folders that are left out (see `patterns`). The report names files that differ from what was
+        indexed: changed, moved, corrected, gone; `refresh` takes that over (see `changes`), without it nothing of it is.
+
         Raises DataError when there is no picture at all, AnnotationError on a malformed metadata file, BusyError when others
         keep the gallery locked, StorageError on a full or read-only disk.
         """
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; at least one picture is encoded at a time")
-        sources = find_sources(images, metadata)
+        sources = find_sources(images, metadata, exclude)
         lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
-        return ingest(self._writing, self._model, sources, batch_size, on_progress, lookout)
+        return ingest(self._writing, self._model, sources, Manner(batch_size, refresh), on_progress, lookout)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first; `where` is a filter on the metadata columns (see `filters`).

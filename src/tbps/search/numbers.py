@@ -8,6 +8,8 @@ import re
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
+from tbps.preprocess import names
+
 Number = int | float | Fraction
 
 MOST_DIGITS = 400  # of a number's text; a double ends at 309 digits before the point
@@ -68,7 +70,8 @@ def number_name(value: int | float) -> str:
 
 
 def canonical_name(text: str) -> str:
-    """A name that spells a whole number with zeros behind the point, such as "7.0", without them; any other as it is."""
+    """A name as `label` has it, and without the zeros behind the point where it spells a whole number, such as "7.0"."""
+    text = names.label(text)
     found = _WHOLE.fullmatch(text)
     if found is None:
         return text
@@ -76,9 +79,11 @@ def canonical_name(text: str) -> str:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Every way in which a gallery may hold a name: as it is, and as version 0.1 stored a number that was given as a double."""
+    """Every way in which a gallery may hold a name: as today, as version 0.1 stored it (as it was given, composed or decomposed),
+    and a number that was given as a double.
+    """
     name = canonical_name(text)
     if not _PLAIN.fullmatch(name):
-        return (name,)
+        return tuple(dict.fromkeys([name, *names.spellings(text), *names.spellings(name)]))
     double = as_double(int(name))
     return tuple(dict.fromkeys([name, f"{name}.0", *([] if double is None else [repr(double)])]))

@@ -14,25 +14,36 @@ from typing import Any
 from PIL import Image
 
 from tbps.errors import DataError, ImageError
-from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, open_image, to_array, upright_rgb
+from tbps.preprocess.exif import Taken
+from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, Photograph, capture_time, open_photograph, to_array, upright_rgb
 from tbps.search.archives import Failure, Member, read_members
 from tbps.search.commits import Row, Writer
+from tbps.search.folders import refusal_of
 from tbps.search.footage import Person
 from tbps.search.sources import Candidate
 
 THUMBNAIL = (224, 256)
 READERS = 4
+UNREAD_TIME = "has a capture time in its EXIF data that is no time; it was ignored"
 _UNNAMED = re.compile(r"^<[^>]*>: ")  # how `preprocess.image` names a picture that has no path
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One picture read: its row, or those of the people in it. done: the scene's key and what is told of it; known: done before."""
+    """One picture read: its row, or those of the people in it; none where it replaces another and nothing may be changed.
+
+    file_hash: of its content; done: the scene's key and what is told of it; known: done before; own, former: the rows of its path
+    that show what it holds now and what it held before; remarks: on how it was read.
+    """
 
     candidate: Candidate
     rows: tuple[Row, ...]
+    file_hash: str
     done: tuple[str, Mapping[str, Any]] | None = None
     known: bool = False
+    own: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 _Content = Path | Image.Image | bytes | str  # text says why there is none
@@ -86,30 +97,58 @@ def _read(candidate: Candidate, content: _Content, writer: Writer) -> Read | Fai
             source = upright_rgb(source)
         elif candidate.admission is not None:
             source = candidate.admission.open(source)
-        if writer.lookout.footage.settings.photographs:
-            return _look(candidate, source, writer)
-        digest = _content_hash(source)
-        if (known := writer.known_as(digest, candidate.columns)) is not None:
-            return Read(candidate, (Row(candidate, known, None, b""),))
-        digest = writer.lookout.identity(digest, candidate.columns)
-        image = open_image(source) if isinstance(source, bytes) else source
-        return Read(candidate, (_image_row(candidate, digest, image, writer.spec),))
+        look = _look if writer.lookout.footage.settings.photographs else _whole
+        return look(candidate, source, writer)
     except DataError as error:
         return candidate.name, _UNNAMED.sub("", str(error))
     except OSError as error:
         return candidate.name, f"cannot be read ({error.strerror or error})"
 
 
+def _whole(candidate: Candidate, source: bytes | Image.Image, writer: Writer) -> Read:
+    """A picture that is one crop of a person."""
+    digest = _content_hash(source)
+    own, former = writer.known.parted(candidate, digest)
+    if (known := writer.known_as(digest, candidate.columns)) is not None:
+        taken = capture_time(source) if isinstance(source, bytes) else Taken()
+        return Read(candidate, (Row(_timed(candidate, taken), known, None, b""),), digest, own=own, former=former)
+    if former and not writer.refresh:
+        return Read(candidate, (), digest, own=own, former=former)
+    photograph = open_photograph(source) if isinstance(source, bytes) else Photograph(source)
+    identity = writer.lookout.identity(digest, candidate.columns)
+    row = _image_row(_timed(candidate, photograph.taken), identity, photograph.image, writer.spec)
+    return Read(candidate, (row,), digest, own=own, former=former, remarks=_remarks(candidate, photograph))
+
+
 def _look(candidate: Candidate, source: bytes | Image.Image, writer: Writer) -> Read:
     """The people in a photograph of a whole scene."""
     lookout, content_hash = writer.lookout, _content_hash(source)
     digest = lookout.identity(content_hash, candidate.columns)
-    if (before := lookout.done_as(content_hash, candidate.columns, writer.fingerprint)) is not None:
-        return Read(candidate, (), before, known=True)
     done = lookout.key(digest, writer.fingerprint), lookout.told(candidate.columns, digest)
-    image = open_image(source) if isinstance(source, bytes) else source
-    people = lookout.in_photograph(candidate.name, image, digest, candidate.columns)
-    return Read(candidate, tuple(person_row(person, candidate, writer.spec, done[0]) for person in people), done)
+    own, former = writer.known.parted(candidate, content_hash)
+    before = lookout.done_as(content_hash, candidate.columns, writer.fingerprint)
+    if before is not None and not (former and not own and writer.refresh):
+        return Read(candidate, (), content_hash, before, True, own, former)
+    if former and not writer.refresh:
+        return Read(candidate, (), content_hash, None, False, own, former)
+    photograph = open_photograph(source) if isinstance(source, bytes) else Photograph(source)
+    timed = _timed(candidate, photograph.taken)
+    people = lookout.in_photograph(candidate.name, photograph.image, digest, timed.columns)
+    origin = done[0] if before is None else ""  # what comes back after it was replaced is added again
+    rows = tuple(person_row(person, timed, writer.spec, origin) for person in people)
+    return Read(candidate, rows, content_hash, done, False, own, former, _remarks(candidate, photograph))
+
+
+def _timed(candidate: Candidate, taken: Taken) -> Candidate:
+    """A candidate with the time of capture of its EXIF data, where its metadata name none."""
+    if taken.at is None or candidate.columns.get("captured_at") is not None:
+        return candidate
+    return replace(candidate, columns={**candidate.columns, "captured_at": taken.at})
+
+
+def _remarks(candidate: Candidate, photograph: Photograph) -> tuple[str, ...]:
+    unread = photograph.taken.unread is not None and candidate.columns.get("captured_at") is None
+    return (*photograph.remarks, *([UNREAD_TIME] if unread else []))
 
 
 def _image_row(candidate: Candidate, content_hash: str, image: Image.Image, spec: ImageSpec) -> Row:
@@ -127,8 +166,8 @@ def check_file(file: Path) -> None:
     """Raises ImageError where nothing can be read, or the path cannot be stored."""
     if not _is_utf8(str(file)):
         raise ImageError("its path is not UTF-8 text and cannot be stored; rename the file or its folder")
-    if not file.is_file():
-        raise ImageError("is no file" if file.exists() else "there is no such file")
+    if (reason := refusal_of(file)) is not None:
+        raise ImageError(reason)
 
 
 def _most_bytes(candidate: Candidate) -> int:

@@ -211,5 +211,5 @@ def _check_none(lost: Sequence[_Lost]) -> None:
         more = f", and {len(inside):,} were cut out of scenes or videos, or lay in archives, such as {inside[0]}" if inside else ""
         raise GalleryError(
             f"{len(lost) - len(inside):,} images can no longer be read where they were indexed, or have changed, such as {own}"
-            f"{more}; bring the files back, forget these images, or {small}"
+            f"{more}; bring the files back, index the folder where they are now with --refresh, forget these images, or {small}"
         )

@@ -27,8 +27,9 @@ _AGE = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class KnownRow:
-    """What is needed to tell whether an image that is already in the gallery comes again with the same name and metadata."""
+    """What is needed to tell whether an image of the gallery comes again from the same path with the same metadata."""
 
+    root: str
     source: str
     identity: str | None
     camera: str | None
@@ -128,7 +129,7 @@ class Table:
 
     def known(self) -> dict[str, KnownRow]:
         """Content hash -> what is known of it, for every row."""
-        columns = ["content_hash", "source", "identity", "camera", "captured_at", "attributes"]
+        columns = ["content_hash", "root", "source", "identity", "camera", "captured_at", "attributes"]
         found: dict[str, KnownRow] = {}
         for batch in self.batches(columns):
             found |= {row.pop("content_hash"): KnownRow(**_named(row)) for row in batch.to_pylist()}
@@ -239,6 +240,20 @@ class Table:
             reader = pa.RecordBatchReader.from_batches(self._handle.schema, kept())
             return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
 
+    def copy_changed(self, ids: Collection[str], updates: Mapping[str, Mapping[str, Any]], name: str) -> "Table":
+        """A new table `name` beside this one, as `copy_without`, with other values in some columns of some rows (by id)."""
+        gone, changed = (pa.array(sorted(each), pa.string()) for each in (ids, updates))
+
+        def rows() -> Iterator[Any]:
+            for batch in self.batches():
+                kept = batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
+                touched = pc.any(pc.is_in(kept.column("id"), value_set=changed)).as_py()
+                yield _updated(kept, updates) if touched else kept
+
+        with talking_to(self._folder):
+            reader = pa.RecordBatchReader.from_batches(self._handle.schema, rows())
+            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+
     def tidy(self) -> None:
         """Merges small fragments and removes old versions and the leftovers of killed writers, when that is worth its cost.
 
@@ -265,6 +280,19 @@ class Table:
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
+
+
+def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
+    """An Arrow batch with other values in some columns of some rows; embeddings and thumbnails are not touched."""
+    found = [updates.get(name, {}) for name in batch.column("id").to_pylist()]
+    named = {column for row in found for column in row}
+    columns = [
+        pa.array([row.get(field.name, old) for row, old in zip(found, column.to_pylist(), strict=True)], field.type)
+        if field.name in named
+        else column
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

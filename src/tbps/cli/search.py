@@ -28,7 +28,7 @@ class SearchCommand(TyperCommand):
     """Takes "-backpack" for a description to avoid, not for the options -b -a -c and so on."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Marks what follows the gallery and begins with a minus, unless it is an option, an option's value, or one letter alone."""
+        """Marks what follows the gallery and begins with a minus, except options, their values, and single letters."""
         options = [each for each in self.params if isinstance(each, TyperOption)]
         with_value = {name for each in options if not each.is_flag for name in each.opts}
         marked, gallery_given = list[str](), False

@@ -15,7 +15,7 @@ _ASCII = (
     dict.fromkeys("─━╌╍┄┅┈┉═╴╶╸╺╼╾▁", "-")
     | dict.fromkeys("│┃┆┇┊┋║╎╏╷╹╻╵", "|")
     | dict.fromkeys("┌┍┎┏┐┑┒┓└┕┖┗┘┙┚┛├┝┞┟┠┡┢┣┤┥┦┧┨┩┪┫┬┭┮┯┰┱┲┳┴┵┶┷┸┹┺┻┼┽┾┿╀╁╂╃╄╅╆╇╈╉╊╋╞╡╪╭╮╯╰╔╗╚╝╠╣╦╩╬", "+")
-    | {"█": "#", "•": "*", "…": "...", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "×": "x", "±": "+-"}
+    | {"█": "#", "•": "*", "…": "...", "\u2013": "-", "\u2019": "'"}
 )
 
 
@@ -67,7 +67,9 @@ def prepare() -> None:
         raise OutputError("standard output is closed, so that no result could be shown; send it to a file or to /dev/null")
     if sys.stdout is sys.__stdout__:
         stream = sys.stdout
-        sys.stdout = _wrapped(_Output(_STANDARD_OUTPUT, "wb", closefd=False), stream, line_buffering=bool(stream and stream.isatty()))
+        sys.stdout = _wrapped(
+            _Output(_STANDARD_OUTPUT, "wb", closefd=False), stream, line_buffering=bool(stream and stream.isatty())
+        )
 
 
 def finish() -> None:

@@ -189,6 +189,7 @@ function explain(place, told) {
     place.append(h("p", { class: "words" }, words));
   }
   if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
+  place.append(...(told.notices ?? []).map((text) => h("p", { class: "hint" }, text)));
   if (!told.regions) return;
   const shown = h("input", { type: "checkbox", "data-keep": "regions" });
   shown.checked = now.lit;

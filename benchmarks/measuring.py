@@ -3,8 +3,7 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -69,11 +68,12 @@ def seconds(run: Run, runs: int = RUNS, clock: Callable[[], float] = time.perf_c
 
 def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], float] = timed) -> dict[str, tuple[float, ...]]:
     """What `measure` finds of each way, which take turns (A B C A B C ...) so that ratios hold when the machine's speed drifts;
-    one run of each before that does not count.
+    one run of each before that does not count (`Apart` has one of its own in each of its processes).
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for run in ways.values():
-        run()
+        if not isinstance(run, Apart):
+            run()
     for number in range(runs):
         for name, run in ways.items():
             found[name].append(measure(run))
@@ -92,52 +92,57 @@ def megabytes(run: Run) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """A run in a process of its own, which shares neither freed memory nor threads with what else is measured."""
+    """A run, a function that pickle can name, measured in processes of its own, which share neither freed memory nor threads.
 
-    asked: Connection
+    Each measurement is one process that runs twice, of which the second counts, and ends: no two hold their memory at once.
+    """
+
+    run: Run
 
     def __call__(self) -> float:
         """Seconds."""
-        return float(self._asked(timed))
+        return float(self._measured(_timed_warm))
 
     def megabytes(self) -> float:
         """Of memory, there."""
-        return float(self._asked(megabytes))
+        return float(self._measured(_megabytes_warm))
 
     def outcome(self) -> Any:
         """What it returns there."""
-        return self._asked(_outcome)
+        return self._measured(_outcome)
 
-    def _asked(self, measure: Callable[[Run], Any]) -> Any:
-        self.asked.send(measure)
-        return self.asked.recv()
-
-
-@contextmanager
-def apart(ways: Mapping[str, Run]) -> Iterator[dict[str, Apart]]:
-    """Each of the ways, functions that pickle can name, in a process of its own."""
-    spawn = get_context("spawn")
-    with ExitStack() as open_ends:
-        found = {}
-        for name, run in ways.items():
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_measure_as_asked, args=(there, run), daemon=True)
-            process.start()
-            open_ends.callback(process.join)
-            open_ends.enter_context(here)
-            there.close()
-            found[name] = Apart(here)
-        yield found
+    def _measured(self, measure: Callable[[Run], Any]) -> Any:
+        spawn = get_context("spawn")
+        here, there = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_measure_there, args=(there, measure, self.run), daemon=True)
+        process.start()
+        there.close()
+        try:
+            with here:
+                return here.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
+        finally:
+            process.join()
 
 
 def _outcome(run: Run) -> object:
     return run()
 
 
-def _measure_as_asked(asked: Connection, run: Run) -> None:
-    with suppress(EOFError):
-        while True:
-            asked.send(asked.recv()(run))
+def _timed_warm(run: Run) -> float:
+    run()
+    return timed(run)
+
+
+def _megabytes_warm(run: Run) -> float:
+    run()
+    return megabytes(run)
+
+
+def _measure_there(result: Connection, measure: Callable[[Run], Any], run: Run) -> None:
+    result.send(measure(run))
 
 
 def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:

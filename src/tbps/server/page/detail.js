@@ -44,13 +44,19 @@ export async function openDetail(id, answer, session) {
   draw();
   if (!dialog().open) dialog().showModal();
   dialog().querySelector(".frame").focus();
+  await loadDetail(id);
+}
+
+async function loadDetail(id) {
   try {
     const detail = await call("GET", `/v1/images/${encodeURIComponent(id)}/detail`);
     if (now?.id !== id) return;
     now.detail = detail;
     draw();
   } catch (error) {
-    if (now?.id === id) dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
+    if (now?.id !== id) return;
+    dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
+      h("button", { type: "button", class: "quiet", "data-keep": "again", onclick: () => loadDetail(id) }, "Try again"));
   }
 }
 
@@ -165,6 +171,7 @@ async function askWhy() {
   const button = at("ask-why");
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
+  button.parentElement.querySelector(".problem")?.remove();
   button.lastChild.textContent = "Looking…";
   const say503 = (wait) => { button.lastChild.textContent = `Busy, again in ${wait} s…`; };
   try {
@@ -177,7 +184,10 @@ async function askWhy() {
     if (answer.regions) showRegions();
     place.querySelector("[data-keep=regions]")?.focus();
   } catch (error) {
-    button.replaceWith(h("p", { class: "problem", role: "alert" }, error.message));
+    if (now !== current) return;
+    button.removeAttribute("aria-busy");
+    button.lastChild.textContent = "Try again";
+    button.before(h("p", { class: "problem", role: "alert" }, error.message));
   }
 }
 
@@ -289,13 +299,16 @@ const chosen = () => JSON.parse(at("forget-what").querySelector("input:checked")
 async function countForgotten() {
   at("forget-go").disabled = true;
   at("forget-count").textContent = "Counting…";
+  const what = chosen();
+  const isOld = () => JSON.stringify(what) !== JSON.stringify(chosen());
   try {
-    const { images } = await call("POST", "/v1/forget", { ...chosen(), dry_run: true });
+    const { images } = await call("POST", "/v1/forget", { ...what, dry_run: true });
+    if (isOld()) return;
     at("forget-count").textContent = `${several(images, "image")} will be erased.`;
     at("forget-go").replaceChildren(`Erase ${several(images, "image")}`);
     at("forget-go").disabled = images === 0;
   } catch (error) {
-    at("forget-count").textContent = error.message;
+    if (!isOld()) at("forget-count").textContent = error.message;
   }
 }
 
@@ -310,6 +323,7 @@ async function forget(event) {
     on.forgotten();
   } catch (error) {
     at("forget-count").textContent = error.message;
+    at("forget-go").disabled = false; // to try again
   }
 }
 

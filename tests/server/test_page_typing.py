@@ -2,6 +2,7 @@
 """The page in a real browser: what is typed survives everything that starts a search, and failures pass."""
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,14 @@ def type_avoided(page: Page, words: str = "backpack") -> None:
     page.get_by_role("button", name="Add a description to avoid").click()
     page.keyboard.type(words)
     expect(page.locator("#entry")).to_have_value(words)
+
+
+def until_kept(page: Page, part: str, words: str) -> None:
+    """Until the step of the history holds what was typed, which it does a moment after the last key."""
+    until = time.monotonic() + 300
+    while page.evaluate(f"history.state?.draft?.{part}") != words:
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
 
 
 def test_a_description_that_is_typed_but_not_added_comes_along_on_search(served: Served, opened: Open) -> None:
@@ -132,12 +141,16 @@ def test_ticking_a_camera_empties_no_field_and_keeps_the_focus(served: Served, o
 def test_text_typed_while_results_arrive_stays(served: Served, opened: Open) -> None:
     page = opened(served.open)
     held: list[Route] = []
-    page.route("**/v1/search", held.append)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/search", hold)
     page.locator("#words").fill("a person")
     page.locator("#words").press("Enter")
     expect(page.locator("#results")).to_have_attribute("aria-busy", "true")
     page.keyboard.type(" with a hat")
-    page.wait_for_function("history.state.draft.words === 'a person with a hat'")
+    until_kept(page, "words", "a person with a hat")
     page.unroute("**/v1/search")
     held[0].continue_()
     shown(page)
@@ -151,7 +164,7 @@ def test_going_back_and_reloading_bring_back_what_was_typed(served: Served, open
     page.locator("#words").fill("a person who was not")
     page.get_by_role("button", name="Add a description to avoid").click()
     page.keyboard.type("umbr")
-    page.wait_for_function("history.state.draft.entry?.line === 'umbr'")
+    until_kept(page, "entry?.line", "umbr")
     page.reload()
     shown(page)
     expect(page.locator("#words")).to_have_value("a person who was not")
@@ -217,6 +230,11 @@ def test_a_camera_that_is_not_there_is_refused_and_can_be_taken_away(served: Ser
     expect(page.get_by_role("alert").filter(has_text="did you mean 'lobby'?")).to_be_visible()
     expect(page.locator(".card")).to_have_count(0)
     expect(page.locator("#filter-chips")).to_contain_text("lobbi")
+    page.set_viewport_size({"width": 360, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    for button in page.locator(".message button").all():
+        box = button.bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 360
     page.get_by_role("button", name="Search without camera lobbi").click()
     assert shown(page) == found(served, text("a person"))
     expect(page.get_by_role("alert").filter(has_text="lobbi")).to_have_count(0)

@@ -53,6 +53,7 @@ async function loadDetail(id) {
     if (now?.id !== id) return;
     now.detail = detail;
     draw();
+    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // it was on the button to try again
   } catch (error) {
     if (now?.id !== id) return;
     dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),

@@ -68,12 +68,11 @@ def seconds(run: Run, runs: int = RUNS, clock: Callable[[], float] = time.perf_c
 
 def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], float] = timed) -> dict[str, tuple[float, ...]]:
     """What `measure` finds of each way, which take turns (A B C A B C ...) so that ratios hold when the machine's speed drifts;
-    one run of each before that does not count (`Apart` has one of its own in each of its processes).
+    one run of each before that does not count.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for run in ways.values():
-        if not isinstance(run, Apart):
-            run()
+        run()
     for number in range(runs):
         for name, run in ways.items():
             found[name].append(measure(run))
@@ -92,53 +91,51 @@ def megabytes(run: Run) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """A run, a function that pickle can name, measured in processes of its own, which share neither freed memory nor threads.
+    """What was measured of a run in processes of its own: seconds and megabytes of each, and what the first one returned."""
 
-    Each measurement is one process that runs twice, of which the second counts, and ends: no two hold their memory at once.
+    seconds: tuple[float, ...]
+    megabytes: tuple[float, ...]
+    outcome: Any
+
+
+def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
+    """Measures each of the ways, functions that pickle can name, which take turns, each time in a process of its own.
+
+    The processes share neither freed memory nor threads, and no two hold their memory at once. The first run in each does not
+    count.
     """
-
-    run: Run
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return float(self._measured(_timed_warm))
-
-    def megabytes(self) -> float:
-        """Of memory, there."""
-        return float(self._measured(_megabytes_warm))
-
-    def outcome(self) -> Any:
-        """What it returns there."""
-        return self._measured(_outcome)
-
-    def _measured(self, measure: Callable[[Run], Any]) -> Any:
-        spawn = get_context("spawn")
-        here, there = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=_measure_there, args=(there, measure, self.run), daemon=True)
-        process.start()
-        there.close()
-        try:
-            with here:
-                return here.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
-        finally:
-            process.join()
+    found: dict[str, list[tuple[float, float, Any]]] = {name: [] for name in ways}
+    for number in range(runs):
+        for name, run in ways.items():
+            found[name].append(in_a_process(_measured, run))
+        say(f"run {number + 1} of {runs}: " + ", ".join(f"{name} {each[-1][0]:.3g}" for name, each in found.items()))
+    made = {}
+    for name, each in found.items():
+        times, most, outcomes = zip(*each, strict=True)
+        made[name] = Apart(times, most, outcomes[0])
+    return made
 
 
-def _outcome(run: Run) -> object:
-    return run()
+def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
+    """What `measure` finds of a run in a fresh process, which has ended then. Raises RuntimeError where it died."""
+    spawn = get_context("spawn")
+    here, there = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_measure_there, args=(there, measure, run), daemon=True)
+    process.start()
+    there.close()
+    try:
+        with here:
+            return here.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
+    finally:
+        process.join()
 
 
-def _timed_warm(run: Run) -> float:
-    run()
-    return timed(run)
-
-
-def _megabytes_warm(run: Run) -> float:
-    run()
-    return megabytes(run)
+def _measured(run: Run) -> tuple[float, float, Any]:
+    outcome = run()
+    return timed(run), megabytes(run), outcome
 
 
 def _measure_there(result: Connection, measure: Callable[[Run], Any], run: Run) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from floor import machine, step_bytes, step_operations
-from measuring import Apart, Row, in_turn, rates, ratios, timed
+from measuring import Row, apart, in_turn, rates, ratios, timed
 from plain import PlainReport, PlainTrainer, collate, metrics_by_argsort
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
@@ -154,11 +154,12 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 def evaluation(queries: int, images: int, runs: int) -> list[Row]:
     """Time and memory of ours against the full argsort, which must report the same figures; each in a process of its own."""
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
-    ways = {name: Apart(partial(side, queries, images)) for name, side in sides.items()}
-    plain, ours = ways["plain"].outcome(), ways["ours"].outcome()
+    found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
+    plain, ours = found["plain"].outcome, found["ours"].outcome
     pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
     assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
-    spent, taken = in_turn(ways, runs, Apart.__call__), in_turn(ways, runs, Apart.megabytes)
+    spent = {name: each.seconds for name, each in found.items()}
+    taken = {name: each.megabytes for name, each in found.items()}
     size = f"evaluation, {queries:,} x {images:,}"
     return [
         *(Row(f"{size}, {name}", "s", times) for name, times in spent.items()),
@@ -172,9 +173,8 @@ def evaluation(queries: int, images: int, runs: int) -> list[Row]:
 def evaluation_alone(queries: int, images: int, runs: int) -> list[Row]:
     """Time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
     size = f"evaluation, {queries:,} x {images:,}, ours"
-    ways = {"ours": Apart(partial(by_counting, queries, images))}
-    spent, taken = in_turn(ways, runs, Apart.__call__), in_turn(ways, runs, Apart.megabytes)
-    return [Row(size, "s", spent["ours"]), Row(f"{size}, memory", "MB", taken["ours"])]
+    ours = apart({"ours": partial(by_counting, queries, images)}, runs)["ours"]
+    return [Row(size, "s", ours.seconds), Row(f"{size}, memory", "MB", ours.megabytes)]
 
 
 def by_argsort(queries: int, images: int) -> PlainReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 import memory
 import pytest
 from everything import ALL
-from measuring import Apart
+from measuring import apart
 from memory import GIB, LIMIT, TooLittleMemory, available, needed, require, taken, tree
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -105,10 +105,9 @@ def _hold() -> int:
 def test_runs_apart_never_hold_their_memory_at_once() -> None:
     """Each sees only itself below the process that measures, however many ways there are."""
     before = len(tree(os.getpid()))
-    ways = [Apart(_hold), Apart(_hold), Apart(_hold)]
-    for way in ways:
-        seen = way.outcome()
-        assert seen <= before + 2  # itself, and multiprocessing's tracker of resources
+    found = apart({name: _hold for name in "abc"}, 1)
+    assert all(each.outcome <= before + 2 for each in found.values())  # itself, and multiprocessing's tracker of resources
+    assert all(each.seconds[0] > 0 and each.megabytes[0] > 30 for each in found.values())
     assert len(tree(os.getpid())) <= before + 1
 
 
@@ -118,4 +117,4 @@ def _dies() -> None:
 
 def test_a_run_apart_that_dies_is_named() -> None:
     with pytest.raises(RuntimeError, match="ended with 7"):
-        Apart(_dies).outcome()
+        apart({"dies": _dies}, 1)

@@ -1,6 +1,7 @@
 """All benchmarks of a CPU in one run, one JSON file and one table: `python benchmarks/everything.py [--toy]` (`make bench`)."""
 
 import argparse
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import side_by_side
 import startup
 import training
 from measuring import RUNS
+from memory import TooLittleMemory, require, within_limit
 from results import FOLDER, Measure, keep
 
 ALL: dict[str, Measure] = {
@@ -33,9 +35,12 @@ ALL: dict[str, Measure] = {
 def main(toy: bool, runs: int, folder: Path) -> Path:
     """Runs all of them and returns the file."""
     started, begun, found = datetime.now(), time.perf_counter(), []
+    for name in ALL:  # before hours of measuring, not after
+        require(name, toy)
     for number, (name, measure) in enumerate(ALL.items(), start=1):
         print(f"[{number}/{len(ALL)}, {time.perf_counter() - begun:.0f} s] {name}", flush=True)
-        found.append(measure(toy, runs))
+        with within_limit(name, toy):
+            found.append(measure(toy, runs))
     return keep(found, toy, started, folder)
 
 
@@ -44,5 +49,8 @@ if __name__ == "__main__":
     parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
-    file = main(**vars(parser.parse_args()))
+    try:
+        file = main(**vars(parser.parse_args()))
+    except TooLittleMemory as error:
+        sys.exit(f"error: {error}")
     print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")

@@ -43,6 +43,7 @@ from typing import Any, final
 import torch
 from floor import Machine, machine, step_operations
 from measuring import RUNS, Row, rates, say, timed, wait_for
+from memory import TooLittleMemory, within_limit
 from plain import PlainTrainer
 from results import FOLDER, Benchmark, keep
 from subjects import MEAN_TOKENS, captions_of, draw_people, endless, published_shape, random_model, toy_shape
@@ -426,7 +427,11 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --toy shows that the script runs")
-    file, failed = measure(given.device, given.toy, given.budget, given.folder, given.parts)
+    try:
+        with within_limit("gpu", given.toy):
+            file, failed = measure(given.device, given.toy, given.budget, given.folder, given.parts)
+    except TooLittleMemory as error:
+        sys.exit(f"error: {error}")
     print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

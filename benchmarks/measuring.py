@@ -3,8 +3,7 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -92,52 +91,55 @@ def megabytes(run: Run) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """A run in a process of its own, which shares neither freed memory nor threads with what else is measured."""
+    """What was measured of a run in processes of its own: seconds and megabytes of each, and what the first one returned."""
 
-    asked: Connection
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return float(self._asked(timed))
-
-    def megabytes(self) -> float:
-        """Of memory, there."""
-        return float(self._asked(megabytes))
-
-    def outcome(self) -> Any:
-        """What it returns there."""
-        return self._asked(_outcome)
-
-    def _asked(self, measure: Callable[[Run], Any]) -> Any:
-        self.asked.send(measure)
-        return self.asked.recv()
+    seconds: tuple[float, ...]
+    megabytes: tuple[float, ...]
+    outcome: Any
 
 
-@contextmanager
-def apart(ways: Mapping[str, Run]) -> Iterator[dict[str, Apart]]:
-    """Each of the ways, functions that pickle can name, in a process of its own."""
-    spawn = get_context("spawn")
-    with ExitStack() as open_ends:
-        found = {}
+def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
+    """Measures each of the ways, functions that pickle can name, which take turns, each time in a process of its own.
+
+    The processes share neither freed memory nor threads, and no two hold their memory at once. The first run in each does not
+    count.
+    """
+    found: dict[str, list[tuple[float, float, Any]]] = {name: [] for name in ways}
+    for number in range(runs):
         for name, run in ways.items():
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_measure_as_asked, args=(there, run), daemon=True)
-            process.start()
-            open_ends.callback(process.join)
-            open_ends.enter_context(here)
-            there.close()
-            found[name] = Apart(here)
-        yield found
+            found[name].append(in_a_process(_measured, run))
+        say(f"run {number + 1} of {runs}: " + ", ".join(f"{name} {each[-1][0]:.3g}" for name, each in found.items()))
+    made = {}
+    for name, each in found.items():
+        times, most, outcomes = zip(*each, strict=True)
+        made[name] = Apart(times, most, outcomes[0])
+    return made
 
 
-def _outcome(run: Run) -> object:
-    return run()
+def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
+    """What `measure` finds of a run in a fresh process, which has ended then. Raises RuntimeError where it died."""
+    spawn = get_context("spawn")
+    here, there = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_measure_there, args=(there, measure, run), daemon=True)
+    process.start()
+    there.close()
+    try:
+        with here:
+            return here.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
+    finally:
+        process.join()
 
 
-def _measure_as_asked(asked: Connection, run: Run) -> None:
-    with suppress(EOFError):
-        while True:
-            asked.send(asked.recv()(run))
+def _measured(run: Run) -> tuple[float, float, Any]:
+    outcome = run()
+    return timed(run), megabytes(run), outcome
+
+
+def _measure_there(result: Connection, measure: Callable[[Run], Any], run: Run) -> None:
+    result.send(measure(run))
 
 
 def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:

@@ -10,12 +10,14 @@ with it which random numbers are drawn: two runs of one seed agree in data and s
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
 
 from measuring import Row, say
+from memory import TooLittleMemory, within_limit
 from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
 from subjects import draw_people
@@ -102,5 +104,10 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
     given = parser.parse_args()
     began = datetime.now()
-    file = keep([measure(given.toy, given.seeds)], given.toy, began, given.folder, "quality")
+    try:
+        with within_limit("quality", given.toy):
+            benchmark = measure(given.toy, given.seeds)
+    except TooLittleMemory as error:
+        sys.exit(f"error: {error}")
+    file = keep([benchmark], given.toy, began, given.folder, "quality")
     print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")

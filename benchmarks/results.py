@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from measuring import RUNS, Row
+from memory import TooLittleMemory, within_limit
 
 from tbps.storage import write_text
 
@@ -126,7 +128,11 @@ def run_alone(measure: Measure, description: str | None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
     given = parser.parse_args()
     started = datetime.now()
-    benchmark = measure(given.toy, given.runs)
+    try:
+        with within_limit(Path(sys.argv[0]).stem.replace("_", " "), given.toy):
+            benchmark = measure(given.toy, given.runs)
+    except TooLittleMemory as error:
+        sys.exit(f"error: {error}")
     file = keep([benchmark], given.toy, started, given.folder, benchmark.name.replace(" ", "-"))
     print(f"\n{file.with_suffix('.md').read_text(encoding='utf-8')}\n{file}")
 

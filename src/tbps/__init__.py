@@ -7,6 +7,7 @@ gallery.add("photos/")
 hits = gallery.search("a woman in a red coat with a black backpack", k=10)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,15 @@ _HOMES = {
 }
 
 
+UNSUPPORTED = "tbps does not run on Windows, which lacks the file locks that it needs; install it inside WSL (wsl --install)"
+
+
 def __getattr__(name: str) -> Any:
-    """Late imports: `import tbps` loads no torch."""
+    """Late imports: `import tbps` loads no torch. Raises UnsupportedSystemError on Windows."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tbps' has no attribute {name!r}")
+    if os.name != "posix":
+        from tbps.errors import UnsupportedSystemError
+
+        raise UnsupportedSystemError(UNSUPPORTED)
     return getattr(import_module(_HOMES[name]), name)

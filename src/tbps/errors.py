@@ -16,7 +16,8 @@
     ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
     ├── StorageError           the disk is full, read-only or a folder cannot be written
     ├── RequestError           a request to the service is refused; carries the HTTP status
-    └── MissingDependencyError an optional package or data file is absent; says how to get it
+    ├── MissingDependencyError an optional package or data file is absent; says how to get it
+    └── UnsupportedSystemError tbps does not run on this operating system
 
 Library code raises these and never prints or exits; the command line turns each into one line and exit code 2.
 A message names the offending value and the way out. Passwords in network addresses are removed from every message (`redact`).
@@ -98,3 +99,7 @@ class RequestError(TbpsError):
 
 class MissingDependencyError(TbpsError):
     """An optional package or data file is absent."""
+
+
+class UnsupportedSystemError(TbpsError):
+    """`tbps` does not run on this operating system."""

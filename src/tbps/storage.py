@@ -47,6 +47,8 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
     """A temporary path beside `target` that is flushed to disk and renamed onto it when the block ends well, else removed."""
     make_folder(target.parent)
     with writing_to(target.parent):
+        if target.exists() and not (target.is_file() or target.is_dir()):  # the rename would put a file in place of /dev/null
+            raise StorageError(f"{target} is a device, pipe or socket and would be replaced by a file; give the path of a file")
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         os.close(handle)
         temporary = Path(name)

@@ -29,7 +29,7 @@ def test_up_to_depth_items_are_made_before_they_are_asked_for() -> None:
 
     stream = ahead(items(), 2)
     assert next(stream) == 0
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while len(made) < 4 and time.monotonic() < deadline:  # 0 was taken, 1 and 2 wait in the queue, 3 in the thread's hand
         time.sleep(0.01)
     time.sleep(0.3)

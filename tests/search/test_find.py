@@ -12,9 +12,9 @@ from PIL import Image
 from tbps.errors import ModelError, QueryError
 from tbps.preprocess.image import open_image
 from tbps.search.calibration import CALIBRATION_FILE, Calibration
-from tbps.search.compose import split_long
 from tbps.search.gallery import Gallery
 from tbps.search.hits import Hit, Page
+from tbps.search.parts import split_long
 from tbps.search.query import Example, Query, Text
 from tbps.search.rerank import final_distances, reranked
 
@@ -257,15 +257,15 @@ def test_a_long_description_is_split_where_it_breathes() -> None:
     model = ColourEncoder()
     sentence = "a tall woman with long dark hair walks to the left."
     clauses = ", ".join(f"{number} red bags in her right hand" for number in range(8))
-    assert split_long(sentence, model) == [sentence]
-    assert split_long(f"{sentence} {sentence}", model) == [f"{sentence} {sentence}"]
-    parts = split_long(f"{sentence} {clauses}. {sentence} {sentence}", model)
-    assert parts[:2] == [sentence, ", ".join(clauses.split(", ")[:4]) + ","]
+    assert split_long(sentence, model).texts == (sentence,)
+    assert split_long(f"{sentence} {sentence}", model).texts == (f"{sentence} {sentence}",)
+    parts = split_long(f"{sentence} {clauses}. {sentence} {sentence}", model).texts
+    assert parts[:2] == (sentence, ", ".join(clauses.split(", ")[:4]) + ",")
     assert all(len(part.split()) <= CONTEXT for part in parts)
     assert " ".join(parts) == f"{sentence} {clauses}. {sentence} {sentence}"
     words = " ".join(f"word{number}" for number in range(100))
-    assert [len(part.split()) for part in split_long(words, model)] == [30, 30, 30, 10]
-    assert " ".join(split_long(f"{words} !!! ... {words}", model)).count("word99") == 2
+    assert [len(part.split()) for part in split_long(words, model).texts] == [30, 30, 30, 10]
+    assert " ".join(split_long(f"{words} !!! ... {words}", model).texts).count("word99") == 2
 
 
 def test_a_long_description_is_averaged_with_a_notice(gallery: Gallery, images: np.ndarray) -> None:

@@ -87,14 +87,14 @@ def serving(gallery: Path, model: PersonModel, **settings: Any) -> Iterator[str]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 300
             while not server.started:
                 assert thread.is_alive() and time.monotonic() < deadline, "the service did not start"
                 time.sleep(0.02)
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(timeout=30)
+            thread.join(timeout=300)
 
 
 def indexed(people: Path, gallery: Path, model: PersonModel) -> Gallery:

@@ -69,7 +69,7 @@ def listening(service: Service) -> Iterator[str]:
             yield f"http://127.0.0.1:{opened.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(300)
 
 
 def bearer(gallery: Path, role: str, cameras: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -93,7 +93,7 @@ def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] 
 def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
     """The job of an answer once it has ended."""
     assert answer.status_code == 202, answer.text
-    until = time.monotonic() + 20
+    until = time.monotonic() + 300
     while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:
         assert time.monotonic() < until, job
         time.sleep(0.01)

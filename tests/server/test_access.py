@@ -418,4 +418,4 @@ def test_counted_by_route_not_by_path(tmp_path: Path) -> None:
         text = client.get("/metrics").text
         assert 'tbps_requests_total{method="GET",route="/v1/images/{id}",status="404"} 2.0' in text
         assert "/no/such/path" not in text
-        assert service_of(client).ready.wait(5) and client.get("/healthz").json() == {"status": "ready"}
+        assert service_of(client).ready.wait(300) and client.get("/healthz").json() == {"status": "ready"}

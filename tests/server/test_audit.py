@@ -130,7 +130,7 @@ def test_threads_and_processes_share_one_chain(state: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [process.wait(30) for process in processes] == [0, 0]
+    assert [process.wait(300) for process in processes] == [0, 0]
     verdict = verify(state)
     assert (verdict.lines, verdict.wrong) == (LINES + 2 * 15 + 4 * 10, None)
     for who, count in (("process", 30), ("thread", 40)):

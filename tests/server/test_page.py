@@ -27,7 +27,7 @@ PAGE = 24
 RED = "a woman in a red coat"
 MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=120_000)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(address: str, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(120_000)
         contexts.append(context)
         page = context.new_page()
         host = urlsplit(address).netloc
@@ -480,7 +480,7 @@ def test_adding_images_shows_progress_and_names_what_was_skipped(
     page.get_by_label("Camera", exact=True).fill("cellar")
     page.get_by_role("button", name="Add to the gallery").click()
     job = page.locator("#jobs li").first
-    expect(job).to_contain_text("2 images added", timeout=20_000)
+    expect(job).to_contain_text("2 images added")
     expect(job.locator("summary")).to_have_text("1 file skipped")
     job.locator("summary").click()
     expect(job).to_contain_text("broken.jpg")

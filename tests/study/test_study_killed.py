@@ -58,6 +58,6 @@ def test_ctrl_c_stops_at_the_next_update_and_says_how_to_go_on(people: Path, tin
     while process.poll() is None and not list(tmp_path.glob("steps/*/run/checkpoints/*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 130 and "the same command goes on from there" in said
     assert not list(tmp_path.glob("steps/*/result.json")) and not list(tmp_path.glob("steps/*/error.json"))

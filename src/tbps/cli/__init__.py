@@ -5,8 +5,8 @@ import sys
 
 import typer
 
-from tbps import __version__
-from tbps.cli import console
+from tbps import UNSUPPORTED, __version__
+from tbps.cli import console, streams
 from tbps.cli.audit import audit
 from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
@@ -28,7 +28,7 @@ from tbps.cli.search import SearchCommand, search
 from tbps.cli.serve import serve
 from tbps.cli.study import study
 from tbps.cli.train import train
-from tbps.errors import TbpsError
+from tbps.errors import SettingsError, TbpsError, UnsupportedSystemError
 
 app = typer.Typer(
     name="tbps",
@@ -39,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},  # inherited by every command
 )
 data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
@@ -67,14 +68,48 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line; every error raised on purpose becomes one line and exit code 2, Ctrl-C exit code 130."""
+    """Runs the command line; every error raised on purpose becomes one line and exit code 2, Ctrl-C exit code 130.
+
+    A reader of standard output that closes the pipe early, as `head` does, ends the program quietly with exit code 141.
+    """
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        streams.prepare()
+        code = 2 if _is_unsupported() else _run()
+        streams.finish()
+    except streams.OutputError as error:
+        code = streams.CLOSED_PIPE
+        if not error.closed_pipe:
+            console.fail(error, debug="--debug" in sys.argv)
+            code = 2
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that `sys.argv` asks for."""
+    try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except TbpsError as error:
         console.fail(error, debug="--debug" in sys.argv)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         console.messages.print("interrupted")
-        sys.exit(130)
+        return 130
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8" or error.encoding != sys.getfilesystemencoding():
+            raise
+        told = f"the name {error.object!r} has no form in {error.encoding}, the encoding of file names in this environment"
+        console.fail(SettingsError(f"{told}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1 and run again"), debug="--debug" in sys.argv)
+        return 2
+    return 0
+
+
+def _is_unsupported() -> bool:
+    """Says so on an operating system that tbps does not run on."""
+    if os.name == "posix":
+        return False
+    console.fail(UnsupportedSystemError(UNSUPPORTED), debug=False)
+    return True

@@ -50,6 +50,8 @@ def explain(
     for word in found.words:
         table.add_row(plain(word.word), f"{word.weight:+.3f}", _bar(word, strongest))
     output.print(table)
+    for notice in dict.fromkeys(found.notices):
+        messages.print(plain(f"note: {notice}"), soft_wrap=True)
     from tbps.search.explain_picture import draw
 
     buffer = io.BytesIO()

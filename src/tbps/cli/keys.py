@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from tbps.cli.console import messages, output, plain
+from tbps.cli.streams import OutputError
 
 keys = typer.Typer(name="keys", help="Keys of the service (`tbps serve`).", no_args_is_help=True)
 
@@ -47,9 +48,15 @@ def add(
         messages.print(
             plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
         )
-    secret, key = Keys(place).add(name, Role(role), tuple(camera) if camera else None)
+    kept = Keys(place)
+    secret, key = kept.add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)
-    typer.echo(secret)
+    try:
+        typer.echo(secret)
+    except OutputError:  # a key that nobody has seen
+        kept.remove(name)
+        Audit(place).write(_COMMAND_LINE, "", "key removed", of=key.name, id=key.id)
+        raise
     messages.print(plain(f"the key of {name!r} ({role}); it is shown this once"), soft_wrap=True)
 
 

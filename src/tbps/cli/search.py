@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MINUS = "\0-"  # no argument of a process can hold a zero byte
+_AVOIDED = re.compile(r"-(?!-|k\d*$|[A-Za-z]$).+", re.DOTALL)  # -h asks for help; another letter alone is a mistyped option
 
 
 class SearchCommand(TyperCommand):
     """Takes "-backpack" for a description to avoid, not for the options -b -a -c and so on."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Marks what begins with a minus and is neither an option of this command nor the value of one."""
-        with_value = {name for each in self.params if isinstance(each, TyperOption) and not each.is_flag for name in each.opts}
-        marked = list[str]()
-        for before, argument in zip(["", *args], args, strict=False):
-            avoided = re.fullmatch(r"-(?!-|k\d*$).+", argument, re.DOTALL) and before not in with_value
+        """Marks what follows the gallery and begins with a minus, except options, their values, and single letters."""
+        options = [each for each in self.params if isinstance(each, TyperOption)]
+        with_value = {name for each in options if not each.is_flag for name in each.opts}
+        marked, gallery_given = list[str](), False
+        for number, argument in enumerate(args):
+            if argument == "--":  # what follows is positional anyway
+                return super().parse_args(ctx, [*marked, *args[number:]])
+            is_value = number > 0 and args[number - 1] in with_value
+            avoided = gallery_given and not is_value and _AVOIDED.fullmatch(argument)
             marked.append(MINUS + argument[1:] if avoided else argument)
+            gallery_given |= not is_value and not argument.startswith("-")
         return super().parse_args(ctx, marked)
 
 

@@ -18,8 +18,7 @@ from typing import final
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from tbps.errors import ModelError
@@ -38,6 +37,7 @@ from tbps.model.folder import (
     read_json,
     read_spec,
 )
+from tbps.model.pickles import read_safetensors, read_tensors
 from tbps.model.relevance import carried_by_patches
 from tbps.model.tokens import count_tokens, tokenise
 from tbps.preprocess.caption import clean_caption
@@ -55,6 +55,8 @@ _HUB_FILES = [
     "merges.txt",
     "special_tokens_map.json",
 ]
+
+_SMALL = 2**26  # numbers of a model that may be made in any case: what does not fit is then named tensor by tensor
 
 
 @final
@@ -166,6 +168,7 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
     config, few_shot = _config(folder)
     with _understanding(folder / "config.json"):
+        _check_size(folder, config)
         clip = unfilled(config)
     tokenizer = open_tokenizer(folder, config.text_config.vocab_size)
     if few_shot is not None:
@@ -188,7 +191,11 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
         raise ModelError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
+    except Exception as error:  # the only type that the library of tokenizers raises
+        if type(error) is not Exception:
+            raise
         raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
     if len(tokenizer) > vocabulary:
         raise ModelError(
@@ -211,6 +218,22 @@ def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
         return CLIPConfig.from_dict({key: value for key, value in values.items() if key != "few_shot"}), few_shot
 
 
+def _check_size(folder: Path, config: CLIPConfig) -> None:
+    """Refuses a large configuration of more numbers than its weights have bytes, before memory is taken for them."""
+    file = _weight_file(folder)
+    size, vision, text = file.stat().st_size, config.vision_config, config.text_config
+    side = vision.image_size // max(1, vision.patch_size)
+    described = vision.hidden_size * side * side + text.hidden_size * (text.vocab_size + text.max_position_embeddings)
+    for tower in (vision, text):
+        width = tower.hidden_size
+        described += tower.num_hidden_layers * width * (4 * width + 2 * tower.intermediate_size) + width * config.projection_dim
+    if described > max(size, _SMALL):
+        raise ModelError(
+            f"{folder / 'config.json'} describes a model of at least {described:,} numbers, but {file.name} has {size:,} bytes: "
+            "they belong to different models, or one is damaged"
+        )
+
+
 @contextmanager
 def _understanding(file: Path) -> Iterator[None]:
     """A value of a configuration file that transformers does not take becomes a ModelError that names the file."""
@@ -223,29 +246,23 @@ def _understanding(file: Path) -> Iterator[None]:
         raise ModelError(f"{file} has a value that no CLIP model can have: {reason}") from error
 
 
+def _weight_file(folder: Path) -> Path:
+    """Where the weights of a model folder are; old folders of the hub hold a pickle, of which only the tensors are read."""
+    for file in (folder / WEIGHTS, folder / "pytorch_model.bin"):
+        if file.is_file():
+            return file
+    raise ModelError(f"{folder} lacks weights: {WEIGHTS} is missing")
+
+
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    pickled = folder / "pytorch_model.bin"
-    return _tensors_of_pickle(pickled) if pickled.is_file() and not (folder / WEIGHTS).is_file() else _tensors(folder / WEIGHTS)
+    file = _weight_file(folder)
+    return _tensors(file) if file.name == WEIGHTS else read_tensors(file).tensors
 
 
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise ModelError(f"{file.parent} lacks weights: {file.name} is missing")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged or no safetensors file: {error}") from error
-
-
-def _tensors_of_pickle(file: Path) -> dict[str, torch.Tensor]:
-    """Old hub folders hold a pickle; only its tensors are read (`weights_only`), nothing in it is executed."""
-    from pickle import UnpicklingError
-
-    try:
-        state: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{file} is refused: it holds more than tensors, or is damaged") from error
-    return state
+    return read_safetensors(file)
 
 
 def _checked(state: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -> dict[str, torch.Tensor]:

@@ -60,7 +60,7 @@ def read_json(file: Path) -> Any:
     """Raises ModelError naming the file where it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{file} is not JSON: {error}") from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror})") from error

@@ -6,43 +6,43 @@
     NAME/data/7     the numbers of storage 7
     NAME/code/...   TorchScript only: the program of the model; never looked at
 
-Its pickle goes through an unpickler that knows a closed list of names and turns each into something inert: a TorchScript module
-becomes its attributes, an `easydict.EasyDict` a dict, a tensor a note of where its numbers lie. Any other name is refused.
-`torch.jit.load` is not used: it compiles the program of the archive and calls the `__setstate__` methods that it defines, which
-is to run a stranger's code. Files from before PyTorch 1.6 are no zip files; `torch.load(weights_only=True)` reads those.
+Before PyTorch 1.6, `torch.save` wrote five pickles one after another (a magic number, the version of the format, facts of the
+machine, the tree, the keys of the storages), then of each storage a count in 8 bytes and its numbers.
+
+Each pickle goes through an unpickler that knows a closed list of names and turns each into something inert
+(`tbps.model.unpickling`): a TorchScript module becomes its attributes, an `easydict.EasyDict` a dict, a tensor a note of where
+its numbers lie. Any other name is refused. `torch.jit.load` is not used: it compiles the program of the archive and calls the
+`__setstate__` methods that it defines, which is to run a stranger's code. Nor is `torch.load(weights_only=True)`: it hashes
+whatever stands where a name should, which a small file can make endless.
+
+What is read is bounded by the file: no storage is read twice, and all tensors together have at most 4 times as many numbers as the
+storages that they lie in (tied weights share theirs).
 """
 
 import io
 import pickle
-import pickletools
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, BinaryIO, final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tbps.errors import ModelError
+from tbps.model.unpickling import InertUnpickler, Module, Storage, Stored
 
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+_LONGEST_LIST = 8 * 2**20  # bytes of a zip file's list of entries: about 100,000 of them
+_LONGEST_HEADER = 16 * 2**20  # of a safetensors file
+_SHARED = 4
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of files from before PyTorch 1.6
+_MODULES, _DEPTH = 1_000_000, 64
 
 # What unpickling a damaged or hostile pickle raises, by the documentation of `pickle` and by trying.
 _BROKEN = (
@@ -76,7 +76,7 @@ def read_tensors(path: Path) -> TensorFile:
 
     The state may lie at the top or under "state_dict" or "model", as training scripts write it; optimizers beside it are not read.
     Raises ModelError: no such file, damaged or truncated, a pickle that names anything not on the list (by its qualified name), a
-    state that is empty or holds other things than tensors.
+    state that is empty or holds other things than tensors, or more of anything than a model has.
     """
     if not path.is_file():
         raise ModelError(f"{path} {'is no file' if path.exists() else 'does not exist'}; give a checkpoint file or a model folder")
@@ -86,58 +86,98 @@ def read_tensors(path: Path) -> TensorFile:
     if head.startswith(b"PK\x03\x04"):
         state, torchscript = _read_zip(path)
     elif head[8:] == b"{" or path.suffix == ".safetensors":
-        state = _read_safetensors(path)
+        state = dict(read_safetensors(path))
     else:
         state = _read_old(path)
-    foreign = [f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    unnamed = [type(name).__name__ for name in state if not isinstance(name, str)]
+    if unnamed:
+        raise ModelError(f"{path} holds no model state: it has a {unnamed[0]} where the name of a tensor should be")
+    foreign = [f"{name[:200]!r} is a {_kind(value)}" for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if foreign:
         raise ModelError(f"{path} holds other things than tensors where the model's state should be: {'; '.join(foreign[:8])}")
     if not state:
         raise ModelError(f"{path} holds no tensors: its model state is empty")
-    return TensorFile({str(name): tensor for name, tensor in state.items()}, torchscript)
+    return TensorFile(state, torchscript)
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises ModelError where it is damaged or none."""
     try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ModelError(f"{path} is damaged or no safetensors file: its header would have {length:,} bytes")
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _read_old(path: Path) -> dict[Any, Any]:
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except _BROKEN as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named:
-            _refuse(named[1], path, error)
-        raise ModelError(f"{path} is no checkpoint, or is damaged or truncated; fetch or copy it again") from error
-    return _state_of(tree, path)
+def _kind(value: object) -> str:
+    return "dict" if isinstance(value, dict) else type(value).__name__
 
 
 def _read_zip(path: Path) -> tuple[dict[Any, Any], bool]:
     try:
+        _check_list(path)
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
-            unpickler = _Unpickler(archive.read(_plain(archive, f"{root}data.pkl")), path)
+            unpickler = InertUnpickler(io.BytesIO(archive.read(_plain(archive, f"{root}data.pkl"))), path)
             tree = unpickler.load()
             state = _state_of(tree, path)
-            storages: dict[str, torch.Tensor] = {}
-            tensors = {
-                name: _materialise(value, archive, root, storages) if isinstance(value, _Stored) else value
-                for name, value in state.items()
-            }
-            return tensors, unpickler.torchscript
+            return _materialised(
+                state, lambda storages: _of_zip(archive, root, storages, path.stat().st_size)
+            ), unpickler.torchscript
     except _BROKEN as error:
-        reason = str(error) or type(error).__name__
-        raise ModelError(f"{path} is damaged or truncated ({reason}); fetch or copy it again") from error
+        raise _damaged(path, error) from error
+
+
+def _read_old(path: Path) -> dict[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            magic, version = (InertUnpickler(file, path).load() for _ in range(2))
+            if (magic, version) != (_MAGIC, _VERSION):
+                raise ModelError(f"{path} is no checkpoint, or is damaged or truncated; fetch or copy it again")
+            machine = InertUnpickler(file, path).load()
+            if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+                raise ValueError("its numbers are big-endian; save it again on the machine that wrote it, as safetensors")
+            unpickler = InertUnpickler(file, path)
+            state = _state_of(unpickler.load(), path)
+            keys = InertUnpickler(file, path).load()
+            return _materialised(state, lambda wanted: _of_old(file, keys, unpickler.storages, wanted))
+    except _BROKEN as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    reason = str(error)[:300] or type(error).__name__
+    return ModelError(f"{path} is no checkpoint, or is damaged or truncated ({reason}); fetch or copy it again")
+
+
+def _check_list(path: Path) -> None:
+    """Refuses a zip file whose list of entries is longer than any model's, before it is read.
+
+    Its length stands 12 bytes into the record that ends the file (at most 65,557 bytes before the end), or 40 bytes into the larger
+    record, which PyTorch writes too.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2**17))
+        end = file.read()
+    lengths = []
+    for mark, place, width in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8)):
+        found = end.rfind(mark)
+        if found >= 0:
+            lengths.append(int.from_bytes(end[found + place : found + place + width], "little"))
+    if any(_LONGEST_LIST < length < 2**32 - 1 or length > 2**32 for length in lengths):
+        raise ValueError(f"a zip file whose list of entries has {max(lengths):,} bytes")
 
 
 def _root(archive: zipfile.ZipFile) -> str:
-    found = [name.removesuffix("data.pkl") for name in archive.namelist() if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+    names = archive.namelist()
+    found = [name.removesuffix("data.pkl") for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
     if len(found) != 1:
         raise ValueError(f"a zip file with {len(found)} pickles data.pkl; PyTorch writes one")
-    if f"{found[0]}byteorder" in archive.namelist() and archive.read(_plain(archive, f"{found[0]}byteorder")) != b"little":
+    if f"{found[0]}byteorder" in names and archive.read(_plain(archive, f"{found[0]}byteorder")) != b"little":
         raise ValueError("its numbers are big-endian; save it again on the machine that wrote it, as safetensors")
     return found[0]
 
@@ -150,149 +190,101 @@ def _plain(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     return entry
 
 
-@final
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: torch.dtype
-    count: int
+_Numbers = dict[str, torch.Tensor]
 
 
-@final
-@dataclass(frozen=True)
-class _Stored:
-    """A tensor whose numbers still lie in the file."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-def _materialise(stored: _Stored, archive: zipfile.ZipFile, root: str, storages: dict[str, torch.Tensor]) -> torch.Tensor:
-    key, dtype, count = stored.storage.key, stored.storage.dtype, stored.storage.count
-    if prod(stored.shape) > count:
-        raise ValueError(f"a tensor of shape {stored.shape} in a storage of {count} numbers")
-    if not count:
-        return torch.empty(stored.shape, dtype=dtype)
-    if key not in storages:
-        content = bytearray(archive.read(_plain(archive, f"{root}data/{key}")))
-        if len(content) != count * dtype.itemsize:
-            raise ValueError(f"storage {key} has {len(content)} bytes instead of {count * dtype.itemsize}")
-        storages[key] = torch.frombuffer(content, dtype=dtype)
-    return storages[key].as_strided(stored.shape, stored.strides, stored.offset)
+def _materialised(state: dict[Any, Any], read: Callable[[dict[str, Storage]], _Numbers]) -> dict[Any, Any]:
+    """The state with its tensors; `read` gets the numbers of the storages that they lie in."""
+    stored = [value for value in state.values() if isinstance(value, Stored)]
+    storages: dict[str, Storage] = {}
+    for value in stored:
+        storages.setdefault(value.storage.key, value.storage)
+        room = value.storage.count if value.storage.view is None else value.storage.view[1]
+        if prod(value.shape) > room:
+            raise ValueError(f"a tensor of shape {value.shape} in a storage of {room} numbers")
+    numbers, held = sum(prod(value.shape) for value in stored), sum(storage.count for storage in storages.values())
+    if numbers > _SHARED * held:
+        raise ValueError(f"its tensors share {held:,} numbers so often that they would be {numbers:,}")
+    held_by = read(storages)
+    return {name: _tensor_of(value, held_by) if isinstance(value, Stored) else value for name, value in state.items()}
 
 
-class _Module:
-    """What became of a TorchScript module: its attributes."""
-
-    attributes: Mapping[str, Any]
-
-
-@final
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(content))
-        # The memo is a table as long as the largest number in it: a few bytes could ask for gigabytes.
-        puts = (number for code, number, _ in pickletools.genops(content) if code.name in ("PUT", "LONG_BINPUT"))
-        if any(number is not None and number > len(content) for number in puts):
-            raise pickle.UnpicklingError("its memo is larger than the pickle")
-        self._path = path
-        self._known = _known_names()
-        self.torchscript = False
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            self.torchscript = True
-            return self._known["__torch__"]
-        if f"{module}.{name}" not in self._known:
-            _refuse(f"{module}.{name}", self._path)
-        return self._known[f"{module}.{name}"]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        match pid:
-            case ("storage", torch.dtype() as dtype, str(key), _, int(count)) if count >= 0:
-                return _Storage(key, dtype, count)
-        raise pickle.UnpicklingError(f"no storage: {pid!r:.80}")
+def _tensor_of(stored: Stored, held_by: _Numbers) -> torch.Tensor:
+    if not stored.storage.count:
+        return torch.empty(stored.shape, dtype=stored.storage.dtype)
+    numbers = held_by[stored.storage.key]
+    if stored.storage.view is not None:
+        numbers = numbers[stored.storage.view[0] : sum(stored.storage.view)]
+    return numbers.as_strided(stored.shape, stored.strides, numbers.storage_offset() + stored.offset)
 
 
-def _refuse(name: str, path: Path, cause: Exception | None = None) -> NoReturn:
-    raise ModelError(
-        f"{path} is refused: its pickle names {name}, which is neither a tensor nor plain data, and was not executed; "
-        "where it was written, save the model's state_dict() alone"
-    ) from cause
+def _of_zip(archive: zipfile.ZipFile, root: str, storages: dict[str, Storage], size: int) -> _Numbers:
+    """`size`: bytes of the file, since entries of a hostile one may lie upon each other."""
+    if sum(storage.count * storage.dtype.itemsize for storage in storages.values()) > size:
+        raise ValueError("its storages would be larger than the file")
+    numbers = {}
+    for key, storage in storages.items():
+        if storage.count:
+            numbers[key] = _numbers(archive.read(_plain(archive, f"{root}data/{key}")), storage)
+    return numbers
 
 
-def _known_names() -> dict[str, Any]:
-    """Every name that a pickle may use. Made anew for each file, since a hostile pickle can set attributes of what it names."""
+def _of_old(file: BinaryIO, keys: Any, storages: dict[str, Storage], wanted: dict[str, Storage]) -> _Numbers:
+    """Storages stand one after another in the order of `keys`; those that nobody wants (an optimizer's) are passed over."""
+    if (
+        not isinstance(keys, list)
+        or not all(isinstance(key, str) and key in storages for key in keys)
+        or len(set(keys)) < len(keys)
+    ):
+        raise ValueError("its list of storages is not that of its tensors")
+    start, size = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(start)
+    numbers = {}
+    for key in keys:
+        storage, count = storages[key], int.from_bytes(file.read(8), "little")
+        length = count * storage.dtype.itemsize
+        if count != storage.count or length > size - file.tell():
+            raise ValueError(f"storage {key[:80]} has {count:,} numbers, or fewer, instead of {storage.count:,}")
+        if key in wanted and count:
+            numbers[key] = _numbers(file.read(length), storage)
+        else:
+            file.seek(length, io.SEEK_CUR)
+    return numbers
 
-    class Dict(dict[Any, Any]):
-        def __setstate__(self, state: object) -> None:
-            """An EasyDict repeats its entries as attributes, a state dict has version numbers: not needed."""
 
-    class Ignored:
-        """A value that no model state consists of, such as a number of numpy in an optimizer."""
-
-        def __new__(cls, *_: object) -> "Ignored":
-            return super().__new__(cls)
-
-        def __setstate__(self, state: object) -> None:
-            pass
-
-    class Module(_Module):
-        def __setstate__(self, state: Mapping[str, Any]) -> None:
-            self.attributes = state
-
-    def tensor(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _Stored:
-        numbers = (offset, *shape, *strides)
-        if not isinstance(storage, _Storage) or not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise pickle.UnpicklingError("a tensor without storage, or of negative size")
-        return _Stored(storage, offset, tuple(shape), tuple(strides))
-
-    def first(value: Any, *_: object) -> Any:
-        return value
-
-    typed_lists = ("intlist", "tensorlist", "doublelist", "boollist")
-    numbers = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode")
-    return {
-        "__torch__": Module,
-        "collections.OrderedDict": Dict,
-        "collections.Counter": Dict,
-        "easydict.EasyDict": Dict,
-        "torch._utils._rebuild_tensor_v2": tensor,
-        "torch._utils._rebuild_parameter": first,
-        "torch.jit._pickle.restore_type_tag": first,
-        "torch.Size": tuple,
-        **{f"torch.jit._pickle.build_{kind}": first for kind in typed_lists},
-        **{f"torch.{name}": dtype for name, dtype in _DTYPES.items()},
-        **dict.fromkeys((*numbers, "torch.device", "argparse.Namespace"), Ignored),
-    }
+def _numbers(content: bytes, storage: Storage) -> torch.Tensor:
+    if len(content) != storage.count * storage.dtype.itemsize:
+        raise ValueError(f"storage {storage.key[:80]} has {len(content)} bytes instead of {storage.count * storage.dtype.itemsize}")
+    return torch.frombuffer(bytearray(content), dtype=storage.dtype)
 
 
 def _state_of(tree: Any, path: Path) -> dict[Any, Any]:
     """The names and tensors in what the pickle held."""
     for _ in range(3):
         inner = [
-            tree[key] for key in ("state_dict", "model") if isinstance(tree, dict) and isinstance(tree.get(key), dict | _Module)
+            tree[key] for key in ("state_dict", "model") if isinstance(tree, dict) and isinstance(tree.get(key), dict | Module)
         ]
         tree = inner[0] if inner else tree
-    if isinstance(tree, _Module):
+    if isinstance(tree, Module):
         return _attributes(tree)
     if not isinstance(tree, dict):
         raise ModelError(f"{path} holds a {type(tree).__name__}, not a model state: a dict of names and tensors is needed")
     return tree
 
 
-def _attributes(module: _Module) -> dict[str, _Stored]:
+def _attributes(module: Module) -> dict[Any, Any]:
     """The tensors of a tree of modules by their dotted names; each module once, so that no pickle can make this endless."""
-    found: dict[str, _Stored] = {}
-    waiting, seen = [("", module)], {id(module)}
+    found: dict[Any, Any] = {}
+    waiting, seen, looked_at = [("", 0, module)], {id(module)}, 0
     while waiting:
-        prefix, current = waiting.pop()
+        prefix, depth, current = waiting.pop()
+        looked_at += len(current.attributes)
+        if looked_at > _MODULES or depth > _DEPTH:
+            raise ValueError("more modules, or deeper ones, than a model has")
         for name, value in current.attributes.items():
-            if isinstance(value, _Stored):
-                found[f"{prefix}{name}"] = value
-            elif isinstance(value, _Module) and id(value) not in seen:
+            if isinstance(value, Stored):
+                found[f"{prefix}{name}"[:1000]] = value
+            elif isinstance(value, Module) and id(value) not in seen:
                 seen.add(id(value))
-                waiting.append((f"{prefix}{name}.", value))
+                waiting.append((f"{prefix}{name}."[:1000], depth + 1, value))
     return found

@@ -27,12 +27,16 @@ def clean_caption(text: str) -> str:
 
     Raises CaptionError when no word is left.
     """
+    return " ".join(caption_words(text)[:MAX_WORDS])
+
+
+def caption_words(text: str) -> list[str]:
+    """The words of a cleaned caption, also those beyond the first 77. Raises CaptionError when there is none."""
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
-    blanked = _drop_unwritable(repaired).lower().translate(_TO_SPACE)
-    words = blanked.split()
+    words = _drop_unwritable(repaired).lower().translate(_TO_SPACE).split()
     if not words:
         raise CaptionError(f"caption {_shortened(text)} has no word left after cleaning; describe the person in words")
-    return " ".join(words[:MAX_WORDS])
+    return words
 
 
 def _drop_unwritable(text: str) -> str:

@@ -3,11 +3,10 @@
     q  =  sum_i w_i t_i  +  sum_j v_j x_j                        unit embeddings of texts and images with their weights
     q' =  alpha q / |q|  +  beta mean(right)  -  gamma mean(wrong)        Rocchio (1971) on embeddings
 
-alpha, beta, gamma = 1, 1, 0.25. A description longer than the model's context is split where sentences, else clauses, else words
-end, and t is the mean of its parts.
+alpha, beta, gamma = 1, 1, 0.25. A description longer than the model's context is split (`search.parts`), and t is the mean of its
+parts.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +14,14 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from tbps.errors import CaptionError, QueryError
-from tbps.preprocess.caption import MAX_WORDS, clean_caption
+from tbps.errors import QueryError
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.encoder import Encoder
+from tbps.search.parts import split_long
 from tbps.search.query import Query
 from tbps.search.sources import Picture
 
 ALPHA, BETA, GAMMA = 1.0, 1.0, 0.25
-
-_BORDERS = (r"(?<=[.!?;])\s+|\n+", r"(?<=,)\s+", r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +44,11 @@ def compose(query: Query, pictures: Sequence[Picture], model: Encoder, known: Ma
     if not query.right and max(weights, default=0) <= 0:
         raise QueryError("nothing is sought: describe the person, give a picture or the id of an image of the gallery")
     described = [split_long(text.text, model) for text in query.texts]
-    notices = tuple(
-        f"the description is longer than the model reads at once; {len(parts)} parts of it were averaged"
-        for parts in described
-        if len(parts) > 1
-    )
-    rows = iter(model.encode_texts([part for parts in described for part in parts]).astype(np.float64) if described else ())
+    notices = tuple(notice for parts in described if (notice := parts.notice))
+    rows = iter(model.encode_texts([part for parts in described for part in parts.texts]).astype(np.float64) if described else ())
     weighted: list[tuple[float, np.ndarray]] = []
     for text, parts in zip(query.texts, described, strict=True):
-        weighted.append((text.weight, _normal(np.mean([next(rows) for _ in parts], axis=0))))
+        weighted.append((text.weight, _normal(np.mean([next(rows) for _ in parts.texts], axis=0))))
     for example in query.like:
         weighted.append((example.weight, known[example.id]))
     if pictures:
@@ -76,45 +69,6 @@ def compose(query: Query, pictures: Sequence[Picture], model: Encoder, known: Ma
 def named(query: Query) -> tuple[str, ...]:
     """The ids of the gallery's images that a query names."""
     return tuple(dict.fromkeys([*(example.id for example in query.like), *query.right, *query.wrong]))
-
-
-def split_long(text: str, model: Encoder) -> list[str]:
-    """A description in parts that the model reads whole; one that it reads anyway stays as it is.
-
-    Raises QueryError when no word is left of it.
-    """
-    try:
-        clean_caption(text)
-    except CaptionError as error:
-        raise QueryError("the query has no word; describe the person, for example: a woman in a red coat") from error
-    return _packed([text], model, _BORDERS)
-
-
-def _packed(pieces: Sequence[str], model: Encoder, borders: Sequence[str]) -> list[str]:
-    """Neighbouring pieces joined while they fit; one that does not fit alone is split at the next finer border."""
-    parts: list[str] = []
-    for piece in filter(has_words, pieces):
-        joined = f"{parts[-1]} {piece}" if parts else piece
-        if _fits(joined, model):
-            parts[-1:] = [joined]
-        elif _fits(piece, model) or not borders:  # a single word beyond the context is cut by the model
-            parts.append(piece)
-        else:
-            parts += _packed(re.split(borders[0], piece), model, borders[1:])
-    return parts
-
-
-def has_words(text: str) -> bool:
-    """Whether anything is left of a description to encode."""
-    try:
-        clean_caption(text)
-    except CaptionError:
-        return False
-    return True
-
-
-def _fits(text: str, model: Encoder) -> bool:
-    return len(text.split()) <= MAX_WORDS and not model.is_cut(text)
 
 
 def _normal(vector: np.ndarray) -> np.ndarray:

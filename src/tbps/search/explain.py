@@ -15,8 +15,9 @@ from jaxtyping import Float64
 from PIL import Image
 
 from tbps.errors import QueryError
-from tbps.search.compose import Direction, has_words, split_long
+from tbps.search.compose import Direction
 from tbps.search.encoder import Encoder
+from tbps.search.parts import has_words, split_long
 from tbps.search.query import Text
 
 MOST_WORDS = 300
@@ -38,11 +39,15 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """score: cosine of query and image; words: of each description in order; regions: a grid over the whole image, in [0, 1]."""
+    """score: cosine of query and image; words: of each description in order; regions: a grid over the whole image, in [0, 1].
+
+    notices: what the user should know of how the descriptions were read.
+    """
 
     score: float
     words: tuple[Word, ...]
     regions: Float64[np.ndarray, "rows columns"]
+    notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -51,6 +56,7 @@ class Explanation:
             "score": self.score,
             "words": [{"text": word.text, "word": word.word, "weight": word.weight} for word in self.words],
             "regions": {"rows": rows, "columns": columns, "weights": self.regions.round(4).tolist()},
+            "notices": list(self.notices),
         }
 
 
@@ -61,17 +67,18 @@ def explain(
 
     Raises QueryError for descriptions of more than 300 words together, ModelError as `Encoder.carried`.
     """
-    count = sum(len(text.text.split()) for text in texts)
+    count = sum(len(part.split()) for text in texts for part in split_long(text.text, model).texts)
     if count > MOST_WORDS:
         raise QueryError(f"{count} words are too many to explain; at most {MOST_WORDS}")
     words = [word for text in texts for word in _words(model, text, embedding)]
     carried = np.maximum(model.carried(picture, direction.vector.astype(np.float32)).astype(np.float64), 0)
-    return Explanation(float(direction.vector @ embedding), tuple(words), carried / max(float(carried.max()), 1e-12))
+    shares = carried / max(float(carried.max()), 1e-12)
+    return Explanation(float(direction.vector @ embedding), tuple(words), shares, direction.notices)
 
 
 def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
     """Each word's part; all descriptions without one word are encoded together."""
-    parts = [part.split() for part in split_long(text.text, model)]
+    parts = [part.split() for part in split_long(text.text, model).texts]
     without = [(number, at) for number, part in enumerate(parts) for at in range(len(part))]
     shorter = [" ".join(part for place, part in enumerate(parts[number]) if place != at) for number, at in without]
     asked = [" ".join(part) for part in parts] + [each if has_words(each) else ANYBODY for each in shorter]

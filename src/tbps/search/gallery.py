@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from tbps.errors import CaptionError, GalleryError, QueryError, SettingsError
-from tbps.preprocess.caption import clean_caption
+from tbps.errors import GalleryError, SettingsError
 from tbps.preprocess.image import open_image, upright_rgb
 from tbps.search.check import RecallReport, check_recall
 from tbps.search.commits import Manner
@@ -35,7 +34,7 @@ from tbps.search.ingest import IngestReport, OnProgress, ingest
 from tbps.search.layout import ERASURE_FILE
 from tbps.search.lock import LOCK_FILE, PATIENCE
 from tbps.search.manifest import MANIFEST_FILE, check_model, manifest_of, read_manifest, recorded, write_manifest
-from tbps.search.query import Query
+from tbps.search.query import Query, Text
 from tbps.search.retention import retain
 from tbps.search.scope import Scope
 from tbps.search.sources import Named, Picture, find_sources
@@ -120,13 +119,11 @@ class Gallery:
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first; `where` is a filter on the metadata columns (see `filters`).
 
+        A description that is longer than the model reads at once is averaged over its parts, as by `find`, which also says so.
         Raises QueryError when no word is left of the text, k < 1, or the filter is malformed or names an unknown column.
         """
-        try:
-            clean_caption(text)
-        except CaptionError as error:
-            raise QueryError("the query has no word; describe the person, for example: a woman in a red coat") from error
-        return self.search_embedding(self._model.encode_texts([text])[0], k, where)
+        vector = compose(Query(texts=(Text.parse({"text": text}),)), (), self._model, {}).vector
+        return self.search_embedding(vector.astype(np.float32), k, where)
 
     def search_image(self, image: Picture, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images most similar to a picture. Raises as `search`, and ImageError when it cannot be read."""

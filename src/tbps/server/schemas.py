@@ -123,6 +123,7 @@ class ExplainAnswer(Wire):
     score: float
     words: list[WordAnswer]
     regions: RegionsAnswer
+    notices: list[str]
 
 
 class MemberAnswer(Wire):

@@ -208,7 +208,7 @@ def test_kill_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
         write_mannequins(Path({str(target)!r}), {{"train": SplitSize(400, 4)}}, seed=0, workers=1)
     """
     run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob(".people.*.part/images/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)

@@ -16,14 +16,14 @@ export const signedOut = new EventTarget();
 
 /**
  * The JSON of an answer. `body`: an object (sent as JSON), a FormData, or nothing.
- * `busy(seconds)` is called before each wait of a service that has no place free; it is asked again at most TRIES times.
+ * `busy(seconds)` is called before each wait of a service that has no place free; it is asked at most `tries` times.
  */
-export async function call(method, path, body = undefined, { signal, busy = () => {} } = {}) {
+export async function call(method, path, body = undefined, { signal, busy = () => {}, tries = TRIES } = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const answer = await sent(method, path, body, signal);
-    if (answer.ok) return answer.status === 204 ? null : exactly(await answer.text());
+    if (answer.ok) return answer.status === 204 ? null : read(answer);
     const wait = Number(answer.headers.get("Retry-After"));
-    if (![429, 503].includes(answer.status) || !(wait > 0) || attempt === TRIES) throw await failure(answer);
+    if (![429, 503].includes(answer.status) || !(wait > 0) || attempt >= tries) throw await failure(answer);
     const pause = Math.min(wait, LONGEST_WAIT);
     busy(pause);
     await later(pause, signal);
@@ -34,6 +34,39 @@ export async function call(method, path, body = undefined, { signal, busy = () =
 export function exactly(text) {
   const part = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   return JSON.parse(text.replace(part, (found) => (/^-?\d+$/.test(found) && !Number.isSafeInteger(Number(found)) ? `"${found}"` : found)));
+}
+
+/** Whether asking again may help: the connection is lost, or the service is busy or has a problem. */
+export const passes = (error) => !(error instanceof ServiceError) || error.status === 0 || error.status === 429 || error.status >= 500;
+
+/** Seconds before the next try after so many failures. */
+export const pauseAfter = (failures) => Math.min(2 ** (failures - 1), LONGEST_WAIT);
+
+/**
+ * What ask() promises, asked again after longer and longer pauses, and at once when the browser is online again. `lost(failures)` is
+ * called after each failure. Null when `goesOn()` no longer holds, or nobody is signed in any more.
+ */
+export async function insist(ask, { goesOn = () => true, lost = () => {} } = {}) {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.status === 401 || !goesOn()) return null;
+      if (!passes(error)) throw error;
+      lost(failures);
+    }
+    await Promise.race([later(pauseAfter(failures)), new Promise((resolve) => { addEventListener("online", resolve, { once: true }); })]);
+    if (!goesOn()) return null;
+  }
+}
+
+async function read(answer) {
+  try {
+    return exactly(await answer.text());
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError(0, "unreadable", "The answer of the service broke off or cannot be read. Try again.");
+  }
 }
 
 async function sent(method, path, body, signal) {
@@ -71,6 +104,7 @@ export function upload(path, form, sending) {
       const told = request.response?.error;
       const wait = request.getResponseHeader("Retry-After");
       const busy = wait ? ` Try again in ${wait} s.` : "";
+      if (request.status === 401) signedOut.dispatchEvent(new Event("signedout"));
       return reject(new ServiceError(request.status, told?.code ?? "", sentence(told?.message ?? `status ${request.status}`) + busy));
     });
     request.send(form);

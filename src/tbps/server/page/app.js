@@ -1,13 +1,15 @@
 // The page: from its address to what it shows, and from what is done to a new address.
 
-import { ServiceError, call, later, signedOut } from "./api.js";
+import { ServiceError, call, insist, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
+import { bringDraft, dropDrafts, keepDraft, prepare as prepareDrafts, showWords, stateWith, type, withDrafts } from "./drafts.js";
 import { closeDetail, isOpen, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
 import { pickPicture, prepare as prepareDropping } from "./dropping.js";
-import { prepare as prepareFilters, showFilters } from "./filters.js";
+import { entryDraft, prepare as prepareEntry, withEntry } from "./entry.js";
+import { prepare as prepareFilters, showFilters, unknownCameras } from "./filters.js";
 import { count, several } from "./format.js";
 import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
-import { mainOf, showParts, withLine } from "./parts.js";
+import { mainOf, showParts } from "./parts.js";
 import { keep, lost, together } from "./pictures.js";
 import { fromAddress, hasFilter, named, query, seeks, toAddress, typed, withoutFilters } from "./query.js";
 import {
@@ -33,14 +35,18 @@ const answers = new Map(); // address -> answer, for going back
 
 // From the address to the page
 
-/** Shows what the address says; `fresh` asks the service even for what was answered before. */
-async function follow(fresh = false) {
+/**
+ * Shows what the address says. `fresh`: asks the service even for what was answered before; `moved`: the history moved, and what was
+ * typed at its new step is shown again.
+ */
+async function follow(fresh = false, moved = false) {
   const told = fromAddress(location.hash);
   const same = answer !== null && toAddress(told.asked) === toAddress(asked);
   ({ asked, shown } = told);
   if (!session) return;
   document.title = seeks(asked) ? `${named(asked)} – Person search` : "Person search";
   const kept = answers.get(toAddress(asked));
+  if (moved && !same) bringDraft();
   if (!same || fresh) {
     pending.clear();
     drawMarks();
@@ -58,9 +64,24 @@ function go(next) {
   if (returning) return returning.then(() => go(next));
   const address = toAddress(next);
   leave();
-  if (address === toAddress(asked)) history.replaceState(null, "", address);
-  else history.pushState(null, "", address);
+  if (address === toAddress(asked)) history.replaceState(stateWith(), "", address);
+  else history.pushState(stateWith(), "", address);
   return follow(true);
+}
+
+/** Changes the query; all that is typed comes along. */
+function refine(next) {
+  const whole = withDrafts(next);
+  keepDraft();
+  return go(whole);
+}
+
+/** Goes to a query of its own; a further description that is typed comes along, the search box shows the new one. */
+function replace(next) {
+  const whole = withEntry(next);
+  keepDraft();
+  dropDrafts();
+  return go(whole);
 }
 
 /** Keeps the place in the answer, unless it only stands there until the next one comes. */
@@ -117,9 +138,9 @@ function showStart() {
   drawSummary();
   drawMore();
   showElement(startView(gallery, {
-    seek: (text) => go(query({ ...asked, texts: [{ text, weight: 1 }] })),
+    seek: (text) => replace(query({ ...asked, texts: [{ text, weight: 1 }] })),
     add: (words) => {
-      at("words").value = `${at("words").value} ${words}`.trim();
+      type(`${at("words").value} ${words}`.trim());
       at("words").focus();
       drawClear();
     },
@@ -130,7 +151,7 @@ function showStart() {
 function showEmpty() {
   if (!hasFilter(asked)) return showEmptyGallery();
   return showMessage("No image passes these filters", "The description stays as it is; fewer filters let more through.",
-    [["Remove all filters", () => go(withoutFilters(asked))]]);
+    [["Remove all filters", () => refine(withoutFilters(asked))]]);
 }
 
 function showEmptyGallery() {
@@ -142,8 +163,17 @@ function failed(error) {
   if (!(error instanceof ServiceError)) throw error;
   if (error.code === "empty") return showEmptyGallery();
   const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "That cannot be searched for";
-  const again = error.status === 0 || error.status >= 429 ? [["Try again", () => follow(true)]] : [["Change the description", () => at("words").select()]];
-  stop(heading, error.message, [...(hasFilter(asked) && error.status === 400 ? [["Remove all filters", () => go(withoutFilters(asked))]] : []), ...again]);
+  const refused = error.status >= 400 && error.status < 429;
+  const again = refused ? [["Change the description", () => at("words").select()]] : [["Try again", () => follow(true)]];
+  stop(heading, error.message, [...(refused ? fewerFilters() : []), ...again]);
+}
+
+/** What takes filters away: first the cameras that the gallery does not have, which may be mistyped in a link. */
+function fewerFilters() {
+  const cameras = unknownCameras(asked).map((name) => [
+    `Search without camera ${name}`, () => refine({ ...asked, cameras: asked.cameras.filter((other) => other !== name) }),
+  ]);
+  return [...cameras, ...(hasFilter(asked) ? [["Remove all filters", () => refine(withoutFilters(asked))]] : [])];
 }
 
 function stop(heading, text, buttons, look = "failure") {
@@ -179,12 +209,16 @@ function waiting(is) {
 
 function drawControls() {
   const main = mainOf(asked);
-  if (document.activeElement !== at("words") || !at("words").dataset.edited) at("words").value = main ? typed(main) : "";
+  showWords(main ? typed(main) : "");
   drawClear();
-  showParts(asked, go);
+  drawParts();
   if (gallery) showFilters(asked, gallery);
-  show(at("parts"), seeks(asked));
   showSaved(session?.name ?? "", asked);
+}
+
+function drawParts() {
+  showParts(asked, refine);
+  show(at("parts"), seeks(asked) || entryDraft() !== null);
 }
 
 function drawClear() {
@@ -257,6 +291,8 @@ function drawMarks() {
 async function searchAgain() {
   await returning;
   if (!pending.size) return;
+  asked = withDrafts(asked);
+  keepDraft();
   const ids = (which) => [...pending].filter(([, held]) => held === which).map(([id]) => id);
   const untouched = (list) => list.filter((id) => !pending.has(id));
   const base = { ...asked, right: untouched(asked.right), wrong: untouched(asked.wrong) };
@@ -266,7 +302,7 @@ async function searchAgain() {
   closeDetail();
   leave();
   const next = { ...base, right: [...base.right, ...right], wrong: [...base.wrong, ...wrong] };
-  history.pushState(null, "", toAddress(next));
+  history.pushState(stateWith(), "", toAddress(next));
   asked = next;
   pending.clear();
   drawMarks();
@@ -280,7 +316,8 @@ function open(id) {
   if (returning) return returning.then(() => open(id));
   const step = shown ? "replaceState" : "pushState";
   leave();
-  history[step]({ opened: shown ? history.state?.opened : true }, "", toAddress(asked, id));
+  if (!shown) keepDraft();
+  history[step](stateWith({ opened: shown ? history.state?.opened : true }), "", toAddress(asked, id));
   shown = id;
   return openDetail(id, answer, session);
 }
@@ -289,7 +326,7 @@ function detailClosed(id) {
   if (!shown) return;
   shown = null;
   if (history.state?.opened) goBack();
-  else history.replaceState(null, "", toAddress(asked));
+  else history.replaceState(stateWith(), "", toAddress(asked));
   if (id && cardOf(id)) focusResult(id);
 }
 
@@ -301,7 +338,7 @@ function goBack() {
 /** Results like this one instead of what was sought so far; the filters stay. */
 const alike = (id) => query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] });
 
-const like = (id) => go(alike(id));
+const like = (id) => replace(alike(id));
 
 /** Only where a column has a value, in single crops. */
 const narrowed = (column, held) => ({
@@ -309,10 +346,10 @@ const narrowed = (column, held) => ({
 });
 
 /** Leaves the detail view for a query: one step of the history, not two. */
-function goFromDetail(next) {
+function fromDetail(leading, next) {
   shown = null;
   closeDetail();
-  return go(next);
+  return leading(next);
 }
 
 // Pictures
@@ -320,7 +357,7 @@ function goFromDetail(next) {
 function takePictures(files) {
   const keys = keep(files);
   if (!keys.length) return say("That is no picture; take a JPEG, PNG or WebP.");
-  return go({ ...asked, pictures: together(asked.pictures, keys) });
+  return refine({ ...asked, pictures: together(asked.pictures, keys) });
 }
 
 // Keyboard
@@ -341,6 +378,7 @@ function prepareKeys() {
     if (event.key === "m") taken(event, () => like(id));
   });
   at("words").addEventListener("keydown", (event) => {
+    if (event.isComposing || event.keyCode === 229) return; // keys of an input method
     if (event.key === "ArrowDown" && focusResult()) event.preventDefault();
     if (event.key === "Escape") at("words").blur();
   });
@@ -362,6 +400,7 @@ async function signedIn(opened) {
   for (const id of ["search", "tools", "refine"]) show(at(id), true);
   showAccount(session);
   lookAtGallery();
+  bringDraft();
   at("words").focus();
   await follow(true);
 }
@@ -373,17 +412,22 @@ function leaveSession() {
 }
 
 function signOut() {
+  dropDrafts();
   history.replaceState(null, "", location.pathname);
   leaveSession();
 }
 
 async function lookAtGallery() {
-  try {
-    gallery = await call("GET", "/v1/gallery");
-  } catch (error) {
-    if (error.status !== 401) say(error.message);
-  }
-  if (!session) return;
+  const current = session;
+  const found = await insist(() => call("GET", "/v1/gallery", undefined, { tries: 1 }), {
+    goesOn: () => session === current,
+    lost: (failures) => {
+      if (failures === 1) showIndexing(session, gallery);
+      if (failures === 1) say("What the gallery holds could not be loaded; trying again.");
+    },
+  }).catch((error) => { say(error.message); return null; });
+  if (!session || found === null) return;
+  gallery = found;
   showIndexing(session, gallery);
   drawControls();
   if (!seeks(asked)) showStart();
@@ -391,34 +435,36 @@ async function lookAtGallery() {
 
 async function begin() {
   history.scrollRestoration = "manual";
-  prepareResults({ open, like, mark, markOf, only: (column, held) => go(narrowed(column, held)) });
-  prepareFilters(go);
+  prepareResults({ open, like, mark, markOf, only: (column, held) => refine(narrowed(column, held)) });
+  prepareDrafts(drawClear);
+  prepareEntry({ search: () => refine(asked), redraw: drawParts });
+  prepareFilters(refine);
   prepareDetail({
-    move: open, mark, markOf, closed: detailClosed, only: (column, held) => goFromDetail(narrowed(column, held)),
-    like: (id) => goFromDetail(alike(id)),
-    addLike: (id) => goFromDetail({ ...asked, like: [...asked.like.filter((example) => example.id !== id), { id, weight: 1 }] }),
+    move: open, mark, markOf, closed: detailClosed, only: (column, held) => fromDetail(refine, narrowed(column, held)),
+    like: (id) => fromDetail(replace, alike(id)),
+    addLike: (id) => fromDetail(refine, { ...asked, like: [...asked.like.filter((example) => example.id !== id), { id, weight: 1 }] }),
     forgotten: () => { answers.clear(); lookAtGallery(); follow(true); },
   });
   prepareIndexing({ added: () => { answers.clear(); lookAtGallery(); } });
-  prepareSaved(go);
+  prepareSaved(replace);
   prepareSession(signedIn, signOut);
   prepareDropping((files) => (at("indexing").open ? choose(files) : takePictures(files)), () => session !== null);
   prepareKeys();
   at("search").addEventListener("submit", (event) => {
     event.preventDefault();
-    delete at("words").dataset.edited;
-    go(withLine(asked, at("words").value));
+    type(at("words").value);
+    refine(asked);
   });
-  at("words").addEventListener("input", () => { at("words").dataset.edited = "1"; drawClear(); });
   at("clear").addEventListener("click", () => {
-    delete at("words").dataset.edited;
+    keepDraft();
+    dropDrafts();
     at("words").value = "";
     go({ ...query(), cameras: asked.cameras, since: asked.since, until: asked.until, equals: asked.equals, where: asked.where, group: asked.group });
     at("words").focus();
   });
   at("marks-clear").addEventListener("click", () => { pending.clear(); drawMarks(); focusResult(); });
   at("marks-search").addEventListener("click", searchAgain);
-  addEventListener("popstate", () => { leave(); follow(); });
+  addEventListener("popstate", () => { leave(); follow(false, true); });
   signedOut.addEventListener("signedout", () => { if (session) leaveSession(); });
   try {
     const opened = await currentSession();

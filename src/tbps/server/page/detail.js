@@ -44,13 +44,20 @@ export async function openDetail(id, answer, session) {
   draw();
   if (!dialog().open) dialog().showModal();
   dialog().querySelector(".frame").focus();
+  await loadDetail(id);
+}
+
+async function loadDetail(id) {
   try {
     const detail = await call("GET", `/v1/images/${encodeURIComponent(id)}/detail`);
     if (now?.id !== id) return;
     now.detail = detail;
     draw();
+    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // it was on the button to try again
   } catch (error) {
-    if (now?.id === id) dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
+    if (now?.id !== id) return;
+    dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
+      h("button", { type: "button", class: "quiet", "data-keep": "again", onclick: () => loadDetail(id) }, "Try again"));
   }
 }
 
@@ -165,6 +172,7 @@ async function askWhy() {
   const button = at("ask-why");
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
+  button.parentElement.querySelector(".problem")?.remove();
   button.lastChild.textContent = "Looking…";
   const say503 = (wait) => { button.lastChild.textContent = `Busy, again in ${wait} s…`; };
   try {
@@ -177,7 +185,10 @@ async function askWhy() {
     if (answer.regions) showRegions();
     place.querySelector("[data-keep=regions]")?.focus();
   } catch (error) {
-    button.replaceWith(h("p", { class: "problem", role: "alert" }, error.message));
+    if (now !== current) return;
+    button.removeAttribute("aria-busy");
+    button.lastChild.textContent = "Try again";
+    button.before(h("p", { class: "problem", role: "alert" }, error.message));
   }
 }
 
@@ -189,6 +200,7 @@ function explain(place, told) {
     place.append(h("p", { class: "words" }, words));
   }
   if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
+  place.append(...(told.notices ?? []).map((text) => h("p", { class: "hint" }, text)));
   if (!told.regions) return;
   const shown = h("input", { type: "checkbox", "data-keep": "regions" });
   shown.checked = now.lit;
@@ -288,13 +300,16 @@ const chosen = () => JSON.parse(at("forget-what").querySelector("input:checked")
 async function countForgotten() {
   at("forget-go").disabled = true;
   at("forget-count").textContent = "Counting…";
+  const what = chosen();
+  const isOld = () => JSON.stringify(what) !== JSON.stringify(chosen());
   try {
-    const { images } = await call("POST", "/v1/forget", { ...chosen(), dry_run: true });
+    const { images } = await call("POST", "/v1/forget", { ...what, dry_run: true });
+    if (isOld()) return;
     at("forget-count").textContent = `${several(images, "image")} will be erased.`;
     at("forget-go").replaceChildren(`Erase ${several(images, "image")}`);
     at("forget-go").disabled = images === 0;
   } catch (error) {
-    at("forget-count").textContent = error.message;
+    if (!isOld()) at("forget-count").textContent = error.message;
   }
 }
 
@@ -309,6 +324,7 @@ async function forget(event) {
     on.forgotten();
   } catch (error) {
     at("forget-count").textContent = error.message;
+    at("forget-go").disabled = false; // to try again
   }
 }
 

@@ -9,6 +9,7 @@ const GROUPS = [["tracklet", "One row a tracklet"], ["identity", "One row a pers
 const PRESETS = [["Last hour", 3600], ["Last day", 86400], ["Last 7 days", 604800]];
 
 let [asked, gallery, change] = [null, null, null];
+const drawn = new Map(); // what each field was last given, so that what is typed there stays until the query itself changes
 
 /** Wires the controls; changed(asked) is called with the new query. */
 export function prepare(changed) {
@@ -18,13 +19,16 @@ export function prepare(changed) {
     const boxes = [...at("cameras").querySelectorAll("input:checked")];
     const { camera: _, ...equals } = asked.equals;
     if (event.target.checked && event.target.value === "") change({ ...asked, cameras: [], equals: { ...equals, camera: null } });
-    else change({ ...asked, cameras: boxes.map((box) => box.value).filter(Boolean), equals });
+    else change({ ...asked, cameras: [...boxes.map((box) => box.value).filter(Boolean), ...unknownCameras(asked)], equals });
   });
   at("times").addEventListener("submit", (event) => {
     event.preventDefault();
     times(at("since").value || null, at("until").value || null);
   });
-  at("times-clear").addEventListener("click", () => times(null, null));
+  at("times-clear").addEventListener("click", () => {
+    for (const id of ["since", "until"]) at(id).value = "";
+    times(null, null);
+  });
   at("column").addEventListener("change", showValues);
   at("column-none").addEventListener("change", () => { at("column-value").disabled = at("column-none").checked; });
   at("column-form").addEventListener("submit", addColumn);
@@ -49,13 +53,22 @@ export function showFilters(query, held) {
   for (const box of at("cameras").querySelectorAll("input")) {
     box.checked = box.value ? asked.cameras.includes(box.value) : asked.equals.camera === null;
   }
-  at("since").value = asked.since?.slice(0, 19) ?? "";
-  at("until").value = asked.until?.slice(0, 19) ?? "";
-  at("where").value = asked.where ?? "";
+  fill("since", asked.since?.slice(0, 19) ?? "");
+  fill("until", asked.until?.slice(0, 19) ?? "");
+  fill("where", asked.where ?? "");
   at("group").value = asked.group ?? "";
   at("rerank").checked = asked.rerank > 0;
   redraw(at("filter-chips"), chips(), at("pick-camera"));
 }
+
+function fill(id, text) {
+  if (drawn.get(id) === text) return;
+  drawn.set(id, text);
+  at(id).value = text;
+}
+
+/** Cameras that are asked for and that no image of the gallery has. */
+export const unknownCameras = (query) => (gallery ? query.cameras.filter((name) => !gallery.cameras.some((camera) => camera.name === name)) : []);
 
 /** Names of the columns that a filter can name. */
 export const isColumn = (name) => Boolean(gallery?.columns.some((column) => column.name === name));
@@ -78,7 +91,9 @@ function chips() {
 function showCameras() {
   const boxes = gallery.cameras.map(({ name, images }) =>
     h("label", { class: "check" }, h("input", { type: "checkbox", value: name ?? "" }), h("span", { class: "grow" }, name ?? "no camera"), h("span", { class: "hint" }, count(images))));
+  const focus = at("cameras").contains(document.activeElement) ? document.activeElement.value : null;
   at("cameras").replaceChildren(...(boxes.length ? boxes : [h("p", { class: "hint" }, "No image of this gallery has a camera.")]));
+  if (focus !== null) at("cameras").querySelector(`input[value="${CSS.escape(focus)}"]`)?.focus();
 }
 
 function showTimes() {
@@ -98,7 +113,9 @@ function times(since, until) {
 function showColumns() {
   const simple = gallery.columns.filter((column) => !["camera", "captured_at", "id"].includes(column.name));
   simple.sort((a, b) => (a.name === "source") - (b.name === "source"));
+  const chosen = at("column").value;
   at("column").replaceChildren(...simple.map((column) => h("option", { value: column.name }, title(column.name))));
+  if (simple.some((column) => column.name === chosen)) at("column").value = chosen;
   at("column-form").hidden = !simple.length;
   showValues();
   const names = new Set(gallery.columns.map((column) => column.name));
@@ -115,7 +132,6 @@ function showValues() {
   const column = gallery.columns.find(({ name }) => name === at("column").value);
   const values = (column?.values ?? []).filter((held) => held !== null);
   at("column-values").replaceChildren(...values.map((held) => h("option", { value: value(held) })));
-  at("column-value").value = "";
   at("column-value").placeholder = values.length ? value(values[0]) : "";
 }
 
@@ -124,5 +140,6 @@ function addColumn(event) {
   const wanted = at("column-none").checked ? null : at("column-value").value.trim();
   if (wanted === "") return at("column-value").focus();
   at("columns").hidePopover();
+  at("column-value").value = "";
   return change({ ...asked, equals: { ...asked.equals, [at("column").value]: wanted } });
 }

@@ -1,6 +1,6 @@
 // Adding images: what is dropped becomes a job of the service; its progress stands here and in the top bar.
 
-import { call, sentence, upload } from "./api.js";
+import { call, passes, pauseAfter, sentence, upload } from "./api.js";
 import { at, closable, h, iconButton, say, show } from "./dom.js";
 import { bytes, count, duration, several } from "./format.js";
 
@@ -12,6 +12,8 @@ let files = [];
 let jobs = [];
 let limit = null;
 let timer = 0;
+let looks = 0; // how often it was looked, to tell an answer that came late
+let failures = 0; // looks in a row that failed
 let on = {};
 
 /** actions: added() after a job that changed the gallery. */
@@ -27,6 +29,7 @@ export function prepare(actions) {
   for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, () => drop.classList.add("over"));
   for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
   at("index-form").addEventListener("submit", send);
+  addEventListener("online", () => { if (failures) look(); });
 }
 
 /** For whom the panel is, and what the gallery knows. */
@@ -80,15 +83,23 @@ async function send(event) {
   }
 }
 
+/** Looks at the jobs, again while one is under way, and after a failure until it succeeds. */
 async function look() {
   clearTimeout(timer);
-  const before = new Set(jobs.filter(isUnderWay).map((job) => job.id));
+  looks += 1;
+  const number = looks;
+  let found;
   try {
-    ({ jobs } = await call("GET", "/v1/index"));
+    found = (await call("GET", "/v1/index", undefined, { tries: 1 })).jobs;
   } catch (error) {
-    if (at("indexing").open) at("index-error").textContent = error.message;
+    if (number === looks) failed(error);
     return;
   }
+  if (number !== looks) return;
+  failures = 0;
+  at("jobs-error").textContent = "";
+  const before = new Set(jobs.filter(isUnderWay).map((job) => job.id));
+  jobs = found;
   draw();
   const under = jobs.filter(isUnderWay);
   const label = under.length ? under.map(progressOf)[0] : "Add images";
@@ -96,6 +107,19 @@ async function look() {
   at("open-indexing").classList.toggle("busy", under.length > 0);
   if (jobs.some((job) => before.has(job.id) && !isUnderWay(job))) on.added();
   if (under.length) timer = setTimeout(look, EVERY);
+}
+
+function failed(error) {
+  if (error.status === 401) return; // the page asks to sign in, and begins anew
+  if (!passes(error)) {
+    at("jobs-error").textContent = error.message;
+    return;
+  }
+  failures += 1;
+  const lost = error.status > 0 ? `The service has a problem (status ${error.status})` : "Connection lost";
+  at("jobs-error").textContent = `${lost}, trying again. What is shown here may be old.`;
+  if (jobs.some(isUnderWay)) at("indexing-label").textContent = "Trying again";
+  timer = setTimeout(look, 1000 * pauseAfter(failures));
 }
 
 const isUnderWay = (job) => UNDER_WAY.includes(job.state);

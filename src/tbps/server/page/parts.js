@@ -1,9 +1,10 @@
 // What is sought, as chips below the search box: further descriptions, pictures, examples, marks.
 
 import { at, h, icon, redraw } from "./dom.js";
+import { beginEntry, changing } from "./entry.js";
 import { several } from "./format.js";
 import { lost, picture } from "./pictures.js";
-import { phrases, typed } from "./query.js";
+import { phrases, sameText, typed } from "./query.js";
 
 /** The description that stands in the search box: the first that is sought. */
 export const mainOf = (asked) => asked.texts.find((text) => text.weight > 0) ?? null;
@@ -18,26 +19,26 @@ export function withLine(asked, line) {
   return { ...asked, texts: [...phrases(line), ...others(asked)] };
 }
 
-/** Draws the chips; change(asked) is called when one is removed or added. */
+/** Draws the chips; change(asked) is called when one is removed. */
 export function showParts(asked, change) {
   const remove = (name, item) => () => change({ ...asked, [name]: asked[name].filter((other) => other !== item) });
   const gone = lost(asked.pictures);
   const chips = [
-    ...others(asked).map((text) => textChip(asked, text, change)),
+    ...others(asked).filter((text) => !changing() || !sameText(text, changing())).map((text) => textChip(asked, text, change)),
     ...asked.pictures.filter(picture).map((key) => chip([thumbnail(picture(key).address), "Picture"], "Remove the picture", remove("pictures", key))),
     ...asked.like.map((example) => chip(
       [thumbnail(`/v1/images/${encodeURIComponent(example.id)}`), example.weight < 0 ? "Unlike this" : "Like this"],
       "Remove the example", remove("like", example))),
     asked.right.length ? chip([icon("right"), `${several(asked.right.length, "result")} right`], "Remove the right marks", () => change({ ...asked, right: [] }), "is-right") : null,
     asked.wrong.length ? chip([icon("close"), `${several(asked.wrong.length, "result")} wrong`], "Remove the wrong marks", () => change({ ...asked, wrong: [] }), "is-wrong") : null,
-    adder("plus", "Also", "Add a description", "", asked, change),
-    adder("minus", "Avoid", "Add a description to avoid", "-", asked, change),
+  ].filter(Boolean);
+  const notes = [
     asked.pictures.some(picture) ? h("span", { class: "hint" }, "The address holds everything but the picture.") : null,
     gone.length ? h("span", { class: "problem" }, "This search was made with a picture, which an address cannot hold: drop it again.") : null,
   ];
-  const shown = chips.filter(Boolean);
-  at("parts").classList.toggle("many", shown.length > 2);
-  redraw(at("parts"), shown, at("words"));
+  at("parts").classList.toggle("many", chips.length > 0);
+  redraw(at("parts-chips"), chips, at("words"));
+  at("parts-notes").replaceChildren(...notes.filter(Boolean));
 }
 
 function textChip(asked, text, change) {
@@ -47,9 +48,8 @@ function textChip(asked, text, change) {
   const without = asked.texts.filter((other) => other !== text);
   const edit = h("button", { type: "button", class: "chip-text", title: "Change" }, icon(avoided ? "minus" : "plus"), text.text, strength);
   edit.setAttribute("aria-label", `Change: ${avoided ? "avoided" : "sought"}, ${text.text}`);
-  const made = h("span", { class: `chip ${avoided ? "avoid" : ""}` }, edit, remover(`Remove ${text.text}`, () => change({ ...asked, texts: without })));
-  edit.addEventListener("click", () => entry(made, typed(text), { ...asked, texts: without }, change));
-  return made;
+  edit.addEventListener("click", () => beginEntry({ kind: "change", text, line: typed(text) }));
+  return h("span", { class: `chip ${avoided ? "avoid" : ""}` }, edit, remover(`Remove ${text.text}`, () => change({ ...asked, texts: without })));
 }
 
 export function chip(content, label, onremove, look = "") {
@@ -59,33 +59,3 @@ export function chip(content, label, onremove, look = "") {
 const remover = (label, onclick) => h("button", { type: "button", class: "chip-remove", "aria-label": label, title: label, onclick }, icon("close"));
 
 const thumbnail = (address) => h("img", { src: address, alt: "", width: 14, height: 28 });
-
-function adder(drawing, label, told, before, asked, change) {
-  const button = h("button", { type: "button", class: "chip pick", "aria-label": told }, icon(drawing), label);
-  button.addEventListener("click", () => entry(button, before, asked, change));
-  return button;
-}
-
-/** A line to type a description into, in the place of a chip; Enter takes it, Esc does not. */
-function entry(chip, line, asked, change) {
-  const input = h("input", { class: "entry", value: line, "aria-label": "Description; a minus avoids, ^2 weighs twice", placeholder: "black backpack", maxlength: 20000 });
-  let done = false;
-  const finish = (taken) => {
-    if (done) return;
-    done = true;
-    input.replaceWith(chip);
-    const added = taken && input.value !== line && input.value.replace(/^\s*-/, "").trim() ? phrases(input.value) : null;
-    if (added) change({ ...asked, texts: [...asked.texts, ...added] });
-    else if (taken !== null) (chip.querySelector("button") ?? chip).focus();
-  };
-  input.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") finish(true);
-    else if (event.key === "Escape") finish(false);
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  input.addEventListener("blur", () => finish(null));
-  chip.replaceWith(input);
-  input.focus();
-}

@@ -40,6 +40,8 @@ export function typed({ text, weight }) {
   return `${weight < 0 ? "-" : ""}${literal}${Math.abs(weight) === usual ? "" : `^${Math.abs(weight)}`}`;
 }
 
+export const sameText = (one, other) => one.text === other.text && one.weight === other.weight;
+
 /** The descriptions in a line: one, or several in double quotes as on a command line: "a red coat" "-backpack". */
 export function phrases(line) {
   const quoted = /^\s*(?:"[^"]+"\s*)+$/.test(line) ? [...line.matchAll(/"([^"]+)"/g)].map((match) => match[1]) : [line];

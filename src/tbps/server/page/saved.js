@@ -5,11 +5,18 @@ import { fromAddress, named, seeks, toAddress } from "./query.js";
 
 let owner = "";
 let asked = null;
+let suggested = null; // the search that the field's name was suggested for
 
 /** go(asked): what opening a saved search does. */
 export function prepare(go) {
   anchor(at("saved"), at("open-saved"));
-  at("saved").addEventListener("toggle", (event) => event.newState === "open" && draw(go));
+  at("saved").addEventListener("toggle", (event) => {
+    if (event.newState !== "open") return;
+    const address = asked ? toAddress({ ...asked, pictures: [] }) : "";
+    if (address !== suggested) at("save-name").value = savable() ? named({ ...asked, pictures: [] }) : "";
+    suggested = address; // a name that is typed for this search stays
+    draw(go);
+  });
   at("save-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = at("save-name").value.trim();
@@ -45,9 +52,10 @@ function write(searches) {
   }
 }
 
+const savable = () => asked !== null && seeks({ ...asked, pictures: [] });
+
 function draw(go) {
-  const can = asked !== null && seeks({ ...asked, pictures: [] });
-  at("save-name").value = can ? named({ ...asked, pictures: [] }) : "";
+  const can = savable();
   for (const element of at("save-form").querySelectorAll("input, button")) element.disabled = !can;
   at("save-hint").textContent = can ? (asked.pictures.length ? "Saved without the picture." : "") : "Search for something first.";
   const items = read().map(({ name, address }) => {

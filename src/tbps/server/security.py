@@ -105,6 +105,9 @@ class Guard:
             await service.writing(service.audit.write, caller.name, caller.id, "refused", **asked)
             raise RequestError(403, "role", f"this needs the role {self.role}; yours is {caller.role}")
         if self._searches and not caller.open and (wait := service.gate.rates.wait(caller.id)):
+            if not service.gate.told.wait(caller.id):  # once a minute; a line for each would be what the rate is there against
+                told = {"asked": request.url.path, "ended": "refused", "code": "rate"}
+                await service.writing(service.audit.write, caller.name, caller.id, "refused", **told)
             raise RequestError(429, "rate", "more searches in a minute than this key may make; wait a moment", _whole(wait))
         request.scope[KNOWN] = True
         if (mine := ticket.get()) is not None:
@@ -123,6 +126,7 @@ class Gate:
         self.sessions = Sessions(service.keys, settings.session_hours)
         self.cookie = cookie_name(service.state)
         self.rates = Rates(settings.searches_per_minute or 1_000_000_000)
+        self.told = Rates(1)
         self._failures = Rates(settings.failures_per_minute)
         self._all_failures = Rates(_ALL_ADDRESSES * settings.failures_per_minute)
 

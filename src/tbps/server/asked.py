@@ -6,7 +6,7 @@ A limit on the sum of several fields, which JSON Schema cannot say, stands in th
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, StrictBool, StrictFloat, model_validator
 
 from tbps.search import query as gallery
 from tbps.search.filters import MAX_LENGTH
@@ -25,7 +25,14 @@ Id = Annotated[str, Field(max_length=ID_LENGTH)]
 Time = Annotated[str, Field(max_length=TIME_LENGTH)]
 Column = Annotated[str, Field(max_length=COLUMN_LENGTH)]
 Condition = Annotated[str, Field(max_length=MAX_LENGTH)]
-Held = bool | Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | float | Annotated[str, Field(max_length=MAX_LENGTH)] | None
+# Each value as the kind that it is: otherwise a text of digits that is too long would be read as a number, and that as infinite.
+Held = (
+    StrictBool
+    | Annotated[int, Strict(), Field(ge=-INT64 - 1, le=INT64)]
+    | StrictFloat
+    | Annotated[str, Strict(), Field(max_length=MAX_LENGTH)]
+    | None
+)
 Marks = Annotated[tuple[Id, ...], FailFast(), Field(max_length=MOST_IDS)]
 
 _TOGETHER = f"at most {MOST_IDS} images are named together by all fields that name some"

@@ -53,35 +53,43 @@ def fitting(schema: Schema, description: Schema) -> Any:
     return kinds[schema["type"]]
 
 
-def tried(schema: Schema, description: Schema) -> Iterator[tuple[str, Any, Any]]:
+Tried = Iterator[tuple[str, Any, Any]]
+
+
+def tried(schema: Schema, description: Schema) -> Tried:
     """Name of each limit of a schema, a value at it and one beyond."""
     schema = resolved(schema, description)
     for choice in schema.get("anyOf", ()):
         yield from tried(choice, description)
-    for name, step in (("maximum", 1), ("minimum", -1)):
-        if name in schema:
-            yield name, schema[name], schema[name] + step
-    if "exclusiveMaximum" in schema:
-        yield "exclusiveMaximum", schema["exclusiveMaximum"] - 1e-9, schema["exclusiveMaximum"]
-    if "exclusiveMinimum" in schema:
-        yield "exclusiveMinimum", schema["exclusiveMinimum"] + 1e-9, schema["exclusiveMinimum"]
+    yield from tried_numbers(schema)
     if "maxLength" in schema:
         yield "maxLength", "1" * schema["maxLength"], "1" * (schema["maxLength"] + 1)
     if "maxItems" in schema:
         item = fitting(schema["items"], description)
         yield "maxItems", [item] * schema["maxItems"], [item] * (schema["maxItems"] + 1)
+    for name, at, beyond in tried(schema["items"], description) if "items" in schema else ():
+        yield f"items.{name}", [at], [beyond]
+    yield from tried_fields(schema, description)
+
+
+def tried_numbers(schema: Schema) -> Tried:
+    for name, step in (("maximum", 1), ("minimum", -1)):
+        if name in schema:
+            yield name, schema[name], schema[name] + step
+    for name, step in (("exclusiveMaximum", -1e-9), ("exclusiveMinimum", 1e-9)):
+        if name in schema:
+            yield name, schema[name] + step, schema[name]
+
+
+def tried_fields(schema: Schema, description: Schema) -> Tried:
     if "maxProperties" in schema:
         many = {f"column{number}": 1 for number in range(schema["maxProperties"] + 1)}
         yield "maxProperties", dict(list(many.items())[1:]), many
-    if "propertyNames" in schema:
-        for name, at, beyond in tried(schema["propertyNames"], description):
-            yield f"propertyNames.{name}", {at: 1}, {beyond: 1}
-    if isinstance(schema.get("additionalProperties"), dict):
-        for name, at, beyond in tried(schema["additionalProperties"], description):
-            yield f"values.{name}", {"column": at}, {"column": beyond}
-    if "items" in schema:
-        for name, at, beyond in tried(schema["items"], description):
-            yield f"items.{name}", [at], [beyond]
+    for name, at, beyond in tried(schema["propertyNames"], description) if "propertyNames" in schema else ():
+        yield f"propertyNames.{name}", {at: 1}, {beyond: 1}
+    values = schema.get("additionalProperties")
+    for name, at, beyond in tried(values, description) if isinstance(values, dict) else ():
+        yield f"values.{name}", {"column": at}, {"column": beyond}
     for key, inner in schema.get("properties", {}).items():
         for name, at, beyond in tried(inner, description):
             base = fitting(schema, description)

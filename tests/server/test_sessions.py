@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 
 from tbps.server.keys import Keys, Role
 from tbps.server.sessions import ID_FILE, MOST_PER_KEY, Sessions, cookie_name
-from tbps.server.settings import state_folder
 
 
 def test_one_key_takes_no_places_from_others_and_its_idle_sessions_end_first(tmp_path: Path) -> None:

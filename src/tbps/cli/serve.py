@@ -74,6 +74,7 @@ def serve(
         }
     )
     recorded(gallery)
+    settings.addresses()  # says what is wrong with a name before the model is read
     service = Service(gallery, open_model(model, gallery), settings, state)
     everybody = (
         "open to everybody on this machine; tbps keys add makes it ask for a key" if service.gate.is_open() else "keys needed"

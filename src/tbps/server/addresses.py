@@ -1,7 +1,7 @@
 """Names, ports and addresses that requests bear: the Host and the Origin of a request, and whom a proxy asks for.
 
-A host is compared by name and by port. The port of a scheme that is left out is the scheme's own: 80 of http, 443 of https. Names are
-compared in lower case, without a dot at the end; IPv6 addresses in their shortest form.
+A host is compared by name and by port. A port that is left out is that of the scheme: 80 of http, 443 of https. Names are compared
+in lower case, without a dot at the end; IPv6 addresses in their shortest form.
 """
 
 import ipaddress
@@ -115,7 +115,7 @@ class Addresses:
         if sent is None:
             return None
         origin = parse_origin(sent)
-        if origin is not None and (host is not None and origin.is_at(host) or any(map(origin.is_at, self._allowed))):
+        if origin is not None and ((host is not None and origin.is_at(host)) or any(map(origin.is_at, self._allowed))):
             return None
         return (
             f"a page of another site ({sent[:100]!r}) asked for this; where that is this service behind a proxy, its keeper adds "

@@ -28,7 +28,9 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": ErrorAnswer} for status in (401, 403, 404, 408, 413, 415, 422, 429, 503)}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (401, 403, 404, 408, 413, 415, 422, 429, 503)
+}
 
 
 def make_app(service: Service) -> FastAPI:

@@ -41,7 +41,9 @@ _TOGETHER = f"at most {MOST_IDS} images are named together by all fields that na
 class Text(gallery.Text):
     """A description; what it describes is sought where the weight is positive and avoided where it is negative."""
 
-    text: str = Field(max_length=MOST_CHARACTERS, description=f"at most {MOST_CHARACTERS:,} characters in all descriptions together")
+    text: str = Field(
+        max_length=MOST_CHARACTERS, description=f"at most {MOST_CHARACTERS:,} characters in all descriptions together"
+    )
 
 
 class Example(gallery.Example):
@@ -58,9 +60,7 @@ class Query(gallery.Query):
     right: Annotated[Marks, Field(description=_TOGETHER)] = ()
     wrong: Annotated[Marks, Field(description=_TOGETHER)] = ()
     where: Condition | None = None
-    cameras: Annotated[
-        tuple[Annotated[str, Field(max_length=CAMERA_LENGTH)], ...], FailFast(), Field(max_length=MOST_CAMERAS)
-    ] = ()
+    cameras: Annotated[tuple[Annotated[str, Field(max_length=CAMERA_LENGTH)], ...], FailFast(), Field(max_length=MOST_CAMERAS)] = ()
     since: Time | None = None
     until: Time | None = None
     equals: Annotated[Mapping[Column, Held], Field(max_length=MOST_EQUALS)] = {}
@@ -162,7 +162,9 @@ def _check_integers(equals: Any) -> None:
     """Integers beyond 64 bits would be taken for decimal numbers, which lose their last digits."""
     for column, value in equals.items() if isinstance(equals, Mapping) else ():
         if isinstance(value, int) and not -INT64 - 1 <= value <= INT64:
-            raise ValueError(f"equals: {str(column)[:60]!r} is compared with an integer beyond 64 bits; write it as text, in quotes")
+            raise ValueError(
+                f"equals: {str(column)[:60]!r} is compared with an integer beyond 64 bits; write it as text, in quotes"
+            )
 
 
 def _check_marks(query: Query, more: Sequence[str] = ()) -> None:

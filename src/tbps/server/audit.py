@@ -183,7 +183,9 @@ def _wrong_head(state: Path, end: Head) -> str | None:
     """What is wrong with the head of a log whose lines are right up to `end`, None where nothing is."""
     head, number = _read_head(state), end.number
     if head is None:
-        return f"{HEAD_FILE} is missing or damaged; whether lines are missing after line {number} cannot be told" if number else None
+        return (
+            f"{HEAD_FILE} is missing or damaged; whether lines are missing after line {number} cannot be told" if number else None
+        )
     if head.number > number:
         return f"line {number + 1}: is missing; {head.number - number:,} lines were cut off at the end"
     if head != end and not _before(state, head):
@@ -229,8 +231,8 @@ def _wrong(line: bytes, number: int, previous: str) -> str | None:
     try:
         found = json.loads(line)
         written = found.pop("hash")
-        if type(found["number"]) is not int:
-            return "is no line of an audit log"
+        if not isinstance(found["number"], int) or isinstance(found["number"], bool):
+            raise TypeError
         if found["number"] != number:
             return f"bears the number {found['number']}; lines were removed, added or moved"
         if found["previous"] != previous:

@@ -5,8 +5,8 @@ descriptor left, then writes a traceback for each that it could not accept. So t
 
 - There is a most of connections, in all and from one address (a trusted proxy counts as none), that leaves the process enough
   descriptors for the gallery, the audit log and uploads.
-- When that is reached, the connection that has kept the service waiting for longest ends: after the first second one whose caller is
-  not known before one of a known caller. So whoever sends slowly gives way to whoever asks. Connections whose requests the
+- When that is reached, the connection that has kept the service waiting for longest ends: after the first second, one whose caller
+  is not known before one of a known caller. So whoever sends slowly gives way to whoever asks. Connections whose requests the
   service works on never end that way; where there are only such, a new one is answered 503.
 - A connection ends when the headers of a request take too long, when it is idle for too long, and when its client does not take the
   rest of an answer.

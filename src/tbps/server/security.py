@@ -1,8 +1,8 @@
 """Who asks, and what there is for them: one guard before every route that shows or changes anything.
 
 A key comes as `Authorization: Bearer KEY` or, in a browser, as the cookie of a session that was begun with a key. Where no key was
-ever made and only this machine can reach the service, everybody is administrator ("open"). Every other scheme of that header, such as
-Basic, is the business of a proxy before the service: it counts as no key.
+ever made and only this machine can reach the service, everybody is administrator ("open"). Every other scheme of that header,
+such as Basic, is the business of a proxy before the service: it counts as no key.
 
 A page of another site can make a browser send requests here. It can read none of the answers, and whatever changes something needs
 the header X-Tbps, which no other site can set, unless a key comes along in another header. A name that another site's server lets

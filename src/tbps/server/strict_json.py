@@ -1,7 +1,7 @@
 """The one reader of JSON that strangers send: bodies of requests and JSON in fields of forms.
 
-Python's own reader takes more than JSON is: NaN and Infinity, numbers that become infinite (1e999), keys that stand twice, halves of
-surrogate pairs. Each of them breaks something later, such as the audit log or the database, so all of them are refused here.
+Python's own reader takes more than JSON is: NaN and Infinity, numbers that become infinite (1e999), keys that stand twice, halves
+of surrogate pairs. Each of them breaks something later, such as the audit log or the database, so all of them are refused here.
 """
 
 import json
@@ -33,9 +33,7 @@ def parse(content: bytes, what: str, most_values: int) -> JSON:
     except UnicodeDecodeError as error:
         raise _refused(what, f"is not UTF-8 text (byte {error.start + 1:,})") from error
     try:
-        value: JSON = json.loads(
-            text, parse_constant=_constant, parse_float=_number, parse_int=_integer, object_pairs_hook=_object
-        )
+        value: JSON = json.loads(text, parse_constant=_constant, parse_float=_number, parse_int=_integer, object_pairs_hook=_object)
     except _UnfitError as error:
         raise _refused(what, str(error)) from error
     except RecursionError as error:
@@ -59,11 +57,11 @@ def unfit_text(text: str) -> str | None:
 
 def shown(text: str, most: int = 60) -> str:
     """A text as it can stand in a message: on one line, and shortened."""
-    return ascii(text) if len(text) <= most else f"{ascii(text[:most])}..."
+    return ascii(text) if len(text) <= most else f"{text[:most]!a}..."
 
 
 def _fewest_values(content: bytes) -> int:
-    """As many values as a text has at least, if it is JSON, without making any: a hundred thousand objects stop all threads for long."""
+    """As many values as a text has at least, if it is JSON. None is made: a hundred thousand objects stop all threads for long."""
     outside = _STRING.sub(b"", content)
     return max(outside.count(b"[") + outside.count(b"{"), outside.count(b",") + outside.count(b":"))
 
@@ -74,9 +72,7 @@ class _UnfitError(ValueError):
 
 def _check(value: JSON, what: str, most_values: int) -> None:
     """Depth, number and texts of what was read."""
-    count = 0
-    for depth, each in _values(value):
-        count += 1
+    for count, (depth, each) in enumerate(_values(value), start=1):
         if depth > MOST_DEPTH:
             raise _refused(what, _too_deep())
         if count > most_values:

@@ -152,19 +152,15 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
         assert all(int(headers["retry-after"]) >= 1 for _, _, headers in refused)
         assert {body["error"]["code"] for _, body, _ in refused} == {"busy"}
     lines = verify(state_folder(gallery)).lines
-    with served(gallery, 4.0, timeout=0.3) as (address, process):
+    with served(gallery, 4.0, timeout=1.0) as (address, process):
         began = time.monotonic()
         status, body, _ = search(address)
         assert (status, body["error"]["code"]) == (503, "timeout") and time.monotonic() - began < 3
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     (line,) = list(entries(state_folder(gallery)))[lines:]
-    assert (line["deed"], line["asked"], line["ended"], line["code"]) == (
-        "search",
-        {"texts": [{"text": "a man"}], "k": 3},
-        "failed",
-        "timeout",
-    )
+    assert (line["deed"], line["ended"], line["code"]) == ("search", "failed", "timeout")
+    assert (line.get("asked") or json.loads(line["sent"])) == {"texts": [{"text": "a man"}], "k": 3}
     assert "shown" not in line, "what was not shown is not logged as shown"
 
 

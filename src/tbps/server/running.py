@@ -1,6 +1,7 @@
 """A service on an address, until it is told to stop."""
 
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ def run(service: Service, on_address: Callable[[str], None]) -> None:
             server_header=False,
             proxy_headers=False,  # `outside` does that, for the proxies that are named
             ws="none",
+            timeout_keep_alive=math.ceil(settings.idle_seconds),
             timeout_graceful_shutdown=max(1, round(settings.shutdown)),
             lifespan="on",
         )

@@ -24,9 +24,9 @@ class ServiceSettings(Settings):
     upload_bytes: of one upload, picture_bytes: of one picture, pixels: of one picture; jobs: uploads that may wait for their turn;
     body_bytes: of a body of JSON, where its kind (see `asked`) has no smaller limit.
     header_seconds: until the headers of a request are there; idle_seconds: between two requests of a connection; body_seconds:
-    until a body of JSON is there, and of uploads, which get one more second for every `upload_rate` bytes; stall_seconds: without a byte;
-    linger_seconds: for the rest of what was refused. connections: at the same time, fewer where the process may open few files (see
-    `connections`).
+    until a body of JSON is there, and of uploads, which get one more second for every `upload_rate` bytes; stall_seconds: without a
+    byte; linger_seconds: for the rest of what was refused. connections: at the same time, fewer where the process may open few
+    files (see `connections`).
     """
 
     host: str = "127.0.0.1"

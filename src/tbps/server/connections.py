@@ -42,6 +42,7 @@ _AT_ONCE = 16  # connections accepted before others have their turn
 _LOOK_AGAIN = 0.25
 _PAUSE = 0.2
 _NEW = 1.0
+_HEADERS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,12 @@ class Connections:
             for connection in self._open
             if (address is None or connection.address == address) and (since := connection.keeps_waiting_since()) is not None
         ]
-        if not waiting:
-            return False
-        _, _, chosen = min(waiting, key=lambda each: each[:2])
-        self.remove(chosen)
-        chosen.abort()
-        return True
+        for _, _, connection in sorted(waiting, key=lambda each: each[:2]):
+            if not connection.has_request_unread():
+                self.remove(connection)
+                connection.abort()
+                return True
+        return False
 
     def _address(self, peer: str) -> str | None:
         """What connections of a peer are counted by; None for a proxy, which brings those of many."""
@@ -129,9 +130,10 @@ def _rank(connection: "Connection", waited: float) -> int:
 class Connection(H11Protocol):
     """uvicorn's HTTP/1.1, told apart by what it waits for. uvicorn offers no other place for a time limit on headers."""
 
-    def __init__(self, connections: Connections, **more: Any) -> None:
+    def __init__(self, connections: Connections, opened: socket.socket, **more: Any) -> None:
         super().__init__(**more)
-        self._connections, self._made, self._aborted = connections, False, False
+        self._connections, self._opened = connections, opened
+        self._made = self._aborted = False
         self.address: str | None = None
         self._since = time.monotonic()  # of the wait for a request, or for more of a body
         self._begun = True  # the client owes headers: it has just connected, or sent some
@@ -149,6 +151,15 @@ class Connection(H11Protocol):
         if self._asks() and not self.cycle.more_body and not self.flow.write_paused:
             return None
         return self._since
+
+    def has_request_unread(self) -> bool:
+        """Whether the headers of a request have come that the service had no time yet to look at."""
+        if self._asks() or self._ending_since is not None:
+            return False
+        try:
+            return b"\r\n\r\n" in self._opened.recv(_HEADERS, socket.MSG_PEEK)
+        except OSError:  # nothing has come, or it is gone
+            return False
 
     def end_if_late(self, now: float) -> None:
         """Ends the connection where its client has taken too long."""
@@ -260,7 +271,7 @@ class _Lingering(asyncio.Transport):
 class Accepting:
     """Takes connections from a listening socket. `made`: the protocol of a new connection."""
 
-    def __init__(self, listening: socket.socket, connections: Connections, made: Callable[[], Connection]) -> None:
+    def __init__(self, listening: socket.socket, connections: Connections, made: Callable[[socket.socket], Connection]) -> None:
         self._listening, self._connections, self._made = listening, connections, made
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -298,7 +309,7 @@ class Accepting:
             address = str(peer[0])
             if self._connections.admit(address):
                 opened.setblocking(False)
-                connection = self._made()
+                connection = self._made(opened)
                 self._connections.add(connection, address)
                 self._keep(self._loop.create_task(self._serve(opened, connection)))
             else:

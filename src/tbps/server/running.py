@@ -75,9 +75,9 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         self._accepting.cancel()
 
-    def _made(self) -> Connection:
+    def _made(self, opened: socket.socket) -> Connection:
         parts: dict[str, Any] = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        return Connection(self._connections, **parts)
+        return Connection(self._connections, opened, **parts)
 
 
 @contextmanager

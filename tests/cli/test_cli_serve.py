@@ -47,6 +47,8 @@ def test_a_key_is_printed_once_and_listed_without_it(run: Run, gallery: Path) ->
         (("keys", "remove", "{gallery}", "nobody"), "nobody"),
         (("keys", "add", "{gallery}/nowhere", "x"), "no gallery"),
         (("serve", "{gallery}/nowhere"), "no gallery"),
+        (("serve", "{gallery}", "--allow-host", "https://search.example.org/"), "did you mean 'search.example.org'?"),
+        (("serve", "{gallery}", "--trusted-proxy", "localhost"), "127.0.0.1"),
     ],
 )
 def test_what_is_refused_says_why(run: Run, gallery: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -70,6 +72,9 @@ def test_verify_and_show(run: Run, gallery: Path) -> None:
     noted = out.splitlines()[-1]
     assert code == 0 and re.fullmatch(r"3:[0-9a-f]{64}", noted)
     assert run("audit", "verify", gallery, "--noted", noted)[0] == 0
+    for wrong in ("x", "1,200:" + noted.partition(":")[2], f" {noted}", f"0{noted}", noted[:-1]):
+        code, _, err = run("audit", "verify", gallery, "--noted", wrong)
+        assert code == 2 and "such as 12:" in err and len(err.splitlines()) == 1
     _, shown, _ = run("audit", "show", gallery, "--last", 2, "--json")
     assert [json.loads(line)["of"] for line in shown.splitlines()] == ["two", "three"]
     assert run("audit", "show", gallery, "--who", "nobody")[1] == ""

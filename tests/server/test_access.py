@@ -145,6 +145,32 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
             check_cameras(answer, cameras)
 
 
+@pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
+def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
+    """Through a cookie and, where something changes, the header; a proxy's own password beside it counts for nothing."""
+    names = {"id": ids[0], "job": "0" * 24}
+    for headers in callers.values():
+        secret = headers["Authorization"].removeprefix("Bearer ")
+        client.post("/v1/session", json={"key": secret}, headers=CHANGES)
+        ((name, token),) = client.cookies.items()
+        client.cookies.clear()
+        cookie = {"Cookie": f"{name}={token}"}
+        by_key = ask(client, method, path, headers, **names)
+        for more in ({}, {"Authorization": "Basic dXNlcjpwYXNz"}):
+            by_cookie = ask(client, method, path, {**cookie, **CHANGES, **more}, **names)
+            assert (by_cookie.status_code, by_cookie.headers["content-type"]) == (
+                by_key.status_code,
+                by_key.headers["content-type"],
+            )
+            without = ask(client, method, path, {**cookie, **more}, **names)
+            assert without.status_code == (by_key.status_code if method == "GET" else 403)
+        assert ask(client, method, path, {"Cookie": f"tbps_session={token}", **CHANGES}, **names).status_code == 401
+        assert client.delete("/v1/session", headers={**cookie, **CHANGES}).status_code == 200
+        assert ask(client, method, path, {**cookie, **CHANGES}, **names).status_code == 401
+        client.cookies.clear()
+    assert ask(client, method, path, {**CHANGES, "Authorization": "Basic dXNlcjpwYXNz"}, **names).status_code == 401
+
+
 def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
     """Nothing that another camera has, however deep in the answer, in name, count, time or value."""
     if cameras is None or "json" not in answer.headers["content-type"]:

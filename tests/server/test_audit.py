@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from served import make_gallery, serving
+from served import bearer, make_gallery, service_of, serving
 
-from tbps.errors import StorageError
+from tbps.errors import GalleryError, SettingsError, StorageError
 from tbps.server import audit
 from tbps.server.audit import AUDIT_FILE, HEAD_FILE, Audit, entries, verify
 from tbps.server.settings import state_folder
@@ -183,3 +185,326 @@ def test_who_did_what_and_what_was_shown(tmp_path: Path) -> None:
     assert (written[3]["by"], written[4]["images"]) == (["identity"], 2)
     assert "person 0" not in (state / AUDIT_FILE).read_text(), "the log does not bring back who was forgotten"
     assert verify(state).wrong is None
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        float("nan"),
+        float("inf"),
+        {"equals": {"gender": float("-inf")}},
+        [object()],
+        {1, 2},
+        10**5000,
+        b"bytes",
+        {"1": "a", 1: "b"},
+        {(1, 2): "a"},
+    ],
+    ids=lambda value: str(type(value)) + str(value)[:20] if not isinstance(value, int) else "many digits",
+)
+def test_a_deed_that_json_cannot_hold_fails_alone(state: Path, fact: Any) -> None:
+    log = Audit(state)
+    with _held(log), ThreadPoolExecutor(9) as pool:
+        good = [pool.submit(log.write, "x", "", "search", n=n) for n in range(4)]
+        with pytest.raises(StorageError, match="cannot be written"):
+            log.write("x", "", "search", asked=fact)
+        good += [pool.submit(log.write, "x", "", "search", n=n) for n in range(4, 8)]
+        _wait_until(lambda: len(log._waiting) == 8)
+        log._writing.release()
+        assert [future.result() for future in good] == [None] * 8
+        log._writing.acquire()
+    assert (verify(state).lines, verify(state).wrong) == (LINES + 8, None)
+    with pytest.raises(StorageError, match="'previous'"):
+        log.write("x", "", "search", previous="x")
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(100_000):
+        if holds():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("it never came to that")
+
+
+class _held:
+    """Deeds gather while this holds the log's turn."""
+
+    def __init__(self, log: Audit) -> None:
+        self._lock = log._writing
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _Ended(BaseException):
+    """What ends a thread without being an Exception."""
+
+
+@pytest.mark.parametrize("place", ["_write_whole", "_write_head", "_line", "_taken_up"])
+@pytest.mark.parametrize(
+    "raised", [ValueError("odd"), MemoryError(), OSError(28, "No space left on device"), RecursionError(), _Ended()], ids=repr
+)
+def test_whatever_a_batch_raises_fails_all_that_wait_in_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch, place: str, raised: BaseException
+) -> None:
+    """Also what ends the thread that writes for the others; nothing half-written stays, and the next line is written."""
+    log, before = Audit(state), (state / AUDIT_FILE).read_bytes()
+
+    def fails(*_: Any) -> None:
+        raise raised
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, place, fails)
+        with _held(log), ThreadPoolExecutor(6) as pool:
+            futures = [pool.submit(log.write, "x", "", "search", n=n) for n in range(6)]
+            _wait_until(lambda: len(log._waiting) == 6)
+            log._writing.release()
+            errors = [future.exception() for future in futures]
+            log._writing.acquire()
+    assert all(isinstance(error, StorageError | _Ended) for error in errors), errors
+    assert sum(isinstance(error, _Ended) for error in errors) == isinstance(raised, _Ended), "only the thread that wrote ends"
+    assert (state / AUDIT_FILE).read_bytes() == before and verify(state).wrong is None
+    log.write("x", "", "search")
+    assert (verify(state).lines, verify(state).wrong) == (LINES + 1, None)
+
+
+def test_a_deed_that_nobody_wrote_is_not_taken_for_written(state: Path) -> None:
+    """Its writer was ended after taking it over and before writing it."""
+    log = Audit(state)
+    with _held(log), ThreadPoolExecutor(1) as pool:
+        future = pool.submit(log.write, "x", "", "search")
+        _wait_until(lambda: len(log._waiting) == 1)
+        log._waiting.clear()
+        log._writing.release()
+        assert isinstance(future.exception(), StorageError)
+        log._writing.acquire()
+    assert verify(state).lines == LINES
+
+
+def test_a_disk_that_fills_up_within_a_batch(state: Path) -> None:
+    """The system writes a part of the bytes and refuses the rest: none of the batch is there, and all of it was refused."""
+    code = f"""
+import json, resource, signal, sys, threading
+from pathlib import Path
+from tbps.errors import StorageError
+from tbps.server.audit import Audit
+state = Path({str(state)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+size = (state / "audit.jsonl").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, size + 1000))
+log, refused = Audit(state), []
+def write(n):
+    try:
+        log.write("x", "", "search", n=n, filling="f" * 600)
+    except StorageError as error:
+        refused.append(str(error))
+log._writing.acquire()
+threads = [threading.Thread(target=write, args=(n,)) for n in range(3)]
+for thread in threads: thread.start()
+while len(log._waiting) < 3: pass
+log._writing.release()
+for thread in threads: thread.join()
+print(json.dumps(refused))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(audit.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    refused = json.loads(done.stdout)
+    assert len(refused) == 3 and all("full" in each for each in refused)
+    assert (verify(state).lines, verify(state).wrong) == (LINES, None)
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        "x",
+        "",
+        ":",
+        "3",
+        "3:",
+        "3:abc",
+        "1,200:{hash}",
+        "+3:{hash}",
+        "-3:{hash}",
+        "03:{hash}",
+        " 3:{hash}",
+        "3 :{hash}",
+        "3: {hash}",
+        "3:{hash} ",
+        "3:{hash}\n",
+        "\u0663:{hash}",
+        "3.0:{hash}",
+        "3e0:{hash}",
+        "3:{hash}0",
+        "3:{short}",
+        "3:{odd}",
+        "{hash}:3",
+        "3:{hash}:{hash}",
+        "0:{hash}",
+        "true:{hash}",
+        "9999999999999999999:{hash}",
+    ],
+)
+def test_what_is_no_note_is_refused(state: Path, noted: str) -> None:
+    """Otherwise a note with a slip would verify whatever the log says."""
+    last = json.loads((state / AUDIT_FILE).read_text().splitlines()[2])["hash"]
+    with pytest.raises(SettingsError, match="such as 12:"):
+        verify(state, noted.format(hash=last, short=last[1:], odd="g" + last[1:]))
+
+
+def test_notes_that_are_taken(state: Path, tmp_path: Path) -> None:
+    lines = (state / AUDIT_FILE).read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
+        last = json.loads(line)["hash"]
+        assert verify(state, f"{number}:{last}").wrong is verify(state, f"{number}:{last.upper()}").wrong is None
+        other = "0" * 64
+        assert f"line {number}: is not the one" in (verify(state, f"{number}:{other}").wrong or "")
+    assert "line 6: was noted and is missing" in (verify(state, f"6:{last}").wrong or "")
+    empty = verify(tmp_path / "nothing")
+    assert verify(state, f"{empty.lines}:{empty.hash}").wrong is None, "noted before the first line"
+
+
+def test_the_head_is_read_as_strictly(state: Path) -> None:
+    kept = json.loads((state / HEAD_FILE).read_text())
+    size = (state / AUDIT_FILE).stat().st_size
+    for change in (
+        {"number": True},
+        {"number": str(LINES)},
+        {"number": float(LINES)},
+        {"number": -1},
+        {"number": LINES - 1},
+        {"size": float(size)},
+        {"size": str(size)},
+        {"size": size - 1},
+        {"size": 0},
+        {"hash": kept["hash"].upper()},
+        {"hash": "0" * 64},
+        {"hash": 0},
+    ):
+        (state / HEAD_FILE).write_text(json.dumps({**kept, **change}))
+        before = (state / AUDIT_FILE).read_bytes()
+        assert verify(state).wrong is not None, change
+        with pytest.raises(StorageError, match="tbps audit verify"):
+            Audit(state).write("x", "", "search")
+        assert (state / AUDIT_FILE).read_bytes() == before, "no line is taken away by a head that is wrong"
+    for damaged in ("[" * 100_000, "1e3", "[]", '{"number": 1e3, "hash": "", "size": 0}', ""):
+        (state / HEAD_FILE).write_text(damaged)
+        assert verify(state).wrong is not None
+        with pytest.raises(StorageError):
+            Audit(state).write("x", "", "search")
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"number": true, "previous": "x", "hash": "x"}', '{"hash": NaN}', "1" * 5000, "null"]
+)
+def test_lines_that_are_none_show_and_stop_nothing(state: Path, line: str) -> None:
+    lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
+    (state / AUDIT_FILE).write_text("".join([*lines[:2], line + "\n", *lines[2:]]))
+    assert verify(state).wrong == "line 3: is no line of an audit log"
+    assert len(list(entries(state))) >= LINES
+
+
+ASKED = {"texts": [{"text": "red"}]}
+
+
+def _lines_of(gallery: Path) -> list[dict[str, Any]]:
+    return list(entries(state_folder(gallery)))
+
+
+def test_every_search_leaves_one_line_however_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = make_gallery(tmp_path, range(6))
+    headers = bearer(gallery, "viewer")
+    with serving(gallery) as client:
+        client.headers.update(headers)
+
+        def ask(path: str, **sent: Any) -> tuple[int, dict[str, Any]]:
+            before = len(_lines_of(gallery))
+            answer = client.post(path, **sent)
+            (line,) = _lines_of(gallery)[before:]
+            assert (line["who"], line["deed"]) == ("viewer of all", path.rpartition("/")[2])
+            return answer.status_code, line
+
+        status, line = ask("/v1/search", json=ASKED)
+        assert (status, line["asked"], len(line["shown"])) == (200, ASKED, 6) and "ended" not in line
+        name = line["shown"][0]
+        for path, sent in {
+            "/v1/search": {"json": {**ASKED, "where": "colour = 'red'"}},
+            "/v1/similar": {"json": {"id": "f" * 24, "query": ASKED}},
+            "/v1/feedback": {"json": {"query": ASKED, "right": ["nobody"]}},
+            "/v1/explain": {"json": {"query": ASKED, "id": "f" * 24}},
+        }.items():
+            status, line = ask(path, **sent)
+            assert status in (400, 404) and (line["ended"], line["status"]) == ("refused", status)
+            assert line["asked"]["texts"] == ASKED["texts"] and "shown" not in line
+        status, line = ask("/v1/search", json={**ASKED, "group": "colour"})
+        assert (status, line["code"], line["asked"]["group"]) == (400, "query", "colour")
+        status, line = ask("/v1/search", json={**ASKED, "k": 0})
+        assert (status, line["ended"], line["sent"]) == (422, "refused", json.dumps({**ASKED, "k": 0}, separators=(",", ":")))
+        status, line = ask("/v1/search", content=b"{", headers={"Content-Type": "application/json"})
+        assert (status, line["sent"], line["bytes"]) == (422, "{", 1)
+        status, line = ask("/v1/search", content=b"{}", headers={"Content-Type": "text/plain"})
+        assert (status, line["code"]) == (415, "media")
+        status, line = ask("/v1/similar", files=[("image", ("a.jpg", b"none"))])
+        assert (status, line["ended"]) == (400, "refused")
+        for error, code in ((MemoryError(), 500), (ZeroDivisionError(), 500), (GalleryError("gone"), 503), (KeyError("x"), 500)):
+            with monkeypatch.context() as patch:
+
+                def fails(*_: Any, error: Exception = error, **__: Any) -> None:
+                    raise error
+
+                patch.setattr(service_of(client).gallery, "find", fails)
+                patch.setattr(service_of(client).gallery, "explain", fails)
+                for path, sent in (("/v1/search", ASKED), ("/v1/explain", {"query": ASKED, "id": name})):
+                    status, line = ask(path, json=sent)
+                    assert (status, line["ended"], line["status"]) == (code, "failed", code)
+                    assert line["asked"] == ASKED and "message" not in line
+        assert verify(state_folder(gallery)).wrong is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": ASKED},
+        {"json": {**ASKED, "where": "colour = 'red'"}},
+        {"json": {**ASKED, "k": 0}},
+        {"content": b"{", "headers": {"Content-Type": "application/json"}},
+        {"content": b"{}", "headers": {"Content-Type": "text/plain"}},
+    ],
+    ids=str,
+)
+def test_not_even_a_refusal_is_said_without_its_line(tmp_path: Path, sent: dict[str, Any]) -> None:
+    gallery = make_gallery(tmp_path, range(3))
+    with serving(gallery) as client:
+        assert client.post("/v1/search", json=ASKED).status_code == 200
+        os.truncate(state_folder(gallery) / AUDIT_FILE, 10)
+        answer = client.post("/v1/search", **sent)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage")
+
+
+def test_searches_of_many_at_once_are_all_in_the_log(tmp_path: Path) -> None:
+    """Answered ones, and among them those that once made the log's writer fail."""
+    gallery = make_gallery(tmp_path, range(6))
+    with serving(gallery, at_once=16) as client:
+        bodies = [b'{"texts": [{"text": "red"}]}', b'{"texts": [{"text": "red"}], "equals": {"age": NaN}}', b'{"k": 1e999}']
+
+        def ask(number: int) -> int:
+            kind = {"Content-Type": "application/json"}
+            return int(client.post("/v1/search", content=bodies[number % 3], headers=kind).status_code)
+
+        with ThreadPoolExecutor(16) as pool:
+            codes = list(pool.map(ask, range(150)))
+        assert sorted(codes) == [200] * 50 + [422] * 100
+    written = _lines_of(gallery)
+    assert len(written) == 150 and sum("shown" in line for line in written) == 50
+    assert (verify(state_folder(gallery)).lines, verify(state_folder(gallery)).wrong) == (150, None)
+
+
+def test_an_erasure_that_is_refused_is_in_the_log_without_whose_it_was(tmp_path: Path) -> None:
+    gallery = make_gallery(tmp_path, range(3))
+    with serving(gallery) as client:
+        for sent in ({"where": "nonsense = 'zebra person'"}, {"before": "zebra person"}, {"identity": "zebra person", "k": 1}):
+            assert client.post("/v1/forget", json=sent).status_code in (400, 422)
+    assert {line["deed"] for line in _lines_of(gallery)} == {"forget"} and len(_lines_of(gallery)) == 3
+    assert "zebra" not in (state_folder(gallery) / AUDIT_FILE).read_text()

@@ -18,7 +18,7 @@ State = Annotated[Path | None, typer.Option(help="folder of the log, if it is no
 @audit.command()
 def verify(
     gallery: Folder,
-    noted: Annotated[str | None, typer.Option(help="number:hash that an earlier verification printed")] = None,
+    noted: Annotated[str | None, typer.Option(help="number:hash, as an earlier verification printed it")] = None,
     state: State = None,
 ) -> None:
     """Check that no line was changed, removed, added or moved, and print number:hash of the last; exit code 1 if one was.

@@ -16,7 +16,17 @@ def serve(
     port: Annotated[int, typer.Option(help="0: any free one")] = 8400,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="name that a proxy forwards requests for, such as search.example.org; repeatable"),
+        typer.Option(
+            help="name that browsers reach the service by, such as search.example.org, without scheme and path; with a port only "
+            "where that is neither 80 nor 443 (search.example.org:8443); repeatable"
+        ),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="address or network of a proxy, such as 127.0.0.1 or 10.0.0.0/8, whose X-Forwarded-For and X-Forwarded-Proto are "
+            "believed; without it nobody's are; repeatable"
+        ),
     ] = None,
     state: Annotated[Path | None, typer.Option(help="folder of keys, audit log and uploads; by default GALLERY.service")] = None,
     blur_faces: Annotated[bool, typer.Option("--blur-faces", help="show no face (limits in the README)")] = False,
@@ -37,7 +47,7 @@ def serve(
 
     Example: tbps serve my-gallery
 
-    Example: tbps serve my-gallery --allow-host search.example.org --blur-faces
+    Example: tbps serve my-gallery --allow-host search.example.org --trusted-proxy 127.0.0.1 --blur-faces
     """
     from tbps.optional import needed
     from tbps.search.manifest import recorded
@@ -54,6 +64,7 @@ def serve(
             "host": host,
             "port": port,
             "allow_hosts": allow_host or (),
+            "trusted_proxies": trusted_proxy or (),
             "blur_faces": blur_faces,
             "searches_per_minute": searches_per_minute,
             "timeout": timeout,
@@ -63,6 +74,7 @@ def serve(
         }
     )
     recorded(gallery)
+    settings.addresses()  # says what is wrong with a name before the model is read
     service = Service(gallery, open_model(model, gallery), settings, state)
     everybody = (
         "open to everybody on this machine; tbps keys add makes it ask for a key" if service.gate.is_open() else "keys needed"

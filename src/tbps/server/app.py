@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 from tbps import __version__
 from tbps.errors import RequestError, TbpsError
 from tbps.server.answers import answer_of, error_answer
+from tbps.server.bodies import SIGN_IN, content_of, schemas
 from tbps.server.keys import Role
 from tbps.server.outside import Outside
 from tbps.server.routes import router
-from tbps.server.schemas import ErrorAnswer, HealthAnswer, SessionAnswer, SignIn
-from tbps.server.security import COOKIE, HEADER, OPEN_NAME, Caller, Guard, View, called
+from tbps.server.schemas import ErrorAnswer, HealthAnswer, SessionAnswer
+from tbps.server.security import HEADER, OPEN_NAME, Caller, Guard, View, called
 from tbps.server.service import Service
 
 _TYPES = {
@@ -27,7 +28,9 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": ErrorAnswer} for status in (401, 403, 422, 429, 503)}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (401, 403, 404, 408, 413, 415, 422, 429, 503)
+}
 
 
 def make_app(service: Service) -> FastAPI:
@@ -55,7 +58,24 @@ def make_app(service: Service) -> FastAPI:
     _add_health(app, service)
     _add_page(app)
     app.include_router(router)
+    _describe(app, service)
     return app
+
+
+def _describe(app: FastAPI, service: Service) -> None:
+    """Adds the schemas of bodies, which the routes read themselves, and limits that are settings to the OpenAPI description."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = plain()
+            made["components"]["schemas"] |= schemas()
+            form = made["paths"]["/v1/index"]["post"]["requestBody"]["content"]["multipart/form-data"]
+            form["schema"]["properties"]["files"]["maxItems"] = service.settings.upload_files
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -66,8 +86,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return error_answer(422, "request", f"{where or 'the body'}: {first['msg']}")
+        return error_answer(422, "request", f"{first['loc'][-1]}: {first['msg']}")
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -85,27 +104,29 @@ def _add_session(app: FastAPI, service: Service) -> None:
         """Who is signed in."""
         return _session(await service.gate.caller(request))
 
-    async def begin(asked: SignIn, request: Request, response: Response) -> SessionAnswer:
+    async def begin(request: Request, response: Response) -> SessionAnswer:
         """Begins a session with a key; its cookie lasts as long as the browser and the service run, some hours at most."""
+        asked = SIGN_IN.read(await content_of(request, SIGN_IN.most_bytes))
         if service.gate.is_open():
             return _session(Caller("", OPEN_NAME, Role.administrator, open=True))
         key = await service.gate.checked(request, asked.key)
-        await service.work(service.audit.write, key.name, key.id, "signed in")
+        await service.writing(service.audit.write, key.name, key.id, "signed in")
         token = service.gate.sessions.begin(key)
-        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=request.url.scheme == "https")
+        is_secure = request.url.scheme == "https" or request.headers.get("origin", "").lower().startswith("https://")
+        response.set_cookie(service.gate.cookie, token, httponly=True, samesite="strict", path="/", secure=is_secure)
         return _session(called(key))
 
     async def end(request: Request, response: Response) -> dict[str, bool]:
         """Ends the session."""
         if HEADER not in request.headers:
             raise RequestError(403, "header", "a request that changes something needs the header X-Tbps: 1")
-        if (token := request.cookies.get(COOKIE)) is not None:
+        if (token := request.cookies.get(service.gate.cookie)) is not None:
             service.gate.sessions.end(token)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(service.gate.cookie, path="/", httponly=True, samesite="strict")
         return {"signed_out": True}
 
     app.add_api_route("/v1/session", read, methods=["GET"], responses=_REFUSED)
-    app.add_api_route("/v1/session", begin, methods=["POST"], responses=_REFUSED)
+    app.add_api_route("/v1/session", begin, methods=["POST"], responses=_REFUSED, openapi_extra=SIGN_IN.described())
     app.add_api_route("/v1/session", end, methods=["DELETE"], responses=_REFUSED)
 
 

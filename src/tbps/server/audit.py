@@ -5,7 +5,8 @@
 
 STATE/audit.jsonl grows only; STATE/audit.head holds number, hash and size of what was acknowledged last. A line is on disk before
 whatever it tells of is answered; where it cannot be written, nothing is. Deeds that wait for the disk at the same time are written
-together. Several processes may append: they take turns by a lock.
+together: where that fails, for whatever reason, it has failed for each of them, and what was half-written is taken back. Several
+processes may append: they take turns by a lock.
 
 What the chain shows: any line changed, removed, added between others or moved, and lines missing at the end as long as the head is
 as it was. What it cannot show: that somebody who may write to the folder has made the whole chain and the head anew. Against that
@@ -16,21 +17,26 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
-from tbps.errors import StorageError, TbpsError
+from tbps.errors import SettingsError, StorageError, TbpsError
 from tbps.server.keys import make_state
 from tbps.storage import write_text, writing_to
 
 AUDIT_FILE = "audit.jsonl"
 HEAD_FILE = "audit.head"
 _START = "0" * 64
+_NOTE = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-fA-F]{64})")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_RESERVED = ("number", "previous", "hash")
+_BLOCK = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,12 @@ class Verdict:
     wrong: str | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
+    """A deed that waits for the disk. Only `written` says that its line is there."""
+
     deed: Mapping[str, Any]
-    done: bool = False
+    written: bool = False
     error: TbpsError | None = None
 
 
@@ -68,66 +76,126 @@ class Audit:
         self._adding, self._writing = threading.Lock(), threading.Lock()
 
     def write(self, who: str, key: str, deed: str, **facts: Any) -> None:
-        """Appends one line and returns when it is on disk. Raises StorageError where it cannot be, or the log was tampered with."""
+        """Appends one line and returns when it is on disk.
+
+        Raises StorageError where it cannot be, where the log was tampered with, and on facts that JSON cannot hold, which then
+        keep no other line from being written.
+        """
         at = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-        mine = _Waiting({"at": at, "who": who, "key": key, "deed": deed, **facts})
+        mine = _Waiting(_plain({"at": at, "who": who, "key": key, "deed": deed, **facts}))
         with self._adding:
             self._waiting.append(mine)
         with self._writing:
-            if not mine.done:
+            if not mine.written and mine.error is None:
                 with self._adding:
                     batch, self._waiting = self._waiting, []
-                self._append(batch)
-        if mine.error is not None:
-            raise mine.error
+                self._write_together(batch)
+        if not mine.written:
+            raise mine.error or _not_written(self._state)
 
     def check(self) -> None:
         """Raises StorageError where nothing could be written, or the log was tampered with."""
         with _locked(self._state) as file:
             _taken_up(file, self._state)
 
-    def _append(self, batch: Sequence[_Waiting]) -> None:
-        error: TbpsError | None = None
+    def _write_together(self, batch: Sequence[_Waiting]) -> None:
+        """Writes the lines of a batch: of all or, whatever is raised, of none."""
+        error: TbpsError = _not_written(self._state)
+        done = False
         try:
-            with _locked(self._state) as file:
-                head = _taken_up(file, self._state)
-                lines = []
-                for each in batch:
-                    line = _line(head, each.deed)
-                    head = Head(head.number + 1, json.loads(line)["hash"], head.size + len(line))
-                    lines.append(line)
-                file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
-                _write_head(self._state, head)
+            _append(self._state, [each.deed for each in batch])
+            done = True
         except TbpsError as refused:
             error = refused
-        for each in batch:
-            each.done, each.error = True, error
+        except Exception as unexpected:
+            error = _not_written(self._state, unexpected)
+            error.__cause__ = unexpected
+        finally:  # also where the thread is ended by something that is no Exception
+            for each in batch:
+                each.written, each.error = done, None if done else error
+
+
+def _append(state: Path, deeds: Sequence[Mapping[str, Any]]) -> None:
+    with _locked(state) as file:
+        head = before = _taken_up(file, state)
+        lines = []
+        for deed in deeds:
+            line = _line(head, deed)
+            head = Head(head.number + 1, json.loads(line)["hash"], head.size + len(line))
+            lines.append(line)
+        try:
+            _write_whole(file, b"".join(lines))
+            os.fsync(file)
+            _write_head(state, head)
+        except BaseException:
+            with suppress(OSError):  # what stays is taken up or cut off by whoever writes next
+                os.ftruncate(file, before.size)
+            raise
+
+
+def _write_whole(file: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def _plain(deed: Mapping[str, Any]) -> dict[str, Any]:
+    """A deed as its line will be read again. Raises StorageError on what JSON cannot hold."""
+    if reserved := [name for name in _RESERVED if name in deed]:
+        raise StorageError(f"a deed for the audit log has a field {reserved[0]!r}, which every line has as its own")
+    try:
+        content: dict[str, Any] = json.loads(_dumped(deed))
+        same = _dumped(content) == _dumped(deed)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StorageError(f"a deed cannot be written into the audit log ({error})") from error
+    if not same:
+        raise StorageError("a deed cannot be written into the audit log (one of its keys stands twice)")
+    return content
+
+
+def _not_written(state: Path, error: Exception | None = None) -> StorageError:
+    reason = "" if error is None else f" ({type(error).__name__}: {error})"
+    return StorageError(f"the audit log in {state} could not be written{reason}")
 
 
 def verify(state: Path, noted: str | None = None) -> Verdict:
-    """Goes through the whole log. noted: `number:hash` of an earlier verification."""
+    """Goes through the whole log. noted: `number:hash` of an earlier verification. Raises SettingsError where it is none."""
     number, last, size = 0, _START, 0
-    expected = None if noted is None else noted.partition(":")
-    wrong = None
+    note = None if noted is None else _note(noted)
     for number, line in enumerate(_lines(state), start=1):
-        wrong = _wrong(line, number, last)
-        if wrong is not None:
+        if (wrong := _wrong(line, number, last)) is not None:
             return Verdict(number - 1, last, f"line {number}: {wrong}")
         last, size = json.loads(line)["hash"], size + len(line)
-        if expected is not None and expected[0] == str(number) and expected[2] != last:
+        if note is not None and note.number == number and note.hash != last:
             return Verdict(number - 1, last, f"line {number}: is not the one that was noted; the log was written anew")
-    head = _read_head(state)
-    if expected is not None and expected[0].isdigit() and int(expected[0]) > number:
-        wrong = f"line {expected[0]}: was noted and is missing; the log was cut off after line {number}"
-    elif head is None and number:
-        wrong = f"{HEAD_FILE} is missing or damaged; whether lines are missing after line {number} cannot be told"
-    elif head is not None and head.number > number:
-        wrong = f"line {number + 1}: is missing; {head.number - number:,} lines were cut off at the end"
-    elif head is not None and (head.number, head.hash) != (number, last) and not _before(state, head):
-        wrong = f"line {head.number}: is not the one that {HEAD_FILE} names"
-    return Verdict(number, last, wrong)
+    if note is not None and note.number > number:
+        return Verdict(number, last, f"line {note.number}: was noted and is missing; the log was cut off after line {number}")
+    return Verdict(number, last, _wrong_head(state, Head(number, last, size)))
+
+
+def _note(noted: str) -> Head:
+    """What was noted of an earlier verification, without a size. Raises SettingsError."""
+    found = _NOTE.fullmatch(noted)
+    if found is None or (found[1] == "0" and found[2] != _START):
+        raise SettingsError(
+            f"{noted[:100]!r} is no note of an earlier verification; give the last line that tbps audit verify printed, "
+            f"as it stands: the number of a line, a colon and 64 hexadecimal digits, such as 12:{'0123456789abcdef' * 4}"
+        )
+    return Head(int(found[1]), found[2].lower())
+
+
+def _wrong_head(state: Path, end: Head) -> str | None:
+    """What is wrong with the head of a log whose lines are right up to `end`, None where nothing is."""
+    head, number = _read_head(state), end.number
+    if head is None:
+        return (
+            f"{HEAD_FILE} is missing or damaged; whether lines are missing after line {number} cannot be told" if number else None
+        )
+    if head.number > number:
+        return f"line {number + 1}: is missing; {head.number - number:,} lines were cut off at the end"
+    if head != end and not _before(state, head):
+        return f"line {head.number}: is not the one that {HEAD_FILE} names"
+    return None
 
 
 def entries(state: Path) -> Iterator[dict[str, Any]]:
@@ -135,7 +203,7 @@ def entries(state: Path) -> Iterator[dict[str, Any]]:
     for line in _lines(state):
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):
             yield found
@@ -143,8 +211,12 @@ def entries(state: Path) -> Iterator[dict[str, Any]]:
 
 def _before(state: Path, head: Head) -> bool:
     """Whether a line of the log is what the head names: its process was killed after writing more lines, before the head."""
-    lines = _lines(state)
-    return any(number == head.number and json.loads(line)["hash"] == head.hash for number, line in enumerate(lines, start=1))
+    at = Head()
+    for number, line in enumerate(_lines(state), start=1):
+        if at.number == head.number:
+            break
+        at = Head(number, json.loads(line)["hash"], at.size + len(line))
+    return at == head
 
 
 def _lines(state: Path) -> Iterator[bytes]:
@@ -164,13 +236,15 @@ def _wrong(line: bytes, number: int, previous: str) -> str | None:
     try:
         found = json.loads(line)
         written = found.pop("hash")
+        if not isinstance(found["number"], int) or isinstance(found["number"], bool):
+            raise TypeError
         if found["number"] != number:
             return f"bears the number {found['number']}; lines were removed, added or moved"
         if found["previous"] != previous:
             return "does not follow the line before; one of the two was changed"
         if _hash(found) != written or line != _dumped({**found, "hash": written}):
             return "was changed"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "is no line of an audit log"
     return None
 
@@ -189,20 +263,20 @@ def _dumped(content: Mapping[str, Any]) -> bytes:
 
 
 @contextmanager
-def _locked(state: Path) -> Iterator[BinaryIO]:
-    """The log, held by one process at a time."""
+def _locked(state: Path) -> Iterator[int]:
+    """The descriptor of the log, held by one process at a time."""
     make_state(state)
-    with writing_to(state), (state / AUDIT_FILE).open("ab+") as file:
+    with writing_to(state), (state / AUDIT_FILE).open("ab+", buffering=0) as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        yield file
+        yield file.fileno()
 
 
-def _taken_up(file: BinaryIO, state: Path) -> Head:
+def _taken_up(file: int, state: Path) -> Head:
     """Where the log ends. What a killed process wrote behind the head is kept where it is whole lines, else cut off.
 
-    Nobody was told that it was written.
+    Nobody was told that it was written. Raises StorageError where the log does not end as the head says.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = os.fstat(file).st_size
     if size == 0 and not (state / HEAD_FILE).exists():
         _write_head(state, Head())  # before the first line: a log without a head has lost it
     head = _read_head(state)
@@ -210,25 +284,54 @@ def _taken_up(file: BinaryIO, state: Path) -> Head:
         raise StorageError(
             f"the audit log in {state} was shortened or its head is gone; see tbps audit verify, then move both away to begin anew"
         )
+    if not _ends_at(file, head):
+        raise StorageError(
+            f"the audit log in {state} does not end with the line that its head names; see tbps audit verify, then move both away "
+            "to begin anew"
+        )
     if size == head.size:
         return head
-    file.seek(head.size)
-    for line in file.readlines():
+    for line in _read(file, head.size, size).splitlines(keepends=True):
         if _wrong(line, head.number + 1, head.hash) is not None:
-            os.ftruncate(file.fileno(), head.size)
+            os.ftruncate(file, head.size)
             break
         head = Head(head.number + 1, json.loads(line)["hash"], head.size + len(line))
     return head
 
 
+def _ends_at(file: int, head: Head) -> bool:
+    """Whether the line before `head.size` is the one that the head names."""
+    if head.number == 0 or head.size == 0:
+        return head == Head()
+    block, content = _BLOCK, b""
+    while b"\n" not in content[:-1] and len(content) < head.size:
+        content = _read(file, max(0, head.size - block), head.size)
+        block *= 4
+    try:
+        line = json.loads(content.removesuffix(b"\n").rpartition(b"\n")[2])
+        return content.endswith(b"\n") and (line["number"], line["hash"]) == (head.number, head.hash)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _read(file: int, start: int, end: int) -> bytes:
+    parts = []
+    while start < end and (part := os.pread(file, end - start, start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
 def _read_head(state: Path) -> Head | None:
+    """The head, None where there is none or it is damaged."""
     try:
         found = json.loads((state / HEAD_FILE).read_text(encoding="utf-8"))
-        return Head(int(found["number"]), str(found["hash"]), int(found["size"]))
-    except FileNotFoundError:
+        number, last, size = found["number"], found["hash"], found["size"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    if any(type(each) is not int or each < 0 for each in (number, size)):
         return None
+    return Head(number, last, size) if isinstance(last, str) and _HASH.fullmatch(last) else None
 
 
 def _write_head(state: Path, head: Head) -> None:

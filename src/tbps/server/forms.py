@@ -15,9 +15,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tbps.errors import RequestError
+from tbps.server.strict_json import unfit_text
 from tbps.storage import writing_to
 
-_FIELD_BYTES = 2**20
+_FIELD_BYTES = 2**18
 _FIELDS = 32
 _NAME_LENGTH = 120
 
@@ -163,12 +164,24 @@ class _Writer:
 
     def _end(self) -> None:
         if self._file is None:
-            self.fields[self._part.field] = self._text.decode("utf-8", "replace")
+            self._take_field()
             return
         with writing_to(self._folder):
             self._file.close()
         place, self._file = Path(self._file.name), None
         self.files.append(Upload(self._part.file_name or "upload", place, self._part.size))
+
+    def _take_field(self) -> None:
+        name = self._part.field
+        if name in self.fields:
+            raise RequestError(400, "form", f"field {name[:50]!r} stands twice; send it once")
+        try:
+            text = self._text.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError(400, "form", f"field {name[:50]!r} is not UTF-8 text") from error
+        if (problem := unfit_text(text) or unfit_text(name)) is not None:
+            raise RequestError(400, "form", f"field {name[:50]!r} {problem}")
+        self.fields[name] = text
 
     def _all(self) -> None:
         self.ended = True

@@ -2,21 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, final
+from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tbps.errors import RequestError, TbpsError
+from tbps.server.addresses import Addresses
 from tbps.server.answers import answer_of, internal, log
-from tbps.server.limits import Ticket, ticket
-from tbps.server.security import refusal_of_origin
+from tbps.server.limits import Patience, Ticket, ticket
 from tbps.server.service import Service
 
 LONG = (("POST", "/v1/index"), ("POST", "/v1/forget"))  # an erasure writes the gallery anew
-FORMS = ("/v1/index", "/v1/similar")  # which have caps of their own
-QUICK = ("/healthz",)  # answered however much waits
+FORMS = ("/v1/index", "/v1/similar")  # whose bodies may be large and take their time
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; "
@@ -39,7 +40,6 @@ class Outside:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,33 +61,27 @@ class Outside:
             self._count(scope, answer.status, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        settings = self._service.settings
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if (reason := refusal_of_origin(headers, settings)) is not None:
+        settings, addresses = self._service.settings, self._service.addresses
+        headers = _headers(scope)
+        _believe(scope, addresses)
+        _refuse_nul(scope)
+        if (reason := addresses.refusal(headers)) is not None:
             raise RequestError(403, "origin", reason)
-        if scope["path"] in QUICK:
-            await self._app(scope, receive, answer)
-            return
-        if self._under_way >= settings.at_once + settings.waiting:
-            raise RequestError(503, "busy", "too many requests wait for their turn; ask again in a moment", 1)
         seconds = settings.long_timeout if (scope["method"], scope["path"]) in LONG else settings.timeout
         mine = Ticket(time.monotonic() + seconds)
-        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        most = None if is_form and scope["path"] in FORMS else settings.body_bytes
-        if most is not None and _length(headers) > most:
-            raise _too_large(most)
-        body = _Body(receive, most, mine)
+        patience = Patience(settings.body_seconds, stall=settings.stall_seconds)
+        if scope["path"] in FORMS and headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            patience = replace(patience, rate=settings.upload_rate)
+        body = answer.body = _Body(receive, patience, mine, _has_body(headers))
         token = ticket.set(mine)
-        self._under_way += 1
-        self._service.metrics.under_way.set(self._under_way)
         try:
             async with asyncio.timeout(seconds):
                 await self._app(scope, body, answer)
         except TimeoutError as error:
             raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2) from error
         finally:
-            self._under_way -= 1
-            self._service.metrics.under_way.set(self._under_way)
+            self._service.places.leave(mine)
+            self._service.metrics.under_way.set(self._service.places.taken)
             mine.gone.set()
             body.leave()
             ticket.reset(token)
@@ -111,6 +105,7 @@ class _Answer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
+        self.body: _Body | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -119,31 +114,42 @@ class _Answer:
             own = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
             if b"cache-control" not in given:
                 own.append((b"cache-control", b"no-store"))
+            if self.body is not None and self.body.unread:  # what was refused is not waited for
+                own.append((b"connection", b"close"))
             message = {**message, "headers": [*message["headers"], *own]}
         await self._send(message)
 
 
 @final
 class _Body:
-    """Receives with a cap on bytes, and notices when nobody waits for the answer any more."""
+    """Receives as long as its patience lasts, and notices when nobody waits for the answer any more.
 
-    def __init__(self, receive: Receive, most: int | None, mine: Ticket) -> None:
-        self._receive, self._most, self._ticket = receive, most, mine
-        self._bytes = 0
+    unread: the sender has more to send than was received.
+    """
+
+    def __init__(self, receive: Receive, patience: Patience, mine: Ticket, unread: bool) -> None:
+        self._receive, self._patience, self._ticket = receive, patience, mine
+        self.unread = unread
+        self._bytes, self._waited = 0, 0.0
         self._watch: asyncio.Task[None] | None = None
 
     async def __call__(self) -> MutableMapping[str, Any]:
         if self._watch is not None:  # the body is over; what comes is the end of the connection
             await self._watch
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, self._patience.left(self._waited, self._bytes))):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise RequestError(408, "slow", "the body of the request did not arrive in time; send it again, faster") from error
+        self._waited += time.monotonic() - began
         if message["type"] == "http.disconnect":
             self._ticket.gone.set()
             return message
         self._bytes += len(message.get("body", b""))
-        if self._most is not None and self._bytes > self._most:
-            raise _too_large(self._most)
         if not message.get("more_body", False):
+            self.unread = False
             self._watch = asyncio.create_task(self._until_gone())
         return message
 
@@ -158,10 +164,35 @@ class _Body:
         self._ticket.gone.set()
 
 
-def _length(headers: dict[str, str]) -> int:
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name in lower case; values of one that stands twice are joined, as HTTP has it."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
-def _too_large(most: int) -> RequestError:
-    return RequestError(413, "too_large", f"the request has more than {most:,} bytes")
+def _believe(scope: Scope, addresses: Addresses) -> None:
+    """Puts in the place of a trusted proxy whom it asks for."""
+    if not scope.get("client"):
+        return
+    peer, port = scope["client"]
+    if not addresses.believes(peer):
+        return
+    given = [(name, value.decode("latin-1")) for name, value in scope["headers"]]
+    scope["scheme"] = addresses.scheme(peer, [value for name, value in given if name == b"x-forwarded-proto"], scope["scheme"])
+    client = addresses.client(peer, [value for name, value in given if name == b"x-forwarded-for"])
+    scope["client"] = client, port if client == peer else 0
+
+
+def _refuse_nul(scope: Scope) -> None:
+    """Raises RequestError on a NUL, which the database does not tell from the end of a text."""
+    if "\0" in scope["path"]:
+        raise RequestError(404, "not_found", "the path holds a NUL character; nothing has such a name")
+    if "\0" in unquote(scope.get("query_string", b"").decode("latin-1")):
+        raise RequestError(400, "request", "the query of the address holds a NUL character; leave it out")
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

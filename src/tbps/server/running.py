@@ -1,15 +1,23 @@
 """A service on an address, until it is told to stop."""
 
+import logging
+import math
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
 
 import uvicorn
 
 from tbps.errors import SettingsError
 from tbps.server.app import make_app
+from tbps.server.connections import Accepting, Connection, Connections
+from tbps.server.quiet import Seldom
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
+
+_LOGGERS = ("asyncio", "tbps.server", "uvicorn.error")
 
 
 def run(service: Service, on_address: Callable[[str], None]) -> None:
@@ -27,22 +35,25 @@ def run(service: Service, on_address: Callable[[str], None]) -> None:
 
 def _serve(service: Service, on_address: Callable[[str], None]) -> None:
     settings = service.settings
-    with _listening(settings) as listening:
+    with _listening(settings) as listening, _seldom():
         config = uvicorn.Config(
             make_app(service),
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # `outside` does that, for the proxies that are named
+            ws="none",
+            timeout_keep_alive=math.ceil(settings.idle_seconds),
             timeout_graceful_shutdown=max(1, round(settings.shutdown)),
             lifespan="on",
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, listening, Connections(settings, service.addresses))
         # uvicorn hands the signal that ended it to whoever handled it before: it has done its work.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             on_address(address(settings.host, listening.getsockname()[1]))
             service.warm_decoders()
-            server.run(sockets=[listening])
+            server.run()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -51,6 +62,45 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
 def address(host: str, port: int) -> str:
     """What to type into a browser."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@final
+class _Server(uvicorn.Server):
+    """uvicorn's server with connections that are accepted and ended by `connections`."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, connections: Connections) -> None:
+        super().__init__(config)
+        self._listening, self._connections = listening, connections
+        self._accepting: Accepting | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        self._accepting = Accepting(self._listening, self._connections, self._made)
+        self._accepting.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        assert self._accepting is not None
+        self._accepting.stop()
+        self._listening.close()
+        await super().shutdown(sockets)
+        self._accepting.cancel()
+
+    def _made(self, opened: socket.socket) -> Connection:
+        parts: dict[str, Any] = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return Connection(self._connections, opened, **parts)
+
+
+@contextmanager
+def _seldom() -> Iterator[None]:
+    """Whoever sends nonsense may fill no disk with what is said about it."""
+    rules = [(logging.getLogger(name), Seldom()) for name in _LOGGERS]
+    for logger, rule in rules:
+        logger.addFilter(rule)
+    try:
+        yield
+    finally:
+        for logger, rule in rules:
+            logger.removeFilter(rule)
 
 
 def _listening(settings: ServiceSettings) -> socket.socket:

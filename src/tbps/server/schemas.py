@@ -1,20 +1,14 @@
-"""What goes over the wire, as the OpenAPI description says it."""
+"""Bodies of answers, as the OpenAPI description says them; those of requests are in `asked`."""
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tbps.search.hits import Hit, Page
-from tbps.search.query import Query
 from tbps.search.summary import Summary
+from tbps.server.asked import MOST_OFFSET, Query, Wire
 from tbps.server.job_records import Job, State
 from tbps.server.keys import Role
-
-
-class Wire(BaseModel):
-    """Refuses unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ErrorDetail(Wire):
@@ -24,10 +18,6 @@ class ErrorDetail(Wire):
 
 class ErrorAnswer(Wire):
     error: ErrorDetail
-
-
-class SignIn(Wire):
-    key: str = Field(max_length=200)
 
 
 class SessionAnswer(Wire):
@@ -79,28 +69,6 @@ class SearchAnswer(Wire):
     approximate: bool
     notices: list[str]
     seconds: float
-
-
-class SimilarAsked(Wire):
-    """More like an image of the gallery."""
-
-    id: str
-    query: Query = Query()
-
-
-class FeedbackAsked(Wire):
-    """Marks of an earlier answer to `query`."""
-
-    query: Query
-    right: list[str] = Field(default=[], max_length=1000)
-    wrong: list[str] = Field(default=[], max_length=1000)
-
-
-class ExplainAsked(Wire):
-    """An image of the answer to `query`."""
-
-    query: Query
-    id: str
 
 
 class WordAnswer(Wire):
@@ -210,16 +178,6 @@ class GalleryAnswer(Wire):
     limits: LimitsAnswer
 
 
-class ForgetAsked(Wire):
-    """Images that pass all of what is given."""
-
-    ids: list[str] = Field(default=[], max_length=10_000)
-    identity: str | None = None
-    where: str | None = None
-    before: str | None = None
-    dry_run: bool = False
-
-
 class ForgetAnswer(Wire):
     """undated: images without a time, which `before` does not reach; snapshots: images that were in each."""
 
@@ -268,16 +226,21 @@ def hit_answer(hit: Hit) -> HitAnswer:
 
 
 def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
-    """A page of hits."""
+    """A page of hits, with the query of the next one as long as that lies within what the service answers."""
+    following = None if page.next is None else query.model_copy(update={"offset": page.next.offset, "version": page.next.version})
+    notices = list(page.notices)
+    if following is not None and following.offset > MOST_OFFSET:
+        following = None
+        notices.append(f"there are no pages beyond the first {MOST_OFFSET:,} hits; narrow the search down")
     return SearchAnswer(
         hits=[hit_answer(hit) for hit in page.hits],
         total=page.total,
         version=page.version,
         query=query,
-        next=page.next,
+        next=following,
         line=None if page.line is None else LineAnswer(hits=page.line.hits, share=page.line.share),
         approximate=page.approximate,
-        notices=list(page.notices),
+        notices=notices,
         seconds=round(seconds, 4),
     )
 

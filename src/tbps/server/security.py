@@ -1,21 +1,17 @@
 """Who asks, and what there is for them: one guard before every route that shows or changes anything.
 
 A key comes as `Authorization: Bearer KEY` or, in a browser, as the cookie of a session that was begun with a key. Where no key was
-ever made and only this machine can reach the service, everybody is administrator ("open").
+ever made and only this machine can reach the service, everybody is administrator ("open"). Every other scheme of that header,
+such as Basic, is the business of a proxy before the service: it counts as no key.
 
 A page of another site can make a browser send requests here. It can read none of the answers, and whatever changes something needs
 the header X-Tbps, which no other site can set, unless a key comes along in another header. A name that another site's server lets
 point to this machine (DNS rebinding) is no name of this service.
 """
 
-import hashlib
-import secrets
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -26,18 +22,19 @@ from tbps.search.hits import Hit, Page
 from tbps.search.query import Query
 from tbps.search.sources import Picture
 from tbps.search.summary import Summary
+from tbps.server.addresses import group_of
 from tbps.server.keys import Key, Role
-from tbps.server.limits import Rates
-from tbps.server.settings import LOOPBACK, ServiceSettings
+from tbps.server.limits import Rates, ticket
+from tbps.server.sessions import Sessions, cookie_name
 
 if TYPE_CHECKING:
     from tbps.server.service import Service
 
-COOKIE = "tbps_session"
 HEADER = "x-tbps"
 OPEN_NAME = "this machine"
-_MOST_SESSIONS = 10_000
+KNOWN = "tbps.known"  # in the scope of a request whose caller is known
 _READING = ("GET", "HEAD")
+_ALL_ADDRESSES = 10  # so many times the wrong keys of one address are answered one by one from all addresses together
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,48 +101,18 @@ class Guard:
         if request.method not in _READING and not caller.by_header and HEADER not in request.headers:
             raise RequestError(403, "header", "a request that changes something needs the header X-Tbps: 1, or a key as Bearer")
         if caller.role.level < self.role.level:
-            await service.work(service.audit.write, caller.name, caller.id, "refused", asked=request.url.path, needs=self.role)
+            asked = {"asked": request.url.path[:200], "needs": self.role}
+            await service.writing(service.audit.write, caller.name, caller.id, "refused", **asked)
             raise RequestError(403, "role", f"this needs the role {self.role}; yours is {caller.role}")
         if self._searches and not caller.open and (wait := service.gate.rates.wait(caller.id)):
+            if not service.gate.told.wait(caller.id):  # once a minute; a line for each would be what the rate is there against
+                told = {"asked": request.url.path, "ended": "refused", "code": "rate"}
+                await service.writing(service.audit.write, caller.name, caller.id, "refused", **told)
             raise RequestError(429, "rate", "more searches in a minute than this key may make; wait a moment", _whole(wait))
+        request.scope[KNOWN] = True
+        if (mine := ticket.get()) is not None:
+            mine.key, mine.privileged = caller.id, caller.role is Role.administrator
         return View(caller, service.gallery)
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    key: str
-    until: float
-
-
-@final
-class Sessions:
-    """Sessions of browsers, in memory only: they end with the service, with their key, and after some hours."""
-
-    def __init__(self, hours: float) -> None:
-        self._seconds = hours * 3600
-        self._sessions: dict[str, _Session] = {}
-        self._lock = threading.Lock()
-
-    def begin(self, key: Key) -> str:
-        """The token of a new session."""
-        token = secrets.token_urlsafe(32)
-        with self._lock:
-            now = time.monotonic()
-            self._sessions = {name: session for name, session in self._sessions.items() if session.until > now}
-            if len(self._sessions) >= _MOST_SESSIONS:
-                raise RequestError(503, "busy", "too many people are signed in; try again later", 60)
-            self._sessions[_digest(token)] = _Session(key.id, now + self._seconds)
-        return token
-
-    def key_of(self, token: str) -> str | None:
-        """The id of the key that a session was begun with."""
-        session = self._sessions.get(_digest(token))
-        return session.key if session is not None and session.until > time.monotonic() else None
-
-    def end(self, token: str) -> None:
-        """Forgets a session."""
-        with self._lock:
-            self._sessions.pop(_digest(token), None)
 
 
 @final
@@ -156,9 +123,12 @@ class Gate:
         settings = service.settings
         self._service = service
         self._may_be_open = settings.on_loopback and not settings.allow_hosts and not service.keys.all()
-        self.sessions = Sessions(settings.session_hours)
+        self.sessions = Sessions(service.keys, settings.session_hours)
+        self.cookie = cookie_name(service.state)
         self.rates = Rates(settings.searches_per_minute or 1_000_000_000)
+        self.told = Rates(1)
         self._failures = Rates(settings.failures_per_minute)
+        self._all_failures = Rates(_ALL_ADDRESSES * settings.failures_per_minute)
 
     def is_open(self) -> bool:
         """Whether everybody is administrator: until the first key is made, and then never again."""
@@ -167,16 +137,20 @@ class Gate:
 
     async def caller(self, request: Request) -> Caller:
         """Who asks. Raises RequestError (401), 429 for whoever tries many keys."""
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        if secret:
-            return called(await self.checked(request, secret if scheme.lower() == "bearer" else ""), by_header=True)
+        scheme, _, secret = request.headers.get("authorization", "").strip().partition(" ")
+        if scheme.lower() == "bearer" and secret.strip():
+            return called(await self.checked(request, secret.strip()), by_header=True)
         if self.is_open():
             return Caller("", OPEN_NAME, Role.administrator, open=True)
-        token = request.cookies.get(COOKIE)
-        name = None if token is None else self.sessions.key_of(token)
-        key = None if name is None else self._service.keys.by_id(name)
+        token = request.cookies.get(self.cookie)
+        key = None if token is None else self.sessions.key_of(token)
         if key is None:
-            raise RequestError(401, "signed_out", "sign in with a key; the service's keeper makes one with: tbps keys add")
+            raise RequestError(
+                401,
+                "signed_out",
+                "sign in with a key, or send it in the header Authorization: Bearer KEY; the service's keeper makes one with: "
+                "tbps keys add",
+            )
         return called(key)
 
     async def checked(self, request: Request, secret: str) -> Key:
@@ -185,40 +159,15 @@ class Gate:
         if key is not None:
             return key
         address = request.client.host if request.client else "?"
-        if wait := self._failures.wait(address):
+        if wait := self._failures.wait(group_of(address)) or self._all_failures.wait(""):
             raise RequestError(429, "rate", "too many wrong keys; wait a moment", _whole(wait))
-        await self._service.work(self._service.audit.write, "?", "", "refused key", address=address)
+        await self._service.writing(self._service.audit.write, "?", "", "refused key", address=address)
         raise RequestError(401, "key", "there is no such key; the service's keeper lists them with: tbps keys list")
 
 
 def called(key: Key, by_header: bool = False) -> Caller:
     """The caller that a key's holder is."""
     return Caller(key.id, key.name, key.role, key.cameras, by_header=by_header)
-
-
-def refusal_of_origin(headers: dict[str, str], settings: ServiceSettings) -> str | None:
-    """Why a request is not for this service or was made by a page of another, None where neither is so; names in lower case."""
-    host, origin = headers.get("host", ""), headers.get("origin")
-    names = (*LOOPBACK, *map(str.lower, settings.allow_hosts))
-    if (settings.on_loopback or settings.allow_hosts) and _name(f"//{host}") not in names:
-        return f"{host[:100]!r} is no name of this service; the service's keeper may add one with: tbps serve --allow-host"
-    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
-        return "a page of another site asked for this"
-    if origin is not None and origin.partition("://")[2] != host:
-        return "a page of another site asked for this"
-    return None
-
-
-def _name(address: str) -> str | None:
-    """The name in an address without its port, in lower case; None where there is none."""
-    try:
-        return urlsplit(address).hostname
-    except ValueError:
-        return None
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def _whole(seconds: float) -> int:

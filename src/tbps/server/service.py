@@ -3,9 +3,11 @@
 import asyncio
 import contextvars
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -13,7 +15,7 @@ from tbps.errors import RequestError, SettingsError, TbpsError
 from tbps.memory import return_freed_memory
 from tbps.search.encoder import Encoder
 from tbps.search.gallery import Gallery
-from tbps.search.manifest import recorded
+from tbps.search.manifest import recorded as recorded_manifest
 from tbps.search.writing import complete_begun
 from tbps.server.answers import log
 from tbps.server.audit import Audit
@@ -24,9 +26,10 @@ from tbps.server.decoding import Decoders
 from tbps.server.job_records import Job
 from tbps.server.jobs import DEED, Jobs
 from tbps.server.keys import Keys
-from tbps.server.limits import ticket
+from tbps.server.limits import Places, ticket
 from tbps.server.metrics import Metrics
 from tbps.server.pictures import PictureCaps
+from tbps.server.recorded import Entry, recorded
 from tbps.server.security import Caller, Gate
 from tbps.server.settings import ServiceSettings, state_folder
 from tbps.server.state import open_state
@@ -34,6 +37,7 @@ from tbps.server.state import open_state
 _T = TypeVar("_T")
 _SHOWN_KEPT = 20_000
 _LOOK_SECONDS = 1.0
+_WRITERS = 8  # threads that wait for the audit log; what waits together is written together
 _WARM_TEXT = "a person"
 
 
@@ -47,9 +51,10 @@ class Service:
     def __init__(self, gallery: Path, model: Encoder, settings: ServiceSettings, state: Path | None = None) -> None:
         self.settings = settings
         self.state = state or state_folder(gallery)
-        for remark in open_state(self.state, gallery, recorded(gallery)):
+        for remark in open_state(self.state, gallery, recorded_manifest(gallery)):
             log.warning(remark)
         self._claim = Claim(gallery, self.state)
+        self.addresses = settings.addresses()
         self.keys = Keys(self.state)
         _check_reach(settings, bool(self.keys.all()), gallery)
         self.blur = FaceBlur() if settings.blur_faces else None
@@ -70,9 +75,12 @@ class Service:
         self.asked_pictures, self.sent_pictures = Decoders(caps), Decoders(caps)
         self.shown = Shown()
         self.ready = threading.Event()
+        self._arriving = Counter[str]()  # uploads by key
+        self.places = Places(settings.at_once + settings.waiting)
         self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="tbps-request")
         self._started, self._stopping = False, threading.Event()
         self._replacements, self._dropping = self.gallery.refreshed(), threading.Lock()
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="tbps-audit")
 
     def start(self) -> None:
         """Begins to index what is uploaded, and warms up in a thread; does nothing where it has begun.
@@ -103,10 +111,17 @@ class Service:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if ended:  # else the end of this process releases it
             self._claim.release()
+        self._writers.shutdown(wait=False)
 
     async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
-        """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done."""
+        """Does something that takes its time in a thread. When nobody waits any more, what has not begun is not done.
+
+        Raises RequestError (503) where a request of a known caller finds no place.
+        """
         context, mine = contextvars.copy_context(), ticket.get()
+        if mine is not None:
+            self.places.take(mine)
+            self.metrics.under_way.set(self.places.taken)
 
         def run() -> _T:
             if mine is not None and not mine.left():
@@ -115,6 +130,30 @@ class Service:
             return do(*args, **more)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, run)
+
+    async def writing(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
+        """Writes to the audit log in a thread, however busy those of `work` are."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, partial(do, *args, **more))
+
+    def recorded(self, caller: Caller, deed: str) -> AbstractAsyncContextManager[Entry]:
+        """A block that leaves one line in the audit log however it ends."""
+        return recorded(Entry(self.audit, caller, deed), self.writing)
+
+    @contextmanager
+    def arriving(self, caller: Caller) -> Iterator[None]:
+        """A block in which an upload of a caller arrives. Raises RequestError (503) where one key has its share of them.
+
+        That is half of the uploads that may arrive or wait, so that the holder of one key leaves some to others.
+        """
+        share = self.settings.jobs if caller.open else max(1, (self.settings.jobs + 1) // 2)
+        waiting = sum(job.owner == caller.id and not job.ended for job in self.jobs.of(caller))
+        if waiting + self._arriving[caller.id] >= share:
+            raise RequestError(503, "busy", f"{share} uploads with this key arrive or wait already; send this one later", 60)
+        self._arriving[caller.id] += 1
+        try:
+            yield
+        finally:
+            self._arriving[caller.id] -= 1
 
     def record(self, caller: Caller, deed: str, **facts: Any) -> None:
         """Writes what a caller did into the audit log, unless nobody waits for the answer any more."""

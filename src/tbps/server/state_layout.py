@@ -2,6 +2,7 @@
 
 STATE/tbps-state.json    the mark (see `state`)
 STATE/service.json       process id and host of the service that runs, or ran last (see `claims`)
+STATE/service.id         see `sessions.cookie_name`
 STATE/keys.json          see `keys`
 STATE/audit.jsonl, audit.head      see `audit`
 STATE/jobs/ID.json       see `job_records`
@@ -24,13 +25,14 @@ from tbps.storage import writing_to
 
 MARK_FILE = "tbps-state.json"
 INFO_FILE = "service.json"
+ID_FILE = "service.id"
 KEYS_FILE = "keys.json"
 JOBS = "jobs"
 SPOOL = "spool"
 SPOOLED = ("jobs", "asked")
 SERVICE_LOCK = ".service.lock"
 _LOG, _HEAD, _LOCK = "audit.jsonl", "audit.head", ".lock"
-_FILES = (MARK_FILE, INFO_FILE, KEYS_FILE, _LOG, _HEAD, _LOCK, SERVICE_LOCK)
+_FILES = (MARK_FILE, INFO_FILE, ID_FILE, KEYS_FILE, _LOG, _HEAD, _LOCK, SERVICE_LOCK)
 _PART = re.compile(rf"\.({'|'.join(map(re.escape, _FILES))})\.[^/]*\.part")
 _RECORD = re.compile(r"[0-9a-f]{24}\.json")
 _RECORD_PART = re.compile(r"\.[0-9a-f]{24}\.json\.[^/]*\.part")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, StrictBool, StrictFloat, model_validator
 
 from tbps.search import query as gallery
-from tbps.search.filter_text import MOST_CHARACTERS
+from tbps.search.filter_text import MOST_CHARACTERS as MOST_OF_CONDITION
 
 MOST_HITS, MOST_OFFSET, MOST_TEXTS, MOST_IDS, MOST_RERANKED = 200, 10_000, 16, 200, 200
 MOST_CHARACTERS, MOST_CAMERAS, MOST_EQUALS, MOST_FORGOTTEN = 20_000, 1000, 64, 10_000
@@ -24,13 +24,13 @@ QUERY_VALUES, FORGET_VALUES, SIGN_IN_VALUES = 5000, 12_000, 10
 Id = Annotated[str, Field(max_length=ID_LENGTH)]
 Time = Annotated[str, Field(max_length=TIME_LENGTH)]
 Column = Annotated[str, Field(max_length=COLUMN_LENGTH)]
-Condition = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+Condition = Annotated[str, Field(max_length=MOST_OF_CONDITION)]
 # Each value as the kind that it is: otherwise a text of digits that is too long would be read as a number, and that as infinite.
 Held = (
     StrictBool
     | Annotated[int, Strict(), Field(ge=-INT64 - 1, le=INT64)]
     | StrictFloat
-    | Annotated[str, Strict(), Field(max_length=MOST_CHARACTERS)]
+    | Annotated[str, Strict(), Field(max_length=MOST_OF_CONDITION)]
     | None
 )
 Marks = Annotated[tuple[Id, ...], FailFast(), Field(max_length=MOST_IDS)]
@@ -133,7 +133,7 @@ class ForgetAsked(Wire):
     """Images that pass all of what is given."""
 
     ids: Annotated[list[Id], FailFast(), Field(max_length=MOST_FORGOTTEN)] = []
-    identity: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+    identity: Annotated[str, Field(max_length=MOST_OF_CONDITION)] | None = None
     where: Condition | None = None
     before: Time | None = None
     dry_run: bool = False

@@ -39,16 +39,16 @@ def add(
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
     recorded(gallery)
-    known = cameras_of(gallery) if camera else set()
-    for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
-        messages.print(
-            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
-        )
     place = _place(gallery, state)
     secret, key = Keys(place).add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)
     typer.echo(secret)
     messages.print(plain(f"the key of {name!r} ({role}); it is shown this once"), soft_wrap=True)
+    known = cameras_of(gallery) if camera else set()
+    for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
+        messages.print(
+            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
+        )
 
 
 @keys.command("list")

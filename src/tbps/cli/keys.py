@@ -43,11 +43,6 @@ def add(
     place = _state(gallery, state)
     for remark in open_state(place, gallery, recorded(gallery)):
         messages.print(plain(f"note: {remark}"), soft_wrap=True)
-    known = cameras_of(gallery) if camera else set()
-    for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
-        messages.print(
-            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
-        )
     kept = Keys(place)
     secret, key = kept.add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)
@@ -58,6 +53,11 @@ def add(
         Audit(place).write(_COMMAND_LINE, "", "key removed", of=key.name, id=key.id)
         raise
     messages.print(plain(f"the key of {name!r} ({role}); it is shown this once"), soft_wrap=True)
+    known = cameras_of(gallery) if camera else set()
+    for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
+        messages.print(
+            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
+        )
 
 
 @keys.command("list")

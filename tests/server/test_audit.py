@@ -18,6 +18,7 @@ from tbps.errors import GalleryError, SettingsError, StorageError
 from tbps.server import audit
 from tbps.server.audit import AUDIT_FILE, HEAD_FILE, Audit, entries, verify
 from tbps.server.settings import state_folder
+from tbps.server.state_layout import MARK_FILE
 
 LINES = 5
 
@@ -159,6 +160,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     Audit(state).write("x", "", "search")
     (state / AUDIT_FILE).unlink()
     (state / AUDIT_FILE).symlink_to("/dev/full")
+    (state / MARK_FILE).write_text("{}")  # a folder without a mark may hold no links
     (state / HEAD_FILE).write_text(json.dumps({"number": 0, "hash": "0" * 64, "size": 0}))
     with pytest.raises(StorageError, match="full"):
         Audit(state).write("x", "", "search")

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tbps.cli.data_check import check, describe
-from tbps.errors import ImageError
+from tbps.errors import AnnotationError, ImageError
 
 app = typer.Typer()
 app.command()(check)
@@ -58,3 +58,14 @@ def test_describe_counts_and_writes_a_sheet(folder: Path, tmp_path: Path) -> Non
 def test_describe_counts_tokens_of_a_model(folder: Path, tiny_model_folder: Path) -> None:
     result = CliRunner().invoke(app, ["describe", "folder", str(folder), "--model", str(tiny_model_folder)], catch_exceptions=False)
     assert "1 of 6 captions have more than 77 tokens" in " ".join(result.stdout.split())
+
+
+def test_missing_images_are_left_out_when_asked_and_counted(folder: Path) -> None:
+    (folder / "2.jpg").unlink()
+    refused = CliRunner().invoke(app, ["check", "folder", str(folder)])
+    assert isinstance(refused.exception, AnnotationError)
+    assert "1 of 6 image files are missing" in str(refused.exception) and "--allow-missing" in str(refused.exception)
+    for verb in ("check", "describe"):
+        result = CliRunner().invoke(app, [verb, "folder", str(folder), "--allow-missing"], catch_exceptions=False)
+        assert result.exit_code == 0
+        assert "1 of 6 image files are missing and were left out" in " ".join(result.stderr.split())

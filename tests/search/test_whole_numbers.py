@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbps.errors import AnnotationError, DataError, QueryError
+from tbps.preprocess.metadata import strict_json
 from tbps.search.columns import plan_columns, row_metadata
 from tbps.search.detect import JsonDetector
 from tbps.search.gallery import Gallery
@@ -320,3 +321,35 @@ def test_texts_that_are_no_numbers(text: str) -> None:
         from tbps.search.filters import equal
 
         sql_of(equal("n", (text,)), {"n": "number"})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("9007199254740993.0", 9007199254740993),
+        ("9.007199254740993e15", 9007199254740993),
+        ("-9007199254740993.000", -9007199254740993),
+        ("12345678901234567891.0", 12345678901234567891),
+        ("9007199254740992.0", 9007199254740992.0),
+        ("1e22", 1e22),
+        ("1.2345678901234567e+19", 1.2345678901234567e19),  # as the double is printed
+        ("1.7976931348623157e308", 1.7976931348623157e308),
+        ("7.0", 7.0),
+        ("0.1", 0.1),
+    ],
+)
+def test_json_numbers_with_a_point_keep_the_digits_of_whole_numbers(text: str, number: int | float) -> None:
+    found = strict_json(text)
+    assert (found, type(found)) == (number, type(number))
+
+
+def test_whole_numbers_with_a_point_in_metadata_keep_their_digits(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    values = ["9007199254740992", "9007199254740993.0", "9007199254740994"]
+    named = zip(write_pictures(photos, 3), values, strict=True)
+    lines = [f'{{"file_name": "{file.name}", "identity": {value}, "serial": {value}}}' for file, value in named]
+    (photos / "metadata.jsonl").write_text("\n".join(lines))
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    gallery.add(photos)
+    for where in ("serial = 9007199254740993", "identity = '9007199254740993'"):
+        assert [hit.attributes["serial"] for hit in gallery.search("red", where=where)] == [9007199254740993]

@@ -79,6 +79,24 @@ def test_a_full_batch_does_not_wait(slow: Slow) -> None:
     batching.stop()
 
 
+def test_a_long_description_lets_others_have_their_turn(slow: Slow) -> None:
+    """A description of hundreds of parts would keep every other search waiting until the last of them is encoded."""
+    batching = BatchingEncoder(slow, window=0.0, most=64, bound=1000, on_batch=lambda size: None)
+    many = [f"part {n}" for n in range(100)]
+    slow.go.clear()
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(batching.encode_texts, many)
+        until(lambda: slow.calls)
+        short = pool.submit(batching.encode_texts, ["a man"])
+        until(lambda: batching._entries)
+        slow.go.set()
+        assert np.array_equal(short.result(), ColourEncoder().encode_texts(["a man"]))
+        assert np.array_equal(long.result(), ColourEncoder().encode_texts(many))
+    batching.stop()
+    assert "a man" in slow.calls[1] and max(map(len, slow.calls)) <= 17
+    assert [text for call in slow.calls for text in call if text != "a man"] == many
+
+
 def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> None:
     with ThreadPoolExecutor(4) as pool:
         good, bad = pool.submit(batching.encode_texts, ["good"]), pool.submit(batching.encode_texts, ["bad"])
@@ -110,6 +128,25 @@ def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batch
         slow.go.set()
         assert len(first.result()) == len(long.result()) == 10
     assert not any("short" in call for call in slow.calls)
+
+
+def test_it_goes_on_after_the_only_one_who_waited_has_left(slow: Slow) -> None:
+    """Its thread ended then, and no description was answered any more."""
+    batching = BatchingEncoder(slow, window=0.2, most=8, bound=20, on_batch=lambda size: None)
+
+    def ask(text: str, seconds: float) -> np.ndarray:
+        ticket.set(Ticket(time.monotonic() + seconds))
+        return batching.encode_texts([text])
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RequestError):
+            pool.submit(ask, "gone", 0.05).result()
+        time.sleep(1)  # until the window is over
+        assert batching._thread.is_alive()
+        assert np.array_equal(pool.submit(ask, "red", 300.0).result(), ColourEncoder().encode_texts(["red"]))
+    batching.stop()
+    assert not batching._thread.is_alive()
+    assert slow.calls == [["red"]]
 
 
 def test_after_the_end(slow: Slow) -> None:

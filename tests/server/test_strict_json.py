@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbps.errors import RequestError
+from tbps.server.asked import Query
 from tbps.server.strict_json import MOST_DEPTH, MOST_DIGITS, parse, unfit_text
 
 _PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -89,3 +90,12 @@ def test_counting_looks_at_every_byte_once(end: bytes) -> None:
 def test_texts() -> None:
     assert unfit_text("é😀\n\t") is None and unfit_text("") is None
     assert "NUL" in (unfit_text("a\0") or "") and "surrogate" in (unfit_text("\udfff") or "")
+
+
+def test_whole_numbers_with_a_point_keep_their_digits() -> None:
+    """As doubles they would match the images of their neighbours."""
+    assert Query.model_validate(parse(b'{"equals": {"serial": 9007199254740993.0}}', "the body", 9)).equals == {
+        "serial": 9007199254740993
+    }
+    weight = parse(b"1e300", "the body", 1)
+    assert (weight, type(weight)) == (1e300, float)

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn, TypeAlias
@@ -20,6 +21,7 @@ from tbps.errors import AnnotationError
 from tbps.preprocess.names import composed, file_key
 
 METADATA_FILE = "metadata.jsonl"
+_EXACT = 2**53  # up to here every whole number is a double
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
@@ -123,14 +125,26 @@ def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError on NaN and infinite numbers, `1e999` included, which are no JSON values."""
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    """The value of a JSON text, whole numbers to the last digit.
+
+    Raises ValueError on NaN and infinite numbers, `1e999` included, which are no JSON values.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=json_number)
 
 
-def _finite(text: str) -> float:
+def json_number(text: str) -> int | float:
+    """A number of a JSON text that has a point or an exponent.
+
+    A whole one above 2^53 keeps its digits, as 9007199254740993.0 would not as a double, unless it is how a double is printed,
+    such as 1e+300. Raises ValueError on an infinite one.
+    """
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:50]} is beyond every number that can be stored")
-    return value
+    if abs(value) < _EXACT:
+        return value
+    exact = Decimal(text)
+    is_kept = exact in (Decimal(value), Decimal(repr(value)))
+    return value if is_kept or exact != exact.to_integral_value() else int(exact)
 
 
 def _parse_object(where: str, text: str) -> dict[str, Any]:

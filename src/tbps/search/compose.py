@@ -56,7 +56,9 @@ def compose(query: Query, pictures: Sequence[Picture], model: Encoder, known: Ma
         weighted += [(query.picture_weight, row) for row in model.encode_images(opened).astype(np.float64)]
     vector = np.zeros(model.dim)
     if weighted:
-        vector = ALPHA * _normal(np.sum([weight * row for weight, row in weighted], axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.sum([weight * row for weight, row in weighted], axis=0)
+        vector = ALPHA * _normal(total)
     if query.right:
         vector = vector + BETA * np.mean([known[name] for name in query.right], axis=0)
     if query.wrong:
@@ -72,7 +74,10 @@ def named(query: Query) -> tuple[str, ...]:
 
 
 def _normal(vector: np.ndarray) -> np.ndarray:
-    length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or length < 1e-6:
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.linalg.norm(vector))
+    if not np.isfinite(length):
+        raise QueryError("the weights of the query are too large; 1 is that of a description without a weight")
+    if length < 1e-6:
         raise QueryError("the parts of the query cancel each other out; change their weights")
     return vector / length

@@ -148,7 +148,7 @@ class Lookout:
             name
             for own in given
             for name, value in (own if self.footage.camera is None else {"camera": self.footage.camera, **own}).items()
-            if _without_secrets(value) != value
+            if (kept := _without_secrets(value)) is not value and kept != value  # NaN differs from itself
         )
         return [f"column {name!r}: passwords in addresses were removed from {n:,} values" for name, n in counts.items()]
 

@@ -14,11 +14,14 @@ from tbps.preprocess.image import ImageSpec
 from tbps.search.encoder import Encoder
 from tbps.server.limits import Ticket, ticket
 
+_FEW = 16  # texts of one caller in one call
+
 
 @dataclass(slots=True, eq=False)
 class _Entry:
     texts: Sequence[str]
     ticket: Ticket | None
+    again: bool  # the same caller has waited for other texts before
     done: threading.Event = field(default_factory=threading.Event)
     rows: np.ndarray | None = None
     error: Exception | None = None
@@ -33,6 +36,7 @@ class BatchingEncoder:
 
     window: seconds that the first text waits for others; most: texts of one call; bound: texts that may wait, beyond which a
     RequestError (503) is raised. What nobody waits for any more is not encoded. `on_batch` is told how many texts each call has.
+    A caller with many texts, such as the parts of a long description, waits anew after each few, so that others have their turn.
     """
 
     def __init__(self, model: Encoder, window: float, most: int, bound: int, on_batch: Callable[[int], None]) -> None:
@@ -73,7 +77,11 @@ class BatchingEncoder:
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
         """As the model's, together with what other threads ask for. Raises RequestError where too much waits or time is out."""
-        entry = _Entry(texts, ticket.get())
+        return np.concatenate([self._encoded(texts[at : at + _FEW], at > 0) for at in range(0, max(1, len(texts)), _FEW)])
+
+    def _encoded(self, texts: Sequence[str], again: bool) -> np.ndarray:
+        """The rows of a few texts."""
+        entry = _Entry(texts, ticket.get(), again)
         with self._changed:
             if self._stopped:
                 raise RequestError(503, "stopping", "the service is shutting down; ask again in a moment", 5)
@@ -99,17 +107,22 @@ class BatchingEncoder:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        while entries := self._next():
+        while (entries := self._next()) is not None:
             wanted = [entry for entry in entries if entry.wanted()]
             if wanted:
                 self._encode(wanted)
             for entry in entries:
                 entry.done.set()
 
-    def _next(self) -> list[_Entry]:
-        """The entries of the next call, once there are some and the window is over; none when the service stops."""
+    def _next(self) -> list[_Entry] | None:
+        """The entries of the next call, once there are some and the window is over; None when the service stops.
+
+        There may be none after all: whoever waited has left while the window was open.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._stopped)
+            if self._stopped and not self._entries:
+                return None
             until = time.monotonic() + self._window
             while not self._full() and not self._stopped and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -122,7 +135,8 @@ class BatchingEncoder:
             return entries
 
     def _full(self) -> bool:
-        return sum(len(entry.texts) for entry in self._entries) >= self._most
+        """Whether nothing is gained by waiting for more texts."""
+        return any(entry.again for entry in self._entries) or sum(len(entry.texts) for entry in self._entries) >= self._most
 
     def _encode(self, entries: Sequence[_Entry]) -> None:
         texts = [text for entry in entries for text in entry.texts]

@@ -126,7 +126,7 @@ class Decoders:
             worker.wait_until_ready()
         except (EOFError, OSError, TimeoutError) as error:
             self._drop(worker)
-            raise StorageError(f"a process that decodes pictures cannot be started ({error or 'it ended at once'})") from error
+            raise StorageError(f"a process that decodes pictures cannot be started ({str(error) or 'it ended at once'})") from error
         return worker
 
     def _drop(self, worker: "_Worker") -> None:

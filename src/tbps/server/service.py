@@ -169,7 +169,8 @@ class Service:
             try:
                 self.asked_pictures.warm_up()
             except TbpsError as error:
-                log.error("%s", error)
+                if not self._stopping.is_set():  # else the end of the service ended the process too
+                    log.error("%s", error)
 
         threading.Thread(target=start, name="tbps-warm-decoders", daemon=True).start()
 

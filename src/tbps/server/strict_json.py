@@ -5,12 +5,12 @@ of surrogate pairs. Each of them breaks something later, such as the audit log o
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tbps.errors import RequestError
+from tbps.preprocess.metadata import json_number
 
 MOST_DEPTH = 32
 MOST_DIGITS = 100  # of an integer
@@ -99,10 +99,11 @@ def _constant(name: str) -> NoReturn:
     raise _UnfitError(f"holds {name}, which is no number of JSON; leave it out")
 
 
-def _number(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise _UnfitError(f"holds the number {shown(text)}, which is too large")
-    return number
+def _number(text: str) -> int | float:
+    try:
+        return json_number(text)
+    except ValueError as error:
+        raise _UnfitError(f"holds the number {shown(text)}, which is too large") from error
 
 
 def _integer(text: str) -> int:

@@ -79,9 +79,13 @@ class Changes:
         elif columns and not any(each is candidate for each in located):
             self.corrected[content_hash], self.names[content_hash] = columns, candidate.name
 
+    def replaced(self) -> set[str]:
+        """The rows of content that is no longer at its path."""
+        return {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
+
     def settle(self, sources: Sources) -> "Settled":
         """Decides what each difference is, once everything was looked at."""
-        replaced = {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
+        replaced = self.replaced()
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
         for content_hash, met in self.located.items():

@@ -274,7 +274,7 @@ def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
     if tally.incomplete is None:
         writer.remember(key, told)
     else:
-        reason = f"is incomplete: {tally.incomplete}; what was found is kept; index it again when it is whole"
+        reason = f"is incomplete: {tally.incomplete}; what was found is kept; when it is whole, index it with --refresh"
         outcome.failed.append((video.name, reason))
     outcome.videos.append(report_of(video.name, tally))
     outcome.nobody += [] if tally.crops else [video.name]

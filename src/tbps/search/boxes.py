@@ -1,7 +1,7 @@
 """The outermost boxes of an MP4 or QuickTime file: whether they can be followed to its end.
 
-Recordings in fragments (cameras, phones, streams) have no index of the whole: behind a damaged place FFmpeg finds nothing any more and
-says nothing, and of two whole files that were joined byte by byte it reads the first only.
+Recordings in fragments (cameras, phones, streams) have no index of the whole: behind a damaged place FFmpeg finds nothing any more
+and says nothing, and of two whole files that were joined byte by byte it reads the first only.
 """
 
 import os

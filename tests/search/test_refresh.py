@@ -182,6 +182,14 @@ def test_a_copy_is_a_duplicate_and_not_a_move(gallery: Gallery, photos: Path, tm
     assert {hit.root for hit in _hits(gallery).values()} == {str(photos)}
 
 
+def test_a_copy_in_another_folder_names_the_folder_of_what_was_kept(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "0001.jpg", other)
+    report = gallery.add(other)
+    assert report.duplicates == (("0001.jpg", f"has the same content as {photos}/0001.jpg, which was kept"),)
+
+
 def test_every_copy_is_named_also_of_what_was_moved(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     for name in ("copy-1.jpg", "copy-2.jpg"):
         shutil.copy(photos / "0001.jpg", photos / name)

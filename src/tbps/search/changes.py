@@ -96,7 +96,8 @@ class Changes:
                 moved[content_hash] = first
                 if content_hash in self.otherwise:
                     self.corrected[content_hash], self.names[content_hash] = self.otherwise[content_hash], first.name
-            kept = first.name if content_hash in moved else row.source
+            root, kept = (first.root, first.name) if content_hash in moved else (row.root, row.source)
+            kept = f"{root}/{kept}" if root and root != first.root else kept  # of another folder, which may have the same name
             copies = met[1:] if content_hash in moved else met
             duplicates |= {copy.name: f"has the same content as {kept}, which was kept" for copy in copies}
         return Settled(self, moved, frozenset(replaced - moved.keys()), duplicates, self._gone(sources, moved))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from tbps.errors import ImageError
 from tbps.preprocess.formats import HEIC_NEEDS, OTHER_PICTURES, PICTURES, heif_formats, picture_format
@@ -123,8 +123,12 @@ def test_heic_without_its_package_says_how_to_get_it() -> None:
 def test_a_raw_photograph_is_not_shown_by_its_preview() -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[50706] = b"\1\4\0\0"
-    with pytest.raises(ImageError, match=r"is a raw photograph \(DNG\), which is not read; export it as JPEG"):
+    with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
         open_image(_encoded(_picture(), "TIFF", tiffinfo=tags))
+    preview = TiffImagePlugin.ImageFileDirectory_v2()
+    preview[254], preview[330] = 1, 8  # as NEF and ARW have it: a smaller picture, and where the others are
+    with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
+        open_image(_encoded(_picture(), "TIFF", tiffinfo=preview))
 
 
 def test_endings_are_told_apart() -> None:
@@ -288,3 +292,13 @@ def test_damaged_details_give_no_time() -> None:
         damaged[rng.integers(20, 160)] = rng.integers(256)
         capture_time(bytes(damaged))
     assert capture_time(b"").at is None and capture_time(b"text" * 100).at is None
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
+def test_a_text_with_a_wrong_checksum_does_not_hide_the_picture(kind: bytes) -> None:
+    plain = _encoded(_picture(), "PNG")
+    chunk = _chunk(kind, b"key\0\0" + zlib.compress(b"value"))
+    broken = plain[:33] + chunk[:-1] + bytes([chunk[-1] ^ 1]) + plain[33:]
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(broken)).load()
+    np.testing.assert_array_equal(np.asarray(open_image(broken)), np.asarray(_picture()))

@@ -342,8 +342,11 @@ def test_an_incomplete_video_is_named_kept_and_looked_at_again(filmed: tuple[Pat
     again = gallery.add(path, footage=_footage(filmed[1], detector=detector))
     assert detector.asked == met.frames and (again.added, again.skipped_existing) == (0, report.added)
     path.write_bytes(whole.read_bytes())
-    done = gallery.add(path, footage=_footage(filmed[1], detector=detector))
+    plain = gallery.add(path, footage=_footage(filmed[1], detector=detector))
+    assert [name for name, _ in plain.changed] == ["lobby.mp4"] and (plain.added, plain.videos) == (0, ())
+    done = gallery.add(path, footage=_footage(filmed[1], detector=detector), refresh=True)
     assert done.failed == () and done.videos[0].frames == COUNT and done.videos[0].incomplete is None
+    assert (done.erased, len(gallery)) == (report.added, done.added)  # the former rows are not beside the new ones
     assert (tmp_path / "gallery" / FOOTAGE_FILE).exists()
 
 

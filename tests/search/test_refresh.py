@@ -7,6 +7,7 @@ import random
 import shutil
 import tarfile
 import unicodedata
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -179,6 +180,14 @@ def test_a_copy_is_a_duplicate_and_not_a_move(gallery: Gallery, photos: Path, tm
     report = gallery.add(tmp_path / "copy", refresh=True)
     assert len(report.duplicates) == 6 and _differences(report) == {}
     assert {hit.root for hit in _hits(gallery).values()} == {str(photos)}
+
+
+def test_a_copy_in_another_folder_names_the_folder_of_what_was_kept(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "0001.jpg", other)
+    report = gallery.add(other)
+    assert report.duplicates == (("0001.jpg", f"has the same content as {photos}/0001.jpg, which was kept"),)
 
 
 def test_every_copy_is_named_also_of_what_was_moved(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
@@ -572,4 +581,53 @@ def test_photographs_of_scenes_that_were_replaced_moved_and_corrected(tmp_path: 
     assert _differences(report) == {"moved": ["renamed.png"], "corrected": ["renamed.png"]}
     hits = gallery.search("x", 9, "camera = 'hall' and floor = 2 and box_height > 0")
     assert {hit.source for hit in hits} == {"renamed.png"} and len(hits) == 2
+    assert _differences(gallery.add(photos, footage=footage)) == {}
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar"])
+def test_a_scene_that_was_renamed_inside_its_archive_has_moved(ending: str, tmp_path: Path) -> None:
+    scene, truth = still([Walker(3, 100, 0), Walker(4, 300, 0, tall=120)])
+    scene.save(tmp_path / "scene.png")
+    archive = tmp_path / "photos" / f"all{ending}"
+    archive.parent.mkdir()
+
+    def pack(name: str) -> None:
+        if ending == ".zip":
+            with zipfile.ZipFile(archive, "w") as packed:
+                packed.write(tmp_path / "scene.png", name)
+        else:
+            with tarfile.open(archive, "w") as tar:
+                tar.add(tmp_path / "scene.png", name)
+
+    pack("scene.png")
+    footage = _looking(JsonDetector(write_detections(tmp_path / "d.json", f"all{ending}/scene.png", [truth])), photographs=True)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    assert gallery.add(archive.parent, footage=footage).added == 2
+    pack("a/renamed.png")
+    name = f"all{ending}/a/renamed.png"
+    assert _differences(gallery.add(archive.parent, footage=footage)) == {"moved": [name]}
+    assert _differences(gallery.add(archive.parent, footage=footage, refresh=True)) == {"moved": [name]}
+    assert [hit.source for hit in gallery.search("x", 9)] == [name, name]
+    assert _differences(gallery.add(archive.parent, footage=footage)) == {}
+
+
+@pytest.mark.parametrize("copy", ["a-copy.png", "z-copy.png"])  # met before and after the file that was replaced
+def test_people_of_a_scene_that_was_replaced_stay_where_a_copy_of_it_is(copy: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    first, truth = still([Walker(3, 100, 0), Walker(4, 300, 0, tall=120)])
+    second, _ = still([Walker(8, 100, 0), Walker(9, 300, 0, tall=120)])
+    footage = _looking(JsonDetector(write_detections(tmp_path / "d.json", "scene.png", [truth])), photographs=True)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    first.save(photos / "scene.png")
+    gallery.add(photos, footage=footage)
+    of_first = {hit.id for hit in gallery.search("x", 9)}
+    shutil.copy(photos / "scene.png", photos / copy)
+    second.save(photos / "scene.png")
+    for refresh in (False, True):
+        report = gallery.add(photos, footage=footage, refresh=refresh)
+        assert _differences(report) == {"changed": ["scene.png"], "moved": [copy]}
+    sources = {hit.id: hit.source for hit in gallery.search("x", 9)}
+    assert len(sources) == 4 and {sources[each] for each in of_first} == {copy}
+    assert sorted(sources.values()) == sorted([copy, copy, "scene.png", "scene.png"])
     assert _differences(gallery.add(photos, footage=footage)) == {}

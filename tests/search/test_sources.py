@@ -355,3 +355,45 @@ def test_formats_that_are_not_read_are_counted_once_over_several_folders(tmp_pat
         (tmp_path / name / "x.nef").write_text("x")
     found = find_sources([tmp_path / "a", tmp_path / "b"], None)
     assert found.notes == ("pictures of formats that are not read: 2 .nef; save them as JPEG or PNG and index again",)
+
+
+def test_videos_are_told_by_their_names_and_else_by_their_first_bytes(tmp_path: Path) -> None:
+    film = b"\0\0\0\x18ftypisom"
+    contents = {
+        "a.3gp": film,
+        "b.VOB": b"\0\0\1\xba",
+        "c.h264": b"x",
+        "record": film,
+        "d.part": b"\x1a\x45\xdf\xa3",
+        "e.mod": b"\0\0\1\xba",
+        "f.rec": b"RIFF\0\0\0\0AVI LIST",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "song.m4a").write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0")
+    (tmp_path / "go.mod").write_text("module x")
+    found = find_sources(tmp_path, None)
+    assert sorted(candidate.name for candidate in found.videos) == sorted(contents) and found.failed == ()
+    assert {name for _, name in found.left_out.values()} == {"go.mod", "song.m4a"}
+    assert [candidate.name for candidate in find_sources([tmp_path / "record"], None).videos] == ["record"]
+
+
+def test_a_raw_photograph_that_is_named_is_refused_and_a_renamed_picture_is_read(tmp_path: Path) -> None:
+    """Raw photographs are TIFF files, whose first picture is a preview of a few pixels."""
+    (picture,) = write_pictures(tmp_path, 1)
+    Image.new("RGB", (16, 12)).save(tmp_path / "a.NEF", "TIFF")
+    shutil.copy(picture, tmp_path / "b.dng")
+    raw = ("a.NEF", "is a raw photograph, which is not read; export it as JPEG")
+    for found in (find_sources(tmp_path, None), find_sources([tmp_path / "a.NEF", tmp_path / "b.dng"], None)):
+        assert found.failed == (raw,) and found.candidates[-1].name == "b.dng"
+    _metadata(tmp_path, {"file_name": "a.NEF"}, {"file_name": "b.dng"})
+    found = find_sources(tmp_path, None)
+    assert found.failed == (raw,) and [candidate.name for candidate in found.candidates] == ["b.dng"]
+
+
+def test_further_bookkeeping_of_systems(tmp_path: Path) -> None:
+    folders = ("@sharebin", "@SynoResource", "~snapshot", "Network Trash Folder", "Temporary Items", "$WINDOWS.~BT")
+    for name in (".", *folders):
+        write_pictures(tmp_path / name, 1)
+    assert _names(tmp_path) == ["0000.jpg"]
+    assert _left_out(tmp_path) == {"files and folders of the system": (6, "$WINDOWS.~BT")}

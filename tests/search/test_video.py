@@ -1,5 +1,6 @@
 """Reading videos: which frames, when, which way up; damage; and files that only pretend to be videos."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
@@ -506,3 +507,57 @@ def test_frames_beside_those_of_every(frames: list[np.ndarray], tmp_path: Path) 
     with open_video(path) as video:
         numbers = [frame.number for _, frame in video.frames("a", Every(1.0), Tally(), frozenset({3, 10, 11, 99}))]
     assert numbers == [0, 3, 10, 11, 20]
+
+
+# What lies behind a place from which the container cannot go on.
+
+
+def _fragmented(path: Path, frames: Sequence[np.ndarray]) -> Path:
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.gop_size = "yuv420p", 5
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_fragments_behind_a_damaged_place_make_a_film_incomplete(frames: list[np.ndarray], tmp_path: Path) -> None:
+    path = _fragmented(tmp_path / "a.mp4", frames)
+    assert _look(path, Every(frames=1))[1].incomplete is None
+    content = path.read_bytes()
+    places = [found.start() - 4 for found in re.finditer(b"moof", content)]
+    assert len(places) == 6
+    path.write_bytes(content[: places[3]] + bytes(300) + content[places[3] + 300 :])
+    tally = _look(path, Every(frames=1))[1]
+    behind = len(content) - places[3]
+    assert tally.frames < 20
+    assert tally.incomplete == f"it is damaged at byte {places[3]:,}, and the {behind:,} bytes from there on cannot be read"
+    path.write_bytes(content + bytes(5000))  # room that a recorder reserved
+    assert _look(path, Every(frames=1))[1].incomplete is None
+
+
+def test_a_second_film_behind_the_first_is_told_where_it_cannot_be_read(frames: list[np.ndarray], tmp_path: Path) -> None:
+    whole, parts = _encode(tmp_path / "a.mp4", frames, "mpeg4"), _fragmented(tmp_path / "b.mp4", frames)
+    tally = _look(_joined(tmp_path / "two.mp4", whole, whole), Every(frames=1))[1]
+    assert tally.frames == 30 and tally.incomplete is not None and "a second recording from byte" in tally.incomplete
+    tally = _look(_joined(tmp_path / "fragments.mp4", parts, parts), Every(frames=1))[1]
+    assert tally.frames >= 55 and tally.incomplete is None  # of the second, what the first one's edit list leaves
+
+
+def test_a_film_of_pictures_that_was_cut_off_is_held_to_the_count_in_its_header(frames: list[np.ndarray], tmp_path: Path) -> None:
+    """FFmpeg guesses a shorter length from the size of the file that is left."""
+    path = _encode(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")
+    assert _look(path, Every(frames=1))[1].incomplete is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    tally = _look(path, Every(frames=1))[1]
+    assert tally.incomplete is not None and "of the 3.0 seconds" in tally.incomplete
+    assert 10 <= tally.frames < 20 and tally.missing == 30 - tally.frames
+
+
+def test_recordings_of_two_codecs_that_were_joined(frames: list[np.ndarray], tmp_path: Path) -> None:
+    parts = [_encode(tmp_path / f"{codec}.ts", frames, codec, rate=25) for codec in ("mpeg2video", "libx264")]
+    looked, tally = _look(_joined(tmp_path / "joined.ts", *parts), Every(frames=1))
+    assert len(looked) <= 30 and 30 <= tally.missing <= 33
+    assert any(remark.startswith(f"{tally.missing} of about ") for remark in tally.remarks)

@@ -67,7 +67,8 @@ _UPRIGHT = {
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others stand within a scan
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
-_DNG_VERSION = 50706
+_DNG_VERSION, _FURTHER_PICTURES = 50706, 330
+_KIND_OF_PICTURE = 254  # odd where the picture is a smaller one of another in the file
 
 # `warnings.catch_warnings` changes the whole process: two threads inside it could leave warnings off for good.
 _quiet = threading.Lock()
@@ -188,7 +189,7 @@ def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
             if image.format in ("JPEG", "MPO"):
                 _check_scans(file, width * height, name)
             if _is_raw(image):
-                raise ImageError(f"{name}: is a raw photograph (DNG), which is not read; export it as JPEG")
+                raise ImageError(f"{name}: is a raw photograph, which is not read; export it as JPEG")
             yield image
 
 
@@ -244,8 +245,10 @@ def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
 
 
 def _is_raw(image: Image.Image) -> bool:
-    """Whether a TIFF is a DNG, of which Pillow would show the small preview."""
-    return image.format == "TIFF" and _DNG_VERSION in getattr(image, "tag_v2", ())
+    """Whether a TIFF is a raw photograph (DNG, NEF, ARW, ...), of which Pillow would show the small preview."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    kind = tags.get(_KIND_OF_PICTURE, 0)
+    return _DNG_VERSION in tags or (_FURTHER_PICTURES in tags and isinstance(kind, int) and kind & 1 == 1)
 
 
 def _several(image: Image.Image) -> str | None:

@@ -1,7 +1,7 @@
 """PNG files with large texts: image generators and editors put workflows and histories of many megabytes beside the pixels.
 
-Pillow refuses such files whole. Texts and colour profiles are not needed here, so those that are large are left out before it
-looks.
+Pillow refuses such files whole, and those of which a text has a wrong checksum. Texts and colour profiles are not needed here, so
+those that are large or damaged are left out before it looks.
 """
 
 import io
@@ -16,16 +16,20 @@ _BLOCK = 2**20
 
 
 def without_large_texts(file: BinaryIO) -> BinaryIO | None:
-    """A PNG without its large texts and profiles; None where it has none. `file` stands at its beginning, before and after."""
+    """A PNG without its large and damaged texts and profiles; None where it has none. `file` stands at its beginning, before and
+    after.
+    """
     file.seek(len(SIGNATURE))
     large: list[tuple[int, int]] = []
     together = 0
     while len(header := file.read(8)) == 8:
         length, kind, start = int.from_bytes(header[:4], "big"), header[4:], file.tell() - 8
         if kind in _NAMED:
-            size = _unpacked(kind, file.read(min(length, _MOST + 1)))
+            body = file.read(min(length, _MOST + 1))
+            size = _unpacked(kind, body)
             together += size
-            if size > _MOST or length > _MOST or together > _MOST_TOGETHER:
+            damaged = length <= _MOST and zlib.crc32(kind + body) != int.from_bytes(file.read(4))
+            if size > _MOST or length > _MOST or together > _MOST_TOGETHER or damaged:
                 large.append((start, start + length + 12))
         file.seek(start + length + 12)
     file.seek(0)

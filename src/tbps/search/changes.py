@@ -79,9 +79,13 @@ class Changes:
         elif columns and not any(each is candidate for each in located):
             self.corrected[content_hash], self.names[content_hash] = columns, candidate.name
 
+    def replaced(self) -> set[str]:
+        """The rows of content that is no longer at its path."""
+        return {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
+
     def settle(self, sources: Sources) -> "Settled":
         """Decides what each difference is, once everything was looked at."""
-        replaced = {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
+        replaced = self.replaced()
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
         for content_hash, met in self.located.items():
@@ -92,7 +96,8 @@ class Changes:
                 moved[content_hash] = first
                 if content_hash in self.otherwise:
                     self.corrected[content_hash], self.names[content_hash] = self.otherwise[content_hash], first.name
-            kept = first.name if content_hash in moved else row.source
+            root, kept = (first.root, first.name) if content_hash in moved else (row.root, row.source)
+            kept = f"{root}/{kept}" if root and root != first.root else kept  # of another folder, which may have the same name
             copies = met[1:] if content_hash in moved else met
             duplicates |= {copy.name: f"has the same content as {kept}, which was kept" for copy in copies}
         return Settled(self, moved, frozenset(replaced - moved.keys()), duplicates, self._gone(sources, moved))

@@ -19,8 +19,10 @@ from tbps.search.patterns import Patterns
 Failure = tuple[str, str]
 
 _SYSTEM = frozenset(
-    {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found"}
-    | {"system volume information", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+    {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@synoresource", "@appstore", "@download", "@__thumb"}
+    | {"#recycle", "#snapshot", "~snapshot", "$recycle.bin", "recycler", "$windows.~bt", "$windows.~ws", "lost+found"}
+    | {"system volume information", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "msdownld.tmp"}
+    | {"__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"}
 )
 HIDDEN, SYSTEM, EXCLUDED, GALLERY = (
     "hidden files and folders",

@@ -79,11 +79,12 @@ def ingest(
         plan = plan_columns([*given, *([COLUMNS] if looks else [])], table.extras(), table.doubles_hold)
         table.add_columns(plan.kinds)
         writer = Writer(writing, model, plan.kinds, manner, lookout, table)
-    outcome = _Outcome(list(sources.failed), Changes(writer.known))
+    outcome = _Outcome(list(sources.failed), Changes(writer.known), sources.members)
     _pictures(sources.candidates, writer, outcome, on_progress or (lambda done, total: None))
     for video in sources.videos:
         _video(video, writer, outcome)
     writer.commit()
+    outcome.locate_rowless(writer)
     settled = outcome.changes.settle(sources)
     notes = [*sources.notes, *plan.notes, *_needing_heic(outcome.failed), *outcome.notes]
     pictures, videos = ({candidate.name for candidate in found} for found in (sources.candidates, sources.videos))
@@ -137,10 +138,15 @@ def _needing_heic(failed: Sequence[Failure]) -> list[str]:
 
 @dataclass(slots=True)
 class _Outcome:
-    """The report as it grows. told: scenes and videos whose metadata were corrected, by their keys."""
+    """The report as it grows.
+
+    members: see `Sources`; told: scenes and videos whose metadata were corrected, by their keys; rowless: those that were done
+    before, of which no row is known at their path or at one that is gone, and when each began.
+    """
 
     failed: list[Failure]
     changes: Changes
+    members: Mapping[str, frozenset[str]]
     skipped: int = 0
     nobody: list[str] = field(default_factory=list)
     videos: list[VideoReport] = field(default_factory=list)
@@ -148,6 +154,7 @@ class _Outcome:
     done: set[str] = field(default_factory=set)  # before
     remarks: list[Failure] = field(default_factory=list)
     told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    rowless: list[tuple[Read, datetime | None]] = field(default_factory=list)
 
     def take(self, row: Row, writer: Writer) -> bool:
         """Gives a row to the writer, unless it is known; whether it did."""
@@ -169,17 +176,32 @@ class _Outcome:
         self.skipped += 1
         self.done.add(item.candidate.name)
         assert item.done is not None
-        own = item.own
-        if not own and item.candidate.root:
-            own = tuple(writer.known.elsewhere(item.candidate.name, item.file_hash))
-            for content_hash in own:
-                self.changes.found(content_hash, item.candidate)
-        if not writer.lookout.record.differs(*item.done):
+        if item.own:
+            self._correct(item, item.own, start, writer)
+        elif item.candidate.root:
+            elsewhere = tuple(writer.known.elsewhere(item.candidate.name, item.file_hash, self.members))
+            self._locate(item, elsewhere, start, writer)
+            self.rowless += [] if elsewhere else [(item, start)]
+        if writer.lookout.record.differs(*item.done):
+            self.told[item.done[0]] = item.done[1]
+
+    def locate_rowless(self, writer: Writer) -> None:
+        """Finds the rows of scenes and videos that are still there as copies, where what was indexed was replaced."""
+        replaced = self.changes.replaced()
+        for item, start in self.rowless if replaced else ():
+            self._locate(item, tuple(writer.known.shown(replaced, item.file_hash)), start, writer)
+
+    def _locate(self, item: Read, rows: Sequence[str], start: datetime | None, writer: Writer) -> None:
+        for content_hash in rows:
+            self.changes.found(content_hash, item.candidate)
+        self._correct(item, rows, start, writer)
+
+    def _correct(self, item: Read, rows: Sequence[str], start: datetime | None, writer: Writer) -> None:
+        if item.done is None or not writer.lookout.record.differs(*item.done):
             return
-        for content_hash in own:
+        for content_hash in rows:
             columns = correction(writer.known[content_hash], item.candidate, writer.kinds, start)
             self.changes.correct(content_hash, item.candidate, columns)
-        self.told[item.done[0]] = item.done[1]
 
 
 def _pictures(candidates: Sequence[Candidate], writer: Writer, outcome: _Outcome, progress: OnProgress) -> None:
@@ -252,7 +274,7 @@ def _video(video: Candidate, writer: Writer, outcome: _Outcome) -> None:
     if tally.incomplete is None:
         writer.remember(key, told)
     else:
-        reason = f"is incomplete: {tally.incomplete}; what was found is kept; index it again when it is whole"
+        reason = f"is incomplete: {tally.incomplete}; what was found is kept; when it is whole, index it with --refresh"
         outcome.failed.append((video.name, reason))
     outcome.videos.append(report_of(video.name, tally))
     outcome.nobody += [] if tally.crops else [video.name]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, final
 
@@ -32,6 +32,8 @@ class Known:
     def renew(self, rows: dict[str, KnownRow]) -> None:
         """Takes other rows in place of all that was known."""
         self._rows = rows
+        self._asked: Collection[str] = ()
+        self._places: dict[str, tuple[Any, list[Any]]] = {}  # of the rows that were asked for
         self._by_path: dict[str, list[str]] = {}
         self._lost: dict[str, list[str]] | None = None  # paths of scenes and videos that are gone, by the last part of their names
         for content_hash, row in rows.items():
@@ -69,19 +71,25 @@ class Known:
         """Whether a row is that file, or a person cut out of it."""
         if content_hash == file_hash:
             return True
-        columns = crop_columns(self._rows[content_hash])
-        if not columns:
-            return False
-        box = [columns.get(side) for side in ("box_x", "box_y", "box_width", "box_height")]
-        return content_hash == place_hash(file_hash, columns.get("frame", 0), box)
+        place = _place(self._rows[content_hash])
+        return place is not None and content_hash == place_hash(file_hash, *place)
 
-    def elsewhere(self, name: str, file_hash: str) -> Iterator[str]:
-        """The rows of people who were cut out of that file under paths where there is no such file any more."""
+    def shown(self, hashes: Collection[str], file_hash: str) -> Iterator[str]:
+        """Those of some rows that show people who were cut out of a file."""
+        if hashes is not self._asked:
+            self._asked, self._places = hashes, {each: place for each in hashes if (place := _place(self._rows[each])) is not None}
+        yield from (each for each, place in self._places.items() if each == place_hash(file_hash, *place))
+
+    def elsewhere(self, name: str, file_hash: str, members: Mapping[str, frozenset[str]]) -> Iterator[str]:
+        """The rows of people who were cut out of that file under paths where there is no such file any more.
+
+        members: as for `is_gone`, the same for the whole run.
+        """
         if self._lost is None:
             self._lost = {}
             for path, hashes in self._by_path.items():
                 row = self._rows[hashes[0]]
-                if any(crop_columns(self._rows[each]) for each in hashes) and is_gone(f"{row.root}/{row.source}", {}):
+                if any(crop_columns(self._rows[each]) for each in hashes) and is_gone(f"{row.root}/{row.source}", members):
                     self._lost.setdefault(path.rpartition("/")[2], []).append(path)
         base = composed(name).rpartition("/")[2]
         others = (path for other, paths in self._lost.items() if other != base for path in paths)
@@ -93,6 +101,13 @@ class Known:
     def _note(self, content_hash: str, row: KnownRow) -> None:
         if (path := path_of(row.root, row.source)) is not None:
             self._by_path.setdefault(path, []).append(content_hash)
+
+
+def _place(row: KnownRow) -> tuple[Any, list[Any]] | None:
+    """The frame and box of a person; None for a picture that is taken whole."""
+    columns = crop_columns(row)
+    sides = ("box_x", "box_y", "box_width", "box_height")
+    return (columns.get("frame", 0), [columns.get(side) for side in sides]) if columns else None
 
 
 def crop_columns(row: KnownRow) -> dict[str, Any]:

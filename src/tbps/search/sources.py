@@ -17,7 +17,7 @@ from tbps.preprocess.metadata import METADATA_FILE, read_metadata, resolve_insid
 from tbps.redact import is_address
 from tbps.search.archives import Member, list_archive
 from tbps.search.folders import EXCLUDED, Failure, LeftOut, refusal_of, walk
-from tbps.search.kinds import Kind, kind_of, suffix_of
+from tbps.search.kinds import Kind, is_video, kind_of, suffix_of
 from tbps.search.patterns import Patterns
 
 _KNOWN = f"{NAMES}; tar, zip; videos"
@@ -279,18 +279,24 @@ class _Found:
 
 
 def _kind(name: str, path: Path, named: bool) -> Kind | None:
-    """What a file is: by its name, and by its first bytes where that says nothing or it is a picture that is named as a video."""
+    """What a file is: by its name, and by its first bytes where that says nothing or something else.
+
+    Raw photographs are TIFF files, of which a reader of TIFF would show a small preview.
+    """
     kind = kind_of(name)
-    if kind in ("picture", "archive") or (kind == "other picture" and not named):
+    if kind in ("picture", "archive"):
         return kind
     if refusal_of(path) is not None:
         return kind or "picture"  # which fails with the reason
     try:
         with path.open("rb") as file:
-            is_picture = picture_format(file.read(HEAD)) is not None
+            head = file.read(HEAD)
     except OSError:
         return kind or "picture"
-    return "picture" if is_picture else kind or ("picture" if named else None)
+    form = picture_format(head)
+    if form is not None and (kind != "other picture" or form != "TIFF"):
+        return "picture"
+    return kind or ("video" if is_video(head) else "picture" if named else None)
 
 
 def _unread(failed: Sequence[Failure]) -> list[str]:

@@ -20,6 +20,7 @@ from PIL import Image
 from tbps.errors import DataError
 from tbps.optional import needed
 from tbps.preprocess.image import MAX_PIXELS
+from tbps.search.boxes import damage_of
 from tbps.search.columns import parse_time
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import Detector, Frame
@@ -33,6 +34,7 @@ _OPTIONS = {
 }
 _GUESSED_LENGTH = ("mpegts", "mpeg", "h264", "hevc", "m4v")  # from the time stamps and the bit rate, not from a header
 _EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+_HIDING = ("vp8", "libvpx")  # codecs of which some packets give no frame
 _FASTEST = 1000  # frames a second; where time stamps are all that is known, more is guessed
 _RETRIES = 3  # to find what follows a damaged place
 _NEARLY_SQUARE = 0.005
@@ -96,8 +98,10 @@ class Video:
         self.started = _started(container.metadata, stream.metadata)
         self._counted = int(stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")))
         self._others = _other_streams(container, stream)
+        self._damage = damage_of(path) if "mp4" in container.format.name else None
         self._pixels = _PixelShape(stream)
-        self._failed = self._discarded = self._damaged = 0
+        self._packets = self._failed = self._discarded = self._damaged = 0
+        self._one_frame_each = stream.codec_context.name not in _HIDING  # whether every packet gives one frame
         self._late = 0.0  # from the first packet to the first frame, in seconds
         self._newest = -math.inf  # time stamp of a frame
         self._ends: float | None = None  # of the last packet, in seconds of the time stamps
@@ -114,6 +118,7 @@ class Video:
         for decoded in self._decoded(tally):
             number = tally.frames
             tally.frames += 1
+            self._one_frame_each &= not decoded.interlaced_frame  # two fields may come in two packets
             ratio, stamp = self._pixels.ratio(decoded), _stamp(decoded)
             if number == 0 and stamp is not None and self._begins is not None:
                 self._late = stamp - self._begins
@@ -141,9 +146,13 @@ class Video:
                 lasts, length = (f"{seconds:,.1f}" for seconds in (self._length - short, self._length))
                 tally.incomplete = f"only {lasts} of the {length} seconds that its header promises could be read"
         tally.remarks += self._others
+        if tally.incomplete is None:
+            tally.incomplete = self._damage
         missing = max(self._at_the_ends(tally, timeline) + timeline.missing + cut_off, self._failed)
         if self._counted:  # by the file itself; more cannot be missing
             missing = min(missing, max(0, self._counted - self._discarded - tally.frames))
+        if self._one_frame_each:  # joined recordings of another codec are swallowed by the decoder without an error
+            missing = max(missing, self._packets - self._discarded - tally.frames)
         tally.missing = missing
         if missing:
             why = "could not be decoded" if missing == self._failed else "could not be decoded or are not in the file"
@@ -194,6 +203,7 @@ class Video:
     def _note(self, packet: Any) -> None:
         """Keeps where the packets of the video begin and end."""
         self._discarded += packet.is_discard
+        self._packets += bool(packet.size)
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or not packet.size or packet.is_discard:
             return
@@ -300,6 +310,9 @@ def _other_streams(container: Any, stream: Any) -> list[str]:
 def _length(container: Any, stream: Any) -> tuple[float | None, float]:
     """How many seconds of pictures the file's header promises, None where it does not, and by how much that may be wrong."""
     loosely = max(2.0, (container.duration or 0) / 20e6)
+    if container.format.name == "avi" and stream.frames and stream.average_rate and stream.duration:
+        told = float(stream.frames / stream.average_rate)  # FFmpeg shortens the duration of a file that was cut off
+        return max(told, float(stream.duration * stream.time_base)), 0.0
     if stream.duration and container.format.name not in _GUESSED_LENGTH:
         return float(stream.duration * stream.time_base), 0.0 if container.format.name in _EXACT_LENGTH else loosely
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))

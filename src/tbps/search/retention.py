@@ -64,8 +64,8 @@ def change_retention(folder: Path, changes: Mapping[str | None, int | None], pat
     with writing(folder, patience):
         rules = read_retention(folder)
         days: dict[str | None, int | None] = {None: rules.default_days}
-        for known in (rules.cameras, changes):
-            days.update({None if camera is None else canonical_name(camera): number for camera, number in known.items()})
+        days.update({canonical_name(camera): number for camera, number in rules.cameras.items()})
+        days.update({None if camera is None else canonical_name(camera): number for camera, number in changes.items()})
         cameras = {camera: number for camera, number in days.items() if camera is not None and number is not None}
         changed = Retention.parse({"default_days": days[None], "cameras": cameras})
         write_text(folder / RETENTION_FILE, changed.model_dump_json(indent=2) + "\n")

@@ -36,6 +36,9 @@ WORD = "s3cr3t"
         ("rtsp://10.0.0.2/user=admin_password=s3cr3t_channel=1", "rtsp://10.0.0.2/user=***"),
         ("with url: /api?X-Amz-Signature=s3cr3t (Caused by", "with url: /api?X-Amz-Signature=*** (Caused by"),
         ("http://u:s3cr3t@proxy:3128, then http://v:s3cr3t@p2:1", "http://***@proxy:3128, then http://***@p2:1"),
+        ("rtsp://admin:s3cr3t", "rtsp://***"),  # of admin:s3cr3t&1@h a shell leaves this
+        ("rtsp://admin:s3cr3t%40h:554/x", "rtsp://***/x"),
+        ("cannot open rtsp://admin:12s3cr3t: no such file", "cannot open rtsp://*** no such file"),
         ("rtsp://a:s3cr3t@h/x\nrtsp://b:s3cr3t@h/y", "rtsp://***@h/x\nrtsp://***@h/y"),
     ],
 )
@@ -49,6 +52,7 @@ def test_secrets_of_addresses_are_removed(text: str, expected: str) -> None:
     "text",
     [
         "C:/users/a@b/c.jpg",
+        "the service is at http://HOST:PORT/, not at (http://[::1]:80) or http://h:8400.",
         "see https://example.org/@scope/package for more",
         "http://127.0.0.1:8400/",
         "it is at http://127.0.0.1:8400; write to me@example.org",

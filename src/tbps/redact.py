@@ -28,6 +28,8 @@ _NAMES = (
 )
 _VALUE = re.compile(rf"(?<![A-Za-z])((?:[A-Za-z\-]+-)?(?:{_NAMES})=)([^&/;?#\s\"'<>`]+)", re.IGNORECASE)
 _QUERY_VALUE = re.compile(rf"([?&;](?:[A-Za-z\-_]{{1,30}})?(?:{_NAMES})=)([^&;#\s\"'<>`]+)", re.IGNORECASE)
+# A user and the beginning of a password, where a shell took & or # for its own, or where the @ is written %40: no port.
+_CUT_SHORT = re.compile(r"[^\[\]:]*:(?!PORT\b)(?!\d*[.,;:)\]}*]*$)[^\[\]]*", re.DOTALL)
 _IS_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[\\/]")
 
 
@@ -56,6 +58,8 @@ def _redacted_address(found: re.Match[str], queries: bool) -> str:
     secret = "@" in first or re.fullmatch(r"[\w.\-]*|\[[0-9A-Fa-f:.%]*\]|[\w.\-]+:\d*[.,;:)\]]*", first) is None
     if "@" in rest and (secret or re.fullmatch(r"[\w.\-]+:\d*", first)):
         rest = f"{HIDDEN}@{_after_user(rest)}"
+    elif _CUT_SHORT.fullmatch(first):
+        rest = HIDDEN + rest[len(first) :]
     if not queries:
         return scheme + _VALUE.sub(rf"\1{HIDDEN}", rest)
     place, mark, _ = _cut(rest)

@@ -11,6 +11,9 @@ from PIL import Image
 import tbps
 from tbps.cli import app
 from tbps.cli.console import log_warnings
+from tbps.search.retention import read_retention
+from tbps.server.keys import Keys
+from tbps.server.settings import state_folder
 
 Run = Callable[..., tuple[int, str, str]]
 WORD = "s3cr3t"
@@ -84,6 +87,25 @@ def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_pat
     hits = {hit.source: hit for hit in gallery.search("x", 9)}
     assert {hit.camera for hit in hits.values()} == {"rtsp://***@camera.invalid:554/stream"}
     assert hits["0.png"].attributes["from"] == "https://h/x?id=3&token=***"
+
+
+def test_a_camera_is_known_by_its_address_with_the_password_and_without(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """The gallery names it without; keys and retention rules are stored so too, and hold for its images."""
+    folder, shown = tmp_path / "g", "rtsp://***@camera.invalid:554/stream"
+    Image.new("RGB", (20, 40)).save(tmp_path / "0.png")
+    assert run("index", tmp_path / "0.png", "--gallery", folder, "--model", tiny_model_folder, "--camera", ADDRESS)[0] == 0
+    for camera in (ADDRESS, shown):
+        for filtered in (["--camera", camera], ["--is", f"camera={camera}"], ["--where", f"camera = '{camera}'"]):
+            code, out, err = run("search", folder, "a man", "--json", *filtered)
+            assert code == 0 and len(json.loads(out)[0]["hits"]) == 1, err
+        assert "rtsp" not in run("gallery", "retention", folder, "--camera", camera, "--days", "30")[2]
+    assert dict(read_retention(folder).cameras) == {shown: 30}
+    code, _, err = run("keys", "add", folder, "desk", "--camera", ADDRESS)
+    assert code == 0 and "no camera" not in err
+    assert [key.cameras for key in Keys(state_folder(folder)).all()] == [(shown,)]
+    assert run("gallery", "retention", folder, "--camera", ADDRESS, "--remove")[0] == 0 and not read_retention(folder).cameras
+    for place in (folder, state_folder(folder)):
+        assert not [file for file in place.rglob("*") if file.is_file() and WORD.encode() in file.read_bytes()]
 
 
 def test_the_log_of_the_service_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,7 +312,7 @@ for thread in threads: thread.join()
 print(json.dumps(refused))
 """
     environment = os.environ | {"PYTHONPATH": str(Path(audit.__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600, check=True)
     refused = json.loads(done.stdout)
     assert len(refused) == 3 and all("full" in each for each in refused)
     assert (verify(state).lines, verify(state).wrong) == (LINES, None)

@@ -345,7 +345,7 @@ def test_an_answer_that_nobody_takes_ends_with_its_connection(gallery: Path) -> 
             with suppress(TimeoutError, ConnectionError):  # far more than the buffers between the two hold
                 connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2000)
         until(lambda: door.files() <= before)
-        assert door.ask("/healthz")[0] == 200
+        until(lambda: door.ask("/healthz")[0] == 200)  # on a busy machine this, too, may take longer than the half second
 
 
 def test_whoever_hangs_up_leaves_a_line_and_no_place(gallery: Path) -> None:

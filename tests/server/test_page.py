@@ -27,7 +27,7 @@ PAGE = 24
 RED = "a woman in a red coat"
 MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
 
-expect.set_options(timeout=120_000)
+expect.set_options(timeout=300_000)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(address: str, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(300_000)
         contexts.append(context)
         page = context.new_page()
         host = urlsplit(address).netloc

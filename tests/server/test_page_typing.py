@@ -239,6 +239,22 @@ def test_a_camera_that_is_not_there_is_refused_and_can_be_taken_away(served: Ser
     expect(page.get_by_role("alert").filter(has_text="lobbi")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told", "way_out"),
+    [
+        ("camera=lobbi", "did you mean 'lobby'?", "Search without camera lobbi"),
+        ("group=trackle", "did you mean 'tracklet'?", "Show all crops"),
+        ("since=yesterday", "'yesterday'", "Remove all filters"),
+    ],
+)
+def test_a_mistyped_link_is_refused_and_can_be_mended(served: Served, opened: Open, wrong: str, told: str, way_out: str) -> None:
+    page = opened(f"{served.open}/#q=a+person&{wrong}")
+    expect(page.get_by_role("alert").filter(has_text=told)).to_be_visible()
+    expect(page.locator(".card[data-id]")).to_have_count(0)
+    page.get_by_role("button", name=way_out).click()
+    assert shown(page) == found(served, text("a person"))
+
+
 @pytest.mark.parametrize("failure", ["abort", "500", "503", "no JSON"])
 def test_progress_goes_on_after_requests_that_failed(failure: str, served: Served, opened: Open) -> None:
     page = opened(served.open)

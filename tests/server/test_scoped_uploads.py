@@ -17,6 +17,8 @@ from walkers import Walker, film, write_film
 from tbps.search.footage import Footage, FootageSettings
 from tbps.search.gallery import Gallery
 from tbps.search.query import Query, Text
+from tbps.server.keys import Keys, Role
+from tbps.server.settings import state_folder
 
 
 def told(job: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +119,20 @@ def test_the_same_photograph_indexed_for_two_cameras_is_kept_once_and_named(tmp_
     assert opened.add(photo, footage=Footage(FootageSettings(), camera="lobby")).added == 1
     again = opened.add(photo, footage=Footage(FootageSettings(), camera="yard"))
     assert (again.added, again.skipped_existing) == (0, 1)
-    assert again.duplicates == (("twice.png", "was indexed before with other metadata, which were kept"),)
+    assert again.corrected == (("twice.png", "was indexed with other metadata (camera)"),)
     found = opened.find(Query(texts=(Text(text="x"),), equals={"camera": "lobby"})).hits
     assert "twice.png" in {hit.source for hit in found}
+
+
+@pytest.mark.parametrize(
+    ("of_key", "given", "stored"), [("7.0", "7", "7"), ("7", "7.0", "7"), ("e\u0301tage", "\u00e9tage", "\u00e9tage")]
+)
+def test_a_camera_is_known_by_all_its_spellings(tmp_path: Path, of_key: str, given: str, stored: str) -> None:
+    gallery = make_gallery(tmp_path, [0])
+    secret, _ = Keys(state_folder(gallery)).add("desk", Role.curator, (of_key,))
+    curator = {"Authorization": f"Bearer {secret}"}
+    with serving(gallery) as client:
+        job = upload(client, picture(seed=3), given, curator)
+        assert (job["state"], job["added"]) == ("done", 1)
+        assert [hit["camera"] for hit in seen(client, curator)] == [stored]
+        assert send(client, ("a.bin", picture(seed=4)), camera="8", headers=curator).status_code == 403

@@ -143,7 +143,7 @@ def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
             assert len(search(address)[1]["hits"]) == 3
             body, headers = form(1, 0)
             with pytest.raises(urllib.error.HTTPError) as answer:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=60)
+                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300)
             with answer.value as error:
                 assert (error.code, json.loads(error.read())["error"]["code"]) == (503, "read_only")
             assert ask(address, "/v1/forget", {"ids": ["0" * 24]})[0] == 503

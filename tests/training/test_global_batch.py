@@ -24,6 +24,7 @@ from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.surgery import without_layers
 from tbps.model.tokens import padded_to, tokenise
 from tbps.study.recipes import clip, simplified_tbps_clip
+from tbps.training import objective as the_objective
 from tbps.training.encode import Views, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, LossSettings, objective
@@ -366,6 +367,17 @@ def test_shards_that_do_not_divide_the_batch_are_refused(bench: Bench) -> None:
         objective(
             features, bench.labels("clip", slice(0, 6)), torch.tensor(14.0), 0.0, bench.heads, settings_of("clip of four").losses
         )
+
+
+def test_shards_that_do_not_divide_among_the_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four devices three processes can stand for no equal parts; five are themselves the devices."""
+    settings = settings_of("clip of four").losses
+    monkeypatch.setattr(the_objective, "world_size", lambda: 3)
+    with pytest.raises(SettingsError, match=r"losses\.shards = 4 does not divide 12 pairs on 3 processes"):
+        the_objective._shards(4, settings)
+    for world, shards in ((2, 2), (4, 1), (5, 1)):
+        monkeypatch.setattr(the_objective, "world_size", lambda world=world: world)
+        assert len(the_objective._shards(4, settings)) == shards
 
 
 def with_constant_columns(bench: Bench, name: str, world: int) -> dict[str, torch.Tensor]:

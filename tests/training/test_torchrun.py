@@ -20,6 +20,7 @@ SETTINGS = [
     "text_attention_dropout=0",
     "losses.c_itc.weight=0.1",
     "losses.id.weight=0.2",
+    "losses.mlm.weight=0.2",
     "optimizer.eps=0.01",  # else Adam blows rounding up to whole steps where a gradient is zero by symmetry (biases of the keys)
 ]
 
@@ -49,7 +50,14 @@ def test_two_processes_end_with_the_weights_of_one(flags: Path, tiny_model_folde
     assert [record["step"] for record in logs[0]] == [record["step"] for record in logs[1]]
     told = 0
     for alone, shared in zip(*logs, strict=True):
-        for term in {"loss", "n_itc", "r_itc", "c_itc", "id"} & alone.keys():  # means over the batch, not those of one process
+        for term in {
+            "loss",
+            "n_itc",
+            "r_itc",
+            "c_itc",
+            "id",
+            "mlm",
+        } & alone.keys():  # means over the batch, not those of one process
             assert shared[term] == pytest.approx(alone[term], rel=1e-4, abs=1e-5), f"{term} at update {alone['step']}"
             told += 1
     assert told > 5

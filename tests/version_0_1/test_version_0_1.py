@@ -1,6 +1,8 @@
 """Galleries, service folders, runs and models that version 0.1 wrote open with today's code (see README.md for what they hold)."""
 
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
+from safetensors.torch import load_file
 
 from tbps.model.bundle import load
 from tbps.search.gallery import Gallery
@@ -77,3 +80,47 @@ def test_a_model_of_before_embeds_as_before(written: Path) -> None:
     photos = [Image.open(path) for path in write_pictures(written / "photos", 24)[:2]]
     np.testing.assert_allclose(model.encode_images(photos), expected["images"], atol=1e-6)
     np.testing.assert_allclose(model.encode_texts(["a woman in a red coat"]), expected["texts"], atol=1e-6)
+
+
+# What the run was begun with, as `quick` in tests/training/test_training_resume.py says it.
+QUICK = (
+    "image={}",
+    "batch_size=16",
+    "lock.patch_projection=false",
+    "schedule.epochs=3",
+    "schedule.peak_rate=2e-3",
+    "schedule.initial_rate=1e-4",
+    "losses.r_itc.labels=normalised",
+    "checkpoint_steps=2",
+)
+
+
+def resume(written: Path, data: Path, *changes: str) -> subprocess.CompletedProcess[str]:
+    """Today's `tbps train --resume` on the run that version 0.1 was stopped in."""
+    command = [sys.executable, "-m", "tbps.cli", "train", "simplified_tbps_clip", "--data", "folder", "--root", str(data)]
+    command += ["--model", str(written / "model"), "--out", str(written / "run"), "--resume", "--device", "cpu"]
+    for change in (*QUICK, *changes):
+        command += ["--set", change]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_run_of_before_ends_as_it_would_have_ended(written: Path, flags: Path) -> None:
+    ended = resume(written, flags)
+    assert ended.returncode == 0, ended.stderr
+    assert "goes on with image.training_resize=bicubic" in " ".join(ended.stderr.split())
+    whole = json.loads((written / "whole.json").read_text())
+    state = load_file(written / "run" / "checkpoints" / whole["checkpoint"])
+    assert state.keys() == whole["sums"].keys()
+    for name, sums in whole["sums"].items():
+        values = state[name].double()
+        # Equal to the bit on the machine that wrote them; kernels of other processors round otherwise.
+        np.testing.assert_allclose([values.sum().item(), values.square().sum().item()], sums, rtol=1e-3, atol=2e-3, err_msg=name)
+    kinds = [json.loads(line)["kind"] for line in (written / "run" / "log.jsonl").read_text().splitlines()]
+    assert kinds.count("val") == 3, "every epoch once, the first by version 0.1"
+
+
+def test_a_run_of_before_with_other_settings_is_refused(written: Path, flags: Path) -> None:
+    refused = resume(written, flags, "schedule.peak_rate=3e-3")
+    assert refused.returncode == 2
+    assert "schedule.peak_rate is 0.002 there and 0.003 here" in " ".join(refused.stderr.split())
+    assert not (written / "run" / "checkpoints" / "step-00000009.safetensors").exists()

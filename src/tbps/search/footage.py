@@ -24,12 +24,13 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import DataError, SettingsError
-from tbps.preprocess.names import file_key, label
+from tbps.preprocess.names import file_key
 from tbps.redact import redacted
 from tbps.search.columns import parse_time, row_metadata
 from tbps.search.crops import Crop, cut
 from tbps.search.detect import HOG, Detector, Frame, JsonDetector, open_detector
 from tbps.search.layout import FOOTAGE_FILE
+from tbps.search.numbers import canonical_name
 from tbps.search.track import Appearance, colour_signature
 from tbps.search.video import Every, Following, OnFrame, Tally, open_video, tracklets
 from tbps.storage import writing_to
@@ -155,7 +156,7 @@ class Lookout:
     def check(self, columns: Mapping[str, Any]) -> None:
         """Raises DataError where nothing of that camera may be added."""
         within, camera = self.footage.within, row_metadata(columns, {}).camera
-        if within is not None and camera not in [label(name) for name in within]:
+        if within is not None and camera not in {canonical_name(name) for name in within}:
             named = "it names no camera" if camera is None else f"camera {camera!r}"
             raise DataError(f"{named}: only pictures of these cameras may be added here: {', '.join(within)}")
 

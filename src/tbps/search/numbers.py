@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from tbps.preprocess import names
+from tbps.redact import redacted
 
 Number = int | float | Fraction
 
@@ -70,8 +71,10 @@ def number_name(value: int | float) -> str:
 
 
 def canonical_name(text: str) -> str:
-    """A name as `label` has it, and without the zeros behind the point where it spells a whole number, such as "7.0"."""
-    text = names.label(text)
+    """A name as galleries store it: as `label` has it, without the passwords of an address, and without the zeros behind the point
+    where it spells a whole number, such as "7.0".
+    """
+    text = names.label(redacted(text, queries=False))
     found = _WHOLE.fullmatch(text)
     if found is None:
         return text

@@ -18,6 +18,7 @@ from tbps.search.forget import ForgetReport, forget
 from tbps.search.layout import RETENTION_FILE
 from tbps.search.lock import PATIENCE
 from tbps.search.manifest import recorded
+from tbps.search.numbers import canonical_name
 from tbps.search.writing import writing
 from tbps.storage import write_text
 
@@ -54,7 +55,8 @@ def read_retention(folder: Path) -> Retention:
 
 
 def change_retention(folder: Path, changes: Mapping[str | None, int | None], patience: float = PATIENCE) -> Retention:
-    """Sets the days of cameras (None: the default), or takes a rule away (days None); the rules from now on.
+    """Sets the days of cameras (None: the default), or takes a rule away (days None); the rules from now on, with the cameras'
+    names as galleries store them.
 
     Nothing is forgotten before `retain`. Raises SettingsError on days out of range.
     """
@@ -62,8 +64,8 @@ def change_retention(folder: Path, changes: Mapping[str | None, int | None], pat
     with writing(folder, patience):
         rules = read_retention(folder)
         days: dict[str | None, int | None] = {None: rules.default_days}
-        days.update(rules.cameras.items())
-        days.update(changes)
+        days.update({canonical_name(camera): number for camera, number in rules.cameras.items()})
+        days.update({None if camera is None else canonical_name(camera): number for camera, number in changes.items()})
         cameras = {camera: number for camera, number in days.items() if camera is not None and number is not None}
         changed = Retention.parse({"default_days": days[None], "cameras": cameras})
         write_text(folder / RETENTION_FILE, changed.model_dump_json(indent=2) + "\n")

@@ -20,6 +20,7 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
 from tbps.search.lock import lock
+from tbps.search.numbers import canonical_name
 from tbps.server.state_layout import KEYS_FILE, MARK_FILE, stranger
 from tbps.storage import make_folder, write_text, writing_to
 
@@ -97,11 +98,16 @@ class Keys:
         return next((key for key in self.all() if key.id == name), None)
 
     def add(self, name: str, role: Role, cameras: tuple[str, ...] | None = None) -> tuple[str, Key]:
-        """A new key: its secret, which is kept nowhere, and what is kept. Raises SettingsError on a name that is taken or odd."""
+        """A new key: its secret, which is kept nowhere, and what is kept, with the cameras' names as galleries store them.
+
+        Raises SettingsError on a name that is taken or odd.
+        """
         if not _NAME.fullmatch(name):
             raise SettingsError(f"key name {name!r}: use 1 to 64 letters, digits, spaces, dots, dashes, underscores and @")
         if cameras is not None and role is Role.administrator:
             raise SettingsError("an administrator sees every camera; leave out --camera, or choose another role")
+        if cameras is not None:
+            cameras = tuple(dict.fromkeys(map(canonical_name, cameras)))
         secret = PREFIX + secrets.token_urlsafe(32)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         key = Key(id=secrets.token_hex(4), name=name, role=role, cameras=cameras, hash=_hashed(secret), created=created)

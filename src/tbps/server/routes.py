@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from tbps.errors import RequestError, SettingsError
 from tbps.preprocess.metadata import parse_columns
 from tbps.search.calibration import calibration_of
-from tbps.search.columns import parse_time
+from tbps.search.columns import as_name, parse_time
 from tbps.search.filters import written
 from tbps.search.footage import Footage, FootageSettings
+from tbps.search.numbers import canonical_name
 from tbps.server import bodies
 from tbps.server.asked import CAMERA_LENGTH, ID_LENGTH, MOST_HITS, TIME_LENGTH, Example, ExplainAsked, ForgetAsked, Query
 from tbps.server.bodies import Body, content_of, is_json
@@ -378,7 +379,7 @@ def _order(service: Service, view: View, form: Form, folder: Path) -> Order:
     if start is not None and parse_time(start) is None:
         raise SettingsError(f"start {start[:50]!r} is no ISO 8601 time such as 2024-05-01T08:30:00")
     cameras = view.caller.cameras
-    if cameras is not None and (columns.get("camera") or camera) not in cameras:
+    if cameras is not None and as_name(columns.get("camera") or camera) not in {canonical_name(name) for name in cameras}:
         raise RequestError(403, "camera", f"say of which of your cameras the pictures are: camera = {', '.join(cameras)}")
     if (reason := refusal([upload.file for upload in form.files])) is not None:
         raise RequestError(415, "format", reason)

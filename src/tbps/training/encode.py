@@ -13,7 +13,7 @@ from transformers import CLIPModel
 from tbps.data.augment_image import augment_images
 from tbps.data.augment_views import simclr_view, simclr_view_of
 from tbps.data.records import Batch
-from tbps.distributed import rank, total
+from tbps.distributed import rank, total, world_size
 from tbps.losses.classification import UNMASKED, mask_tokens, mlm_loss
 from tbps.model.clip import image_features, image_states, project_image, text_features_in_parts, text_tokens
 from tbps.model.heads import Heads
@@ -91,18 +91,29 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
     )
     if losses.mlm.weight == 0:
         return views
-    # CLIP's vocabulary ends with its rarest merge, the start and the end token; IRRA makes that merge the mask.
-    generator = torch_generator(settings.seed, "mask", step, rank())
-    given = (vocabulary - 3, vocabulary - 3, losses.mlm.probability, generator)
-    if losses.mlm.padding == "batch":
-        masked, words = mask_tokens(batch.tokens, *given)
-    else:  # what is drawn for a caption does not depend on how long the others are
-        whole = padded_to(batch.tokens, context)
-        masked, words = mask_tokens(whole, *given, spared=behind_captions(whole))
-        if losses.mlm.padding == "masked":
-            masked, words = (seen[:, : batch.tokens.shape[1]] for seen in (masked, words))
+    masked, words = _mask(batch.tokens, settings, vocabulary, step, context)
     count = total(send((words != UNMASKED).sum().float(), batch.images.device))
     return replace(views, masked=masked, words=words, word_count=count.clamp(min=1))
+
+
+def _mask(
+    tokens: Int[Tensor, "n L"], settings: TrainSettings, vocabulary: int, step: int, context: int
+) -> tuple[Int[Tensor, "n K"], Int[Tensor, "n K"]]:
+    """The captions with words masked, and the words. What is drawn for a pair depends on its place in the global batch alone: not
+    on how long the captions beside it are, nor on how many processes share the batch.
+    """
+    mlm, pairs = settings.losses.mlm, len(tokens)
+    # CLIP's vocabulary ends with its rarest merge, the start and the end token; IRRA makes that merge the mask.
+    given = (vocabulary - 3, vocabulary - 3, mlm.probability)
+    if mlm.padding == "batch":
+        return mask_tokens(tokens, *given, torch_generator(settings.seed, "mask", step, rank()))
+    own = slice(rank() * pairs, (rank() + 1) * pairs)
+    everyone = torch.zeros(world_size() * pairs, context, dtype=tokens.dtype)
+    everyone[own] = padded_to(tokens, context)
+    drawn = mask_tokens(everyone, *given, torch_generator(settings.seed, "mask", step, 0), spared=behind_captions(everyone))
+    length = tokens.shape[1] if mlm.padding == "masked" else context
+    masked, words = (seen[own, :length] for seen in drawn)
+    return masked, words
 
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

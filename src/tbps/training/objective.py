@@ -270,8 +270,10 @@ def _shards(pairs: int, settings: LossSettings) -> list[_Shard]:
     """The devices that this process stands for."""
     if settings.global_gradients:
         return [_Shard(0, 1, constant=False)]
-    count = max(1, settings.shards // world_size())
-    if count > 1 and (settings.shards % world_size() or pairs % count):
+    if settings.shards <= world_size():  # one shard, or every process is one of the devices
+        return [_Shard(0, 1, constant=True)]
+    count = settings.shards // world_size()
+    if settings.shards % world_size() or pairs % count:
         raise SettingsError(
             f"losses.shards = {settings.shards} does not divide {pairs * world_size()} pairs on {world_size()} processes: "
             "change batch_size, or set losses.shards=1"

@@ -6,7 +6,7 @@ import { bringDraft, dropDrafts, keepDraft, prepare as prepareDrafts, showWords,
 import { closeDetail, isOpen, openDetail, paintDetailMarks, prepare as prepareDetail } from "./detail.js";
 import { pickPicture, prepare as prepareDropping } from "./dropping.js";
 import { entryDraft, prepare as prepareEntry, withEntry } from "./entry.js";
-import { prepare as prepareFilters, showFilters, unknownCameras } from "./filters.js";
+import { isColumn, prepare as prepareFilters, showFilters, unknownCameras } from "./filters.js";
 import { count, several } from "./format.js";
 import { choose, prepare as prepareIndexing, showIndexing } from "./indexing.js";
 import { mainOf, showParts } from "./parts.js";
@@ -168,12 +168,14 @@ function failed(error) {
   stop(heading, error.message, [...(refused ? fewerFilters() : []), ...again]);
 }
 
-/** What takes filters away: first the cameras that the gallery does not have, which may be mistyped in a link. */
+/** What takes filters away: first the cameras and the column to group by that the gallery does not have, which may be mistyped in a
+ * link. */
 function fewerFilters() {
   const cameras = unknownCameras(asked).map((name) => [
     `Search without camera ${name}`, () => refine({ ...asked, cameras: asked.cameras.filter((other) => other !== name) }),
   ]);
-  return [...cameras, ...(hasFilter(asked) ? [["Remove all filters", () => refine(withoutFilters(asked))]] : [])];
+  const group = asked.group && !isColumn(asked.group) ? [["Show all crops", () => refine({ ...asked, group: null })]] : [];
+  return [...cameras, ...group, ...(hasFilter(asked) ? [["Remove all filters", () => refine(withoutFilters(asked))]] : [])];
 }
 
 function stop(heading, text, buttons, look = "failure") {

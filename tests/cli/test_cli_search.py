@@ -155,7 +155,7 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
         (["x", "--where", "camera ="], "filter 'camera ='"),
         (["--image", "nowhere.jpg"], "nowhere.jpg"),
         (["x", "--sheet", "hits.gif"], "must end in .png, .jpg or .webp"),
-        (["-x"], "nothing is sought"),
+        (["-hat"], "nothing is sought"),
         (["x", "-x^1"], "cancel each other out"),
         (["x", "--like", "ffff"], "no image of the gallery has the id 'ffff'"),
         (["x", "--is", "age"], "--is 'age' is no COLUMN=VALUE"),

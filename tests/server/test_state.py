@@ -18,7 +18,7 @@ from test_running import QUICK, ROOT, ask, form, job_when, served, started, uplo
 from tbps.errors import SettingsError, StorageError
 from tbps.search.gallery import Gallery
 from tbps.server.audit import Audit, entries, verify
-from tbps.server.job_records import STOPPED, JobRecords
+from tbps.server.job_records import STOPPED
 from tbps.server.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
@@ -159,7 +159,15 @@ def test_a_folder_of_version_0_1_is_used_on_and_this_is_said(tmp_path: Path, cap
     caplog.clear()
     with Started(gallery):
         assert "version 0.1" not in caplog.text
-    assert {path.name for path in state.iterdir()} == {MARK_FILE, "keys.json", "audit.jsonl", "audit.head", ".lock", "jobs"}
+    assert {path.name for path in state.iterdir()} == {
+        MARK_FILE,
+        "keys.json",
+        "audit.jsonl",
+        "audit.head",
+        "service.id",
+        ".lock",
+        "jobs",
+    }
 
 
 def test_marks_that_cannot_be_used(tmp_path: Path) -> None:
@@ -330,7 +338,7 @@ def test_what_could_not_be_written_to_the_log_is_written_later(tmp_path: Path, m
         name = client.post("/v1/index", content=body, headers=headers).json()["job"]["id"]
         while client.get(f"/v1/index/{name}").json()["state"] != "done":
             pass
-        assert JobRecords(state_folder(gallery)).read()[0].told is False
+        assert json.loads((state_folder(gallery) / "jobs" / f"{name}.json").read_text())["told"] is False
     with Started(gallery):
         pass
     lines = [line for line in entries(state_folder(gallery)) if line["deed"] == "indexed"]

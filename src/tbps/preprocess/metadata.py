@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -89,10 +90,21 @@ def resolve_inside(root: Path, name: str) -> Path:
         if not os.path.lexists(target) and not PurePosixPath(slashed).is_absolute():
             target = os.path.realpath(_spelled_as_on_disk(base, slashed) or target)
     except UnicodeEncodeError as error:
-        raise AnnotationError(f"{name!r} is not a file name") from error
+        raise AnnotationError(_no_name(name)) from error
     if os.path.commonpath([base, target]) != base:
         raise AnnotationError(f"path {name!r} leaves the folder {root} through a link to {target}; copy the file instead")
     return Path(target)
+
+
+def _no_name(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"{name!r} is not a file name"
+    return (
+        f"{name!r} cannot be a file name in this environment, which writes names in {sys.getfilesystemencoding()}; "
+        "set LC_ALL=C.UTF-8 or PYTHONUTF8=1 and run again"
+    )
 
 
 def _spelled_as_on_disk(base: str, slashed: str) -> str | None:

@@ -149,7 +149,7 @@ class Lookout:
             name
             for own in given
             for name, value in (own if self.footage.camera is None else {"camera": self.footage.camera, **own}).items()
-            if _without_secrets(value) != value
+            if repr(_without_secrets(value)) != repr(value)  # NaN differs from itself
         )
         return [f"column {name!r}: passwords in addresses were removed from {n:,} values" for name, n in counts.items()]
 

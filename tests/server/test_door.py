@@ -28,7 +28,7 @@ from tbps.server.connections import Connections
 from tbps.server.limits import Patience, Places, Ticket
 from tbps.server.settings import ServiceSettings, state_folder
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 JSON = "Content-Type: application/json\r\nX-Tbps: 1\r\n"
 FORM = "Content-Type: multipart/form-data; boundary=x\r\nX-Tbps: 1\r\n"
 READING = {

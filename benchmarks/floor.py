@@ -21,7 +21,7 @@ from measuring import Row, in_turn, rates, timed
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, published_shape
 
-from tbps.model.clip import ModelShape, TowerShape
+from tbps.model import ModelShape, TowerShape
 
 BYTES_A_PARAMETER = 40
 BYTES_A_VALUE = 9

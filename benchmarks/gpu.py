@@ -48,10 +48,8 @@ from plain import PlainTrainer
 from results import FOLDER, Benchmark, keep
 from subjects import MEAN_TOKENS, captions_of, draw_people, endless, published_shape, random_model, toy_shape
 
-from tbps.data.cache import near
-from tbps.data.records import PersonDataset, PersonImage
-from tbps.model.bundle import PersonModel
-from tbps.model.clip import ModelShape
+from tbps.data import PersonDataset, PersonImage, near
+from tbps.model import ModelShape, PersonModel
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views, encode
 from tbps.training.log import NoLog

@@ -8,8 +8,7 @@ import time
 from measuring import Row, rates, seconds, timed
 from results import Benchmark, run_alone
 
-from tbps.data.mannequins.drawing import draw, encode
-from tbps.data.mannequins.people import population, sample_view
+from tbps.data import draw_person, encode_picture, population, sample_view
 from tbps.seeding import generator
 
 
@@ -20,7 +19,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     views = [sample_view(rng) for _ in range(crops)]
 
     def draw_all() -> int:
-        return sum(len(encode(draw(people[index % len(people)], view))) for index, view in enumerate(views))
+        return sum(len(encode_picture(draw_person(people[index % len(people)], view))) for index, view in enumerate(views))
 
     first = timed(draw_all, time.process_time)  # fills the caches of places, passers-by and textures
     rows = [

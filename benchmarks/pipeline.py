@@ -14,10 +14,9 @@ from measuring import Row, rates, seconds
 from results import Benchmark, run_alone
 
 import tbps
-from tbps.data.catalog import read_dataset
-from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data import SplitSize, read_dataset, write_mannequins
 from tbps.evaluation.embed import decoded
-from tbps.search.index import ExactIndex
+from tbps.gallery import ExactIndex
 from tbps.seeding import generator
 
 MODEL = Path(__file__).parents[1] / "models" / "mannequin-tiny"

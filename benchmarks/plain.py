@@ -34,17 +34,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPModel
 
-from tbps.data.augment_image import ImageAugmentation
-from tbps.data.augment_text import augment_caption
-from tbps.data.augment_views import ViewAugmentation
-from tbps.data.batches import epoch_batches
-from tbps.data.records import PersonDataset
+from tbps.data import ImageAugmentation, PersonDataset, ViewAugmentation, augment_caption, epoch_batches
 from tbps.errors import SettingsError
 from tbps.evaluation.embed import identities
 from tbps.losses import c_itc, identity_targets, n_itc, nt_xent, r_itc
-from tbps.model.bundle import PersonModel
-from tbps.model.clip import bottom_parameters, set_text_attention_dropout
-from tbps.model.heads import ProjectionHead
+from tbps.model import PersonModel, ProjectionHead, bottom_parameters, set_text_attention_dropout
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec
 from tbps.training.objective import LossSettings

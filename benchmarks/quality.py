@@ -22,8 +22,7 @@ from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
 from subjects import draw_people
 
-from tbps.data.cache import ImageCache
-from tbps.data.records import PersonDataset
+from tbps.data import ImageCache, PersonDataset
 from tbps.evaluation.embed import embed_split
 from tbps.evaluation.retrieval import embeddings_of, score
 from tbps.study.recipes import mannequin_minute

@@ -22,8 +22,7 @@ from results import Benchmark, run_alone
 from side_by_side import embeddings
 from subjects import captions_of, draw_people, endless, random_model, toy_shape
 
-from tbps.data.cache import ImageCache
-from tbps.data.records import PersonDataset
+from tbps.data import ImageCache, PersonDataset
 from tbps.evaluation import retrieval_metrics
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import simplified_tbps_clip

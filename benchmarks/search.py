@@ -22,10 +22,7 @@ import numpy as np
 from measuring import Row, ratios
 from results import Benchmark, run_alone
 
-from tbps.search.engine import Engine
-from tbps.search.filters import written
-from tbps.search.rows import Rows
-from tbps.search.table import Table
+from tbps.gallery import Engine, Rows, Table, written
 from tbps.seeding import generator
 
 DIMENSIONS, K, CAMERAS, BLOCK = 512, 10, 10, 50_000

@@ -24,8 +24,7 @@ from measuring import Row, say
 from results import Benchmark, run_alone
 
 import tbps
-from tbps.data.catalog import read_dataset
-from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data import SplitSize, read_dataset, write_mannequins
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "mannequin-tiny"

@@ -24,13 +24,10 @@ from plain import PlainReport, PlainTrainer, collate, metrics_by_argsort
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
 
-from tbps.data.cache import ImageCache
-from tbps.data.proportions import Pictures
-from tbps.data.records import Batch, PersonDataset
+from tbps.data import Batch, ImageCache, PersonDataset, Pictures
 from tbps.evaluation import Report, retrieval_metrics
-from tbps.memory import keep_freed_memory
-from tbps.model.bundle import PersonModel
-from tbps.model.clip import ModelShape
+from tbps.machine import keep_freed_memory
+from tbps.model import ModelShape, PersonModel
 from tbps.seeding import generator
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import draw_views

@@ -17,7 +17,7 @@ from measuring import Row
 from results import Benchmark, run_alone
 
 import tbps
-from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data import SplitSize, write_mannequins
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "mannequin-tiny"

@@ -7,13 +7,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from tbps.data.batches import Batches
-from tbps.data.catalog import read_dataset
-from tbps.data.mannequins.writing import SplitSize, write_mannequins
-from tbps.data.records import Batch, PersonDataset
-from tbps.model.bundle import PersonModel
-from tbps.model.clip import ModelShape, TowerShape, build
-from tbps.model.tokens import END, START, train_tokenizer
+from tbps.data import Batch, Batches, PersonDataset, SplitSize, read_dataset, write_mannequins
+from tbps.model import END, START, ModelShape, PersonModel, TowerShape, build, train_tokenizer
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import IMAGENET_MEAN, IMAGENET_STD

@@ -14,7 +14,7 @@ from results import Benchmark, run_alone
 from subjects import toy_shape
 
 from tbps.losses import itc
-from tbps.model.clip import build, image_features, text_features_in_parts
+from tbps.model import build, image_features, text_features_in_parts
 from tbps.study.recipes import mannequin_start
 
 WORDS = (10, 52)  # tokens of a caption: from ten to about fifty, most near 27

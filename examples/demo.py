@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 import tbps
-from tbps.search.hits import Hit
+from tbps.gallery import Hit
 from tbps.sheet import SheetRow, Tile, contact_sheet
 
 MODEL, HERE = "models/mannequin-tiny", Path("demo")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tbps.data.catalog import read_dataset
+from tbps.data import read_dataset
 from tbps.losses import identity_targets, r_itc
 from tbps.study.ablations import losses
 from tbps.training.observer import Silent

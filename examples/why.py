@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import tbps
-from tbps.data.mannequins.drawing import draw
-from tbps.data.mannequins.people import population, sample_view
-from tbps.search.explain_picture import draw as draw_explanation
-from tbps.search.query import Query, Text
+from tbps.data import draw_person, population, sample_view
+from tbps.gallery import Query, Text, draw_explanation
 from tbps.seeding import generator
 
 SEED, PEOPLE = 777, 40
@@ -19,7 +17,7 @@ ASKED = "a blonde woman in a red dress and red shoes"
 def main(target: Path) -> None:
     """Forty people in a gallery of their own; the best hit explained."""
     views = [replace(sample_view(generator(SEED, "why", number)), hidden="none") for number in range(PEOPLE)]
-    pictures = [draw(person, view).image for person, view in zip(population(SEED, "val", PEOPLE), views, strict=True)]
+    pictures = [draw_person(person, view).image for person, view in zip(population(SEED, "val", PEOPLE), views, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         gallery = tbps.Gallery.open(folder, tbps.load("models/mannequin-tiny"))
         gallery.add(pictures)

@@ -11,8 +11,8 @@ import typer
 from typer.main import get_command
 
 from tbps.cli import app
-from tbps.data.catalog import names
 from tbps.data.mannequins.layouts import LAYOUTS
+from tbps.data.readers.catalog import names
 from tbps.errors import SettingsError
 from tbps.study.ablations import table as study_table
 from tbps.study.recipes import RECIPES, recipe

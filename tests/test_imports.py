@@ -41,7 +41,7 @@ for name in names:
 print(json.dumps([len(names), found]))
 """
 # lancedb's native part reads how much to log once, when it is imported.
-NEEDED = [["os.putenv", "b'LANCE_LOG'", "search/database.py"]]
+NEEDED = [["os.putenv", "b'LANCE_LOG'", "gallery/store/database.py"]]
 
 
 def work(source: Path, *names: str) -> tuple[int, list[list[str]]]:

@@ -12,17 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tbps.model.bundle import PersonModel, load
-    from tbps.search.gallery import Gallery, Hit
+    from tbps.gallery import Example, Gallery, Hit, Page, Query, Text
+    from tbps.model import PersonModel, load
 
 __version__ = "0.1.0"
-__all__ = ["Gallery", "Hit", "PersonModel", "load"]
+__all__ = ["Example", "Gallery", "Hit", "Page", "PersonModel", "Query", "Text", "load"]
 
 _HOMES = {
-    "Gallery": "tbps.search.gallery",
-    "Hit": "tbps.search.gallery",
-    "PersonModel": "tbps.model.bundle",
-    "load": "tbps.model.bundle",
+    "Example": "tbps.gallery",
+    "Gallery": "tbps.gallery",
+    "Hit": "tbps.gallery",
+    "Page": "tbps.gallery",
+    "Query": "tbps.gallery",
+    "Text": "tbps.gallery",
+    "PersonModel": "tbps.model",
+    "load": "tbps.model",
 }
 
 

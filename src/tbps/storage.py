@@ -1,6 +1,7 @@
 """Atomic writes: a file is there whole or not at all, whatever is killed or full."""
 
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tbps.errors import StorageError
+
+_BLOCK = 2**20
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -71,3 +74,12 @@ def write_bytes(target: Path, content: bytes, mode: int = 0o644) -> None:
 def write_text(target: Path, content: str) -> None:
     """Writes UTF-8 text to `target` atomically. Raises StorageError on a full or read-only disk."""
     write_bytes(target, content.encode())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

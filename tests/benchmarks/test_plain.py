@@ -23,10 +23,10 @@ from plain import (
 )
 from side_by_side import copied, embeddings
 
-from tbps.data.augment_image import ImageAugmentation
-from tbps.data.augment_views import ViewAugmentation
-from tbps.data.catalog import read_dataset
+from tbps.data.augment.image import ImageAugmentation
+from tbps.data.augment.views import ViewAugmentation
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data.readers.catalog import read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import SettingsError
 from tbps.evaluation import retrieval_metrics

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
 
 
 def test_a_calibrated_model_draws_a_line(tmp_path: Path, tiny_model_folder: Path, run: Callable[..., tuple[int, str, str]]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
 
 PEOPLE = Path(__file__).parents[1] / "people"
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import tbps
-from tbps.search.manifest import recorded
+from tbps.gallery.store.manifest import recorded
 
 PEOPLE = Path(__file__).parents[1] / "people"
 Run = Callable[..., tuple[int, str, str]]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
 from tbps.preprocess.image import open_image
-from tbps.search.gallery import Gallery
 
 PEOPLE = Path(__file__).parents[1] / "people"
 NAMES = [f"person_{number}.jpg" for number in (1, 2, 3, 4)]

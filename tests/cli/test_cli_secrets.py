@@ -11,7 +11,7 @@ from PIL import Image
 import tbps
 from tbps.cli import app
 from tbps.cli.console import log_warnings
-from tbps.search.retention import read_retention
+from tbps.gallery.store.retention_rules import read_retention
 from tbps.server.keys import Keys
 from tbps.server.settings import state_folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
 
-from tbps.search.gallery import Gallery
+from tbps.gallery.gallery import Gallery
 from tbps.server.keys import Keys
 from tbps.server.settings import state_folder
 

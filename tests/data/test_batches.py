@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tbps.data.augment_pair import PairAugmentation
-from tbps.data.augment_text import TextAugmentation
+from tbps.data.augment.pair import PairAugmentation
+from tbps.data.augment.text import TextAugmentation
 from tbps.data.batches import Batches, epoch_batches
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.errors import CaptionError, DataError, SettingsError

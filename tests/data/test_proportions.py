@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from tbps.data import proportions as proportions_module
-from tbps.data.augment_round import apply_rounds, as_unit, neutral_round
-from tbps.data.augment_views import ViewAugmentation, cut_out, draw_view, simclr_view, simclr_view_of
+from tbps.data.augment.apply import apply_rounds, as_unit
+from tbps.data.augment.rounds import neutral_round
+from tbps.data.augment.views import ViewAugmentation, cut_out, draw_view, simclr_view, simclr_view_of
 from tbps.data.cache import cached_files, erase_cache
 from tbps.data.proportions import Pictures, in_proportion
 from tbps.data.records import PersonDataset, PersonImage

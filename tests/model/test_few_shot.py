@@ -17,7 +17,7 @@ from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import image_features, text_features
 from tbps.model.few_shot import ADDED, add_few_shot
 from tbps.model.folder import FewShotSettings
-from tbps.model.formats import ConvertSettings, convert
+from tbps.model.foreign.formats import ConvertSettings, convert
 from tbps.model.text_reader import TextReader
 from tbps.model.tokens import tokenise, train_tokenizer
 from tbps.preprocess.caption import clean_caption

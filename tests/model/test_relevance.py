@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tbps.data.folder import read
-from tbps.data.mannequins.drawing import draw
+from tbps.data.mannequins.drawing import draw_person
 from tbps.data.mannequins.people import population, sample_view
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data.readers.folder import read
 from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import image_features
 from tbps.model.relevance import carried_by_patches
@@ -97,10 +97,10 @@ def test_regions_are_where_the_garment_is(model: PersonModel) -> None:
         view = replace(sample_view(generator(778, "x", number)), hidden="none")
         if person.lower is None:
             continue
-        picture = to_array(draw(person, view).image, model.spec)
+        picture = to_array(draw_person(person, view).image, model.spec)
         for slot, garment in (("upper", person.upper), ("lower", person.lower)):
             other = replace(garment, colour="blue" if garment.colour in ("yellow", "beige", "orange") else "yellow")
-            changed = to_array(draw(replace(person, **{slot: other}), view).image, model.spec)
+            changed = to_array(draw_person(replace(person, **{slot: other}), view).image, model.spec)
             differs = np.abs(picture.astype(int) - changed).sum(-1) > 24
             there = (differs.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.25).ravel()
             pixels = normalise(torch.from_numpy(picture).permute(2, 0, 1)[None], model.spec)[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tbps.data import cuhk_pedes, folder
+from tbps.data.readers import cuhk_pedes, folder
 from tbps.errors import AnnotationError
 from tbps.preprocess.metadata import resolve_inside
 from tbps.preprocess.names import composed, file_key, label, spellings

@@ -16,8 +16,8 @@ import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import PersonModel
-from tbps.search.gallery import Gallery
 from tbps.server.app import make_app
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings

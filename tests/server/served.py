@@ -12,7 +12,7 @@ import uvicorn
 from colour_encoder import ColourEncoder, write_pictures
 from starlette.testclient import TestClient
 
-from tbps.search.gallery import Gallery
+from tbps.gallery.gallery import Gallery
 from tbps.server.app import make_app
 from tbps.server.keys import Keys, Role
 from tbps.server.service import Service

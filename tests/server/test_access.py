@@ -15,9 +15,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tbps.errors import SettingsError
-from tbps.search.gallery import Gallery
+from tbps.gallery.gallery import Gallery
+from tbps.server.guard import Guard
 from tbps.server.keys import Keys, Role
-from tbps.server.security import Guard
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 

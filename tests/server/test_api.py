@@ -13,8 +13,8 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from served import COUNT, columns, listening, make_gallery, service_of, serving
 from starlette.testclient import TestClient
 
-from tbps.search.gallery import Gallery
-from tbps.search.query import Query
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.search.query import Query
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
 

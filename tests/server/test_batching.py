@@ -11,8 +11,8 @@ import pytest
 from colour_encoder import ColourEncoder
 
 from tbps.errors import CaptionError, RequestError
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
 from tbps.server.batching import BatchingEncoder
 from tbps.server.limits import Rates, Ticket, ticket
 

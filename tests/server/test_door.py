@@ -430,7 +430,7 @@ def test_uploads_of_one_key_leave_room_for_others(tmp_path: Path) -> None:
     from hostile import picture
     from served import send, serving
 
-    from tbps.search.lock import lock
+    from tbps.gallery.store.lock import lock
 
     gallery = make_gallery(tmp_path, [0])
     one, other = bearer(gallery, "curator"), bearer(gallery, "administrator")

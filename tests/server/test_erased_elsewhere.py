@@ -16,18 +16,18 @@ from colour_encoder import ColourEncoder
 from served import bearer, make_gallery, service_of, serving
 from test_running import ROOT, ask, ready, search, served
 
-from tbps.search.erasure import erasing
-from tbps.search.gallery import Gallery
-from tbps.search.layout import ERASURE_FILE
-from tbps.search.lock import lock
-from tbps.search.query import Query, Text
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.search.query import Query, Text
+from tbps.gallery.store.erasure import erasing
+from tbps.gallery.store.layout import ERASURE_FILE
+from tbps.gallery.store.lock import lock
 
 WHO = "quagga person"
 EVERYTHING = {"texts": [{"text": "a man"}], "k": 50}
 FORGET = """
 import os, sys
-import tbps.search.erasure as erasure, tbps.search.layout as layout
-from tbps.search.gallery import Gallery
+import tbps.gallery.store.erasure as erasure, tbps.gallery.store.layout as layout
+from tbps.gallery.gallery import Gallery
 from colour_encoder import ColourEncoder
 
 def dying(do):
@@ -186,6 +186,6 @@ def test_after_the_next_request_the_memory_of_the_service_holds_nothing_of_them(
 
 
 def caller_of(service: Any, headers: dict[str, str]) -> Any:
-    from tbps.server.security import called
+    from tbps.server.callers import called
 
     return called(service.keys.find(headers["Authorization"].removeprefix("Bearer ")))

@@ -10,7 +10,7 @@ import pytest
 from hostile import picture, zipped
 from served import bearer, ended, make_gallery, send, serving
 
-from tbps.search.lock import lock
+from tbps.gallery.store.lock import lock
 from tbps.server.job_records import STOPPED, Job, JobRecords, State, outdated
 from tbps.server.settings import state_folder
 

@@ -199,7 +199,7 @@ def test_the_largest_bodies_that_the_limits_allow_are_taken(client: TestClient) 
 
 
 def test_a_page_beyond_the_last_is_said(tmp_path: Path) -> None:
-    from tbps.search.hits import Page
+    from tbps.gallery.search.page import Page
     from tbps.server.asked import Query, Text
     from tbps.server.schemas import search_answer
 

@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 import tbps
 from tbps.cli.search import _one_in
-from tbps.search.gallery import Gallery
-from tbps.search.query import Example, Query, Text, phrase
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.search.query import Example, Query, Text, phrase
 from tbps.server.keys import Keys, Role
 from tbps.server.settings import state_folder
 

@@ -23,13 +23,13 @@ from hostile import picture
 from served import CHANGES, make_gallery
 
 from tbps.errors import SettingsError
+from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
 from tbps.server.audit import entries, verify
-from tbps.server.jobs import SPOOL
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
+from tbps.server.state_layout import SPOOL
 
 ROOT = Path(__file__).parents[2]
 QUICK = """

@@ -14,9 +14,9 @@ from served import bearer, ended, make_gallery, send, serving
 from starlette.testclient import TestClient
 from walkers import Walker, film, write_film
 
-from tbps.search.footage import Footage, FootageSettings
-from tbps.search.gallery import Gallery
-from tbps.search.query import Query, Text
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.ingest.footage import Footage, FootageSettings
+from tbps.gallery.search.query import Query, Text
 from tbps.server.keys import Keys, Role
 from tbps.server.settings import state_folder
 

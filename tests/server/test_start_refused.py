@@ -15,9 +15,9 @@ from colour_encoder import write_pictures
 from test_running import ask, form, search, started
 
 from tbps.errors import StorageError
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.store.manifest import recorded
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
-from tbps.search.manifest import recorded
 from tbps.server.audit import Audit
 from tbps.server.keys import Keys, Role
 from tbps.server.running import run

@@ -16,7 +16,7 @@ from served import make_gallery, serving
 from test_running import QUICK, ROOT, ask, form, job_when, served, started, upload
 
 from tbps.errors import SettingsError, StorageError
-from tbps.search.gallery import Gallery
+from tbps.gallery.gallery import Gallery
 from tbps.server.audit import Audit, entries, verify
 from tbps.server.job_records import STOPPED
 from tbps.server.keys import Keys, Role
@@ -115,7 +115,7 @@ def test_a_new_folder_is_marked_and_found_again(tmp_path: Path) -> None:
 
 
 def gallery_manifest(gallery: Path):  # type: ignore[no-untyped-def]
-    from tbps.search.manifest import recorded
+    from tbps.gallery.store.manifest import recorded
 
     return recorded(gallery)
 
@@ -276,7 +276,7 @@ KILLED = (
     """
 import os, sys
 from pathlib import Path
-import tbps.server.job_records as records, tbps.server.audit as audit, tbps.search.table as table
+import tbps.server.job_records as records, tbps.server.audit as audit, tbps.gallery.store.table as table
 place, left = sys.argv[5], int(sys.argv[6])
 
 def dying(do, before):

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from served import ended, make_gallery, send, service_of, serving
 from starlette.testclient import TestClient
 
-from tbps.search.gallery import Gallery
+from tbps.gallery.gallery import Gallery
 from tbps.server.settings import state_folder
 
 SECRET = b"zebra secret place"

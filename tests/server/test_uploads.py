@@ -14,11 +14,11 @@ from served import bearer, ended, make_gallery, send, service_of, serving
 from starlette.testclient import TestClient
 from walkers import Walker, film, write_film
 
-from tbps.search.gallery import Gallery
-from tbps.search.lock import lock
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.store.lock import lock
 from tbps.server.forms import plain_name
-from tbps.server.jobs import SPOOL
 from tbps.server.settings import state_folder
+from tbps.server.state_layout import SPOOL
 
 
 def left(gallery: Path) -> list[Path]:

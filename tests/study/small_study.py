@@ -8,7 +8,7 @@ from tbps.study.ablations import Row, Table
 from tbps.study.plan import Material, Planned, plan
 from tbps.study.recipes import clip
 from tbps.study.step import End, Step, read_result
-from tbps.study.work import Training
+from tbps.study.work.training import Training
 from tbps.training.settings import TrainSettings
 
 CHANGES = {

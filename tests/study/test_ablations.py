@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tbps.data.augment_image import ImageAugmentation
+from tbps.data.augment.image import ImageAugmentation
 from tbps.errors import SettingsError
 from tbps.study.ablations import LITERATURE, OURS, TABLES, Row, table
-from tbps.study.cost import Costing
-from tbps.study.kinds import parse_work
-from tbps.study.paper import paper_rows, reported
 from tbps.study.recipes import clip_star, tbps_clip
+from tbps.study.report.paper import paper_rows, reported
+from tbps.study.work.cost import Costing
+from tbps.study.work.kinds import parse_work
 
-YAML = "src/tbps/study/paper_tables.yaml"
+YAML = "src/tbps/study/report/paper_tables.yaml"
 
 
 def difference(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:

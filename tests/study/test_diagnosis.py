@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tbps.data.folder import read
 from tbps.data.mannequins.people import attributes, population
+from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.evaluation.embed import Embeddings, identities
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.study.diagnosis import diagnose, mentions, near_twins, rank_queries, shown_attributes
-from tbps.study.diagnosis_report import write_diagnosis
+from tbps.study.report.diagnosis import write_diagnosis
 
 COLOURS, BAGS = ("red", "blue", "green", "black"), ("backpack", "handbag")
 PEOPLE = [(top, shoe, bag) for top in COLOURS for shoe in COLOURS for bag in BAGS]

@@ -15,7 +15,7 @@ from tbps.study.ablations import Row, Table
 from tbps.study.executors import Slot, cpu_slots, gpu_slots, run_here, run_in_slots, run_on_ray
 from tbps.study.plan import Material, steps_of
 from tbps.study.step import State, read_error
-from tbps.study.work import Training
+from tbps.study.work.training import Training
 
 
 @pytest.mark.slow

@@ -8,14 +8,14 @@ from transformers import CLIPConfig
 
 from tbps.model.bundle import load
 from tbps.study.ablations import table
-from tbps.study.cost import encode_flops
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, record_plan, steps_of, update_flops
 from tbps.study.recipes import clip_adapter, coop
-from tbps.study.report import markdown
+from tbps.study.report.files import markdown
+from tbps.study.report.tables import read_study
 from tbps.study.step import read_result
-from tbps.study.tables import read_study
-from tbps.study.work import Training
+from tbps.study.work.cost import encode_flops
+from tbps.study.work.training import Training
 
 SMALL = CHANGES | {"batch_size": "4", "schedule.epochs": "1"}
 

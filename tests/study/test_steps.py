@@ -12,7 +12,7 @@ from tbps.study.ablations import Row, Table
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
 from tbps.study.step import ERROR, RESULT, Data, Start, State, Step, data_fingerprint, read_error, read_step, write_step
-from tbps.study.work import Training
+from tbps.study.work.training import Training
 
 
 def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> dict[str, State]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import precision_score, recall_score
 
 from tbps.data.cache import ImageCache
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import MissingDependencyError, SettingsError
 from tbps.evaluation.embed import identities

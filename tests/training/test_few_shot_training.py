@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.errors import SettingsError
 from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.evaluation.metrics import retrieval_metrics

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from safetensors import safe_open
 from torch.amp.grad_scaler import GradScaler
 
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.distributed import rank
 from tbps.errors import SettingsError
 from tbps.losses.classification import mask_tokens

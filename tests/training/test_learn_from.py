@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tbps.data.catalog import read_dataset
-from tbps.data.folder import read
+from tbps.data.readers.catalog import read_dataset
+from tbps.data.readers.folder import read
 from tbps.errors import DataError
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.images import splits_of

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
 from tbps.study.recipes import simplified_tbps_clip

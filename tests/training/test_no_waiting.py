@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training import trainer
 from tbps.training.log import NoLog

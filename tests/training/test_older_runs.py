@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tbps.config import Settings
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.errors import CheckpointError, SettingsError
-from tbps.study.kinds import parse_work
 from tbps.study.recipes import FORMER, RECIPES, recipe, tbps_clip
-from tbps.study.work import Training
+from tbps.study.work.kinds import parse_work
+from tbps.study.work.training import Training
 from tbps.training.observer import Silent
 from tbps.training.run_folder import holds, unknown_then
 from tbps.training.settings import TrainSettings

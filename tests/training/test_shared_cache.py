@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tbps.cli import app
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.observer import StepReport

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tbps.data.folder import read
+from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, SettingsError
 from tbps.model.bundle import load

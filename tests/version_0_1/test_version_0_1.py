@@ -12,10 +12,10 @@ from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
+from tbps.gallery.gallery import Gallery
+from tbps.gallery.lifecycle.snapshots import restore, snapshots
+from tbps.gallery.store.retention_rules import read_retention
 from tbps.model.bundle import load
-from tbps.search.gallery import Gallery
-from tbps.search.retention import read_retention
-from tbps.search.snapshots import restore, snapshots
 from tbps.server.audit import verify
 from tbps.server.keys import Keys
 

@@ -10,17 +10,18 @@ from tbps.cli import console, streams
 from tbps.cli.audit import audit
 from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
-from tbps.cli.data_augmentations import show_augmentations
-from tbps.cli.data_backtranslate import backtranslate
-from tbps.cli.data_cache import cache
-from tbps.cli.data_check import check, describe
-from tbps.cli.data_mannequins import mannequins
+from tbps.cli.data.augmentations import show_augmentations
+from tbps.cli.data.backtranslate import backtranslate
+from tbps.cli.data.cache import cache
+from tbps.cli.data.check import check, describe
+from tbps.cli.data.mannequins import mannequins
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
 from tbps.cli.explain import explain
-from tbps.cli.gallery import forget, gallery
-from tbps.cli.gallery_check import check as check_gallery
+from tbps.cli.gallery import gallery
+from tbps.cli.gallery.check import check as check_gallery
+from tbps.cli.gallery.forget import forget
 from tbps.cli.group import RedactingGroup
 from tbps.cli.index import index
 from tbps.cli.keys import keys

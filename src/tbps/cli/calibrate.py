@@ -27,11 +27,11 @@ def calibrate(
     """
     import numpy as np
 
-    from tbps.data.catalog import read_dataset
+    from tbps.data import read_dataset
     from tbps.errors import SettingsError
     from tbps.evaluation.calibration import share_of_right
     from tbps.evaluation.embed import Embeddings
-    from tbps.search.calibration import Calibration, Spread
+    from tbps.gallery import Calibration, Spread
 
     if not model.is_dir():
         raise SettingsError(f"{model} is no model folder; a calibration is kept in one")

@@ -89,3 +89,11 @@ def log_warnings() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def say(line: str) -> None:
+    output.print(plain(line), soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    messages.print(plain(f"warning: {line}"), soft_wrap=True)

@@ -10,7 +10,7 @@ from tbps.cli.console import output
 from tbps.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tbps.model.formats import Conversion
+    from tbps.model import Conversion
 
 _FORMATS = "auto, openai, open_clip, huggingface, tbps-clip-reference or irra"
 
@@ -35,9 +35,8 @@ def convert(
 
     Example: tbps convert best.pth models/irra-cuhk --tokenizer clip-tokenizer
     """
-    from tbps.model.bundle import load
-    from tbps.model.formats import ConvertSettings
-    from tbps.model.formats import convert as converted
+    from tbps.model import ConvertSettings, load
+    from tbps.model import convert as converted
 
     if out.exists() and out.resolve() == Path(source).resolve():
         raise SettingsError(f"{out} is the model to convert; give another folder to write")

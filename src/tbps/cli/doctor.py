@@ -79,7 +79,7 @@ def _model(table: Table, model: str | None) -> list[str]:
     from tbps.errors import ModelError
 
     try:
-        from tbps.model.bundle import load
+        from tbps.model import load
 
         opened = load(model)
     except (ModelError, ImportError, OSError, RuntimeError) as error:  # the last three: torch or transformers does not import

@@ -11,7 +11,7 @@ from tbps.cli.models import best_device
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tbps.data.records import PersonDataset
+    from tbps.data import PersonDataset
     from tbps.evaluation.embed import Embeddings
 
 
@@ -31,7 +31,7 @@ def embed(
 
     Example: tbps embed models/mannequin-tiny test.safetensors --data folder --root mannequins
     """
-    from tbps.data.catalog import read_dataset
+    from tbps.data import read_dataset
 
     dataset = read_dataset(data, root, allow_missing=allow_missing)
     tell(dataset.warnings if allow_missing else ())
@@ -51,7 +51,7 @@ def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":
     """The split embedded by the model, with a progress bar."""
     from tbps.evaluation.embed import decoded, describe_source, embed_split
     from tbps.evaluation.retrieval import embeddings_of
-    from tbps.model.bundle import load
+    from tbps.model import load
 
     towers = load(model, best_device())
     with progress("embedding", "images") as on_progress:

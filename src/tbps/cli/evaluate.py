@@ -32,7 +32,7 @@ def evaluate(
 
     Example: tbps evaluate models/mannequin-tiny --data folder --root mannequins --split test
     """
-    from tbps.data.catalog import read_dataset
+    from tbps.data import read_dataset
     from tbps.errors import SettingsError
     from tbps.evaluation.embed import Embeddings
     from tbps.evaluation.retrieval import score

@@ -13,7 +13,7 @@ from tbps.cli.models import open_model
 from tbps.cli.search import MINUS
 
 if TYPE_CHECKING:
-    from tbps.search.explain import Word
+    from tbps.gallery import Word
 
 _BAR = 24
 
@@ -32,9 +32,7 @@ def explain(
     Example: tbps explain my-gallery "a woman in a red coat" --id 9a3ce997fb93425d4e0fd1ee --out why.png
     """
     from tbps.errors import SettingsError
-    from tbps.search.gallery import Gallery
-    from tbps.search.manifest import recorded
-    from tbps.search.query import Query, phrase
+    from tbps.gallery import Gallery, Query, phrase, recorded
     from tbps.storage import write_bytes
 
     if out.suffix.lower() != ".png":
@@ -52,10 +50,10 @@ def explain(
     output.print(table)
     for notice in dict.fromkeys(found.notices):
         messages.print(plain(f"note: {notice}"), soft_wrap=True)
-    from tbps.search.explain_picture import draw
+    from tbps.gallery import draw_explanation
 
     buffer = io.BytesIO()
-    draw(found, opened.image(id).thumbnail).save(buffer, "PNG")
+    draw_explanation(found, opened.image(id).thumbnail).save(buffer, "PNG")
     write_bytes(out, buffer.getvalue())
     messages.print(plain(f"picture: {out}"), soft_wrap=True)
 

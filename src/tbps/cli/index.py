@@ -13,8 +13,7 @@ from tbps.cli.console import messages, output, plain, titled_progress
 from tbps.cli.models import open_model
 
 if TYPE_CHECKING:
-    from tbps.search.footage import Footage
-    from tbps.search.gallery import IngestReport
+    from tbps.gallery import Footage, IngestReport
 
 _SHOWN = 10
 
@@ -106,7 +105,7 @@ def index(
 
     Example: tbps index lobby.mp4 --gallery my-gallery --camera lobby --start 2024-05-01T08:30:00 --every 0.5
     """
-    from tbps.search.gallery import Gallery
+    from tbps.gallery import Gallery
     from tbps.storage import write_text
 
     footage = _footage(
@@ -148,9 +147,9 @@ def _footage(
 ) -> "Footage":
     """when: every, start, camera; detecting: detector, least score, class of people, layout of the detector's outputs."""
     from tbps.errors import SettingsError
-    from tbps.search.columns import parse_time
-    from tbps.search.detect import HOG, open_detector
-    from tbps.search.footage import Footage, FootageSettings, parse_every
+    from tbps.gallery import Footage, FootageSettings, parse_every
+    from tbps.preprocess.metadata import parse_time
+    from tbps.video import HOG, open_detector
 
     every, start, camera = when
     began = None if start is None else parse_time(start)
@@ -172,7 +171,7 @@ def _interrupted(gallery: Path, images: int) -> typer.Exit:
 def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") -> None:
     """Raises DataError where nothing at all came into the gallery."""
     from tbps.errors import DataError
-    from tbps.search.detect import HOG, open_detector
+    from tbps.video import HOG, open_detector
 
     if outcome.added or outcome.skipped_existing or outcome.changed:
         return
@@ -186,7 +185,7 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
-    from tbps.search.sources import told_left_out
+    from tbps.gallery import told_left_out
 
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
     line = (

@@ -30,10 +30,7 @@ def add(
     Example: tbps keys add my-gallery "front desk" --role viewer --camera lobby
     """
     from tbps.errors import SettingsError
-    from tbps.search.filters import no_camera, sentences
-    from tbps.search.info import cameras_of
-    from tbps.search.manifest import recorded
-    from tbps.search.numbers import canonical_name
+    from tbps.gallery import cameras_of, canonical_name, no_camera, recorded, sentences
     from tbps.server.audit import Audit
     from tbps.server.keys import Keys, Role
     from tbps.server.state import open_state

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tbps.model.bundle import PersonModel
-    from tbps.model.text_reader import TextReader
+    from tbps.model import PersonModel, TextReader
 
 
 def best_device() -> str:
@@ -18,15 +17,15 @@ def best_device() -> str:
 def open_model(model: str | None, gallery: Path) -> "PersonModel":
     """The model asked for, else the one that made the gallery. Raises SettingsError where neither is known."""
     place = model if model is not None else _remembered(gallery)
-    from tbps.model.bundle import load
+    from tbps.model import load
 
     return load(place, best_device())
 
 
 def open_to_ask(model: str | None, gallery: Path) -> "PersonModel | TextReader":
     """A model to search a gallery with: only its text tower, which takes no torch, where that is known to be the right one."""
-    from tbps.model.text_reader import TextReader
-    from tbps.search.manifest import recorded
+    from tbps.gallery import recorded
+    from tbps.model import TextReader
 
     manifest = recorded(gallery)
     place = Path(model if model is not None else _remembered(gallery))
@@ -37,7 +36,7 @@ def open_to_ask(model: str | None, gallery: Path) -> "PersonModel | TextReader":
 def _remembered(gallery: Path) -> str:
     """Where the model that made a gallery is."""
     from tbps.errors import GalleryError, SettingsError
-    from tbps.search.manifest import read_manifest
+    from tbps.gallery import read_manifest
 
     manifest = read_manifest(gallery)
     if manifest is None:

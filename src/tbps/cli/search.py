@@ -17,7 +17,7 @@ from tbps.cli.models import open_to_ask
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tbps.search.hits import Hit, Line, Page
+    from tbps.gallery import Hit, Line, Page
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MINUS = "\0-"  # no argument of a process can hold a zero byte
@@ -86,8 +86,7 @@ def search(
         raise QueryError("no query: describe the person in quotes, give a picture with --image, or an id with --like")
     if sheet is not None and sheet.suffix.lower() not in _SHEETS:
         raise SettingsError(f"the contact sheet {sheet} must end in .png, .jpg or .webp")
-    from tbps.search.manifest import recorded
-    from tbps.search.query import RERANKED, Query, phrase
+    from tbps.gallery import RERANKED, Query, phrase, recorded
 
     conditions = {"cameras": camera or (), "since": since, "until": until, "equals": _pairs(equals or []), "where": where}
     page = {"k": k, "offset": offset, "group": group, "rerank": RERANKED if rerank else 0}
@@ -95,7 +94,7 @@ def search(
     described = [phrase(text.replace(MINUS, "-")) for text in texts]
     common = Query.parse(conditions | page | marked)
     recorded(gallery)
-    from tbps.search.gallery import Gallery
+    from tbps.gallery import Gallery
 
     opened = Gallery.open(gallery, open_to_ask(model, gallery), create=False)
     asked: list[tuple[str, Query, list[Path]]] = []

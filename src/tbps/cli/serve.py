@@ -49,8 +49,8 @@ def serve(
 
     Example: tbps serve my-gallery --allow-host search.example.org --trusted-proxy 127.0.0.1 --blur-faces
     """
+    from tbps.gallery import recorded
     from tbps.optional import needed
-    from tbps.search.manifest import recorded
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(module, "tbps serve", "serve")

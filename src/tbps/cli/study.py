@@ -121,8 +121,8 @@ def report(
 
     Example: tbps study report --study runs/study --out report
     """
-    from tbps.study.report import write_reports
-    from tbps.study.tables import read_study
+    from tbps.study.report.files import write_reports
+    from tbps.study.report.tables import read_study
 
     wanted = [] if not names or "all" in names else names
     for file in write_reports(read_study(study_folder, wanted), out or study_folder / "report"):
@@ -145,10 +145,10 @@ def diagnose(
     Example: tbps study diagnose --model models/mannequin-tiny --data folder --root mannequins --out diagnosis
     """
     from tbps.cli.embed import embed_with
-    from tbps.data.catalog import read_dataset
-    from tbps.model.bundle import load
+    from tbps.data import read_dataset
+    from tbps.model import load
     from tbps.study.diagnosis import diagnose as examine
-    from tbps.study.diagnosis_report import write_diagnosis
+    from tbps.study.report.diagnosis import write_diagnosis
 
     images = read_dataset(data, root).split(split)
     embedded = embed_with(model, images, split)

@@ -76,7 +76,7 @@ def train(
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --profile
     """
     from tbps import distributed
-    from tbps.data.catalog import read_dataset
+    from tbps.data import read_dataset
     from tbps.errors import SettingsError
     from tbps.study.recipes import FORMER
     from tbps.study.recipes import recipe as find

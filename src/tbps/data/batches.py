@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tbps.data.augment_pair import PairAugmentation, mix_pairs
-from tbps.data.augment_text import TextAugmentation, augment_caption
+from tbps.data.augment.pair import PairAugmentation, mix_pairs
+from tbps.data.augment.text import TextAugmentation, augment_caption
 from tbps.data.proportions import Pictures
 from tbps.data.records import Batch, Pair, PersonDataset
 from tbps.errors import DataError, SettingsError
@@ -71,7 +71,7 @@ class Batches:
         if self.second_text and self.mixing.method != "none":
             raise SettingsError(f"pair_augmentation.method = {self.mixing.method!r} does not go with a second view of the caption")
         if self.text.uses_synonyms:
-            from tbps.data.wordnet import open_wordnet  # late: NLTK is needed by few
+            from tbps.data.augment.wordnet import open_wordnet  # late: NLTK is needed by few
 
             open_wordnet()
         pairs = self.dataset.pairs()

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
+from tbps.machine import available_cores
 from tbps.preprocess.image import ImageSpec, Resize, open_image, to_array
 from tbps.storage import atomic_path, make_folder, writing_to
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tbps.data.cores import available_cores
+from tbps.machine import available_cores
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -30,10 +30,10 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tbps.data.cores import available_cores
 from tbps.errors import EvaluationError
 from tbps.evaluation.counting import PART, Floats, Higher, Integers, Relevant, higher, on_every_core, own_scores
 from tbps.evaluation.screening import GRID, Screen
+from tbps.machine import available_cores
 
 TextIdentities = Shaped[Tensor | np.ndarray, " Q"] | Sequence[int] | Sequence[str]
 ImageIdentities = Shaped[Tensor | np.ndarray, " G"] | Sequence[int] | Sequence[str]

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -196,3 +197,18 @@ def _captions(where: str, record: dict[str, Any]) -> tuple[str, ...]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def parse_time(value: Any) -> datetime | None:
+    """ISO 8601 text or a datetime, to UTC without zone; a time without zone is taken as it is. None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    try:
+        return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # year 1 or 9999, pushed over the edge by its zone
+        return None

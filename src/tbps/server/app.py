@@ -14,11 +14,12 @@ from tbps import __version__
 from tbps.errors import RequestError, TbpsError
 from tbps.server.answers import answer_of, error_answer
 from tbps.server.bodies import SIGN_IN, content_of, schemas
+from tbps.server.callers import OPEN_NAME, Caller, called
+from tbps.server.guard import HEADER, Guard, View
 from tbps.server.keys import Role
 from tbps.server.outside import Outside
 from tbps.server.routes import router
 from tbps.server.schemas import ErrorAnswer, HealthAnswer, SessionAnswer
-from tbps.server.security import HEADER, OPEN_NAME, Caller, Guard, View, called
 from tbps.server.service import Service
 
 _TYPES = {

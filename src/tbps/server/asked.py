@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, StrictBool, StrictFloat, model_validator
 
-from tbps.search import query as gallery
-from tbps.search.filter_text import MOST_CHARACTERS as MOST_OF_CONDITION
+from tbps import gallery
+from tbps.gallery import MOST_CHARACTERS as MOST_OF_CONDITION
 
 MOST_HITS, MOST_OFFSET, MOST_TEXTS, MOST_IDS, MOST_RERANKED = 200, 10_000, 16, 200, 200
 MOST_CHARACTERS, MOST_CAMERAS, MOST_EQUALS, MOST_FORGOTTEN = 20_000, 1000, 64, 10_000

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import RequestError
+from tbps.gallery import Encoder
 from tbps.preprocess.image import ImageSpec
-from tbps.search.encoder import Encoder
 from tbps.server.limits import Ticket, ticket
 
 _FEW = 16  # texts of one caller in one call

@@ -31,7 +31,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tbps.errors import RequestError
 from tbps.server.addresses import Addresses, group_of
 from tbps.server.answers import fault_of
-from tbps.server.security import KNOWN
+from tbps.server.guard import KNOWN
 from tbps.server.settings import ServiceSettings
 
 log = logging.getLogger("tbps.server")

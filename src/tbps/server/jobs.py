@@ -18,16 +18,14 @@ from typing import Any, final
 from PIL import Image
 
 from tbps.errors import DataError, MissingDependencyError, RequestError, SettingsError, TbpsError
-from tbps.search.footage import Footage
-from tbps.search.gallery import Gallery, IngestReport
-from tbps.search.sources import Admission, Named
+from tbps.gallery import Admission, Footage, Gallery, IngestReport, Named
 from tbps.server.answers import log
 from tbps.server.audit import entries
+from tbps.server.callers import Caller
 from tbps.server.decoding import Decoders
 from tbps.server.forms import Upload
 from tbps.server.job_records import ENDS, KEPT_FOR, MOST, Job, JobRecords, State, now, outdated
 from tbps.server.keys import make_state
-from tbps.server.security import Caller
 from tbps.server.state_layout import SPOOL, SPOOLED, clear_spool, remove_order
 from tbps.server.uploads import Kind, check_kind, named_as
 from tbps.storage import make_folder, writing_to

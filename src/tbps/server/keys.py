@@ -19,8 +19,7 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
-from tbps.search.lock import lock
-from tbps.search.numbers import canonical_name
+from tbps.gallery import canonical_name, lock
 from tbps.server.state_layout import KEYS_FILE, MARK_FILE, stranger
 from tbps.storage import make_folder, write_text, writing_to
 

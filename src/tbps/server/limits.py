@@ -111,3 +111,7 @@ class Patience:
         """Seconds that may still pass until the next bytes come."""
         more = received / self.rate if self.rate else 0.0
         return min(self.stall, self.seconds + more - waited)
+
+
+def whole_seconds(seconds: float) -> int:
+    return int(seconds) + 1

@@ -9,8 +9,8 @@ from typing import Any, final
 from tbps.errors import RequestError
 from tbps.server.answers import fault_of
 from tbps.server.audit import Audit
+from tbps.server.callers import Caller
 from tbps.server.limits import ticket
-from tbps.server.security import Caller
 
 _MESSAGE = 500
 

@@ -13,16 +13,14 @@ from PIL import Image
 from pydantic import BaseModel
 
 from tbps.errors import RequestError, SettingsError
-from tbps.preprocess.metadata import parse_columns
-from tbps.search.calibration import calibration_of
-from tbps.search.columns import as_name, parse_time
-from tbps.search.filters import written
-from tbps.search.footage import Footage, FootageSettings
-from tbps.search.numbers import canonical_name
+from tbps.gallery import Footage, FootageSettings, as_name, calibration_of, canonical_name, written
+from tbps.preprocess.metadata import parse_columns, parse_time
 from tbps.server import bodies
 from tbps.server.asked import CAMERA_LENGTH, ID_LENGTH, MOST_HITS, TIME_LENGTH, Example, ExplainAsked, ForgetAsked, Query
 from tbps.server.bodies import Body, content_of, is_json
+from tbps.server.callers import Caller
 from tbps.server.forms import Form, FormLimits, Upload, read_form
+from tbps.server.guard import Guard, View
 from tbps.server.job_records import Job
 from tbps.server.jobs import Order
 from tbps.server.keys import Role
@@ -43,7 +41,6 @@ from tbps.server.schemas import (
     search_answer,
     summary_parts,
 )
-from tbps.server.security import Caller, Guard, View
 from tbps.server.service import Service
 from tbps.server.strict_json import parse
 from tbps.server.uploads import refusal

@@ -4,8 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tbps.search.hits import Hit, Page
-from tbps.search.summary import Summary
+from tbps.gallery import Hit, Page, Summary
 from tbps.server.asked import MOST_OFFSET, Query, Wire
 from tbps.server.job_records import Job, State
 from tbps.server.keys import Role

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 from tbps.errors import RequestError, SettingsError, TbpsError
-from tbps.memory import return_freed_memory
-from tbps.search.encoder import Encoder
-from tbps.search.gallery import Gallery
-from tbps.search.manifest import recorded as recorded_manifest
-from tbps.search.writing import complete_begun
+from tbps.gallery import Encoder, Gallery, complete_begun
+from tbps.gallery import recorded as recorded_manifest
+from tbps.machine import return_freed_memory
 from tbps.server.answers import log
 from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
+from tbps.server.callers import Caller, Gate
 from tbps.server.claims import Claim
 from tbps.server.decoding import Decoders
 from tbps.server.job_records import Job
@@ -30,7 +29,6 @@ from tbps.server.limits import Places, ticket
 from tbps.server.metrics import Metrics
 from tbps.server.pictures import PictureCaps
 from tbps.server.recorded import Entry, recorded
-from tbps.server.security import Caller, Gate
 from tbps.server.settings import ServiceSettings, state_folder
 from tbps.server.state import open_state
 
@@ -68,7 +66,7 @@ class Service:
         )
         self.gallery = Gallery.open(gallery, self.model, create=False)
         self.audit = Audit(self.state)
-        self.gate = Gate(self)
+        self.gate = Gate(self.settings, self.keys, self.state, self._record_refused_key)
         self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
         caps = PictureCaps(settings.picture_bytes, settings.pixels)
         # Two, so that uploads that take long to be decoded do not keep searches by pictures waiting.
@@ -154,6 +152,9 @@ class Service:
             yield
         finally:
             self._arriving[caller.id] -= 1
+
+    async def _record_refused_key(self, address: str) -> None:
+        await self.writing(self.audit.write, "?", "", "refused key", address=address)
 
     def record(self, caller: Caller, deed: str, **facts: Any) -> None:
         """Writes what a caller did into the audit log, unless nobody waits for the answer any more."""

@@ -12,8 +12,7 @@ from typing import Literal
 
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
-from tbps.search.lock import lock
-from tbps.search.manifest import MANIFEST_FILE, Manifest, read_manifest
+from tbps.gallery import MANIFEST_FILE, Manifest, lock, read_manifest
 from tbps.server.keys import make_state
 from tbps.server.state_layout import MARK_FILE, contents, linked, shows_a_service, stranger
 from tbps.storage import write_bytes

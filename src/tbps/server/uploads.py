@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from tbps.errors import DataError
-from tbps.search.archives import SUFFIXES
+from tbps.gallery import SUFFIXES
 from tbps.server.pictures import picture_suffix
 
 FORMATS = (

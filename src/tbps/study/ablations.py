@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tbps.errors import SettingsError
-from tbps.study.compressing import Compressing
-from tbps.study.cost import Costing
-from tbps.study.probing import Probing
 from tbps.study.recipes import clip, clip_adapter, clip_star, coop, distilled, irra, simplified_tbps_clip, tbps_clip
-from tbps.study.work import Training, Work
+from tbps.study.work.compressing import Compressing
+from tbps.study.work.cost import Costing
+from tbps.study.work.probing import Probing
+from tbps.study.work.training import Training
+from tbps.study.work.work import Work
 from tbps.training.settings import TrainSettings
 
 Changes = Mapping[str, Any]

@@ -20,13 +20,13 @@ from typing import Protocol
 
 import torch
 
-from tbps.data.cores import available_cores
 from tbps.data.records import PersonDataset
+from tbps.machine import available_cores
 from tbps.optional import needed
 from tbps.redact import redacted
 from tbps.storage import write_text
-from tbps.study.kinds import ALONE
 from tbps.study.step import ERROR, RESULT, End, State, Step, run_step, write_step
+from tbps.study.work.kinds import ALONE
 from tbps.study.worker import STOP, Updates, run_recorded
 from tbps.study.worker import __name__ as WORKER
 

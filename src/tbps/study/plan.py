@@ -15,8 +15,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.config import unknown_setting
-from tbps.data.annotations import SPLITS, VAL_IDENTITIES
-from tbps.data.catalog import published, read_dataset
+from tbps.data.readers.annotations import SPLITS, VAL_IDENTITIES
+from tbps.data.readers.catalog import published, read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ModelError, SettingsError
 from tbps.model.bundle import load
@@ -25,10 +25,10 @@ from tbps.model.surgery import PARTS
 from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
 from tbps.study.ablations import TABLES, Row, Table
-from tbps.study.cost import encode_flops
-from tbps.study.probing import Probing, probe_evaluations
 from tbps.study.step import Data, Start, Step, data_fingerprint, read_result, read_step
-from tbps.study.work import Work
+from tbps.study.work.cost import encode_flops
+from tbps.study.work.probing import Probing, probe_evaluations
+from tbps.study.work.work import Work
 from tbps.training.learned import heads_of
 from tbps.training.settings import TrainSettings
 

@@ -25,13 +25,13 @@ from typing import Any
 
 import torch
 
-from tbps.data.catalog import read_dataset
+from tbps.data.readers.catalog import read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import CheckpointError, DataError, StorageError
 from tbps.redact import redacted
 from tbps.storage import make_folder, write_text, writing_to
-from tbps.study.kinds import parse_work
-from tbps.study.work import Facts, Place, Work
+from tbps.study.work.kinds import parse_work
+from tbps.study.work.work import Facts, Place, Work
 from tbps.training.observer import Observer
 
 VERSION = 1  # of what a step does; raised when the same settings would give another result

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.profiler import record_function
 from transformers import CLIPModel
 
-from tbps.data.augment_image import augment_images
-from tbps.data.augment_views import simclr_view, simclr_view_of
+from tbps.data.augment.image import augment_images
+from tbps.data.augment.views import simclr_view, simclr_view_of
 from tbps.data.records import Batch
 from tbps.distributed import rank, total, world_size
 from tbps.losses.classification import UNMASKED, mask_tokens, mlm_loss

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tbps.config import Settings
-from tbps.data.augment_image import ImageAugmentation
-from tbps.data.augment_pair import PairAugmentation
-from tbps.data.augment_text import TextAugmentation
-from tbps.data.augment_views import ViewAugmentation
+from tbps.data.augment.image import ImageAugmentation
+from tbps.data.augment.pair import PairAugmentation
+from tbps.data.augment.text import TextAugmentation
+from tbps.data.augment.views import ViewAugmentation
 from tbps.errors import SettingsError
 from tbps.model.clip import LockSettings, ModelShape
 from tbps.model.folder import FewShotSettings

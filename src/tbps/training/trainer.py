@@ -30,7 +30,7 @@ from tbps.distributed import anyone, average, barrier, mean, rank, total, world_
 from tbps.errors import SettingsError
 from tbps.evaluation.embed import embed_split, identities
 from tbps.evaluation.retrieval import Standing, embeddings_of, score
-from tbps.memory import keep_freed_memory
+from tbps.machine import keep_freed_memory
 from tbps.model.activation import choose_activation
 from tbps.model.bundle import PersonModel, load_weights
 from tbps.model.clip import choose_attention, choose_products, set_text_attention_dropout

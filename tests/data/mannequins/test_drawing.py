@@ -13,7 +13,7 @@ from PIL import Image
 
 from tbps.data.mannequins.camera import sample_camera
 from tbps.data.mannequins.colours import COLOURS
-from tbps.data.mannequins.drawing import draw, draw_background, encode, figure_mask
+from tbps.data.mannequins.drawing import draw_background, draw_person, encode_picture, figure_mask
 from tbps.data.mannequins.people import Person, View, population, sample_view
 from tbps.seeding import generator
 
@@ -28,7 +28,7 @@ def views(count: int, name: str = "views") -> list[View]:
 def digest(count: int) -> str:
     found = hashlib.sha256()
     for person, view in zip(PEOPLE[:count], views(count), strict=True):
-        found.update(encode(draw(person, view)))
+        found.update(encode_picture(draw_person(person, view)))
     return found.hexdigest()
 
 
@@ -42,16 +42,16 @@ def test_the_same_bytes_again_and_in_another_process() -> None:
 
 def test_order_does_not_matter() -> None:
     pairs = list(zip(PEOPLE[:6], views(6), strict=True))
-    forward = [encode(draw(person, view)) for person, view in pairs]
-    backward = [encode(draw(person, view)) for person, view in reversed(pairs)]
+    forward = [encode_picture(draw_person(person, view)) for person, view in pairs]
+    backward = [encode_picture(draw_person(person, view)) for person, view in reversed(pairs)]
     assert forward == backward[::-1]
 
 
 def test_sizes_and_files() -> None:
     sizes, qualities, weights = [], set(), []
     for person, view in zip(PEOPLE, views(60), strict=True):
-        rendered = draw(person, view)
-        data = encode(rendered)
+        rendered = draw_person(person, view)
+        data = encode_picture(rendered)
         with Image.open(io.BytesIO(data)) as opened:
             assert opened.format == "JPEG"
             assert opened.size == rendered.image.size
@@ -71,7 +71,7 @@ def test_camera_and_background_do_not_know_the_person() -> None:
     left = []
     for number, view in enumerate(views(40)):
         first, second = PEOPLE[number], PEOPLE[(number + 17) % len(PEOPLE)]
-        pictures = [draw(first, view), draw(second, view), draw_background(view)]
+        pictures = [draw_person(first, view), draw_person(second, view), draw_background(view)]
         assert len({(p.image.size, p.quality) for p in pictures}) == 1
         away = ~_near(figure_mask(first, view) | figure_mask(second, view), view)
         left.append(away.mean())
@@ -118,7 +118,7 @@ def upper_colour(person: Person, view: View) -> np.ndarray:
     view = replace(view, hidden="none")
     away = "red" if COLOURS[person.upper.colour].family != "red" else "green"
     dyed = replace(person, upper=replace(person.upper, colour=away, tint=(0, 0, 0)))
-    picture, other = (np.asarray(draw(p, view).image, dtype=float) for p in (person, dyed))
+    picture, other = (np.asarray(draw_person(p, view).image, dtype=float) for p in (person, dyed))
     return np.asarray(np.median(picture[np.abs(picture - other).max(axis=2) > 25], axis=0))
 
 
@@ -137,7 +137,7 @@ def test_the_left_hand_is_on_the_image_s_right_from_the_front_and_left_from_the_
     for number, person in enumerate(p for p in PEOPLE if p.bag is not None and p.bag.side == "left"):
         assert person.bag is not None
         view = View(direction, 0.25, "none", 100 + number)
-        with_bag, without = (np.asarray(draw(p, view).image, dtype=int) for p in (person, replace(person, bag=None)))
+        with_bag, without = (np.asarray(draw_person(p, view).image, dtype=int) for p in (person, replace(person, bag=None)))
         columns = np.nonzero(np.abs(with_bag - without).max(axis=2) > 12)[1]
         if person.bag.kind != "messenger bag":  # its strap crosses the body
             assert side * (columns.mean() - sample_camera(view).centre) > 0

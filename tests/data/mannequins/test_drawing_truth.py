@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tbps.data.mannequins.drawing import draw, figure_mask
+from tbps.data.mannequins.drawing import draw_person, figure_mask
 from tbps.data.mannequins.people import (
     DIRECTIONS,
     HIDDEN,
@@ -84,7 +84,7 @@ def _other_item(person: Person, head: str, tail: str, item: Item) -> Person | No
 
 def moved(before: np.ndarray, changed: Person, view: View, area: int) -> float:
     """Pixels that differ clearly, in thousandths of the figure's area."""
-    after = np.asarray(draw(changed, view).image, dtype=int)
+    after = np.asarray(draw_person(changed, view).image, dtype=int)
     return 1000 * float((np.abs(before - after).max(axis=2) > 12).sum()) / area
 
 
@@ -97,7 +97,7 @@ def test_what_a_view_hides_changes_no_pixel() -> None:
     tried: set[str] = set()
     for person, view in cases():
         shown = visible_attributes(person, view)
-        before = draw(person, view).image.tobytes()
+        before = draw_person(person, view).image.tobytes()
         for slot in attributes(person):
             changed = other(person, slot) if slot not in shown else None
             if changed is None or any(visible_attributes(changed, view).get(s) != v for s, v in shown.items()):
@@ -105,7 +105,7 @@ def test_what_a_view_hides_changes_no_pixel() -> None:
             if set(visible_attributes(changed, view)) != set(shown):
                 continue
             tried.add(slot)
-            assert draw(changed, view).image.tobytes() == before, f"{slot} of {person} shows in {view}"
+            assert draw_person(changed, view).image.tobytes() == before, f"{slot} of {person} shows in {view}"
     assert {"glasses", "inner.colour", "shoes.colour", "shoes.kind", "hair.colour", "hair.style", "bag.kind", "carried.kind",
             "bag.colour", "upper.second"} <= tried  # fmt: skip
 
@@ -123,7 +123,7 @@ def test_what_a_view_shows_changes_the_figure() -> None:
     shares: dict[str, list[float]] = defaultdict(list)
     for person, view in cases():
         shown = visible_attributes(person, view)
-        before, area = np.asarray(draw(person, view).image, dtype=int), int(figure_mask(person, view).sum())
+        before, area = np.asarray(draw_person(person, view).image, dtype=int), int(figure_mask(person, view).sum())
         for slot in set(shown) & set(LEAST):
             changed = other(person, slot)
             if changed is not None and visible_attributes(changed, view).get(slot) != shown[slot]:
@@ -137,5 +137,5 @@ def test_what_a_view_shows_changes_the_figure() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_every_view_of_everybody_can_be_drawn(direction: str, hidden: str) -> None:
     for index, person in enumerate(PEOPLE[:12]):
-        picture = draw(person, View(direction, index / 12, hidden, index)).image
+        picture = draw_person(person, View(direction, index / 12, hidden, index)).image
         assert picture.mode == "RGB"

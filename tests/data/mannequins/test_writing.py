@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tbps.data.catalog import read_dataset
 from tbps.data.mannequins import writing
 from tbps.data.mannequins.layouts import LAYOUTS
 from tbps.data.mannequins.people import attributes, population
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
+from tbps.data.readers.catalog import read_dataset
 from tbps.errors import SettingsError, StorageError
 
 SMALL = {"train": SplitSize(6, 3), "val": SplitSize(3, 2), "test": SplitSize(4, 3)}

@@ -23,13 +23,13 @@ class Rendered:
     quality: int
 
 
-def draw(person: Person, view: View) -> Rendered:
+def draw_person(person: Person, view: View) -> Rendered:
     """The person in the view; a function of these two alone."""
     return _render(person, view)
 
 
 def draw_background(view: View) -> Rendered:
-    """What `draw` would give if nobody stood there."""
+    """What `draw_person` would give if nobody stood there."""
     return _render(None, view)
 
 
@@ -48,7 +48,7 @@ def figure_mask(person: Person, view: View) -> Bool[np.ndarray, "height width"]:
     return np.asarray(alike.reshape(camera.height, SCALE, camera.width, SCALE).any(axis=(1, 3)))
 
 
-def encode(rendered: Rendered) -> bytes:
+def encode_picture(rendered: Rendered) -> bytes:
     """The crop as a JPEG file."""
     buffer = io.BytesIO()
     rendered.image.save(buffer, "JPEG", quality=rendered.quality)

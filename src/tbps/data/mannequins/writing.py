@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tbps.data.cores import available_cores
 from tbps.data.mannequins.describing import describe_attributes, paraphrase, shown_attributes
-from tbps.data.mannequins.drawing import draw, encode
+from tbps.data.mannequins.drawing import draw_person, encode_picture
 from tbps.data.mannequins.layouts import Crop, Described, Shot, find_layout
 from tbps.data.mannequins.people import Person, View, population, sample_view
 from tbps.errors import SettingsError, StorageError
+from tbps.machine import available_cores
 from tbps.seeding import generator
 from tbps.storage import make_folder, write_text, writing_to
 
@@ -234,7 +234,7 @@ def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
         for number, (shot, file) in enumerate(zip(task.shots, task.files, strict=True)):
             view = view_of(task.seed, task.split, task.index, number)
             with writing_to(file.parent):
-                file.write_bytes(encode(draw(task.person, view)))
+                file.write_bytes(encode_picture(draw_person(task.person, view)))
             crops.append((shot, _describe(task, view, number)))
     return crops
 

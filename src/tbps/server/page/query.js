@@ -1,4 +1,4 @@
-// A query as a value: typed, in the address, and as the service takes it (tbps.search.query).
+// A query as a value: typed, in the address, and as the service takes it (tbps.gallery.search.query).
 //
 // Pictures that were dropped cannot be part of an address; the address holds a key for each, and `pictures.js` the files.
 

@@ -1,0 +1,1 @@
+"""`tbps data`: write, check and describe data sets."""

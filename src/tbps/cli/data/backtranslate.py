@@ -1,0 +1,78 @@
+"""`tbps data backtranslate`: paraphrases of the train captions by machine translation."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tbps.data import TrainFile
+
+
+def backtranslate(
+    data: Annotated[str, typer.Option(help="Layout: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926 or folder.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    forward: Annotated[str, typer.Option(help="MarianMT model from English, folder or id.")] = "Helsinki-NLP/opus-mt-en-fr",
+    backward: Annotated[str, typer.Option(help="MarianMT model into English, folder or id.")] = "Helsinki-NLP/opus-mt-fr-en",
+    out: Annotated[Path | None, typer.Option(help="File to write; by default beside the annotation file.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Captions translated at a time.")] = 32,
+    beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is fastest, 4 is what the models were made for.")] = 4,
+) -> None:
+    """Paraphrase the train captions of a data set by translating them to French and back (`captions_bt`).
+
+    No file of the data set is changed. The layouts folder and tbps get a copy of their annotation file, with the paraphrases
+    filled in. The published layouts become a data set of the layout tbps in the same folder: train_reid.json with paraphrases,
+    val_reid.json, test_reid.json. Progress is kept beside the output (.journal): stop at any time and run again.
+
+    Example: tbps data backtranslate --data cuhk-pedes --root ~/data/CUHK-PEDES --batch-size 64
+    """
+    from tbps.cli import console
+    from tbps.data import Journal, MarianTranslator, back_translate, read_train_file
+    from tbps.storage import write_text
+
+    file = read_train_file(data, root, out)
+    captions = [caption for captions in file.captions for caption in captions]
+    journal_file = file.out.with_name(file.out.name + ".journal")
+    _claim(file, journal_file)
+    journal = Journal(journal_file, {"forward": forward, "backward": backward, "beams": beams})
+    if not journal.known.keys() >= set(captions):
+        there, back = MarianTranslator(forward, beams), MarianTranslator(backward, beams)
+        with console.progress("translating", "captions") as on_progress:
+            back_translate(captions, there, back, journal, batch_size, on_progress)
+    for target, text in file.contents(journal.known).items():
+        write_text(target, text)
+    for line in (_summary(captions, journal.known, file.out), _following(data, root, file)):
+        console.output.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _claim(file: "TrainFile", journal: Path) -> None:
+    """Raises DataError before any work when a file that this command did not write would be lost."""
+    from tbps.errors import DataError
+
+    strangers = [] if journal.exists() or not file.out.exists() else [file.out]
+    strangers += [other for other, text in file.others.items() if other.exists() and other.read_text(encoding="utf-8") != text]
+    if strangers:
+        raise DataError(f"{strangers[0]} exists and was not written by this command; move it away or give another --out")
+
+
+def _summary(captions: list[str], paraphrases: "Mapping[str, str | None]", out: Path) -> str:
+    empty = sum(paraphrases[caption] is None for caption in captions)
+    same = sum(paraphrases[caption] == caption for caption in captions)
+    parts = [f"{len(captions):,} captions of {len(set(captions)):,} wordings paraphrased in {out}"]
+    parts += [f"{same:,} came back unchanged"] * bool(same)
+    parts += [f"{empty:,} came back without a word and keep the caption"] * bool(empty)
+    return "; ".join(parts)
+
+
+def _following(data: str, root: Path, file: "TrainFile") -> str:
+    if data in ("folder", "tbps"):
+        source, kept = file.source, file.source.with_name(f"{file.source.name}.original")
+        return f"next, to train with it: {shlex.join(['mv', str(source), str(kept)])} && " + shlex.join(
+            ["mv", str(file.out), str(source)]
+        )
+    if file.out != root / "train_reid.json":
+        return f"next: put it into {root} as train_reid.json; then --data tbps --root {shlex.quote(str(root))} opens it"
+    return f"next: tbps train simplified_tbps_clip --data tbps --root {shlex.quote(str(root))} --out runs/backtranslated"

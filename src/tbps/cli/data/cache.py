@@ -1,0 +1,28 @@
+"""`tbps data cache`: the decoded images that training keeps."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def cache(
+    folder: Annotated[Path | None, typer.Option("--cache", help="another folder than $TBPS_CACHE or ~/.cache/tbps")] = None,
+    erase: Annotated[bool, typer.Option("--erase", help="remove them; the next run decodes again")] = False,
+) -> None:
+    """List the decoded images that `tbps train` keeps for all runs, or remove them.
+
+    They are small copies of the pictures of every data set that was trained on, and stay when that data set changes or is deleted.
+
+    Example: tbps data cache --erase
+    """
+    from tbps.cli.console import output, plain
+    from tbps.data import cache_folder, cached_files, erase_cache
+
+    place = folder or cache_folder()
+    if erase:
+        output.print(plain(f"{erase_cache(place) / 2**20:,.1f} MiB removed from {place}"), soft_wrap=True)
+        return
+    for file in cached_files(place):
+        output.print(plain(f"{file.stat().st_size / 2**20:>10,.1f} MiB  {file.name}"), soft_wrap=True)
+    output.print(plain(f"in {place}"), soft_wrap=True)

@@ -1,0 +1,33 @@
+"""`tbps gallery import`: add the images of an export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tbps.cli.console import messages, plain, progress, say
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="folder or .tar file made by `tbps gallery export`")],
+    folder: Annotated[Path, typer.Argument(help="gallery folder of the same model; made if it is not there")],
+    model: Annotated[
+        str | None, typer.Option(help="model folder or id, for a new gallery; it must be the one that made the export")
+    ] = None,
+) -> None:
+    """Add the images of an export to a gallery of the same model; images that are there already are skipped.
+
+    Everything in it is checked before the first image is added, and nothing is unpacked to disk. Run it again after an
+    interruption.
+
+    Example: tbps gallery import my-gallery.tar another-gallery --model models/mannequin-tiny
+    """
+    from tbps.cli.models import open_model
+    from tbps.gallery import import_export
+
+    opened = None if model is None else open_model(model, folder)
+    with progress("importing", "images") as on_progress:
+        done = import_export(folder, source, opened, on_progress)
+    say(f"{done.images:,} images added to {folder}, {done.skipped_existing:,} already there")
+    for note in done.notes:
+        messages.print(plain(f"note: {note}"), soft_wrap=True)

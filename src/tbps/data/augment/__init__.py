@@ -1,0 +1,1 @@
+"""Augmentation of images, captions and pairs."""

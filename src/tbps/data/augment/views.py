@@ -1,0 +1,138 @@
+"""The views of self-supervision (SimCLR), batched: every image gets its own.
+
+The reference crops the picture as it was before it is squashed to the input's size. That matters: of a crop of 64 x 170 pixels a
+box of 20 to 100 % of the area whose width is 3/4 to 4/3 of its height shows a third of the height; of the same picture squashed
+to a square, three quarters (`ViewAugmentation.source`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tbps.config import Settings
+from tbps.data.augment.apply import apply_rounds
+from tbps.data.augment.boxes import Rule, Size
+from tbps.data.augment.image import PositiveRange, Probability, check_ranges, draw_crops, draw_uniform
+from tbps.data.augment.rounds import Round, neutral_round
+from tbps.errors import SettingsError
+from tbps.transfer import send
+
+
+class ViewAugmentation(Settings):
+    """Strengths of a SimCLR view; the defaults are the paper's.
+
+    Brightness, contrast, saturation and hue change together, with `jitter_probability`. `blur_sigma`: pixels.
+
+    `source`: what is cropped. "reference" is the picture in its own proportions, and `crop_ratio` is of its pixels; "squashed" is
+    the input of the tower, and `crop_ratio` is relative to the input's own width / height (`augment_image`). `boxes`: as there.
+    """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
+
+    source: Literal["reference", "squashed"] = "reference"
+    boxes: Rule = "fitting"
+    crop_scale: PositiveRange = (0.2, 1.0)
+    crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    jitter_probability: Probability = 0.8
+    brightness: Probability = 0.4
+    contrast: Probability = 0.4
+    saturation: Probability = 0.4
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    grayscale_probability: Probability = 0.2
+    blur_probability: Probability = 0.5
+    blur_sigma: PositiveRange = (0.1, 2.0)
+    flip_probability: Probability = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ViewAugmentation":
+        check_ranges(self, ("crop_scale", "crop_ratio", "blur_sigma"))
+        if self.crop_scale[1] > 1:
+            raise SettingsError(f"view augmentation: crop_scale must not exceed 1, as {self.crop_scale[1]} does")
+        return self
+
+
+@torch.no_grad()
+def simclr_view(
+    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], settings: ViewAugmentation, generator: torch.Generator
+) -> Float32[Tensor, "N 3 H W"]:
+    """uint8, or floats in [0, 1], to one view of each image: float32 in [0, 1], not yet normalised. `images` are what is cropped.
+
+    A CPU generator serves images on any device. Two views are two calls with one generator.
+    """
+    return apply_rounds(images, (draw_view(images.shape[0], (images.shape[2], images.shape[3]), settings, generator),))
+
+
+@torch.no_grad()
+def simclr_view_of(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    size: tuple[int, int],
+    settings: ViewAugmentation,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Float32[Tensor, "N 3 H W"]:
+    """As `simclr_view`, of pictures in their own proportions; the views have (height, width) `size` and lie on `device`.
+
+    Boxes are cut out and resized on the CPU, as Pillow resizes with antialiasing; the rest happens on the device.
+    """
+    shapes = torch.tensor([picture.shape[:2] for picture in pictures], device=generator.device).view(-1, 2)
+    drawn = draw_view(len(pictures), shapes, settings, generator)
+    cut = torch.from_numpy(cut_out(pictures, drawn.crop.int().tolist(), size)).permute(0, 3, 1, 2)
+    whole = neutral_round(len(pictures), size, generator.device).crop
+    return apply_rounds(send(cut.contiguous(), device), (replace(drawn, crop=whole),))
+
+
+def cut_out(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
+) -> UInt8[np.ndarray, "N H W 3"]:
+    """Box (top, left, height, width) of each picture, resized bilinearly to (height, width) `size`. Nothing outside a box
+    counts.
+    """
+    cut = np.empty((len(pictures), *size, 3), dtype=np.uint8)
+
+    def work(row: int) -> None:
+        top, left, height, width = boxes[row]
+        part = Image.fromarray(np.ascontiguousarray(pictures[row][top : top + height, left : left + width]))
+        cut[row] = np.asarray(part.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # Pillow resizes without the interpreter's lock
+        list(pool.map(work, range(len(pictures))))
+    return cut
+
+
+def draw_view(count: int, size: Size, settings: ViewAugmentation, generator: torch.Generator) -> Round:
+    """What happens to `count` images of (height, width) `size`, one for all or (N, 2): how many numbers are drawn depends on
+    `count` alone.
+    """
+
+    def happens(probability: float) -> Tensor:
+        return draw_uniform(count, 0, 1, generator) < probability
+
+    relative = settings.source == "squashed"
+    crop = draw_crops(count, size, settings.crop_scale, settings.crop_ratio, generator, settings.boxes, relative=relative)
+    jittered = happens(settings.jitter_probability)
+
+    def jitter(centre: float, strength: float) -> Tensor:
+        return torch.where(jittered, draw_uniform(count, centre - strength, centre + strength, generator), centre)
+
+    return replace(
+        neutral_round(count, (0, 0), generator.device),
+        crop=crop,
+        brightness=jitter(1, settings.brightness),
+        contrast=jitter(1, settings.contrast),
+        saturation=jitter(1, settings.saturation),
+        hue=jitter(0, settings.hue),
+        grayscale=happens(settings.grayscale_probability),
+        blur=torch.where(happens(settings.blur_probability), draw_uniform(count, *settings.blur_sigma, generator), 0.0),
+        # Beyond three standard deviations a Gaussian has 0.3 % of its weight.
+        blur_kernel=2 * math.ceil(3 * settings.blur_sigma[1]) + 1,
+        flip=happens(settings.flip_probability),
+    )

@@ -1,0 +1,23 @@
+"""Faces of packages: names that a package exports, imported from their modules when they are first used.
+
+So `from tbps.gallery import Gallery` loads what a gallery needs, and `import tbps.gallery` next to nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that exports names of its modules; homes: module -> names."""
+    module_of = {name: module for module, names in homes.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(module_of[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted(module_of)
+
+    return __getattr__, __dir__

@@ -1,0 +1,149 @@
+"""Galleries of embedded images: filled once, searched often, looked after. Other rooms import from here."""
+
+from typing import TYPE_CHECKING
+
+from tbps.faces import lazy
+
+if TYPE_CHECKING:
+    from tbps.gallery.encoder import Encoder, Picture
+    from tbps.gallery.gallery import Gallery
+    from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
+    from tbps.gallery.ingest.ingest import IngestReport
+    from tbps.gallery.ingest.sources import Admission, Named, told_left_out
+    from tbps.gallery.lifecycle.compact import compact
+    from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
+    from tbps.gallery.lifecycle.info import GalleryInfo, cameras_of, describe
+    from tbps.gallery.lifecycle.reembed import Reembedding, reembed
+    from tbps.gallery.lifecycle.retention import change_retention, retain
+    from tbps.gallery.lifecycle.snapshots import remove_snapshot, restore, snapshots, take_snapshot
+    from tbps.gallery.lifecycle.transfer import export, import_export
+    from tbps.gallery.search.calibration import Calibration, calibration_of
+    from tbps.gallery.search.check import descriptions
+    from tbps.gallery.search.engine import Engine
+    from tbps.gallery.search.explain import Explanation, Word
+    from tbps.gallery.search.explain_picture import draw_explanation
+    from tbps.gallery.search.page import Line, Page
+    from tbps.gallery.search.query import RERANKED, Example, Query, Text, phrase
+    from tbps.gallery.search.summary import Summary
+    from tbps.gallery.store.columns import as_name
+    from tbps.gallery.store.filter_reading import written
+    from tbps.gallery.store.filter_text import MOST_CHARACTERS
+    from tbps.gallery.store.filters import no_camera, sentences
+    from tbps.gallery.store.hit import Group, Hit
+    from tbps.gallery.store.index import ExactIndex
+    from tbps.gallery.store.lock import lock
+    from tbps.gallery.store.manifest import MANIFEST_FILE, Manifest, read_manifest, recorded
+    from tbps.gallery.store.numbers import canonical_name
+    from tbps.gallery.store.retention_rules import Retention, read_retention
+    from tbps.gallery.store.rows import Rows
+    from tbps.gallery.store.spread import Spread
+    from tbps.gallery.store.table import Table
+    from tbps.gallery.store.writing import complete_begun
+    from tbps.gallery.suffixes import SUFFIXES
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "tbps.gallery.encoder": ["Encoder", "Picture"],
+            "tbps.gallery.gallery": ["Gallery"],
+            "tbps.gallery.ingest.footage": ["Footage", "FootageSettings", "parse_every"],
+            "tbps.gallery.ingest.ingest": ["IngestReport"],
+            "tbps.gallery.ingest.sources": ["Admission", "Named", "told_left_out"],
+            "tbps.gallery.lifecycle.compact": ["compact"],
+            "tbps.gallery.lifecycle.forget": ["ForgetReport", "Selection", "forget"],
+            "tbps.gallery.lifecycle.info": ["GalleryInfo", "cameras_of", "describe"],
+            "tbps.gallery.lifecycle.reembed": ["Reembedding", "reembed"],
+            "tbps.gallery.lifecycle.retention": ["change_retention", "retain"],
+            "tbps.gallery.lifecycle.snapshots": ["remove_snapshot", "restore", "snapshots", "take_snapshot"],
+            "tbps.gallery.lifecycle.transfer": ["export", "import_export"],
+            "tbps.gallery.search.calibration": ["Calibration", "calibration_of"],
+            "tbps.gallery.search.check": ["descriptions"],
+            "tbps.gallery.search.engine": ["Engine"],
+            "tbps.gallery.search.explain": ["Explanation", "Word"],
+            "tbps.gallery.search.explain_picture": ["draw_explanation"],
+            "tbps.gallery.search.page": ["Line", "Page"],
+            "tbps.gallery.search.query": ["Example", "Query", "RERANKED", "Text", "phrase"],
+            "tbps.gallery.search.summary": ["Summary"],
+            "tbps.gallery.store.columns": ["as_name"],
+            "tbps.gallery.store.filter_reading": ["written"],
+            "tbps.gallery.store.filter_text": ["MOST_CHARACTERS"],
+            "tbps.gallery.store.filters": ["no_camera", "sentences"],
+            "tbps.gallery.store.hit": ["Group", "Hit"],
+            "tbps.gallery.store.index": ["ExactIndex"],
+            "tbps.gallery.store.lock": ["lock"],
+            "tbps.gallery.store.manifest": ["MANIFEST_FILE", "Manifest", "read_manifest", "recorded"],
+            "tbps.gallery.store.numbers": ["canonical_name"],
+            "tbps.gallery.store.retention_rules": ["Retention", "read_retention"],
+            "tbps.gallery.store.rows": ["Rows"],
+            "tbps.gallery.store.spread": ["Spread"],
+            "tbps.gallery.store.table": ["Table"],
+            "tbps.gallery.store.writing": ["complete_begun"],
+            "tbps.gallery.suffixes": ["SUFFIXES"],
+        },
+    )
+
+__all__ = [
+    "MANIFEST_FILE",
+    "MOST_CHARACTERS",
+    "RERANKED",
+    "SUFFIXES",
+    "Admission",
+    "Calibration",
+    "Encoder",
+    "Engine",
+    "ExactIndex",
+    "Example",
+    "Explanation",
+    "Footage",
+    "FootageSettings",
+    "ForgetReport",
+    "Gallery",
+    "GalleryInfo",
+    "Group",
+    "Hit",
+    "IngestReport",
+    "Line",
+    "Manifest",
+    "Named",
+    "Page",
+    "Picture",
+    "Query",
+    "Reembedding",
+    "Retention",
+    "Rows",
+    "Selection",
+    "Spread",
+    "Summary",
+    "Table",
+    "Text",
+    "Word",
+    "as_name",
+    "calibration_of",
+    "cameras_of",
+    "canonical_name",
+    "change_retention",
+    "compact",
+    "complete_begun",
+    "describe",
+    "descriptions",
+    "draw_explanation",
+    "export",
+    "forget",
+    "import_export",
+    "lock",
+    "no_camera",
+    "parse_every",
+    "phrase",
+    "read_manifest",
+    "read_retention",
+    "recorded",
+    "reembed",
+    "remove_snapshot",
+    "restore",
+    "retain",
+    "sentences",
+    "snapshots",
+    "take_snapshot",
+    "told_left_out",
+    "written",
+]

@@ -1,0 +1,1 @@
+"""From files, archives and videos to rows of a gallery."""

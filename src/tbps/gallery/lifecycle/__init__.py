@@ -1,0 +1,1 @@
+"""Looking after a gallery: forgetting, retention, snapshots, compaction, another model, export and import."""

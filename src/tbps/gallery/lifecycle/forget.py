@@ -1,0 +1,165 @@
+"""Which images are to be forgotten, and forgetting them: `erasure` does the work, this module chooses and reports."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tbps.errors import QueryError
+from tbps.gallery.store.erasure import erase, erasing
+from tbps.gallery.store.filter_reading import written
+from tbps.gallery.store.filters import Always, Among, Compare, Condition, Every, Is, check_text, no_camera, shortened, values_of
+from tbps.gallery.store.layout import REEMBED_FILE, heads, steadily, table_of
+from tbps.gallery.store.lock import PATIENCE
+from tbps.gallery.store.manifest import recorded
+from tbps.gallery.store.numbers import canonical_name
+from tbps.gallery.store.table import Table
+from tbps.gallery.store.writing import writing
+from tbps.preprocess.metadata import parse_time
+
+_SAMPLE = 5
+_TOLD = ["id", "source", "camera", "captured_at", "identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Images that pass all of what is given.
+
+    where: a filter (see `filters`); before: taken earlier, which no image without a time is; ids: any of these.
+    """
+
+    where: str | None = None
+    identity: str | None = None
+    before: str | datetime | None = None
+    ids: tuple[str, ...] = ()
+
+    def condition(self) -> Condition:
+        """All of it but the ids. Raises QueryError when nothing at all is given, or a part cannot be read."""
+        parts: list[Condition] = [] if self.where is None else [written(self.where)]
+        if self.identity is not None:
+            check_text("the identity", self.identity)
+            parts.append(Among("identity", (self.identity,)))
+        if self.before is not None:
+            if (moment := parse_time(self.before)) is None:
+                raise QueryError(f"before {shortened(self.before)} is no time; write it as 2024-05-01 or 2024-05-01T08:30:00")
+            parts.append(Compare("captured_at", "<", moment))
+        for name in self.ids:
+            check_text("an id", name)
+        if not parts and not self.ids:
+            raise QueryError("nothing says what to forget; give a condition, an identity, a time or ids")
+        return Every(tuple(parts)) if parts else Always(True)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """One image of a report's sample."""
+
+    id: str
+    source: str
+    camera: str | None
+    captured_at: str | None
+    identity: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReport:
+    """What is gone, or would be in a dry run.
+
+    images: distinct ones; gallery: those of them in the gallery itself; snapshots: how many are in each that has any;
+    cameras: images of each camera; sample: the first few by id; undated: images of the gallery without a time, which no rule about
+    time reaches; notices: what the user should know, such as a camera of the filter that no image has.
+    """
+
+    images: int
+    gallery: int
+    snapshots: Mapping[str, int]
+    cameras: Mapping[str | None, int]
+    sample: tuple[Forgotten, ...]
+    undated: int
+    dry_run: bool
+    seconds: float
+    notices: tuple[str, ...] = ()
+
+
+def forget(folder: Path, chosen: Selection | Condition | str, dry_run: bool = False, patience: float = PATIENCE) -> ForgetReport:
+    """Erases every image that is chosen, from the gallery, its snapshots and an unfinished re-embedding; a text is a filter.
+
+    What passes in one of them goes from all; a snapshot from before a column existed is not asked about that column. The files that
+    were indexed are not touched: remove them too, or indexing their folder again brings the images back. Only people of scenes and
+    videos that were looked at to their end stay away: the gallery remembers those as done (see `footage`).
+    Raises QueryError on a condition that cannot be read, StorageError where there is no room for a copy of the tables.
+    """
+    recorded(folder)
+    started = time.monotonic()
+    selection = Selection(where=chosen) if isinstance(chosen, str) else chosen
+    condition, ids = (selection.condition(), selection.ids) if isinstance(selection, Selection) else (selection, ())
+    if dry_run:
+        return _report(steadily(folder, lambda: _find(folder, condition, ids)), dry_run, started)
+    with writing(folder, patience):
+        found = _find(folder, condition, ids)
+        erase(folder, found.rows)
+    return _report(found, dry_run, started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """rows: the images by id; counts: how many each head holds ("" the gallery, else the snapshot's name); undated: the gallery's
+    without a time.
+    """
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    undated: int = 0
+    notices: tuple[str, ...] = ()
+
+
+def _find(folder: Path, condition: Condition, ids: Sequence[str]) -> _Found:
+    found: dict[str, dict[str, Any]] = {}
+    refusals: list[QueryError] = []
+    places = [head for head in heads(folder) if head.name != REEMBED_FILE]  # which holds nothing that the gallery does not
+    tables = {("" if place.parent == folder else place.parent.name): table_of(place) for place in places}
+    made = {name: table for name, table in tables.items() if table is not None}
+    for table in made.values():
+        try:
+            found |= {row["id"]: row for row in table.matching(condition, _TOLD, list(dict.fromkeys(ids)) if ids else None)}
+        except QueryError as error:
+            refusals.append(error)
+    if refusals and len(refusals) == len(made):
+        raise refusals[0]
+    for name in erasing(folder) & found.keys():
+        del found[name]
+    counts = {name: table.count_of(found) for name, table in made.items()}
+    undated = len(made[""].matching(Is("captured_at", None), ["id"])) if "" in made else 0
+    return _Found(found, counts, undated, () if found else _unknown_cameras(condition, made.values()))
+
+
+def _unknown_cameras(condition: Condition, tables: Iterable[Table]) -> tuple[str, ...]:
+    """Remarks on cameras that a condition names and no table has."""
+    asked = sorted({canonical_name(value) for value in values_of(condition, "camera")})
+    if not asked:
+        return ()
+    known = {canonical_name(span.camera) for table in tables for span in table.cameras() if span.camera is not None}
+    return tuple(no_camera(camera, known) for camera in asked[:_SAMPLE] if camera not in known)
+
+
+def _report(found: _Found, dry_run: bool, started: float) -> ForgetReport:
+    sample = tuple(_forgotten(found.rows[name]) for name in sorted(found.rows)[:_SAMPLE])
+    return ForgetReport(
+        images=len(found.rows),
+        gallery=found.counts.get("", 0),
+        snapshots={name: count for name, count in found.counts.items() if name and count},
+        cameras=Counter(row["camera"] for row in found.rows.values()),
+        sample=sample,
+        undated=found.undated,
+        dry_run=dry_run,
+        seconds=time.monotonic() - started,
+        notices=found.notices,
+    )
+
+
+def _forgotten(row: Mapping[str, Any]) -> Forgotten:
+    captured = row["captured_at"]
+    return Forgotten(row["id"], row["source"], row["camera"], None if captured is None else captured.isoformat(), row["identity"])

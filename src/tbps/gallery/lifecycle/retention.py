@@ -1,0 +1,45 @@
+"""How long images are kept, by camera; what is older is forgotten (see `forget`), from snapshots too.
+
+GALLERY/retention.json holds the rules. They belong to the gallery: restoring a snapshot leaves them as they are.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tbps.gallery.lifecycle.forget import ForgetReport, forget
+from tbps.gallery.store.layout import RETENTION_FILE
+from tbps.gallery.store.lock import PATIENCE
+from tbps.gallery.store.manifest import recorded
+from tbps.gallery.store.numbers import canonical_name
+from tbps.gallery.store.retention_rules import Retention, read_retention
+from tbps.gallery.store.writing import writing
+from tbps.storage import write_text
+
+
+def change_retention(folder: Path, changes: Mapping[str | None, int | None], patience: float = PATIENCE) -> Retention:
+    """Sets the days of cameras (None: the default), or takes a rule away (days None); the rules from now on, with the cameras'
+    names as galleries store them.
+
+    Nothing is forgotten before `retain`. Raises SettingsError on days out of range.
+    """
+    recorded(folder)
+    with writing(folder, patience):
+        rules = read_retention(folder)
+        days: dict[str | None, int | None] = {None: rules.default_days}
+        days.update({canonical_name(camera): number for camera, number in rules.cameras.items()})
+        days.update({None if camera is None else canonical_name(camera): number for camera, number in changes.items()})
+        cameras = {camera: number for camera, number in days.items() if camera is not None and number is not None}
+        changed = Retention.parse({"default_days": days[None], "cameras": cameras})
+        write_text(folder / RETENTION_FILE, changed.model_dump_json(indent=2) + "\n")
+    return changed
+
+
+def retain(folder: Path, dry_run: bool = False, today: datetime | None = None, patience: float = PATIENCE) -> ForgetReport | None:
+    """Forgets what is older than the gallery's rules allow; None where there is no rule. Images without a time are kept.
+
+    today: UTC, by default the present time. Raises as `forget`.
+    """
+    recorded(folder)
+    condition = read_retention(folder).condition(today or datetime.now(UTC).replace(tzinfo=None))
+    return None if condition is None else forget(folder, condition, dry_run, patience)

@@ -1,0 +1,99 @@
+"""How likely a hit is right: the estimate of a calibrated model, from where its score stands among the gallery's.
+
+    z = (s - m.q) / sqrt(q' S q)        s the cosine, m and S mean and covariance of the gallery's embeddings, q the query
+
+is the score in deviations from the mean over the gallery, whatever the query's general level. On a labelled split isotonic
+regression gives p(z), the share of right ones among pairs at z (see `evaluation.calibration`). A gallery of another size has
+another share of right ones to begin with: with r right images expected among N
+
+    odds  =  p / (1 - p)  *  r / (N - r)  /  (r' / (N' - r'))        r', N' of the split, and r = r'
+
+since what z tells about a pair, the likelihood ratio, is the same. So the estimate says: if as many images of the person sought are
+in the gallery as there were on the split. It knows nothing of people who are not there.
+
+MODEL/calibration.json holds it; a model without one makes no claim.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float64
+from pydantic import model_validator
+
+from tbps.config import Settings
+from tbps.errors import ModelError, SettingsError
+from tbps.gallery.encoder import Encoder
+from tbps.storage import write_text
+
+CALIBRATION_FILE = "calibration.json"
+
+
+class Calibration(Settings):
+    """z: ascending knots; share: of right ones at each, not falling; right: right images of a query on the split, on average."""
+
+    format: Literal["tbps-calibration"] = "tbps-calibration"
+    version: Literal[1] = 1
+    model: str
+    source: str
+    queries: int
+    images: int
+    right: float
+    z: tuple[float, ...]
+    share: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> "Calibration":
+        if not self.z or len(self.z) != len(self.share) or not 0 < self.right < self.images:
+            raise ValueError("the knots of z and share do not go together")
+        if (np.diff(self.z) < 0).any() or (np.diff(self.share) < 0).any() or not 0 <= self.share[0] <= self.share[-1] <= 1:
+            raise ValueError("z and share must rise, and share lie between 0 and 1")
+        return self
+
+    def chances(self, z: Float[np.ndarray, " N"], images: int) -> Float64[np.ndarray, " N"]:
+        """The chance that each is right in a gallery of so many images; see the head of this file."""
+        share = np.interp(z, self.z, self.share)
+        here = min(self.right / images, 0.5)
+        there = self.right / self.images
+        right, wrong = share * here / there, (1 - share) * (1 - here) / (1 - there)
+        chances: np.ndarray = right / (right + wrong)
+        return chances
+
+    def save(self, model: Path) -> Path:
+        """Writes it into the folder of a model."""
+        write_text(model / CALIBRATION_FILE, self.model_dump_json(indent=1) + "\n")
+        return model / CALIBRATION_FILE
+
+
+def calibration_of(model: Encoder) -> Calibration | None:
+    """The calibration in the folder that opened a model, None where there is none.
+
+    Raises ModelError when it is damaged or of another model.
+    """
+    file = Path(model.name) / CALIBRATION_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        found = Calibration.parse(values)
+    except OSError:  # none there, or the name is an id or too long for the disk
+        return None
+    except (ValueError, SettingsError) as error:
+        raise ModelError(f"{file} is damaged ({error}); write it again with `tbps calibrate`, or remove it") from error
+    if found.model != model.fingerprint:
+        raise ModelError(
+            f"{file} is of another model ({found.model}, not {model.fingerprint}); "
+            "write it again with `tbps calibrate`, or remove it"
+        )
+    return found
+
+
+def line_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
+    """How many of the best may be taken so that the expected share of right ones is still `share`, and what it then is.
+
+    (0, the first's chance) when not even the first is so likely.
+    """
+    expected = np.cumsum(chances) / np.arange(1, len(chances) + 1)
+    enough = np.flatnonzero(expected >= share)
+    if not len(enough):
+        return 0, float(chances[0]) if len(chances) else 0.0
+    return int(enough[-1]) + 1, float(expected[enough[-1]])

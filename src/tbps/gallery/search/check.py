@@ -1,0 +1,87 @@
+"""What approximate search misses: its answers to descriptions against exact ones on the same version of a gallery."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from tbps.errors import QueryError
+from tbps.gallery.encoder import Encoder
+from tbps.gallery.search.engine import Engine
+from tbps.gallery.store.filter_reading import written
+from tbps.gallery.store.version import Snapshot
+from tbps.seeding import generator
+
+_WHO = ("a woman", "a man", "a girl", "a boy")
+_COLOURS = ("a black", "a white", "a red", "a blue", "a green", "a yellow", "a grey", "a brown", "a pink", "an orange")
+_TOPS = ("coat", "jacket", "t-shirt", "shirt", "sweater", "hoodie")
+_REST = (
+    "and blue jeans",
+    "and black trousers",
+    "and shorts",
+    "and a skirt",
+    "with a backpack",
+    "carrying a handbag",
+    "with long dark hair",
+    "wearing white sneakers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecallReport:
+    """recall: the mean share of the `k` exact best that searches give; least: of the worst description.
+
+    approximate: whether they were approximate at all (else recall is 1); seconds, exact_seconds: of a search, the median.
+    """
+
+    images: int
+    queries: int
+    k: int
+    recall: float
+    least: float
+    approximate: bool
+    seconds: float
+    exact_seconds: float
+
+
+def descriptions(count: int = 200) -> list[str]:
+    """Different descriptions of people from common words, at most 1,920, always the same."""
+    every = [" ".join(parts) for parts in product((f"{who} in" for who in _WHO), _COLOURS, _TOPS, _REST)]
+    order = generator(0, "descriptions").permutation(len(every))
+    return [every[place] for place in order[:count]]
+
+
+def check_recall(engine: Engine, model: Encoder, texts: Sequence[str], k: int, where: str | None = None) -> RecallReport:
+    """Searches with every text both ways. Raises QueryError without a text or with a filter that cannot be read."""
+    if not texts:
+        raise QueryError("no description to check with; give a file with one a line")
+    engine.prepare()
+
+    def chosen(snapshot: Snapshot) -> tuple[Snapshot, np.ndarray | None]:
+        return snapshot, None if where is None else snapshot.passing(written(where))
+
+    snapshot, passing = engine.on_newest(chosen)
+    shares, seconds, exact_seconds, approximate = [], [], [], False
+    for embedding in model.encode_texts(texts).astype(np.float64):
+        query = embedding / np.linalg.norm(embedding)
+        began = time.perf_counter()
+        found = engine.top(snapshot, query, k, passing)
+        between = time.perf_counter()
+        exact, _ = snapshot.rows.index.top(query, k, passing)
+        exact_seconds.append(time.perf_counter() - between)
+        seconds.append(between - began)
+        shares.append(len(np.intersect1d(found.positions, exact)) / len(exact) if len(exact) else 1.0)
+        approximate = approximate or found.approximate
+    return RecallReport(
+        images=snapshot.rows.count,
+        queries=len(texts),
+        k=k,
+        recall=statistics.fmean(shares),
+        least=min(shares),
+        approximate=approximate,
+        seconds=statistics.median(seconds),
+        exact_seconds=statistics.median(exact_seconds),
+    )

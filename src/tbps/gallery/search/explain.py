@@ -1,0 +1,98 @@
+"""Why an image was found: what each word of a query and each region of the image carried of the score.
+
+    word     weight of its description x (cos(t, x) - cos(t without the word, x)): what the score would lose without it
+    region   see `tbps.model.relevance`; what spoke against counts as 0, the strongest region as 1
+
+t: unit embedding of a description (of a long one, the mean of its parts, as `compose` has it); x: the image's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from PIL import Image
+
+from tbps.errors import QueryError
+from tbps.gallery.encoder import Encoder
+from tbps.gallery.search.compose import Direction
+from tbps.gallery.search.parts import has_words, split_long
+from tbps.gallery.search.query import Text
+
+MOST_WORDS = 300
+ANYBODY = "a person"  # what is left of a description of one word without it
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as it was typed, of the description `text`; weight: what it carried, below 0 if it spoke against the image.
+
+    avoided: the description says what is not to be there.
+    """
+
+    text: str
+    word: str
+    weight: float
+    avoided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """score: cosine of query and image; words: of each description in order; regions: a grid over the whole image, in [0, 1].
+
+    notices: what the user should know of how the descriptions were read.
+    """
+
+    score: float
+    words: tuple[Word, ...]
+    regions: Float64[np.ndarray, "rows columns"]
+    notices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows, columns = self.regions.shape
+        return {
+            "score": self.score,
+            "words": [{"text": word.text, "word": word.word, "weight": word.weight} for word in self.words],
+            "regions": {"rows": rows, "columns": columns, "weights": self.regions.round(4).tolist()},
+            "notices": list(self.notices),
+        }
+
+
+def explain(
+    model: Encoder, direction: Direction, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
+) -> Explanation:
+    """Why an image of that embedding answers a query of those texts and that direction; `picture`: what is left of it to look at.
+
+    Raises QueryError for descriptions of more than 300 words together, ModelError as `Encoder.carried`.
+    """
+    count = sum(len(part.split()) for text in texts for part in split_long(text.text, model).texts)
+    if count > MOST_WORDS:
+        raise QueryError(f"{count} words are too many to explain; at most {MOST_WORDS}")
+    words = [word for text in texts for word in _words(model, text, embedding)]
+    carried = np.maximum(model.carried(picture, direction.vector.astype(np.float32)).astype(np.float64), 0)
+    shares = carried / max(float(carried.max()), 1e-12)
+    return Explanation(float(direction.vector @ embedding), tuple(words), shares, direction.notices)
+
+
+def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
+    """Each word's part; all descriptions without one word are encoded together."""
+    parts = [part.split() for part in split_long(text.text, model).texts]
+    without = [(number, at) for number, part in enumerate(parts) for at in range(len(part))]
+    shorter = [" ".join(part for place, part in enumerate(parts[number]) if place != at) for number, at in without]
+    asked = [" ".join(part) for part in parts] + [each if has_words(each) else ANYBODY for each in shorter]
+    rows = model.encode_texts(asked).astype(np.float64)
+    whole, changed = rows[: len(parts)], rows[len(parts) :]
+    score = _cosine(whole.mean(0), embedding)
+    words = []
+    for (number, at), row in zip(without, changed, strict=True):
+        others = whole.copy()
+        others[number] = row
+        weight = text.weight * (score - _cosine(others.mean(0), embedding))
+        words.append(Word(text.text, parts[number][at], weight, text.weight < 0))
+    return words
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))

@@ -1,0 +1,134 @@
+"""Descriptions that are longer than a model reads at once, in parts that it reads whole.
+
+A description is split where sentences end, else clauses, else words; in scripts without spaces, and in words that are too long by
+themselves (addresses of web pages, a row of 2,000 letters), at their own punctuation, else between characters as a reader sees them
+(grapheme clusters: a letter with its accents, an emoji with its skin tone).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import regex
+
+from tbps.errors import CaptionError, QueryError
+from tbps.gallery.encoder import Encoder
+from tbps.preprocess.caption import MAX_WORDS, caption_words
+
+# Places where a description may be cut, the best first; each pattern ends where a part ends.
+_SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+|(?<=[\u3002\uff01\uff1f\uff0e\uff61\uff1b\u061b\u061f\u06d4\u0964\u0965\u1362])")
+_CLAUSES = re.compile(r"(?<=,)\s+|(?<=[\uff0c\u3001\uff64\uff1a\u060c\u1363\u0e2f])")
+_WORDS = re.compile(r"\s+")
+_WITHIN = re.compile(r"(?<=[/?&=,.:;_|+\-])(?![/?&=,.:;_|+\-])")
+_BORDERS = (_SENTENCES, _CLAUSES, _WORDS, _WITHIN)
+_UNSPACED = _BORDERS.index(_WITHIN)
+_CLUSTERS = r"\X"
+_FIRST_GUESS = 32  # characters of a part without spaces
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """texts: what is encoded, in order. within_words: whether a border lies within a word, because there was no space to cut at."""
+
+    texts: tuple[str, ...]
+    within_words: bool
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know of it; None where the description was short enough."""
+        if len(self.texts) < 2:
+            return None
+        where = "; it was cut within words, where it has no spaces" if self.within_words else ""
+        return f"the description is longer than the model reads at once; {len(self.texts)} parts of it were averaged{where}"
+
+
+def split_long(text: str, model: Encoder) -> Parts:
+    """A description in parts that the model reads whole; one that it reads anyway stays as it is.
+
+    Raises QueryError when no word is left of it.
+    """
+    if not has_words(text):
+        raise QueryError("the query has no word; describe the person, for example: a woman in a red coat")
+    if _fits(text, model):
+        return Parts((text,), within_words=False)
+    splitting = _Splitting(model)
+    parts = splitting.packed([text], 0)
+    return Parts(tuple(part.strip() for part in parts), splitting.within_words)
+
+
+def has_words(text: str) -> bool:
+    """Whether anything is left of a description to encode."""
+    try:
+        caption_words(text)
+    except CaptionError:
+        return False
+    return True
+
+
+@final
+class _Splitting:
+    """The splitting of one description; `within_words` tells afterwards whether a part ends within a word."""
+
+    def __init__(self, model: Encoder) -> None:
+        self._model = model
+        self.within_words = False
+
+    def packed(self, pieces: Sequence[str], level: int) -> list[str]:
+        """Neighbouring pieces joined while they fit; one that does not fit alone is split at the borders of `level`, then finer."""
+        parts: list[str] = []
+        for piece in filter(has_words, pieces):
+            if parts and _fits(joined := parts[-1] + piece, self._model):
+                parts[-1] = joined
+            elif _fits(piece, self._model):
+                parts.append(piece)
+            elif level < len(_BORDERS):
+                self.within_words |= level >= _UNSPACED
+                parts += self.packed(_cut(_BORDERS[level], piece), level + 1)
+            else:
+                parts += self._by_clusters(piece)
+        return parts
+
+    def _by_clusters(self, word: str) -> list[str]:
+        clusters = [part for each in regex.findall(_CLUSTERS, word) for part in self._whole(each)]
+        parts, start, guess = list[str](), 0, _FIRST_GUESS
+        while start < len(clusters):
+            end = self._longest(clusters, start, guess)
+            parts.append("".join(clusters[start:end]))
+            start, guess = end, end - start
+        return list(filter(has_words, parts))
+
+    def _whole(self, cluster: str) -> list[str]:
+        """A cluster that does not fit, such as a letter under a hundred accents, as single code points."""
+        return [cluster] if not has_words(cluster) or _fits(cluster, self._model) else list(cluster)
+
+    def _longest(self, clusters: Sequence[str], start: int, guess: int) -> int:
+        """The end of the longest part from `start` that fits: first in steps that double, then halved."""
+
+        def fits(end: int) -> bool:
+            text = "".join(clusters[start:end])
+            return not has_words(text) or _fits(text, self._model)
+
+        good, bad = start + 1, len(clusters) + 1
+        step = max(1, guess)
+        while good < len(clusters) and bad > len(clusters):
+            tried = min(start + step, len(clusters))
+            if tried > good and not fits(tried):
+                bad = tried
+            else:
+                good, step = max(good, tried), step * 2
+        while bad - good > 1 and good < len(clusters):
+            middle = (good + bad) // 2
+            good, bad = (middle, bad) if fits(middle) else (good, middle)
+        return good
+
+
+def _cut(border: re.Pattern[str], text: str) -> list[str]:
+    """The pieces between the borders, which stay at the end of the piece before them: joined, they are the text again."""
+    ends = [found.end() for found in border.finditer(text) if 0 < found.end() < len(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+def _fits(text: str, model: Encoder) -> bool:
+    return len(caption_words(text)) <= MAX_WORDS and not model.is_cut(text)

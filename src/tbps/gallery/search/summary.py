@@ -1,0 +1,78 @@
+"""What there is to search in a gallery, for who may see all or only some of its cameras."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from tbps.gallery.store.columns import as_name
+from tbps.gallery.store.schema import told_kind
+from tbps.gallery.store.scope import Scope
+from tbps.gallery.store.version import Column, Snapshot
+
+MOST_VALUES = 50
+MOST_MEMBERS = 1000
+_WITHOUT_VALUES = ("id", "source", "captured_at")  # nearly every image has one of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """A column that a filter may name; values: its most frequent ones, most frequent first, None where they say nothing."""
+
+    name: str
+    kind: str
+    values: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """cameras: name (None: without one) and images, by name; first_seen, last_seen: UTC, None where no image has a time."""
+
+    images: int
+    cameras: tuple[tuple[str | None, int], ...]
+    columns: tuple[Values, ...]
+    first_seen: datetime | None
+    last_seen: datetime | None
+
+
+def summarise(snapshot: Snapshot, scope: Scope | None) -> Summary:
+    """The summary of one version."""
+    rows = slice(None) if scope is None else scope.positions
+    cameras = _counts(snapshot.column("camera"), rows)
+    without = int((snapshot.column("camera").codes[rows] < 0).sum())
+    times = [time for time, _ in _counts(snapshot.column("captured_at"), rows)]
+    named: list[tuple[str | None, int]] = [*sorted(cameras), *([(None, without)] if without else [])]
+    return Summary(
+        images=snapshot.rows.count if scope is None else len(scope.positions),
+        cameras=tuple(named),
+        columns=tuple(
+            Values(name, told_kind(kind), None if name in _WITHOUT_VALUES else _most_frequent(snapshot.column(name), rows))
+            for name, kind in (snapshot.kinds if scope is None else scope.kinds).items()
+            if kind != "JSON text"
+        ),
+        first_seen=min(times, default=None),
+        last_seen=max(times, default=None),
+    )
+
+
+def members(snapshot: Snapshot, scope: Scope | None, column: str, value: str) -> np.ndarray:
+    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; numbers by their names."""
+    if column not in snapshot.kinds:
+        return np.zeros(0, np.int64)
+    values = snapshot.column(column)
+    codes = [code for code, each in enumerate(values.values) if as_name(each) == as_name(value)]
+    found = np.flatnonzero(np.isin(values.codes, codes))
+    return (found if scope is None else np.intersect1d(found, scope.positions))[:MOST_MEMBERS]
+
+
+def _counts(column: Column, rows: slice | np.ndarray) -> list[tuple[Any, int]]:
+    """Every value of those rows with how many have it."""
+    codes = column.codes[rows]
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
+    return [(column.values[code], int(counts[code])) for code in np.flatnonzero(counts).tolist()]
+
+
+def _most_frequent(column: Column, rows: slice | np.ndarray) -> tuple[Any, ...]:
+    counted = sorted(_counts(column, rows), key=lambda pair: (-pair[1], str(pair[0])))
+    return tuple(value for value, _ in counted[:MOST_VALUES])

@@ -1,0 +1,245 @@
+"""From the columns of a metadata line to the columns of the gallery table.
+
+`identity`, `camera` and `captured_at` have columns of their own. Every further simple value (text, number, truth) is kept
+twice: in the JSON text `attributes`, and in a column of its own that filters can name. A nested `attributes` object is read one
+level deep, other lists and objects live in the JSON only.
+
+Numbers keep every digit. A column of whole numbers within 64 bits stores whole numbers; one that also has fractions stores doubles
+where that loses nothing, and text where it would. NaN and infinite numbers are no values: they are left out and counted.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tbps.gallery.store.numbers import as_double, as_integer, canonical_name, is_finite, number_name
+from tbps.gallery.store.schema import RESERVED, Kind, told_kind
+from tbps.preprocess.metadata import JSON, parse_time
+from tbps.preprocess.names import composed
+
+THUMBNAIL = (224, 256)
+
+Extra = str | float | int | bool | None
+
+MAX_COLUMNS = 128
+MOST_BITS = 4096  # of a whole number; Python writes none of more than 4,300 digits
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_OWN = ("identity", "camera", "captured_at")
+
+
+@dataclass(frozen=True, slots=True)
+class RowMetadata:
+    """What one image's metadata line becomes; `captured_at` is UTC without zone, `attributes` JSON text with sorted keys."""
+
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: str
+    extras: Mapping[str, Extra]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """The kind of every filter column, and remarks for the user on what could not become one."""
+
+    kinds: Mapping[str, Kind]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was met in a column that is not there yet."""
+
+    kinds: set[Kind] = field(default_factory=set)
+    beyond: int = 0  # whole numbers of more than 64 bits
+    inexact: int = 0  # whole numbers that no double equals
+
+    def take(self, value: Any, kind: Kind) -> None:
+        self.kinds.add(kind)
+        if kind == "integer":
+            self.beyond += as_integer(value) is None
+            self.inexact += as_double(value) is None
+
+    def kind(self) -> Kind:
+        if self.kinds == {"integer"}:
+            return "text" if self.beyond else "integer"
+        if self.kinds <= {"integer", "number"}:
+            return "text" if self.inexact else "number"
+        return next(iter(self.kinds)) if len(self.kinds) == 1 else "text"
+
+    def note(self, name: str) -> str | None:
+        """Why numbers are kept as text."""
+        if self.kind() != "text" or not self.kinds <= {"integer", "number"}:
+            return None
+        why = (
+            f"{self.beyond} of its whole numbers are beyond 64 bits"
+            if self.kinds == {"integer"}
+            else (f"beside fractions it has {self.inexact} whole numbers whose digits a double cannot hold")
+        )
+        return f"column {name!r} is kept as text, to the last digit: {why}"
+
+
+def plan_columns(
+    rows: Iterable[Mapping[str, Any]], existing: Mapping[str, Kind], doubles_hold: Callable[[str], bool] = lambda name: False
+) -> ColumnPlan:
+    """Decides each filter column's kind over all rows at once, so that the order of rows does not matter; existing ones stay.
+
+    All truths make a truth column, all numbers a column of whole numbers or doubles (see the module), anything else text.
+    doubles_hold: whether all that an existing column of whole numbers holds would keep its digits as doubles; such a column
+    becomes one of doubles when fractions come.
+    """
+    met = _Met(existing)
+    for row in rows:
+        met.take(row)
+    stored = met.stored(doubles_hold)
+    kinds: dict[str, Kind] = {name: found.kind() for name, found in sorted(met.fresh.items())}
+    for name in list(kinds)[max(0, MAX_COLUMNS - len(existing)) :]:
+        del kinds[name]
+        met.refused.add(name)
+    notes = [f"column {name!r} is kept in attributes but cannot be filtered on" for name in sorted(met.refused)]
+    notes += [unfit_note(name, stored[name], count) for name, count in sorted(met.unfit.items()) if count]
+    notes += [note for name in kinds if (note := met.fresh[name].note(name)) is not None]
+    told = f"values are NaN, infinite or of more than {MOST_BITS:,} bits and were left out"
+    notes += [f"column {name!r}: {count} {told}" for name, count in sorted(met.endless.items())]
+    if met.unread:
+        notes.append(f"captured_at: {met.unread} values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only")
+    return ColumnPlan({**stored, **kinds}, tuple(notes))
+
+
+@dataclass(slots=True)
+class _Met:
+    """What rows hold. fresh: columns that are not there yet; numbers: new numbers of existing columns of whole numbers.
+
+    unfit: values that an existing column cannot hold, lost: that it could not hold as doubles; endless: numbers that are none.
+    """
+
+    existing: Mapping[str, Kind]
+    fresh: dict[str, _Seen] = field(default_factory=dict)
+    numbers: dict[str, _Seen] = field(default_factory=dict)
+    unfit: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    endless: Counter[str] = field(default_factory=Counter)
+    refused: set[str] = field(default_factory=set)
+    unread: int = 0
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        self.unread += row.get("captured_at") is not None and parse_time(row["captured_at"]) is None
+        self.endless.update(name for name, value in row.items() if not _finite(value))
+        for name, value in _further(row).items():
+            column = column_name(name)
+            if (kind := _kind(value)) is None:
+                continue
+            if not _NAME.fullmatch(column) or column in RESERVED:
+                self.refused.add(name)
+            elif column not in self.existing:
+                self.fresh.setdefault(column, _Seen()).take(value, kind)
+            else:
+                self.unfit[column] += fitted(value, self.existing[column]) is None
+                self.lost[column] += fitted(value, "number") is None
+                if self.existing[column] == "integer" and kind in ("integer", "number"):
+                    self.numbers.setdefault(column, _Seen()).take(value, kind)
+
+    def stored(self, doubles_hold: Callable[[str], bool]) -> dict[str, Kind]:
+        """The existing columns, those of whole numbers widened for which fractions came and nothing is lost by it."""
+        kinds = dict(self.existing)
+        for name, found in self.numbers.items():
+            if self.unfit[name] and "number" in found.kinds and not found.inexact and doubles_hold(name):
+                kinds[name], self.unfit[name] = "number", self.lost[name]
+        return kinds
+
+
+def unfit_note(name: str, kind: Kind, count: int) -> str:
+    """A remark on values that a column of that kind cannot hold."""
+    told = "column of whole numbers of 64 bits" if kind == "integer" else told_kind(kind)
+    return f"column {name!r} is a {told}; {count} values are not and are kept in attributes only"
+
+
+def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMetadata:
+    """One metadata line under a plan's kinds."""
+    further = _further(columns)
+    captured = parse_time(columns.get("captured_at"))
+    if captured is None and columns.get("captured_at") is not None and _finite(columns["captured_at"]):
+        further["captured_at"] = columns["captured_at"]
+    extras: dict[str, Extra] = {}
+    for name, value in further.items():
+        column = column_name(name)
+        if column in kinds and _kind(value) is not None:
+            extras.setdefault(column, fitted(value, kinds[column]))
+    text = json_text(further)
+    identity, camera = (as_name(columns.get(name)) for name in ("identity", "camera"))
+    return RowMetadata(identity, camera, captured, _without_surrogates(composed(text)), extras)
+
+
+def as_name(value: Any) -> str | None:
+    """An identity or camera as it is stored: 7, 7.0 and "7.0" are "7", truths and lists JSON, any other text as `label` has it."""
+    if not _finite(value):
+        return None
+    text = _as_text(value)
+    return None if text is None else canonical_name(text)
+
+
+def column_name(name: str) -> str:
+    """The column that filters name: "upper.colour" becomes upper_colour, since a dot means a nested field in SQL."""
+    return name.lower().replace(".", "_")
+
+
+def fitted(value: Any, kind: Kind) -> Extra:
+    """A simple value as a column of that kind holds it; None where it cannot without losing anything."""
+    if kind == "text":
+        return _as_text(value)
+    if kind == "truth" or isinstance(value, bool):
+        return value if kind == "truth" and isinstance(value, bool) else None
+    if not isinstance(value, int | float):
+        return None
+    return as_integer(value) if kind == "integer" else as_double(value)
+
+
+def _further(columns: Mapping[str, Any]) -> dict[str, JSON]:
+    nested = columns.get("attributes")
+    inner = dict(nested) if isinstance(nested, Mapping) else {}
+    outer = {n: v for n, v in columns.items() if n not in _OWN and not (n == "attributes" and isinstance(nested, Mapping))}
+    return {name: value for name, value in {**inner, **outer}.items() if value is not None and _finite(value)}
+
+
+def _kind(value: Any) -> Kind | None:
+    if isinstance(value, bool):
+        return "truth"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    return "text" if isinstance(value, str) else None
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value can be written as JSON and compared: what is no number is finite."""
+    if isinstance(value, int):
+        return value.bit_length() <= MOST_BITS
+    return not isinstance(value, float) or is_finite(value)
+
+
+def json_text(value: Any, sort_keys: bool = True) -> str:
+    """JSON; numbers that are not finite, however deep, become null."""
+    try:
+        return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        return json.dumps(plain, sort_keys=sort_keys, ensure_ascii=False)
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number_name(value)
+    text = value if isinstance(value, str) else json_text(value, sort_keys=False)
+    return _without_surrogates(composed(text))
+
+
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates can be written in JSON but not stored as UTF-8."""
+    return text.encode("utf-8", "replace").decode()

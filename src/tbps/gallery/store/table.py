@@ -1,0 +1,304 @@
+"""The LanceDB table of a gallery: committed appends, what is known of its rows, tidying."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float32
+
+from tbps.errors import GalleryError
+from tbps.gallery.store.database import lancedb, talking_to
+from tbps.gallery.store.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
+from tbps.gallery.store.filters import Condition
+from tbps.gallery.store.numbers import EXACT, canonical_name
+from tbps.gallery.store.schema import TYPES, WIDENED, Kind, extra_kinds, filter_kinds, row_schema
+from tbps.gallery.store.version import Snapshot
+
+FIRST_TABLE = "images"
+_MANY_FRAGMENTS = 64
+_AGE = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """What is needed to tell whether an image of the gallery comes again from the same path with the same metadata."""
+
+    root: str
+    source: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSpan:
+    """How many images a camera has and when it took the first and the last; None where no image has a time."""
+
+    camera: str | None
+    images: int
+    first: datetime | None
+    last: datetime | None
+
+
+@final
+class Table:
+    """The newest version of one table; one process at a time may write (see `lock`)."""
+
+    def __init__(self, folder: Path, handle: Any) -> None:
+        self._folder = folder
+        self._handle = handle
+        self.name: str = handle.name
+
+    @classmethod
+    def open(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table | None":
+        """The table of a gallery folder, None where none was made yet. Raises GalleryError when it is damaged or foreign."""
+        store = folder / f"{name}.lance"
+        if not any((store / "_versions").glob("*.manifest")) and not any((store / "data").glob("*")):
+            return None  # a kill while it was made leaves a folder without a version and without rows
+        with talking_to(folder):
+            handle = lancedb.connect(folder).open_table(name)
+            schema = handle.schema
+        expected = row_schema(dim)
+        if any(name not in schema.names or schema.field(name).type != expected.field(name).type for name in expected.names):
+            raise GalleryError(f"the table of gallery {folder} does not fit its manifest; restore it, or index again")
+        return cls(folder, handle)
+
+    @classmethod
+    def create(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
+        """An empty table. Raises StorageError where it cannot be written."""
+        with talking_to(folder):
+            return cls(folder, lancedb.connect(folder).create_table(name, schema=row_schema(dim), exist_ok=True))
+
+    @classmethod
+    def begin(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
+        """The table, made where it is not there yet. Raises as `open` and `create`."""
+        return cls.open(folder, dim, name) or cls.create(folder, dim, name)
+
+    @property
+    def version(self) -> int:
+        """The newest version's number."""
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            return int(self._handle.version)
+
+    def state(self) -> tuple[str, int]:
+        """Equal as long as nobody writes."""
+        return self.name, self.version
+
+    def __len__(self) -> int:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            return int(self._handle.count_rows())
+
+    def kinds(self) -> dict[str, str]:
+        """The columns that a filter may name, with their kinds."""
+        return filter_kinds(self._schema())
+
+    def extras(self) -> dict[str, Kind]:
+        """The kinds of the columns that came from metadata."""
+        return extra_kinds(self._schema())
+
+    def _schema(self) -> Any:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()  # another process may have added columns
+            return self._handle.schema
+
+    def versions(self) -> int:
+        """How many versions are on disk."""
+        with talking_to(self._folder):
+            return len(self._handle.list_versions())
+
+    def snapshot(self, before: Snapshot | None = None, hidden: Collection[str] = ()) -> Snapshot:
+        """The newest version without the rows of `hidden` ids, whole in memory, which it shares with an older one where it can."""
+        version = self.version
+        try:
+            with talking_to(self._folder):
+                handle = lancedb.connect(self._folder).open_table(self.name)
+            return Snapshot(self._folder, handle, before, hidden)
+        except GalleryError:
+            if self.version == version:
+                raise
+            return self.snapshot(before, hidden)  # its files were removed while they were read
+
+    def known(self) -> dict[str, KnownRow]:
+        """Content hash -> what is known of it, for every row."""
+        columns = ["content_hash", "root", "source", "identity", "camera", "captured_at", "attributes"]
+        found: dict[str, KnownRow] = {}
+        for batch in self.batches(columns):
+            found |= {row.pop("content_hash"): KnownRow(**_named(row)) for row in batch.to_pylist()}
+        return found
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Every row of the newest version as Arrow record batches, all columns or those named, in that order."""
+        wanted = list(self._handle.schema.names if columns is None else columns)
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            for batch in self._handle.search().select(wanted).to_batches():
+                yield batch.select(wanted)
+
+    def matching(self, condition: Condition, columns: Sequence[str], ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows that pass a condition and have one of the ids, if given; those columns only.
+
+        Raises QueryError on a column that is not there, and on a value that does not fit its column.
+        """
+        clause, wanted = sql_of(condition, self.kinds()), list(columns)
+        clauses = [clause] if ids is None else [f"({clause} and {ids_sql(some)})" for some in _chunks(ids)]
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            return [row for each in clauses for row in self._handle.search().where(each).select(wanted).to_arrow().to_pylist()]
+
+    def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> Any:
+        """The rows with those ids that are there, as an Arrow table of all columns or those named."""
+        wanted = list(self._handle.schema.names if columns is None else columns)
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            parts = [self._handle.search().where(ids_sql(some)).select(wanted).to_arrow().select(wanted) for some in _chunks(ids)]
+        return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
+
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have a row."""
+        return set(self.rows(ids, ["id"]).column("id").to_pylist())
+
+    def count_of(self, ids: Collection[str]) -> int:
+        """How many of the ids have a row."""
+        wanted = pa.array(sorted(ids), pa.string())
+        return sum(pc.sum(pc.is_in(batch.column("id"), value_set=wanted)).as_py() or 0 for batch in self.batches(["id"]))
+
+    def cameras(self) -> list[CameraSpan]:
+        """Every camera with its count and time span, by name; images without a camera last."""
+        parts = [pa.Table.from_batches([batch]) for batch in self.batches(["camera", "captured_at"])]
+        if not parts:
+            return []
+        spans = pa.concat_tables(parts).group_by("camera")
+        found = spans.aggregate([([], "count_all"), ("captured_at", "min"), ("captured_at", "max")]).to_pylist()
+        cameras = [CameraSpan(row["camera"], row["count_all"], row["captured_at_min"], row["captured_at_max"]) for row in found]
+        return sorted(cameras, key=lambda span: (span.camera is None, span.camera or ""))
+
+    def doubles_hold(self, name: str) -> bool:
+        """Whether every value of a column of whole numbers would keep its digits as a double."""
+        values = pa.chunked_array([batch.column(name) for batch in self.batches([name])], pa.int64())
+        least, most = pc.min_max(values).values()
+        return (least.as_py() or 0) >= -EXACT and (most.as_py() or 0) <= EXACT
+
+    def add_columns(self, kinds: Mapping[str, Kind]) -> None:
+        """Adds the filter columns that are not there yet; older rows hold null.
+
+        A column of whole numbers becomes one of doubles where `kinds` has a number: in three commits, of which a kill in between
+        leaves what the next call completes.
+        """
+        self._complete_widening()
+        for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
+            with talking_to(self._folder):
+                self._handle.add_columns({f"{WIDENED}{name}": f"cast(`{name}` as double)"})
+                self._handle.drop_columns([name])
+            self._complete_widening()
+        missing = [pa.field(name, TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
+        if missing:
+            with talking_to(self._folder):
+                self._handle.add_columns(missing)
+
+    def _complete_widening(self) -> None:
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            for begun in [name for name in self._handle.schema.names if name.startswith(WIDENED)]:
+                name = begun.removeprefix(WIDENED)
+                if name in self._handle.schema.names:
+                    self._handle.drop_columns([begun])
+                else:
+                    self._handle.alter_columns({"path": begun, "rename": name})
+
+    def append(self, rows: list[dict[str, Any]], embeddings: Float32[np.ndarray, "N dim"]) -> None:
+        """Commits N rows (every column but `embedding`; absent ones are null) with their embeddings: all or none."""
+        schema = self._handle.schema
+        columns = [
+            _vectors(embeddings) if field.name == "embedding" else pa.array([row.get(field.name) for row in rows], field.type)
+            for field in schema
+        ]
+        with talking_to(self._folder):
+            self._handle.add(pa.Table.from_arrays(columns, schema=schema))
+
+    def append_embedded(self, rows: Any, embeddings: Float32[np.ndarray, "N dim"], model: str) -> None:
+        """Commits N rows of another table (Arrow, its extra columns among the table's own) under a model's embeddings."""
+        self.append([{**row, "model": model} for row in rows.drop_columns(["embedding"]).to_pylist()], embeddings)
+
+    def copy_without(self, ids: Collection[str], name: str) -> "Table":
+        """A new table `name` beside this one: every row but those with the ids, one version, nothing else of this one."""
+        gone = pa.array(sorted(ids), pa.string())
+
+        def kept() -> Iterator[Any]:
+            for batch in self.batches():
+                yield batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
+
+        with talking_to(self._folder):
+            reader = pa.RecordBatchReader.from_batches(self._handle.schema, kept())
+            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+
+    def copy_changed(self, ids: Collection[str], updates: Mapping[str, Mapping[str, Any]], name: str) -> "Table":
+        """A new table `name` beside this one, as `copy_without`, with other values in some columns of some rows (by id)."""
+        gone, changed = (pa.array(sorted(each), pa.string()) for each in (ids, updates))
+
+        def rows() -> Iterator[Any]:
+            for batch in self.batches():
+                kept = batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
+                touched = pc.any(pc.is_in(kept.column("id"), value_set=changed)).as_py()
+                yield _updated(kept, updates) if touched else kept
+
+        with talking_to(self._folder):
+            reader = pa.RecordBatchReader.from_batches(self._handle.schema, rows())
+            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+
+    def tidy(self) -> None:
+        """Merges small fragments and removes old versions and the leftovers of killed writers, when that is worth its cost.
+
+        Only under the gallery's lock: it removes files that a second writer might be about to commit. Rewriting costs up to the
+        size of the table, so it waits until a tenth of the rows lie outside the largest fragment or fragments are many.
+        """
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            stats = self._handle.stats()["fragment_stats"]
+            fragments, rows = stats["num_fragments"], self._handle.count_rows()
+        if fragments >= _MANY_FRAGMENTS or (fragments > 1 and 10 * (rows - stats["lengths"]["max"]) >= rows):
+            self.compact()
+
+    def compact(self) -> None:
+        """Merges fragments and removes old versions and the leftovers of killed writers, whatever it costs; under the lock."""
+        with talking_to(self._folder):
+            self._handle.checkout_latest()
+            self._handle.optimize()
+            # Merging commits twice, and the first of the two still needs the old files: it is to be old enough to go as well.
+            time.sleep(2 * _AGE.total_seconds())
+            # Not 0, which warns of readers at older versions: those read again (see `engine`).
+            self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
+
+
+def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
+    """An Arrow batch with other values in some columns of some rows; embeddings and thumbnails are not touched."""
+    found = [updates.get(name, {}) for name in batch.column("id").to_pylist()]
+    named = {column for row in found for column in row}
+    columns = [
+        pa.array([row.get(field.name, old) for row, old in zip(found, column.to_pylist(), strict=True)], field.type)
+        if field.name in named
+        else column
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its identity and camera spelled as today, which version 0.1 stored as "7.0" where 7.0 was given."""
+    return row | {name: canonical_name(row[name]) for name in ("identity", "camera") if row[name] is not None}
+
+
+def _vectors(embeddings: Float32[np.ndarray, "N dim"]) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])

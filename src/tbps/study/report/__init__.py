@@ -1,0 +1,1 @@
+"""Reports of a study: tables, plots, Markdown, HTML."""

@@ -1,0 +1,29 @@
+"""The closed list of kinds of work. A new one is a class in a file of its own and a line here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tbps.errors import SettingsError
+from tbps.study.work.compressing import Compressing
+from tbps.study.work.cost import Costing
+from tbps.study.work.probing import Probing
+from tbps.study.work.training import Training
+from tbps.study.work.work import Work
+
+KINDS: Mapping[str, type[Work]] = {
+    "training": Training,
+    "costing": Costing,
+    "probing": Probing,
+    "compressing": Compressing,
+}
+
+ALONE = ("costing",)
+"""Kinds that are measured, each in a process of its own with nothing beside it."""
+
+
+def parse_work(values: Mapping[str, Any]) -> Work:
+    """Work from what `model_dump` gave, of an older program too. Raises SettingsError for an unknown kind or setting."""
+    kind = str(values.get("kind"))
+    if kind not in KINDS:
+        raise SettingsError(f"unknown kind of work {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind].parse_stored(values)

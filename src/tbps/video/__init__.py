@@ -1,0 +1,46 @@
+"""People in videos: frames decoded, people detected, followed and cut out. Other rooms import from here."""
+
+from typing import TYPE_CHECKING
+
+from tbps.faces import lazy
+
+if TYPE_CHECKING:
+    from tbps.video.crops import Crop, cut
+    from tbps.video.decode import Every, Following, OnFrame, Tally, open_video, tracklets
+    from tbps.video.detectors.hog import HOG
+    from tbps.video.detectors.open import open_detector
+    from tbps.video.detectors.protocol import Detection, Detector, Frame
+    from tbps.video.detectors.ready_made import JsonDetector
+    from tbps.video.tracking import Appearance, colour_signature
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "tbps.video.crops": ["Crop", "cut"],
+            "tbps.video.decode": ["Every", "Following", "OnFrame", "Tally", "open_video", "tracklets"],
+            "tbps.video.detectors.hog": ["HOG"],
+            "tbps.video.detectors.open": ["open_detector"],
+            "tbps.video.detectors.protocol": ["Detection", "Detector", "Frame"],
+            "tbps.video.detectors.ready_made": ["JsonDetector"],
+            "tbps.video.tracking": ["Appearance", "colour_signature"],
+        },
+    )
+
+__all__ = [
+    "HOG",
+    "Appearance",
+    "Crop",
+    "Detection",
+    "Detector",
+    "Every",
+    "Following",
+    "Frame",
+    "JsonDetector",
+    "OnFrame",
+    "Tally",
+    "colour_signature",
+    "cut",
+    "open_detector",
+    "open_video",
+    "tracklets",
+]

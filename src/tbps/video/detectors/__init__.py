@@ -1,0 +1,1 @@
+"""Person detectors: one protocol, a file per kind."""

@@ -1,0 +1,228 @@
+"""uint8 on a CPU, which OpenCV augments, against the same draws in float32, which `test_augment_image` holds to other libraries."""
+
+import colorsys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from tbps.data.augment.apply import apply_rounds, as_unit
+from tbps.data.augment.image import ImageAugmentation, draw_rounds
+from tbps.data.augment.rounds import Round, neutral_round
+from tbps.data.augment.views import ViewAugmentation, draw_view
+
+COUNT, SIZE = 12, (96, 64)
+LEVEL = 1 / 255
+HALF = 0.501 * LEVEL  # what rounding once moves
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def photos(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
+    """(N, 3, H, W) uint8 of a full range, smooth: neighbours differ by 8 levels on average."""
+    noise = torch.rand(count, 3, 8, 8, generator=seeded())
+    smooth = torch.nn.functional.interpolate(noise, size=size, mode="bicubic", align_corners=False)
+    return (smooth * 255).clamp(0, 255).round().to(torch.uint8)
+
+
+def noise(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
+    """(N, 3, H, W) uint8, in which every colour and every edge occurs."""
+    return torch.randint(0, 256, (count, 3, *size), generator=seeded(1), dtype=torch.uint8)
+
+
+def only(count: int = COUNT, size: tuple[int, int] = SIZE, **values: torch.Tensor) -> Round:
+    return replace(neutral_round(count, size), **values)
+
+
+def within(low: float, high: float, seed: int) -> torch.Tensor:
+    return torch.rand(COUNT, generator=seeded(seed)) * (high - low) + low
+
+
+def apart(images: torch.Tensor, *rounds: Round) -> torch.Tensor:
+    """How far 8 bits lie from float32, in levels."""
+    return (apply_rounds(images, rounds) - apply_rounds(as_unit(images), rounds)).abs() / LEVEL
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_flips_move_whole_pixels(across: bool, down: bool, times: int) -> None:
+    images = noise()
+    drawn = only(flip=torch.full((COUNT,), across), vertical_flip=torch.full((COUNT,), down))
+    turned = [axis for axis, flips in ((3, across), (2, down)) if flips and times % 2]
+    assert torch.equal(apply_rounds(images, (drawn,) * times), as_unit(images).flip(turned))
+
+
+@pytest.mark.parametrize("mixed", ["erasing", "flip and erasing", "neutral rounds"])
+def test_what_moves_no_level_is_exact(mixed: str) -> None:
+    images = noise()
+    flip = torch.arange(COUNT) % 2 == 0 if mixed == "flip and erasing" else torch.zeros(COUNT, dtype=torch.bool)
+    boxes = torch.zeros(COUNT, 4)
+    if mixed != "neutral rounds":
+        boxes[1:] = torch.tensor([[10.0, 20.0, 30.0, 25.0], [0.5, 3.0, 7.0, 4.2], [90.0, 60.0, 6.0, 4.0]]).repeat(4, 1)[1:]
+    expected = torch.where(flip.view(-1, 1, 1, 1), as_unit(images).flip(3), as_unit(images))
+    for picture, (top, left, height, width) in zip(expected, boxes.tolist(), strict=True):
+        for y in range(SIZE[0]):
+            for x in range(SIZE[1]):
+                if top <= y < top + height and left <= x < left + width:
+                    picture[:, y, x] = 0
+    assert torch.equal(apply_rounds(images, (only(flip=flip), only(erase=boxes), only())), expected)
+
+
+def test_grey_is_rounded_once() -> None:
+    """OpenCV's weights of the channels are whole 2^-14ths, 0.02 of a level."""
+    assert apart(noise(), only(grayscale=torch.arange(COUNT) % 3 > 0)).max() < 0.52
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
+def test_a_jitter_alone_is_rounded_once(name: str, strength: float) -> None:
+    """And the colour matrix of saturation holds its entries to 1 / 2048: 3 x 255 / 2048 of a level more."""
+    for images in (photos(), noise()):
+        drawn = only(**{name: within(1 - strength, 1 + strength, 2)})
+        assert apart(images, drawn).max() <= (0.501 + 0.374 if name == "saturation" else 0.52)
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.4])
+def test_jitter_rounds_before_what_may_be_clipped(strength: float) -> None:
+    """At most three times: half a level of brightness, times contrast and saturation up to 1 + strength, and so on."""
+    drawn = only(**{name: within(1 - strength, 1 + strength, i) for i, name in enumerate(("brightness", "contrast", "saturation"))})
+    gain = (1 + strength) * (1 + 2 * strength)  # saturation takes grey away from up to 1 + strength of a colour
+    for images in (photos(), noise()):
+        difference = apart(images, drawn)
+        assert difference.max() <= 0.5 * gain + 0.5 * (1 + 2 * strength) + 0.5 + 0.374
+        assert difference.mean() < 0.35
+
+
+def test_jitter_clips_in_between_as_float_does() -> None:
+    """Brighter, then duller: what was white must come out even, not as it was."""
+    images = noise()
+    bright = only(brightness=torch.full((COUNT,), 1.4), contrast=torch.full((COUNT,), 0.6), saturation=torch.full((COUNT,), 0.7))
+    assert apart(images, bright).max() < 2
+    stark = only(brightness=torch.full((COUNT,), 0.8), contrast=torch.full((COUNT,), 1.9), saturation=torch.full((COUNT,), 0.3))
+    assert apart(images, stark).max() < 2
+
+
+def test_hue_is_within_two_half_steps_of_its_circle_of_colorsys() -> None:
+    """1/512 and 1/510 of the circle are six levels of the purest colours; saturation adds half a level, rounding another."""
+    images, turns = noise(6, (8, 6)), (0.1, -0.07, 0.0, 0.5, -0.5, 0.001)
+    turned = apply_rounds(images, (only(6, (8, 6), hue=torch.tensor(turns)),))
+    off = []
+    for image, turn, result in zip(images.double() / 255, turns, turned, strict=True):
+        for before, after in zip(image.flatten(1).T.tolist(), result.flatten(1).T.tolist(), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*before)
+            off += [abs(a - b) / LEVEL for a, b in zip(after, colorsys.hsv_to_rgb((h + turn) % 1, s, v), strict=True)]
+    assert max(off) < 7
+    assert np.mean(off) < 0.8
+
+
+def test_hue_neither_drifts_nor_moves_grey() -> None:
+    grey = noise()[:, :1].expand(-1, 3, -1, -1)
+    drawn = only(hue=within(-0.5, 0.5, 4))
+    assert torch.equal(apply_rounds(grey, (drawn,)), as_unit(grey))
+    colourful = noise(COUNT, (200, 200))
+    drawn = only(COUNT, (200, 200), hue=within(-0.1, 0.1, 4))
+    assert (apply_rounds(colourful, (drawn,)) - apply_rounds(as_unit(colourful), (drawn,))).mean().abs() < 0.02 * LEVEL
+
+
+@pytest.mark.parametrize("size", [SIZE, (8, 4), (1, 3)])
+@pytest.mark.parametrize("kernel", [3, 7, 13])
+def test_blur_equals_scipys_truncated_gaussian_to_half_a_level(size: tuple[int, int], kernel: int) -> None:
+    """Of pictures smaller than the kernel too, whose border is reflected more than once: torch refuses those."""
+    images, sigmas = noise(5, size), (0.1, 0.4, 2.0, 0.0, 1.1)
+    blurred = apply_rounds(images, (only(5, size, blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
+    for image, sigma, result in zip(images.double().numpy() / 255, sigmas, blurred, strict=True):
+        expected = image
+        for axis in (1, 2) if sigma else ():
+            expected = ndimage.gaussian_filter1d(expected, sigma, axis, mode="mirror", radius=kernel // 2)
+        assert np.abs(result - expected).max() < HALF
+
+
+def test_blurs_of_several_rounds_follow_one_another() -> None:
+    drawn = [only(blur=within(0.5, 2, seed), blur_kernel=kernel) for seed, kernel in ((1, 7), (2, 11))]
+    assert apart(noise(), *drawn).max() < 1
+    assert apart(noise(), drawn[0]).max() < 0.5
+
+
+# A bilinear sample moved by 1/64 pixel along both axes changes by 1/32 of the step between neighbours: on noise by up to 8 levels,
+# where the step is 255; the mean step of noise is 85.
+@pytest.mark.parametrize(("images", "mean", "most"), [(photos(), 0.5, 3.0), (noise(), 1.2, 8.5)], ids=["photos", "noise"])
+@pytest.mark.parametrize("what", ["crop", "rotation", "both twice"])
+def test_geometry_is_held_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: float, most: float, what: str) -> None:
+    boxes = torch.stack([within(0, 20, 1), within(0, 20, 2), within(40, 76, 3), within(30, 44, 4)], 1)
+    flips = torch.rand(COUNT, 2, generator=seeded(5)) < 0.5
+    cropped = only(crop=boxes, flip=flips[:, 0], vertical_flip=flips[:, 1])
+    turned = only(angle=within(-180, 180, 6))
+    rounds = {"crop": (cropped,), "rotation": (turned,), "both twice": (cropped, turned, cropped, turned)}[what]
+    difference = apart(images, *rounds)
+    assert difference.mean() < mean
+    # A turned picture ends in a hard edge to black, steeper than anything in a smooth picture.
+    assert difference.max() < (8.5 if what != "crop" else most)
+
+
+MIXTURES = {
+    "pool": draw_rounds(COUNT, SIZE, ImageAugmentation(with_replacement=True), seeded(7)),
+    "stacking": draw_rounds(COUNT, SIZE, ImageAugmentation(method="stacking"), seeded(7)),
+    "view": (draw_view(COUNT, SIZE, ViewAugmentation(), seeded(7)),),
+    "two views": tuple(draw_view(COUNT, SIZE, ViewAugmentation(), seeded(seed)) for seed in (8, 9)),
+}
+
+
+@pytest.mark.parametrize(
+    ("mixture", "mean", "most"), [("pool", 0.4, 7), ("stacking", 0.5, 7), ("view", 0.5, 10), ("two views", 0.6, 10)]
+)
+def test_drawn_mixtures_of_everything_stay_near_float(mixture: str, mean: float, most: float) -> None:
+    """The bounds above, added up: a wrong order or a step left out moves the mean by several levels."""
+    difference = apart(photos(), *MIXTURES[mixture])
+    assert difference.mean() < mean
+    assert difference.max() < most
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_neither_company_nor_layout_nor_threads_change_a_picture(mixture: str) -> None:
+    images, rounds = photos(), MIXTURES[mixture]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        together = apply_rounds(images, rounds)
+        torch.set_num_threads(3)
+        assert torch.equal(apply_rounds(images, rounds), together)
+    finally:
+        torch.set_num_threads(threads)
+    for i in range(COUNT):
+        alone = apply_rounds(images[i : i + 1], tuple(drawn.part(slice(i, i + 1)) for drawn in rounds))
+        assert torch.equal(alone[0], together[i])
+    innermost = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels, as a cache has them
+    spread = torch.zeros(COUNT, 3, SIZE[0], 2 * SIZE[1], dtype=torch.uint8)[..., ::2].copy_(images)
+    for other in (innermost, spread):
+        result = apply_rounds(other, rounds)
+        assert torch.equal(result, together)
+        assert result.is_contiguous()
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_read_only_cache_is_only_read(mixture: str, tmp_path: Path) -> None:
+    images = photos().permute(0, 2, 3, 1).numpy()
+    np.save(tmp_path / "cache.npy", images)
+    cache = torch.from_numpy(np.load(tmp_path / "cache.npy", mmap_mode="r")).permute(0, 3, 1, 2)  # writing to it would crash
+    assert torch.equal(apply_rounds(cache, MIXTURES[mixture]), apply_rounds(photos(), MIXTURES[mixture]))
+    assert np.array_equal(np.load(tmp_path / "cache.npy"), images)
+
+
+def test_tiny_and_no_pictures() -> None:
+    size = (8, 4)
+    view = draw_view(COUNT, size, ViewAugmentation(), seeded(3))
+    assert view.blur_kernel > max(size)
+    result = apply_rounds(noise(COUNT, size), (view,))
+    assert result.shape == (COUNT, 3, *size)
+    still = replace(view, blur=torch.zeros(COUNT))
+    assert apart(noise(COUNT, size), still).mean() < 1.5
+    assert apply_rounds(noise(0), (neutral_round(0, SIZE),)).shape == (0, 3, *SIZE)

@@ -10,17 +10,12 @@ from tbps.cli import console, streams
 from tbps.cli.audit import audit
 from tbps.cli.calibrate import calibrate
 from tbps.cli.convert import convert
-from tbps.cli.data.augmentations import show_augmentations
-from tbps.cli.data.backtranslate import backtranslate
-from tbps.cli.data.cache import cache
-from tbps.cli.data.check import check, describe
-from tbps.cli.data.mannequins import mannequins
+from tbps.cli.data import data
 from tbps.cli.doctor import doctor
 from tbps.cli.embed import embed
 from tbps.cli.evaluate import evaluate
 from tbps.cli.explain import explain
 from tbps.cli.gallery import gallery
-from tbps.cli.gallery.check import check as check_gallery
 from tbps.cli.gallery.forget import forget
 from tbps.cli.group import RedactingGroup
 from tbps.cli.index import index
@@ -42,15 +37,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},  # inherited by every command
 )
-data = typer.Typer(name="data", help="Write, check and describe data sets.", no_args_is_help=True)
 app.add_typer(data)
 app.add_typer(gallery)
 app.add_typer(study)
 app.add_typer(keys)
 app.add_typer(audit)
-for data_verb in (mannequins, check, describe, show_augmentations, backtranslate, cache):
-    data.command()(data_verb)
-gallery.command("check")(check_gallery)
 for verb in (train, evaluate, embed, calibrate, index, forget, serve, convert, doctor):
     app.command()(verb)
 for asking in (search, explain):

@@ -2,6 +2,7 @@
 
 import typer
 
+from tbps.cli.gallery.check import check
 from tbps.cli.gallery.compact import compact
 from tbps.cli.gallery.export import export
 from tbps.cli.gallery.import_ import import_
@@ -14,8 +15,6 @@ from tbps.cli.gallery.snapshot import snapshot
 from tbps.cli.gallery.snapshots import snapshots
 
 gallery = typer.Typer(name="gallery", help="Look after a gallery.", no_args_is_help=True)
-
-
 gallery.command()(info)
 gallery.command()(compact)
 gallery.command()(reembed)
@@ -26,3 +25,4 @@ gallery.command()(snapshots)
 gallery.command()(restore)
 gallery.command()(retention)
 gallery.command()(retain)
+gallery.command()(check)

@@ -122,7 +122,7 @@ def test_ticking_a_camera_empties_no_field_and_keeps_the_focus(served: Served, o
     page.get_by_role("button", name="More filters").click()
     page.get_by_label("Column", exact=True).select_option("gender")
     page.get_by_label("Value", exact=True).fill("wom")
-    page.get_by_label("Condition (SQL)").fill("camera = 'ya")
+    page.get_by_label("Condition").fill("camera = 'ya")
     page.keyboard.press("Escape")
     tick(page, CAMERAS[1])
     page.wait_for_url(re.compile("camera=yard"))

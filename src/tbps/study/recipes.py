@@ -88,7 +88,7 @@ def distilled() -> TrainSettings:
     Command: tbps train distilled --data cuhk-pedes --root CUHK-PEDES --model runs/simplified/best
     Cost: as `simplified_tbps_clip`, with half the layers to learn and one forward pass of all of them.
     Result: not known on the published data sets; docs/study/README.md has what it gains on mannequins. Weight 10 gained there what
-    1, as in other work, did not (docs/decisions.md). Dropping layers without a teacher is what the paper stops at.
+    1, as in other work, did not (docs/decisions/study.md). Dropping layers without a teacher is what the paper stops at.
     """
     return simplified_tbps_clip().override({"prune.depth": 0.5, "losses.distill.weight": 10})
 
@@ -160,7 +160,7 @@ def coop() -> TrainSettings:
     Result: the paper reports Rank-1 10.98, 11.37 and 12.10 with 1, 5 and 10 % of CUHK-PEDES (`tbps study run few-shot`); not
     reproduced here, for want of the data set.
 
-    Losses, input and epochs of `clip`, at CoOp's own rate, with AdamW in place of SGD (not tuned, see docs/decisions.md).
+    Losses, input and epochs of `clip`, at CoOp's own rate, with AdamW in place of SGD (not tuned, see docs/decisions/study.md).
     """
     return clip().override({"few_shot": {"prompt": "a pedestrian photo of"}, "schedule.peak_rate": 2e-3})
 
@@ -185,7 +185,7 @@ def mannequin_start() -> TrainSettings:
     Cost and result: the first half of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
 
     It stands in for CLIP's pretraining, so it takes what learns fastest from nothing: Muon for the layers' matrices, and neither
-    R-ITC, soft labels nor image augmentation, which all hold the beginning back (docs/decisions.md has the figures).
+    R-ITC, soft labels nor image augmentation, which all hold the beginning back (docs/decisions/model.md).
     """
     shape = ModelShape(
         image=TowerShape(width=192, layers=6, heads=3),

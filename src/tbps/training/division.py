@@ -11,7 +11,7 @@ Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-i
   Two losses of one direction (TAL and N-ITC, say) rise with the same difference of similarities: that is one opinion twice.
 - RDE's loss of a pair counts every caption of the identity as right, so that a right one in the batch covers for the wrong one;
   and it ends at 0, where many pairs meet in a peak that is no Gaussian. Here only the pair's own similarity counts, and there is
-  no floor. docs/decisions.md has the figures.
+  no floor. docs/decisions/training.md has the figures.
 - RDE encodes augmented images and, where no pair is noisy, calls a hundredth of them so. Neither happens here.
 """
 

@@ -1,4 +1,4 @@
-// Conditions as chips: cameras, a span of time, columns, SQL; what is shown as one result.
+// Conditions as chips: cameras, a span of time, columns, a condition as text; what is shown as one result.
 
 import { anchor, at, h, icon, redraw } from "./dom.js";
 import { count, span, time, title, value } from "./format.js";

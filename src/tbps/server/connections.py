@@ -8,16 +8,19 @@ descriptor left, then writes a traceback for each that it could not accept. So t
 - When that is reached, the connection that has kept the service waiting for longest ends: after the first second, one whose caller
   is not known before one of a known caller. So whoever sends slowly gives way to whoever asks. Connections whose requests the
   service works on never end that way; where there are only such, a new one is answered 503.
-- A connection ends when the headers of a request take too long, when it is idle for too long, and when its client does not take the
-  rest of an answer.
+- A connection ends when the headers of a request take too long, when it is idle for too long, and when its client takes nothing of
+  an answer for as long as it may be idle.
 
 Times for bodies are kept in `outside`, which knows what a request may take.
 """
 
 import asyncio
+import fcntl
 import logging
 import resource
 import socket
+import struct
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -138,6 +141,7 @@ class Connection(H11Protocol):
         self._since = time.monotonic()  # of the wait for a request, or for more of a body
         self._begun = True  # the client owes headers: it has just connected, or sent some
         self._ending_since: float | None = None
+        self._untaken: tuple[int, float] | None = None  # bytes that the client had not taken, and since when they are so many
 
     @property
     def is_known(self) -> bool:
@@ -171,9 +175,25 @@ class Connection(H11Protocol):
         if self._ending_since is not None:
             if now - self._ending_since > waits.linger:
                 self.abort()
+        elif self._takes_nothing(now):
+            self.abort()
         elif not self._asks() and now - self._since > (waits.headers if self._begun else waits.idle):
             self._ending_since = now
             self.transport.close()
+
+    def _takes_nothing(self, now: float) -> bool:
+        """Whether more of an answer waits than may, and the client has taken none of it for too long.
+
+        An answer whose request has timed out may wait there for ever: uvicorn sends nothing more before there is room.
+        """
+        left = _unsent(self._opened) if self.flow.write_paused else None
+        if left is None:
+            self._untaken = None
+            return False
+        left += self.transport.get_write_buffer_size()
+        if self._untaken is None or self._untaken[0] != left:
+            self._untaken = left, now
+        return now - self._untaken[1] > self._connections.waits.idle
 
     def abort(self) -> None:
         """Ends it at once."""
@@ -257,6 +277,9 @@ class _Lingering(asyncio.Transport):
     def resume_reading(self) -> None:
         self._transport.resume_reading()
 
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)
 
@@ -329,6 +352,15 @@ class Accepting:
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _unsent(opened: socket.socket) -> int | None:
+    """How many bytes the system keeps that the other side has not acknowledged; None where the connection is gone."""
+    try:
+        (left,) = struct.unpack("i", fcntl.ioctl(opened, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return None
+    return int(left)
 
 
 def refuse(opened: socket.socket) -> None:

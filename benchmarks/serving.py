@@ -9,6 +9,7 @@ every search by itself. A row is the median over rounds of that round's percenti
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,11 @@ def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator
             process.terminate()
 
 
+def copied(gallery: Path, number: int) -> Path:
+    """A gallery of its own for each service: only one serves a gallery at a time."""
+    return Path(shutil.copytree(gallery, gallery.with_name(f"gallery {number}")))
+
+
 def ready(process: subprocess.Popen[str]) -> str:
     """Host and port of a service, once it is ready."""
     assert process.stdout is not None
@@ -106,7 +112,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
         gallery.add(folder / "people")
         captions = [text for image in read_dataset("folder", folder / "people").split("test").images for text in image.captions]
         begun = {
-            name: open_services.enter_context(serving(folder / "gallery", folder / f"state {number}", settings))
+            name: open_services.enter_context(serving(copied(folder / "gallery", number), folder / f"state {number}", settings))
             for number, (name, settings) in enumerate(WAYS.items())
         }
         places = {name: ready(process) for name, process in begun.items()}

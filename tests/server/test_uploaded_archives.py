@@ -172,7 +172,7 @@ def test_a_shard_with_its_metadata(client: TestClient) -> None:
         members[f"{number:06d}.json"] = json.dumps({"caption": "a woman", "camera": f"c{number}"}).encode()
     job = ended(client, send(client, ("shard-000000.tar", _tar("w")(members))))
     assert job["added"] == 2 and list(told(job)) == ["shard-000000.tar/000001.jpg"]
-    found = client.post("/v1/search", json={"texts": [{"text": "x"}], "cameras": ["c0", "c1", "c2"]}).json()["hits"]
+    found = client.post("/v1/search", json={"texts": [{"text": "x"}], "cameras": ["c0", "c2"]}).json()["hits"]
     assert sorted(hit["camera"] for hit in found) == ["c0", "c2"]
 
 

@@ -87,7 +87,7 @@ class Served:
 @contextmanager
 def served(gallery: Path, files: int = 0, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
     """files: descriptors that the process may have; seconds: that a description takes."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", QUICK, str(gallery), str(seconds), json.dumps(settings), "0"]
     if files:

@@ -47,7 +47,7 @@ Gallery.open(sys.argv[1], ColourEncoder()).forget(identity=sys.argv[3])
 
 def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> None:
     """Another process erases a person; `until`: it is killed there."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
     ran = subprocess.run(
         [sys.executable, "-c", FORGET, str(gallery), until, who],
         env=os.environ | {"PYTHONPATH": path},

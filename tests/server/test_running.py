@@ -67,7 +67,7 @@ def served(
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address that a process prints first, and the process."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,

@@ -248,7 +248,7 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
             capture_output=True,
             check=False,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "search")])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])},
         )
         assert ran.returncode and "http://" not in ran.stdout and "is served already" in ran.stderr
         assert tree(state_folder(gallery) / "spool") == spool

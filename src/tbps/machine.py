@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Gives what this process has freed back to the system: what was erased does not stay readable in it."""
+    """Returns the freed memory of this process to the system, so that less of what was erased stays in it; nothing is overwritten."""
     if arrow := sys.modules.get("pyarrow"):
         arrow.default_memory_pool().release_unused()
     if sys.platform.startswith("linux"):

@@ -86,7 +86,7 @@ class Gallery:
             gallery._refreshed()
         return gallery
 
-    def add(  # noqa: PLR0913
+    def add(  # noqa: PLR0913 - public since 0.1; what is new is by keyword
         self,
         images: str | Path | Iterable[Picture | Named],
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,

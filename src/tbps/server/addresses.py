@@ -105,7 +105,7 @@ class Addresses:
         self._any_name = any_name
 
     def refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Why a request is not for this service or was made by a page of another; None where neither is so."""
+        """Reason to refuse a request: its Host names another service, or a page of another site sent it. None to accept it."""
         host, sent = parse_host(headers.get("host", "")), headers.get("origin")
         if not self._any_name and (host is None or host.name not in self._names):
             name = headers.get("host", "")[:100]

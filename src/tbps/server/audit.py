@@ -140,7 +140,7 @@ def _write_whole(file: int, content: bytes) -> None:
 
 
 def _plain(deed: Mapping[str, Any]) -> dict[str, Any]:
-    """A deed as its line will be read again. Raises StorageError on what JSON cannot hold."""
+    """The fields of a deed as JSON gives them back. Raises StorageError on a value that JSON cannot hold."""
     if reserved := [name for name in _RESERVED if name in deed]:
         raise StorageError(f"a deed for the audit log has a field {reserved[0]!r}, which every line has as its own")
     try:

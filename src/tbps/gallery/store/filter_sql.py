@@ -48,7 +48,7 @@ _NONE = "false"
 
 @dataclass(frozen=True, slots=True)
 class _Sql:
-    """A bracketed expression; weight: its comparisons; depth: of its brackets, one on the right counting twice."""
+    """An SQL expression in brackets. weight: number of comparisons; depth: levels of brackets, a right operand counts as two."""
 
     text: str
     weight: int = 1

@@ -267,11 +267,11 @@ class _Conditions(Transformer[Token, Any]):
 
     def compare(self, parts: list[Any]) -> Condition:
         column, sign, value = parts
-        return Compare(column, _SIGNS[sign], value)  # type: ignore[arg-type]
+        return Compare(column, _SIGNS[sign], value)  # type: ignore[arg-type]  # the table holds signs only
 
     def reversed(self, parts: list[Any]) -> Condition:
         value, sign, column = parts
-        return Compare(column, _REVERSED[_SIGNS[sign]], value)  # type: ignore[arg-type]
+        return Compare(column, _REVERSED[_SIGNS[sign]], value)  # type: ignore[arg-type]  # as above
 
     def between(self, parts: list[Any]) -> Condition:
         column, negated, _, low, _, high = parts

@@ -317,7 +317,7 @@ def _size(fitted: Fitted) -> tuple[int, int]:
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom of boxes by centre and size."""
+    """Boxes as left, top, right, bottom, from boxes as centre and size."""
     return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
 
 

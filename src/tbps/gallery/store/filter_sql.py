@@ -48,7 +48,7 @@ _NONE = "false"
 
 @dataclass(frozen=True, slots=True)
 class _Sql:
-    """An SQL expression in brackets. weight: number of comparisons; depth: levels of brackets, a right operand counts as two."""
+    """An SQL expression in brackets. weight: comparisons in it; depth: levels of brackets, a right operand counting two."""
 
     text: str
     weight: int = 1

@@ -1,18 +1,31 @@
 # make demo    people found by description, on a data set drawn here
 # make test    the tests                    make check   format, lint, types, import contracts
+# make test-fast   the tests without the slow ones and those that need a browser, for the inner loop
 # make bench   measurements                 make tiny-model   train the bundled model anew (hours)
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check browser bench tiny-model clean
+# A thread per worker, since they share the cores. Bytecode is written even where the environment forbids it: the tests start many
+# interpreters, each of which would compile the package anew.
+WORKERS ?= 2
+PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-fast test-costs check browser bench tiny-model clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY) browser
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST)
+
+test-fast: $(READY)
+	$(PYTEST) -m "not slow and not browser"
+
+# Records anew which tests are slow.
+test-costs: $(READY) browser
+	$(PYTEST) --record-costs tests/slow.tsv
 
 # The tests of the page drive Chromium; where it cannot be had they are skipped, or fail under TBPS_BROWSER=required.
 browser:

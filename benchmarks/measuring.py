@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 RUNS = 5
 
@@ -45,13 +46,15 @@ def say(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def wait_for(device: torch.device | str) -> None:
-    """Until the device has done what it was told."""
-    if torch.device(device).type == "cuda":
+def wait_for(device: "torch.device | str") -> None:
+    """Waits until a GPU has finished its queued work; a CPU has none."""
+    if str(device).startswith("cuda"):
+        import torch
+
         torch.cuda.synchronize(device)
 
 
-def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
+def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: "torch.device | str" = "cpu") -> float:
     """Seconds of one run."""
     wait_for(device)
     start = clock()

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a small randomly initialised model in a folder, and a data set that it learns in seconds."""
+"""Shared fixtures (a small random model, a data set that it learns in seconds) and the order in which tests run."""
 
 import json
 from collections.abc import Iterator
@@ -9,16 +9,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.costs import Costs, arrange, recorded
+
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 40), "yellow": (230, 220, 40)}
 
-# No test measures time: neither that of an example nor that of making one.
+# Hypothesis may not fail an example because it, or drawing it, took long: the machine may be busy.
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-costs", type=Path, metavar="FILE", help="write the list of slow tests (tests/support/costs.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Costs(config.getoption("record_costs")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrange(items, recorded())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded images of the tests stay out of the user's cache, also those of commands that they start."""
+    """Keep decoded images of the tests, and of the commands that they start, out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TBPS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -26,7 +40,7 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of 32 x 32 pixels and two thin layers a tower, random weights, its own vocabulary, saved as a model folder."""
+    """Model folder of a CLIP with random weights: images of 32 x 32 pixels, two thin layers per tower, a vocabulary of its own."""
     from tbps.model.bundle import PersonModel
     from tbps.model.clip import ModelShape, TowerShape, build
     from tbps.model.tokens import train_tokenizer
@@ -44,7 +58,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen people who are two coloured halves each, three pictures a person, in three splits."""
+    """Folder data set of three splits: sixteen people each, drawn as two coloured halves, three images per person."""
     folder = tmp_path_factory.mktemp("flags")
     rng = np.random.default_rng(0)
     lines = []

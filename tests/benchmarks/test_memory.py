@@ -1,6 +1,7 @@
 """Benchmarks look for memory before they start, keep to 10 GiB in all, and say so."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import memory
 import pytest
 from everything import ALL
+from held_memory import die, hold
 from measuring import apart
 from memory import GIB, LIMIT, TooLittleMemory, available, needed, require, taken, tree
 
@@ -55,14 +57,15 @@ def test_no_benchmark_asks_for_more_than_10_gib_and_all_are_refused_without(name
 
 
 @pytest.mark.parametrize("file", ["floor.py", "side_by_side.py", "everything.py", "quality.py"])
-def test_the_program_refuses_in_one_line(file: str, tmp_path: Path) -> None:
-    start = "import runpy, sys, memory; memory.available = lambda root=None: 0; "
-    start += f"sys.argv = [{file!r}, '--toy', '--folder', {str(tmp_path)!r}]; "
-    command = [sys.executable, "-c", f"{start}runpy.run_path({str(BENCHMARKS / file)!r}, run_name='__main__')"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(BENCHMARKS)})
-    assert done.returncode == 1 and not list(tmp_path.iterdir())
-    (line,) = [line for line in done.stderr.splitlines() if "Warning" not in line]
-    assert line.startswith("error: the benchmark ") and "0.0 GiB are available" in line
+def test_the_program_refuses_in_one_line(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda root=None: 0)
+    monkeypatch.setattr(sys, "argv", [file, "--toy", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(BENCHMARKS / file), run_name="__main__")
+    message = ended.value.code  # the interpreter prints a text on standard error and ends with code 1
+    assert isinstance(message, str) and len(message.splitlines()) == 1
+    assert message.startswith("error: the benchmark ") and "0.0 GiB are available" in message
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_processes_take_is_counted_with_their_children() -> None:
@@ -97,24 +100,15 @@ with memory.within_limit("floor", True, limit=64 * 2**20):
     assert not Path(f"/proc/{number}/cmdline").exists() or not Path(f"/proc/{number}/cmdline").read_bytes()
 
 
-def _hold() -> int:
-    held = bytearray(b"x" * (40 * 2**20))
-    return len(memory.tree(os.getppid())) + 0 * len(held)
-
-
 def test_runs_apart_never_hold_their_memory_at_once() -> None:
     """Each sees only itself below the process that measures, however many ways there are."""
     before = len(tree(os.getpid()))
-    found = apart({name: _hold for name in "abc"}, 1)
+    found = apart({name: hold for name in "abc"}, 1)
     assert all(each.outcome <= before + 2 for each in found.values())  # itself, and multiprocessing's tracker of resources
     assert all(each.seconds[0] > 0 and each.megabytes[0] > 30 for each in found.values())
     assert len(tree(os.getpid())) <= before + 1
 
 
-def _dies() -> None:
-    os._exit(7)
-
-
 def test_a_run_apart_that_dies_is_named() -> None:
     with pytest.raises(RuntimeError, match="ended with 7"):
-        apart({"dies": _dies}, 1)
+        apart({"dies": die}, 1)

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,13 +80,14 @@ def test_h_is_help_wherever_it_stands(verb: str, before: list[str], capsys: pyte
     assert "--model" in capsys.readouterr().out
 
 
-def test_a_minus_avoids_and_a_letter_alone_is_a_mistyped_option(gallery: Path) -> None:
-    avoided = json.loads(tbps_run("search", gallery, "a red coat", "-hat", "-k1", "--json").stdout)
-    assert avoided[0]["query"] == "a red coat, -hat" and len(avoided[0]["hits"]) == 1
+def test_a_minus_avoids_and_a_letter_alone_is_a_mistyped_option(gallery: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    _, shown, _ = run("search", gallery, "a red coat", "-hat", "-k1", "--json")
+    (avoided,) = json.loads(shown)
+    assert avoided["query"] == "a red coat, -hat" and len(avoided["hits"]) == 1
     for arguments in (["-backpack", gallery], [gallery, "a red coat", "-q"], ["-", gallery]):
-        done = tbps_run("search", *arguments)
-        assert done.returncode == 2
-        assert "null byte" not in done.stderr and "Traceback" not in done.stderr
+        code, _, messages = run("search", *arguments)
+        assert code == 2
+        assert "null byte" not in messages and "Traceback" not in messages
 
 
 @pytest.mark.parametrize(
@@ -105,18 +106,18 @@ def test_names_that_an_encoding_lacks_are_printed_as_escapes(gallery: Path, enco
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert r"\u8aad0.png" in done.stdout and r"\u8aad \U0001f600" in done.stdout
     assert "+--" in done.stdout.replace("-+-", "+--") and r"\u2500" not in done.stdout  # frames of tables in ASCII
-    done = tbps_run("explain", gallery, "a woman", "--id", "none-読" if "PYTHONIOENCODING" in encoding else "none", **wide)
+    done = tbps_run("search", "none-読" if "PYTHONIOENCODING" in encoding else "none", "a woman", **wide)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert r"none-\u8aad" in done.stderr or "PYTHONIOENCODING" not in encoding
     assert tbps_run("search", "--help", **wide).returncode == 0
 
 
+# One command per way of writing: help, an option before the command, typer.echo, and rich, which flushes within the command.
 PRINTING = [
     ["--help"],
     ["--version"],
-    ["search", "--help"],
     ["search", "GALLERY", "a woman", "--json"],
     ["keys", "list", "GALLERY"],
-    ["study", "list"],
 ]
 
 
@@ -140,20 +141,24 @@ def test_messages_that_nobody_takes_do_not_end_the_work(gallery: Path) -> None:
         assert done.returncode == 0 and len(json.loads(done.stdout)[0]["hits"]) == 2
 
 
-def test_a_key_that_could_not_be_shown_is_not_kept(gallery: Path, tmp_path: Path) -> None:
+def test_a_key_that_could_not_be_shown_is_not_kept(
+    gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     copy = shutil.copytree(gallery, tmp_path / "gallery")
     assert tbps_run("keys", "add", copy, "front desk", shell=">/dev/full").returncode == 2
     assert Keys(state_folder(copy)).all() == ()
-    assert tbps_run("keys", "add", copy, "front desk").returncode == 0
+    assert run("keys", "add", copy, "front desk")[0] == 0
 
 
-def test_a_file_is_never_written_in_place_of_a_device(gallery: Path, tmp_path: Path) -> None:
+def test_a_file_is_never_written_in_place_of_a_device(
+    gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "full.png").symlink_to("/dev/full")
     for name in ("pipe.png", "full.png"):
-        done = tbps_run("search", gallery, "a woman", "--sheet", tmp_path / name)
-        assert done.returncode == 2
-        assert "is a device, pipe or socket" in done.stderr and len(done.stderr.splitlines()) == 1
+        code, _, messages = run("search", gallery, "a woman", "--sheet", tmp_path / name)
+        assert code == 2
+        assert "is a device, pipe or socket" in messages and len(messages.splitlines()) == 1
     assert (tmp_path / "pipe.png").is_fifo() and Path("/dev/full").is_char_device()
 
 

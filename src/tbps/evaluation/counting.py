@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from tbps.machine import available_cores
 
@@ -82,8 +83,14 @@ def higher(scores: Floats, relevant: Relevant, *, or_equal: bool) -> Higher:
 def on_every_core(work: Callable[[slice], Outcome], queries: int, together: int) -> list[Outcome]:
     """The work on `together` queries and the next ones, in order, by a thread a core; BLAS starts none of its own meanwhile."""
     shares = [slice(start, min(start + together, queries)) for start in range(0, queries, together)]
-    with _ALONE, threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
+    with _ALONE, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
         return list(pool.map(work, shares))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Handle on the BLAS libraries of this process; finding them takes a millisecond, so it is done once."""
+    return ThreadpoolController()
 
 
 def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:

@@ -31,11 +31,17 @@ def test_every_listed_test_exists() -> None:
 
 def test_the_listed_tests_are_marked(request: pytest.FixtureRequest) -> None:
     listed = set(recorded())
-    unmarked = [item for item in request.session.items if function_of(item.nodeid) in listed and not item.get_closest_marker("slow")]
+    unmarked = [
+        item for item in request.session.items if function_of(item.nodeid) in listed and not item.get_closest_marker("slow")
+    ]
     assert not unmarked
 
 
 def test_what_is_recorded_is_read_back(tmp_path: Path) -> None:
-    spent = {"tests/test_a.py::test_quick": LISTED / 2, "tests/test_a.py::test_slow": 3.25, "tests/test_b.py::T::test_slowest": 40.0}
+    spent = {
+        "tests/test_a.py::test_quick": LISTED / 2,
+        "tests/test_a.py::test_slow": 3.25,
+        "tests/test_b.py::T::test_slowest": 40.0,
+    }
     record(spent, tmp_path / "slow.tsv")
     assert recorded(tmp_path / "slow.tsv") == {"tests/test_b.py::T::test_slowest": 40.0, "tests/test_a.py::test_slow": 3.2}

@@ -135,7 +135,7 @@ def test_where_nobody_is_found_the_way_out_is_told(run: Run, tiny_model_folder: 
     ("option", "value", "expected"),
     [
         ("--every", "often", "--every 'often' is neither seconds such as 0.5 nor frames such as 12f"),
-        ("--start", "monday", "--start 'monday' is no ISO 8601 time such as 2024-05-01T08:30:00"),
+        ("--start", "monday", "--start 'monday' is not an ISO 8601 time such as 2024-05-01T08:30:00"),
         ("--detector", "yolo", "detector 'yolo' is neither 'hog' nor a .onnx or .json file"),
         ("--detector-layout", "yolo", "detector layout 'yolo' is none of yolox, yolov5, yolov8, yolov10, detr,"),
         ("--detector-layout", "yolox", "a detector layout (yolox) is for .onnx files; the detector is hog"),

@@ -158,7 +158,7 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
         (["-hat"], "nothing is sought"),
         (["x", "-x^1"], "cancel each other out"),
         (["x", "--like", "ffff"], "no image of the gallery has the id 'ffff'"),
-        (["x", "--is", "age"], "--is 'age' is no COLUMN=VALUE"),
+        (["x", "--is", "age"], "--is 'age' is not of the form COLUMN=VALUE"),
         (["x", "--is", "age=old"], "column 'age' is a number; 'old' is none"),
         (["x", "--since", "yesterday"], "column 'captured_at' is a time; 'yesterday' is none"),
         (["x", "--group", "colour"], "unknown column 'colour' to group by"),

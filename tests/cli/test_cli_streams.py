@@ -141,9 +141,7 @@ def test_messages_that_nobody_takes_do_not_end_the_work(gallery: Path) -> None:
         assert done.returncode == 0 and len(json.loads(done.stdout)[0]["hits"]) == 2
 
 
-def test_a_key_that_could_not_be_shown_is_not_kept(
-    gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_key_that_could_not_be_shown_is_not_kept(gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     copy = shutil.copytree(gallery, tmp_path / "gallery")
     assert tbps_run("keys", "add", copy, "front desk", shell=">/dev/full").returncode == 2
     assert Keys(state_folder(copy)).all() == ()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbps.evaluation import retrieval_metrics, screening
-from tbps.evaluation.screening import GRID, Screen, _error, _rounded
+from tbps.evaluation.screening import GRID, Screen, error_bound, to_float32
 
 NEAR = (0.0, 1e-9, 3e-8, 1e-7, 1e-6, 3e-5, 1e-3)
 """How far images of one query lie apart: from equal over below float32's resolution to well apart."""
@@ -105,9 +105,9 @@ def test_the_bound_holds(dimensions: int, kind: str) -> None:
         rows[:, :, 0] = 30.0
     queries, gallery = _grid(rows[0]), _grid(rows[1])
     exact = (queries.astype(np.int64) @ gallery.astype(np.int64).T) / GRID**2
-    for product in (_rounded(queries) @ _rounded(gallery).T, _one_by_one(_rounded(queries), _rounded(gallery))):
+    for product in (to_float32(queries) @ to_float32(gallery).T, _one_by_one(to_float32(queries), to_float32(gallery))):
         errors = abs(product.astype(np.float64) - exact)
-        assert errors.max() <= _error(dimensions)
+        assert errors.max() <= error_bound(dimensions)
     assert dimensions == 1 or errors.max() > 0
 
 

@@ -1,7 +1,6 @@
 import io
 import random
 import struct
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,14 +175,14 @@ def test_jpeg_without_its_last_bytes_is_refused() -> None:
 
 @pytest.mark.parametrize("side", [8_001, 12_000, 30_000])
 def test_huge_pictures_are_refused_before_decoding(side: int) -> None:
-    """12,000 x 12,000 is where Pillow itself warns, 30,000 x 30,000 where it raises its own error."""
-    row = b"\0" * (1 + (side + 7) // 8)
-    content = png(side, side, row * (side if side < 10_000 else 1))
-    begin = time.process_time()
+    """12,000 x 12,000 is where Pillow itself warns, 30,000 x 30,000 where it raises its own error.
+
+    Only the first row of pixels is there: decoding would end in another error.
+    """
+    content = png(side, side, b"\0" * (1 + (side + 7) // 8))
     for read in (open_image, check_image):
         with pytest.raises(ImageError, match="more than 64,000,000"):
             read(content)
-    assert time.process_time() - begin < 0.5
 
 
 def test_real_bomb_of_30000_squared_is_refused() -> None:

@@ -15,7 +15,7 @@ from page_served import CAMERAS, CROPS, HOSTILE, PEOPLE, browsing, draw_people, 
 from playwright.sync_api import Browser, Page, Route, expect
 
 import tbps
-from tbps.cli.search import _one_in
+from tbps.cli.search import one_in
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Example, Query, Text, phrase
 from tbps.server.keys import Keys, Role
@@ -156,7 +156,7 @@ def test_descriptions_are_read_as_the_command_line_reads_them(served: Served, op
 def test_chances_are_said_as_the_command_line_says_them(served: Served, opened: Callable[..., Page]) -> None:
     chances = [0.0, 0.0009, 0.0011, 0.01, 0.2, 0.34, 0.5, 0.51, 0.66, 0.75, 0.99, 1.0]
     script = "async chances => { const m = await import('/page/format.js'); return chances.map(m.oneIn) }"
-    assert opened(served.open).evaluate(script, chances) == [_one_in(chance) for chance in chances]
+    assert opened(served.open).evaluate(script, chances) == [one_in(chance) for chance in chances]
 
 
 def test_no_text_is_made_into_markup_and_nothing_is_inline() -> None:
@@ -205,8 +205,8 @@ def test_the_line_stands_where_the_calibration_draws_it(served: Served, opened: 
     search(page, words)
     before = page.locator(".line").evaluate("line => [...line.parentElement.children].indexOf(line)")
     assert before == best.line.hits
-    expect(page.locator(".line")).to_contain_text(_one_in(best.line.share))
-    assert page.locator(".chance").first.text_content() == _one_in(best.hits[0].chance or 0)
+    expect(page.locator(".line")).to_contain_text(one_in(best.line.share))
+    assert page.locator(".chance").first.text_content() == one_in(best.hits[0].chance or 0)
 
 
 def test_several_descriptions_sought_and_avoided(served: Served, opened: Callable[..., Page]) -> None:

@@ -10,7 +10,7 @@ from walkers import RATE, Box, Walker, film, hidden
 from tbps.video.crops import cut
 from tbps.video.detectors.hog import HogDetector
 from tbps.video.detectors.protocol import Detection, Frame, iou
-from tbps.video.tracking import Appearance, Tracker, _affinity, _Track, colour_signature
+from tbps.video.tracking import Appearance, Track, Tracker, affinity_of, colour_signature
 
 
 def _scene(seed: int) -> list[Walker]:
@@ -119,7 +119,7 @@ def test_pairs_have_the_greatest_total_affinity() -> None:
         starts = [np.array((d.x, d.y, d.x + d.width, d.y + d.height)) for d in first]
         table = np.stack(
             [
-                _affinity(_Track(number, box, np.zeros(2), looks[0, number], 0.0), 0.5, boxes, looks[1])
+                affinity_of(Track(number, box, np.zeros(2), looks[0, number], 0.0), 0.5, boxes, looks[1])
                 for number, box in enumerate(starts)
             ]
         )

@@ -1,4 +1,7 @@
-"""The command line: one file a verb group; heavy imports stay inside the commands so that `tbps --help` is quick."""
+"""The command line: one file per command, one folder per group of commands.
+
+Heavy imports stay inside the commands, so that `tbps --help` starts quickly.
+"""
 
 import os
 import sys
@@ -44,8 +47,8 @@ app.add_typer(keys)
 app.add_typer(audit)
 for verb in (train, evaluate, embed, calibrate, index, forget, serve, convert, doctor):
     app.command()(verb)
-for asking in (search, explain):
-    app.command(cls=SearchCommand)(asking)
+for verb in (search, explain):
+    app.command(cls=SearchCommand)(verb)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,16 +56,16 @@ def options(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Options before the command."""
+    """Options that stand before the command."""
     if version:
         console.output.print(f"tbps {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Runs the command line; every error raised on purpose becomes one line and exit code 2, Ctrl-C exit code 130.
+    """Run the command line and exit: 0 on success, 2 after a `TbpsError` (printed as one line), 130 after Ctrl-C.
 
-    A reader of standard output that closes the pipe early, as `head` does, ends the program quietly with exit code 141.
+    When the reader of standard output closes the pipe early, as `head` does, the exit code is 141 and nothing is printed.
     """
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -79,7 +82,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit code of the command that `sys.argv` asks for."""
+    """Run the command in `sys.argv` and return its exit code."""
     try:
         app()
     except SystemExit as end:
@@ -93,14 +96,14 @@ def _run() -> int:
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8" or error.encoding != sys.getfilesystemencoding():
             raise
-        told = f"the name {error.object!r} has no form in {error.encoding}, the encoding of file names in this environment"
-        console.fail(SettingsError(f"{told}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1 and run again"), debug="--debug" in sys.argv)
+        message = f"the name {error.object!r} cannot be written in {error.encoding}, the encoding of file names in this environment"
+        console.fail(SettingsError(f"{message}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1 and run again"), debug="--debug" in sys.argv)
         return 2
     return 0
 
 
 def _is_unsupported() -> bool:
-    """Says so on an operating system that tbps does not run on."""
+    """Whether tbps does not run on this operating system; if so, print that."""
     if os.name == "posix":
         return False
     console.fail(UnsupportedSystemError(UNSUPPORTED), debug=False)

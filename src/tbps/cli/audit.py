@@ -1,36 +1,33 @@
-"""`tbps audit`: what was asked of a service and shown, and whether the log of it is whole."""
+"""`tbps audit`: verify and show the audit log of a service."""
 
 import json
 from collections import deque
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tbps.cli.console import messages, output, plain
+from tbps.cli.service_state import Gallery, State, known_state_of
 
-audit = typer.Typer(name="audit", help="The audit log of the service (`tbps serve`).", no_args_is_help=True)
-
-Folder = Annotated[Path, typer.Argument(help="gallery folder")]
-State = Annotated[Path | None, typer.Option(help="folder of the log, if it is not GALLERY.service")]
+audit = typer.Typer(name="audit", help="Verify and show the audit log of a service (`tbps serve`).", no_args_is_help=True)
 
 
 @audit.command()
 def verify(
-    gallery: Folder,
-    noted: Annotated[str | None, typer.Option(help="number:hash, as an earlier verification printed it")] = None,
+    gallery: Gallery,
+    noted: Annotated[str | None, typer.Option(help="number:hash that an earlier verification printed")] = None,
     state: State = None,
 ) -> None:
-    """Check that no line was changed, removed, added or moved, and print number:hash of the last; exit code 1 if one was.
+    """Check that no line of the log was changed, removed, added or moved; exit code 1 if one was.
 
-    Whoever may write to the folder can make the whole log anew. Keep number:hash somewhere else and give it with --noted later:
-    then that shows too, up to that line.
+    Prints number and hash of the last line. Somebody with write access to the folder could replace the whole log: keep number:hash
+    elsewhere and pass it with --noted later, to detect that for the lines up to it.
 
     Example: tbps audit verify my-gallery
     """
     from tbps.server.audit import verify as verify_log
 
-    verdict = verify_log(_place(gallery, state), noted)
+    verdict = verify_log(known_state_of(gallery, state), noted)
     if verdict.wrong is not None:
         messages.print(plain(f"the audit log is not as it was written: {verdict.wrong}"), soft_wrap=True)
         raise typer.Exit(1)
@@ -40,14 +37,14 @@ def verify(
 
 @audit.command()
 def show(
-    gallery: Folder,
-    last: Annotated[int, typer.Option(min=1, help="so many of the newest lines")] = 20,
-    who: Annotated[str | None, typer.Option(help="only of this name")] = None,
-    deed: Annotated[str | None, typer.Option(help="only this, such as search or forget")] = None,
+    gallery: Gallery,
+    last: Annotated[int, typer.Option(min=1, help="number of lines")] = 20,
+    who: Annotated[str | None, typer.Option(help="only lines of the key holder of this name")] = None,
+    deed: Annotated[str | None, typer.Option(help="only this action, such as search or forget")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print whole lines as JSON")] = False,
     state: State = None,
 ) -> None:
-    """Print the newest lines of the log, oldest of them first. It verifies nothing.
+    """Print the newest lines of the log, oldest first, without verifying them.
 
     Example: tbps audit show my-gallery --deed search --last 50
     """
@@ -55,7 +52,7 @@ def show(
 
     found = (
         entry
-        for entry in entries(_place(gallery, state))
+        for entry in entries(known_state_of(gallery, state))
         if (who is None or entry.get("who") == who) and (deed is None or entry.get("deed") == deed)
     )
     for entry in deque(found, last):
@@ -67,11 +64,3 @@ def show(
         shown = f", {len(entry['shown'])} shown" if "shown" in entry else ""
         line = f"{entry.get('number')}  {str(entry.get('at'))[:19]}  {entry.get('who')}  {entry.get('deed')}{shown}"
         output.print(plain(f"{line}  {json.dumps(more) if more else ''}".rstrip()), soft_wrap=True)
-
-
-def _place(gallery: Path, state: Path | None) -> Path:
-    """The state folder, once it is known to be that of the gallery."""
-    from tbps.server.settings import state_folder
-    from tbps.server.state import known_state
-
-    return known_state(state or state_folder(gallery), gallery)

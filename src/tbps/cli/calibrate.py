@@ -1,4 +1,4 @@
-"""`tbps calibrate`: what a score is worth, measured on a labelled split."""
+"""`tbps calibrate`: estimate from a labelled split how likely a score is to be right."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,15 +13,19 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="model folder")],
     data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
-    split: Annotated[str, typer.Option(help="train, val or test; one that the model was not trained on")] = "val",
-    embeddings: Annotated[Path | None, typer.Option(help="use this file of `tbps embed` for the split instead")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test; the model must not have been trained on it")] = "val",
+    embeddings: Annotated[
+        Path | None, typer.Option(help="file written by `tbps embed` for the split, instead of embedding it now")
+    ] = None,
 ) -> None:
-    """Let searches with a model say about how many of their results are right.
+    """Calibrate a model, so that searches with it say about how many of their hits are right.
 
-    Every caption of the split is compared with every image of it; isotonic regression gives the share of right ones by how far a
-    score stands above the gallery's mean. It is written into the model's folder as calibration.json, which `tbps search` reads.
+    Compares every caption of a split with every image of it. Isotonic regression estimates the share of right pairs from how far
+    a score lies above the mean of the gallery, in standard deviations. The result is calibration.json in the model's folder,
+    which `tbps search` reads.
 
-    The estimate holds for queries like the split's captions and galleries with about as many images of the person sought.
+    The estimate holds for descriptions like the captions of the split, and for galleries that hold about as many images of the
+    person.
 
     Example: tbps calibrate models/mannequin-tiny --data folder --root mannequins --split val
     """
@@ -34,7 +38,7 @@ def calibrate(
     from tbps.gallery import Calibration, Spread
 
     if not model.is_dir():
-        raise SettingsError(f"{model} is no model folder; a calibration is kept in one")
+        raise SettingsError(f"{model} is not a model folder; the calibration is written into one")
     if embeddings is None:
         found = embed_with(str(model), read_dataset(data, root).split(split), split)
     else:
@@ -57,4 +61,4 @@ def calibrate(
     )
     file = calibration.save(model)
     pairs = f"{len(found.text):,} captions and {len(found.image):,} images"
-    output.print(plain(f"calibrated on {pairs}, {right:.1f} right images a caption: {file}"), soft_wrap=True)
+    output.print(plain(f"calibrated on {pairs}, {right:.1f} right images per caption: {file}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What all verbs share on the terminal: one console a stream, progress bars, and errors as one line."""
+"""Terminal output of all commands: results on standard output; progress, notes and errors on standard error."""
 
 import logging
 import sys
@@ -21,6 +21,8 @@ messages = Console(stderr=True)  # progress, notices, errors
 
 
 class _RateColumn(ProgressColumn):
+    """Units per second: the final average once a task is finished."""
+
     def render(self, task: Task) -> Text:
         speed, unit = task.finished_speed or task.speed, task.fields["unit"]
         return Text("" if speed is None else f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
@@ -36,7 +38,7 @@ def _bars() -> Iterator[Progress]:
 
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[OnProgress]:
-    """A bar with count, rate and time left on standard error; yields the function that moves it: `(done, total)`."""
+    """Show a progress bar with count, rate and time left; yields a function `(done, total)` that updates it."""
     with _bars() as bars:
         task = bars.add_task(title, total=None, unit=unit)
         yield lambda done, total: bars.update(task, completed=done, total=total)
@@ -44,7 +46,10 @@ def progress(title: str, unit: str) -> Iterator[OnProgress]:
 
 @contextmanager
 def titled_progress() -> Iterator[OnTitledProgress]:
-    """Bars like that of `progress`, one a title, the last two in sight; yields `(title, unit, done, total)`."""
+    """Show progress bars, one per title, of which the newest two are visible.
+
+    Yields a function `(title, unit, done, total)` that updates or adds one.
+    """
     with _bars() as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -59,13 +64,12 @@ def titled_progress() -> Iterator[OnTitledProgress]:
 
 
 def plain(text: str) -> Text:
-    """For the terminal: no markup, one line, passwords of addresses removed, and control characters escaped, which could drive the
-    terminal."""
+    """Make a text safe to print: passwords in addresses removed, control characters escaped, markup not interpreted."""
     return Text("".join(ascii(c)[1:-1] if unicodedata.category(c) in {"Cc", "Cs"} else c for c in redacted(text)))
 
 
 def fail(error: Exception, debug: bool) -> None:
-    """Prints an error as one clear line, or with its traceback."""
+    """Print an error as one line, with `debug` after its traceback."""
     if debug:
         print_traceback(error)
     line = " ".join(str(error).split())
@@ -73,27 +77,34 @@ def fail(error: Exception, debug: bool) -> None:
 
 
 def print_traceback(error: BaseException) -> None:
-    """Prints the traceback of an error and of its causes; messages of other libraries may hold addresses with passwords."""
+    """Print the traceback of an error and of its causes, without passwords in addresses."""
     sys.stderr.write(redacted("".join(traceback.format_exception(error))))
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Log lines without passwords of addresses, tracebacks included."""
+    """Removes passwords in addresses from log lines and their tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted(super().format(record))
 
 
 def log_warnings() -> None:
-    """Sends warnings and errors of the program's log to standard error."""
+    """Send log records from level WARNING to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def say(line: str) -> None:
+    """Print a line of the result."""
     output.print(plain(line), soft_wrap=True)
 
 
+def note(line: str) -> None:
+    """Print a remark that needs no action."""
+    messages.print(Text("note: ", style="yellow") + plain(line), soft_wrap=True)
+
+
 def warn(line: str) -> None:
+    """Print a remark that may need action."""
     messages.print(plain(f"warning: {line}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`tbps convert`: a foreign checkpoint to a model folder."""
+"""`tbps convert`: convert checkpoints of other projects to model folders."""
 
 import re
 from pathlib import Path
@@ -18,11 +18,17 @@ _FORMATS = "auto, openai, open_clip, huggingface, tbps-clip-reference or irra"
 def convert(
     source: Annotated[str, typer.Argument(help="checkpoint file (.pt, .pth, .bin, .safetensors), model folder or Hugging Face id")],
     out: Annotated[Path, typer.Argument(help="model folder to write")],
-    format: Annotated[str, typer.Option(help=f"{_FORMATS}; auto tells by the names in the file")] = "auto",
-    image_size: Annotated[str | None, typer.Option(help="input of the new model, HxW or N pixels; else the checkpoint's")] = None,
-    source_size: Annotated[str | None, typer.Option(help="input that the checkpoint was trained for; else square, or 3:1")] = None,
-    context_length: Annotated[int | None, typer.Option(help="tokens of a caption in the new model; else the checkpoint's")] = None,
-    activation: Annotated[str | None, typer.Option(help="quick_gelu or gelu: what open_clip files do not say")] = None,
+    format: Annotated[str, typer.Option(help=f"{_FORMATS}; auto recognises the format by the names of the tensors")] = "auto",
+    image_size: Annotated[
+        str | None, typer.Option(help="input size of the new model in pixels, HxW or N; default: the checkpoint's")
+    ] = None,
+    source_size: Annotated[
+        str | None, typer.Option(help="input size that the checkpoint was trained for; default: square, else 3:1")
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="tokens per caption in the new model; default: the checkpoint's")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="quick_gelu or gelu; files of open_clip do not name it")] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="folder with OpenAI's vocab.json and merges.txt, or tokenizer.json")
     ] = None,
@@ -63,7 +69,7 @@ def _describe(conversion: "Conversion") -> None:
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of "384x128" or "224"."""
+    """Parse "384x128" or "224" as (height, width). Raises SettingsError."""
     if text is None:
         return None
     sides = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)

@@ -1,4 +1,4 @@
-"""`tbps doctor`: what is installed, what works, what is missing."""
+"""`tbps doctor`: check what is installed and whether it works."""
 
 import importlib.metadata
 import importlib.util
@@ -18,12 +18,12 @@ _PACKAGES = ("tbps", "torch", "transformers", "tokenizers", "safetensors", "lanc
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option(help="a model to open and try")] = None,
-    folder: Annotated[Path, typer.Option(help="where galleries and runs will be written")] = Path(),
+    model: Annotated[str | None, typer.Option(help="model folder or Hugging Face id to open and try")] = None,
+    folder: Annotated[Path, typer.Option(help="folder for galleries and runs, to check its disk")] = Path(),
 ) -> None:
-    """Check this machine: versions, device, disk, and whether a model opens and embeds.
+    """Check this machine: versions, device, disk, and whether a model opens and computes embeddings.
 
-    Exit code 2 when something that `tbps` needs is missing.
+    Exit code 2 if something that `tbps` needs is missing.
 
     Example: tbps doctor --model models/mannequin-tiny
     """

@@ -1,11 +1,11 @@
-"""`tbps embed`: a split's images and captions to one file."""
+"""`tbps embed`: write the embeddings of a split to a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbps.cli.console import messages, output, plain, progress
+from tbps.cli.console import note, output, progress
 from tbps.cli.models import best_device
 
 if TYPE_CHECKING:
@@ -22,33 +22,34 @@ def embed(
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+        bool, typer.Option("--allow-missing", help="skip images whose files are missing, and say how many")
     ] = False,
 ) -> None:
-    """Embed the images and captions of a split once, to a file that `tbps evaluate --embeddings` scores.
+    """Write the embeddings of a split's images and captions to a file for `tbps evaluate --embeddings`.
 
-    The file holds `text`, `image` (float32, unit rows), `text_ids`, `image_ids`, and the model's fingerprint in its header.
+    The file holds the tensors `text` and `image` (float32, unit rows) and the identities `text_ids` and `image_ids`; its header
+    holds the fingerprint of the model.
 
     Example: tbps embed models/mannequin-tiny test.safetensors --data folder --root mannequins
     """
     from tbps.data import read_dataset
 
     dataset = read_dataset(data, root, allow_missing=allow_missing)
-    tell(dataset.warnings if allow_missing else ())
+    print_notes(dataset.warnings if allow_missing else ())
     embedded = embed_with(model, dataset.split(split), split)
     embedded.save(out)
     rows = f"{len(embedded.text):,} captions and {len(embedded.image):,} images"
     output.print(f"{rows} of {embedded.image.shape[1]} dimensions in {out}", highlight=False)
 
 
-def tell(remarks: "Iterable[str]") -> None:
-    """Prints a reader's remarks on what it read."""
-    for remark in remarks:
-        messages.print(plain(f"note: {remark}"), soft_wrap=True)
+def print_notes(warnings: "Iterable[str]") -> None:
+    """Print the warnings of a data set's reader."""
+    for warning in warnings:
+        note(warning)
 
 
 def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":
-    """The split embedded by the model, with a progress bar."""
+    """Embed the images and captions of a split, with a progress bar."""
     from tbps.evaluation.embed import decoded, describe_source, embed_split
     from tbps.evaluation.retrieval import embeddings_of
     from tbps.model import load

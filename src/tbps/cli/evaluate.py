@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tbps.cli.console import output
-from tbps.cli.embed import embed_with, tell
+from tbps.cli.embed import embed_with, print_notes
 from tbps.cli.standing import standing_table
 
 
@@ -19,16 +19,17 @@ def evaluate(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
-    embeddings: Annotated[Path | None, typer.Option(help="score this file of `tbps embed` instead")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="file written by `tbps embed`, instead of a model and a data set")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+        bool, typer.Option("--allow-missing", help="skip images whose files are missing, and say how many")
     ] = False,
 ) -> None:
-    """Score a model: every caption of the split against every image of it.
+    """Compute Rank-k, mAP and mINP of a model: every caption of a split searches among all images of the split.
 
-    An image is right when it shows the caption's identity. Equal scores count against the model. Chance is the expectation of a
-    random ranking; the ceiling, on data with known attributes, is ranking by the attributes that a caption mentions.
+    An image is right if it shows the identity of the caption. Among images of equal score the wrong ones count as ranked first.
+    Chance is the expectation of a random ranking. The ceiling is the result of ranking by the attributes that a caption mentions;
+    it needs a data set with attributes.
 
     Example: tbps evaluate models/mannequin-tiny --data folder --root mannequins --split test
     """
@@ -41,7 +42,7 @@ def evaluate(
         standing, title = score(Embeddings.load(embeddings)), str(embeddings)
     elif model is not None and data is not None and root is not None:
         dataset = read_dataset(data, root, allow_missing=allow_missing)
-        tell(dataset.warnings if allow_missing else ())
+        print_notes(dataset.warnings if allow_missing else ())
         images = dataset.split(split)
         standing, title = score(embed_with(model, images, split), images), f"{model} on {root} ({split})"
     else:

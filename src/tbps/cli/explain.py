@@ -1,4 +1,4 @@
-"""`tbps explain`."""
+"""`tbps explain`: how much each word and each image region contributes to a score."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tbps.cli.console import messages, output, plain
+from tbps.cli.console import messages, note, output, plain
 from tbps.cli.models import open_model
 from tbps.cli.search import MINUS
 
@@ -20,14 +20,15 @@ _BAR = 24
 
 def explain(
     gallery: Annotated[Path, typer.Argument(help="folder of the gallery")],
-    query: Annotated[list[str], typer.Argument(help='descriptions in quotes, as for tbps search; "-backpack" avoids')],
-    id: Annotated[str, typer.Option("--id", help="the image, by its id in the JSON of a search")],
-    out: Annotated[Path, typer.Option(help="picture of the regions: .png")] = Path("why.png"),
+    query: Annotated[list[str], typer.Argument(help='descriptions in quotes, as for tbps search; "-backpack" is avoided')],
+    id: Annotated[str, typer.Option("--id", help="id of the image, from `tbps search --json`")],
+    out: Annotated[Path, typer.Option(help="image to write with the regions marked, .png")] = Path("why.png"),
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
-    """Say why an image fits a description: what each word and each region of the image carried of the score.
+    """Explain the score of an image: the contribution of each word and of each region of the image.
 
-    A word carried what the score would lose without it; a region, its share of the way from a grey picture to this one.
+    The contribution of a word is what the score loses without it. The contribution of a region is its share of the score's change
+    from a grey image to this one.
 
     Example: tbps explain my-gallery "a woman in a red coat" --id 9a3ce997fb93425d4e0fd1ee --out why.png
     """
@@ -36,7 +37,7 @@ def explain(
     from tbps.storage import write_bytes
 
     if out.suffix.lower() != ".png":
-        raise SettingsError(f"the picture {out} must end in .png")
+        raise SettingsError(f"the image {out} must end in .png")
     asked = Query(texts=tuple(phrase(text.replace(MINUS, "-")) for text in query))
     recorded(gallery)
     opened = Gallery.open(gallery, open_model(model, gallery), create=False)
@@ -49,13 +50,13 @@ def explain(
         table.add_row(plain(word.word), f"{word.weight:+.3f}", _bar(word, strongest))
     output.print(table)
     for notice in dict.fromkeys(found.notices):
-        messages.print(plain(f"note: {notice}"), soft_wrap=True)
+        note(notice)
     from tbps.gallery import draw_explanation
 
     buffer = io.BytesIO()
     draw_explanation(found, opened.image(id).thumbnail).save(buffer, "PNG")
     write_bytes(out, buffer.getvalue())
-    messages.print(plain(f"picture: {out}"), soft_wrap=True)
+    messages.print(plain(f"image: {out}"), soft_wrap=True)
 
 
 def _bar(word: "Word", strongest: float) -> Text:

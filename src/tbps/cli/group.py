@@ -1,4 +1,4 @@
-"""The group of all commands: what it reports of wrong arguments and of unexpected errors holds no passwords of addresses."""
+"""Command group that removes passwords from what it reports about wrong arguments and unexpected errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from tbps.redact import redacted
 
 
 class RedactingGroup(TyperGroup):
-    """Removes secrets from the messages of usage errors, and from the tracebacks of errors that nothing else handles."""
+    """Redacts passwords in addresses (rtsp://user:password@...), in messages of usage errors and in tracebacks."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _without_secrets():
@@ -26,6 +26,7 @@ class RedactingGroup(TyperGroup):
 
 @contextmanager
 def _without_secrets() -> Iterator[None]:
+    """Redact the message of a usage error; print an unexpected error with a redacted traceback and exit with code 1."""
     try:
         yield
     except TyperException as error:

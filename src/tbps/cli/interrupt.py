@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the first one asks to stop after the current update, the second stops at once."""
+"""Handling of Ctrl-C in long runs: the first asks to stop after the current update, the second stops at once."""
 
 import signal
 from types import FrameType
@@ -9,14 +9,14 @@ from tbps.cli.console import messages
 
 @final
 class Interrupt:
-    """While it is open, the first SIGINT prints `notice` and makes `wished` true; the second raises KeyboardInterrupt."""
+    """Context manager: the first SIGINT prints `notice` and makes `wished()` true, the second raises KeyboardInterrupt."""
 
     def __init__(self, notice: str) -> None:
         self._notice = notice
         self._wished = False
 
     def wished(self) -> bool:
-        """Whether to stop."""
+        """Whether Ctrl-C has been pressed."""
         return self._wished
 
     def __enter__(self) -> Self:

@@ -1,31 +1,29 @@
-"""`tbps keys`: who may use the service of a gallery."""
+"""`tbps keys`: add, list and revoke the keys of a gallery's service."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from tbps.cli.console import messages, output, plain
+from tbps.cli.console import messages, note, output, plain
+from tbps.cli.service_state import Gallery, State, default_state, known_state_of
 from tbps.cli.streams import OutputError
 
-keys = typer.Typer(name="keys", help="Keys of the service (`tbps serve`).", no_args_is_help=True)
+keys = typer.Typer(name="keys", help="Manage the keys of a service (`tbps serve`).", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="gallery folder")]
-State = Annotated[Path | None, typer.Option(help="folder of keys and audit log, if it is not GALLERY.service")]
 _COMMAND_LINE = "command line"
 
 
 @keys.command()
 def add(
-    gallery: Folder,
-    name: Annotated[str, typer.Argument(help="whose key it is, as the audit log shall say")],
+    gallery: Gallery,
+    name: Annotated[str, typer.Argument(help="name of the key's holder, for the audit log")],
     role: Annotated[str, typer.Option(help="viewer: search and look; curator: also upload; administrator: also erase")] = "viewer",
-    camera: Annotated[list[str] | None, typer.Option(help="all that there is for this key; may be repeated")] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="restrict the key to this camera; may be repeated")] = None,
     state: State = None,
 ) -> None:
-    """Make a key and print it, once: only a hash of it is kept. A running service knows it at once.
+    """Create a key and print it, this once: only its hash is stored. A running service accepts it at once.
 
     Example: tbps keys add my-gallery "front desk" --role viewer --camera lobby
     """
@@ -37,39 +35,37 @@ def add(
 
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
-    place = _state(gallery, state)
+    place = state or default_state(gallery)
     for remark in open_state(place, gallery, recorded(gallery)):
-        messages.print(plain(f"note: {remark}"), soft_wrap=True)
+        note(remark)
     kept = Keys(place)
     secret, key = kept.add(name, Role(role), tuple(camera) if camera else None)
     Audit(place).write(_COMMAND_LINE, "", "key added", of=key.name, id=key.id, role=key.role, cameras=key.cameras)
     try:
         typer.echo(secret)
-    except OutputError:  # a key that nobody has seen
+    except OutputError:  # nobody has seen the key
         kept.remove(name)
         Audit(place).write(_COMMAND_LINE, "", "key removed", of=key.name, id=key.id)
         raise
     messages.print(plain(f"the key of {name!r} ({role}); it is shown this once"), soft_wrap=True)
     known = cameras_of(gallery) if camera else set()
     for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
-        messages.print(
-            plain(f"note: {sentences(no_camera(unknown, known), 'The key holds for images that come later')}"), soft_wrap=True
-        )
+        note(sentences(no_camera(unknown, known), "The key holds for images that come later"))
 
 
 @keys.command("list")
 def list_(
-    gallery: Folder,
+    gallery: Gallery,
     state: State = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Whose keys there are, with role, cameras and day. The keys themselves are kept nowhere.
+    """List the keys: holder, role, cameras and date. The keys themselves are not stored.
 
     Example: tbps keys list my-gallery
     """
     from tbps.server.keys import Keys
 
-    found = Keys(_place(gallery, state)).all()
+    found = Keys(known_state_of(gallery, state)).all()
     if as_json:
         typer.echo(json.dumps([key.model_dump(mode="json", exclude={"hash"}) for key in found], indent=2))
         return
@@ -81,28 +77,15 @@ def list_(
 
 
 @keys.command()
-def remove(gallery: Folder, name: Annotated[str, typer.Argument(help="whose key")], state: State = None) -> None:
-    """Take a key away; sessions that were begun with it end at once.
+def remove(gallery: Gallery, name: Annotated[str, typer.Argument(help="name of the key's holder")], state: State = None) -> None:
+    """Revoke a key. Sessions that were opened with it end at once.
 
     Example: tbps keys remove my-gallery "front desk"
     """
     from tbps.server.audit import Audit
     from tbps.server.keys import Keys
 
-    place = _place(gallery, state)
+    place = known_state_of(gallery, state)
     key = Keys(place).remove(name)
     Audit(place).write(_COMMAND_LINE, "", "key removed", of=key.name, id=key.id)
     output.print(plain(f"the key of {name!r} is no longer accepted"), soft_wrap=True)
-
-
-def _state(gallery: Path, state: Path | None) -> Path:
-    from tbps.server.settings import state_folder
-
-    return state or state_folder(gallery)
-
-
-def _place(gallery: Path, state: Path | None) -> Path:
-    """The state folder, once it is known to be that of the gallery."""
-    from tbps.server.state import known_state
-
-    return known_state(_state(gallery, state), gallery)

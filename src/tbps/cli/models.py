@@ -1,4 +1,4 @@
-"""Which model a verb opens, and where it runs."""
+"""Opening the model that a command needs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,22 +8,25 @@ if TYPE_CHECKING:
 
 
 def best_device() -> str:
-    """cuda where there is one, else cpu."""
+    """Name of the device to compute on: cuda if available, else cpu."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def open_model(model: str | None, gallery: Path) -> "PersonModel":
-    """The model asked for, else the one that made the gallery. Raises SettingsError where neither is known."""
+    """Open the given model, by default the one that made the gallery.
+
+    Raises SettingsError if no model is given and there is no gallery, GalleryError if the gallery's model has moved.
+    """
     place = model if model is not None else _remembered(gallery)
     from tbps.model import load
 
     return load(place, best_device())
 
 
-def open_to_ask(model: str | None, gallery: Path) -> "PersonModel | TextReader":
-    """A model to search a gallery with: only its text tower, which takes no torch, where that is known to be the right one."""
+def open_for_search(model: str | None, gallery: Path) -> "PersonModel | TextReader":
+    """Open a model to search a gallery with: without torch if its folder holds a text tower with the gallery's fingerprint."""
     from tbps.gallery import recorded
     from tbps.model import TextReader
 
@@ -34,7 +37,7 @@ def open_to_ask(model: str | None, gallery: Path) -> "PersonModel | TextReader":
 
 
 def _remembered(gallery: Path) -> str:
-    """Where the model that made a gallery is."""
+    """Folder or id of the model that made a gallery."""
     from tbps.errors import GalleryError, SettingsError
     from tbps.gallery import read_manifest
 

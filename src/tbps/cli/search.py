@@ -1,4 +1,4 @@
-"""`tbps search`: people in a gallery by description, by picture, or by what was found before."""
+"""`tbps search`: find people in a gallery by description, by image, or by earlier hits."""
 
 import io
 import json
@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand, TyperOption
 
-from tbps.cli.console import messages, output, plain
-from tbps.cli.models import open_to_ask
+from tbps.cli.console import messages, note, output, plain
+from tbps.cli.models import open_for_search
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from tbps.gallery import Hit, Line, Page
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-MINUS = "\0-"  # no argument of a process can hold a zero byte
-_AVOIDED = re.compile(r"-(?!-|k\d*$|[A-Za-z]$).+", re.DOTALL)  # -h asks for help; another letter alone is a mistyped option
+MINUS = "\0-"  # stands for the "-" of a description to avoid; arguments of a process cannot contain a zero byte
+_AVOIDED = re.compile(r"-(?!-|k\d*$|[A-Za-z]$).+", re.DOTALL)  # neither an option nor a single letter, which is a mistyped one
 
 
 class SearchCommand(TyperCommand):
-    """Takes "-backpack" for a description to avoid, not for the options -b -a -c and so on."""
+    """Command that reads "-backpack" as a description to avoid, not as the options -b, -a, -c and so on."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Marks what follows the gallery and begins with a minus, except options, their values, and single letters."""
+        """Replace the minus of descriptions to avoid by `MINUS`: arguments after the gallery that are neither option nor value."""
         options = [each for each in self.params if isinstance(each, TyperOption)]
         with_value = {name for each in options if not each.is_flag for name in each.opts}
         marked, gallery_given = list[str](), False
@@ -45,35 +45,40 @@ class SearchCommand(TyperCommand):
 def search(
     gallery: Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")],
     query: Annotated[
-        list[str] | None, typer.Argument(help='descriptions in quotes; "-backpack" avoids, "a red coat^2" weighs twice')
+        list[str] | None, typer.Argument(help='descriptions in quotes; "-backpack" is avoided, "a red coat^2" has weight 2')
     ] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="a picture of whom to find; may be repeated")] = None,
-    like: Annotated[list[str] | None, typer.Option(help="more like this image of the gallery, by its id; may be repeated")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="image of the person to find; may be repeated")] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="id of an image of the gallery, to find similar ones; may be repeated")
+    ] = None,
     right: Annotated[list[str] | None, typer.Option(help="id of a hit that was right; may be repeated")] = None,
     wrong: Annotated[list[str] | None, typer.Option(help="id of a hit that was wrong; may be repeated")] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="hits to show")] = 10,
-    offset: Annotated[int, typer.Option(min=0, help="hits to pass over, for further pages")] = 0,
-    group: Annotated[str | None, typer.Option(help="one row for each tracklet, identity or value of another column")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="hits to skip, for further pages")] = 0,
+    group: Annotated[str | None, typer.Option(help="show one hit per value of this column, such as tracklet or identity")] = None,
     camera: Annotated[list[str] | None, typer.Option(help="only this camera; may be repeated")] = None,
-    since: Annotated[str | None, typer.Option(help="only from this time on, such as 2024-05-01T08:30 (UTC)")] = None,
-    until: Annotated[str | None, typer.Option(help="only before this time")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="only images taken at or after this time, such as 2024-05-01T08:30 (UTC)")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="only images taken before this time")] = None,
     equals: Annotated[list[str] | None, typer.Option("--is", help="only where COLUMN=VALUE; may be repeated")] = None,
     where: Annotated[str | None, typer.Option(help="filter on the metadata columns, such as: age >= 30")] = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="re-rank the best hundred by their neighbours")] = False,
-    each: Annotated[bool, typer.Option("--each", help="search with each description and picture by itself")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="re-rank the best hundred hits by their mutual similarity")] = False,
+    each: Annotated[bool, typer.Option("--each", help="one search per description and image, instead of one for all")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="draw queries and hits into this picture (.png, .jpg, .webp)")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of queries and hits (.png, .jpg, .webp)")] = None,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
-    """Find the people of a gallery who fit a description, best first, with the cosine similarity as score.
+    """Find the images of a gallery that fit a description best, ranked by cosine similarity.
 
-    Descriptions, pictures and marked hits make one query together, unless --each is given. A description that begins with a minus
-    is avoided; to search for a minus write a backslash before it. Ids for --like, --right and --wrong stand in the JSON.
+    Descriptions, images and marked hits are combined into one query, unless --each is given. Images that fit a description with a
+    minus before it rank lower; a backslash before the minus searches for the text itself. The ids that --like, --right and --wrong
+    take are in the output of --json.
 
-    Filters (--where) compare camera, captured_at, identity, source and every simple column of the metadata with values: = <> < <=
-    > >=, between, in (...), like ('%' stands for any characters, '_' for one; upper and lower case differ) and is null, joined by
-    and, or, not and brackets. Texts and times stand in single quotes; times are UTC. An unknown column is answered with the list
-    of columns, and an unknown camera with the likely one.
+    Filters (--where) compare columns with values by = <> < <= > >=, between, in (...), like and is null, joined by and, or, not
+    and brackets. Columns are camera, captured_at, identity, source and the columns of the metadata that hold texts, numbers,
+    truth values or times. Texts and times stand in single quotes; times are UTC. In a like pattern '%' stands for any characters
+    and '_' for one; upper and lower case differ. Errors list the known columns or the most similar camera.
 
     Example: tbps search my-gallery "a woman in a red coat" "-backpack" --camera lobby --group identity -k 5 --sheet hits.png
 
@@ -83,7 +88,7 @@ def search(
 
     texts, pictures = query or [], image or []
     if not (texts or pictures or like or right):
-        raise QueryError("no query: describe the person in quotes, give a picture with --image, or an id with --like")
+        raise QueryError("no query: describe the person in quotes, give an image with --image, or an id with --like")
     if sheet is not None and sheet.suffix.lower() not in _SHEETS:
         raise SettingsError(f"the contact sheet {sheet} must end in .png, .jpg or .webp")
     from tbps.gallery import RERANKED, Query, phrase, recorded
@@ -96,7 +101,7 @@ def search(
     recorded(gallery)
     from tbps.gallery import Gallery
 
-    opened = Gallery.open(gallery, open_to_ask(model, gallery), create=False)
+    opened = Gallery.open(gallery, open_for_search(model, gallery), create=False)
     asked: list[tuple[str, Query, list[Path]]] = []
     if each:
         asked += [(text.text, common.model_copy(update={"texts": (text,)}), []) for text in described]
@@ -111,21 +116,21 @@ def search(
         for title, found in results:
             output.print(_table(title, found))
     for notice in dict.fromkeys(notice for _, found in results for notice in found.notices):
-        messages.print(plain(f"note: {notice}"), soft_wrap=True)
+        note(notice)
     if sheet is not None:
         _draw([(title, found.hits) for title, found in results], sheet)
         messages.print(plain(f"contact sheet: {sheet}"), soft_wrap=True)
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    """COLUMN=VALUE as columns and values."""
+    """Split COLUMN=VALUE texts into a dictionary. Raises QueryError if one has no "="."""
     from tbps.errors import QueryError
 
     pairs = {}
     for text in texts:
         column, sign, value = text.partition("=")
         if not sign:
-            raise QueryError(f"--is {text!r} is no COLUMN=VALUE, such as upper_colour=red")
+            raise QueryError(f"--is {text!r} is not of the form COLUMN=VALUE, such as upper_colour=red")
         pairs[column.strip()] = value.strip()
     return pairs
 
@@ -147,18 +152,18 @@ def _table(title: str, page: "Page") -> Table:
 def _cells(hit: "Hit", estimated: bool) -> "list[str | Text]":
     group = hit.group
     times = [hit.captured_at] if group is None else [f"{group.count:,}", group.first_seen, group.last_seen]
-    chance = [_one_in(hit.chance or 0.0)] if estimated else []
+    chance = [one_in(hit.chance or 0.0)] if estimated else []
     return [str(hit.rank), f"{hit.score:.3f}", plain(hit.source), plain(hit.camera or ""), *(time or "" for time in times), *chance]
 
 
 def _claim(line: "Line") -> str:
     if not line.hits:
-        return f"even the best is right only {_one_in(line.share)} times, by the model's calibration"
-    return f"about {_one_in(line.share)} of the first {line.hits} is right, by the model's calibration"
+        return f"even the best is right only {one_in(line.share)} times, by the model's calibration"
+    return f"about {one_in(line.share)} of the first {line.hits} is right, by the model's calibration"
 
 
-def _one_in(chance: float) -> str:
-    """0.34 -> "1 in 3"; above one half as "3 in 4"."""
+def one_in(chance: float) -> str:
+    """Chance as a text: 0.34 is "1 in 3", 0.75 is "3 in 4"."""
     if chance > 0.5:
         of = min(round(1 / max(1 - chance, 0.01)), 100)
         return f"{of - 1} in {of}"

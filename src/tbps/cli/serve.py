@@ -1,4 +1,4 @@
-"""`tbps serve`: the service."""
+"""`tbps serve`: serve a gallery over HTTP."""
 
 import os
 from pathlib import Path
@@ -12,38 +12,44 @@ from tbps.cli.models import open_model
 
 def serve(
     gallery: Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")],
-    host: Annotated[str, typer.Option(help="address to listen on; any but this machine's own needs keys")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one")] = 8400,
+    host: Annotated[str, typer.Option(help="address to listen on; any other than a loopback address requires keys")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8400,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="name that browsers reach the service by, such as search.example.org, without scheme and path; with a port only "
-            "where that is neither 80 nor 443 (search.example.org:8443); repeatable"
+            help="host name under which browsers reach the service, such as search.example.org, without scheme and path; with a "
+            "port only if that is neither 80 nor 443 (search.example.org:8443); may be repeated"
         ),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
         typer.Option(
-            help="address or network of a proxy, such as 127.0.0.1 or 10.0.0.0/8, whose X-Forwarded-For and X-Forwarded-Proto are "
-            "believed; without it nobody's are; repeatable"
+            help="address or network of a proxy, such as 127.0.0.1 or 10.0.0.0/8, whose X-Forwarded-For and X-Forwarded-Proto "
+            "headers are trusted; by default none is; may be repeated"
         ),
     ] = None,
-    state: Annotated[Path | None, typer.Option(help="folder of keys, audit log and uploads; by default GALLERY.service")] = None,
-    blur_faces: Annotated[bool, typer.Option("--blur-faces", help="show no face (limits in the README)")] = False,
-    searches_per_minute: Annotated[int, typer.Option(min=0, help="of one key; 0: any number")] = 600,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds that a request may take")] = 30,
-    waiting: Annotated[int, typer.Option(min=0, help="requests that may wait beyond those worked on; more are answered 503")] = 64,
-    batch_window: Annotated[float, typer.Option(min=0, max=50, help="milliseconds that a description waits for others")] = 2,
-    upload_bytes: Annotated[int, typer.Option(min=1, help="of one upload at most")] = 4 * 2**30,
+    state: Annotated[Path | None, typer.Option(help="folder of keys, audit log and uploads; default: GALLERY.service")] = None,
+    blur_faces: Annotated[
+        bool, typer.Option("--blur-faces", help="blur faces in all images that are shown (limits in the README)")
+    ] = False,
+    searches_per_minute: Annotated[int, typer.Option(min=0, help="limit per key; 0 for no limit")] = 600,
+    timeout: Annotated[float, typer.Option(min=0.1, help="time limit of a request in seconds")] = 30,
+    waiting: Annotated[
+        int, typer.Option(min=0, help="requests that may wait in the queue; further ones are answered with 503")
+    ] = 64,
+    batch_window: Annotated[
+        float, typer.Option(min=0, max=50, help="milliseconds to wait for more descriptions to encode in one batch")
+    ] = 2,
+    upload_bytes: Annotated[int, typer.Option(min=1, help="largest upload in bytes")] = 4 * 2**30,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
-    """Serve a gallery over HTTP: search, upload and erase with a browser or from programs.
+    """Serve a gallery over HTTP: search, upload and erase in a browser or from programs.
 
-    Without settings only this machine can reach it, and needs no key. With keys (`tbps keys add`) everybody needs one, also on this
-    machine. It speaks plain HTTP: for others, put a proxy that speaks TLS before it. Everything that is shown or changed is written
-    to the audit log first (`tbps audit`). /v1/openapi.json describes the interface.
+    By default the service is reachable from this machine only, without a key. Once it has a key (`tbps keys add`), every request
+    needs one, also from this machine. It speaks plain HTTP; to serve other machines, put a proxy with TLS in front of it. All that
+    is shown or changed is first written to the audit log (`tbps audit`). /v1/openapi.json describes the interface.
 
-    Ctrl-C or SIGTERM ends it after the requests under way; what an upload has added by then stays.
+    Ctrl-C or SIGTERM ends the service after the requests under way. Images that an upload has added by then stay.
 
     Example: tbps serve my-gallery
 
@@ -74,7 +80,7 @@ def serve(
         }
     )
     recorded(gallery)
-    settings.addresses()  # says what is wrong with a name before the model is read
+    settings.addresses()  # raises errors in names before the model is read
     service = Service(gallery, open_model(model, gallery), settings, state)
     everybody = (
         "open to everybody on this machine; tbps keys add makes it ask for a key" if service.gate.is_open() else "keys needed"

@@ -1,4 +1,4 @@
-"""How metrics are shown: the model's between chance and ceiling."""
+"""Table of retrieval metrics: a model's, beside chance and ceiling."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ _COLUMNS = (("Rank-1", "r1"), ("Rank-5", "r5"), ("Rank-10", "r10"), ("mAP", "map
 
 
 def standing_table(standing: "Standing", title: str) -> Table:
-    """Rank-1/5/10, mAP and mINP in percent of model, ceiling (where known) and chance."""
+    """Table of Rank-1/5/10, mAP and mINP in percent: rows model, ceiling (where known) and chance."""
     table = Table(title=f"{title}: {standing.model.queries:,} queries, {standing.model.gallery:,} images, %", title_justify="left")
     table.add_column("")
     for heading, _ in _COLUMNS:

@@ -1,4 +1,4 @@
-"""Standard output and standard error of the program: what they cannot write ends in one clear line, never in a traceback."""
+"""Standard output and standard error of the program: a failed write ends in one line of error, never in a traceback."""
 
 import codecs
 import io
@@ -10,7 +10,7 @@ CLOSED_PIPE = 141  # the exit code that a shell shows for a program ended by SIG
 
 _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
 _READABLE = "tbps.readable"
-# What tables, bars and the project's own sentences use beyond ASCII, in ASCII.
+# ASCII replacements of the other characters in tables, progress bars and messages.
 _ASCII = (
     dict.fromkeys("─━╌╍┄┅┈┉═╴╶╸╺╼╾▁", "-")
     | dict.fromkeys("│┃┆┇┊┋║╎╏╷╹╻╵", "|")
@@ -21,7 +21,7 @@ _ASCII = (
 
 @final
 class OutputError(Exception):
-    """Standard output does not take what is written; no OSError, since those are caught where files are written."""
+    """Standard output cannot be written. No OSError, because callers catch those as errors of their own files."""
 
     def __init__(self, message: str, closed_pipe: bool = False) -> None:
         super().__init__(message)
@@ -30,20 +30,20 @@ class OutputError(Exception):
 
 @final
 class _Output(io.FileIO):
-    """Standard output: a refused write becomes an OutputError, and all that follows goes nowhere."""
+    """Standard output that raises OutputError on a failed write and discards all later writes."""
 
     def write(self, content: Any, /) -> int:
         try:
             return super().write(content)
         except OSError as error:
-            _point_nowhere(_STANDARD_OUTPUT, os.O_WRONLY)  # else the interpreter tries once more when it ends, and complains
-            told = f"standard output cannot be written ({error.strerror}); what it has received so far is incomplete"
-            raise OutputError(told, isinstance(error, BrokenPipeError)) from error
+            _redirect_to_null(_STANDARD_OUTPUT, os.O_WRONLY)  # else the interpreter's last flush fails and prints a message
+            message = f"standard output cannot be written ({error.strerror}); what it has received so far is incomplete"
+            raise OutputError(message, isinstance(error, BrokenPipeError)) from error
 
 
 @final
 class _Messages(io.FileIO):
-    """Standard error: there is no place left to report a refused write, and work under way is worth more than a message."""
+    """Standard error that ignores failed writes: they cannot be reported anywhere, and should not end the command."""
 
     def write(self, content: Any, /) -> int:
         try:
@@ -53,14 +53,15 @@ class _Messages(io.FileIO):
 
 
 def prepare() -> None:
-    """Wraps the two streams of this process, unless somebody else (a test) has put others in their place.
+    """Replace `sys.stdout` and `sys.stderr` by streams that handle failed writes, unless a test has already replaced them.
 
-    Raises OutputError where standard output is closed: the first file that a program opens would else become its standard output.
+    Descriptors 0 to 2 that are closed are opened on /dev/null, since the next opened file would take their number.
+    Raises OutputError if standard output was closed.
     """
     codecs.register_error(_READABLE, _readable)
     closed = [number for number in (_STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR) if not _is_open(number)]
     for number in closed:
-        _point_nowhere(number, os.O_RDONLY if number == _STANDARD_INPUT else os.O_WRONLY)
+        _redirect_to_null(number, os.O_RDONLY if number == _STANDARD_INPUT else os.O_WRONLY)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _wrapped(_Messages(_STANDARD_ERROR, "wb", closefd=False), sys.stderr, line_buffering=True)
     if _STANDARD_OUTPUT in closed:
@@ -73,18 +74,19 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """Writes what standard output still holds back. Raises OutputError when it is refused."""
+    """Flush standard output. Raises OutputError if that fails."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def _wrapped(raw: io.FileIO, before: TextIO | None, line_buffering: bool) -> TextIO:
+    """A text stream on `raw` with the encoding of the stream `before` that it replaces."""
     encoding = (before.encoding if before is not None else None) or "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=_READABLE, line_buffering=line_buffering)
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
-    """The handler of characters that an encoding lacks: those of tables in ASCII, all others as backslash escapes."""
+    """Codec error handler for characters that the encoding lacks: ASCII for those of tables, else backslash escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     characters = error.object[error.start : error.end]
@@ -99,9 +101,9 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _point_nowhere(number: int, flags: int) -> None:
-    """Lets a file descriptor lead to /dev/null."""
-    nowhere = os.open(os.devnull, flags)
-    if nowhere != number:
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+def _redirect_to_null(number: int, flags: int) -> None:
+    """Point file descriptor `number` to /dev/null."""
+    null = os.open(os.devnull, flags)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)

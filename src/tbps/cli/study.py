@@ -89,7 +89,7 @@ def run(
     )
     for warning in material.dataset.warnings if material.dataset else ():
         messages.print(plain(f"note: {warning}"))
-    plans = {ours.name: plan(ours, wanted, _seeds(seeds), changes, material) for ours in tables}
+    plans = {ours.name: plan(ours, wanted, parse_seeds(seeds), changes, material) for ours in tables}
     planned = [p for found in plans.values() for p in found]
     if dry_run:
         _show_plan(plans, material, out, as_json)
@@ -157,7 +157,7 @@ def diagnose(
         output.print(plain(str(file)))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
     from tbps.errors import SettingsError
 
     try:

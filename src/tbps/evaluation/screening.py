@@ -45,8 +45,8 @@ class Screen:
 
     def __init__(self, gallery: Floats, block: int, workers: int = 1) -> None:
         self._exact = gallery
-        self._rounded = _rounded(gallery)
-        self._slack = np.float32(2 * _error(gallery.shape[1]))
+        self._rounded = to_float32(gallery)
+        self._slack = np.float32(2 * error_bound(gallery.shape[1]))
         self._rooms: SimpleQueue[Singles] = SimpleQueue()
         for _ in range(workers):
             self._rooms.put(np.empty((block, len(gallery)), dtype=np.float32))
@@ -62,7 +62,7 @@ class Screen:
         else:
             room = self._rooms.get()
             try:
-                rows = np.matmul(_rounded(queries), self._rounded.T, out=room[: len(queries)])
+                rows = np.matmul(to_float32(queries), self._rounded.T, out=room[: len(queries)])
                 found = [
                     self._screened(rows[part], queries[part], columns[part])
                     or self._whole(queries[part], columns[part], count[part])
@@ -118,12 +118,12 @@ class Screen:
         return _Counted(own, higher(rows, Relevant(own, count), or_equal=True).gallery)
 
 
-def _rounded(rows: Floats) -> Singles:
+def to_float32(rows: Floats) -> Singles:
     rounded: Singles = np.multiply(rows, 1 / GRID, out=np.empty(rows.shape, dtype=np.float32), casting="same_kind")
     return rounded
 
 
-def _error(dimensions: int) -> float:
+def error_bound(dimensions: int) -> float:
     """e above, with what comparing with f + 2e in float32 may round and the length of rows on the grid (at most 1 + D / GRID)."""
     summing = dimensions * _ROUNDING
     return (summing / (1 - summing) + 4 * _ROUNDING) * (1 + dimensions / GRID) ** 2

@@ -30,7 +30,7 @@ Appearance = Callable[[Sequence[Image.Image]], Float[np.ndarray, "N dim"]]
 
 
 @dataclass(slots=True)
-class _Track:
+class Track:
     number: int
     box: np.ndarray  # left, top, right, bottom
     velocity: np.ndarray  # of the centre, in pixels a second
@@ -50,7 +50,7 @@ class Tracker:
         """every: seconds between the frames that are looked at."""
         self._assign = needed("scipy.optimize", "tracking", "video").linear_sum_assignment
         self._patience = max(PATIENCE, 3.5 * every)
-        self._tracks: list[_Track] = []
+        self._tracks: list[Track] = []
         self._next = 0
 
     def update(self, now: float, found: Sequence[Detection], looks: Float[np.ndarray, "N dim"]) -> list[int]:
@@ -58,14 +58,14 @@ class Tracker:
         boxes = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in found]).reshape(-1, 4)
         numbers = [-1] * len(found)
         if self._tracks and found:
-            affinity = np.stack([_affinity(track, now, boxes, looks) for track in self._tracks])
+            affinity = np.stack([affinity_of(track, now, boxes, looks) for track in self._tracks])
             for row, column in zip(*self._assign(affinity, maximize=True), strict=True):
                 if affinity[row, column] > 0:
                     self._follow(self._tracks[row], now, boxes[column], looks[column])
                     numbers[column] = self._tracks[row].number
         for column, number in enumerate(numbers):
             if number < 0:
-                self._tracks.append(_Track(self._next, boxes[column], np.zeros(2), looks[column], now))
+                self._tracks.append(Track(self._next, boxes[column], np.zeros(2), looks[column], now))
                 numbers[column], self._next = self._next, self._next + 1
         return numbers
 
@@ -75,7 +75,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.number not in lost]
         return lost
 
-    def _follow(self, track: _Track, now: float, box: np.ndarray, look: np.ndarray) -> None:
+    def _follow(self, track: Track, now: float, box: np.ndarray, look: np.ndarray) -> None:
         elapsed = max(now - track.seen, 1e-3)
         velocity = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / elapsed
         share = 1.0 if track.hits == 1 else _NEWEST
@@ -85,7 +85,7 @@ class Tracker:
         track.box, track.seen, track.hits = box, now, track.hits + 1
 
 
-def _affinity(track: _Track, now: float, boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
+def affinity_of(track: Track, now: float, boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
     expected = track.expected(now)[None]
     overlap = iou(expected, boxes)[0]
     heights = boxes[:, 3] - boxes[:, 1]

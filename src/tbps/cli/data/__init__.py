@@ -1,4 +1,4 @@
-"""`tbps data`: one file per verb."""
+"""`tbps data`: commands for data sets, one file per command."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""`tbps data show-augmentations`: what every image augmentation does, as a picture."""
+"""`tbps data show-augmentations`: draw what every image augmentation does to an image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,11 +34,11 @@ _THUMB = (56, 140)
 
 
 def show_augmentations(
-    image: Annotated[Path, typer.Argument(help="A crop of one person: JPEG, PNG, WebP, BMP or TIFF.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("augmentations.png"),
-    seed: Annotated[int, typer.Option(help="Another seed draws other strengths.")] = 0,
+    image: Annotated[Path, typer.Argument(help="crop of one person: JPEG, PNG, WebP, BMP or TIFF")],
+    out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("augmentations.png"),
+    seed: Annotated[int, typer.Option(help="seed of the random strengths")] = 0,
 ) -> None:
-    """Show image augmentations: every method of `image_augmentation.method`, several times on one crop, with the paper's strengths.
+    """Draw every method of `image_augmentation.method`, applied several times to one crop with the strengths of the paper.
 
     Example: tbps data show-augmentations photo.jpg --out augmentations.png
     """
@@ -65,7 +65,7 @@ def _rows(file: Path, seed: int) -> "list[SheetRow]":
     crop = open_image(file)
     pixels = torch.from_numpy(to_array(crop, ImageSpec())).permute(2, 0, 1)
     whole = np.asarray(crop)
-    crop.thumbnail((448, 448))  # only its shape counts from here on
+    crop.thumbnail((448, 448))  # from here on only its shape is used
 
     def row(name: str, words: str, augmented: "Tensor", size: tuple[int, int]) -> SheetRow:
         arrays = (augmented * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -76,7 +76,10 @@ def _rows(file: Path, seed: int) -> "list[SheetRow]":
         settings = ImageAugmentation.parse({"method": method})
         batch = pixels.repeat(1 if method == "none" else _TIMES, 1, 1, 1)
         augmented = augment_images(batch, settings, torch_generator(seed, "augmentations", method))
-        rows.append(row(method, words, augmented, crop.size))  # the model's square, drawn out to the crop's own shape again
+        rows.append(row(method, words, augmented, crop.size))  # back from the model's square to the shape of the crop
     stream, square = torch_generator(seed, "augmentations", "views"), (ImageSpec().height, ImageSpec().width)
     views = simclr_view_of([whole] * _TIMES, square, ViewAugmentation(), stream, pixels.device)
-    return [*rows, row("views", _VIEWS, views, (crop.width, crop.width))]  # cropped from the picture, so about as wide as high
+    return [
+        *rows,
+        row("views", _VIEWS, views, (crop.width, crop.width)),
+    ]  # views are cropped from the whole image, so they are about square

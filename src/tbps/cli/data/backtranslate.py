@@ -13,19 +13,22 @@ if TYPE_CHECKING:
 
 
 def backtranslate(
-    data: Annotated[str, typer.Option(help="Layout: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926 or folder.")],
-    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    forward: Annotated[str, typer.Option(help="MarianMT model from English, folder or id.")] = "Helsinki-NLP/opus-mt-en-fr",
-    backward: Annotated[str, typer.Option(help="MarianMT model into English, folder or id.")] = "Helsinki-NLP/opus-mt-fr-en",
-    out: Annotated[Path | None, typer.Option(help="File to write; by default beside the annotation file.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Captions translated at a time.")] = 32,
-    beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is fastest, 4 is what the models were made for.")] = 4,
+    data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
+    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    forward: Annotated[
+        str, typer.Option(help="MarianMT model from English to another language, folder or id")
+    ] = "Helsinki-NLP/opus-mt-en-fr",
+    backward: Annotated[str, typer.Option(help="MarianMT model back to English, folder or id")] = "Helsinki-NLP/opus-mt-fr-en",
+    out: Annotated[Path | None, typer.Option(help="file to write; default: beside the annotation file")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="captions translated per batch")] = 32,
+    beams: Annotated[int, typer.Option(min=1, help="beams of the beam search; 1 is fastest, the models were trained for 4")] = 4,
 ) -> None:
-    """Paraphrase the train captions of a data set by translating them to French and back (`captions_bt`).
+    """Paraphrase the train captions of a data set (`captions_bt`) by translating them to French and back.
 
-    No file of the data set is changed. The layouts folder and tbps get a copy of their annotation file, with the paraphrases
-    filled in. The published layouts become a data set of the layout tbps in the same folder: train_reid.json with paraphrases,
-    val_reid.json, test_reid.json. Progress is kept beside the output (.journal): stop at any time and run again.
+    No file of the data set is changed. For the formats folder and tbps, a copy of the annotation file with paraphrases is written.
+    For the published formats, a data set of the format tbps is written into the same folder: train_reid.json with paraphrases,
+    val_reid.json and test_reid.json. Progress is stored beside the output (.journal), so that you can stop at any time and run the
+    command again.
 
     Example: tbps data backtranslate --data cuhk-pedes --root ~/data/CUHK-PEDES --batch-size 64
     """
@@ -36,7 +39,7 @@ def backtranslate(
     file = read_train_file(data, root, out)
     captions = [caption for captions in file.captions for caption in captions]
     journal_file = file.out.with_name(file.out.name + ".journal")
-    _claim(file, journal_file)
+    _refuse_overwriting(file, journal_file)
     journal = Journal(journal_file, {"forward": forward, "backward": backward, "beams": beams})
     if not journal.known.keys() >= set(captions):
         there, back = MarianTranslator(forward, beams), MarianTranslator(backward, beams)
@@ -44,18 +47,18 @@ def backtranslate(
             back_translate(captions, there, back, journal, batch_size, on_progress)
     for target, text in file.contents(journal.known).items():
         write_text(target, text)
-    for line in (_summary(captions, journal.known, file.out), _following(data, root, file)):
+    for line in (_summary(captions, journal.known, file.out), _next_step(data, root, file)):
         console.output.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _claim(file: "TrainFile", journal: Path) -> None:
-    """Raises DataError before any work when a file that this command did not write would be lost."""
+def _refuse_overwriting(file: "TrainFile", journal: Path) -> None:
+    """Raise DataError if the command would overwrite a file that it did not write."""
     from tbps.errors import DataError
 
-    strangers = [] if journal.exists() or not file.out.exists() else [file.out]
-    strangers += [other for other, text in file.others.items() if other.exists() and other.read_text(encoding="utf-8") != text]
-    if strangers:
-        raise DataError(f"{strangers[0]} exists and was not written by this command; move it away or give another --out")
+    others = [] if journal.exists() or not file.out.exists() else [file.out]
+    others += [other for other, text in file.others.items() if other.exists() and other.read_text(encoding="utf-8") != text]
+    if others:
+        raise DataError(f"{others[0]} exists and was not written by this command; move it away or give another --out")
 
 
 def _summary(captions: list[str], paraphrases: "Mapping[str, str | None]", out: Path) -> str:
@@ -67,7 +70,7 @@ def _summary(captions: list[str], paraphrases: "Mapping[str, str | None]", out: 
     return "; ".join(parts)
 
 
-def _following(data: str, root: Path, file: "TrainFile") -> str:
+def _next_step(data: str, root: Path, file: "TrainFile") -> str:
     if data in ("folder", "tbps"):
         source, kept = file.source, file.source.with_name(f"{file.source.name}.original")
         return f"next, to train with it: {shlex.join(['mv', str(source), str(kept)])} && " + shlex.join(

@@ -1,4 +1,4 @@
-"""`tbps data cache`: the decoded images that training keeps."""
+"""`tbps data cache`: list or erase the decoded images that training stores."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,13 @@ import typer
 
 
 def cache(
-    folder: Annotated[Path | None, typer.Option("--cache", help="another folder than $TBPS_CACHE or ~/.cache/tbps")] = None,
-    erase: Annotated[bool, typer.Option("--erase", help="remove them; the next run decodes again")] = False,
+    folder: Annotated[Path | None, typer.Option("--cache", help="cache folder; default: $TBPS_CACHE or ~/.cache/tbps")] = None,
+    erase: Annotated[bool, typer.Option("--erase", help="erase all; the next run decodes the images again")] = False,
 ) -> None:
-    """List the decoded images that `tbps train` keeps for all runs, or remove them.
+    """List or erase the decoded images that `tbps train` stores for all runs.
 
-    They are small copies of the pictures of every data set that was trained on, and stay when that data set changes or is deleted.
+    They are small copies of the images of every data set that was used for training, and remain when that data set is changed or
+    deleted.
 
     Example: tbps data cache --erase
     """

@@ -1,4 +1,4 @@
-"""`tbps data check` and `tbps data describe`: is a data set usable, and what is in it."""
+"""`tbps data check` and `tbps data describe`: whether a data set can be used, and what it contains."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from tbps.data import PersonDataset, PersonImage
     from tbps.sheet import SheetRow
 
-_Name = Annotated[str, typer.Argument(help="Layout: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926 or folder.")]
-_Root = Annotated[Path, typer.Argument(help="Folder that holds the annotation file.")]
+_Name = Annotated[str, typer.Argument(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")]
+_Root = Annotated[Path, typer.Argument(help="folder of the data set, which holds the annotation file")]
 
-_AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="Go on without the images whose files are missing; they are counted.")
-]
+_AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="skip images whose files are missing, and say how many")]
 
 _PROBLEMS_SHOWN = 20
 _SHEET_ROWS = 8
@@ -25,13 +23,13 @@ _SHEET_ROWS = 8
 def check(
     name: _Name,
     root: _Root,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every image; without it only headers are read.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="decode every image instead of its header only")] = False,
     allow_missing: _AllowMissing = False,
 ) -> None:
-    """Check a data set: every record, every path, every image, and the counts against the published ones.
+    """Check every record, path and image of a data set, and compare the counts with the published ones.
 
-    Warnings are remarks (a subset, a known quirk). A bad record stops with its number and field, bad images are listed; both
-    end with exit code 2.
+    Warnings name what is unusual but usable, such as a subset. An invalid record ends the check with its number and field; invalid
+    images are listed. Both end with exit code 2.
 
     Example: tbps data check cuhk-pedes ~/data/CUHK-PEDES --decode
     """
@@ -63,11 +61,11 @@ def check(
 def describe(
     name: _Name,
     root: _Root,
-    sheet: Annotated[Path | None, typer.Option(help="Write a picture with crops and captions of some identities.")] = None,
-    model: Annotated[str | None, typer.Option(help="Count tokens with this model's tokenizer instead of words.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="write an image with crops and captions of some identities")] = None,
+    model: Annotated[str | None, typer.Option(help="model whose tokenizer counts tokens, instead of words")] = None,
     allow_missing: _AllowMissing = False,
 ) -> None:
-    """Describe a data set: counts, caption lengths, images per identity, image sizes, and a sample as a picture.
+    """Describe a data set: counts, caption lengths, images per identity, image sizes, and a sample as an image.
 
     Example: tbps data describe folder ~/photos --sheet sample.png
     """
@@ -135,7 +133,7 @@ def _distributions(dataset: "PersonDataset") -> "Table":
 
 
 def _length_note(dataset: "PersonDataset", model: str | None) -> str:
-    """How many captions a context cuts: in tokens of a model, else in words."""
+    """How many captions are longer than the context: in tokens of a model, or in words if there is none."""
     if model is None:
         from tbps.data import CONTEXT_WORDS, long_captions
 
@@ -150,7 +148,7 @@ def _length_note(dataset: "PersonDataset", model: str | None) -> str:
 
 
 def _sample_rows(dataset: "PersonDataset") -> "list[SheetRow]":
-    """Identities evenly spaced over the data set, each with its first crops and a caption of the first."""
+    """Sample of identities, evenly spaced: the first crops of each and one caption."""
     from tbps.preprocess.image import open_image
     from tbps.sheet import SheetRow, Tile
 

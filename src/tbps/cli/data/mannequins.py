@@ -1,4 +1,4 @@
-"""`tbps data mannequins`: writes the synthetic data set."""
+"""`tbps data mannequins`: draw a synthetic data set."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,20 +7,22 @@ import typer
 
 
 def mannequins(
-    folder: Annotated[Path, typer.Argument(help="Where to write; must be missing or empty.")],
-    train: Annotated[int, typer.Option(help="People to train on; 0 leaves the split out.")] = 1000,
-    val: Annotated[int | None, typer.Option(help="People to choose the best epoch on; 100, but 0 for icfg-pedes.")] = None,
-    test: Annotated[int, typer.Option(help="People to report results on; a third of them are near-twins of another.")] = 300,
-    images: Annotated[int, typer.Option(help="Images of each person, each from another view and camera.")] = 4,
-    seed: Annotated[int, typer.Option(help="The same seed and sizes give the same files.")] = 0,
-    layout: Annotated[str, typer.Option(help="folder, cuhk-pedes, icfg-pedes, rstpreid or tbps.")] = "folder",
-    workers: Annotated[int | None, typer.Option(help="Processes that draw; by default one a core.")] = None,
+    folder: Annotated[Path, typer.Argument(help="folder to write; must be missing or empty")],
+    train: Annotated[int, typer.Option(help="people in the train split; 0 for no such split")] = 1000,
+    val: Annotated[int | None, typer.Option(help="people in the val split; default: 100, for icfg-pedes 0")] = None,
+    test: Annotated[
+        int, typer.Option(help="people in the test split; a third of them differ from another one in few attributes")
+    ] = 300,
+    images: Annotated[int, typer.Option(help="images per person, each of another view and camera")] = 4,
+    seed: Annotated[int, typer.Option(help="random seed; equal seeds and sizes give equal files")] = 0,
+    layout: Annotated[str, typer.Option(help="format to write: folder, cuhk-pedes, icfg-pedes, rstpreid or tbps")] = "folder",
+    workers: Annotated[int | None, typer.Option(help="processes that draw; default: one per core")] = None,
 ) -> None:
-    """Draws mannequins: synthetic pedestrians with truthful captions, in the annotation layout of your choice.
+    """Draw a data set of mannequins: synthetic pedestrians with correct captions, in the format of your choice.
 
-    Nobody real is shown. No two splits share a person. Besides captions and paraphrases, the layout `folder` holds what each
-    image shows and what each caption claims, from which `tbps evaluate` reports the ceiling: what knowing every attribute
-    would reach.
+    No real person is shown, and no person is in two splits. Besides captions and paraphrases, the format `folder` holds the
+    attributes that each image shows and that each caption mentions. From these `tbps evaluate` computes the ceiling: the result of
+    ranking by all attributes.
 
     Example: tbps data mannequins mannequins --train 1000 --val 100 --test 300 --seed 7
     """

@@ -1,4 +1,4 @@
-"""`tbps gallery`: one file per verb."""
+"""`tbps gallery`: commands that maintain a gallery, one file per command."""
 
 import typer
 
@@ -14,7 +14,7 @@ from tbps.cli.gallery.retention import retention
 from tbps.cli.gallery.snapshot import snapshot
 from tbps.cli.gallery.snapshots import snapshots
 
-gallery = typer.Typer(name="gallery", help="Look after a gallery.", no_args_is_help=True)
+gallery = typer.Typer(name="gallery", help="Maintain a gallery: inspect, copy, compact, restore, retention.", no_args_is_help=True)
 gallery.command()(info)
 gallery.command()(compact)
 gallery.command()(reembed)

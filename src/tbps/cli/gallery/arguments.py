@@ -1,4 +1,4 @@
-"""Arguments that several verbs of `tbps gallery` take."""
+"""Arguments that several commands on galleries share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,4 +6,4 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")]
-Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
+Yes = Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")]

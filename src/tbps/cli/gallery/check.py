@@ -1,4 +1,4 @@
-"""`tbps gallery check`: what approximate search misses in a gallery."""
+"""`tbps gallery check`: measure the recall and the speed of searches in a gallery."""
 
 import json
 from dataclasses import asdict
@@ -13,15 +13,15 @@ from tbps.cli.models import open_model
 
 def check(
     gallery: Annotated[Path, typer.Argument(help="gallery folder made by `tbps index`")],
-    queries: Annotated[Path | None, typer.Option(help="file with one description a line; else 200 built-in ones")] = None,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, max=100, help="hits to compare")] = 10,
+    queries: Annotated[Path | None, typer.Option(help="file with one description per line; default: 200 built-in ones")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, max=100, help="number of best hits to compare")] = 10,
     where: Annotated[str | None, typer.Option(help="filter on the metadata columns, as for tbps search")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
-    """Compare the searches of a gallery with exact ones: the share of the best hits that they find, and how long they take.
+    """Measure recall and time of searches in a gallery: the share of the exact best hits that they find, and milliseconds.
 
-    Galleries of up to 200,000 images are always searched exactly, larger ones approximately where that is good enough.
+    Galleries of up to 200,000 images are always searched exactly, larger ones approximately where recall is high enough.
 
     Example: tbps gallery check my-gallery --queries descriptions.txt --where "camera = 'lobby'"
     """
@@ -44,7 +44,7 @@ def check(
         plain(
             f"{found.images:,} images are searched {way}: {100 * found.recall:.1f} % of the best {found.k} are found "
             f"({100 * found.least:.0f} % for the worst of {found.queries:,} descriptions), "
-            f"{1000 * found.seconds:.1f} ms a search, {1000 * found.exact_seconds:.1f} ms exactly"
+            f"{1000 * found.seconds:.1f} ms per search, {1000 * found.exact_seconds:.1f} ms exactly"
         ),
         soft_wrap=True,
     )

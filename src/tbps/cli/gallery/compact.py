@@ -1,13 +1,13 @@
-"""`tbps gallery compact`: merge the pieces that many commits left."""
+"""`tbps gallery compact`: merge the files of a gallery and remove old versions."""
 
 from tbps.cli.console import say
 from tbps.cli.gallery.arguments import Folder
 
 
 def compact(folder: Folder) -> None:
-    """Merge the pieces that many commits left, and remove old versions.
+    """Merge the many small files of a gallery and remove its old versions.
 
-    Indexing does this by itself when it is worth its cost. Whoever writes waits meanwhile; searches go on.
+    Indexing does this by itself when it pays. Other writers wait meanwhile; searches continue.
 
     Example: tbps gallery compact my-gallery
     """

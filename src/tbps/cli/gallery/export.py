@@ -1,4 +1,4 @@
-"""`tbps gallery export`: copy a gallery out."""
+"""`tbps gallery export`: copy a gallery to a folder or archive."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,10 @@ from tbps.cli.console import progress, say
 from tbps.cli.gallery.arguments import Folder
 
 
-def export(folder: Folder, target: Annotated[Path, typer.Argument(help="new folder, or new archive ending in .tar")]) -> None:
-    """Copy a gallery out: rows as JSON lines, embeddings as .npy, thumbnails as .jpg, with checksums.
+def export(folder: Folder, target: Annotated[Path, typer.Argument(help="folder or .tar archive to create")]) -> None:
+    """Copy a gallery to a folder or archive: rows as JSON lines, embeddings as .npy, thumbnails as .jpg, and checksums.
 
-    The copy is outside the gallery: what is forgotten later stays in it.
+    The copy does not follow the gallery: images that are erased later remain in the copy.
 
     Example: tbps gallery export my-gallery my-gallery.tar
     """

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def forget(
     folder: Folder,
     where: Annotated[str | None, typer.Option(help="filter on the metadata columns, as for tbps search")] = None,
-    identity: Annotated[str | None, typer.Option(help="the person of this identity")] = None,
-    before: Annotated[str | None, typer.Option(help="images taken before this time (UTC), such as 2024-05-01")] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="the image with this id; may be repeated")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    identity: Annotated[str | None, typer.Option(help="only images of this identity")] = None,
+    before: Annotated[str | None, typer.Option(help="only images taken before this time (UTC), such as 2024-05-01")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="only the image with this id; may be repeated")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be erased, and erase nothing")] = False,
     yes: Yes = False,
 ) -> None:
-    """Erase images from a gallery for good: rows, thumbnails, embeddings, indices, old versions, and in every snapshot.
+    """Erase images from a gallery for good: rows, thumbnails, embeddings, indices, also in old versions and snapshots.
 
-    Several options narrow each other. What is in use is written anew without these images, so that their bytes are gone from the
-    gallery's folder; if that is interrupted, the next command that opens the gallery completes it. The photographs and videos that
-    were indexed, and exports, are yours to remove: indexing a folder again brings its images back. A service's records of uploads
-    (GALLERY.service/jobs, kept for 30 days) and its audit log are not looked into.
+    Images are erased that fulfil all given options. The gallery is rewritten without them, so that their bytes are no longer in
+    its folder; if that is interrupted, the next command that opens the gallery completes it. The indexed image and video files and
+    exports are not deleted: indexing a folder again brings its images back. The service's records of uploads
+    (GALLERY.service/jobs, stored for 30 days) and its audit log are not changed.
 
     Example: tbps forget my-gallery --identity 4711 --dry-run
 
@@ -37,7 +37,7 @@ def forget(
     selection = Selection(where, identity, before, tuple(ids or ()))
     found = forget_images(folder, selection, dry_run=True)
     if dry_run or not found.images or not yes:
-        tell(found)
+        print_report(found)
         for image in found.sample:
             say(
                 "  " + "  ".join(part for part in (image.id, image.source, image.camera, image.captured_at, image.identity) if part)
@@ -47,15 +47,16 @@ def forget(
     for notice in found.notices:
         warn(notice)
     if before is not None:
-        tell_undated(found)
+        warn_undated(found)
     if dry_run or not found.images:
         return
     if not yes:
         typer.confirm("Erase them for good?", abort=True)
-    tell(forget_images(folder, selection))
+    print_report(forget_images(folder, selection))
 
 
-def tell(report: "ForgetReport") -> None:
+def print_report(report: "ForgetReport") -> None:
+    """Print how many images were or would be erased, by camera and snapshot."""
     verb = "would be forgotten" if report.dry_run else f"forgotten in {report.seconds:,.1f} s"
     cameras = ", ".join(f"{name or 'no camera'}: {count:,}" for name, count in sorted(report.cameras.items(), key=str))
     kept = ", ".join(f"{count:,} in snapshot {name}" for name, count in report.snapshots.items())
@@ -63,6 +64,7 @@ def tell(report: "ForgetReport") -> None:
     say(f"{report.images:,} images {verb}" + (f" ({cameras}{where})" if report.images else ""))
 
 
-def tell_undated(report: "ForgetReport") -> None:
+def warn_undated(report: "ForgetReport") -> None:
+    """Warn of images without a time, which no age selects."""
     if report.undated:
         warn(f"{report.undated:,} images of the gallery have no time and are not reached by an age; choose them by other columns")

@@ -5,20 +5,20 @@ from typing import Annotated
 
 import typer
 
-from tbps.cli.console import messages, plain, progress, say
+from tbps.cli.console import note, progress, say
 
 
 def import_(
     source: Annotated[Path, typer.Argument(help="folder or .tar file made by `tbps gallery export`")],
-    folder: Annotated[Path, typer.Argument(help="gallery folder of the same model; made if it is not there")],
+    folder: Annotated[Path, typer.Argument(help="gallery folder of the same model; created if it does not exist")],
     model: Annotated[
-        str | None, typer.Option(help="model folder or id, for a new gallery; it must be the one that made the export")
+        str | None, typer.Option(help="model folder or id for a new gallery: the model that the export was made with")
     ] = None,
 ) -> None:
     """Add the images of an export to a gallery of the same model; images that are there already are skipped.
 
-    Everything in it is checked before the first image is added, and nothing is unpacked to disk. Run it again after an
-    interruption.
+    The whole export is checked before the first image is added, and nothing is unpacked to disk. After an interruption run the
+    command again.
 
     Example: tbps gallery import my-gallery.tar another-gallery --model models/mannequin-tiny
     """
@@ -29,5 +29,5 @@ def import_(
     with progress("importing", "images") as on_progress:
         done = import_export(folder, source, opened, on_progress)
     say(f"{done.images:,} images added to {folder}, {done.skipped_existing:,} already there")
-    for note in done.notes:
-        messages.print(plain(f"note: {note}"), soft_wrap=True)
+    for line in done.notes:
+        note(line)

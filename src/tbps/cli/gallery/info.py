@@ -1,4 +1,4 @@
-"""`tbps gallery info`: what a gallery holds."""
+"""`tbps gallery info`: describe a gallery."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
-    """Say what a gallery holds: images, model, columns, cameras and their times, versions, snapshots, retention.
+    """Describe a gallery: images, model, columns, cameras and their times, versions, snapshots, retention.
 
     Example: tbps gallery info my-gallery --json
     """

@@ -1,4 +1,4 @@
-"""`tbps gallery reembed`: search with another model."""
+"""`tbps gallery reembed`: change the model of a gallery."""
 
 from typing import Annotated
 
@@ -10,18 +10,21 @@ from tbps.cli.gallery.arguments import Folder
 
 def reembed(
     folder: Folder,
-    model: Annotated[str, typer.Option(help="model folder or Hugging Face id to search with from then on")],
+    model: Annotated[str, typer.Option(help="new model of the gallery: folder or Hugging Face id")],
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails", help="use an image's thumbnail where its file is gone or changed; search suffers")
+        bool,
+        typer.Option(
+            "--thumbnails", help="embed the thumbnail of an image whose file is gone or changed; its scores are less accurate"
+        ),
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="drop what another model has begun")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="pictures embedded at a time")] = 64,
+    restart: Annotated[bool, typer.Option("--restart", help="discard an unfinished re-embedding with another model")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="images per batch of the model")] = 64,
 ) -> None:
-    """Embed every image again with another model, from the files that were indexed, and then search with that model.
+    """Embed all images of a gallery again with another model, from the indexed files, and search with that model from then on.
 
-    The old embeddings answer until all new ones are there. Run it again after an interruption: it goes on where it was. Images
-    whose files are gone, have changed, or lie in archives and videos can only be embedded from their thumbnails, of at most 224 x
-    256 pixels.
+    Searches use the old embeddings until all new ones are written. After an interruption run the command again: it continues.
+    Images whose files are gone or changed, or are inside archives and videos, can only be embedded from their thumbnails, which
+    have at most 224 x 256 pixels.
 
     Example: tbps gallery reembed my-gallery --model models/clip-vit-base-patch16
     """

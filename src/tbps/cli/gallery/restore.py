@@ -1,4 +1,4 @@
-"""`tbps gallery restore`: go back to a named copy."""
+"""`tbps gallery restore`: return a gallery to a snapshot."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from tbps.cli.gallery.arguments import Folder, Yes
 
 
 def restore(folder: Folder, name: Annotated[str, typer.Argument(help="name of the snapshot")], yes: Yes = False) -> None:
-    """Make the gallery what it was when the snapshot was taken, without what was forgotten since.
+    """Return a gallery to a snapshot, without images that were erased since.
 
-    What was added since is lost from the gallery; the snapshot stays. Take another snapshot first to be able to come back.
+    Images that were added since are lost; the snapshot stays. To be able to undo this, take another snapshot first.
 
     Example: tbps gallery restore my-gallery before-monday --yes
     """

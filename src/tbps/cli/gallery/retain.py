@@ -1,4 +1,4 @@
-"""`tbps gallery retain`: forget what is older than the rules allow."""
+"""`tbps gallery retain`: erase images that are older than the retention rules allow."""
 
 from typing import Annotated
 
@@ -6,16 +6,16 @@ import typer
 
 from tbps.cli.console import say
 from tbps.cli.gallery.arguments import Folder
-from tbps.cli.gallery.forget import tell, tell_undated
+from tbps.cli.gallery.forget import print_report, warn_undated
 
 
 def retain(
     folder: Folder,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be erased, and erase nothing")] = False,
 ) -> None:
-    """Forget what is older than the gallery's rules allow, as `tbps forget` does; made to be run every day.
+    """Erase images that are older than the gallery's retention rules allow, as `tbps forget` does; run it every day.
 
-    Images without a time are kept, since nothing says how old they are.
+    Images without a time are kept, since their age is unknown.
 
     Example: tbps gallery retain my-gallery --dry-run
     """
@@ -25,5 +25,5 @@ def retain(
     if report is None:
         say(f"gallery {folder} has no rule; set one with: tbps gallery retention {folder} --default-days 90")
     else:
-        tell(report)
-        tell_undated(report)
+        print_report(report)
+        warn_undated(report)

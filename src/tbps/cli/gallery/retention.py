@@ -1,11 +1,11 @@
-"""`tbps gallery retention`: how long images are kept."""
+"""`tbps gallery retention`: show or change how long images are kept."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbps.cli.console import messages, plain, say
+from tbps.cli.console import note, say
 from tbps.cli.gallery.arguments import Folder
 
 if TYPE_CHECKING:
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 def retention(
     folder: Folder,
     camera: Annotated[list[str] | None, typer.Option(help="set the rule of this camera; may be repeated")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="how long its images are kept")] = None,
-    default_days: Annotated[int | None, typer.Option(min=1, help="how long images of other cameras, or of none, are kept")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="take the rules of these cameras, or else the default, away")] = False,
+    days: Annotated[int | None, typer.Option(min=1, help="days that images of these cameras are kept")] = None,
+    default_days: Annotated[int | None, typer.Option(min=1, help="days that images of other cameras, or of none, are kept")] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="remove the rules of these cameras, or without --camera the default")
+    ] = False,
 ) -> None:
-    """Show or change how long images are kept; `tbps gallery retain` then forgets what is older.
+    """Show or change the retention rules of a gallery; `tbps gallery retain` erases images that are older.
 
     Example: tbps gallery retention my-gallery --camera lobby --days 30 --default-days 90
     """
@@ -33,25 +35,24 @@ def retention(
         changes[None] = default_days
     recorded(folder)
     if camera and not remove:
-        _say_unknown(folder, camera)
+        _note_unknown(folder, camera)
     _show_rules(change_retention(folder, changes) if changes else read_retention(folder))
 
 
 def rules_of(rules: "Retention") -> list[str]:
+    """The rules as lines of text."""
     lines = [f"camera {camera}: {days} days" for camera, days in sorted(rules.cameras.items())]
     return [*lines, *([] if rules.default_days is None else [f"all others: {rules.default_days} days"])]
 
 
-def _say_unknown(folder: Path, cameras: list[str]) -> None:
-    """Notes cameras of which there is no image: they may come later, or be mistyped."""
+def _note_unknown(folder: Path, cameras: list[str]) -> None:
+    """Note cameras without images, since their names may be mistyped."""
     from tbps.gallery import cameras_of, canonical_name, no_camera, sentences
 
     known = cameras_of(folder)
     for camera in cameras:
         if canonical_name(camera) not in known:
-            messages.print(
-                plain(f"note: {sentences(no_camera(camera, known), 'The rule holds for images that come later')}"), soft_wrap=True
-            )
+            note(sentences(no_camera(camera, known), "The rule holds for images that come later"))
 
 
 def _show_rules(rules: "Retention") -> None:

@@ -1,4 +1,4 @@
-"""`tbps gallery snapshot`: keep or remove a named copy."""
+"""`tbps gallery snapshot`: take or remove a snapshot."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ from tbps.cli.gallery.arguments import Folder
 
 def snapshot(
     folder: Folder,
-    name: Annotated[str, typer.Argument(help="letters, digits, dots, dashes and underscores")],
+    name: Annotated[str, typer.Argument(help="name of letters, digits, dots, dashes and underscores")],
     remove: Annotated[bool, typer.Option("--remove", help="remove this snapshot instead")] = False,
 ) -> None:
-    """Keep the gallery as it is now under a name; costs space only for what is rewritten later.
+    """Take a named snapshot of a gallery. It takes disk space only for data that is rewritten later.
 
-    Images that are forgotten later go from snapshots too.
+    Images that are erased later are erased from snapshots too.
 
     Example: tbps gallery snapshot my-gallery before-monday
     """

@@ -1,4 +1,4 @@
-"""`tbps gallery snapshots`: list the named copies."""
+"""`tbps gallery snapshots`: list the snapshots of a gallery."""
 
 from tbps.cli.console import say
 from tbps.cli.gallery.arguments import Folder

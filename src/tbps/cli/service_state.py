@@ -1,0 +1,23 @@
+"""Arguments of the commands that read or change the state folder of a gallery's service: its keys and its audit log."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Gallery = Annotated[Path, typer.Argument(help="gallery folder")]
+State = Annotated[Path | None, typer.Option(help="folder of keys and audit log, if it is not GALLERY.service")]
+
+
+def default_state(gallery: Path) -> Path:
+    """The state folder of a gallery's service where none is given: GALLERY.service."""
+    from tbps.server.settings import state_folder
+
+    return state_folder(gallery)
+
+
+def known_state_of(gallery: Path, state: Path | None) -> Path:
+    """The state folder of a gallery's service. Raises SettingsError if it belongs to another gallery."""
+    from tbps.server.state import known_state
+
+    return known_state(state or default_state(gallery), gallery)

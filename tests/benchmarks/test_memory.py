@@ -9,9 +9,10 @@ from pathlib import Path
 import memory
 import pytest
 from everything import ALL
-from held_memory import die, hold
 from measuring import apart
 from memory import GIB, LIMIT, TooLittleMemory, available, needed, require, taken, tree
+
+from tests.benchmarks.held_memory import die, hold
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles.openai_clip import OpenAIClip
 
 from tbps.model.bundle import load
+from tests.oracles.openai_clip import OpenAIClip
 
 Run = Callable[..., tuple[int, str, str]]
 

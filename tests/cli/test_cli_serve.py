@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.gallery.gallery import Gallery
 from tbps.server.keys import Keys
 from tbps.server.settings import state_folder
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from oracles import retrieval as oracle
 
 from tbps.evaluation import chance, metrics_from_scores
+from tests.oracles import retrieval as oracle
 
 KS = (1, 2, 5, 10, 50)
 

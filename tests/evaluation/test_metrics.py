@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from oracles import retrieval as oracle
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_info
 
 from tbps.errors import EvaluationError
 from tbps.evaluation import Report, chance, counting, metrics, metrics_from_scores, retrieval_metrics
 from tbps.evaluation.counting import on_every_core
+from tests.oracles import retrieval as oracle
 
 KS = (1, 2, 3, 5, 10)
 # with shapes and types checked by the pytest option, the annotations refuse some inputs first

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import BusyError, GalleryError, MixedModelsError, ModelError, QueryError, SettingsError, StorageError
@@ -22,6 +21,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.store.lock import lock
 from tbps.model.bundle import load
 from tbps.preprocess.image import open_image
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 PEOPLE = Path(__file__).parents[1] / "people"
 

@@ -9,10 +9,10 @@ from math import log
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from oracles import losses as oracle
 
 from tbps.errors import SettingsError
 from tbps.losses import identity_targets, itc, n_itc, r_itc, sdm
+from tests.oracles import losses as oracle
 
 IDS = {"distinct": [4, 1, 3, 0, 2, 9], "shared": [4, 4, 1, 4, 1, 2], "one": [5] * 6}
 LOG3 = log(3.0)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from oracles import losses as oracle
 
 from tbps.errors import SettingsError
 from tbps.losses import c_itc
+from tests.oracles import losses as oracle
 
 
 def pairs(n, seed=0):

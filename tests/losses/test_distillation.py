@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import losses as oracle
 
 from tbps.losses import distill
+from tests.oracles import losses as oracle
 
 
 def drawn(seed: int, n: int = 6, width: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,10 +4,10 @@ from math import log
 
 import pytest
 import torch
-from oracles import losses as oracle
 
 from tbps.errors import SettingsError
 from tbps.losses import nt_xent
+from tests.oracles import losses as oracle
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])

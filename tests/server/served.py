@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from colour_encoder import ColourEncoder, write_pictures
 from starlette.testclient import TestClient
 
 from tbps.gallery.gallery import Gallery
@@ -17,6 +16,7 @@ from tbps.server.app import make_app
 from tbps.server.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 CAMERAS = ("lobby", "yard", "roof")
 COUNT = 24

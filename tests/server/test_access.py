@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from served import ADDRESS, CAMERAS, CHANGES, COUNT, bearer, columns, make_gallery, service_of, serving
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -20,6 +18,8 @@ from tbps.server.guard import Guard
 from tbps.server.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
+from tests.server.served import ADDRESS, CAMERAS, CHANGES, COUNT, bearer, columns, make_gallery, service_of, serving
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 PUBLIC = {
     ("GET", "/"),

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import bearer, make_gallery, serving
 
 from tbps.errors import SettingsError
 from tbps.server.addresses import Addresses, Host, allowed_host, group_of, parse_host, parse_origin
 from tbps.server.audit import entries
 from tbps.server.settings import ServiceSettings, state_folder
+from tests.server.served import bearer, make_gallery, serving
 
 NAMED = Addresses(("search.example.org", "other.example.org:8443", "2001:db8::1"), (), any_name=False)
 ANY = Addresses((), (), any_name=True)

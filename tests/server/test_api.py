@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import schemathesis
-from colour_encoder import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
-from served import COUNT, columns, listening, make_gallery, service_of, serving
 from starlette.testclient import TestClient
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
+from tests.server.served import COUNT, columns, listening, make_gallery, service_of, serving
+from tests.support.colour_encoder import ColourEncoder
 
 ASKED = {"texts": [{"text": "a red coat"}], "k": 5}
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import bearer, make_gallery, service_of, serving
 
 from tbps.errors import GalleryError, SettingsError, StorageError
 from tbps.server import audit
 from tbps.server.audit import AUDIT_FILE, HEAD_FILE, Audit, entries, verify
 from tbps.server.settings import state_folder
 from tbps.server.state_layout import MARK_FILE
+from tests.server.served import bearer, make_gallery, service_of, serving
 
 LINES = 5
 

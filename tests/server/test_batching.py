@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
 
 from tbps.errors import CaptionError, RequestError
 from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
 from tbps.server.batching import BatchingEncoder
 from tbps.server.limits import Rates, Ticket, ticket
+from tests.support.colour_encoder import ColourEncoder
 
 
 class Slow(ColourEncoder):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from served import make_gallery, serving
 
 from tbps.preprocess.image import open_image
 from tbps.server.blur import HEAD, FaceBlur, head
+from tests.server.served import make_gallery, serving
 
 PEOPLE = Path(__file__).parents[1] / "people"
 

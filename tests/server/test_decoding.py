@@ -9,15 +9,15 @@ import threading
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
-from hostile import bomb, many_scans, picture
 from PIL import Image
-from served import ended, make_gallery, send, service_of, serving
 
 from tbps.errors import ImageError
 from tbps.preprocess.image import MAX_SCANS, ImageSpec, open_image, scans, to_array
 from tbps.server.decoding import Decoders, DecodingLimits
 from tbps.server.pictures import PictureCaps
+from tests.server.hostile import bomb, many_scans, picture
+from tests.server.served import ended, make_gallery, send, service_of, serving
+from tests.support.colour_encoder import ColourEncoder
 
 CAPS = PictureCaps(10_000_000, 50_000_000)
 

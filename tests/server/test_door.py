@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import bearer, make_gallery
-from test_running import QUICK, ROOT
 
 from tbps.server.audit import entries, verify
 from tbps.server.connections import Connections
 from tbps.server.limits import Patience, Places, Ticket
 from tbps.server.settings import ServiceSettings, state_folder
+from tests.server.served import bearer, make_gallery
+from tests.server.test_running import QUICK, ROOT
 
 PATIENCE = 300.0
 JSON = "Content-Type: application/json\r\nX-Tbps: 1\r\n"
@@ -87,7 +87,7 @@ class Served:
 @contextmanager
 def served(gallery: Path, files: int = 0, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
     """files: descriptors that the process may have; seconds: that a description takes."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", QUICK, str(gallery), str(seconds), json.dumps(settings), "0"]
     if files:
@@ -436,10 +436,9 @@ def test_one_key_cannot_take_all_places_and_all_leave_some_to_administrators() -
 
 
 def test_uploads_of_one_key_leave_room_for_others(tmp_path: Path) -> None:
-    from hostile import picture
-    from served import send, serving
-
     from tbps.gallery.store.lock import lock
+    from tests.server.hostile import picture
+    from tests.server.served import send, serving
 
     gallery = make_gallery(tmp_path, [0])
     one, other = bearer(gallery, "curator"), bearer(gallery, "administrator")

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
-from served import bearer, make_gallery, service_of, serving
-from test_running import ROOT, ask, ready, search, served
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query, Text
 from tbps.gallery.store.erasure import erasing
 from tbps.gallery.store.layout import ERASURE_FILE
 from tbps.gallery.store.lock import lock
+from tests.server.served import bearer, make_gallery, service_of, serving
+from tests.server.test_running import ROOT, ask, ready, search, served
+from tests.support.colour_encoder import ColourEncoder
 
 WHO = "quagga person"
 EVERYTHING = {"texts": [{"text": "a man"}], "k": 50}
@@ -28,7 +28,7 @@ FORGET = """
 import os, sys
 import tbps.gallery.store.erasure as erasure, tbps.gallery.store.layout as layout
 from tbps.gallery.gallery import Gallery
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 
 def dying(do):
     def die(*arguments, **more):
@@ -47,7 +47,7 @@ Gallery.open(sys.argv[1], ColourEncoder()).forget(identity=sys.argv[3])
 
 def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> None:
     """Another process erases a person; `until`: it is killed there."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     ran = subprocess.run(
         [sys.executable, "-c", FORGET, str(gallery), until, who],
         env=os.environ | {"PYTHONPATH": path},

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import picture
-from served import bearer, make_gallery, service_of, serving
 from starlette.testclient import TestClient
 
 from tbps.server.audit import entries, verify
 from tbps.server.settings import state_folder
+from tests.server.hostile import picture
+from tests.server.served import bearer, make_gallery, service_of, serving
 
 RED = '"texts": [{"text": "red"}]'
 # Beside a fitting description, so that nothing but what is meant is wrong.

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hostile import picture, zipped
-from served import bearer, ended, make_gallery, send, serving
 
 from tbps.gallery.store.lock import lock
 from tbps.server.job_records import STOPPED, Job, JobRecords, State, outdated
 from tbps.server.settings import state_folder
+from tests.server.hostile import picture, zipped
+from tests.server.served import bearer, ended, make_gallery, send, serving
 
 
 def job(number: int, state: State = State.done, days: float = 0.0, owner: str = "") -> Job:

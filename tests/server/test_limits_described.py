@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import picture
-from served import make_gallery, serving
 from starlette.testclient import TestClient
+
+from tests.server.hostile import picture
+from tests.server.served import make_gallery, serving
 
 Schema = dict[str, Any]
 ASKED: Schema = {"texts": [{"text": "red"}]}

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from page_served import CAMERAS, CROPS, HOSTILE, PEOPLE, browsing, draw_people, indexed, serving
 from playwright.sync_api import Browser, Page, Route, expect
 
 import tbps
@@ -20,6 +19,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Example, Query, Text, phrase
 from tbps.server.keys import Keys, Role
 from tbps.server.settings import state_folder
+from tests.server.page_served import CAMERAS, CROPS, HOSTILE, PEOPLE, browsing, draw_people, indexed, serving
 
 pytestmark = pytest.mark.browser
 

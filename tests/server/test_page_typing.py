@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from page_served import CAMERAS, PEOPLE
 from playwright.sync_api import Page, Route, expect
-from test_page import RED, Served, browser, found, opened, search, served, shown, sign_in, text  # noqa: F401 (fixtures among them)
+
+from tests.server.page_served import CAMERAS, PEOPLE
+from tests.server.test_page import RED, Served, browser, found, opened, search, served, shown, sign_in, text  # noqa: F401 (fixtures among them)
 
 pytestmark = pytest.mark.browser
 

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
-from hostile import picture
-from served import CHANGES, make_gallery
 
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
@@ -30,12 +27,15 @@ from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 from tbps.server.state_layout import SPOOL
+from tests.server.hostile import picture
+from tests.server.served import CHANGES, make_gallery
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 ROOT = Path(__file__).parents[2]
 QUICK = """
 import json, sys, time
 from pathlib import Path
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
@@ -67,7 +67,7 @@ def served(
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address that a process prints first, and the process."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,

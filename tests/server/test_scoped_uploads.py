@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder
-from hostile import picture
 from PIL import Image
-from served import bearer, ended, make_gallery, send, serving
 from starlette.testclient import TestClient
-from walkers import Walker, film, write_film
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.search.query import Query, Text
 from tbps.server.keys import Keys, Role
 from tbps.server.settings import state_folder
+from tests.server.hostile import picture
+from tests.server.served import bearer, ended, make_gallery, send, serving
+from tests.support.colour_encoder import ColourEncoder
+from tests.support.walkers import Walker, film, write_film
 
 
 def told(job: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from colour_encoder import write_pictures
-from test_running import ask, form, search, started
 
 from tbps.errors import StorageError
 from tbps.gallery.gallery import Gallery
@@ -24,6 +22,8 @@ from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 from tbps.server.state import open_state
+from tests.server.test_running import ask, form, search, started
+from tests.support.colour_encoder import write_pictures
 
 FULL = """
 import resource, sys

@@ -11,9 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder
-from served import make_gallery, serving
-from test_running import QUICK, ROOT, ask, form, job_when, served, started, upload
 
 from tbps.errors import SettingsError, StorageError
 from tbps.gallery.gallery import Gallery
@@ -24,6 +21,9 @@ from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 from tbps.server.state import open_state
 from tbps.server.state_layout import MARK_FILE
+from tests.server.served import make_gallery, serving
+from tests.server.test_running import QUICK, ROOT, ask, form, job_when, served, started, upload
+from tests.support.colour_encoder import ColourEncoder
 
 JOB = "0123456789abcdef01234567"
 
@@ -248,7 +248,7 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
             capture_output=True,
             check=False,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
         )
         assert ran.returncode and "http://" not in ran.stdout and "is served already" in ran.stderr
         assert tree(state_folder(gallery) / "spool") == spool

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder
-from hostile import bomb, picture, zipped
 from PIL import ExifTags, Image
-from served import ended, make_gallery, send, service_of, serving
 from starlette.testclient import TestClient
 
 from tbps.gallery.gallery import Gallery
 from tbps.server.settings import state_folder
+from tests.server.hostile import bomb, picture, zipped
+from tests.server.served import ended, make_gallery, send, service_of, serving
+from tests.support.colour_encoder import ColourEncoder
 
 SECRET = b"zebra secret place"
 CAPS = {"picture_bytes": 20_000, "pixels": 5000}

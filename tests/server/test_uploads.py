@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder
-from hostile import BROKEN, FOREIGN, FORMS, NAMES, picture, zipped
 from PIL import Image
-from served import bearer, ended, make_gallery, send, service_of, serving
 from starlette.testclient import TestClient
-from walkers import Walker, film, write_film
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.store.lock import lock
 from tbps.server.forms import plain_name
 from tbps.server.settings import state_folder
 from tbps.server.state_layout import SPOOL
+from tests.server.hostile import BROKEN, FOREIGN, FORMS, NAMES, picture, zipped
+from tests.server.served import bearer, ended, make_gallery, send, service_of, serving
+from tests.support.colour_encoder import ColourEncoder
+from tests.support.walkers import Walker, film, write_film
 
 
 def left(gallery: Path) -> list[Path]:

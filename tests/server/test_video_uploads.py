@@ -5,13 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hostile import picture
-from served import ended, make_gallery, send, serving
-from walkers import Walker, film, write_film
 
 from tbps.errors import DataError
 from tbps.server.uploads import Kind, check_kind, named_as, recognised, refusal
 from tbps.video.decode import open_video
+from tests.server.hostile import picture
+from tests.server.served import ended, make_gallery, send, serving
+from tests.support.walkers import Walker, film, write_film
 
 BRANDS = (
     *(b"isom", b"iso2", b"iso3", b"iso4", b"iso5", b"iso6", b"iso7", b"iso8", b"iso9", b"mp41", b"mp42", b"mp71", b"avc1", b"hvc1"),

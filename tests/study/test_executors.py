@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import Recorder, lasting, planned, quick, three_rows
 
 from tbps.errors import MissingDependencyError
 from tbps.study.ablations import Row, Table
@@ -16,6 +15,7 @@ from tbps.study.executors import Slot, cpu_slots, gpu_slots, run_here, run_in_sl
 from tbps.study.plan import Material, steps_of
 from tbps.study.step import State, read_error
 from tbps.study.work.training import Training
+from tests.study.small_study import Recorder, lasting, planned, quick, three_rows
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from small_study import CHANGES, Recorder
 from transformers import CLIPConfig
 
 from tbps.model.bundle import load
@@ -16,6 +15,7 @@ from tbps.study.report.tables import read_study
 from tbps.study.step import read_result
 from tbps.study.work.cost import encode_flops
 from tbps.study.work.training import Training
+from tests.study.small_study import CHANGES, Recorder
 
 SMALL = CHANGES | {"batch_size": "4", "schedule.epochs": "1"}
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_study import Recorder, lasting, planned, quick, three_rows
 
 from tbps.errors import CheckpointError, SettingsError
 from tbps.study.ablations import Row, Table
@@ -13,6 +12,7 @@ from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
 from tbps.study.step import ERROR, RESULT, Data, Start, State, Step, data_fingerprint, read_error, read_step, write_step
 from tbps.study.work.training import Training
+from tests.study.small_study import Recorder, lasting, planned, quick, three_rows
 
 
 def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> dict[str, State]:

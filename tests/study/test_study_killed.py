@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from small_study import CHANGES, Recorder, lasting
 
 from tbps.study.ablations import table
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
 from tbps.study.report.tables import read_study
 from tbps.study.step import RESULT, State
+from tests.study.small_study import CHANGES, Recorder, lasting
 
 ROWS = ("clip", "clip+dropout", "clip+soft_label")
 LONGER = CHANGES | {"schedule.epochs": "8"}

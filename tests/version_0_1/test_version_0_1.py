@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from tbps.gallery.store.retention_rules import read_retention
 from tbps.model.bundle import load
 from tbps.server.audit import verify
 from tbps.server.keys import Keys
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 WRITTEN = Path(__file__).with_name("written.tar.xz")
 

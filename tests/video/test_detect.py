@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from walkers import Walker, still, write_detections
 
 from tbps.errors import DataError, SettingsError
 from tbps.preprocess.image import open_image
@@ -18,6 +17,7 @@ from tbps.video.detectors.onnx import OnnxDetector
 from tbps.video.detectors.open import open_detector
 from tbps.video.detectors.protocol import Detection, Detector, Frame, iou, suppress
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.walkers import Walker, still, write_detections
 
 PEOPLE = Path(__file__).parents[1] / "people"
 # By eye: left, top, width, height of everybody who stands or walks and is higher than a tenth of the picture.

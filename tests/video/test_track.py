@@ -5,12 +5,12 @@ from itertools import permutations
 import numpy as np
 import pytest
 from PIL import Image
-from walkers import RATE, Box, Walker, film, hidden
 
 from tbps.video.crops import cut
 from tbps.video.detectors.hog import HogDetector
 from tbps.video.detectors.protocol import Detection, Frame, iou
 from tbps.video.tracking import Appearance, Track, Tracker, affinity_of, colour_signature
+from tests.support.walkers import RATE, Box, Walker, film, hidden
 
 
 def _scene(seed: int) -> list[Walker]:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from PIL import Image
-from walkers import Walker, film, write_detections, write_film
 
 from tbps.errors import DataError
 from tbps.video.crops import cut, quality
@@ -21,6 +20,7 @@ from tbps.video.detectors.protocol import Detection, Frame
 from tbps.video.detectors.ready_made import JsonDetector
 from tbps.video.timeline import Timeline
 from tbps.video.tracking import colour_signature
+from tests.support.walkers import Walker, film, write_detections, write_film
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_marian import ENGLISH, FRENCH, write_marian
 
 from tbps.data.augment.back_translation import MarianTranslator
 from tbps.data.readers.catalog import read_dataset
+from tests.support.tiny_marian import ENGLISH, FRENCH, write_marian
 
 Run = Callable[..., tuple[int, str, str]]
 GARMENTS = ("red coat", "white shirt", "grey jacket", "blue jeans", "black bag")

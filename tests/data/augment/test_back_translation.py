@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_marian import ENGLISH, FRENCH, write_marian
 from transformers import MarianMTModel, MarianTokenizer
 
 from tbps.data.augment.back_translation import Journal, MarianTranslator, Translate, back_translate, read_train_file
 from tbps.data.readers.catalog import read_dataset
 from tbps.errors import DataError, ModelError
+from tests.support.tiny_marian import ENGLISH, FRENCH, write_marian
 
 FACTS = {"forward": "en-fr", "backward": "fr-en", "beams": 4}
 CAPTIONS = [f"caption {'long ' * (number % 5)}{number}" for number in range(23)]

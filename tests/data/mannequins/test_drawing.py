@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,9 +34,8 @@ def digest(count: int) -> str:
 
 
 def test_the_same_bytes_again_and_in_another_process() -> None:
-    here = os.path.dirname(__file__)
-    script = f"import sys; sys.path.insert(0, {here!r}); import test_drawing; print(test_drawing.digest(8))"
-    settings = {**os.environ, "PYTHONHASHSEED": "7"}
+    script = "from tests.data.mannequins.test_drawing import digest; print(digest(8))"
+    settings = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[3])}
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=settings)
     assert digest(8) == digest(8) == told.stdout.strip()
 

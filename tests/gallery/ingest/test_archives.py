@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import ExifTags, Image
 
 from tbps.errors import DataError
@@ -21,6 +20,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import archives, containers
 from tbps.gallery.ingest.archives import list_archive, read_members
 from tbps.gallery.ingest.sources import find_sources
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 Members = Mapping[str, bytes]
 Write = Callable[[Path, Members], Path]

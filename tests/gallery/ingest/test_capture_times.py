@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
 from PIL import ExifTags, Image
-from walkers import Walker, still, write_detections
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.ingest.reading import UNREAD_TIME
 from tbps.gallery.store.columns import RowMetadata
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder
+from tests.support.walkers import Walker, still, write_detections
 
 
 def _write(path: Path, taken: str | None, zone: str | None = None, seed: int = 0, size: tuple[int, int] = (16, 32)) -> None:

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
-from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
@@ -27,6 +25,8 @@ from tbps.gallery.store.hit import Hit
 from tbps.gallery.store.layout import FOOTAGE_FILE
 from tbps.video.detectors.protocol import Detection, Frame
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.walkers import Walker, film, still, write_detections, write_film
 
 WALKERS = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285), Walker(7, 100, 0, 140, 300, range(15, 60))]
 COUNT = 60  # the first walker is out of sight after 22 frames and given up after 43
@@ -124,7 +124,7 @@ def test_interrupted_and_resumed_gives_the_rows_of_an_uninterrupted_run(
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.gallery.ingest import commits
 from tbps.video.detectors.ready_made import JsonDetector
 from tbps.gallery.ingest.footage import Footage, FootageSettings
@@ -145,9 +145,7 @@ def test_kill_9_in_the_middle_of_a_video_loses_nothing(filmed: tuple[Path, Path]
     whole = Gallery.open(tmp_path / "whole", ColourEncoder())
     whole.add(video, footage=_footage(detections))
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "gallery"), str(video), str(detections)]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")])
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     while process.stdout.readline().strip() != "50":
@@ -304,13 +302,11 @@ def test_without_the_extra_pictures_are_added_and_the_way_out_is_told(filmed: tu
     (folder / "lobby.mp4").write_bytes(filmed[0].read_bytes())
     program = (
         "import sys; sys.modules['av'] = None\n"
-        "from colour_encoder import ColourEncoder; from tbps.gallery.gallery import Gallery\n"
+        "from tests.support.colour_encoder import ColourEncoder; from tbps.gallery.gallery import Gallery\n"
         "report = Gallery.open(sys.argv[1], ColourEncoder()).add(sys.argv[2])\n"
         "print(report.added, report.failed)"
     )
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")])
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", program, str(tmp_path / "gallery"), str(folder)]
     out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert (

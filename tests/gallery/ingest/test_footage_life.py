@@ -4,8 +4,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
-from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import GalleryError
 from tbps.gallery.gallery import Gallery
@@ -16,6 +14,8 @@ from tbps.gallery.lifecycle.transfer import export, import_export
 from tbps.gallery.store.layout import FOOTAGE_FILE
 from tbps.preprocess.image import open_image
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.walkers import Walker, film, still, write_detections, write_film
 
 WALKERS = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285)]
 

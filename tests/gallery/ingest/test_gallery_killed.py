@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.gallery.gallery import Gallery
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.gallery.gallery import Gallery
 
 def acknowledge(done, total):
@@ -31,7 +31,7 @@ COUNT = 1500
 
 
 def _start(gallery: Path, photos: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "support")}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", PROGRAM, str(gallery), str(photos)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -15,10 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
-from disk_states import recording
 from PIL import Image
-from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import DataError, GalleryError
 from tbps.gallery.gallery import Gallery
@@ -29,6 +26,9 @@ from tbps.gallery.lifecycle.snapshots import restore, take_snapshot
 from tbps.gallery.store.hit import Hit
 from tbps.gallery.store.layout import REEMBED_FILE, heads, manifest_at, table_of
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.disk_states import recording
+from tests.support.walkers import Walker, film, still, write_detections, write_film
 
 
 class Counting(ColourEncoder):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import AnnotationError, DataError, SettingsError
@@ -20,6 +19,7 @@ from tbps.gallery.ingest.footage import Footage
 from tbps.gallery.ingest.sources import find_sources
 from tbps.video.detectors.protocol import Frame
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 
 def _names(folder: Path, **options: object) -> list[str]:

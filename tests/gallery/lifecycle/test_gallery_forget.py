@@ -10,8 +10,6 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
-from disk_states import recording
 
 from tbps.errors import GalleryError, QueryError
 from tbps.gallery.gallery import Gallery
@@ -22,6 +20,8 @@ from tbps.gallery.lifecycle.snapshots import restore, snapshots, take_snapshot
 from tbps.gallery.store.erasure import begun
 from tbps.gallery.store.lock import lock
 from tbps.gallery.store.retention_rules import Retention, read_retention
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.disk_states import recording
 
 COUNT = 120
 VICTIM = "identity = 'Zyx-4417-quoll'"

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
-from disk_states import recording
 from PIL import Image
 
 from tbps.errors import GalleryError, MixedModelsError, SettingsError
@@ -23,6 +21,8 @@ from tbps.gallery.store import table as table_module
 from tbps.gallery.store.layout import bytes_on_disk
 from tbps.gallery.store.manifest import recorded
 from tbps.preprocess.image import open_image
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.disk_states import recording
 
 COUNT = 60
 

@@ -13,7 +13,6 @@ from typing import Any
 import lancedb
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import DataError, GalleryError, MixedModelsError, SettingsError
@@ -21,6 +20,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle import transfer
 from tbps.gallery.lifecycle.transfer import export, import_export
 from tbps.preprocess.image import open_image
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 COUNT = 30
 

@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from colour_encoder import CONTEXT, ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import QueryError, UnknownIdError
@@ -12,6 +11,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.explain import ANYBODY, MOST_WORDS, Explanation, Word
 from tbps.gallery.search.explain_picture import draw_explanation
 from tbps.gallery.search.query import Query, Text
+from tests.support.colour_encoder import CONTEXT, ColourEncoder, write_pictures
 
 MODEL = ColourEncoder()
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colour_encoder import CONTEXT, ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import ModelError, QueryError
@@ -18,6 +17,7 @@ from tbps.gallery.search.query import Example, Query, Text
 from tbps.gallery.search.rerank import final_distances, reranked
 from tbps.gallery.store.hit import Hit
 from tbps.preprocess.image import open_image
+from tests.support.colour_encoder import CONTEXT, ColourEncoder, write_pictures
 
 COUNT = 120
 

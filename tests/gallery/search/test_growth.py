@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.errors import QueryError
 from tbps.gallery.gallery import Gallery
@@ -18,6 +17,7 @@ from tbps.gallery.search.engine import Engine
 from tbps.gallery.search.nearest import Nearest
 from tbps.gallery.store.table import Table
 from tbps.gallery.store.version import Snapshot
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 DIM = 24
 

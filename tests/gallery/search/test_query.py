@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +16,7 @@ from tbps.gallery.search.query import Example, Query, Text, phrase
 from tbps.gallery.store.filter_sql import sql_of
 from tbps.gallery.store.filters import between, equal
 from tbps.gallery.store.numbers import canonical_name
+from tests.support.colour_encoder import ColourEncoder
 
 
 @pytest.mark.parametrize(

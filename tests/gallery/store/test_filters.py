@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from tbps.gallery.store.filter_reading import written
 from tbps.gallery.store.filter_sql import ids_sql, sql_of
 from tbps.gallery.store.filter_text import MOST_CONDITIONS, MOST_DEPTH, MOST_PATTERN, MOST_VALUES, parse
 from tbps.gallery.store.filters import Always, Among, Either, Every, between, equal, values_of
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 KINDS = {"id": "text", "camera": "text", "identity": "text", "captured_at": "time", "attributes": "JSON text"}
 KINDS |= {"age": "number", "serial": "integer", "bag": "truth", "upper_colour": "text", "date": "text"}
@@ -162,7 +162,7 @@ HOSTILE: dict[str, str] = {
 
 ATTACK = """
 import json, sys
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.errors import QueryError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query, Text
@@ -205,7 +205,7 @@ def _row(number: int) -> dict[str, Any]:
 
 def test_hostile_filters_end_neither_the_process_nor_its_time(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shapes.json").write_text(json.dumps(HOSTILE))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", ATTACK, folder, tmp_path / "shapes.json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

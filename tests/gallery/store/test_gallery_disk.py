@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.errors import StorageError
 from tbps.gallery.gallery import Gallery
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 
 def _mount(*arguments: str) -> bool:
@@ -97,7 +97,7 @@ def test_a_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 1200, size=(40, 80))
     program = (
         "import sys\n"
-        "from colour_encoder import ColourEncoder\n"
+        "from tests.support.colour_encoder import ColourEncoder\n"
         "from tbps.errors import StorageError\n"
         "from tbps.gallery.gallery import Gallery\n"
         "gallery = Gallery.open(sys.argv[1], ColourEncoder())\n"
@@ -108,7 +108,7 @@ def test_a_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "gallery"), str(tmp_path / "photos")],
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "support"), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": "/usr/bin:/bin"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)),
         capture_output=True,
         text=True,

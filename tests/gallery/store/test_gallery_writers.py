@@ -11,7 +11,6 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle.compact import compact
@@ -20,11 +19,12 @@ from tbps.gallery.search.engine import Engine
 from tbps.gallery.store.manifest import recorded
 from tbps.gallery.store.table import Table
 from tbps.gallery.store.version import Snapshot
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 COUNT = 600
 ADD = """
 import sys
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import commits
 
@@ -51,7 +51,7 @@ print(times)
 CYCLE = """
 import sys
 from pathlib import Path
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle.compact import compact
 from tbps.gallery.lifecycle.reembed import reembed
@@ -83,7 +83,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(program: str, *arguments: object) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), *sys.path])}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])}
         command = [sys.executable, "-c", program, *map(str, arguments)]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment))
         return started[-1]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.errors import DataError, QueryError, UnknownIdError
 from tbps.gallery.gallery import Gallery
@@ -16,6 +15,7 @@ from tbps.gallery.ingest.sources import Named
 from tbps.gallery.search.calibration import Calibration
 from tbps.gallery.search.page import Page
 from tbps.gallery.search.query import Example, Query, Text
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 COUNT = 40
 CAMERAS = ("lobby", "yard", "roof", None)

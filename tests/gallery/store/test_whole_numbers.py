@@ -6,7 +6,6 @@ from typing import Any
 
 import lancedb
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.gallery.store.numbers import as_double, as_integer, canonical_name, parse_number, spellings
 from tbps.preprocess.metadata import strict_json
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 TEXT = (Text(text="someone"),)
 BIG = 2**53

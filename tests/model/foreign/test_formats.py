@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracles import positions as position_oracle
-from oracles.openai_clip import OpenAIClip
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
@@ -29,6 +27,8 @@ from tbps.model.foreign.layouts import Shape
 from tbps.model.foreign.positions import resize_image_positions, resize_text_positions, square_image_positions
 from tbps.model.pickles import read_tensors
 from tbps.preprocess.image import CLIP_MEAN, CLIP_STD
+from tests.oracles import positions as position_oracle
+from tests.oracles.openai_clip import OpenAIClip
 
 State = dict[str, torch.Tensor]
 QUICK = {"activation": "quick_gelu"}
@@ -572,7 +572,7 @@ def test_odd_archives_are_refused(clip: OpenAIClip, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="0 pickles"):
         read_tensors(path)
     torch.save(clip, path)
-    with pytest.raises(ModelError, match=r"names oracles\.openai_clip\.OpenAIClip"):
+    with pytest.raises(ModelError, match=r"names tests\.oracles\.openai_clip\.OpenAIClip"):
         read_tensors(path)
     with pytest.raises(ModelError, match="is no file"):
         read_tensors(tmp_path)

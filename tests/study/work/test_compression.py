@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_study import Recorder, lasting, quick
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.data.records import PersonDataset
@@ -34,6 +33,7 @@ from tbps.study.work.probing import Probe, Probed, Probing, contributions, key, 
 from tbps.study.work.training import Training
 from tbps.study.work.work import Place
 from tbps.training.observer import Silent
+from tests.study.small_study import Recorder, lasting, quick
 
 TRAIN, PROBE = quick(), Probe(tolerance=0.0, resolution=1 / 4)
 

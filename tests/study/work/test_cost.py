@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_study import Recorder, lasting, quick
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig
 
@@ -23,6 +22,7 @@ from tbps.study.work.work import Work
 from tbps.training.encode import Views, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, objective
+from tests.study.small_study import Recorder, lasting, quick
 
 
 def tower(tokens: int, width: int, layers: int) -> int:

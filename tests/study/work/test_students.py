@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_study import lasting, quick
 from transformers import CLIPModel
 
 from tbps.data.records import PersonDataset
@@ -23,6 +22,7 @@ from tbps.training.observer import Silent
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.trainer import Outcome, Run, train
+from tests.study.small_study import lasting, quick
 
 STUDENT = {"prune.depth": 0.5, "prune.width": 0.5, "losses.distill.weight": 1.0}
 

@@ -1,7 +1,7 @@
-"""Importing does no work: no module of `tbps` opens a file, starts a process, connects, or changes the environment.
+"""Importing `tbps` has no side effects: no module opens a file, starts a process, connects, or changes the environment.
 
-Python's audit events tell what happens during the import of all modules; an event counts where a line of `tbps` caused it, itself
-or through the standard library, not where another package did (pydantic, for one, looks for its plugins when a class is made).
+They are detected by Python's audit events during the import of all modules. An event counts if a line of `tbps` caused it, directly
+or through the standard library; events that other packages cause do not (pydantic looks for plugins when a class is created).
 """
 
 import json
@@ -40,7 +40,7 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps([len(names), found]))
 """
-# lancedb's native part reads how much to log once, when it is imported.
+# lancedb's native library reads its log level once, when it is imported.
 NEEDED = [["os.putenv", "b'LANCE_LOG'", "gallery/store/database.py"]]
 
 

@@ -1,7 +1,7 @@
-"""The rooms of the house: no import circles, late imports where they pay, and packages that are entered through their face.
+"""Imports between packages: no circles, imports inside functions only where they save time, packages used by what they export.
 
-import-linter checks the floors (see pyproject.toml). It reads neither `examples` nor `benchmarks`, and does not say which imports
-are late; this file reads every import statement, also those inside functions and those for type checks only.
+import-linter checks which package may import which (see pyproject.toml). It reads neither `examples` nor `benchmarks` and does not
+distinguish imports inside functions; these tests read every import statement, also those inside functions and for type checks.
 """
 
 import ast
@@ -16,14 +16,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 FACES = ("tbps", "tbps.data", "tbps.gallery", "tbps.model", "tbps.video")
-# Who enters a room by its face only.
+# Folders that may import only what the package exports.
 GUESTS = {
     "tbps.data": ("src/tbps/cli", "examples", "benchmarks"),
     "tbps.gallery": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "examples", "benchmarks"),
     "tbps.model": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "examples", "benchmarks"),
     "tbps.video": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "src/tbps/gallery", "examples", "benchmarks"),
 }
-# Imports inside functions, and what they save. The command line is left out: all of its heavy imports are late.
+# Imports inside functions, and what they save. The command line is not listed: all of its heavy imports are inside functions.
 LATE = {
     ("tbps", "tbps.errors"): "nothing on most systems: it is needed where tbps cannot run",
     ("tbps.data.augment.apply", "tbps.data.augment.opencv"): "OpenCV, where images are augmented on a device",
@@ -38,7 +38,7 @@ LATE = {
 
 @dataclass(frozen=True)
 class Import:
-    """One name that a module imports: `module` is where it is taken from, or the module itself that is imported."""
+    """One imported name: `module` is the module that holds it, or the imported module itself where `name` is None."""
 
     module: str
     name: str | None
@@ -92,12 +92,12 @@ def test_imports_inside_functions_save_something() -> None:
         for found in imports_of(file)
         if found.late
     }
-    assert late == set(LATE), "import it at the head of the file, or say here what being late saves"
+    assert late == set(LATE), "import it at the head of the file, or say in LATE what the import inside a function saves"
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_face_exports_what_it_says(face: str) -> None:
-    """For type checkers a face is its import statements, for `import *` its `__all__`, and at run time a table of homes."""
+def test_a_package_exports_what_it_lists(face: str) -> None:
+    """Exports stand in three places: import statements for type checkers, `__all__`, and the table that is used at run time."""
     package = import_module(face)
     tree = ast.parse(MODULES[face].read_text(encoding="utf-8"))
     typed = {alias.name for block in tree.body if isinstance(block, ast.If) for alias in names_in(block.body)}
@@ -107,7 +107,7 @@ def test_a_face_exports_what_it_says(face: str) -> None:
     for name in typed:
         assert getattr(package, name) is not None
     inner = {module.removeprefix(f"{face}.").partition(".")[0] for module in MODULES if module.startswith(f"{face}.")}
-    assert not typed & inner, "a name of a face would hide the module of that name"
+    assert not typed & inner, "an exported name would hide the module of that name"
 
 
 def names_in(body: list[ast.stmt]) -> Iterator[ast.alias]:
@@ -117,7 +117,7 @@ def names_in(body: list[ast.stmt]) -> Iterator[ast.alias]:
 
 
 @pytest.mark.parametrize("face", GUESTS)
-def test_guests_come_through_the_face(face: str) -> None:
+def test_other_packages_import_only_what_is_exported(face: str) -> None:
     folders = [ROOT / folder for folder in GUESTS[face]]
     guests = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     assert guests
@@ -132,7 +132,7 @@ def test_guests_come_through_the_face(face: str) -> None:
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_room_does_not_look_into_its_own_face(face: str) -> None:
+def test_a_package_does_not_import_its_own_exports(face: str) -> None:
     if face == "tbps":
         exported = set(import_module(face).__all__)
         wrong = [
@@ -147,6 +147,6 @@ def test_a_room_does_not_look_into_its_own_face(face: str) -> None:
     assert not wrong
 
 
-def test_faces_say_what_they_lack() -> None:
+def test_a_missing_export_is_named_in_the_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'tbps\.video' has no attribute 'nothing'"):
         import_module("tbps.video").nothing  # noqa: B018

@@ -1,9 +1,9 @@
-"""The losses of the method as loops over Python floats: slow, obvious, and nothing shared with the library."""
+"""The losses as loops over Python floats: slow, simple, and without code of the library."""
 
 import math
 
 Rows = list[list[float]]
-Ids = list[int] | list[tuple[int, int]]  # two identities of a pair that is two in one
+Ids = list[int] | list[tuple[int, int]]  # two identities where two pairs were mixed into one
 
 
 def cosine(a: list[float], b: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""CLIP with two transformers from the definition of its architecture, with modules and parameters named as OpenAI names them."""
+"""CLIP with two transformers, written from its definition; modules and parameters have the names of OpenAI's checkpoints."""
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class Visual(nn.Module):
 
 
 class OpenAIClip(nn.Module):
-    """Random weights, so that no norm, bias or position is at its neutral initial value."""
+    """A model whose weights are all random, so that no norm, bias or position embedding has its neutral initial value."""
 
     def __init__(
         self,

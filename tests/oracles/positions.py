@@ -1,4 +1,4 @@
-"""Positions of another size, number by number: sample points of the new row lie evenly in the old row, pixel centres aligned."""
+"""Interpolation of position embeddings, one number at a time: linear and bilinear, with pixel centres aligned."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 
 
 def _neighbours(new: int, old: int, at: int) -> list[tuple[int, float]]:
-    """(old index, weight) of the two samples around the centre of sample `at`; beyond the border the border's value holds."""
+    """(old index, weight) of the two old samples around the centre of new sample `at`; beyond the border, the border's value."""
     point = max((at + 0.5) * old / new - 0.5, 0.0)
     low = math.floor(point)
     high = min(low + 1, old - 1)
@@ -15,14 +15,14 @@ def _neighbours(new: int, old: int, at: int) -> list[tuple[int, float]]:
 
 
 def linear(rows: Sequence[float], length: int) -> list[float]:
-    """First and last stay, what is between them is interpolated."""
+    """Interpolate a row to `length` numbers; the first and the last are copied."""
     inner = rows[1:-1]
     made = [sum(weight * inner[i] for i, weight in _neighbours(length - 2, len(inner), at)) for at in range(length - 2)]
     return [rows[0], *made, rows[-1]]
 
 
 def bilinear(positions: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
-    """(1 + h * w, D) -> (1 + new h * new w, D)."""
+    """Interpolate (1 + h * w, D) position embeddings to (1 + h' * w', D); the first is copied."""
     rows = [positions[0]]
     for y in range(new[0]):
         for x in range(new[1]):

@@ -1,4 +1,4 @@
-"""Retrieval metrics by sorting the whole gallery of every query, and by walking through every order of the ties."""
+"""Retrieval metrics by sorting the gallery for every query, and by enumerating every order of images with equal scores."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import permutations
@@ -8,7 +8,7 @@ Scores = Sequence[Sequence[float]]
 
 
 class Metrics(NamedTuple):
-    """In percent."""
+    """Rank-k, mAP and mINP in percent."""
 
     ranks: dict[int, float]
     map: float
@@ -16,7 +16,7 @@ class Metrics(NamedTuple):
 
 
 def of_rankings(rankings: Iterable[Sequence[bool]], ks: Sequence[int]) -> Metrics:
-    """Means over rankings; each says, from the best image to the worst, whether it is relevant."""
+    """Means over rankings; a ranking tells for each image, best first, whether it is relevant."""
     hits: dict[int, list[float]] = {k: [] for k in ks}
     precisions, penalties = [], []
     for ranking in rankings:
@@ -30,7 +30,7 @@ def of_rankings(rankings: Iterable[Sequence[bool]], ks: Sequence[int]) -> Metric
 
 
 def ties_against(scores: Scores, text_ids: Sequence[Hashable], image_ids: Sequence[Hashable], ks: Sequence[int]) -> Metrics:
-    """At equal scores every irrelevant image stands before every relevant one."""
+    """Metrics if, among equal scores, irrelevant images are ranked before relevant ones."""
     rankings = []
     for row, identity in zip(scores, text_ids, strict=True):
         relevant = [identity == i for i in image_ids]
@@ -40,7 +40,7 @@ def ties_against(scores: Scores, text_ids: Sequence[Hashable], image_ids: Sequen
 
 
 def ties_at_random(scores: Scores, text_ids: Sequence[Hashable], image_ids: Sequence[Hashable], ks: Sequence[int]) -> Metrics:
-    """The mean over all G! orders of the gallery, each broken by a stable sort; for small galleries."""
+    """Mean of the metrics over all G! orders of the gallery, each sorted stably; for small galleries."""
     rankings = []
     for row, identity in zip(scores, text_ids, strict=True):
         for shuffled in permutations(range(len(row))):

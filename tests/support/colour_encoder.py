@@ -1,4 +1,7 @@
-"""A second implementation of the Encoder protocol: colours of a coarse grid projected; words to fixed random vectors."""
+"""A small implementation of the Encoder protocol, for tests of galleries and services.
+
+An image is embedded as a random projection of its colours on a grid of 8 x 4 cells, a text as the sum of a random vector per word.
+"""
 
 import time
 import zlib
@@ -15,7 +18,7 @@ CONTEXT = 30  # words
 
 
 class ColourEncoder:
-    """Two encoders with different seeds are two different models. `delay`: seconds of pretended work a batch."""
+    """Encoders with different seeds count as different models. `delay`: seconds that a batch of images takes longer."""
 
     def __init__(self, seed: int = 0, delay: float = 0.0) -> None:
         self.name = f"colours-{seed}"
@@ -42,7 +45,7 @@ class ColourEncoder:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """(8, 4): the embedding is linear in the cells of the grid, so their parts add up to the cosine exactly."""
+        """(8, 4) contributions of the cells to the cosine; the embedding is linear in the cells, so they add up exactly."""
         grid = np.asarray(image.convert("RGB").resize((16, 32), Image.Resampling.BICUBIC).resize((4, 8)), float) - 127.3
         length = np.linalg.norm(grid.reshape(-1) @ self._projection)
         return (grid * (self._projection @ vector).reshape(8, 4, 3)).sum(2).astype(np.float32) / np.float32(length)
@@ -52,7 +55,7 @@ class ColourEncoder:
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0, size: tuple[int, int] = (16, 32)) -> list[Path]:
-    """Small distinct JPEG files 0000.jpg, 0001.jpg, ... of random blocks of colour."""
+    """Write different small JPEG files 0000.jpg, 0001.jpg, ... of random coloured blocks."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []

@@ -1,7 +1,7 @@
-"""What kill -9 would leave of a folder at every file-system step of this process: a copy just before each.
+"""Copies of a folder before every file-system call of this process: what a kill -9 at that moment would leave.
 
-A killed process loses nothing that it has written to files, so a copy taken at a moment is what a kill at that moment leaves.
-Steps that changed nothing since the copy before are left out, and of a folder's removal all but one for each folder below.
+A killed process loses nothing that it has written to files, so such a copy equals what the kill leaves. Calls before which nothing
+changed since the last copy are skipped; of the removal of a folder, there is one copy per folder in it.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ _recording: list["DiskStates"] = []
 
 
 class DiskStates:
-    """Gathered while `recording`; `states` are folders."""
+    """Recorder of the copies; `states` are their folders, in order of time."""
 
     def __init__(self, folder: Path, into: Path) -> None:
         self.states: list[Path] = []
         self._folder, self._into, self._busy, self._last = folder, into, False, b""
 
     def look(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Copy the folder if the audit event changes it."""
         path, within = arguments[0], event == "os.rmdir" and arguments[-1] not in (-1, None)
         reads = event == "open" and not (isinstance(arguments[1], str) and set("wax+") & set(arguments[1]))
         if self._busy or reads or not (within or str(path).startswith(f"{self._folder}/")):
@@ -43,7 +44,7 @@ def _digest(folder: Path) -> bytes:
 
 @contextmanager
 def recording(folder: Path, into: Path) -> Iterator[DiskStates]:
-    """Copies `folder` into numbered folders below `into` at every step."""
+    """Record copies of `folder` as numbered folders in `into` while the block runs."""
     states = DiskStates(folder, into)
     _recording.append(states)
     try:

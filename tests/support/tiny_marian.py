@@ -1,4 +1,4 @@
-"""MarianMT models of a few thousand random weights, in folders as on the hub, so that translating really runs."""
+"""MarianMT models with a few thousand random weights, in folders as on the Hugging Face hub, to run translations with."""
 
 import io
 import json
@@ -21,7 +21,7 @@ FRENCH = (
 
 
 def write_marian(folder: Path, source: tuple[str, ...], target: tuple[str, ...], seed: int, mute: bool = False) -> Path:
-    """`source`, `target`: sentences that give the two vocabularies; `mute`: the model ends every translation at once."""
+    """Write a model folder. `source`, `target`: sentences from which the vocabularies are made; `mute`: all translations are empty."""
     folder.mkdir(parents=True)
     pieces: list[str] = []
     for name, sentences in (("source", source), ("target", target)):

@@ -1,4 +1,4 @@
-"""Short films of drawn people who walk, with the truth about where each of them is in every frame."""
+"""Short videos of drawn people who walk, with their true boxes in every frame."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ WIDTH, HEIGHT, RATE = 480, 320, 10
 
 @dataclass(frozen=True)
 class Walker:
-    """Figure `number` of the pool, `tall` pixels high, its middle at x = start + speed * seconds; there in `frames` only."""
+    """A person: figure `number`, `tall` pixels high, centre at x = start + speed * seconds, visible in `frames`."""
 
     number: int
     start: float
@@ -31,7 +31,7 @@ class Walker:
 def film(
     walkers: Sequence[Walker], count: int, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> tuple[list[np.ndarray], list[dict[int, Box]]]:
-    """The frames, later walkers painted over earlier ones, and in each frame walker -> box, cut to the picture."""
+    """Draw `count` frames and, for each, the boxes by index of the walker, clipped to the image. Later walkers cover earlier ones."""
     ground = place("street", 0).resize(size)
     frames, truth = [], []
     for number in range(count):
@@ -53,7 +53,7 @@ def film(
 
 
 def write_film(path: Path, frames: Sequence[np.ndarray], turned: int = 0, began: str | None = None) -> Path:
-    """An MPEG-4 film of RATE frames a second; `turned`: degrees by which players turn it, `began`: its creation time."""
+    """Write an MPEG-4 video of RATE frames per second. `turned`: display rotation in degrees; `began`: creation time."""
     with av.open(str(path), "w") as container:
         if began is not None:
             container.metadata["creation_time"] = began
@@ -71,7 +71,7 @@ def write_film(path: Path, frames: Sequence[np.ndarray], turned: int = 0, began:
 
 
 def hidden(truth: Sequence[dict[int, Box]], most: float = 0.4) -> list[dict[int, Box]]:
-    """The truth without those of whom later walkers hide more than a share."""
+    """The true boxes without those that a later walker covers to more than the share `most`."""
     return [
         {
             index: box
@@ -83,7 +83,7 @@ def hidden(truth: Sequence[dict[int, Box]], most: float = 0.4) -> list[dict[int,
 
 
 def write_detections(path: Path, name: str, truth: Sequence[dict[int, Box]]) -> Path:
-    """The truth as ready-made detections."""
+    """Write the true boxes as ready-made detections in COCO format."""
     images = [{"id": number, "file_name": name, "frame": number} for number in range(len(truth))]
     annotations = [
         {"image_id": number, "bbox": list(box), "category_id": 1} for number, boxes in enumerate(truth) for box in boxes.values()
@@ -94,12 +94,13 @@ def write_detections(path: Path, name: str, truth: Sequence[dict[int, Box]]) -> 
 
 
 def still(walkers: Sequence[Walker]) -> tuple[Image.Image, dict[int, Box]]:
+    """One image of the walkers, and their boxes."""
     frames, truth = film(walkers, 1)
     return Image.fromarray(frames[0]), truth[0]
 
 
 def _shared(box: Box, other: Box) -> float:
-    """The share of a box that another covers."""
+    """Share of the area of `box` that `other` covers."""
     wide = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     tall = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     return max(0.0, wide) * max(0.0, tall) / (box[2] * box[3])

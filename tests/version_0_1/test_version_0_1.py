@@ -1,4 +1,4 @@
-"""Galleries, service folders, runs and models that version 0.1 wrote open with today's code (see README.md for what they hold)."""
+"""Galleries, service folders, runs and models that version 0.1 wrote can be opened (README.md lists what they contain)."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ WRITTEN = Path(__file__).with_name("written.tar.xz")
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A folder of its own with everything that version 0.1 wrote."""
+    """A copy of everything that version 0.1 wrote."""
     with tarfile.open(WRITTEN) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path
@@ -34,22 +34,22 @@ def facts(written: Path) -> dict:
     return json.loads((written / "facts.json").read_text())
 
 
-def test_a_gallery_answers_as_before(written: Path) -> None:
+def test_a_gallery_has_the_same_hits(written: Path) -> None:
     hits = Gallery.open(written / "gallery", ColourEncoder()).search("a red coat", k=30)
     expected = facts(written)["hits"]
     assert [[hit.id, hit.camera, hit.identity, hit.captured_at] for hit in hits] == [[h[0], *h[2:]] for h in expected]
     np.testing.assert_allclose([hit.score for hit in hits], [h[1] for h in expected], atol=1e-6)  # float32 products
 
 
-def test_filters_on_a_gallery_of_before(written: Path) -> None:
+def test_a_gallery_can_be_filtered(written: Path) -> None:
     gallery = Gallery.open(written / "gallery", ColourEncoder())
     of_camera = [hit for hit in gallery.search("a red coat", k=30) if hit.camera == "lobby"]
     assert {hit.id for hit in gallery.search("a red coat", k=30, where="camera = 'lobby'")} == {hit.id for hit in of_camera}
     younger = gallery.search("a red coat", k=30, where="age < 7 and seen = true")
-    assert sorted(hit.attributes["age"] for hit in younger) == [0, 2, 6]  # 4 belongs to a person who was forgotten
+    assert sorted(hit.attributes["age"] for hit in younger) == [0, 2, 6]  # 4 was erased
 
 
-def test_a_gallery_of_before_takes_more(written: Path) -> None:
+def test_images_can_be_added_to_a_gallery(written: Path) -> None:
     gallery = Gallery.open(written / "gallery", ColourEncoder())
     more = write_pictures(written / "more", 3, seed=7)
     before = len(gallery)
@@ -58,7 +58,7 @@ def test_a_gallery_of_before_takes_more(written: Path) -> None:
     assert len(gallery.search("a red coat", k=30, where="age >= 40")) == 3
 
 
-def test_snapshot_and_rules_of_before(written: Path) -> None:
+def test_snapshots_and_retention_rules_are_read(written: Path) -> None:
     folder = written / "gallery"
     assert [each.name for each in snapshots(folder)] == ["before"]
     assert dict(read_retention(folder).cameras) == {"lobby": 36500}
@@ -66,7 +66,7 @@ def test_snapshot_and_rules_of_before(written: Path) -> None:
     assert len(Gallery.open(folder, ColourEncoder())) == 16
 
 
-def test_service_folder_of_before(written: Path) -> None:
+def test_audit_log_and_keys_of_a_service_are_read(written: Path) -> None:
     state = written / "gallery.service"
     verdict = verify(state)
     assert verdict.wrong is None
@@ -74,7 +74,7 @@ def test_service_folder_of_before(written: Path) -> None:
     assert [key.name for key in Keys(state).all()] == ["front desk", "lobby desk"]
 
 
-def test_a_model_of_before_embeds_as_before(written: Path) -> None:
+def test_a_model_has_the_same_embeddings(written: Path) -> None:
     model = load(written / "model")
     expected = np.load(written / "embeddings.npz")
     photos = [Image.open(path) for path in write_pictures(written / "photos", 24)[:2]]
@@ -82,7 +82,7 @@ def test_a_model_of_before_embeds_as_before(written: Path) -> None:
     np.testing.assert_allclose(model.encode_texts(["a woman in a red coat"]), expected["texts"], atol=1e-6)
 
 
-# What the run was begun with, as `quick` in tests/training/test_training_resume.py says it.
+# The settings of the run: those of `quick` in tests/training/test_training_resume.py.
 QUICK = (
     "image={}",
     "batch_size=16",
@@ -96,7 +96,7 @@ QUICK = (
 
 
 def resume(written: Path, data: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Today's `tbps train --resume` on the run that version 0.1 was stopped in."""
+    """Run `tbps train --resume` on the interrupted run of version 0.1."""
     command = [sys.executable, "-m", "tbps.cli", "train", "simplified_tbps_clip", "--data", "folder", "--root", str(data)]
     command += ["--model", str(written / "model"), "--out", str(written / "run"), "--resume", "--device", "cpu"]
     for change in (*QUICK, *changes):
@@ -104,7 +104,7 @@ def resume(written: Path, data: Path, *changes: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_run_of_before_ends_as_it_would_have_ended(written: Path, flags: Path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(written: Path, flags: Path) -> None:
     ended = resume(written, flags)
     assert ended.returncode == 0, ended.stderr
     assert "goes on with image.training_resize=bicubic" in " ".join(ended.stderr.split())
@@ -113,13 +113,13 @@ def test_a_run_of_before_ends_as_it_would_have_ended(written: Path, flags: Path)
     assert state.keys() == whole["sums"].keys()
     for name, sums in whole["sums"].items():
         values = state[name].double()
-        # Equal to the bit on the machine that wrote them; kernels of other processors round otherwise.
+        # Equal in every bit on the processor that wrote them; others round differently.
         np.testing.assert_allclose([values.sum().item(), values.square().sum().item()], sums, rtol=1e-3, atol=2e-3, err_msg=name)
     kinds = [json.loads(line)["kind"] for line in (written / "run" / "log.jsonl").read_text().splitlines()]
-    assert kinds.count("val") == 3, "every epoch once, the first by version 0.1"
+    assert kinds.count("val") == 3, "one line per epoch, the first written by version 0.1"
 
 
-def test_a_run_of_before_with_other_settings_is_refused(written: Path, flags: Path) -> None:
+def test_resuming_with_other_settings_is_refused(written: Path, flags: Path) -> None:
     refused = resume(written, flags, "schedule.peak_rate=3e-3")
     assert refused.returncode == 2
     assert "schedule.peak_rate is 0.002 there and 0.003 here" in " ".join(refused.stderr.split())

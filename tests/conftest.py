@@ -1,7 +1,9 @@
 """Shared fixtures (a small random model, a data set that it learns in seconds) and the order in which tests run."""
 
+import io
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -36,6 +38,30 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TBPS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run_tbps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Function that runs `tbps` with arguments in this process; `answer` is its standard input.
+
+    Returns exit code, standard output, standard error. An interpreter of its own would take seconds to start.
+    """
+    from tbps.cli import main
+
+    monkeypatch.delenv("TBPS_MODEL", raising=False)
+
+    def run(*arguments: object, answer: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ FRENCH = (
 
 
 def write_marian(folder: Path, source: tuple[str, ...], target: tuple[str, ...], seed: int, mute: bool = False) -> Path:
-    """Write a model folder. `source`, `target`: sentences from which the vocabularies are made; `mute`: all translations are empty."""
+    """Write a model folder. `source`, `target`: sentences of which the vocabularies are made; `mute`: translations are empty."""
     folder.mkdir(parents=True)
     pieces: list[str] = []
     for name, sentences in (("source", source), ("target", target)):

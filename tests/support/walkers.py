@@ -31,7 +31,7 @@ class Walker:
 def film(
     walkers: Sequence[Walker], count: int, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> tuple[list[np.ndarray], list[dict[int, Box]]]:
-    """Draw `count` frames and, for each, the boxes by index of the walker, clipped to the image. Later walkers cover earlier ones."""
+    """Draw frames, later walkers over earlier ones; returns them and, per frame, walker -> box clipped to the image."""
     ground = place("street", 0).resize(size)
     frames, truth = [], []
     for number in range(count):

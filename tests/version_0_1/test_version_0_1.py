@@ -1,9 +1,8 @@
 """Galleries, service folders, runs and models that version 0.1 wrote can be opened (README.md lists what they contain)."""
 
 import json
-import subprocess
-import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from tbps.server.audit import verify
 from tbps.server.keys import Keys
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
+RunTbps = Callable[..., tuple[int, str, str]]
 WRITTEN = Path(__file__).with_name("written.tar.xz")
 
 
@@ -95,19 +95,19 @@ QUICK = (
 )
 
 
-def resume(written: Path, data: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Run `tbps train --resume` on the interrupted run of version 0.1."""
-    command = [sys.executable, "-m", "tbps.cli", "train", "simplified_tbps_clip", "--data", "folder", "--root", str(data)]
+def resume(written: Path, data: Path, *changes: str) -> list[str]:
+    """Arguments of `tbps` that resume the interrupted run of version 0.1."""
+    command = ["train", "simplified_tbps_clip", "--data", "folder", "--root", str(data)]
     command += ["--model", str(written / "model"), "--out", str(written / "run"), "--resume", "--device", "cpu"]
     for change in (*QUICK, *changes):
         command += ["--set", change]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return command
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(written: Path, flags: Path) -> None:
-    ended = resume(written, flags)
-    assert ended.returncode == 0, ended.stderr
-    assert "goes on with image.training_resize=bicubic" in " ".join(ended.stderr.split())
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(written: Path, flags: Path, run_tbps: RunTbps) -> None:
+    code, _, messages = run_tbps(*resume(written, flags))
+    assert code == 0, messages
+    assert "goes on with image.training_resize=bicubic" in " ".join(messages.split())
     whole = json.loads((written / "whole.json").read_text())
     state = load_file(written / "run" / "checkpoints" / whole["checkpoint"])
     assert state.keys() == whole["sums"].keys()
@@ -119,8 +119,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(written: Pa
     assert kinds.count("val") == 3, "one line per epoch, the first written by version 0.1"
 
 
-def test_resuming_with_other_settings_is_refused(written: Path, flags: Path) -> None:
-    refused = resume(written, flags, "schedule.peak_rate=3e-3")
-    assert refused.returncode == 2
-    assert "schedule.peak_rate is 0.002 there and 0.003 here" in " ".join(refused.stderr.split())
+def test_resuming_with_other_settings_is_refused(written: Path, flags: Path, run_tbps: RunTbps) -> None:
+    code, _, messages = run_tbps(*resume(written, flags, "schedule.peak_rate=3e-3"))
+    assert code == 2
+    assert "schedule.peak_rate is 0.002 there and 0.003 here" in " ".join(messages.split())
     assert not (written / "run" / "checkpoints" / "step-00000009.safetensors").exists()

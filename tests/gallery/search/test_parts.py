@@ -2,7 +2,6 @@
 """Descriptions without spaces, and words longer than a model reads, are read whole: in parts that join to the description again."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tbps
-from tbps.cli import main
 from tbps.gallery.search.parts import split_long
 from tbps.gallery.search.query import Query, Text
 from tbps.model.bundle import PersonModel
@@ -141,19 +139,9 @@ def test_explanations_read_it_whole_and_say_so(gallery: tbps.Gallery) -> None:
     assert told.score == pytest.approx(hit.score, abs=1e-4)
 
 
-def test_the_command_line_says_so(
-    gallery: tbps.Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*arguments: object) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["tbps", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-        captured = capsys.readouterr()
-        return captured.out, captured.err
-
-    shown, messages = run("search", gallery.path, LONG["Thai"], "--json")
+def test_the_command_line_says_so(gallery: tbps.Gallery, tmp_path: Path, run_tbps: Callable[..., tuple[int, str, str]]) -> None:
+    code, shown, messages = run_tbps("search", gallery.path, LONG["Thai"], "--json")
     page = json.loads(shown)[0]
-    assert page["notices"] and f"note: {page['notices'][0]}" in messages
-    _, messages = run("explain", gallery.path, LONG["Thai"], "--id", page["hits"][0]["id"], "--out", tmp_path / "why.png")
+    assert code == 0 and page["notices"] and f"note: {page['notices'][0]}" in messages
+    _, _, messages = run_tbps("explain", gallery.path, LONG["Thai"], "--id", page["hits"][0]["id"], "--out", tmp_path / "why.png")
     assert "note: the description is longer than the model reads at once" in messages

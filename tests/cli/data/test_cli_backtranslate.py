@@ -2,9 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +21,7 @@ GARMENTS = ("red coat", "white shirt", "grey jacket", "blue jeans", "black bag")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with en-fr, fr-en, and fr-mute, which translates everything into nothing."""
+    """Folder of models en-fr, fr-en, and fr-mute, whose translations are empty."""
     folder = tmp_path_factory.mktemp("marian")
     write_marian(folder / "en-fr", ENGLISH, FRENCH, seed=2)
     write_marian(folder / "fr-en", FRENCH, ENGLISH, seed=3)
@@ -136,7 +136,26 @@ def test_errors_are_one_line_and_come_before_any_work(run: Run, models: Path, tm
     assert sorted(path.suffix for path in root.iterdir()) == [".jsonl", *[".png"] * 6]
 
 
-@pytest.mark.slow
+# A command that is killed in the middle of a line, after a batch that leaves more than six captions in the journal.
+DYING = """
+import os, signal
+from tbps.cli import main
+from tbps.data import Journal
+
+add = Journal.add
+
+def add_and_die(self, translated):
+    add(self, translated)
+    if len(self.known) > 6:
+        with self.file.open("ab") as stream:
+            stream.write(b'{"caption": "a man in')
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Journal.add = add_and_die
+main()
+"""
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(run: Run, models: Path, tmp_path: Path) -> None:
     whole, killed = photographs(tmp_path / "whole", 60), photographs(tmp_path / "killed", 60)
     for root in (whole, killed):
@@ -145,17 +164,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(run: Run, models: Path, tmp_path
         (root / "metadata.jsonl").write_text("\n".join(different))
     assert run(*verb(models, whole))[0] == 0
     journal = killed / "metadata.back_translated.jsonl.journal"
-    arguments = [sys.executable, "-m", "tbps.cli", *map(str, verb(models, killed))]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 6):
-            time.sleep(0.005)
-    finally:
-        process.kill()
-    assert process.wait() == -9
+    process = subprocess.run([sys.executable, "-c", DYING, *map(str, verb(models, killed))], check=False)
+    assert process.returncode == -signal.SIGKILL
     assert not (killed / "metadata.back_translated.jsonl").exists()
     kept = journal.read_bytes()
-    assert 6 < kept.count(b"\n") < 41
+    assert 6 < kept.count(b"\n") < 41 and not kept.endswith(b"\n")
     assert run(*verb(models, killed))[0] == 0
     assert journal.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     assert (killed / "metadata.back_translated.jsonl").read_bytes() == (whole / "metadata.back_translated.jsonl").read_bytes()

@@ -204,7 +204,6 @@ def test_augmentation_opens_wordnet_when_a_method_needs_it_and_not_before(tmp_pa
     assert len(texts["random_insertion"].split()) >= 6
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (DEBIAN / "data.noun").is_file(), reason="Debian's package wordnet-base is not installed")
 def test_the_real_wordnet() -> None:
     wordnet = open_wordnet()

@@ -407,11 +407,12 @@ def test_frames_that_are_lost_at_the_ends_are_counted(
     name: str, codec: str, first: int, last: int, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
     """Without its first key frame a film begins with the next one, often without any error."""
-    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    path = _damaged(_encode(tmp_path / name, frames, codec, **quiet), first, last, False)
+    quick = {"x265-params": "log-level=none:pools=none", "preset": "ultrafast"} if codec == "libx265" else {}
+    path = _damaged(_encode(tmp_path / name, frames, codec, **quick), first, last, False)
     looked, tally = _look(path, Every(frames=1))
     assert 1 <= 30 - len(looked) <= 5 and tally.missing == 30 - len(looked)
-    seen = {int(np.argmin([np.abs(frame.pixels.astype(int) - each).mean() for each in frames])) for _, frame in looked}
+    small = [each[::4, ::4] for each in frames]
+    seen = {int(np.argmin([np.abs(frame.pixels[::4, ::4].astype(int) - each).mean() for each in small])) for _, frame in looked}
     assert (0 not in seen) == (first == 0) and (29 not in seen) == (last == 30)
 
 

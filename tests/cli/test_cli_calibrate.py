@@ -1,4 +1,4 @@
-"""`tbps calibrate` and `tbps gallery check` through the program's own entry."""
+"""`tbps calibrate` and `tbps gallery check`."""
 
 import json
 import shutil
@@ -10,7 +10,9 @@ from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
 
 
-def test_a_calibrated_model_draws_a_line(tmp_path: Path, tiny_model_folder: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_searches_with_a_calibrated_model_estimate_right_hits(
+    tmp_path: Path, tiny_model_folder: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
     model, people, gallery = tmp_path / "model", tmp_path / "people", tmp_path / "gallery"
     shutil.copytree(tiny_model_folder, model)
     write_mannequins(people, {"val": SplitSize(6, 4)}, seed=1, workers=1)

@@ -1,4 +1,4 @@
-"""`tbps convert` through the program's own entry."""
+"""`tbps convert`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def checkpoint(tiny_model_folder: Path, tmp_path: Path) -> Path:
-    """IRRA's, trained at 48 x 16."""
+    """Checkpoint of IRRA for images of 48 x 16 pixels."""
     clip = OpenAIClip(grid=(6, 2), vocabulary=len(load(tiny_model_folder).tokenizer))
     state = {f"base_model.{name}": tensor for name, tensor in clip.state_dict().items() if name != "logit_scale"}
     torch.save({"model": state | {"classifier.weight": torch.zeros(9, 32)}, "epoch": 60}, tmp_path / "best.pth")
@@ -62,7 +62,7 @@ def test_errors_are_one_line_and_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_not_converted_onto_itself(run: Run, tiny_model_folder: Path) -> None:
+def test_a_folder_is_not_overwritten_by_its_own_conversion(run: Run, tiny_model_folder: Path) -> None:
     before = (tiny_model_folder / "model.safetensors").stat().st_mtime_ns
     code, _, err = run("convert", tiny_model_folder, tiny_model_folder, "--half")
     assert code == 2 and "give another folder to write" in " ".join(err.split())

@@ -1,4 +1,4 @@
-"""`tbps doctor`: what is missing is said, whatever is missing."""
+"""`tbps doctor` reports what is missing, whatever that is."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Doctor = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def doctor(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Doctor:
-    """Runs `tbps doctor`: exit code and standard output."""
+    """Function that runs `tbps doctor`; returns exit code and standard output."""
     monkeypatch.setattr(console.output, "width", 300)
     return lambda *arguments: run("doctor", *arguments)[:2]
 
@@ -30,7 +30,7 @@ def test_a_model_that_does_not_open_is_missing(doctor: Doctor, tmp_path: Path) -
     assert "no [red]model" in out
 
 
-def test_without_torch_the_rest_is_still_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_rest_is_still_reported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # how Python itself marks a module that cannot be imported
     code, out = doctor()
     assert code == 2

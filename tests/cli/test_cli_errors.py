@@ -1,4 +1,4 @@
-"""Every error is one clear line on standard error and exit code 2; --debug adds the traceback."""
+"""Errors are one line on standard error and exit code 2; --debug adds the traceback."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`tbps explain` through the program's own entry."""
+"""`tbps explain`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from tbps.model.bundle import load
 PEOPLE = Path(__file__).parents[1] / "people"
 
 
-def test_words_with_their_parts_and_a_picture(
+def test_contributions_of_words_and_an_image_of_regions(
     tmp_path: Path, tiny_model_folder: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     gallery = Gallery.open(tmp_path / "gallery", load(tiny_model_folder))

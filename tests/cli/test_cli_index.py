@@ -1,4 +1,4 @@
-"""`tbps index` through the program's own entry."""
+"""`tbps index`."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PEOPLE = Path(__file__).parents[1] / "people"
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_photographs_are_indexed_and_known_the_next_time(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_photographs_are_indexed_once(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     gallery = tmp_path / "gallery"
     code, out, _ = run("index", PEOPLE, "--gallery", gallery, "--model", tiny_model_folder)
     assert code == 0
@@ -33,7 +33,7 @@ def test_photographs_are_indexed_and_known_the_next_time(run: Run, tiny_model_fo
     assert re.match(r"0 added in [\d.]+ s, 4 already there, 0 failed", out)
 
 
-def test_what_failed_is_told_and_reported(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_failed_files_are_listed_and_reported(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(PEOPLE, photos)
     (photos / "bad [red].jpg").write_text("text")
@@ -50,7 +50,7 @@ def test_what_failed_is_told_and_reported(run: Run, tiny_model_folder: Path, tmp
     assert written["failed"][0][0] == "bad [red].jpg"
 
 
-def test_names_cannot_drive_the_terminal(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(PEOPLE / "person_1.jpg", photos)
@@ -109,7 +109,7 @@ def _scenes(folder: Path) -> Path:
     return folder
 
 
-def test_the_people_of_photographs_are_cut_out(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_people_in_photographs_are_cut_out(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     gallery = tmp_path / "g"
     options = ("--gallery", gallery, "--model", tiny_model_folder, "--detect", "--camera", "hall")
     code, out, _ = run("index", _scenes(tmp_path / "scenes"), *options)
@@ -120,7 +120,7 @@ def test_the_people_of_photographs_are_cut_out(run: Run, tiny_model_folder: Path
     assert {hit.source for hit in hits} == {"2.jpg", "3.jpg"}  # by eye
 
 
-def test_where_nobody_is_found_the_way_out_is_told(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_an_error_gives_advice_if_nobody_is_found(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text('{"images": [{"id": 1, "file_name": "other.jpg"}], "annotations": []}')
     options = ("--gallery", tmp_path / "g", "--model", tiny_model_folder, "--detect")
     code, _, err = run("index", PEOPLE, *options, "--detector", tmp_path / "d.json")
@@ -142,13 +142,13 @@ def test_where_nobody_is_found_the_way_out_is_told(run: Run, tiny_model_folder: 
         ("--follow", "gait", "setting 'follow' = 'gait'"),
     ],
 )
-def test_options_that_cannot_be_read(option: str, value: str, expected: str, run: Run, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(option: str, value: str, expected: str, run: Run, tmp_path: Path) -> None:
     code, _, err = run("index", PEOPLE, "--gallery", tmp_path / "g", option, value)
     assert code == 2 and f"error: {expected}" in err
     assert not (tmp_path / "g").exists()
 
 
-def test_several_places_at_once(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_several_folders_in_one_command(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         for number in (1, 2):
             archive.write(PEOPLE / f"person_{number}.jpg", f"{number}.jpg")
@@ -160,7 +160,7 @@ def test_several_places_at_once(run: Run, tiny_model_folder: Path, tmp_path: Pat
     assert "failed: nothing.mp4: there is no such file" in err
 
 
-def test_control_c_tells_what_is_kept(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_control_c_reports_what_is_kept(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(600):
@@ -184,8 +184,8 @@ def test_control_c_tells_what_is_kept(run: Run, tiny_model_folder: Path, tmp_pat
     assert code == 0 and f"{600 - int(kept[1])} added" in out and "holds 600 images" in out
 
 
-def test_what_was_lost_of_a_video_is_told(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """A film in Matroska of which five frames and more are gone, and detections of it that lie behind its end."""
+def test_missing_frames_of_a_video_are_reported(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A Matroska video without at least five of its frames, and detections for frames behind its end."""
     film, photos = tmp_path / "gate.mkv", [Image.open(path).resize((160, 240)) for path in sorted(PEOPLE.glob("*.jpg"))]
     with av.open(str(film), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -213,7 +213,7 @@ def test_what_was_lost_of_a_video_is_told(run: Run, tiny_model_folder: Path, tmp
 
 
 def _phone(folder: Path) -> list[str]:
-    """What a phone leaves in a folder: ten files, six of which are pictures that are read."""
+    """Files as on a phone: ten, six of which are images in supported formats."""
     folder.mkdir()
     person = Image.open(PEOPLE / "person_1.jpg")
     for number, (name, file_format) in enumerate(
@@ -233,7 +233,7 @@ def _phone(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_file_of_a_phone_is_indexed_or_named(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_every_file_of_a_phone_is_indexed_or_listed(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     names = _phone(tmp_path / "phone")
     (tmp_path / "phone" / ".thumbnails").mkdir()
     (tmp_path / "phone" / "notes.txt").write_text("x")
@@ -252,7 +252,7 @@ def test_every_file_of_a_phone_is_indexed_or_named(run: Run, tiny_model_folder: 
     assert written["left_out"]["hidden files and folders"] == [1, ".thumbnails"]
 
 
-def test_files_that_changed_are_told_with_the_way_out_and_taken_over(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_changed_files_are_listed_and_updated_with_refresh(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     photos, gallery = tmp_path / "photos", tmp_path / "g"
     shutil.copytree(PEOPLE, photos)
     (photos / "LICENSE").unlink()
@@ -280,7 +280,7 @@ def test_files_that_changed_are_told_with_the_way_out_and_taken_over(run: Run, t
     assert run("index", photos, "--gallery", gallery)[0] == 0
 
 
-def test_exclude_on_the_command_line(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_excluded_files_are_skipped(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     arguments = ("index", PEOPLE, "--gallery", tmp_path / "g", "--model", tiny_model_folder)
     code, out, err = run(*arguments, "--exclude", "*_[12].jpg", "--exclude", "nothing")
     assert code == 0 and out.startswith("2 added")

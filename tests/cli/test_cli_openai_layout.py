@@ -1,6 +1,6 @@
-"""A model in the layout of openai/clip-vit-base-patch16, written by transformers alone: indexed and searched by the commands.
+"""Indexing and searching with a model folder like openai/clip-vit-base-patch16, written by transformers.
 
-Scores are compared with plain transformers: its tokenizer and towers, pixels normalised here by numpy.
+Scores are compared with those of the tokenizer and towers of transformers, on pixels normalised with NumPy.
 """
 
 import json
@@ -64,7 +64,7 @@ def openai_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(openai_folder: Path) -> np.ndarray:
-    """The query's cosines with the four photographs, by transformers."""
+    """Cosine similarities of the query and the four photographs, computed with transformers."""
     pictures = [Image.open(PEOPLE / name).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC) for name in NAMES]
     pixels = (np.stack([np.asarray(picture) for picture in pictures]) / 255 - MEAN) / DEVIATION
     tokens = CLIPTokenizer.from_pretrained(openai_folder)(QUERY, return_tensors="pt")
@@ -77,7 +77,7 @@ def expected(openai_folder: Path) -> np.ndarray:
 
 @pytest.fixture
 def tbps(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """Runs a command that must succeed: its standard output."""
+    """Function that runs a command, asserts that it succeeds and returns its standard output."""
 
     def succeed(*arguments: object) -> str:
         code, out, err = run(*arguments)

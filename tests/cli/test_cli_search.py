@@ -1,4 +1,4 @@
-"""`tbps search` through the program's own entry."""
+"""`tbps search`."""
 
 import json
 import re
@@ -29,11 +29,11 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
 
 @pytest.fixture
 def search(run: Search, gallery: Path) -> Search:
-    """Runs `tbps search` on the gallery: exit code, standard output, standard error."""
+    """Function that runs `tbps search` on the gallery; returns exit code, standard output, standard error."""
     return lambda *arguments, folder=gallery: run("search", folder, *arguments)
 
 
-def test_the_table_shows_rank_score_and_where_it_was_seen(search: Search) -> None:
+def test_the_table_shows_rank_score_source_and_camera(search: Search) -> None:
     code, out, _ = search("a woman in a red coat")
     assert code == 0
     for text in ("a woman in a red coat", "rank", "score", "captured at", *NAMES, "[red]3", "2024-05-04T00:00:00"):
@@ -55,7 +55,7 @@ def test_json_equals_scores_computed_without_the_gallery(search: Search, tiny_mo
         assert [hit["attributes"] for hit in result["hits"]] == [{"age": (int(n) + 1) * 10} for n in order]
 
 
-def test_a_photograph_finds_itself(search: Search) -> None:
+def test_an_image_query_finds_the_same_image_first(search: Search) -> None:
     for name in NAMES:
         code, out, _ = search("--image", PEOPLE / name, "--json")
         hit = json.loads(out)[0]["hits"][0]
@@ -63,7 +63,7 @@ def test_a_photograph_finds_itself(search: Search) -> None:
         assert hit["path"] == str(PEOPLE / name)
 
 
-def test_a_filter_narrows_and_may_leave_nothing(search: Search) -> None:
+def test_a_filter_may_leave_no_image(search: Search) -> None:
     _, out, _ = search("someone", "--json", "--where", "age >= 20 and captured_at < '2024-05-04'")
     assert sorted(hit["source"] for hit in json.loads(out)[0]["hits"]) == NAMES[1:3]
     code, out, _ = search("someone", "--where", "age > 99")
@@ -76,7 +76,7 @@ def test_a_camera_of_a_filter_that_no_image_has_is_noted(search: Search) -> None
     assert "no camera" not in search("someone", "--where", "camera = '[red]2'")[2]
 
 
-def test_descriptions_compose_into_one_query(search: Search, tiny_model_folder: Path) -> None:
+def test_descriptions_are_combined_into_one_query(search: Search, tiny_model_folder: Path) -> None:
     model = load(tiny_model_folder)
     images = model.encode_images([open_image(PEOPLE / name) for name in NAMES])
     coat, bag, hat = model.encode_texts(["a red coat", "backpack", "- hat"]).astype(float)
@@ -98,12 +98,12 @@ def test_descriptions_compose_into_one_query(search: Search, tiny_model_folder: 
         (["--is", "age=30", "--where", "age > 30"], []),
     ],
 )
-def test_conditions_without_sql(options: list[str], expected: list[str], search: Search) -> None:
+def test_conditions_as_options(options: list[str], expected: list[str], search: Search) -> None:
     code, out, _ = search("someone", *options, "--json")
     assert code == 0 and sorted(hit["source"] for hit in json.loads(out)[0]["hits"]) == expected
 
 
-def test_ids_of_one_answer_lead_to_the_next(search: Search) -> None:
+def test_ids_of_hits_can_be_used_in_the_next_query(search: Search) -> None:
     first = json.loads(search("a man", "--json")[1])[0]["hits"]
     for hit in first:
         assert json.loads(search("--like", hit["id"], "--json")[1])[0]["hits"][0]["source"] == hit["source"]
@@ -129,13 +129,13 @@ def test_the_contact_sheet_shows_the_hits(suffix: str, search: Search, tmp_path:
         assert np.asarray(sheet.convert("L")).std() > 20
 
 
-def test_a_contact_sheet_that_its_format_cannot_hold(search: Search, tmp_path: Path) -> None:
+def test_a_contact_sheet_too_large_for_its_format_is_refused(search: Search, tmp_path: Path) -> None:
     code, _, err = search(*["x"] * 60, "--each", "--sheet", tmp_path / "hits.webp")  # WebP ends at 16,383 pixels
     assert code == 2 and re.search(r"error: a contact sheet of \d+ x \d+ pixels is too large for \.webp", err)
     assert not (tmp_path / "hits.webp").exists()
 
 
-def test_a_query_cannot_drive_the_terminal(search: Search) -> None:
+def test_control_characters_in_a_query_are_escaped(search: Search) -> None:
     code, out, _ = search("a\x1b[2J woman\u0007 \udce9")
     assert code == 0
     assert "\x1b[2J" not in out and "a\\x1b[2J woman\\x07" in out
@@ -180,12 +180,12 @@ def test_errors_are_one_line_and_exit_code_2(arguments: list[str], expected: str
     assert err.startswith("error: ") and expected in err and err.count("\n") == 1
 
 
-def test_a_missing_gallery_says_how_to_make_one(search: Search, tmp_path: Path) -> None:
+def test_the_error_of_a_missing_gallery_says_how_to_create_one(search: Search, tmp_path: Path) -> None:
     code, _, err = search("x", folder=tmp_path / "nowhere")
     assert code == 2 and "tbps index PHOTOS --gallery" in err
 
 
-def test_a_model_that_moved(search: Search, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_moved_is_given_with_an_option(search: Search, tiny_model_folder: Path, tmp_path: Path) -> None:
     model, folder = tmp_path / "model", tmp_path / "gallery"
     shutil.copytree(tiny_model_folder, model)
     Gallery.open(folder, load(model)).add(PEOPLE)

@@ -1,4 +1,4 @@
-"""What the commands print, report and store holds no passwords of addresses."""
+"""Passwords in addresses are neither printed nor reported nor stored by the commands."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def test_an_unexpected_error_prints_its_traceback_without_secrets(run: Run, monk
 
 
 def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """A camera that is named by its address, in the option and in the metadata, and a file that is none."""
+    """The name of the camera is an address, in the option and in the metadata; one file is not an image."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):
@@ -90,7 +90,7 @@ def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_pat
 
 
 def test_a_camera_is_known_by_its_address_with_the_password_and_without(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """The gallery names it without; keys and retention rules are stored so too, and hold for its images."""
+    """Gallery, keys and retention rules store the address without the password, and both forms name the same camera."""
     folder, shown = tmp_path / "g", "rtsp://***@camera.invalid:554/stream"
     Image.new("RGB", (20, 40)).save(tmp_path / "0.png")
     assert run("index", tmp_path / "0.png", "--gallery", folder, "--model", tiny_model_folder, "--camera", ADDRESS)[0] == 0

@@ -1,4 +1,4 @@
-"""`tbps keys`, `tbps audit` and what `tbps serve` refuses, through the program's own entry."""
+"""`tbps keys`, `tbps audit` and the settings that `tbps serve` refuses."""
 
 import json
 import os
@@ -51,12 +51,12 @@ def test_a_key_is_printed_once_and_listed_without_it(run: Run, gallery: Path) ->
         (("serve", "{gallery}", "--trusted-proxy", "localhost"), "127.0.0.1"),
     ],
 )
-def test_what_is_refused_says_why(run: Run, gallery: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_errors_name_the_reason(run: Run, gallery: Path, arguments: tuple[str, ...], says: str) -> None:
     code, _, err = run(*(part.replace("{gallery}", str(gallery)) for part in arguments))
     assert code == 2 and says in err and len(err.splitlines()) == 1
 
 
-def test_serve_refuses_others_without_keys(run: Run, gallery: Path, tiny_model_folder: Path) -> None:
+def test_serve_requires_keys_to_listen_on_other_addresses(run: Run, gallery: Path, tiny_model_folder: Path) -> None:
     from tbps.model.bundle import load
 
     Gallery.open(gallery.parent / "other", load(tiny_model_folder)).add(list((gallery.parent / "photos").iterdir()))
@@ -65,7 +65,7 @@ def test_serve_refuses_others_without_keys(run: Run, gallery: Path, tiny_model_f
         assert code == 2 and "tbps keys add" in err and option[1] in err
 
 
-def test_verify_and_show(run: Run, gallery: Path) -> None:
+def test_audit_verify_and_show(run: Run, gallery: Path) -> None:
     for name in ("one", "two", "three"):
         run("keys", "add", gallery, name)
     code, out, _ = run("audit", "verify", gallery)

@@ -1,4 +1,4 @@
-"""Streams that cannot take what is written: closed, full, read no further, or of an encoding without the character."""
+"""Output to streams that are closed or full, whose reader has ended, or whose encoding lacks a character."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CAMERA = "Türe 読 😀"
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures by a camera, and of a file, that ASCII and Latin-1 cannot name."""
+    """Two images; the names of camera and files have characters that ASCII and Latin-1 lack."""
     import tbps
 
     folder = tmp_path_factory.mktemp("streams")
@@ -36,7 +36,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tbps_run(*arguments: object, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own; `shell`: redirections."""
+    """Run a command in a process of its own; `shell`: redirections."""
     command = [sys.executable, "-m", "tbps.cli", *map(str, arguments)]
     return subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *command],
@@ -50,7 +50,7 @@ def tbps_run(*arguments: object, shell: str = "", **environment: str) -> subproc
 
 
 def paths_of(command: object, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command and group of the command line."""
+    """Names of every command and group of the command line."""
     yield names
     for name, inner in getattr(command, "commands", {}).items():
         yield from paths_of(inner, (*names, name))
@@ -73,14 +73,14 @@ def test_h_shows_the_help_of_every_command(names: tuple[str, ...], capsys: pytes
 
 @pytest.mark.parametrize("before", [[], ["GALLERY"], ["GALLERY", "a woman"], ["GALLERY", "-hat"]])
 @pytest.mark.parametrize("verb", ["search", "explain"])
-def test_h_is_help_wherever_it_stands(verb: str, before: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_h_shows_help_behind_other_arguments(verb: str, before: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         app([verb, *before, "-h"])
     assert not ended.value.code
     assert "--model" in capsys.readouterr().out
 
 
-def test_a_minus_avoids_and_a_letter_alone_is_a_mistyped_option(gallery: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_minus_before_a_description_and_before_a_single_letter(gallery: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     _, shown, _ = run("search", gallery, "a red coat", "-hat", "-k1", "--json")
     (avoided,) = json.loads(shown)
     assert avoided["query"] == "a red coat, -hat" and len(avoided["hits"]) == 1
@@ -123,7 +123,7 @@ PRINTING = [
 
 @pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
 @pytest.mark.parametrize(("shell", "code"), [(">/dev/full", 2), (">&-", 2), ("| true", CLOSED_PIPE)])
-def test_output_that_nobody_takes(gallery: Path, arguments: list[str], shell: str, code: int) -> None:
+def test_standard_output_that_cannot_be_written(gallery: Path, arguments: list[str], shell: str, code: int) -> None:
     done = tbps_run(*(str(gallery) if part == "GALLERY" else part for part in arguments), shell=shell)
     if shell == "| true" and not done.returncode:  # a short output can be in the pipe before its reader ends
         assert arguments == ["--version"] or done.stderr == ""
@@ -135,7 +135,7 @@ def test_output_that_nobody_takes(gallery: Path, arguments: list[str], shell: st
         assert re.match(r"error: standard output (is closed|cannot be written \(No space left on device\))", lines[0])
 
 
-def test_messages_that_nobody_takes_do_not_end_the_work(gallery: Path) -> None:
+def test_standard_error_that_cannot_be_written_does_not_end_the_command(gallery: Path) -> None:
     for shell in ("2>/dev/full", "2>&-"):
         done = tbps_run("search", gallery, "long " * 200, "--json", shell=shell)
         assert done.returncode == 0 and len(json.loads(done.stdout)[0]["hits"]) == 2
@@ -148,7 +148,7 @@ def test_a_key_that_could_not_be_shown_is_not_kept(gallery: Path, run: Callable[
     assert run("keys", "add", copy, "front desk")[0] == 0
 
 
-def test_a_file_is_never_written_in_place_of_a_device(
+def test_devices_and_pipes_are_not_replaced_by_files(
     gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
@@ -160,7 +160,7 @@ def test_a_file_is_never_written_in_place_of_a_device(
     assert (tmp_path / "pipe.png").is_fifo() and Path("/dev/full").is_char_device()
 
 
-def test_file_names_that_the_environment_cannot_express_are_an_error_with_the_way_out(tmp_path: Path) -> None:
+def test_file_names_that_the_locale_cannot_encode_are_an_error_with_advice(tmp_path: Path) -> None:
     Image.new("RGB", (40, 90)).save(tmp_path / "読.png")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "読.png"}) + "\n")
     posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -170,7 +170,7 @@ def test_file_names_that_the_environment_cannot_express_are_an_error_with_the_wa
 
 
 def test_windows_is_refused_in_one_line() -> None:
-    """Windows itself cannot be run here: the name of the operating system is set once the program is loaded."""
+    """The name of the operating system is changed after the import, since Windows cannot be run here."""
     start = "import os, sys; from tbps.cli import main; os.name = 'nt'; sys.argv = ['tbps', 'doctor']; main()"
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""

@@ -1,4 +1,4 @@
-"""`tbps study`: every dry run resolves without data, and what is asked for wrongly is named."""
+"""`tbps study`: dry runs without the data set, and errors in arguments."""
 
 import json
 from pathlib import Path
@@ -22,11 +22,11 @@ def invoke(*arguments: str) -> str:
     return result.output
 
 
-# The data set decides how many pairs there are, the patch how large a model is: neither acts on the other.
+# Pairs depend on the data set and the size of the model on the patch, so not every combination is needed.
 @pytest.mark.parametrize(
     ("data", "updates", "patch"), [("cuhk-pedes", 1060, 32), ("icfg-pedes", 505, 32), ("rstpreid", 575, 32), ("rstpreid", 575, 16)]
 )
-def test_every_dry_run_resolves_without_the_data(data: str, updates: int, patch: int) -> None:
+def test_dry_runs_need_no_data(data: str, updates: int, patch: int) -> None:
     said = invoke(*RUN, "--data", data, "--model", f"openai/clip-vit-base-patch{patch}")
     assert f"published counts; start openai/clip-vit-base-patch{patch} ViT-B/{patch}" in said
     for name in TABLES:
@@ -37,7 +37,7 @@ def test_every_dry_run_resolves_without_the_data(data: str, updates: int, patch:
     assert f"{updates:,} │" in clip  # pairs // 320 * 5
 
 
-def test_overrides_reach_every_row() -> None:
+def test_overrides_apply_to_every_row() -> None:
     arguments = ["--data", "rstpreid", "--model", "x", "--json", "--epochs", "2", "--set", "batch_size=32", "--seeds", "7,8"]
     said = json.loads(invoke(*RUN, *arguments))
     assert set(said) == set(TABLES)
@@ -73,7 +73,7 @@ def test_the_list_names_tables_and_rows() -> None:
         (["study", "report", "--study", "nowhere"], DataError, "begin with"),
     ],
 )
-def test_what_is_wrong_is_named(arguments: list[str], error: type[Exception], message: str) -> None:
+def test_errors_name_the_wrong_argument(arguments: list[str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         invoke(*arguments)
 

@@ -8,7 +8,7 @@ from tbps.cli import app
 from tbps.data.augment.image import METHODS
 
 
-def test_the_picture_shows_every_method_and_follows_the_seed(tmp_path: Path) -> None:
+def test_the_image_has_a_row_per_method_and_depends_on_the_seed(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 12, 3), dtype=np.uint8)
     crop, out = tmp_path / "crop.png", tmp_path / "shown.png"
     Image.fromarray(pixels).resize((60, 150)).save(crop)

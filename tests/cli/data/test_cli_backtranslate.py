@@ -1,4 +1,4 @@
-"""`tbps data backtranslate` through the program's own entry, with tiny random MarianMT models."""
+"""`tbps data backtranslate` with tiny random MarianMT models."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def photographs(root: Path, count: int = 6) -> Path:
-    """A data set of the layout `folder`; the captions repeat after ten, and every third image is of the test split."""
+    """Folder data set whose captions repeat after ten; every third image is in the test split."""
     root.mkdir()
     lines = []
     for number in range(count):
@@ -85,7 +85,7 @@ def test_a_second_run_needs_no_model_and_writes_the_same(run: Run, models: Path,
     assert code == 2 and "was begun with" in err and len(err.strip().splitlines()) == 1
 
 
-def test_captions_stand_in_for_translations_without_words(run: Run, models: Path, tmp_path: Path) -> None:
+def test_captions_replace_empty_translations(run: Run, models: Path, tmp_path: Path) -> None:
     root = photographs(tmp_path / "photos")
     code, out, err = run(*verb(models, root, backward="fr-mute"))
     assert code == 0, err
@@ -95,7 +95,7 @@ def test_captions_stand_in_for_translations_without_words(run: Run, models: Path
     assert all("captions_bt" not in line for line in lines if line["split"] == "test")
 
 
-def test_a_published_layout_becomes_one_with_paraphrases(run: Run, models: Path, tmp_path: Path) -> None:
+def test_a_published_format_gets_paraphrases(run: Run, models: Path, tmp_path: Path) -> None:
     root = tmp_path / "CUHK PEDES"
     (root / "imgs").mkdir(parents=True)
     records = []
@@ -117,7 +117,7 @@ def test_a_published_layout_becomes_one_with_paraphrases(run: Run, models: Path,
     assert code == 2 and "val_reid.json exists and was not written by this command" in err
 
 
-def test_errors_are_one_line_and_come_before_any_work(run: Run, models: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_raised_before_translating(run: Run, models: Path, tmp_path: Path) -> None:
     root = photographs(tmp_path / "photos")
     original = (root / "metadata.jsonl").read_bytes()
     stranger = tmp_path / "notes.txt"
@@ -156,7 +156,7 @@ main()
 """
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(run: Run, models: Path, tmp_path: Path) -> None:
+def test_a_killed_run_can_be_resumed_with_the_same_result(run: Run, models: Path, tmp_path: Path) -> None:
     whole, killed = photographs(tmp_path / "whole", 60), photographs(tmp_path / "killed", 60)
     for root in (whole, killed):
         text = (root / "metadata.jsonl").read_text().splitlines()

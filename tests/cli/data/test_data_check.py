@@ -1,4 +1,4 @@
-"""The verbs `check` and `describe`, run as a person runs them."""
+"""`tbps data check` and `tbps data describe`."""
 
 import json
 from pathlib import Path
@@ -27,13 +27,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_check_passes_a_good_folder(folder: Path) -> None:
+def test_check_accepts_a_valid_folder(folder: Path) -> None:
     result = CliRunner().invoke(app, ["check", "folder", str(folder), "--decode"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "6 images and 6 captions are usable" in result.stdout
 
 
-def test_check_finds_truncation_only_by_decoding_and_text_by_header(folder: Path) -> None:
+def test_check_finds_truncated_images_by_decoding_and_other_files_by_header(folder: Path) -> None:
     file = folder / "3.jpg"
     file.write_bytes(file.read_bytes()[:-10])
     assert CliRunner().invoke(app, ["check", "folder", str(folder)]).exit_code == 0
@@ -60,7 +60,7 @@ def test_describe_counts_tokens_of_a_model(folder: Path, tiny_model_folder: Path
     assert "1 of 6 captions have more than 77 tokens" in " ".join(result.stdout.split())
 
 
-def test_missing_images_are_left_out_when_asked_and_counted(folder: Path) -> None:
+def test_missing_images_are_skipped_and_counted_if_allowed(folder: Path) -> None:
     (folder / "2.jpg").unlink()
     refused = CliRunner().invoke(app, ["check", "folder", str(folder)])
     assert isinstance(refused.exception, AnnotationError)

@@ -1,4 +1,4 @@
-"""`tbps gallery` and `tbps forget` through the program's own entry."""
+"""`tbps gallery` and `tbps forget`."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def _images(run: Run, folder: Path) -> int:
     return int(json.loads(run("gallery", "info", folder, "--json")[1])["images"])
 
 
-def test_information_for_people_and_for_programs(run: Run, folder: Path, tiny_model_folder: Path) -> None:
+def test_info_as_text_and_as_json(run: Run, folder: Path, tiny_model_folder: Path) -> None:
     run("gallery", "snapshot", folder, "monday")
     run("gallery", "retention", folder, "--default-days", 90)
     code, out, _ = run("gallery", "info", folder, "--json")
@@ -49,7 +49,7 @@ def test_information_for_people_and_for_programs(run: Run, folder: Path, tiny_mo
     assert code == 0 and "lobby, 4 images, 2020-05-01T08:00:00 to" in shown and "all others: 90 days" in shown
 
 
-def test_forgetting_tells_asks_and_erases(run: Run, folder: Path) -> None:
+def test_forget_reports_asks_and_erases(run: Run, folder: Path) -> None:
     code, out, _ = run("forget", folder, "--identity", "p1", "--dry-run")
     assert code == 0 and out.startswith("1 images would be forgotten (lobby: 1)\n") and "lobby  2021-05-01T08:00:00  p1" in out
     code, out, _ = run("forget", folder, "--identity", "p1", answer="n\n")
@@ -70,7 +70,7 @@ def test_forgetting_tells_asks_and_erases(run: Run, folder: Path) -> None:
         assert code == 2 and err.startswith("error: ") and message in err
 
 
-def test_retention_is_set_shown_applied_and_taken_away(run: Run, folder: Path, photos: Path) -> None:
+def test_retention_rules_are_set_shown_applied_and_removed(run: Run, folder: Path, photos: Path) -> None:
     assert "has no rule" in run("gallery", "retain", folder)[1]
     assert run("gallery", "retention", folder, "--camera", "lobby", "--days", 30)[1] == "camera lobby: 30 days\n"
     assert "3 images would be forgotten" in run("gallery", "retain", folder, "--dry-run")[1]
@@ -88,7 +88,7 @@ def test_retention_is_set_shown_applied_and_taken_away(run: Run, folder: Path, p
     assert code == 0 and "3 added" in out and "3 images forgotten" in out and _images(run, folder) == 1
 
 
-def test_snapshots_come_back_and_go(run: Run, folder: Path) -> None:
+def test_snapshots_are_restored_and_removed(run: Run, folder: Path) -> None:
     assert "snapshot monday holds 4 images" in run("gallery", "snapshot", folder, "monday")[1]
     run("forget", folder, "--identity", "p0", "--yes")
     assert run("gallery", "snapshots", folder)[1].startswith("monday  20")
@@ -100,7 +100,7 @@ def test_snapshots_come_back_and_go(run: Run, folder: Path) -> None:
     assert run("gallery", "compact", folder)[0] == 0
 
 
-def test_another_model_and_a_copy(run: Run, folder: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_reembedding_export_and_import(run: Run, folder: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_model_folder, other)
     settings = json.loads((other / "preprocessor_config.json").read_text())

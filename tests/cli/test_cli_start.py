@@ -9,6 +9,7 @@ from PIL import Image
 
 import tbps
 
+MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
 HEAVY = {
     "torch",
     "transformers",
@@ -47,7 +48,7 @@ def test_importing_tbps_imports_no_large_package() -> None:
 
 
 def test_search_by_description_does_not_import_torch(tmp_path: Path) -> None:
-    gallery = tbps.Gallery.open(tmp_path / "gallery", tbps.load("models/mannequin-tiny"))
+    gallery = tbps.Gallery.open(tmp_path / "gallery", tbps.load(MODEL))
     gallery.add([Image.new("RGB", (40, 90), colour) for colour in ("red", "blue")])
     found = by_command("search", str(tmp_path / "gallery"), "a woman in a red coat")
     assert "lancedb" in found

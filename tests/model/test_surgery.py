@@ -214,7 +214,7 @@ def test_pruned_is_dropped_spread_and_narrowed(clip: CLIPModel, tokens: torch.Te
 
 
 def test_the_bundled_model_can_be_taken_apart() -> None:
-    model = load("models/mannequin-tiny")
+    model = load(Path(__file__).parents[2] / "models/mannequin-tiny")
     for module in modules(model.clip):
         with removed(model.clip, module):
             rows = model.encode_texts(["a woman in a red coat"])

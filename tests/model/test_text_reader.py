@@ -13,7 +13,7 @@ from tbps.errors import CaptionError
 from tbps.model.bundle import PersonModel, load
 from tbps.model.text_reader import TextReader
 
-TINY = Path("models/mannequin-tiny")
+TINY = Path(__file__).parents[2] / "models/mannequin-tiny"
 CAPTIONS = [
     "A woman in a red coat, with a black backpack.",
     "x",

@@ -2,15 +2,21 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
-FILES = {str(file.relative_to(TESTS)): file for file in sorted(TESTS.rglob("*.py"))}
 PATIENT = 60  # seconds that a loaded machine may need for what takes a moment elsewhere
 # Calls that wait for a process, thread, socket or queue. Timeouts among a program's settings are called otherwise.
 WAITING = {"run", "wait", "communicate", "check_call", "check_output", "join", "get", "result", "urlopen", "create_connection"}
+
+
+@cache
+def trees() -> dict[str, ast.AST]:
+    """Every file of the tests, parsed."""
+    return {str(file.relative_to(TESTS)): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(TESTS.rglob("*.py"))}
 
 
 def private_imports(tree: ast.AST) -> Iterator[int]:
@@ -45,7 +51,7 @@ def short_timeouts(tree: ast.AST) -> Iterator[int]:
 
 @pytest.mark.parametrize("rule", [private_imports, stopwatches, short_timeouts], ids=lambda rule: rule.__name__)
 def test_the_tests_keep_the_rules(rule: object) -> None:
-    broken = [f"{name}:{line}" for name, file in FILES.items() for line in rule(ast.parse(file.read_text(encoding="utf-8")))]  # type: ignore[operator]
+    broken = [f"{name}:{line}" for name, tree in trees().items() for line in rule(tree)]  # type: ignore[operator]
     assert not broken
 
 

@@ -47,8 +47,8 @@ app.add_typer(keys)
 app.add_typer(audit)
 for verb in (train, evaluate, embed, calibrate, index, forget, serve, convert, doctor):
     app.command()(verb)
-for verb in (search, explain):
-    app.command(cls=SearchCommand)(verb)
+for query_verb in (search, explain):
+    app.command(cls=SearchCommand)(query_verb)
 
 
 @app.callback(invoke_without_command=True)

@@ -105,7 +105,7 @@ def index(
     image's longer side or more; a detector of your own in ONNX format finds more.
 
     A video counts as done, and is skipped from then on, once its true end was reached. Missing or damaged frames, jumps in time
-    stamps, and ready-made detections that matched no frame are reported. Network addresses (rtsp://...) are not read: save the
+    stamps, and ready-made detections that were not used are reported. Network addresses (rtsp://...) are not read: save the
     stream first.
 
     For photographs of people use a model trained on photographs; the bundled models/mannequin-tiny knows drawn mannequins only.

@@ -17,7 +17,6 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
     runs = 1 if name in STARTING_PROCESSES else 2
     benchmark = ALL[name](True, runs)
     assert benchmark.name == name and benchmark.rows
-    assert {len(row.runs) for row in benchmark.rows} <= {1, runs}
     keys = [(row.what, row.at, row.unit) for row in benchmark.rows]
     assert len(set(keys)) == len(keys), "compare.py finds a row by these"
     assert all(run > 0 for row in benchmark.rows for run in row.runs if "memory" not in row.what)

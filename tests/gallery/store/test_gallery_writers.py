@@ -16,10 +16,10 @@ from colour_encoder import ColourEncoder, write_pictures
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle.compact import compact
 from tbps.gallery.lifecycle.snapshots import snapshots
-from tbps.gallery.search.engine import Engine
+from tbps.gallery.search.versions import Versions
 from tbps.gallery.store.manifest import recorded
+from tbps.gallery.store.staleness import read_again
 from tbps.gallery.store.table import Table
-from tbps.gallery.store.version import Snapshot
 
 COUNT = 600
 ADD = """
@@ -136,14 +136,18 @@ def test_a_reader_whose_version_is_removed_again_and_again_reads_a_newer_one(pho
     assert table is not None
     looks: list[int] = []
 
-    def answer(snapshot: Snapshot) -> set[str]:
-        looks.append(snapshot.rows.count)
+    versions = Versions(table)
+
+    @read_again
+    def sources() -> set[str]:
+        version = versions.newest()
+        looks.append(version.rows.count)
         if len(looks) <= 5:
             gallery.add([photos / f"{len(looks):04d}.jpg"])
             compact(folder)
-        return {hit.source for hit in snapshot.hits(np.arange(snapshot.rows.count), np.zeros(snapshot.rows.count))}
+        return {hit.source for hit in version.hits(np.arange(version.rows.count), np.zeros(version.rows.count))}
 
-    assert Engine(table).on_newest(answer) == {f"{n:04d}.jpg" for n in range(6)}
+    assert sources() == {f"{n:04d}.jpg" for n in range(6)}
     assert looks == [1, 2, 3, 4, 5, 6]
 
 

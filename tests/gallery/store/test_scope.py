@@ -171,7 +171,7 @@ def test_image_and_tracklet(galleries: tuple[Gallery, Gallery]) -> None:
     every = {hit.id: hit for hit in part.search("red", k=COUNT)}
     for name, hit in every.items():
         found = whole.image(name, within=WITHIN)
-        assert replace(found, rank=hit.rank, score=hit.score) == hit and found.score == 0
+        assert replace(found, rank=hit.rank, score=hit.score, chance=hit.chance) == hit and found.score == 0
     for number in range(5):
         expected = [hit for hit in every.values() if hit.attributes.get("tracklet") == f"t{number}"]
         found_ids = [hit.id for hit in whole.tracklet(f"t{number}", within=WITHIN)]

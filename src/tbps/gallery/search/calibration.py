@@ -87,7 +87,7 @@ def calibration_of(model: Encoder) -> Calibration | None:
     return found
 
 
-def line_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
+def cutoff_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
     """How many of the best may be taken so that the expected share of right ones is still `share`, and what it then is.
 
     (0, the first's chance) when not even the first is so likely.

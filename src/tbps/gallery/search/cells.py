@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Integer
 
-from tbps.gallery.store.index import gathered_products
+from tbps.gallery.store.rows import gathered_products
 from tbps.seeding import generator
 
 HEAD = 128

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tbps.errors import QueryError
 from tbps.gallery.encoder import Encoder
-from tbps.gallery.search.compose import Direction
+from tbps.gallery.search.compose import Composed
 from tbps.gallery.search.parts import has_words, split_long
 from tbps.gallery.search.query import Text
 
@@ -61,7 +61,7 @@ class Explanation:
 
 
 def explain(
-    model: Encoder, direction: Direction, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
+    model: Encoder, composed: Composed, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
 ) -> Explanation:
     """Why an image of that embedding answers a query of those texts and that direction; `picture`: what is left of it to look at.
 
@@ -71,9 +71,9 @@ def explain(
     if count > MOST_WORDS:
         raise QueryError(f"{count} words are too many to explain; at most {MOST_WORDS}")
     words = [word for text in texts for word in _words(model, text, embedding)]
-    carried = np.maximum(model.carried(picture, direction.vector.astype(np.float32)).astype(np.float64), 0)
+    carried = np.maximum(model.carried(picture, composed.vector.astype(np.float32)).astype(np.float64), 0)
     shares = carried / max(float(carried.max()), 1e-12)
-    return Explanation(float(direction.vector @ embedding), tuple(words), shares, direction.notices)
+    return Explanation(float(composed.vector @ embedding), tuple(words), shares, composed.notices)
 
 
 def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:

@@ -33,13 +33,11 @@ def begun(folder: Path) -> bool:
 
 
 def erasing(folder: Path) -> frozenset[str]:
-    """The ids of the rows that are being erased. Raises GalleryError where they cannot be read: then nothing may be shown."""
+    """The ids of the rows that are being erased. Raises GalleryError if they cannot be read: then nothing may be shown."""
     try:
-        return frozenset(_ids(folder / ERASURE_FILE)) if begun(folder) else frozenset()
-    except GalleryError:
-        if begun(folder):
-            raise
-        return frozenset()  # it was completed just then
+        return frozenset(_ids(folder / ERASURE_FILE))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def complete(folder: Path) -> None:
@@ -81,8 +79,10 @@ def _check_room(folder: Path, ids: Collection[str]) -> None:
 def _ids(file: Path) -> Sequence[str]:
     try:
         ids = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise GalleryError(f"{file} cannot be read ({error}); remove it and forget the same rows again") from error
     if not isinstance(ids, list):
         raise GalleryError(f"{file} is damaged (no list of ids); remove it and forget the same rows again")
-    return [str(name) for name in ids]
+    return [str(id) for id in ids]

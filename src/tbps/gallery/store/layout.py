@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from tbps.errors import GalleryError
 from tbps.gallery.store.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from tbps.gallery.store.staleness import read_again, reading
 from tbps.gallery.store.table import Table
 from tbps.storage import writing_to
 
@@ -57,14 +58,14 @@ def table_of(head: Path) -> Table | None:
 
 
 def steadily(folder: Path, look: Callable[[], _T]) -> _T:
-    """What a look without the lock finds; looks again where another process rewrote or removed a table meanwhile."""
-    while True:
-        before = _states(folder)
-        try:
+    """The result of reading a gallery without its lock; reads again if another process rewrote or removed a table meanwhile."""
+
+    @read_again
+    def read() -> _T:
+        with reading(folder):
             return look()
-        except GalleryError:
-            if _states(folder) == before:
-                raise
+
+    return read()
 
 
 def next_table(folder: Path) -> str:
@@ -117,15 +118,6 @@ def bytes_on_disk(folder: Path) -> int:
                 continue
             sizes[facts.st_dev, facts.st_ino] = facts.st_size
     return sum(sizes.values())
-
-
-def _states(folder: Path) -> list[tuple[Path, tuple[str, int] | None]] | None:
-    """Every head with its table and version; None where a table is damaged or just being replaced."""
-    try:
-        tables = [(head, table_of(head)) for head in heads(folder)]
-        return [(head, None if table is None else table.state()) for head, table in tables]
-    except GalleryError:
-        return None
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The LanceDB table of a gallery: committed appends, what is known of its rows, tidying."""
+"""The LanceDB table of a gallery: reading rows, committing new ones, copying without some, compacting."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ from tbps.gallery.store.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
 from tbps.gallery.store.filters import Condition
 from tbps.gallery.store.numbers import EXACT, canonical_name
 from tbps.gallery.store.schema import TYPES, WIDENED, Kind, extra_kinds, filter_kinds, row_schema
-from tbps.gallery.store.version import Snapshot
+from tbps.gallery.store.staleness import state_of
+from tbps.gallery.store.version import Shortlist, Version
 
 FIRST_TABLE = "images"
 _MANY_FRAGMENTS = 64
@@ -52,7 +53,7 @@ class Table:
     """The newest version of one table; one process at a time may write (see `lock`)."""
 
     def __init__(self, folder: Path, handle: Any) -> None:
-        self._folder = folder
+        self.folder = folder
         self._handle = handle
         self.name: str = handle.name
 
@@ -82,18 +83,18 @@ class Table:
         return cls.open(folder, dim, name) or cls.create(folder, dim, name)
 
     @property
-    def version(self) -> int:
+    def version_number(self) -> int:
         """The newest version's number."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return int(self._handle.version)
 
     def state(self) -> tuple[str, int]:
         """Equal as long as nobody writes."""
-        return self.name, self.version
+        return self.name, self.version_number
 
     def __len__(self) -> int:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return int(self._handle.count_rows())
 
@@ -106,26 +107,26 @@ class Table:
         return extra_kinds(self._schema())
 
     def _schema(self) -> Any:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()  # another process may have added columns
             return self._handle.schema
 
     def versions(self) -> int:
         """How many versions are on disk."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             return len(self._handle.list_versions())
 
-    def snapshot(self, before: Snapshot | None = None, hidden: Collection[str] = ()) -> Snapshot:
-        """The newest version without the rows of `hidden` ids, whole in memory, which it shares with an older one where it can."""
-        version = self.version
-        try:
-            with talking_to(self._folder):
-                handle = lancedb.connect(self._folder).open_table(self.name)
-            return Snapshot(self._folder, handle, before, hidden)
-        except GalleryError:
-            if self.version == version:
-                raise
-            return self.snapshot(before, hidden)  # its files were removed while they were read
+    def open_version(
+        self, before: Version | None = None, hidden: Collection[str] = (), shortlist: Shortlist | None = None
+    ) -> Version:
+        """The newest version, with every embedding in memory; see `Version` for the arguments.
+
+        Raises StaleVersionError if a writer removed its files while they were read.
+        """
+        opened = state_of(self.folder)
+        with talking_to(self.folder):
+            handle = lancedb.connect(self.folder).open_table(self.name)
+        return Version(self.folder, handle, opened, before, hidden, shortlist)
 
     def known(self) -> dict[str, KnownRow]:
         """Content hash -> what is known of it, for every row."""
@@ -138,7 +139,7 @@ class Table:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Every row of the newest version as Arrow record batches, all columns or those named, in that order."""
         wanted = list(self._handle.schema.names if columns is None else columns)
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             for batch in self._handle.search().select(wanted).to_batches():
                 yield batch.select(wanted)
@@ -150,14 +151,14 @@ class Table:
         """
         clause, wanted = sql_of(condition, self.kinds()), list(columns)
         clauses = [clause] if ids is None else [f"({clause} and {ids_sql(some)})" for some in _chunks(ids)]
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return [row for each in clauses for row in self._handle.search().where(each).select(wanted).to_arrow().to_pylist()]
 
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> Any:
         """The rows with those ids that are there, as an Arrow table of all columns or those named."""
         wanted = list(self._handle.schema.names if columns is None else columns)
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             parts = [self._handle.search().where(ids_sql(some)).select(wanted).to_arrow().select(wanted) for some in _chunks(ids)]
         return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
@@ -195,17 +196,17 @@ class Table:
         """
         self._complete_widening()
         for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
-            with talking_to(self._folder):
+            with talking_to(self.folder):
                 self._handle.add_columns({f"{WIDENED}{name}": f"cast(`{name}` as double)"})
                 self._handle.drop_columns([name])
             self._complete_widening()
         missing = [pa.field(name, TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
         if missing:
-            with talking_to(self._folder):
+            with talking_to(self.folder):
                 self._handle.add_columns(missing)
 
     def _complete_widening(self) -> None:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             for begun in [name for name in self._handle.schema.names if name.startswith(WIDENED)]:
                 name = begun.removeprefix(WIDENED)
@@ -221,7 +222,7 @@ class Table:
             _vectors(embeddings) if field.name == "embedding" else pa.array([row.get(field.name) for row in rows], field.type)
             for field in schema
         ]
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.add(pa.Table.from_arrays(columns, schema=schema))
 
     def append_embedded(self, rows: Any, embeddings: Float32[np.ndarray, "N dim"], model: str) -> None:
@@ -231,14 +232,7 @@ class Table:
     def copy_without(self, ids: Collection[str], name: str) -> "Table":
         """A new table `name` beside this one: every row but those with the ids, one version, nothing else of this one."""
         gone = pa.array(sorted(ids), pa.string())
-
-        def kept() -> Iterator[Any]:
-            for batch in self.batches():
-                yield batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
-
-        with talking_to(self._folder):
-            reader = pa.RecordBatchReader.from_batches(self._handle.schema, kept())
-            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+        return self._copy(name, (_without(batch, gone) for batch in self.batches()))
 
     def copy_changed(self, ids: Collection[str], updates: Mapping[str, Mapping[str, Any]], name: str) -> "Table":
         """A new table `name` beside this one, as `copy_without`, with other values in some columns of some rows (by id)."""
@@ -246,13 +240,31 @@ class Table:
 
         def rows() -> Iterator[Any]:
             for batch in self.batches():
-                kept = batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
+                kept = _without(batch, gone)
                 touched = pc.any(pc.is_in(kept.column("id"), value_set=changed)).as_py()
                 yield _updated(kept, updates) if touched else kept
 
-        with talking_to(self._folder):
-            reader = pa.RecordBatchReader.from_batches(self._handle.schema, rows())
-            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+        return self._copy(name, rows())
+
+    def _copy(self, name: str, batches: Iterator[Any]) -> "Table":
+        """A new table of Arrow batches. An error of the iterator is raised as it is, although it passes through the database."""
+        errors: list[Exception] = []
+
+        def recorded() -> Iterator[Any]:
+            try:
+                yield from batches
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        try:
+            with talking_to(self.folder):
+                reader = pa.RecordBatchReader.from_batches(self._handle.schema, recorded())
+                return Table(self.folder, lancedb.connect(self.folder).create_table(name, data=reader))
+        except Exception as error:
+            if errors:
+                raise errors[0] from error
+            raise
 
     def tidy(self) -> None:
         """Merges small fragments and removes old versions and the leftovers of killed writers, when that is worth its cost.
@@ -260,7 +272,7 @@ class Table:
         Only under the gallery's lock: it removes files that a second writer might be about to commit. Rewriting costs up to the
         size of the table, so it waits until a tenth of the rows lie outside the largest fragment or fragments are many.
         """
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             stats = self._handle.stats()["fragment_stats"]
             fragments, rows = stats["num_fragments"], self._handle.count_rows()
@@ -269,17 +281,22 @@ class Table:
 
     def compact(self) -> None:
         """Merges fragments and removes old versions and the leftovers of killed writers, whatever it costs; under the lock."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             self._handle.optimize()
             # Merging commits twice, and the first of the two still needs the old files: it is to be old enough to go as well.
             time.sleep(2 * _AGE.total_seconds())
-            # Not 0, which warns of readers at older versions: those read again (see `engine`).
+            # Not 0, which warns of readers at older versions: those read again (see `staleness`).
             self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
+
+
+def _without(batch: Any, ids: Any) -> Any:
+    """An Arrow batch without the rows with some ids."""
+    return batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=ids)))
 
 
 def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:

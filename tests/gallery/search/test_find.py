@@ -1,6 +1,8 @@
 """Composed queries, pages, groups, marked results and re-ranking, each against the obvious computation."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ from colour_encoder import CONTEXT, ColourEncoder, write_pictures
 from PIL import Image
 
 from tbps.errors import ModelError, QueryError
+from tbps.gallery.encoder import Encoder
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.search.calibration import CALIBRATION_FILE, Calibration
+from tbps.gallery.search.calibration import CALIBRATION_FILE, Calibration, calibration_of
 from tbps.gallery.search.page import Page
 from tbps.gallery.search.parts import split_long
 from tbps.gallery.search.query import Example, Query, Text
 from tbps.gallery.search.rerank import final_distances, reranked
 from tbps.gallery.store.hit import Hit
+from tbps.gallery.store.manifest import recorded
+from tbps.model.bundle import load
+from tbps.model.text_reader import TextReader
 from tbps.preprocess.image import open_image
 
 COUNT = 120
@@ -281,7 +287,7 @@ def test_a_long_description_is_averaged_with_a_notice(gallery: Gallery, images: 
 def calibrated(tmp_path: Path) -> tuple[Gallery, Path]:
     """A gallery whose encoder is a folder with a calibration."""
     model = ColourEncoder()
-    model.name = str(tmp_path / "model")
+    model.folder = tmp_path / "model"
     calibration = Calibration(
         model=model.fingerprint, source="", queries=1, images=1000, right=4.0, z=(-3.0, 1.0, 2.0), share=(0.0, 0.1, 0.9)
     )
@@ -330,3 +336,33 @@ def test_a_calibration_that_is_damaged_or_foreign_is_refused(calibrated: tuple[G
     assert gallery.find(query).line is None
     file.write_text(json.dumps(values))
     assert gallery.find(query).line is not None
+
+
+@pytest.mark.parametrize("open_model", [load, lambda folder: TextReader.open(Path(folder))])
+def test_a_calibration_is_found_from_another_working_directory(
+    open_model: Callable[[str], Encoder], tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model_folder, tmp_path / "here" / "model")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model = open_model("model")
+    curve = Calibration(model=model.fingerprint, source="", queries=1, images=9, right=1.0, z=(0.0,), share=(0.5,))
+    curve.save(Path("model"))
+    assert calibration_of(model) == curve
+    monkeypatch.chdir(tmp_path / "there")
+    assert calibration_of(model) == curve
+    write_pictures(tmp_path / "photos", 3)
+    gallery = Gallery.open(tmp_path / "gallery", model)
+    gallery.add(tmp_path / "photos")
+    assert gallery.find(Query(texts=(Text(text="a man"),))).line is not None
+    assert recorded(tmp_path / "gallery").encoder_location == str(tmp_path / "here" / "model")
+
+
+def test_a_model_without_a_folder_takes_no_calibration_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ColourEncoder()
+    curve = Calibration(model=model.fingerprint, source="", queries=1, images=9, right=1.0, z=(0.0,), share=(0.5,))
+    curve.save(tmp_path / model.name)  # a folder that is named like the model's id
+    monkeypatch.chdir(tmp_path)
+    assert calibration_of(model) is None

@@ -36,7 +36,7 @@ class Calibrated(ColourEncoder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.name = str(folder)
+        self.folder = folder
         curve = Calibration(model=self.fingerprint, source="x", queries=1, images=40, right=2, z=(-3, 0, 3), share=(0, 0.05, 0.9))
         curve.save(folder)
 

@@ -67,16 +67,19 @@ class Calibration(Settings):
 
 
 def calibration_of(model: Encoder) -> Calibration | None:
-    """The calibration in the folder that opened a model, None where there is none.
+    """The calibration in a model's folder; None if the folder has none, or the model was not opened from a folder.
 
-    Raises ModelError when it is damaged or of another model.
+    Raises ModelError when it cannot be read, is damaged or belongs to another model.
     """
-    file = Path(model.name) / CALIBRATION_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        found = Calibration.parse(values)
-    except OSError:  # none there, or the name is an id or too long for the disk
+    if model.folder is None:
         return None
+    file = model.folder / CALIBRATION_FILE
+    try:
+        found = Calibration.parse(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}); look at its permissions") from error
     except (ValueError, SettingsError) as error:
         raise ModelError(f"{file} is damaged ({error}); write it again with `tbps calibrate`, or remove it") from error
     if found.model != model.fingerprint:

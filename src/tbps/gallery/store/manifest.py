@@ -44,10 +44,9 @@ def now() -> str:
 
 def manifest_of(model: Encoder) -> Manifest:
     """The manifest of a gallery that `model` begins."""
-    folder = Path(model.name)
     return Manifest(
         encoder_name=model.name,
-        encoder_location=str(folder.resolve()) if folder.is_dir() else model.name,
+        encoder_location=model.name if model.folder is None else str(model.folder),
         encoder_fingerprint=model.fingerprint,
         dim=model.dim,
         image=model.spec,

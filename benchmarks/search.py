@@ -24,7 +24,7 @@ import numpy as np
 from measuring import Row, ratios
 from results import Benchmark, run_alone
 
-from tbps.gallery import Encoder, ExactIndex, Hit, Query, Rows, Table, Versions, find, written
+from tbps.gallery import Encoder, ExactIndex, Hit, Query, Rows, Table, Versions, compose, find, written
 from tbps.seeding import generator
 
 DIMENSIONS, K, CAMERAS, BLOCK = 512, 10, 10, 50_000
@@ -148,9 +148,10 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
 
 
 def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnails: bool = True) -> tuple[Hit, ...]:
-    """The hits of an embedding, for which the gallery asks the encoder only for its dimension."""
-    model = cast(Encoder, SimpleNamespace(dim=DIMENSIONS))
-    return find(versions.newest(), model, Query(k=K, where=where), [query], thumbnails=thumbnails).hits
+    """The hits of an embedding; composing it uses nothing of the encoder but its dimension."""
+    asked = Query(k=K, where=where)
+    composed = compose(asked, [query], cast(Encoder, SimpleNamespace(dim=DIMENSIONS)), {})
+    return find(versions.newest(), None, asked, composed, thumbnails=thumbnails).hits
 
 
 def compared(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tbps.gallery.lifecycle.transfer import export, import_export
     from tbps.gallery.search.calibration import Calibration, calibration_of
     from tbps.gallery.search.check import descriptions
+    from tbps.gallery.search.compose import compose
     from tbps.gallery.search.explain import Explanation, Word
     from tbps.gallery.search.explain_picture import draw_explanation
     from tbps.gallery.search.find import find
@@ -59,6 +60,7 @@ else:
             "tbps.gallery.lifecycle.transfer": ["export", "import_export"],
             "tbps.gallery.search.calibration": ["Calibration", "calibration_of"],
             "tbps.gallery.search.check": ["descriptions"],
+            "tbps.gallery.search.compose": ["compose"],
             "tbps.gallery.search.explain": ["Explanation", "Word"],
             "tbps.gallery.search.explain_picture": ["draw_explanation"],
             "tbps.gallery.search.find": ["find"],
@@ -126,6 +128,7 @@ __all__ = [
     "change_retention",
     "compact",
     "complete_begun",
+    "compose",
     "describe",
     "descriptions",
     "draw_explanation",

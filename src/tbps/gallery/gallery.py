@@ -25,6 +25,7 @@ from tbps.gallery.ingest.sources import Named, find_sources
 from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
 from tbps.gallery.lifecycle.info import GalleryInfo, describe
 from tbps.gallery.lifecycle.retention import retain
+from tbps.gallery.search.calibration import calibration_of
 from tbps.gallery.search.check import RecallReport, check_recall
 from tbps.gallery.search.compose import Sample, compose, ids_of
 from tbps.gallery.search.conditions import embeddings_of, passing_of, position_of
@@ -172,12 +173,15 @@ class Gallery:
         Raises QueryError as `search`, on an unknown id or column, and on a version that is no longer kept; ImageError on a picture
         that cannot be read; ModelError on a calibration that is damaged or belongs to another model.
         """
-        return find(self._versions().at(query.version, within), self._model, query, pictures, within, thumbnails)
+        version, scope = self._version(within, query.version)
+        composed = compose(query, pictures, self._model, embeddings_of(ids_of(query), version, scope))
+        calibration = calibration_of(self._model) if composed.plain and not query.rerank else None
+        return find(version, scope, query, composed, calibration, thumbnails)
 
     @read_again
     def image(self, id: str, within: Sequence[str] | None = None) -> Hit:
         """The image with an id, as a hit with score 0. Raises UnknownIdError, also for images outside the cameras `within`."""
-        version, scope = self._newest(within)
+        version, scope = self._version(within)
         (hit,) = version.hits(np.array([position_of(id, version, scope)]), np.zeros(1))
         return hit
 
@@ -188,7 +192,7 @@ class Gallery:
         Pictures that were given beside the query are left out. Regions are those of the thumbnail; the score is that of the stored
         embedding. Raises as `find`, UnknownIdError as `image`, and as `explain.explain`.
         """
-        version, scope = self._newest(within)
+        version, scope = self._version(within)
         position = position_of(id, version, scope)
         passing_of(query, version, scope)  # raises on conditions that `find` would refuse
         composed = compose(query, (), self._model, embeddings_of(ids_of(query), version, scope))
@@ -199,7 +203,7 @@ class Gallery:
     @read_again
     def tracklet(self, id: str, within: Sequence[str] | None = None) -> list[Hit]:
         """The images of a tracklet by time and frame, as hits with score 0; at most a thousand."""
-        version, scope = self._newest(within)
+        version, scope = self._version(within)
         positions = members(version, scope, "tracklet", id)
         hits = version.hits(positions, np.zeros(len(positions)))
         return sorted(hits, key=lambda hit: (hit.captured_at or "", str(hit.attributes.get("frame", "")).zfill(12), hit.id))
@@ -207,14 +211,14 @@ class Gallery:
     @read_again
     def summary(self, within: Sequence[str] | None = None) -> Summary | None:
         """Images, cameras, times, and the columns with their most frequent values; None while the gallery is empty."""
-        return None if self._refreshed() is None else summarise(*self._newest(within))
+        return None if self._refreshed() is None else summarise(*self._version(within))
 
     @read_again
     def count(self, within: Sequence[str] | None = None) -> int:
         """How many images there are; within: of these cameras only."""
         if within is None or self._refreshed() is None:
             return len(self)
-        _, scope = self._newest(within)
+        _, scope = self._version(within)
         return 0 if scope is None else len(scope.positions)
 
     @read_again
@@ -260,9 +264,9 @@ class Gallery:
         self._refreshed()
         return self._replacements
 
-    def _newest(self, within: Sequence[str] | None) -> tuple[Version, Scope | None]:
-        """The newest version, and its rows of some cameras (None: all)."""
-        version = self._versions().newest()
+    def _version(self, within: Sequence[str] | None, number: int | None = None) -> tuple[Version, Scope | None]:
+        """A version (None: the newest) and its rows of the cameras `within` (None: all)."""
+        version = self._versions().at(number, within)
         return version, None if within is None else version.scope(within)
 
     def _versions(self) -> Versions:

@@ -14,6 +14,7 @@ from tbps.errors import QueryError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search import cells as cells_module
 from tbps.gallery.search.check import check_recall, descriptions
+from tbps.gallery.search.compose import compose
 from tbps.gallery.search.find import find
 from tbps.gallery.search.nearest import Nearest
 from tbps.gallery.search.query import Query
@@ -46,7 +47,8 @@ def table(tmp_path: Path) -> Table:
 
 
 def _search(versions: Versions, vector: np.ndarray, k: int, where: str | None, thumbnails: bool = True) -> list[Hit]:
-    return list(find(versions.newest(), ColourEncoder(), Query(k=k, where=where), [vector], thumbnails=thumbnails).hits)
+    query = Query(k=k, where=where)
+    return list(find(versions.newest(), None, query, compose(query, [vector], ColourEncoder(), {}), thumbnails=thumbnails).hits)
 
 
 def _same(found: Version, fresh: Version) -> bool:

@@ -1,20 +1,19 @@
-"""From a query to a page of hits: its vector, the nearest rows that pass its filters, re-ranking, groups, estimates."""
+"""From the vector of a query to a page of hits: the nearest rows that pass its filters, re-ranking, groups, estimates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from tbps.gallery.encoder import Encoder
-from tbps.gallery.search.calibration import calibration_of, cutoff_at
-from tbps.gallery.search.compose import Composed, Sample, compose, ids_of
-from tbps.gallery.search.conditions import camera_notices, embeddings_of, passing_of
+from tbps.gallery.search.calibration import Calibration, cutoff_at
+from tbps.gallery.search.compose import Composed
+from tbps.gallery.search.conditions import camera_notices, passing_of
 from tbps.gallery.search.page import Cutoff, Page
 from tbps.gallery.search.query import Query
 from tbps.gallery.search.rerank import reranked
 from tbps.gallery.store.hit import Group
+from tbps.gallery.store.scope import Scope
 from tbps.gallery.store.version import Version
 
 MEMBERS = 1000
@@ -23,19 +22,20 @@ _CUTOFF_DEPTH = 100  # the cutoff is looked for among so many hits
 
 def find(
     version: Version,
-    model: Encoder,
+    scope: Scope | None,
     query: Query,
-    pictures: Sequence[Sample] = (),
-    within: Sequence[str] | None = None,
+    composed: Composed,
+    calibration: Calibration | None = None,
     thumbnails: bool = True,
 ) -> Page:
-    """The page of hits of a query in one version; the arguments, and the errors raised, are those of `Gallery.find`."""
-    scope = None if within is None else version.scope(within)
+    """One page of hits of a query in one version.
+
+    scope: the rows that the caller may see, None for all; composed: the vector of the query; calibration: None makes no estimates.
+    Raises QueryError as `passing_of`.
+    """
     group, passing = passing_of(query, version, scope)
-    composed = compose(query, pictures, model, embeddings_of(ids_of(query), version, scope))
     search = _Search(version, composed, query, passing)
     images = version.rows.count if scope is None else len(scope.positions)
-    calibration = calibration_of(model) if composed.plain and not query.rerank and images else None
     wanted = query.offset + query.k
     depth = wanted if calibration is None else max(wanted, _CUTOFF_DEPTH)
     codes = None if group is None else _group_codes(version, group)
@@ -49,7 +49,7 @@ def find(
         best = ranking.positions[shown].tolist()
         hits = [replace(hit, group=search.group(group, codes, place)) for hit, place in zip(hits, best, strict=True)]
     cutoff = None
-    if calibration is not None:
+    if calibration is not None and images:
         z = (version if scope is None else scope).moments.z(composed.vector, ranking.scores)
         chances = calibration.chances(z, images)
         hits = [replace(hit, chance=float(chance)) for hit, chance in zip(hits, chances[shown], strict=True)]

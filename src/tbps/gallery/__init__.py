@@ -1,4 +1,4 @@
-"""Galleries of embedded images: filled once, searched often, looked after. Other rooms import from here."""
+"""Galleries: indexing images, searching them, and maintaining the index. Other packages import from here only."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The gallery: a folder of embedded pictures that is filled once and asked often.
+"""The gallery: a folder of images with their embeddings and metadata that can be searched by description or picture.
 
 gallery = Gallery.open("my-gallery", model)
 gallery.add("photos/")
@@ -56,10 +56,10 @@ _Stamp = tuple[_FileStamp, _FileStamp]
 
 @final
 class Gallery:
-    """Embedded pictures of one model with their metadata, on disk. Made by `open`.
+    """Images with embeddings of one model and metadata, on disk. Made by `open`.
 
-    Searching and adding are safe from several threads and processes at once: writers take turns, one commit each.
-    `patience`: how many seconds a writer waits for the others.
+    Safe for use from several threads and processes at once: writers take turns, one commit at a time; readers take no lock.
+    patience: how many seconds a writer waits for other writers.
     """
 
     def __init__(self, path: Path, model: Encoder, patience: float) -> None:
@@ -72,10 +72,10 @@ class Gallery:
 
     @classmethod
     def open(cls, path: str | Path, model: Encoder, create: bool = True, patience: float = PATIENCE) -> "Gallery":
-        """The gallery in folder `path`; nothing but the folder is made before the first `add`.
+        """Opens the gallery in folder `path`; a new gallery is an empty folder until the first `add`.
 
-        Completes an erasure whose process was killed. Raises MixedModelsError when another model made the gallery; GalleryError
-        when it is damaged, holds other files, or is missing and `create` is false; StorageError when the folder cannot be made.
+        Completes an erasure whose process was killed. Raises MixedModelsError if another model made the gallery; GalleryError if
+        the folder is damaged, holds other files, or is missing and `create` is false; StorageError if it cannot be made.
         """
         folder = Path(path)
         complete_begun(folder)
@@ -98,22 +98,21 @@ class Gallery:
         exclude: Sequence[str] = (),
         refresh: bool = False,
     ) -> IngestReport:
-        """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video or a list of these and of pictures.
+        """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video, or a list of these and of pictures.
 
-        Known content is skipped. People in videos, and in photographs if `footage` says so, are found and cut out.
+        Content that is in the gallery already is skipped. People are detected and cropped in videos, and in photographs if
+        `footage` says so. Pictures that cannot be read are named in the report, and the rest is added.
 
-        Pictures that cannot be read are named in the report and the rest is added. `metadata` replaces the folder's own file,
-        or holds one mapping for each picture of a list. `on_progress` counts pictures whose fate is on disk: killed at any
-        moment, a gallery holds every one of them, and adding the same again completes it.
+        metadata: replaces the folder's own file, or holds one mapping for each picture of a list. on_progress: is called with the
+        number of pictures that are committed and the total; if the process is killed, adding the same again adds the rest.
+        exclude: patterns of files and folders to leave out (see `patterns`). refresh: updates rows whose files were changed or
+        moved, or whose metadata were corrected (see `changes`); without it the report only names these files.
 
-        exclude: patterns of files and folders that are left out (see `patterns`). The report names files that differ from what was
-        indexed: changed, moved, corrected, gone; `refresh` takes that over (see `changes`), without it nothing of it is.
-
-        Raises DataError when there is no picture at all, AnnotationError on a malformed metadata file, BusyError when others
+        Raises DataError if there is no picture at all, AnnotationError on a malformed metadata file, BusyError if other processes
         keep the gallery locked, StorageError on a full or read-only disk.
         """
         if batch_size < 1:
-            raise SettingsError(f"batch_size is {batch_size}; at least one picture is encoded at a time")
+            raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
         sources = find_sources(images, metadata, exclude)
         lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
         return ingest(self._writing, self._model, sources, Manner(batch_size, refresh), on_progress, lookout)
@@ -146,15 +145,15 @@ class Gallery:
         ids: Iterable[str] = (),
         dry_run: bool = False,
     ) -> ForgetReport:
-        """Erases from disk every image that passes all of what is given: rows, thumbnails, old versions, and in snapshots too.
+        """Erases the images that satisfy all given conditions from disk: rows, thumbnails, old versions, also in snapshots.
 
-        See `forget.forget`. Raises QueryError when nothing is given or the condition cannot be read.
+        See `forget.forget`. Raises QueryError if no condition is given, or if `where` or `before` cannot be read.
         """
         selection = Selection(where, identity, before, tuple(ids))
         return forget(self.path, selection, dry_run, self._patience)
 
     def retain(self, dry_run: bool = False) -> ForgetReport | None:
-        """Forgets what is older than the gallery's rules allow (see `retention`); None where there is no rule."""
+        """Forgets images that are older than the gallery's rules allow (see `retention`); None if there is no rule."""
         return retain(self.path, dry_run, patience=self._patience)
 
     @read_again

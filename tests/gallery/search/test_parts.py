@@ -84,7 +84,7 @@ def test_the_notice_says_where_a_word_was_cut(model: PersonModel) -> None:
     parts = split_long("zxqv" * 500, model)
     expected = "the description is longer than the model reads at once; "
     assert (
-        parts.notice == f"{expected}{len(parts.texts)} parts of it were averaged; it was cut within words, where it has no spaces"
+        parts.notice == f"{expected}{len(parts.texts)} parts of it were averaged; it was split within words, where it has no spaces"
     )
     assert split_long("a woman in a red coat", model).notice is None
 

@@ -19,7 +19,7 @@ def test_kinds_are_decided_over_all_rows_whatever_their_order() -> None:
 def test_a_column_that_exists_keeps_its_kind_and_what_does_not_fit_is_told() -> None:
     plan = plan_columns([{"age": "forty"}, {"age": 41}, {"age": True}], {"age": "number"})
     assert plan.kinds == {"age": "number"}
-    assert plan.notes == ("column 'age' is a number; 2 values are not and are kept in attributes only",)
+    assert plan.notes == ("column 'age' is a number; 2 other values are kept in attributes only",)
     assert row_metadata({"age": "forty"}, plan.kinds).extras == {"age": None}
     assert json.loads(row_metadata({"age": "forty"}, plan.kinds).attributes) == {"age": "forty"}
 

@@ -103,7 +103,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     table.add_columns({"serial": "number"})  # as version 0.1 stored every number
     report = gallery.add(list(pictures[1:]), [{"serial": value} for value in (BIG, BIG + 1, BIG + 2, 3, 2.5, 10**30, "x")])
     assert report.added == 7
-    assert report.notes == ("column 'serial' is a number; 3 values are not and are kept in attributes only",)
+    assert report.notes == ("column 'serial' is a number; 3 other values are kept in attributes only",)
     assert stored(gallery, "serial") == "double"
     assert numbers(gallery, f"serial = {BIG}") == [1], "and not its neighbour, which no double equals"
     assert numbers(gallery, f"serial = {BIG + 1}") == numbers(gallery, f"serial in ({BIG + 1}, {BIG + 3})") == []
@@ -118,7 +118,7 @@ def test_the_digits_that_a_double_lacks_are_told(tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add([pictures[0]], [{"serial": 1.5}])
     report = gallery.add([pictures[1]], [{"serial": BIG + 1}])
-    assert report.notes == ("column 'serial' is a number; 1 values are not and are kept in attributes only",)
+    assert report.notes == ("column 'serial' is a number; 1 other values are kept in attributes only",)
     assert {hit.attributes["serial"] for hit in gallery.search("x", 2)} == {1.5, BIG + 1}
 
 
@@ -130,11 +130,11 @@ def test_the_digits_that_a_double_lacks_are_told(tmp_path: Path) -> None:
         ([1.0, 2.0], "number", [1.0, 2.0], None),
         ([BIG, 0.5], "number", [float(BIG), 0.5], None),
         ([BIG + 1, 0.5, 7.0], "text", ["9007199254740993", "0.5", "7"], "1 whole numbers whose digits a double cannot hold"),
-        ([1, 2**63], "text", ["1", "9223372036854775808"], "1 of its whole numbers are beyond 64 bits"),
+        ([1, 2**63], "text", ["1", "9223372036854775808"], "1 of its whole numbers exceed 64 bits"),
         ([-(2**63), 2**63 - 1], "integer", [-(2**63), 2**63 - 1], None),
         ([True, 1], "text", ["true", "1"], None),
         ([1, "a"], "text", ["1", "a"], None),
-        ([10**400, 1], "text", [str(10**400), "1"], "beyond 64 bits"),
+        ([10**400, 1], "text", [str(10**400), "1"], "exceed 64 bits"),
     ],
 )
 def test_kinds_of_new_columns(values: list[Any], kind: str, kept: list[Any], note: str | None) -> None:
@@ -153,9 +153,7 @@ def test_fractions_that_come_later(tmp_path: Path) -> None:
     gallery.add(list(pictures[:2]), [{"size": 3, "serial": BIG + 1}, {"size": 4}])
     before = gallery.find(Query(texts=TEXT))
     report = gallery.add(list(pictures[2:4]), [{"size": 3.5}, {"serial": 0.5}])
-    assert report.notes == (
-        "column 'serial' is a column of whole numbers of 64 bits; 1 values are not and are kept in attributes only",
-    )
+    assert report.notes == ("column 'serial' is a column of whole numbers of 64 bits; 1 other values are kept in attributes only",)
     assert (stored(gallery, "size"), stored(gallery, "serial")) == ("double", "int64")
     assert numbers(gallery, "size >= 3.5") == [1, 2] and numbers(gallery, "size = 3") == [0]
     assert numbers(gallery, f"serial = {BIG + 1}") == [0]
@@ -189,10 +187,10 @@ def test_an_export_of_doubles_into_whole_numbers_and_back(tmp_path: Path) -> Non
     double.add(list(pictures[3:]), [{"serial": value} for value in (7.0, 8.5, 9.0)])
     export(whole.path, tmp_path / "whole.tar")
     export(double.path, tmp_path / "double.tar")
-    told = "column 'serial' is a column of whole numbers of 64 bits; 1 values are not and are kept in attributes only"
+    told = "column 'serial' is a column of whole numbers of 64 bits; 1 other values are kept in attributes only"
     assert import_export(whole.path, tmp_path / "double.tar").notes == (told,)
     assert numbers(whole, "serial > 6") == [0, 3, 5]
-    told = "column 'serial' is a number; 1 values are not and are kept in attributes only"
+    told = "column 'serial' is a number; 1 other values are kept in attributes only"
     assert import_export(double.path, tmp_path / "whole.tar").notes == (told,)
     assert numbers(double, "serial > 5") == [2, 3, 4, 5] and describe(double.path).columns["serial"] == "number"
 

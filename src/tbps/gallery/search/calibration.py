@@ -87,7 +87,7 @@ def calibration_of(model: Encoder) -> Calibration | None:
         raise ModelError(f"{file} is damaged ({error}); write it again with `tbps calibrate`, or remove it") from error
     if found.model != model.fingerprint:
         raise ModelError(
-            f"{file} is of another model ({found.model}, not {model.fingerprint}); "
+            f"{file} belongs to another model ({found.model}, not {model.fingerprint}); "
             "write it again with `tbps calibrate`, or remove it"
         )
     return found

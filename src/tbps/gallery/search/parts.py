@@ -40,7 +40,7 @@ class Parts:
         """A notice for the user if the description was split, else None."""
         if len(self.texts) < 2:
             return None
-        where = "; it was cut within words, where it has no spaces" if self.within_words else ""
+        where = "; it was split within words, where it has no spaces" if self.within_words else ""
         return f"the description is longer than the model reads at once; {len(self.texts)} parts of it were averaged{where}"
 
 

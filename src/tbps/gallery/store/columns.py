@@ -76,11 +76,11 @@ class _Seen:
         if self.kind() != "text" or not self.kinds <= {"integer", "number"}:
             return None
         why = (
-            f"{self.beyond} of its whole numbers are beyond 64 bits"
+            f"{self.beyond} of its whole numbers exceed 64 bits"
             if self.kinds == {"integer"}
-            else (f"beside fractions it has {self.inexact} whole numbers whose digits a double cannot hold")
+            else (f"it has fractions, and {self.inexact} whole numbers whose digits a double cannot hold")
         )
-        return f"column {name!r} is kept as text, to the last digit: {why}"
+        return f"column {name!r} is stored as text so that no digit is lost: {why}"
 
 
 def plan_columns(
@@ -106,7 +106,9 @@ def plan_columns(
     told = f"values are NaN, infinite or of more than {MOST_BITS:,} bits and were left out"
     notes += [f"column {name!r}: {count} {told}" for name, count in sorted(met.endless.items())]
     if met.unread:
-        notes.append(f"captured_at: {met.unread} values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only")
+        notes.append(
+            f"captured_at: {met.unread} values are not ISO 8601 times such as 2024-05-01T08:30:00; kept in attributes only"
+        )
     return ColumnPlan({**stored, **kinds}, tuple(notes))
 
 
@@ -156,7 +158,7 @@ class _Met:
 def unfit_note(name: str, kind: Kind, count: int) -> str:
     """A note for the user about values that a column of that kind cannot hold."""
     told = "column of whole numbers of 64 bits" if kind == "integer" else told_kind(kind)
-    return f"column {name!r} is a {told}; {count} values are not and are kept in attributes only"
+    return f"column {name!r} is a {told}; {count} other values are kept in attributes only"
 
 
 def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMetadata:

@@ -71,7 +71,7 @@ def _check_room(folder: Path, ids: Collection[str]) -> None:
             needed += bytes_on_disk(head.parent / f"{table.name}.lance")
     if (free := shutil.disk_usage(folder).free) < needed:
         raise StorageError(
-            f"nothing was forgotten: gallery {folder} is written anew for that, which needs {needed:,} bytes, but {free:,} are "
+            f"nothing was forgotten: gallery {folder} is rewritten for that, which needs {needed:,} bytes, but {free:,} are "
             "free; free space or remove snapshots, and run again"
         )
 

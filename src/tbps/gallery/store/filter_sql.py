@@ -145,7 +145,7 @@ class _Compiler:
         column, kind = condition.column, self._kind(condition.column)
         value = _fitting(column, kind, condition.value, typed=True)
         if kind == "truth" and sign not in ("=", "<>"):
-            raise MisfitError(f"column {column!r} is a truth, of which none is smaller than the other; write = or <>")
+            raise MisfitError(f"column {column!r} is a truth, and truths have no order; write = or <>")
         spelled = column in _NAMES or (isinstance(value, str) and not value.isascii())
         if spelled and sign in ("=", "<>"):
             return self._among(Among(column, (condition.value,)), sign == "=")
@@ -183,7 +183,7 @@ def _fitting(column: str, kind: str, value: Literal_, typed: bool) -> Literal_ |
     if found is not None:
         return found
     if not typed:
-        raise MisfitError(f"column {column!r} is a {told_kind(kind)}; {shortened(value)} is none")
+        raise MisfitError(f"column {column!r} is a {told_kind(kind)}; {shortened(value)} is not a valid {told_kind(kind)}")
     told = _truth(value) if isinstance(value, bool) else shortened(value) if isinstance(value, str) else str(value)
     raise MisfitError(
         f"{told} is compared with a column of another kind, {column!r} is a {told_kind(kind)}; "

@@ -84,7 +84,7 @@ _REFUSED_SIGNS = {
     "||": "joining texts (||) is not supported",
     "<<": "bit shifts (<<) are not supported",
     ">>": "bit shifts (>>) are not supported",
-    ";": "found: ; where the filter should go on or end",
+    ";": "found: ; which is not allowed outside of a text",
     "$": "dollar quotes ($) are not supported; a text is written in single quotes",
     "\\": "a backslash stands outside a text; it is an ordinary character inside one",
     "?": "parameters (?) are not supported; write the value",
@@ -151,8 +151,8 @@ def _about_character(where: str, at: int) -> str:
     if one in _ARITHMETIC:
         return f"arithmetic ({one}) is not supported; compare a column with a value"
     if one.isdigit() or one == ".":
-        return f"{shortened(re.split(r'[^0-9A-Za-z_.]', where[at:], maxsplit=1)[0])} is no number"
-    return f"found: {shortened(one)}, which no filter holds outside of a text"
+        return f"{shortened(re.split(r'[^0-9A-Za-z_.]', where[at:], maxsplit=1)[0])} is not a number"
+    return f"found: {shortened(one)}, which is not allowed outside of a text"
 
 
 def _check_bounds(tokens: Sequence[Token]) -> None:
@@ -186,7 +186,7 @@ def _check_constructs(tokens: Sequence[Token]) -> None:
         if following.type == "LPAR" and token.lower() in (*_QUERIES, "any", "all", "some"):
             raise _RefusedError(f"subqueries ({token.lower()}) are not supported")
         if following.type == "LPAR":
-            raise _RefusedError(f"Invalid function {shortened(str(token))}: filters call no functions and cast nothing")
+            raise _RefusedError(f"Invalid function {shortened(str(token))}: filters have no functions and no casts")
         if following.type in ("TEXT", "QUOTED") and following.start_pos == token.end_pos:
             raise _RefusedError(f"texts with a prefix ({token}'...') are not supported; a text is written in single quotes")
 
@@ -220,7 +220,7 @@ def _unexpected(token: Token, tokens: Sequence[Token]) -> NoReturn:
         raise _RefusedError(f"found: {token[:100]}, so that two values are compared; one side is a column")
     if token.type == "NAME":
         raise _RefusedError(f"found: {word[:100]}, which is not supported here")
-    raise _RefusedError(f"found: {token[:100]}, where it cannot stand")
+    raise _RefusedError(f"found: {token[:100]}, which is not allowed here")
 
 
 def _word(token: Token) -> Token:
@@ -292,7 +292,7 @@ class _Conditions(Transformer[Token, Any]):
 
     def number(self, parts: list[Any]) -> Literal_:
         if (value := parse_number(parts[0])) is None:
-            raise _RefusedError(f"{shortened(str(parts[0]))} is no finite number")
+            raise _RefusedError(f"{shortened(str(parts[0]))} is not a finite number")
         return value
 
     def true(self, _: list[Any]) -> Literal_:
@@ -303,7 +303,7 @@ class _Conditions(Transformer[Token, Any]):
 
     def time(self, parts: list[Any]) -> Literal_:
         if (moment := parse_time(_unquoted(parts[1]))) is None:
-            raise _RefusedError(f"{parts[1]} is no time; write timestamp '2024-05-01T08:30:00'")
+            raise _RefusedError(f"{parts[1]} is not a time; write timestamp '2024-05-01T08:30:00'")
         return moment
 
 

@@ -198,7 +198,7 @@ def shortened(value: object) -> str:
 def check_value(column: str, value: Value) -> None:
     """Raises QueryError on a value that no column can hold."""
     if isinstance(value, int | float) and not is_finite(value):
-        raise QueryError(f"column {shortened(column)} is compared with {value}, which is no finite number")
+        raise QueryError(f"column {shortened(column)} is compared with {value}, which is not a finite number")
     if isinstance(value, str):
         check_text(f"the value for column {shortened(column)}", value)
 
@@ -208,10 +208,10 @@ def check_text(what: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise QueryError(f"{what} holds {text[error.start]!r}, half of a surrogate pair, which is no character") from error
+        raise QueryError(f"{what} holds {text[error.start]!r}, half of a surrogate pair, which is not a character") from error
 
 
 def _time(text: str) -> datetime:
     if (moment := parse_time(text)) is None:
-        raise QueryError(f"column 'captured_at' is a time; {shortened(text)} is none, write 2024-05-01 or 2024-05-01T08:30:00")
+        raise QueryError(f"column 'captured_at' is a time; {shortened(text)} is not, write 2024-05-01 or 2024-05-01T08:30:00")
     return moment

@@ -47,7 +47,7 @@ def manifest_at(head: Path) -> Manifest:
     """Reads the manifest in a head. Raises GalleryError if it is damaged or missing."""
     manifest = read_manifest(head.parent, head.name)
     if manifest is None:
-        raise GalleryError(f"{head} is no longer there; another process removed or finished it")
+        raise GalleryError(f"{head} no longer exists; another process removed or finished it")
     return manifest
 
 

@@ -37,7 +37,7 @@ def _more(rows: Rows, embeddings: np.ndarray) -> Rows:
 
 
 def _queries(count: int) -> np.ndarray:
-    """Off the rows, as descriptions are."""
+    """Vectors near the rows but not equal to them, like descriptions."""
     rng = np.random.default_rng(5)
     rows = _clustered(count, seed=7) + 0.1 * rng.standard_normal((count, DIM))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -45,7 +45,7 @@ def _queries(count: int) -> np.ndarray:
 
 @pytest.fixture
 def few_met(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A query meets a tenth of six thousand rows."""
+    """A query visits a tenth of six thousand rows."""
     monkeypatch.setattr(cells_module, "MET", 600)
     monkeypatch.setattr(cells_module, "MET_FILTERED", 300)
     yield
@@ -77,7 +77,7 @@ def _recall(nearest: Nearest, rows: Rows, passing: np.ndarray | None = None) -> 
     return float(np.mean(shares))
 
 
-def test_every_row_lies_in_one_cell_under_its_nearest_centre() -> None:
+def test_every_row_is_in_the_cell_of_its_nearest_centre() -> None:
     embeddings = _clustered(3000)
     cells = Cells.build(embeddings)
     assert sorted(cells.order.tolist()) == list(range(3000))
@@ -88,7 +88,7 @@ def test_every_row_lies_in_one_cell_under_its_nearest_centre() -> None:
     assert (nearest[cells.order] == own).mean() > 0.999  # float32 may decide a tie otherwise
 
 
-def test_extended_cells_are_those_of_all_rows() -> None:
+def test_extended_cells_hold_all_rows() -> None:
     embeddings = _clustered(3000)
     whole = Cells.build(embeddings)
     for known in (1, 1500, 2999):
@@ -103,7 +103,7 @@ def _first(cells: Cells, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return cells.heads[kept], cells.order[kept], np.concatenate([[0], np.cumsum(kept)])[cells.starts]
 
 
-def test_few_rows_met_find_most_of_the_best(few_met: None) -> None:
+def test_recall_is_high_although_few_rows_are_visited(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     assert nearest.prepare(rows)
@@ -112,7 +112,7 @@ def test_few_rows_met_find_most_of_the_best(few_met: None) -> None:
     assert _recall(nearest, rows, passing) > 0.95
 
 
-def test_a_filter_is_never_crossed(few_met: None) -> None:
+def test_hits_satisfy_the_filter(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(rows)
@@ -135,7 +135,7 @@ def test_deep_and_selective_searches_are_exact(passing: np.ndarray | None, k: in
         assert np.array_equal(found.positions, _exact(rows).top(query, k, passing)[0])
 
 
-def test_rows_that_come_later_are_found_at_once_and_join_the_cells(few_met: None) -> None:
+def test_new_rows_are_found_at_once_and_join_the_cells_later(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(rows)
@@ -157,7 +157,7 @@ def _cells(nearest: Nearest) -> Cells:
     return nearest._cells
 
 
-def test_an_older_version_stays_exact_and_leaves_the_cells_alone(few_met: None) -> None:
+def test_an_older_version_is_searched_exactly_and_does_not_change_the_cells(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(_more(rows, _clustered(500, seed=4)))
@@ -167,7 +167,7 @@ def test_an_older_version_stays_exact_and_leaves_the_cells_alone(few_met: None) 
     assert _cells(nearest) is built
 
 
-def test_cells_are_built_beside_the_searches_from_the_second_on(few_met: None) -> None:
+def test_cells_are_built_in_the_background_from_the_second_search_on(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     query = _queries(1)[0]
@@ -180,7 +180,7 @@ def test_cells_are_built_beside_the_searches_from_the_second_on(few_met: None) -
     assert not found[0].approximate and not found[1].approximate and found[-1].approximate
 
 
-def test_vectors_without_clusters_stay_exact(few_met: None) -> None:
+def test_vectors_without_clusters_are_searched_exactly(few_met: None) -> None:
     rows = _rows(_unit(np.random.default_rng(0).standard_normal((6000, DIM))))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     assert not nearest.prepare(rows)
@@ -189,7 +189,7 @@ def test_vectors_without_clusters_stay_exact(few_met: None) -> None:
     assert not found.approximate and np.array_equal(found.positions, _exact(rows).top(query, 10)[0])
 
 
-def test_rows_share_memory_until_they_must_move() -> None:
+def test_versions_share_memory_until_it_is_full_or_taken() -> None:
     embeddings = _clustered(100)
     rows = _rows(embeddings)
     grown = _more(rows, _clustered(50, seed=1))

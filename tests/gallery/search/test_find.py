@@ -81,7 +81,7 @@ def _ranked(images: np.ndarray, vector: np.ndarray) -> list[int]:
     return np.argsort(-(images @ vector), kind="stable").tolist()
 
 
-def test_texts_images_and_marks_are_summed_as_stated(gallery: Gallery, images: np.ndarray) -> None:
+def test_the_vector_of_a_query_is_the_documented_sum(gallery: Gallery, images: np.ndarray) -> None:
     ids = {number: hit.id for number, hit in _all(gallery).items()}
     picture = Image.new("RGB", (16, 32), "red")
     query = Query(
@@ -102,14 +102,14 @@ def test_texts_images_and_marks_are_summed_as_stated(gallery: Gallery, images: n
     assert page.line is None and page.notices == () and page.total == COUNT and page.next is None and not page.approximate
 
 
-def test_one_text_is_what_search_gives(gallery: Gallery) -> None:
+def test_a_query_of_one_text_equals_search(gallery: Gallery) -> None:
     page = gallery.find(Query(texts=(Text(text="a man", weight=3),), where="camera = 'c1'", k=7))
     plain = gallery.search("a man", 7, "camera = 'c1'")
     assert [hit.id for hit in page.hits] == [hit.id for hit in plain]
     assert [hit.score for hit in page.hits] == pytest.approx([hit.score for hit in plain], abs=1e-7)
 
 
-def test_marks_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
+def test_marked_images_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
     ids = {number: hit.id for number, hit in _all(gallery).items()}
     assert _numbers(gallery.find(Query(right=(ids[3],), k=COUNT))) == _ranked(images, images[3])
 
@@ -126,7 +126,7 @@ def test_marks_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
         (Query(texts=(Text(text="x"),), version=1), "version 1 of the gallery is no longer kept"),
     ],
 )
-def test_what_cannot_be_answered_is_named(query: Query, expected: str, gallery: Gallery) -> None:
+def test_queries_that_cannot_be_answered_are_refused(query: Query, expected: str, gallery: Gallery) -> None:
     with pytest.raises(QueryError, match=expected):
         gallery.find(query)
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_answered_is_named(query: Query, expected: str, gallery: 
 @pytest.mark.parametrize(
     "more", [{}, {"group": "tracklet"}, {"rerank": 30}, {"where": "camera <> 'c0'"}, {"rerank": 50, "group": "camera"}]
 )
-def test_pages_joined_are_the_whole(more: dict[str, Any], gallery: Gallery) -> None:
+def test_joined_pages_equal_one_long_page(more: dict[str, Any], gallery: Gallery) -> None:
     whole = gallery.find(Query(texts=(Text(text="a man"),), k=COUNT, **more))
     joined: list[Hit] = []
     query: Query | None = Query(texts=(Text(text="a man"),), k=7, **more)
@@ -174,7 +174,7 @@ def test_pages_stay_on_their_version_and_equal_scores_keep_their_order(tmp_path:
         gallery.find(pages[0].next)
 
 
-def test_groups_against_a_loop_over_all(gallery: Gallery, images: np.ndarray) -> None:
+def test_groups_equal_those_of_a_loop_over_all_images(gallery: Gallery, images: np.ndarray) -> None:
     every, vector = _all(gallery), _texts("a man")[0]
     passing = [number for number in _ranked(images, vector) if ROWS[number]["camera"] != "c0"]
     groups: dict[Any, list[int]] = {}
@@ -193,7 +193,7 @@ def test_groups_against_a_loop_over_all(gallery: Gallery, images: np.ndarray) ->
     json.dumps(page.as_dict())
 
 
-def test_groups_by_a_time_and_a_number_can_be_json(gallery: Gallery) -> None:
+def test_groups_by_time_and_number_are_json_values(gallery: Gallery) -> None:
     page = gallery.find(Query(texts=(Text(text="a man"),), group="captured_at", k=5))
     assert json.loads(json.dumps(page.as_dict()))["hits"][0]["group"]["column"] == "captured_at"
 
@@ -238,7 +238,7 @@ def test_reranking_equals_the_slow_oracle(nodes: int, k1: int, k2: int) -> None:
     assert final_distances(distances, k1, k2, 0.3) == pytest.approx(expected, abs=1e-12)
 
 
-def test_reranking_pulls_up_what_its_neighbours_agree_on() -> None:
+def test_reranking_improves_the_ranking_of_a_vague_description() -> None:
     rng = np.random.default_rng(0)
     person, others = rng.standard_normal(32), rng.standard_normal((40, 32))
     rows = np.concatenate([person + 0.3 * rng.standard_normal((6, 32)), others])
@@ -251,7 +251,7 @@ def test_reranking_pulls_up_what_its_neighbours_agree_on() -> None:
     assert np.flatnonzero(again < 6).mean() < before
 
 
-def test_rerank_orders_the_first_and_leaves_the_rest(gallery: Gallery, images: np.ndarray) -> None:
+def test_rerank_reorders_the_first_hits_only(gallery: Gallery, images: np.ndarray) -> None:
     plain = _numbers(gallery.find(Query(texts=(Text(text="a man"),), k=COUNT)))
     again = _numbers(gallery.find(Query(texts=(Text(text="a man"),), k=COUNT, rerank=40)))
     first = np.array(plain[:40])
@@ -260,7 +260,7 @@ def test_rerank_orders_the_first_and_leaves_the_rest(gallery: Gallery, images: n
     assert again[:40] == first[order].tolist() != plain[:40]
 
 
-def test_a_long_description_is_split_where_it_breathes() -> None:
+def test_a_long_description_is_split_at_sentences_clauses_and_words() -> None:
     model = ColourEncoder()
     sentence = "a tall woman with long dark hair walks to the left."
     clauses = ", ".join(f"{number} red bags in her right hand" for number in range(8))
@@ -298,7 +298,7 @@ def calibrated(tmp_path: Path) -> tuple[Gallery, Path]:
     return gallery, tmp_path / "model" / CALIBRATION_FILE
 
 
-def test_chances_and_line_of_one_description_only(calibrated: tuple[Gallery, Path]) -> None:
+def test_chances_and_cutoff_are_given_for_a_single_description_only(calibrated: tuple[Gallery, Path]) -> None:
     gallery, _ = calibrated
     page = gallery.find(Query(texts=(Text(text="a man"),), k=60))
     scores = np.array([hit.score for hit in page.hits])

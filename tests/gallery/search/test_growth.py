@@ -1,4 +1,4 @@
-"""What stays in memory when a table grows, shrinks or is another one; and what `check` reports."""
+"""Versions in memory when a table grows, shrinks or is replaced; and the recall that `check` reports."""
 
 import shutil
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def _same(found: Version, fresh: Version) -> bool:
     return all(np.array_equal(getattr(found.rows, name), getattr(fresh.rows, name)) for name in ("row_ids", "ids", "embeddings"))
 
 
-def test_a_table_that_grows_is_read_from_where_it_was(table: Table) -> None:
+def test_only_new_rows_are_read_when_a_table_has_grown(table: Table) -> None:
     versions = [table.open_version()]
     for step in range(5):
         table.append(*_rows(300 + 40 * step, 40))
@@ -66,7 +66,7 @@ def test_a_table_that_grows_is_read_from_where_it_was(table: Table) -> None:
     assert _same(versions[-1], table.open_version())
 
 
-def test_rows_that_go_are_gone_and_take_older_versions_with_them(table: Table) -> None:
+def test_after_rows_are_deleted_older_versions_are_dropped(table: Table) -> None:
     versions = Versions(table)
     before = versions.newest()
     query = before.rows.embeddings[7].astype(float)
@@ -79,7 +79,7 @@ def test_rows_that_go_are_gone_and_take_older_versions_with_them(table: Table) -
     assert _same(versions.newest(), table.open_version())
 
 
-def test_cells_of_rows_that_go_are_not_used(table: Table) -> None:
+def test_cells_are_dropped_when_rows_are_deleted(table: Table) -> None:
     versions = Versions(table, Nearest(exact_rows=100, selective_rows=10))
     assert versions.prepare()
     query = versions.newest().rows.embeddings[7].astype(float)
@@ -90,7 +90,7 @@ def test_cells_of_rows_that_go_are_not_used(table: Table) -> None:
     assert _search(versions, query, 50, None) == []
 
 
-def test_as_many_rows_come_as_go(table: Table) -> None:
+def test_as_many_rows_are_added_as_deleted(table: Table) -> None:
     before = table.open_version()
     table._handle.delete("camera = 'c1'")
     table.append(*_rows(300, 75))
@@ -105,7 +105,7 @@ def test_rewritten_rows_are_read_again(table: Table) -> None:
     assert _same(table.open_version(before), table.open_version())
 
 
-def test_a_table_made_again_with_as_many_rows(table: Table, tmp_path: Path) -> None:
+def test_a_new_table_with_as_many_rows_is_read_whole(table: Table, tmp_path: Path) -> None:
     before = table.open_version()
     shutil.rmtree(tmp_path / "images.lance")
     again = Table.create(tmp_path, DIM)
@@ -139,7 +139,7 @@ def test_hits_without_thumbnails(table: Table, monkeypatch: pytest.MonkeyPatch, 
     assert _search(versions, query, 20, "camera = 'c1'", thumbnails=False) == [replace(hit, thumbnail=b"") for hit in whole]
 
 
-def test_check_compares_with_exact_searches(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_recall_against_exact_search(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ColourEncoder()
     for step in range(5):
         table.append(*_rows(300 + 400 * step, 400))

@@ -51,7 +51,7 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     return filled(tmp_path_factory.mktemp("near"), [{"serial": value} for value in NEAR])
 
 
-def test_neighbours_are_told_apart(near: Gallery) -> None:
+def test_neighbouring_numbers_are_distinguished(near: Gallery) -> None:
     assert stored(near, "serial") == "int64" and near.info().columns["serial"] == "number"
     for place, value in enumerate(NEAR):
         assert numbers(near, f"serial = {value}") == numbers(near, f"serial in ({value}, 12345)") == [place]
@@ -71,7 +71,7 @@ def test_neighbours_are_told_apart(near: Gallery) -> None:
     assert numbers(near, f"serial > {2**63 - 1}") == numbers(near, f"serial = {2**64}") == numbers(near, "serial < -1e30") == []
 
 
-def test_groups_hits_and_exports_keep_the_digits(near: Gallery, tmp_path: Path) -> None:
+def test_groups_hits_and_exports_keep_all_digits(near: Gallery, tmp_path: Path) -> None:
     page = near.find(Query(texts=TEXT, k=99, group="serial"))
     assert page.total == len(NEAR)
     assert {hit.group.value for hit in page.hits if hit.group} == set(NEAR)
@@ -88,7 +88,7 @@ def test_groups_hits_and_exports_keep_the_digits(near: Gallery, tmp_path: Path) 
         assert numbers(again, f"serial = {value}") == [place]
 
 
-def test_forgetting_takes_the_one_and_not_its_neighbour(tmp_path: Path) -> None:
+def test_forgetting_by_number_spares_its_neighbour(tmp_path: Path) -> None:
     gallery = filled(tmp_path, [{"serial": value} for value in (BIG, BIG + 1, BIG + 2)])
     assert gallery.forget(f"serial = {BIG + 1}").images == 1
     assert sorted(hit.attributes["serial"] for hit in gallery.search("x", 9)) == [BIG, BIG + 2]
@@ -113,7 +113,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     assert numbers(gallery, f"serial <> {BIG + 1} and serial < {BIG + 1}") == [1, 4, 5]
 
 
-def test_the_digits_that_a_double_lacks_are_told(tmp_path: Path) -> None:
+def test_numbers_that_a_double_cannot_hold_are_reported(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 2)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add([pictures[0]], [{"serial": 1.5}])
@@ -196,14 +196,14 @@ def test_an_export_of_doubles_into_whole_numbers_and_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ['{"file_name": "0000.jpg", "n": 1e999}', '{"file_name": "0000.jpg", "n": [{"a": -1e400}]}'])
-def test_numbers_beyond_all_bounds_in_metadata(content: str, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_refused_in_metadata_files(content: str, tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 1)
     (tmp_path / "photos" / "metadata.jsonl").write_text(content)
     with pytest.raises(AnnotationError, match="line 1"):
         Gallery.open(tmp_path / "gallery", ColourEncoder()).add(tmp_path / "photos")
 
 
-def test_nan_from_python_is_no_value(tmp_path: Path) -> None:
+def test_nan_from_python_is_left_out(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 2)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     nan = float("nan")
@@ -276,7 +276,7 @@ def test_names_of_version_0_1_that_were_doubles(tmp_path: Path) -> None:
     assert gallery.forget(identity="7").images == 2 and len(gallery) == 1
 
 
-def test_ids_of_coco_beyond_2_to_the_53(tmp_path: Path) -> None:
+def test_ids_of_coco_above_2_to_the_53(tmp_path: Path) -> None:
     images = [{"id": BIG + step, "file_name": f"{step}.jpg"} for step in range(3)]
     boxes = [{"image_id": BIG + step, "bbox": [step, 0, 10, 20]} for step in range(3)]
     file = tmp_path / "boxes.json"
@@ -312,7 +312,7 @@ def test_a_number_read_back_from_its_text_is_itself(value: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "nan", "inf", "-Infinity", "1e999", "1_0", "0x1", "1e", "--1", "1 2", "\u0663", "9" * 500, "1e99999"]
 )
-def test_texts_that_are_no_numbers(text: str) -> None:
+def test_texts_that_are_not_numbers(text: str) -> None:
     assert parse_number(text) is None
     with pytest.raises(QueryError):
         from tbps.gallery.store.filter_sql import sql_of

@@ -33,7 +33,7 @@ def final_distances(distances: Float64[np.ndarray, "M M"], k1: int, k2: int, wei
     size = len(distances)
     wide = _reciprocal(ranking, k1 + 1)
     narrow = _reciprocal(ranking, round(k1 / 2) + 1)
-    # A neighbour's own set of half the size is added if more than two thirds of it are in the set already (eq. 3).
+    # A neighbour's own set of half the size is added if more than two thirds of it are in the set already (eq. 4).
     shared = narrow.astype(np.int32) @ wide.T.astype(np.int32)  # [neighbour, node]
     joins = (shared > 2 / 3 * narrow.sum(axis=1, keepdims=True)).T & wide  # [node, neighbour]
     expanded = wide | (joins.astype(np.int32) @ narrow.astype(np.int32) > 0)

@@ -20,7 +20,7 @@ _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission de
 # about the arguments of a call ("Invalid input, Schema error", "lance error: Commit conflict"): those would be bugs.
 _DAMAGED = re.compile(
     r"lance error: (?:Not found|Encountered corrupt file|LanceError\(IO\)|LanceError\(Arrow\): (?:Parser|Io) error)"
-    r"|Invalid input, (?:column metadata r|Tail read position|Invalid direct PageLayout|file does not appear to be)"
+    r"|Invalid input, (?:column metadata r|Global buffer|Tail read position|Invalid direct PageLayout|file does not appear to be)"
     r"|Table '.*' was not found"
 )
 

@@ -68,7 +68,7 @@ def sql_of(condition: Condition, kinds: Mapping[str, str]) -> str:
 
 def ids_sql(ids: Sequence[str]) -> str:
     """The SQL expression for rows with one of some ids."""
-    return _joined("or", [_Sql(part) for part in _in("id", [quoted(name) for name in ids])] or [_Sql(_NONE)]).text
+    return _joined("or", [_Sql(part) for part in _in("id", [quoted(id) for id in ids])] or [_Sql(_NONE)]).text
 
 
 def quoted(text: str) -> str:

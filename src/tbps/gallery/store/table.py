@@ -304,7 +304,7 @@ def _without(batch: Any, ids: Any) -> Any:
 
 def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
     """An Arrow batch with new values in some columns of some rows; columns without new values are not copied."""
-    found = [updates.get(name, {}) for name in batch.column("id").to_pylist()]
+    found = [updates.get(id, {}) for id in batch.column("id").to_pylist()]
     named = {column for row in found for column in row}
     columns = [
         pa.array([row.get(field.name, old) for row, old in zip(found, column.to_pylist(), strict=True)], field.type)

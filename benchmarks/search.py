@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import faiss
 import numpy as np
 from measuring import Row, ratios
 from results import Benchmark, run_alone
 
-from tbps.gallery import Engine, Rows, Table, written
+from tbps.gallery import Encoder, ExactIndex, Hit, Query, Rows, Table, Versions, compose, find, written
 from tbps.seeding import generator
 
 DIMENSIONS, K, CAMERAS, BLOCK = 512, 10, 10, 50_000
@@ -110,13 +112,14 @@ def exact(rows: int, queries: int) -> list[Row]:
     embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
     ids = np.array([f"{row:024x}" for row in range(rows)], "S24")
     held = Rows.room_for(rows, DIMENSIONS).extended(np.arange(rows, dtype=np.uint64), ids, embeddings)
+    index = ExactIndex(held.ids, held.embeddings)
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(embeddings)
     ours, theirs = [], []
     for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three do not count
         theirs.append(milliseconds(lambda query=query: flat.search(query[None], K)))
-        ours.append(milliseconds(lambda query=query: held.index.top(query.astype(np.float64), K)))
-        assert set(flat.search(query[None], K)[1][0].tolist()) == set(held.index.top(query.astype(np.float64), K)[0].tolist())
+        ours.append(milliseconds(lambda query=query: index.top(query.astype(np.float64), K)))
+        assert set(flat.search(query[None], K)[1][0].tolist()) == set(index.top(query.astype(np.float64), K)[0].tolist())
     size = f"best {K} of {rows:,} x {DIMENSIONS}"
     return [
         Row(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
@@ -129,39 +132,46 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
     """A gallery above the limit of exact search."""
     with tempfile.TemporaryDirectory() as temporary:
         table, flat, cameras = filled(Path(temporary), vectors, rows)
-        engine = Engine(table)
-        opening = milliseconds(engine.newest)
-        building = milliseconds(engine.prepare)
+        versions = Versions(table)
+        opening = milliseconds(versions.newest)
+        building = milliseconds(versions.prepare)
         name = f"{rows:,} x {DIMENSIONS}, {kind}"
         found = [Row(f"read into memory, {name}", "s", (opening / 1000,)), Row(f"cells built, {name}", "s", (building / 1000,))]
         for where in (None, WHERE):
-            found += compared(engine, flat, vectors.queries, where, cameras == CAMERA, name)
+            found += compared(versions, flat, vectors.queries, where, cameras == CAMERA, name)
         del flat
         fresh = vectors.queries[:1].repeat(1000, axis=0)
         append(table, fresh, np.full(1000, CAMERA), rows)
-        visible = milliseconds(lambda: engine.search(vectors.queries[0], K, None))
-        assert int(engine.search(vectors.queries[0], 1, None)[0].id, 16) >= rows
+        visible = milliseconds(lambda: searched(versions, vectors.queries[0], None))
+        assert int(searched(versions, vectors.queries[0], None)[0].id, 16) >= rows
         return [*found, Row(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
 
 
+def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnails: bool = True) -> tuple[Hit, ...]:
+    """The hits of an embedding; composing it uses nothing of the encoder but its dimension."""
+    asked = Query(k=K, where=where)
+    composed = compose(asked, [query], cast(Encoder, SimpleNamespace(dim=DIMENSIONS)), {})
+    return find(versions.newest(), None, asked, composed, thumbnails=thumbnails).hits
+
+
 def compared(
-    engine: Engine, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
+    versions: Versions, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
 ) -> list[Row]:
     """Nearest rows alone, whole searches without and with thumbnails, and FAISS flat in turn; recall of the nearest rows."""
-    snapshot = engine.newest()
-    rows = None if where is None else snapshot.passing(written(where))
+    version = versions.newest()
+    rows = None if where is None else version.passing(written(where))
     only = None if where is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.flatnonzero(passing)))
     shares, nearest, whole, shown, theirs, approximate = [], [], [], [], [], False
     for query in queries:
         began = time.perf_counter()
-        found = engine.top(snapshot, query.astype(np.float64), K, rows)
+        found = version.top(query.astype(np.float64), K, rows)
         nearest.append(1000 * (time.perf_counter() - began))
-        whole.append(milliseconds(lambda query=query: engine.search(query, K, where, thumbnails=False)))
-        shown.append(milliseconds(lambda query=query: engine.search(query, K, where)))
+        whole.append(milliseconds(lambda query=query: searched(versions, query, where, thumbnails=False)))
+        shown.append(milliseconds(lambda query=query: searched(versions, query, where)))
         began = time.perf_counter()
         _, truth = flat.search(query[None], K, params=only)
         theirs.append(1000 * (time.perf_counter() - began))
-        shares.append(len(np.intersect1d(truth[0], [int(name, 16) for name in snapshot.rows.ids[found.positions]])) / K)
+        shares.append(len(np.intersect1d(truth[0], [int(name, 16) for name in version.rows.ids[found.positions]])) / K)
         approximate = found.approximate
     way = "approximate" if approximate else "exact"
     name += "" if where is None else ", one camera"

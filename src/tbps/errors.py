@@ -10,7 +10,8 @@
     ├── CheckpointError        a training checkpoint is missing, damaged or belongs to another run
     ├── GalleryError           a gallery is missing or damaged
     │   ├── MixedModelsError   embeddings of two different models would meet in one gallery
-    │   └── BusyError          other processes kept writing to a gallery for too long
+    │   ├── BusyError          other processes kept writing to a gallery for too long
+    │   └── StaleVersionError  another process replaced the version of a gallery that was being read
     ├── QueryError             a search query is empty, malformed or filters on an unknown column
     │   └── UnknownIdError     no image of the gallery has that id, or none that may be seen
     ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
@@ -71,6 +72,10 @@ class MixedModelsError(GalleryError):
 
 class BusyError(GalleryError):
     """Other processes kept writing to a gallery for too long."""
+
+
+class StaleVersionError(GalleryError):
+    """Another process replaced the version of a gallery that was being read; the newest version can be read instead."""
 
 
 class QueryError(TbpsError):

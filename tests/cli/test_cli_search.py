@@ -159,8 +159,8 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
         (["x", "-x^1"], "cancel each other out"),
         (["x", "--like", "ffff"], "no image of the gallery has the id 'ffff'"),
         (["x", "--is", "age"], "--is 'age' is not of the form COLUMN=VALUE"),
-        (["x", "--is", "age=old"], "column 'age' is a number; 'old' is none"),
-        (["x", "--since", "yesterday"], "column 'captured_at' is a time; 'yesterday' is none"),
+        (["x", "--is", "age=old"], "column 'age' is a number; 'old' is not a valid number"),
+        (["x", "--since", "yesterday"], "column 'captured_at' is a time; 'yesterday' is not"),
         (["x", "--group", "colour"], "unknown column 'colour' to group by"),
         (["x", "--group", "camara"], "unknown column 'camara' to group by; did you mean 'camera'? Columns: id"),
         (["x", "--camera", "[red]2", "--camera", "[rde]3"], "no camera '[rde]3'; did you mean '[red]3'?"),
@@ -171,7 +171,7 @@ def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
         (["x", "--where", "+".join(["1"] * 1000) + " > 0"], "arithmetic (+) is not supported"),
         (["x", "--where", "camera = '\udce9'"], "half of a surrogate pair"),
         (["x", "--is", "camera=\udce9"], "half of a surrogate pair"),
-        (["x", "--is", "age=nan"], "column 'age' is a number; 'nan' is none"),
+        (["x", "--is", "age=nan"], "column 'age' is a number; 'nan' is not a valid number"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments: list[str], expected: str, search: Search) -> None:

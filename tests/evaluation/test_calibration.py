@@ -11,8 +11,8 @@ from tbps.data.readers.catalog import read_dataset
 from tbps.errors import EvaluationError
 from tbps.evaluation.calibration import BIN, share_of_right
 from tbps.evaluation.embed import decoded, embed_split, identities
-from tbps.gallery.search.calibration import calibration_of, line_at
-from tbps.gallery.store.spread import Spread
+from tbps.gallery.search.calibration import calibration_of, cutoff_at
+from tbps.gallery.store.moments import Moments
 from tbps.model.bundle import load
 
 BUNDLED = Path(__file__).parents[2] / "models" / "mannequin-tiny"
@@ -68,7 +68,7 @@ def test_a_split_without_right_pairs() -> None:
 def test_the_line_is_the_last_place_where_the_expected_share_holds(
     chances: list[float], share: float, expected: tuple[int, float]
 ) -> None:
-    assert line_at(np.array(chances), share) == (expected[0], pytest.approx(expected[1]))
+    assert cutoff_at(np.array(chances), share) == (expected[0], pytest.approx(expected[1]))
 
 
 def test_the_bundled_models_estimates_hold_on_other_people_and_other_sizes(tmp_path: Path) -> None:
@@ -82,14 +82,14 @@ def test_the_bundled_models_estimates_hold_on_other_people_and_other_sizes(tmp_p
     for people in (40, 100):  # galleries of 160 and 400 images; it was calibrated on 4,000
         shown, asked = image_ids < np.unique(image_ids)[people - 1] + 1, text_ids < np.unique(image_ids)[people - 1] + 1
         gallery, ids = images[shown], image_ids[shown]
-        spread = Spread(gallery)
+        moments = Moments(gallery)
         expected, right, above, right_above = [], [], 0, 0
         for query, identity in zip(texts[asked].astype(np.float64), text_ids[asked], strict=True):
             scores = gallery @ query
             best = np.argsort(-scores)[:50]
-            chances = calibration.chances(spread.z(query, scores[best]), len(gallery))
+            chances = calibration.chances(moments.z(query, scores[best]), len(gallery))
             own = ids[best] == identity
-            hits, _ = line_at(chances, 1 / 3)
+            hits, _ = cutoff_at(chances, 1 / 3)
             expected.append(chances[:20])
             right.append(own[:20])
             above, right_above = above + hits, right_above + own[:hits].sum()

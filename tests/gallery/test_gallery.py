@@ -39,7 +39,7 @@ def filled(tmp_path: Path) -> Gallery:
     return gallery
 
 
-def test_every_picture_is_found_back_by_itself(encoder: Encoder, tmp_path: Path) -> None:
+def test_every_picture_is_the_best_hit_for_itself(encoder: Encoder, tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "photos", 20, size=(40, 90))
     gallery = Gallery.open(tmp_path / "gallery", encoder)
     report = gallery.add(tmp_path / "photos", batch_size=7)
@@ -50,7 +50,7 @@ def test_every_picture_is_found_back_by_itself(encoder: Encoder, tmp_path: Path)
         assert best.score == pytest.approx(1, abs=1e-5) and second.score < best.score
 
 
-def test_rank_and_score_are_the_encoders_own(encoder: Encoder, tmp_path: Path) -> None:
+def test_ranks_and_scores_equal_the_cosines_of_the_encoder(encoder: Encoder, tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "photos", 30, size=(40, 90))
     gallery = Gallery.open(tmp_path / "gallery", encoder)
     gallery.add(tmp_path / "photos")
@@ -61,7 +61,7 @@ def test_rank_and_score_are_the_encoders_own(encoder: Encoder, tmp_path: Path) -
     assert [hit.score for hit in hits] == pytest.approx([scores[int(Path(hit.source).stem)] for hit in hits], abs=1e-5)
 
 
-def test_the_four_photographs(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_photographs_of_people_are_found_by_their_embeddings(tmp_path: Path, tiny_model_folder: Path) -> None:
     model = load(tiny_model_folder)
     gallery = Gallery.open(tmp_path / "gallery", model)
     assert gallery.add(PEOPLE).added == 4
@@ -117,7 +117,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gallery, sqlite3
 
 
 @pytest.mark.parametrize("where", CONDITIONS)
-def test_filters_let_through_what_sqlite_does(where: str, labelled: tuple[Gallery, sqlite3.Connection]) -> None:
+def test_filters_select_the_same_rows_as_sqlite(where: str, labelled: tuple[Gallery, sqlite3.Connection]) -> None:
     gallery, database = labelled
     theirs = where.replace("'2024-05-03 12:00'", "'2024-05-03T12:00:00'").replace("06:30:00Z", "06:30:00")
     theirs = theirs.replace("2024-05-02T00:00:00+02:00", "2024-05-01T22:00:00")
@@ -130,7 +130,7 @@ def test_filters_let_through_what_sqlite_does(where: str, labelled: tuple[Galler
     assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
 
 
-def test_hits_carry_what_was_given(labelled: tuple[Gallery, sqlite3.Connection]) -> None:
+def test_hits_have_the_metadata_given_at_indexing(labelled: tuple[Gallery, sqlite3.Connection]) -> None:
     given = {row["file_name"]: row for row in _rows()}
     for hit in labelled[0].search("someone", k=10):
         row = given[hit.source]
@@ -166,7 +166,7 @@ def test_hits_carry_what_was_given(labelled: tuple[Gallery, sqlite3.Connection])
         ("(" * 3000 + "true" + ")" * 3000, "recursion"),
     ],
 )
-def test_a_bad_filter_is_told_in_one_line(where: str, message: str, labelled: tuple[Gallery, sqlite3.Connection]) -> None:
+def test_an_invalid_filter_is_reported_in_one_line(where: str, message: str, labelled: tuple[Gallery, sqlite3.Connection]) -> None:
     gallery, _ = labelled
     with pytest.raises(QueryError, match=message) as caught:
         gallery.search("someone", 3, where)
@@ -180,12 +180,12 @@ def test_a_query_without_words(text: str, filled: Gallery) -> None:
         filled.search(text)
 
 
-def test_queries_of_every_kind_are_answered(filled: Gallery) -> None:
+def test_unusual_texts_can_be_searched(filled: Gallery) -> None:
     for text in ("woman", "一个穿红色外套的女人", "red 🧥 coat \x07", "a long word " * 500):
         assert len(filled.search(text, k=99)) == 6
 
 
-def test_bad_queries(filled: Gallery) -> None:
+def test_invalid_queries_are_refused(filled: Gallery) -> None:
     with pytest.raises(QueryError, match="k is 0"):
         filled.search("a man", k=0)
     with pytest.raises(QueryError, match=r"shape \(3,\); this gallery needs \(24,\)"):
@@ -242,7 +242,7 @@ def test_bad_pictures_are_named_and_the_rest_is_added(tmp_path: Path) -> None:
     assert not any("bytes>" in reason for reason in reasons.values())
 
 
-def test_a_name_in_another_encoding_is_told_and_the_rest_is_added(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_reported_and_the_rest_is_added(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "photos", 2)
     content = paths[1].read_bytes()
     paths[1].unlink()
@@ -308,7 +308,7 @@ def _in_memory() -> dict[str, Image.Image]:
     }
 
 
-def test_a_picture_in_memory_is_what_its_file_would_be(tmp_path: Path) -> None:
+def test_a_picture_in_memory_is_indexed_like_its_file(tmp_path: Path) -> None:
     pictures = _in_memory()
     (tmp_path / "files").mkdir()
     for name, picture in pictures.items():
@@ -327,12 +327,12 @@ def test_a_picture_in_memory_is_what_its_file_would_be(tmp_path: Path) -> None:
     assert report.failed[0][1].startswith("cannot be decoded (F pixels of unknown range")
 
 
-def test_another_model_is_refused_by_name(filled: Gallery, tmp_path: Path) -> None:
+def test_another_model_is_refused_and_both_are_named(filled: Gallery, tmp_path: Path) -> None:
     with pytest.raises(MixedModelsError, match=r"'colours-0' \(0+\), not of 'colours-1' \(0+1\).*new folder"):
         Gallery.open(tmp_path / "gallery", ColourEncoder(seed=1))
 
 
-def test_two_models_that_begin_at_once_do_not_mix(tmp_path: Path) -> None:
+def test_two_models_cannot_fill_one_new_gallery(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 2)
     first, second = (Gallery.open(tmp_path / "gallery", ColourEncoder(seed=n)) for n in (0, 1))
     first.add(tmp_path / "photos")
@@ -340,7 +340,7 @@ def test_two_models_that_begin_at_once_do_not_mix(tmp_path: Path) -> None:
         second.add(tmp_path / "photos")
 
 
-def test_a_gallery_path_in_another_encoding_is_refused(tmp_path: Path) -> None:
+def test_a_gallery_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     try:
         folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
         folder.mkdir()
@@ -391,7 +391,7 @@ def test_a_damaged_table(filled: Gallery, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [[], ["_versions"], ["_versions/.tmp_1.manifest_5c1d", "_transactions/0-5c1d.txn"]])
-def test_a_table_that_was_killed_while_it_was_made_is_made_again(left: list[str], filled: Gallery, tmp_path: Path) -> None:
+def test_a_table_is_made_again_if_the_process_was_killed_while_making_it(left: list[str], filled: Gallery, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     (begun / "images.lance").mkdir(parents=True)
     shutil.copy(tmp_path / "gallery" / "gallery.json", begun)
@@ -413,14 +413,14 @@ def test_a_search_sees_what_another_process_adds(filled: Gallery, tmp_path: Path
     assert len(filled.search("someone", k=999, where="source like '00%'")) == 106
 
 
-def test_columns_grow_with_later_metadata(filled: Gallery, tmp_path: Path) -> None:
+def test_later_metadata_add_columns(filled: Gallery, tmp_path: Path) -> None:
     filled.add([Image.new("RGB", (4, 8), "green")], [{"Hat": "cap", "age": 40}])
     assert len(filled.search("x", 9, "hat = 'cap' and age > 39.5")) == 1
     assert len(filled.search("x", 9, "hat is null")) == 6
     assert filled.info().columns["age"] == "number"
 
 
-def test_two_that_add_take_turns(filled: Gallery, tmp_path: Path) -> None:
+def test_two_writers_take_turns(filled: Gallery, tmp_path: Path) -> None:
     """The second adds the same pictures between two commits of the first: each is there once, and both reports are true."""
     write_pictures(tmp_path / "more", 600, seed=5)
     reports = []
@@ -438,7 +438,7 @@ def test_two_that_add_take_turns(filled: Gallery, tmp_path: Path) -> None:
     assert len(filled.search("someone", k=999, where="camera = 'gate'")) == reports[0].added
 
 
-def test_a_writer_that_waits_too_long_says_so(filled: Gallery, tmp_path: Path) -> None:
+def test_a_writer_that_waits_too_long_raises_busy_error(filled: Gallery, tmp_path: Path) -> None:
     impatient = Gallery.open(tmp_path / "gallery", ColourEncoder(), patience=0.05)
     with lock(tmp_path / "gallery"), pytest.raises(BusyError, match=r"another process is writing .* \(waited 0.05 s\); run again"):
         impatient.add([Image.new("RGB", (4, 8))])
@@ -456,7 +456,7 @@ def test_broken_embeddings_are_refused(tmp_path: Path) -> None:
     assert len(gallery) == 0
 
 
-def test_old_versions_do_not_pile_up(tmp_path: Path) -> None:
+def test_old_versions_are_deleted(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 700)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(tmp_path / "photos", batch_size=16)
@@ -468,7 +468,7 @@ def test_old_versions_do_not_pile_up(tmp_path: Path) -> None:
     assert info.bytes == sum(f.stat().st_size for f in (tmp_path / "gallery").rglob("*") if f.is_file())
 
 
-def test_progress_counts_every_picture_and_never_falls(tmp_path: Path) -> None:
+def test_progress_counts_every_picture_and_never_decreases(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 600)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"")
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())

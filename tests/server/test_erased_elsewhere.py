@@ -174,7 +174,7 @@ def test_after_the_next_request_the_memory_of_the_service_holds_nothing_of_them(
         jpeg = service.gallery.image(name).thumbnail
         assert service.blur is not None
         blurred = service.blur(jpeg)
-        newest = service.gallery._engine().newest()
+        newest = service.gallery._versions().newest()
         vector = newest.rows.embeddings[list(newest.rows.ids).index(name.encode())].copy()
         del answer, newest
         needles = (who, secret, jpeg, blurred)

@@ -22,6 +22,7 @@ class ColourEncoder:
 
     def __init__(self, seed: int = 0, delay: float = 0.0) -> None:
         self.name = f"colours-{seed}"
+        self.folder: Path | None = None
         self.fingerprint = f"{seed:016x}"
         self.dim = DIM
         self.spec = ImageSpec(height=32, width=16)

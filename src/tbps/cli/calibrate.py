@@ -35,7 +35,7 @@ def calibrate(
     from tbps.errors import SettingsError
     from tbps.evaluation.calibration import share_of_right
     from tbps.evaluation.embed import Embeddings
-    from tbps.gallery import Calibration, Spread
+    from tbps.gallery import Calibration, Moments
 
     if not model.is_dir():
         raise SettingsError(f"{model} is not a model folder; the calibration is written into one")
@@ -43,11 +43,11 @@ def calibrate(
         found = embed_with(str(model), read_dataset(data, root).split(split), split)
     else:
         found = Embeddings.load(embeddings)
-    spread = Spread(found.image)
+    moments = Moments(found.image)
 
     def relative(start: int, stop: int) -> np.ndarray:
         rows = found.text[start:stop].astype(np.float64)
-        return np.stack([spread.z(row, found.image @ row.astype(np.float32)) for row in rows])
+        return np.stack([moments.z(row, found.image @ row.astype(np.float32)) for row in rows])
 
     z, share, right = share_of_right(relative, found.text_ids, found.image_ids)
     calibration = Calibration(

@@ -17,7 +17,7 @@ from tbps.cli.models import open_for_search
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tbps.gallery import Hit, Line, Page
+    from tbps.gallery import Cutoff, Hit, Page
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MINUS = "\0-"  # stands for the "-" of a description to avoid; arguments of a process cannot contain a zero byte
@@ -156,7 +156,7 @@ def _cells(hit: "Hit", estimated: bool) -> "list[str | Text]":
     return [str(hit.rank), f"{hit.score:.3f}", plain(hit.source), plain(hit.camera or ""), *(time or "" for time in times), *chance]
 
 
-def _claim(line: "Line") -> str:
+def _claim(line: "Cutoff") -> str:
     if not line.hits:
         return f"even the best is right only {one_in(line.share)} times, by the model's calibration"
     return f"about {one_in(line.share)} of the first {line.hits} is right, by the model's calibration"

@@ -6,7 +6,6 @@ Runs and processes share a folder of such files: one builds, under a lock that t
 wait. The files show the people of the data set: `erase_cache` removes them.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -25,6 +24,7 @@ from jaxtyping import UInt8
 
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError, ImageError
+from tbps.locks import acquire
 from tbps.machine import available_cores
 from tbps.preprocess.image import ImageSpec, Resize, open_image, to_array
 from tbps.storage import atomic_path, make_folder, writing_to
@@ -136,7 +136,7 @@ def cache_file(dataset: PersonDataset, folder: Path, height: int, width: int, *m
 def alone(target: Path) -> Iterator[None]:
     """Waits until no other process builds `target`."""
     with writing_to(target.parent), (target.parent / f".{target.name}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        acquire(file.fileno())
         yield
 
 

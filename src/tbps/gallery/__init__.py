@@ -1,4 +1,4 @@
-"""Galleries of embedded images: filled once, searched often, looked after. Other rooms import from here."""
+"""Galleries: indexing images, searching them, and maintaining the index. Other packages import from here only."""
 
 from typing import TYPE_CHECKING
 
@@ -19,25 +19,27 @@ if TYPE_CHECKING:
     from tbps.gallery.lifecycle.transfer import export, import_export
     from tbps.gallery.search.calibration import Calibration, calibration_of
     from tbps.gallery.search.check import descriptions
-    from tbps.gallery.search.engine import Engine
+    from tbps.gallery.search.compose import compose
     from tbps.gallery.search.explain import Explanation, Word
     from tbps.gallery.search.explain_picture import draw_explanation
-    from tbps.gallery.search.page import Line, Page
+    from tbps.gallery.search.find import find
+    from tbps.gallery.search.page import Cutoff, Page
     from tbps.gallery.search.query import RERANKED, Example, Query, Text, phrase
     from tbps.gallery.search.summary import Summary
+    from tbps.gallery.search.versions import Versions
     from tbps.gallery.store.columns import as_name
     from tbps.gallery.store.filter_reading import written
     from tbps.gallery.store.filter_text import MOST_CHARACTERS
     from tbps.gallery.store.filters import no_camera, sentences
     from tbps.gallery.store.hit import Group, Hit
-    from tbps.gallery.store.index import ExactIndex
     from tbps.gallery.store.lock import lock
     from tbps.gallery.store.manifest import MANIFEST_FILE, Manifest, read_manifest, recorded
+    from tbps.gallery.store.moments import Moments
     from tbps.gallery.store.numbers import canonical_name
     from tbps.gallery.store.retention_rules import Retention, read_retention
     from tbps.gallery.store.rows import Rows
-    from tbps.gallery.store.spread import Spread
     from tbps.gallery.store.table import Table
+    from tbps.gallery.store.version import ExactIndex
     from tbps.gallery.store.writing import complete_begun
     from tbps.gallery.suffixes import SUFFIXES
 else:
@@ -58,25 +60,27 @@ else:
             "tbps.gallery.lifecycle.transfer": ["export", "import_export"],
             "tbps.gallery.search.calibration": ["Calibration", "calibration_of"],
             "tbps.gallery.search.check": ["descriptions"],
-            "tbps.gallery.search.engine": ["Engine"],
+            "tbps.gallery.search.compose": ["compose"],
             "tbps.gallery.search.explain": ["Explanation", "Word"],
             "tbps.gallery.search.explain_picture": ["draw_explanation"],
-            "tbps.gallery.search.page": ["Line", "Page"],
+            "tbps.gallery.search.find": ["find"],
+            "tbps.gallery.search.page": ["Cutoff", "Page"],
             "tbps.gallery.search.query": ["Example", "Query", "RERANKED", "Text", "phrase"],
             "tbps.gallery.search.summary": ["Summary"],
+            "tbps.gallery.search.versions": ["Versions"],
             "tbps.gallery.store.columns": ["as_name"],
             "tbps.gallery.store.filter_reading": ["written"],
             "tbps.gallery.store.filter_text": ["MOST_CHARACTERS"],
             "tbps.gallery.store.filters": ["no_camera", "sentences"],
             "tbps.gallery.store.hit": ["Group", "Hit"],
-            "tbps.gallery.store.index": ["ExactIndex"],
             "tbps.gallery.store.lock": ["lock"],
             "tbps.gallery.store.manifest": ["MANIFEST_FILE", "Manifest", "read_manifest", "recorded"],
+            "tbps.gallery.store.moments": ["Moments"],
             "tbps.gallery.store.numbers": ["canonical_name"],
             "tbps.gallery.store.retention_rules": ["Retention", "read_retention"],
             "tbps.gallery.store.rows": ["Rows"],
-            "tbps.gallery.store.spread": ["Spread"],
             "tbps.gallery.store.table": ["Table"],
+            "tbps.gallery.store.version": ["ExactIndex"],
             "tbps.gallery.store.writing": ["complete_begun"],
             "tbps.gallery.suffixes": ["SUFFIXES"],
         },
@@ -89,8 +93,8 @@ __all__ = [
     "SUFFIXES",
     "Admission",
     "Calibration",
+    "Cutoff",
     "Encoder",
-    "Engine",
     "ExactIndex",
     "Example",
     "Explanation",
@@ -102,8 +106,8 @@ __all__ = [
     "Group",
     "Hit",
     "IngestReport",
-    "Line",
     "Manifest",
+    "Moments",
     "Named",
     "Page",
     "Picture",
@@ -112,10 +116,10 @@ __all__ = [
     "Retention",
     "Rows",
     "Selection",
-    "Spread",
     "Summary",
     "Table",
     "Text",
+    "Versions",
     "Word",
     "as_name",
     "calibration_of",
@@ -124,10 +128,12 @@ __all__ = [
     "change_retention",
     "compact",
     "complete_begun",
+    "compose",
     "describe",
     "descriptions",
     "draw_explanation",
     "export",
+    "find",
     "forget",
     "import_export",
     "lock",

@@ -1,4 +1,4 @@
-"""What a gallery asks of a model, and nothing more: torch, ONNX and int8 towers are the same to it."""
+"""The interface of a model as galleries use it, whether it runs in PyTorch or ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,18 @@ Picture = str | Path | Image.Image
 
 
 class Encoder(Protocol):
-    """Images and texts to unit rows of one space.
+    """Encodes images and texts as unit vectors of one space.
 
-    `fingerprint` is equal exactly when the embeddings are; `name` is what opened the model (a folder or an id).
+    fingerprint: equal for two models if and only if their embeddings are. name: what the model was opened by, a folder or a hub id,
+    for messages. folder: absolute path of the folder that it was opened from, where its calibration is kept; None if it was opened
+    by a hub id or made in memory.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def folder(self) -> Path | None: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -33,24 +38,27 @@ class Encoder(Protocol):
     def spec(self) -> ImageSpec: ...
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> Float32[np.ndarray, "N dim"]:
-        """Unit rows of RGB pictures of any size."""
+        """Embeddings of RGB pictures of any size, as unit rows."""
         ...
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float32[np.ndarray, "N dim"]:
-        """Unit rows of captions; raises CaptionError on an empty one."""
+        """Embeddings of captions, as unit rows; raises CaptionError on an empty one."""
         ...
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> Float32[np.ndarray, "rows columns"]:
-        """What each region of a picture carried of its similarity to a vector, signed. Raises ModelError where it cannot tell."""
+        """What each region of a picture contributes to its similarity with a vector, signed.
+
+        Raises ModelError if the model cannot compute it.
+        """
         ...
 
     def is_cut(self, text: str) -> bool:
-        """Whether a caption is longer than the model reads, so that its end would be left out."""
+        """Whether a caption is longer than the model's context, so that its end would be left out."""
         ...
 
 
 def checked_embeddings(embeddings: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
-    """Embeddings as they are stored. Raises ModelError when shape or lengths are wrong; `name` is the model's."""
+    """Embeddings as contiguous float32. Raises ModelError, naming the model, if they have another shape or are not unit vectors."""
     if embeddings.shape != shape:
         raise ModelError(f"model {name!r} gave embeddings of shape {embeddings.shape} instead of {shape}")
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):

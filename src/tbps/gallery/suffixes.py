@@ -1,4 +1,4 @@
-"""Which files are images, archives and videos, by their names."""
+"""Recognises pictures, archives and videos by the endings of their names."""
 
 from pathlib import PurePosixPath
 from typing import Literal
@@ -17,24 +17,24 @@ Kind = Literal["picture", "other picture", "video", "archive"]
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file's name is one of an archive."""
+    """Whether a file's name is that of an archive."""
     return name.lower().endswith(ARCHIVES)
 
 
 def is_video(head: bytes) -> bool:
-    """Whether a file begins as the common containers of videos do, by its first 12 bytes."""
+    """Whether a file is a video in a common container, by its first 12 bytes."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _SOUND
     return head.startswith((b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"FLV\1")) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def suffix_of(name: str) -> str:
-    """The ending of a file's name in small letters, with its dot."""
+    """The ending of a file's name in lower case, with its dot."""
     return PurePosixPath(name).suffix.lower()
 
 
 def kind_of(name: str) -> Kind | None:
-    """None for everything that is none of these."""
+    """The kind of a file, by its name; None for any other file."""
     suffix = suffix_of(name)
     if suffix in PICTURES:
         return "picture"

@@ -67,11 +67,12 @@ class PersonModel:
     with the same fingerprint give the same embeddings.
     """
 
-    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec, name: str) -> None:
+    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec, name: str, folder: Path | None = None) -> None:
         self.clip = clip
         self.tokenizer = tokenizer
         self.spec = spec
         self.name = name
+        self.folder = folder
         self.dim: int = clip.config.projection_dim
         self.context_length: int = clip.config.text_config.max_position_embeddings
         self._fingerprint: str | None = None
@@ -174,7 +175,8 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     if few_shot is not None:
         add_few_shot(clip, tokenizer, few_shot)
     load_weights(folder, clip)
-    return PersonModel(clip, tokenizer, read_spec(folder, config.vision_config.image_size), name=str(model)).to(device)
+    opened = Path(model).resolve() if Path(model).is_dir() else None
+    return PersonModel(clip, tokenizer, read_spec(folder, config.vision_config.image_size), str(model), opened).to(device)
 
 
 def load_weights(folder: Path, clip: CLIPModel) -> None:

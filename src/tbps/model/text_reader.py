@@ -32,7 +32,7 @@ class TextReader:
     """The encoder of a model folder, made by `open`; the attributes are those of `PersonModel`."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.name = str(folder)
+        self.name, self.folder = str(folder), folder.resolve()
         self._few_shot = read_few_shot(config, folder / "config.json")
         stored = load_file(folder / WEIGHTS) | (load_file(folder / FEW_SHOT) if self._few_shot else {})
         self._weights = {name: array.astype(np.float32, copy=False) for name, array in stored.items()}
@@ -85,7 +85,7 @@ class TextReader:
     def _whole(self) -> "PersonModel":
         from tbps.model.bundle import load
 
-        return load(self.name)
+        return load(self.folder)
 
     def _pieces(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(prompted(clean_caption(text), self._few_shot)).ids

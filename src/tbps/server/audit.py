@@ -13,7 +13,6 @@ as it was. What it cannot show: that somebody who may write to the folder has ma
 keep `number:hash` from `tbps audit verify` somewhere else from time to time, and verify with --noted.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tbps.errors import SettingsError, StorageError, TbpsError
+from tbps.locks import acquire
 from tbps.server.keys import make_state
 from tbps.storage import write_text, writing_to
 
@@ -267,7 +267,7 @@ def _locked(state: Path) -> Iterator[int]:
     """The descriptor of the log, held by one process at a time."""
     make_state(state)
     with writing_to(state), (state / AUDIT_FILE).open("ab+", buffering=0) as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        acquire(file.fileno())
         yield file.fileno()
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -50,6 +51,10 @@ class BatchingEncoder:
     @property
     def name(self) -> str:
         return self._model.name
+
+    @property
+    def folder(self) -> Path | None:
+        return self._model.folder
 
     @property
     def fingerprint(self) -> str:

@@ -6,7 +6,6 @@ lock is written beside it, for the message to the next one.
 """
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import final
 
 from tbps.errors import SettingsError, StorageError
+from tbps.locks import acquire
 from tbps.server.state_layout import INFO_FILE, SERVICE_LOCK
 from tbps.storage import write_bytes
 
@@ -91,9 +91,8 @@ def _locked(folder: Path) -> int | None:
         except OSError as error:
             raise StorageError(f"{folder} cannot be opened ({error.strerror}); look at its permissions") from error
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return held
-        except BlockingIOError:
+            if acquire(held, patience=0):
+                return held
             os.close(held)
         except OSError as error:
             os.close(held)
@@ -111,14 +110,13 @@ def _locked_file(file: Path) -> int | None:
     except OSError as error:
         raise StorageError(f"{file} cannot be made ({error.strerror}); look at the permissions of its folder") from error
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        return None
+        if acquire(held, patience=0):
+            return held
     except OSError as error:
         os.close(held)
         raise StorageError(f"{file} cannot be locked ({error.strerror}); put its folder on another file system") from error
-    return held
+    os.close(held)
+    return None
 
 
 def _holder(info: Path) -> str:

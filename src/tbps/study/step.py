@@ -11,7 +11,6 @@ Tables, rows and seeds' names are not part of it: a setting that several tables 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import platform
@@ -28,6 +27,7 @@ import torch
 from tbps.data.readers.catalog import read_dataset
 from tbps.data.records import PersonDataset
 from tbps.errors import CheckpointError, DataError, StorageError
+from tbps.locks import acquire
 from tbps.redact import redacted
 from tbps.storage import make_folder, write_text, writing_to
 from tbps.study.work.kinds import parse_work
@@ -219,8 +219,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, which the system drops however this process ends. Raises StorageError where another holds it."""
     file = make_folder(folder) / "lock"
     with writing_to(folder), file.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(f"another process is at work in {folder}; wait until it is done") from error
+        if not acquire(lock.fileno(), patience=0):
+            raise StorageError(f"another process is at work in {folder}; wait until it is done")
         yield

@@ -9,9 +9,9 @@ import pytest
 
 from tbps.gallery.search import cells as cells_module
 from tbps.gallery.search.cells import Cells
-from tbps.gallery.search.nearest import DEEPEST, Found, Nearest
-from tbps.gallery.store.index import ExactIndex
+from tbps.gallery.search.nearest import DEEPEST, Nearest
 from tbps.gallery.store.rows import Rows
+from tbps.gallery.store.version import ExactIndex, Found
 
 DIM = 40
 
@@ -37,7 +37,7 @@ def _more(rows: Rows, embeddings: np.ndarray) -> Rows:
 
 
 def _queries(count: int) -> np.ndarray:
-    """Off the rows, as descriptions are."""
+    """Vectors near the rows but not equal to them, like descriptions."""
     rng = np.random.default_rng(5)
     rows = _clustered(count, seed=7) + 0.1 * rng.standard_normal((count, DIM))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -45,18 +45,30 @@ def _queries(count: int) -> np.ndarray:
 
 @pytest.fixture
 def few_met(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A query meets a tenth of six thousand rows."""
+    """A query visits a tenth of six thousand rows."""
     monkeypatch.setattr(cells_module, "MET", 600)
     monkeypatch.setattr(cells_module, "MET_FILTERED", 300)
     yield
 
 
+def _exact(rows: Rows) -> ExactIndex:
+    return ExactIndex(rows.ids, rows.embeddings)
+
+
+def _top(nearest: Nearest, rows: Rows, query: np.ndarray, k: int, passing: np.ndarray | None = None) -> Found:
+    """As `Version.top`."""
+    candidates = nearest.shortlist(rows, query, k, passing)
+    if candidates is None:
+        return Found(*_exact(rows).top(query, k, passing), approximate=False)
+    return Found(*_exact(rows).ranked(query, candidates, k), approximate=True)
+
+
 def _recall(nearest: Nearest, rows: Rows, passing: np.ndarray | None = None) -> float:
     shares = []
     for query in _queries(50):
-        found = nearest.top(rows, query, 10, passing)
+        found = _top(nearest, rows, query, 10, passing)
         assert found.approximate
-        exact, scores = rows.index.top(query, 10, passing)
+        exact, scores = _exact(rows).top(query, 10, passing)
         agree = np.intersect1d(found.positions, exact)
         shares.append(len(agree) / len(exact))
         assert dict(zip(found.positions.tolist(), found.scores.tolist(), strict=True)).items() >= {
@@ -65,7 +77,7 @@ def _recall(nearest: Nearest, rows: Rows, passing: np.ndarray | None = None) -> 
     return float(np.mean(shares))
 
 
-def test_every_row_lies_in_one_cell_under_its_nearest_centre() -> None:
+def test_every_row_is_in_the_cell_of_its_nearest_centre() -> None:
     embeddings = _clustered(3000)
     cells = Cells.build(embeddings)
     assert sorted(cells.order.tolist()) == list(range(3000))
@@ -76,7 +88,7 @@ def test_every_row_lies_in_one_cell_under_its_nearest_centre() -> None:
     assert (nearest[cells.order] == own).mean() > 0.999  # float32 may decide a tie otherwise
 
 
-def test_extended_cells_are_those_of_all_rows() -> None:
+def test_extended_cells_hold_all_rows() -> None:
     embeddings = _clustered(3000)
     whole = Cells.build(embeddings)
     for known in (1, 1500, 2999):
@@ -91,7 +103,7 @@ def _first(cells: Cells, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return cells.heads[kept], cells.order[kept], np.concatenate([[0], np.cumsum(kept)])[cells.starts]
 
 
-def test_few_rows_met_find_most_of_the_best(few_met: None) -> None:
+def test_recall_is_high_although_few_rows_are_visited(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     assert nearest.prepare(rows)
@@ -100,7 +112,7 @@ def test_few_rows_met_find_most_of_the_best(few_met: None) -> None:
     assert _recall(nearest, rows, passing) > 0.95
 
 
-def test_a_filter_is_never_crossed(few_met: None) -> None:
+def test_hits_satisfy_the_filter(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(rows)
@@ -108,7 +120,7 @@ def test_a_filter_is_never_crossed(few_met: None) -> None:
     for share in (0.02, 0.3, 0.9):
         passing = np.flatnonzero(rng.random(6000) < share)
         for query in _queries(10):
-            found = nearest.top(rows, query, 20, passing)
+            found = _top(nearest, rows, query, 20, passing)
             assert found.approximate and len(found.positions) == 20 and np.isin(found.positions, passing).all()
 
 
@@ -118,25 +130,25 @@ def test_deep_and_selective_searches_are_exact(passing: np.ndarray | None, k: in
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(rows)
     for query in _queries(5):
-        found = nearest.top(rows, query, k, passing)
+        found = _top(nearest, rows, query, k, passing)
         assert not found.approximate
-        assert np.array_equal(found.positions, rows.index.top(query, k, passing)[0])
+        assert np.array_equal(found.positions, _exact(rows).top(query, k, passing)[0])
 
 
-def test_rows_that_come_later_are_found_at_once_and_join_the_cells(few_met: None) -> None:
+def test_new_rows_are_found_at_once_and_join_the_cells_later(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(rows)
     query = _queries(1)[0]
     grown = _more(rows, np.stack([query] * 3).astype(np.float32))
-    found = nearest.top(grown, query, 3, None)
+    found = _top(nearest, grown, query, 3, None)
     assert found.approximate and sorted(found.positions.tolist()) == [6000, 6001, 6002]
     only = np.array([5, 700, *range(1000, 3000), 6001])
-    assert nearest.top(grown, query, 1, only).positions.tolist() == [6001]
-    assert not nearest.top(rows, query, 3, None).positions.max() >= 6000  # the older version does not see them
+    assert _top(nearest, grown, query, 1, only).positions.tolist() == [6001]
+    assert not _top(nearest, rows, query, 3, None).positions.max() >= 6000  # the older version does not see them
     many = _more(grown, _clustered(500, seed=4))
     assert nearest.prepare(many) and len(_cells(nearest).order) == 6503
-    assert nearest.top(many, query, 3, None).positions.tolist() == found.positions.tolist()
+    assert _top(nearest, many, query, 3, None).positions.tolist() == found.positions.tolist()
     assert _recall(nearest, many) > 0.9
 
 
@@ -145,39 +157,39 @@ def _cells(nearest: Nearest) -> Cells:
     return nearest._cells
 
 
-def test_an_older_version_stays_exact_and_leaves_the_cells_alone(few_met: None) -> None:
+def test_an_older_version_is_searched_exactly_and_does_not_change_the_cells(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     nearest.prepare(_more(rows, _clustered(500, seed=4)))
     built = _cells(nearest)
     for _ in range(3):
-        assert not nearest.top(rows, _queries(1)[0], 10).approximate
+        assert not _top(nearest, rows, _queries(1)[0], 10).approximate
     assert _cells(nearest) is built
 
 
-def test_cells_are_built_beside_the_searches_from_the_second_on(few_met: None) -> None:
+def test_cells_are_built_in_the_background_from_the_second_search_on(few_met: None) -> None:
     rows = _rows(_clustered(6000))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     query = _queries(1)[0]
-    found: list[Found] = [nearest.top(rows, query, 10)]
+    found: list[Found] = [_top(nearest, rows, query, 10)]
     assert threading.active_count() == 1 or not [t for t in threading.enumerate() if t.name == "tbps-cells"]
     until = time.monotonic() + 300
     while not found[-1].approximate and time.monotonic() < until:
-        found.append(nearest.top(rows, query, 10))
+        found.append(_top(nearest, rows, query, 10))
         time.sleep(0.01)
     assert not found[0].approximate and not found[1].approximate and found[-1].approximate
 
 
-def test_vectors_without_clusters_stay_exact(few_met: None) -> None:
+def test_vectors_without_clusters_are_searched_exactly(few_met: None) -> None:
     rows = _rows(_unit(np.random.default_rng(0).standard_normal((6000, DIM))))
     nearest = Nearest(exact_rows=5000, selective_rows=100)
     assert not nearest.prepare(rows)
     query = _queries(1)[0]
-    found = nearest.top(rows, query, 10)
-    assert not found.approximate and np.array_equal(found.positions, rows.index.top(query, 10)[0])
+    found = _top(nearest, rows, query, 10)
+    assert not found.approximate and np.array_equal(found.positions, _exact(rows).top(query, 10)[0])
 
 
-def test_rows_share_memory_until_they_must_move() -> None:
+def test_versions_share_memory_until_it_is_full_or_taken() -> None:
     embeddings = _clustered(100)
     rows = _rows(embeddings)
     grown = _more(rows, _clustered(50, seed=1))
@@ -188,4 +200,4 @@ def test_rows_share_memory_until_they_must_move() -> None:
     assert np.array_equal(other.embeddings, np.concatenate([embeddings, _clustered(50, seed=2)]))
     vast = _more(grown, _clustered(6000, seed=3))
     assert vast.room is not rows.room and np.array_equal(vast.embeddings[:150], grown.embeddings)
-    assert np.array_equal(vast.index.ids, ExactIndex(vast.ids, vast.embeddings).ids) and len(vast.ids) == 6150
+    assert np.array_equal(vast.ids[:150], grown.ids) and len(vast.ids) == 6150

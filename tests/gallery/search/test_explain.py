@@ -1,4 +1,4 @@
-"""What words and regions carried, against leaving words out one by one and an encoder whose cells add up exactly."""
+"""Contributions of words, compared with leaving them out, and of regions, with an encoder whose contributions are exact."""
 
 import io
 
@@ -35,7 +35,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("text", ["a red coat", "coat", "Caf\u00e9 &amp; \u201cred\u201d coat \U0001f600, blue", "red " * 3])
-def test_a_word_carries_what_the_score_loses_without_it(gallery: Gallery, text: str) -> None:
+def test_the_contribution_of_a_word_is_the_loss_of_score_without_it(gallery: Gallery, text: str) -> None:
     query = Query(texts=(Text(text=text), Text(text="blue bag", weight=-0.5)))
     hit = gallery.find(query).hits[0]
     told, image = gallery.explain(query, hit.id), stored(gallery, hit.id)
@@ -67,7 +67,7 @@ def test_a_long_description_is_explained_part_by_part(gallery: Gallery) -> None:
     assert [word.weight for word in told.words] == pytest.approx(expected, abs=2e-3)
 
 
-def test_regions_are_the_parts_that_spoke_for_the_image(gallery: Gallery) -> None:
+def test_regions_are_the_positive_contributions(gallery: Gallery) -> None:
     query = Query(texts=(Text(text="a red coat"),))
     hit = gallery.find(query).hits[0]
     told = gallery.explain(query, hit.id)
@@ -80,7 +80,7 @@ def test_regions_are_the_parts_that_spoke_for_the_image(gallery: Gallery) -> Non
     assert drawn.height > 400 and drawn.width > drawn.height
 
 
-def test_the_picture_shows_heat_where_the_regions_are_and_colours_words_by_their_sign() -> None:
+def test_the_picture_has_a_heat_map_of_regions_and_words_coloured_by_sign() -> None:
     regions = np.zeros((8, 4))
     regions[4:, :] = 1
     words = tuple(Word(text, word, weight) for text, word, weight in [("red coat", "red", 0.1), ("bag", "bag", -0.1)])
@@ -104,7 +104,7 @@ def test_images_without_words_are_explained_by_regions(gallery: Gallery) -> None
     assert not told.words and told.regions.max() == 1
 
 
-def test_what_cannot_be_explained(gallery: Gallery) -> None:
+def test_queries_that_cannot_be_explained_are_refused(gallery: Gallery) -> None:
     query = Query(texts=(Text(text="red"),))
     name = gallery.search("red", where="camera = 'lobby'")[0].id
     with pytest.raises(UnknownIdError, match="no-such"):
@@ -117,7 +117,7 @@ def test_what_cannot_be_explained(gallery: Gallery) -> None:
         gallery.explain(Query(), name)
 
 
-def test_the_picture_notes_what_is_avoided() -> None:
+def test_the_picture_marks_avoided_descriptions() -> None:
     """A note in the line of an avoided description and nowhere else."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 112), "gray").save(buffer, "JPEG")
@@ -132,7 +132,7 @@ def test_the_picture_notes_what_is_avoided() -> None:
     assert first.size and second.size and first.max() < second.min()
 
 
-def test_an_explanation_knows_what_was_avoided(gallery: Gallery) -> None:
+def test_words_of_avoided_descriptions_are_marked(gallery: Gallery) -> None:
     hit = gallery.search("red")[0]
     told = gallery.explain(Query(texts=(Text(text="red coat"), Text(text="blue bag", weight=-0.5))), hit.id)
     assert [(word.word, word.avoided) for word in told.words] == [("red", False), ("coat", False), ("blue", True), ("bag", True)]

@@ -1,6 +1,8 @@
 """Composed queries, pages, groups, marked results and re-ranking, each against the obvious computation."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,17 @@ import pytest
 from PIL import Image
 
 from tbps.errors import ModelError, QueryError
+from tbps.gallery.encoder import Encoder
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.search.calibration import CALIBRATION_FILE, Calibration
+from tbps.gallery.search.calibration import CALIBRATION_FILE, Calibration, calibration_of
 from tbps.gallery.search.page import Page
 from tbps.gallery.search.parts import split_long
 from tbps.gallery.search.query import Example, Query, Text
 from tbps.gallery.search.rerank import final_distances, reranked
 from tbps.gallery.store.hit import Hit
+from tbps.gallery.store.manifest import recorded
+from tbps.model.bundle import load
+from tbps.model.text_reader import TextReader
 from tbps.preprocess.image import open_image
 from tests.support.colour_encoder import CONTEXT, ColourEncoder, write_pictures
 
@@ -75,7 +81,7 @@ def _ranked(images: np.ndarray, vector: np.ndarray) -> list[int]:
     return np.argsort(-(images @ vector), kind="stable").tolist()
 
 
-def test_texts_images_and_marks_are_summed_as_stated(gallery: Gallery, images: np.ndarray) -> None:
+def test_the_vector_of_a_query_is_the_documented_sum(gallery: Gallery, images: np.ndarray) -> None:
     ids = {number: hit.id for number, hit in _all(gallery).items()}
     picture = Image.new("RGB", (16, 32), "red")
     query = Query(
@@ -96,14 +102,14 @@ def test_texts_images_and_marks_are_summed_as_stated(gallery: Gallery, images: n
     assert page.line is None and page.notices == () and page.total == COUNT and page.next is None and not page.approximate
 
 
-def test_one_text_is_what_search_gives(gallery: Gallery) -> None:
+def test_a_query_of_one_text_equals_search(gallery: Gallery) -> None:
     page = gallery.find(Query(texts=(Text(text="a man", weight=3),), where="camera = 'c1'", k=7))
     plain = gallery.search("a man", 7, "camera = 'c1'")
     assert [hit.id for hit in page.hits] == [hit.id for hit in plain]
     assert [hit.score for hit in page.hits] == pytest.approx([hit.score for hit in plain], abs=1e-7)
 
 
-def test_marks_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
+def test_marked_images_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
     ids = {number: hit.id for number, hit in _all(gallery).items()}
     assert _numbers(gallery.find(Query(right=(ids[3],), k=COUNT))) == _ranked(images, images[3])
 
@@ -120,7 +126,7 @@ def test_marks_alone_are_a_query(gallery: Gallery, images: np.ndarray) -> None:
         (Query(texts=(Text(text="x"),), version=1), "version 1 of the gallery is no longer kept"),
     ],
 )
-def test_what_cannot_be_answered_is_named(query: Query, expected: str, gallery: Gallery) -> None:
+def test_queries_that_cannot_be_answered_are_refused(query: Query, expected: str, gallery: Gallery) -> None:
     with pytest.raises(QueryError, match=expected):
         gallery.find(query)
 
@@ -128,7 +134,7 @@ def test_what_cannot_be_answered_is_named(query: Query, expected: str, gallery: 
 @pytest.mark.parametrize(
     "more", [{}, {"group": "tracklet"}, {"rerank": 30}, {"where": "camera <> 'c0'"}, {"rerank": 50, "group": "camera"}]
 )
-def test_pages_joined_are_the_whole(more: dict[str, Any], gallery: Gallery) -> None:
+def test_joined_pages_equal_one_long_page(more: dict[str, Any], gallery: Gallery) -> None:
     whole = gallery.find(Query(texts=(Text(text="a man"),), k=COUNT, **more))
     joined: list[Hit] = []
     query: Query | None = Query(texts=(Text(text="a man"),), k=7, **more)
@@ -168,7 +174,7 @@ def test_pages_stay_on_their_version_and_equal_scores_keep_their_order(tmp_path:
         gallery.find(pages[0].next)
 
 
-def test_groups_against_a_loop_over_all(gallery: Gallery, images: np.ndarray) -> None:
+def test_groups_equal_those_of_a_loop_over_all_images(gallery: Gallery, images: np.ndarray) -> None:
     every, vector = _all(gallery), _texts("a man")[0]
     passing = [number for number in _ranked(images, vector) if ROWS[number]["camera"] != "c0"]
     groups: dict[Any, list[int]] = {}
@@ -187,7 +193,7 @@ def test_groups_against_a_loop_over_all(gallery: Gallery, images: np.ndarray) ->
     json.dumps(page.as_dict())
 
 
-def test_groups_by_a_time_and_a_number_can_be_json(gallery: Gallery) -> None:
+def test_groups_by_time_and_number_are_json_values(gallery: Gallery) -> None:
     page = gallery.find(Query(texts=(Text(text="a man"),), group="captured_at", k=5))
     assert json.loads(json.dumps(page.as_dict()))["hits"][0]["group"]["column"] == "captured_at"
 
@@ -232,7 +238,7 @@ def test_reranking_equals_the_slow_oracle(nodes: int, k1: int, k2: int) -> None:
     assert final_distances(distances, k1, k2, 0.3) == pytest.approx(expected, abs=1e-12)
 
 
-def test_reranking_pulls_up_what_its_neighbours_agree_on() -> None:
+def test_reranking_improves_the_ranking_of_a_vague_description() -> None:
     rng = np.random.default_rng(0)
     person, others = rng.standard_normal(32), rng.standard_normal((40, 32))
     rows = np.concatenate([person + 0.3 * rng.standard_normal((6, 32)), others])
@@ -245,7 +251,7 @@ def test_reranking_pulls_up_what_its_neighbours_agree_on() -> None:
     assert np.flatnonzero(again < 6).mean() < before
 
 
-def test_rerank_orders_the_first_and_leaves_the_rest(gallery: Gallery, images: np.ndarray) -> None:
+def test_rerank_reorders_the_first_hits_only(gallery: Gallery, images: np.ndarray) -> None:
     plain = _numbers(gallery.find(Query(texts=(Text(text="a man"),), k=COUNT)))
     again = _numbers(gallery.find(Query(texts=(Text(text="a man"),), k=COUNT, rerank=40)))
     first = np.array(plain[:40])
@@ -254,7 +260,7 @@ def test_rerank_orders_the_first_and_leaves_the_rest(gallery: Gallery, images: n
     assert again[:40] == first[order].tolist() != plain[:40]
 
 
-def test_a_long_description_is_split_where_it_breathes() -> None:
+def test_a_long_description_is_split_at_sentences_clauses_and_words() -> None:
     model = ColourEncoder()
     sentence = "a tall woman with long dark hair walks to the left."
     clauses = ", ".join(f"{number} red bags in her right hand" for number in range(8))
@@ -281,7 +287,7 @@ def test_a_long_description_is_averaged_with_a_notice(gallery: Gallery, images: 
 def calibrated(tmp_path: Path) -> tuple[Gallery, Path]:
     """A gallery whose encoder is a folder with a calibration."""
     model = ColourEncoder()
-    model.name = str(tmp_path / "model")
+    model.folder = tmp_path / "model"
     calibration = Calibration(
         model=model.fingerprint, source="", queries=1, images=1000, right=4.0, z=(-3.0, 1.0, 2.0), share=(0.0, 0.1, 0.9)
     )
@@ -292,7 +298,7 @@ def calibrated(tmp_path: Path) -> tuple[Gallery, Path]:
     return gallery, tmp_path / "model" / CALIBRATION_FILE
 
 
-def test_chances_and_line_of_one_description_only(calibrated: tuple[Gallery, Path]) -> None:
+def test_chances_and_cutoff_are_given_for_a_single_description_only(calibrated: tuple[Gallery, Path]) -> None:
     gallery, _ = calibrated
     page = gallery.find(Query(texts=(Text(text="a man"),), k=60))
     scores = np.array([hit.score for hit in page.hits])
@@ -321,7 +327,7 @@ def test_a_calibration_that_is_damaged_or_foreign_is_refused(calibrated: tuple[G
     values = json.loads(file.read_text())
     for change in ({"model": "other"}, {"share": [0.5, 0.4, 0.9]}, {"z": [1.0]}, {"right": 2000}, {"version": 2}):
         file.write_text(json.dumps(values | change))
-        with pytest.raises(ModelError, match=r"calibration.json is .*tbps calibrate"):
+        with pytest.raises(ModelError, match=r"calibration.json (is|belongs) .*tbps calibrate"):
             gallery.find(query)
     file.write_text("{")
     with pytest.raises(ModelError, match="is damaged"):
@@ -330,3 +336,33 @@ def test_a_calibration_that_is_damaged_or_foreign_is_refused(calibrated: tuple[G
     assert gallery.find(query).line is None
     file.write_text(json.dumps(values))
     assert gallery.find(query).line is not None
+
+
+@pytest.mark.parametrize("open_model", [load, lambda folder: TextReader.open(Path(folder))])
+def test_a_calibration_is_found_from_another_working_directory(
+    open_model: Callable[[str], Encoder], tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model_folder, tmp_path / "here" / "model")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model = open_model("model")
+    curve = Calibration(model=model.fingerprint, source="", queries=1, images=9, right=1.0, z=(0.0,), share=(0.5,))
+    curve.save(Path("model"))
+    assert calibration_of(model) == curve
+    monkeypatch.chdir(tmp_path / "there")
+    assert calibration_of(model) == curve
+    write_pictures(tmp_path / "photos", 3)
+    gallery = Gallery.open(tmp_path / "gallery", model)
+    gallery.add(tmp_path / "photos")
+    assert gallery.find(Query(texts=(Text(text="a man"),))).line is not None
+    assert recorded(tmp_path / "gallery").encoder_location == str(tmp_path / "here" / "model")
+
+
+def test_a_model_without_a_folder_takes_no_calibration_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ColourEncoder()
+    curve = Calibration(model=model.fingerprint, source="", queries=1, images=9, right=1.0, z=(0.0,), share=(0.5,))
+    curve.save(tmp_path / model.name)  # a folder that is named like the model's id
+    monkeypatch.chdir(tmp_path)
+    assert calibration_of(model) is None

@@ -1,4 +1,4 @@
-"""What stays in memory when a table grows, shrinks or is another one; and what `check` reports."""
+"""Versions in memory when a table grows, shrinks or is replaced; and the recall that `check` reports."""
 
 import shutil
 from collections.abc import Callable
@@ -13,10 +13,14 @@ from tbps.errors import QueryError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search import cells as cells_module
 from tbps.gallery.search.check import check_recall, descriptions
-from tbps.gallery.search.engine import Engine
+from tbps.gallery.search.compose import compose
+from tbps.gallery.search.find import find
 from tbps.gallery.search.nearest import Nearest
+from tbps.gallery.search.query import Query
+from tbps.gallery.search.versions import Versions
+from tbps.gallery.store.hit import Hit
 from tbps.gallery.store.table import Table
-from tbps.gallery.store.version import Snapshot
+from tbps.gallery.store.version import Version
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 DIM = 24
@@ -42,110 +46,115 @@ def table(tmp_path: Path) -> Table:
     return table
 
 
-def _same(found: Snapshot, fresh: Snapshot) -> bool:
+def _search(versions: Versions, vector: np.ndarray, k: int, where: str | None, thumbnails: bool = True) -> list[Hit]:
+    query = Query(k=k, where=where)
+    return list(find(versions.newest(), None, query, compose(query, [vector], ColourEncoder(), {}), thumbnails=thumbnails).hits)
+
+
+def _same(found: Version, fresh: Version) -> bool:
     return all(np.array_equal(getattr(found.rows, name), getattr(fresh.rows, name)) for name in ("row_ids", "ids", "embeddings"))
 
 
-def test_a_table_that_grows_is_read_from_where_it_was(table: Table) -> None:
-    snapshots = [table.snapshot()]
+def test_only_new_rows_are_read_when_a_table_has_grown(table: Table) -> None:
+    versions = [table.open_version()]
     for step in range(5):
         table.append(*_rows(300 + 40 * step, 40))
-        snapshots.append(table.snapshot(snapshots[-1]))
-    for number, snapshot in enumerate(snapshots):
-        assert snapshot.rows.room is snapshots[0].rows.room
-        assert snapshot.rows.count == 300 + 40 * number
-    assert _same(snapshots[-1], table.snapshot())
+        versions.append(table.open_version(versions[-1]))
+    for number, version in enumerate(versions):
+        assert version.rows.room is versions[0].rows.room
+        assert version.rows.count == 300 + 40 * number
+    assert _same(versions[-1], table.open_version())
 
 
-def test_rows_that_go_are_gone_and_take_older_versions_with_them(table: Table) -> None:
-    engine = Engine(table)
-    before = engine.newest()
+def test_after_rows_are_deleted_older_versions_are_dropped(table: Table) -> None:
+    versions = Versions(table)
+    before = versions.newest()
     query = before.rows.embeddings[7].astype(float)
-    gone = engine.search(query, 1, None)[0].id
+    gone = _search(versions, query, 1, None)[0].id
     table._handle.delete(f"id = '{gone}'")
-    assert gone not in {hit.id for hit in engine.search(query, 300, None)}
-    assert engine.newest().rows.count == 299 and engine.newest().rows.room is not before.rows.room
+    assert gone not in {hit.id for hit in _search(versions, query, 300, None)}
+    assert versions.newest().rows.count == 299 and versions.newest().rows.room is not before.rows.room
     with pytest.raises(QueryError, match="no longer kept"):
-        engine.at(before.version)
-    assert _same(engine.newest(), table.snapshot())
+        versions.at(before.number)
+    assert _same(versions.newest(), table.open_version())
 
 
-def test_cells_of_rows_that_go_are_not_used(table: Table) -> None:
-    engine = Engine(table, Nearest(exact_rows=100, selective_rows=10))
-    assert engine.prepare()
-    query = engine.newest().rows.embeddings[7].astype(float)
-    gone = engine.search(query, 1, None)[0].id
+def test_cells_are_dropped_when_rows_are_deleted(table: Table) -> None:
+    versions = Versions(table, Nearest(exact_rows=100, selective_rows=10))
+    assert versions.prepare()
+    query = versions.newest().rows.embeddings[7].astype(float)
+    gone = _search(versions, query, 1, None)[0].id
     table._handle.delete(f"id = '{gone}'")
-    assert gone not in {hit.id for hit in engine.search(query, 50, None)}
+    assert gone not in {hit.id for hit in _search(versions, query, 50, None)}
     table._handle.delete("true")
-    assert engine.search(query, 50, None) == []
+    assert _search(versions, query, 50, None) == []
 
 
-def test_as_many_rows_come_as_go(table: Table) -> None:
-    before = table.snapshot()
+def test_as_many_rows_are_added_as_deleted(table: Table) -> None:
+    before = table.open_version()
     table._handle.delete("camera = 'c1'")
     table.append(*_rows(300, 75))
-    after = table.snapshot(before)
-    assert after.rows.count == 300 and _same(after, table.snapshot())
+    after = table.open_version(before)
+    assert after.rows.count == 300 and _same(after, table.open_version())
 
 
 def test_rewritten_rows_are_read_again(table: Table) -> None:
-    before = table.snapshot()
+    before = table.open_version()
     table.append(*_rows(300, 200))
     table.tidy()
-    assert _same(table.snapshot(before), table.snapshot())
+    assert _same(table.open_version(before), table.open_version())
 
 
-def test_a_table_made_again_with_as_many_rows(table: Table, tmp_path: Path) -> None:
-    before = table.snapshot()
+def test_a_new_table_with_as_many_rows_is_read_whole(table: Table, tmp_path: Path) -> None:
+    before = table.open_version()
     shutil.rmtree(tmp_path / "images.lance")
     again = Table.create(tmp_path, DIM)
     again.append(*_rows(0, 300, seed=5))
-    after = again.snapshot(before)
-    assert _same(after, again.snapshot()) and not np.array_equal(after.rows.embeddings, before.rows.embeddings)
+    after = again.open_version(before)
+    assert _same(after, again.open_version()) and not np.array_equal(after.rows.embeddings, before.rows.embeddings)
 
 
-def test_hits_told_from_memory_are_those_from_disk(table: Table) -> None:
-    """A table that grows by many small additions, loses rows, is rewritten: ahead of every step the engine holds the facts."""
-    prepared = Engine(table)
+def test_hits_read_from_memory_equal_those_read_from_disk(table: Table) -> None:
+    """A table grows by many small additions, loses rows and is rewritten, while the details of its rows are held in memory."""
+    prepared = Versions(table)
     prepared.prepare()
     steps: list[Callable[[], object]] = [partial(table.append, *_rows(300 + 3 * n, 3)) for n in range(70)]
     steps += [lambda: table._handle.delete("camera = 'c1'"), table.compact, lambda: table.append(*_rows(600, 5))]
     for step in steps:
         step()
         query = _rows(0, 1, seed=len(table))[1][0].astype(float)
-        hits = prepared.search(query, 600, None)
-        assert hits == Engine(table).search(query, 600, None) and len(hits) == len(table)
-        assert prepared.newest()._facts is not None
+        hits = _search(prepared, query, 600, None)
+        assert hits == _search(Versions(table), query, 600, None) and len(hits) == len(table)
+        assert prepared.newest()._details is not None
 
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_hits_without_thumbnails(table: Table, monkeypatch: pytest.MonkeyPatch, prepared: bool) -> None:
-    engine, query = Engine(table), _rows(0, 1, seed=7)[1][0].astype(float)
-    whole = engine.search(query, 20, "camera = 'c1'")
+    versions, query = Versions(table), _rows(0, 1, seed=7)[1][0].astype(float)
+    whole = _search(versions, query, 20, "camera = 'c1'")
     assert all(hit.thumbnail for hit in whole)
     if prepared:
-        engine.prepare()
-        monkeypatch.setattr(type(engine.newest()), "_taken", None)  # nothing is read from disk
-    assert engine.search(query, 20, "camera = 'c1'", thumbnails=False) == [replace(hit, thumbnail=b"") for hit in whole]
+        versions.prepare()
+        monkeypatch.setattr(type(versions.newest()), "_taken", None)  # nothing is read from disk
+    assert _search(versions, query, 20, "camera = 'c1'", thumbnails=False) == [replace(hit, thumbnail=b"") for hit in whole]
 
 
-def test_check_compares_with_exact_searches(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_recall_against_exact_search(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ColourEncoder()
     for step in range(5):
         table.append(*_rows(300 + 400 * step, 400))
-    exact = check_recall(Engine(table), model, descriptions(20), 10)
+    exact = check_recall(Versions(table), model, descriptions(20), 10)
     assert (exact.images, exact.queries, exact.recall, exact.least, exact.approximate) == (2300, 20, 1.0, 1.0, False)
     monkeypatch.setattr(cells_module, "MET", 200)
     monkeypatch.setattr(cells_module, "MET_FILTERED", 30)
-    exactly, engine = Engine(table), Engine(table, Nearest(exact_rows=2000, selective_rows=20))
+    exactly, versions = Versions(table), Versions(table, Nearest(exact_rows=2000, selective_rows=20))
     for where in (None, "camera = 'c2'"):
-        report = check_recall(engine, model, descriptions(50), 10, where)
+        report = check_recall(versions, model, descriptions(50), 10, where)
         assert report.approximate and report.least <= report.recall
         shares = []
         for embedding in model.encode_texts(descriptions(50)).astype(float):
-            found = {hit.id for hit in engine.search(embedding, 10, where)}
-            truth = {hit.id for hit in exactly.search(embedding, 10, where)}
+            found = {hit.id for hit in _search(versions, embedding, 10, where)}
+            truth = {hit.id for hit in _search(exactly, embedding, 10, where)}
             shares.append(len(found & truth) / 10)
         assert report.recall == pytest.approx(np.mean(shares)) and report.least == min(shares)
         assert 0.5 < report.recall < 1

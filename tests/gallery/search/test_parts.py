@@ -64,7 +64,7 @@ def assert_whole(text: str, parts: tuple[str, ...], is_cut: Callable[[str], bool
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_it_is_split_into_parts_that_the_model_reads_whole(name: str, model: PersonModel) -> None:
+def test_every_part_fits_the_context_of_the_model(name: str, model: PersonModel) -> None:
     text, reader = LONG[name], TextReader.open(MODEL)
     assert reader is not None and model.is_cut(text)
     parts = split_long(text, model)
@@ -78,16 +78,16 @@ def test_sentences_and_clauses_of_scripts_without_spaces_are_kept_together(model
     assert parts.within_words is False and "within words" not in str(parts.notice)
 
 
-def test_the_notice_says_where_a_word_was_cut(model: PersonModel) -> None:
+def test_the_notice_mentions_that_a_word_was_split(model: PersonModel) -> None:
     parts = split_long("zxqv" * 500, model)
     expected = "the description is longer than the model reads at once; "
     assert (
-        parts.notice == f"{expected}{len(parts.texts)} parts of it were averaged; it was cut within words, where it has no spaces"
+        parts.notice == f"{expected}{len(parts.texts)} parts of it were averaged; it was split within words, where it has no spaces"
     )
     assert split_long("a woman in a red coat", model).notice is None
 
 
-def test_a_letter_under_accents_without_end_is_taken_apart_only_because_it_must_be(model: PersonModel) -> None:
+def test_a_cluster_is_split_only_if_it_does_not_fit(model: PersonModel) -> None:
     text = "e" + "\u0301\u0308" * 300
     parts = split_long(text, model)
     assert "".join(parts.texts) == text and not any(map(model.is_cut, parts.texts))
@@ -95,7 +95,7 @@ def test_a_letter_under_accents_without_end_is_taken_apart_only_because_it_must_
 
 @settings(max_examples=25, deadline=None)
 @given(st.text(st.sampled_from("读一个，。 กำ้ ab.,;\n👍🏿e\u0301&/"), max_size=400))
-def test_any_mixture_is_read_whole(text: str) -> None:
+def test_any_mixture_of_scripts_is_split_without_loss(text: str) -> None:
     model = _reader()
     if not any(c.isalnum() for c in text):
         return
@@ -130,7 +130,7 @@ def gallery_rows(gallery: tbps.Gallery) -> np.ndarray:
     return tbps.load(MODEL).encode_images([Image.new("RGB", (40, 90), colour) for colour in ("red", "blue", "green")])
 
 
-def test_explanations_read_it_whole_and_say_so(gallery: tbps.Gallery) -> None:
+def test_explanations_cover_all_parts_with_a_notice(gallery: tbps.Gallery) -> None:
     asked = Query(texts=(Text(text=LONG["Chinese"]),))
     hit = gallery.find(asked).hits[0]
     told = gallery.explain(asked, hit.id)
@@ -139,7 +139,7 @@ def test_explanations_read_it_whole_and_say_so(gallery: tbps.Gallery) -> None:
     assert told.score == pytest.approx(hit.score, abs=1e-4)
 
 
-def test_the_command_line_says_so(gallery: tbps.Gallery, tmp_path: Path, run_tbps: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_line_prints_the_notice(gallery: tbps.Gallery, tmp_path: Path, run_tbps: Callable[..., tuple[int, str, str]]) -> None:
     code, shown, messages = run_tbps("search", gallery.path, LONG["Thai"], "--json")
     page = json.loads(shown)[0]
     assert code == 0 and page["notices"] and f"note: {page['notices'][0]}" in messages

@@ -9,17 +9,17 @@ from tbps.gallery.store.columns import MAX_COLUMNS, plan_columns, row_metadata
 from tbps.preprocess.metadata import parse_time
 
 
-def test_kinds_are_decided_over_all_rows_whatever_their_order() -> None:
+def test_kinds_do_not_depend_on_the_order_of_rows() -> None:
     rows = [{"a": 1, "b": True, "c": "x", "d": 1}, {"a": 2.5, "b": False, "d": "y", "e": [1]}]
     expected = {"a": "number", "b": "truth", "c": "text", "d": "text"}
     assert plan_columns(rows, {}).kinds == expected
     assert plan_columns(reversed(rows), {}).kinds == expected
 
 
-def test_a_column_that_exists_keeps_its_kind_and_what_does_not_fit_is_told() -> None:
+def test_an_existing_column_keeps_its_kind_and_other_values_are_reported() -> None:
     plan = plan_columns([{"age": "forty"}, {"age": 41}, {"age": True}], {"age": "number"})
     assert plan.kinds == {"age": "number"}
-    assert plan.notes == ("column 'age' is a number; 2 values are not and are kept in attributes only",)
+    assert plan.notes == ("column 'age' is a number; 2 other values are kept in attributes only",)
     assert row_metadata({"age": "forty"}, plan.kinds).extras == {"age": None}
     assert json.loads(row_metadata({"age": "forty"}, plan.kinds).attributes) == {"age": "forty"}
 
@@ -50,7 +50,7 @@ def test_a_nested_attributes_object_is_read_one_level_deep() -> None:
     }
 
 
-def test_a_time_that_is_none_stays_in_the_attributes_and_is_told() -> None:
+def test_an_invalid_time_stays_in_the_attributes_and_is_reported() -> None:
     plan = plan_columns([{"captured_at": "yesterday"}, {"captured_at": 3}, {"captured_at": "2024-05-01"}], {})
     assert len(plan.notes) == 1 and plan.notes[0].startswith("captured_at: 2 values")
     row = row_metadata({"captured_at": "yesterday"}, {})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tbps.gallery.store.index import ExactIndex
+from tbps.gallery.store.version import ExactIndex
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

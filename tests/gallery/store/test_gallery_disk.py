@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: real ones, mounted small, where the machine allows it."""
+"""Full and read-only disks: small file systems that are mounted, where the machine allows it."""
 
 import json
 import resource
@@ -48,7 +48,7 @@ def test_a_disk_that_fills_up_keeps_what_was_committed(small_disk: Path, tmp_pat
     assert (report.skipped_existing, report.added + kept, len(gallery)) == (kept, 1500, 1500)
 
 
-def test_a_disk_without_room_for_the_manifest(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_without_space_for_the_manifest(small_disk: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 2)
     with (small_disk / "ballast").open("wb") as ballast, pytest.raises(OSError):
         while True:
@@ -71,8 +71,8 @@ def test_a_read_only_disk_can_be_searched_but_not_added_to(small_disk: Path, tmp
         Gallery.open(small_disk / "another", ColourEncoder())
 
 
-def test_a_disk_without_room_for_an_erasure(small_disk: Path, tmp_path: Path) -> None:
-    """Nothing is begun where the room is too small from the start; what is begun and runs out of it is not forgotten about."""
+def test_a_disk_without_space_for_an_erasure(small_disk: Path, tmp_path: Path) -> None:
+    """Without enough space no erasure begins; one that has begun and runs out of space is completed later."""
     folder = small_disk / "gallery"
     write_pictures(tmp_path / "photos", 300, size=(40, 80))
     gallery = Gallery.open(folder, ColourEncoder())
@@ -92,7 +92,7 @@ def test_a_disk_without_room_for_an_erasure(small_disk: Path, tmp_path: Path) ->
     assert not (folder / "erasure.json").exists()
 
 
-def test_a_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:
+def test_a_limit_on_file_size_is_reported_as_a_full_disk(tmp_path: Path) -> None:
     """Needs no right to mount: the system refuses files beyond 400 kB to a child process."""
     write_pictures(tmp_path / "photos", 1200, size=(40, 80))
     program = (

@@ -1,4 +1,4 @@
-"""Real processes that write to one gallery at once, and one that is killed with kill -9 in the middle of everything."""
+"""Processes that write to one gallery at the same time, and one that is killed with kill -9."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ import pytest
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle.compact import compact
 from tbps.gallery.lifecycle.snapshots import snapshots
-from tbps.gallery.search.engine import Engine
+from tbps.gallery.search.versions import Versions
 from tbps.gallery.store.manifest import recorded
+from tbps.gallery.store.staleness import read_again
 from tbps.gallery.store.table import Table
-from tbps.gallery.store.version import Snapshot
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 COUNT = 600
@@ -102,7 +102,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_write_and_one_compacts_and_nothing_is_lost(start: Start, photos: Path, tmp_path: Path) -> None:
+def test_nothing_is_lost_while_two_processes_add_and_one_compacts(start: Start, photos: Path, tmp_path: Path) -> None:
     """400 and 400 pictures, 200 of them the same; a reader sees the gallery grow and no picture twice."""
     folder = tmp_path / "gallery"
     adding = [start(ADD, folder, photos, first, first + 400) for first in (0, 200)]
@@ -127,8 +127,8 @@ def test_two_write_and_one_compacts_and_nothing_is_lost(start: Start, photos: Pa
     assert [sum(row["camera"] == camera for row in rows) for camera in ("0", "200")] == [report[0] for report in reports]
 
 
-def test_a_reader_whose_version_is_removed_again_and_again_reads_a_newer_one(photos: Path, tmp_path: Path) -> None:
-    """A writer who adds and compacts after every look: the answer is that of the first version which stays."""
+def test_a_reader_whose_version_is_removed_repeatedly_reads_the_newest(photos: Path, tmp_path: Path) -> None:
+    """A writer adds and compacts whenever a version is opened, five times; the sixth version is read."""
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add([photos / "0000.jpg"])
     folder = tmp_path / "gallery"
@@ -136,21 +136,23 @@ def test_a_reader_whose_version_is_removed_again_and_again_reads_a_newer_one(pho
     assert table is not None
     looks: list[int] = []
 
-    def answer(snapshot: Snapshot) -> set[str]:
-        looks.append(snapshot.rows.count)
+    versions = Versions(table)
+
+    @read_again
+    def sources() -> set[str]:
+        version = versions.newest()
+        looks.append(version.rows.count)
         if len(looks) <= 5:
             gallery.add([photos / f"{len(looks):04d}.jpg"])
             compact(folder)
-        return {hit.source for hit in snapshot.hits(np.arange(snapshot.rows.count), np.zeros(snapshot.rows.count))}
+        return {hit.source for hit in version.hits(np.arange(version.rows.count), np.zeros(version.rows.count))}
 
-    assert Engine(table).on_newest(answer) == {f"{n:04d}.jpg" for n in range(6)}
+    assert sources() == {f"{n:04d}.jpg" for n in range(6)}
     assert looks == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("wait", [0.05, 0.6])
-def test_a_kill_in_the_middle_of_a_gallerys_life_loses_nothing_acknowledged(
-    wait: float, start: Start, photos: Path, tmp_path: Path
-) -> None:
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(wait: float, start: Start, photos: Path, tmp_path: Path) -> None:
     """Adds, compacts, takes snapshots, forgets and embeds anew in turn until it is killed."""
     folder = tmp_path / "gallery"
     process = start(CYCLE, folder, photos)

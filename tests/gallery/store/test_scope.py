@@ -1,4 +1,4 @@
-"""A search within some cameras answers exactly as a gallery that holds nothing else."""
+"""A search within some cameras equals that of a gallery which holds these cameras only."""
 
 import json
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ class Calibrated(ColourEncoder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.name = str(folder)
+        self.folder = folder
         curve = Calibration(model=self.fingerprint, source="x", queries=1, images=40, right=2, z=(-3, 0, 3), share=(0, 0.05, 0.9))
         curve.save(folder)
 
 
 @pytest.fixture(scope="module")
 def galleries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gallery, Gallery]]:
-    """One that holds everything, and one that holds what is within."""
+    """A gallery of all images, and one of the images of the cameras in the scope."""
     folder = tmp_path_factory.mktemp("scope")
     pictures = write_pictures(folder / "photos", COUNT)
     (folder / "model").mkdir()
@@ -56,7 +56,7 @@ def galleries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Galler
 
 
 def seen(page: Page) -> Page:
-    """What of a page does not depend on the version of the table."""
+    """A page without its version numbers."""
     following = None if page.next is None else page.next.model_copy(update={"version": None})
     return replace(page, version=0, next=following)
 
@@ -79,7 +79,7 @@ TEXT = (Text(text="a red coat"),)
     ],
     ids=repr,
 )
-def test_as_if_nothing_else_were_there(galleries: tuple[Gallery, Gallery], query: Query) -> None:
+def test_a_scoped_search_equals_that_of_a_gallery_of_these_cameras(galleries: tuple[Gallery, Gallery], query: Query) -> None:
     whole, part = galleries
     found, expected = seen(whole.find(query, within=WITHIN)), seen(part.find(query))
     assert replace(found, line=None, hits=()) == replace(expected, line=None, hits=())
@@ -109,7 +109,9 @@ def test_as_if_nothing_else_were_there(galleries: tuple[Gallery, Gallery], query
     ],
     ids=repr,
 )
-def test_refused_as_if_nothing_else_were_there(galleries: tuple[Gallery, Gallery], query: Query) -> None:
+def test_a_scoped_search_is_refused_like_that_of_a_gallery_of_these_cameras(
+    galleries: tuple[Gallery, Gallery], query: Query
+) -> None:
     """Only images of the yard have the column fence."""
     whole, part = galleries
     told = []
@@ -122,7 +124,7 @@ def test_refused_as_if_nothing_else_were_there(galleries: tuple[Gallery, Gallery
     assert told[0] == told[1] or "no such camera" in told[0]
 
 
-def test_the_version_within_cameras_does_not_count_what_others_add(tmp_path: Path) -> None:
+def test_the_version_of_a_scope_changes_with_its_own_cameras_only(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 12)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(list(pictures[:6]), [{"camera": "lobby"}] * 6)
@@ -141,7 +143,7 @@ def test_the_version_within_cameras_does_not_count_what_others_add(tmp_path: Pat
             gallery.find(Query(texts=TEXT, version=version), within=("lobby",))
 
 
-def test_nothing_is_within_no_cameras(galleries: tuple[Gallery, Gallery]) -> None:
+def test_a_scope_without_cameras_is_empty(galleries: tuple[Gallery, Gallery]) -> None:
     whole, _ = galleries
     for query in (Query(texts=TEXT), Query(texts=TEXT, where="true"), Query(texts=TEXT, group="camera")):
         page = whole.find(query, within=())
@@ -150,7 +152,7 @@ def test_nothing_is_within_no_cameras(galleries: tuple[Gallery, Gallery]) -> Non
     assert summary is not None and (summary.images, summary.cameras, summary.first_seen) == (0, (), None)
 
 
-def test_ids_beyond_are_unknown_ids(galleries: tuple[Gallery, Gallery]) -> None:
+def test_ids_outside_the_scope_are_unknown(galleries: tuple[Gallery, Gallery]) -> None:
     whole, part = galleries
     inside = {hit.id for hit in part.search("red", k=COUNT)}
     (other, *_) = [hit.id for hit in whole.search("red", k=COUNT) if hit.id not in inside]
@@ -171,7 +173,7 @@ def test_image_and_tracklet(galleries: tuple[Gallery, Gallery]) -> None:
     every = {hit.id: hit for hit in part.search("red", k=COUNT)}
     for name, hit in every.items():
         found = whole.image(name, within=WITHIN)
-        assert replace(found, rank=hit.rank, score=hit.score) == hit and found.score == 0
+        assert replace(found, rank=hit.rank, score=hit.score, chance=hit.chance) == hit and found.score == 0
     for number in range(5):
         expected = [hit for hit in every.values() if hit.attributes.get("tracklet") == f"t{number}"]
         found_ids = [hit.id for hit in whole.tracklet(f"t{number}", within=WITHIN)]
@@ -204,7 +206,7 @@ def test_a_new_version_has_its_own_rows(tmp_path: Path) -> None:
     assert gallery.find(query, within=("yard",)).total == 1
 
 
-def test_only_some_cameras_may_be_added_to(tmp_path: Path) -> None:
+def test_adding_is_restricted_to_some_cameras(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 4)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     given: list[dict[str, Any]] = [{"camera": "yard"}, {"camera": "lobby"}, {}, {"camera": ["lobby"]}]
@@ -215,7 +217,7 @@ def test_only_some_cameras_may_be_added_to(tmp_path: Path) -> None:
     assert again.added == 1
 
 
-def test_a_named_file_keeps_its_name_and_not_its_place(tmp_path: Path) -> None:
+def test_a_named_file_is_stored_with_its_name_and_without_its_folder(tmp_path: Path) -> None:
     (picture,) = write_pictures(tmp_path / "photos", 1)
     hidden = picture.rename(tmp_path / "0000")
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
@@ -227,7 +229,7 @@ def test_a_named_file_keeps_its_name_and_not_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["root = 'x'", "`model` is null", "camera = 'root' or Content_Hash > 'a'"])
-def test_columns_that_are_not_for_filters(galleries: tuple[Gallery, Gallery], where: str) -> None:
+def test_internal_columns_cannot_be_filtered_on(galleries: tuple[Gallery, Gallery], where: str) -> None:
     with pytest.raises(QueryError, match="unknown column"):
         galleries[0].find(Query(texts=TEXT, where=where))
     galleries[0].find(Query(texts=TEXT, where="identity = 'root' and source != 'a model''s root'"))

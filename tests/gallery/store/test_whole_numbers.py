@@ -51,7 +51,7 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     return filled(tmp_path_factory.mktemp("near"), [{"serial": value} for value in NEAR])
 
 
-def test_neighbours_are_told_apart(near: Gallery) -> None:
+def test_neighbouring_numbers_are_distinguished(near: Gallery) -> None:
     assert stored(near, "serial") == "int64" and near.info().columns["serial"] == "number"
     for place, value in enumerate(NEAR):
         assert numbers(near, f"serial = {value}") == numbers(near, f"serial in ({value}, 12345)") == [place]
@@ -71,7 +71,7 @@ def test_neighbours_are_told_apart(near: Gallery) -> None:
     assert numbers(near, f"serial > {2**63 - 1}") == numbers(near, f"serial = {2**64}") == numbers(near, "serial < -1e30") == []
 
 
-def test_groups_hits_and_exports_keep_the_digits(near: Gallery, tmp_path: Path) -> None:
+def test_groups_hits_and_exports_keep_all_digits(near: Gallery, tmp_path: Path) -> None:
     page = near.find(Query(texts=TEXT, k=99, group="serial"))
     assert page.total == len(NEAR)
     assert {hit.group.value for hit in page.hits if hit.group} == set(NEAR)
@@ -88,7 +88,7 @@ def test_groups_hits_and_exports_keep_the_digits(near: Gallery, tmp_path: Path) 
         assert numbers(again, f"serial = {value}") == [place]
 
 
-def test_forgetting_takes_the_one_and_not_its_neighbour(tmp_path: Path) -> None:
+def test_forgetting_by_number_spares_its_neighbour(tmp_path: Path) -> None:
     gallery = filled(tmp_path, [{"serial": value} for value in (BIG, BIG + 1, BIG + 2)])
     assert gallery.forget(f"serial = {BIG + 1}").images == 1
     assert sorted(hit.attributes["serial"] for hit in gallery.search("x", 9)) == [BIG, BIG + 2]
@@ -103,7 +103,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     table.add_columns({"serial": "number"})  # as version 0.1 stored every number
     report = gallery.add(list(pictures[1:]), [{"serial": value} for value in (BIG, BIG + 1, BIG + 2, 3, 2.5, 10**30, "x")])
     assert report.added == 7
-    assert report.notes == ("column 'serial' is a number; 3 values are not and are kept in attributes only",)
+    assert report.notes == ("column 'serial' is a number; 3 other values are kept in attributes only",)
     assert stored(gallery, "serial") == "double"
     assert numbers(gallery, f"serial = {BIG}") == [1], "and not its neighbour, which no double equals"
     assert numbers(gallery, f"serial = {BIG + 1}") == numbers(gallery, f"serial in ({BIG + 1}, {BIG + 3})") == []
@@ -113,12 +113,12 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     assert numbers(gallery, f"serial <> {BIG + 1} and serial < {BIG + 1}") == [1, 4, 5]
 
 
-def test_the_digits_that_a_double_lacks_are_told(tmp_path: Path) -> None:
+def test_numbers_that_a_double_cannot_hold_are_reported(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 2)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add([pictures[0]], [{"serial": 1.5}])
     report = gallery.add([pictures[1]], [{"serial": BIG + 1}])
-    assert report.notes == ("column 'serial' is a number; 1 values are not and are kept in attributes only",)
+    assert report.notes == ("column 'serial' is a number; 1 other values are kept in attributes only",)
     assert {hit.attributes["serial"] for hit in gallery.search("x", 2)} == {1.5, BIG + 1}
 
 
@@ -130,11 +130,11 @@ def test_the_digits_that_a_double_lacks_are_told(tmp_path: Path) -> None:
         ([1.0, 2.0], "number", [1.0, 2.0], None),
         ([BIG, 0.5], "number", [float(BIG), 0.5], None),
         ([BIG + 1, 0.5, 7.0], "text", ["9007199254740993", "0.5", "7"], "1 whole numbers whose digits a double cannot hold"),
-        ([1, 2**63], "text", ["1", "9223372036854775808"], "1 of its whole numbers are beyond 64 bits"),
+        ([1, 2**63], "text", ["1", "9223372036854775808"], "1 of its whole numbers exceed 64 bits"),
         ([-(2**63), 2**63 - 1], "integer", [-(2**63), 2**63 - 1], None),
         ([True, 1], "text", ["true", "1"], None),
         ([1, "a"], "text", ["1", "a"], None),
-        ([10**400, 1], "text", [str(10**400), "1"], "beyond 64 bits"),
+        ([10**400, 1], "text", [str(10**400), "1"], "exceed 64 bits"),
     ],
 )
 def test_kinds_of_new_columns(values: list[Any], kind: str, kept: list[Any], note: str | None) -> None:
@@ -153,9 +153,7 @@ def test_fractions_that_come_later(tmp_path: Path) -> None:
     gallery.add(list(pictures[:2]), [{"size": 3, "serial": BIG + 1}, {"size": 4}])
     before = gallery.find(Query(texts=TEXT))
     report = gallery.add(list(pictures[2:4]), [{"size": 3.5}, {"serial": 0.5}])
-    assert report.notes == (
-        "column 'serial' is a column of whole numbers of 64 bits; 1 values are not and are kept in attributes only",
-    )
+    assert report.notes == ("column 'serial' is a column of whole numbers of 64 bits; 1 other values are kept in attributes only",)
     assert (stored(gallery, "size"), stored(gallery, "serial")) == ("double", "int64")
     assert numbers(gallery, "size >= 3.5") == [1, 2] and numbers(gallery, "size = 3") == [0]
     assert numbers(gallery, f"serial = {BIG + 1}") == [0]
@@ -189,23 +187,23 @@ def test_an_export_of_doubles_into_whole_numbers_and_back(tmp_path: Path) -> Non
     double.add(list(pictures[3:]), [{"serial": value} for value in (7.0, 8.5, 9.0)])
     export(whole.path, tmp_path / "whole.tar")
     export(double.path, tmp_path / "double.tar")
-    told = "column 'serial' is a column of whole numbers of 64 bits; 1 values are not and are kept in attributes only"
+    told = "column 'serial' is a column of whole numbers of 64 bits; 1 other values are kept in attributes only"
     assert import_export(whole.path, tmp_path / "double.tar").notes == (told,)
     assert numbers(whole, "serial > 6") == [0, 3, 5]
-    told = "column 'serial' is a number; 1 values are not and are kept in attributes only"
+    told = "column 'serial' is a number; 1 other values are kept in attributes only"
     assert import_export(double.path, tmp_path / "whole.tar").notes == (told,)
     assert numbers(double, "serial > 5") == [2, 3, 4, 5] and describe(double.path).columns["serial"] == "number"
 
 
 @pytest.mark.parametrize("content", ['{"file_name": "0000.jpg", "n": 1e999}', '{"file_name": "0000.jpg", "n": [{"a": -1e400}]}'])
-def test_numbers_beyond_all_bounds_in_metadata(content: str, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_refused_in_metadata_files(content: str, tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 1)
     (tmp_path / "photos" / "metadata.jsonl").write_text(content)
     with pytest.raises(AnnotationError, match="line 1"):
         Gallery.open(tmp_path / "gallery", ColourEncoder()).add(tmp_path / "photos")
 
 
-def test_nan_from_python_is_no_value(tmp_path: Path) -> None:
+def test_nan_from_python_is_left_out(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 2)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     nan = float("nan")
@@ -278,7 +276,7 @@ def test_names_of_version_0_1_that_were_doubles(tmp_path: Path) -> None:
     assert gallery.forget(identity="7").images == 2 and len(gallery) == 1
 
 
-def test_ids_of_coco_beyond_2_to_the_53(tmp_path: Path) -> None:
+def test_ids_of_coco_above_2_to_the_53(tmp_path: Path) -> None:
     images = [{"id": BIG + step, "file_name": f"{step}.jpg"} for step in range(3)]
     boxes = [{"image_id": BIG + step, "bbox": [step, 0, 10, 20]} for step in range(3)]
     file = tmp_path / "boxes.json"
@@ -314,7 +312,7 @@ def test_a_number_read_back_from_its_text_is_itself(value: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "nan", "inf", "-Infinity", "1e999", "1_0", "0x1", "1e", "--1", "1 2", "\u0663", "9" * 500, "1e99999"]
 )
-def test_texts_that_are_no_numbers(text: str) -> None:
+def test_texts_that_are_not_numbers(text: str) -> None:
     assert parse_number(text) is None
     with pytest.raises(QueryError):
         from tbps.gallery.store.filter_sql import sql_of

@@ -1,17 +1,17 @@
-"""How likely a hit is right: the estimate of a calibrated model, from where its score stands among the gallery's.
+"""Calibration: the probability that a hit is right, from its standardised score.
 
     z = (s - m.q) / sqrt(q' S q)        s the cosine, m and S mean and covariance of the gallery's embeddings, q the query
 
-is the score in deviations from the mean over the gallery, whatever the query's general level. On a labelled split isotonic
-regression gives p(z), the share of right ones among pairs at z (see `evaluation.calibration`). A gallery of another size has
-another share of right ones to begin with: with r right images expected among N
+is the score in standard deviations from its mean over the gallery, and so comparable between queries. On a labelled split, isotonic
+regression estimates p(z), the share of right pairs among pairs with that z (see `evaluation.calibration`). The prior odds depend on
+the size of the gallery, while the likelihood ratio given z does not. With r right images expected among N:
 
     odds  =  p / (1 - p)  *  r / (N - r)  /  (r' / (N' - r'))        r', N' of the split, and r = r'
 
-since what z tells about a pair, the likelihood ratio, is the same. So the estimate says: if as many images of the person sought are
-in the gallery as there were on the split. It knows nothing of people who are not there.
+The estimate assumes that the gallery holds as many images of the person as the split does on average. It does not consider that the
+person may be missing from the gallery.
 
-MODEL/calibration.json holds it; a model without one makes no claim.
+MODEL/calibration.json stores it; without that file no estimate is made.
 """
 
 import json
@@ -31,7 +31,10 @@ CALIBRATION_FILE = "calibration.json"
 
 
 class Calibration(Settings):
-    """z: ascending knots; share: of right ones at each, not falling; right: right images of a query on the split, on average."""
+    """z: ascending knots; share: share of right pairs at each knot, not decreasing; right: mean number of right images per query.
+
+    model: fingerprint of the model; source: the labelled split; queries, images: their numbers on the split.
+    """
 
     format: Literal["tbps-calibration"] = "tbps-calibration"
     version: Literal[1] = 1
@@ -46,13 +49,13 @@ class Calibration(Settings):
     @model_validator(mode="after")
     def _is_a_curve(self) -> "Calibration":
         if not self.z or len(self.z) != len(self.share) or not 0 < self.right < self.images:
-            raise ValueError("the knots of z and share do not go together")
+            raise ValueError("z and share must have as many knots each, and right lie between 0 and images")
         if (np.diff(self.z) < 0).any() or (np.diff(self.share) < 0).any() or not 0 <= self.share[0] <= self.share[-1] <= 1:
             raise ValueError("z and share must rise, and share lie between 0 and 1")
         return self
 
     def chances(self, z: Float[np.ndarray, " N"], images: int) -> Float64[np.ndarray, " N"]:
-        """The chance that each is right in a gallery of so many images; see the head of this file."""
+        """The probability that each hit is right in a gallery of that many images; see the docstring of this module."""
         share = np.interp(z, self.z, self.share)
         here = min(self.right / images, 0.5)
         there = self.right / self.images
@@ -61,36 +64,39 @@ class Calibration(Settings):
         return chances
 
     def save(self, model: Path) -> Path:
-        """Writes it into the folder of a model."""
+        """Writes the calibration to a model's folder; returns the file."""
         write_text(model / CALIBRATION_FILE, self.model_dump_json(indent=1) + "\n")
         return model / CALIBRATION_FILE
 
 
 def calibration_of(model: Encoder) -> Calibration | None:
-    """The calibration in the folder that opened a model, None where there is none.
+    """The calibration in a model's folder; None if the folder has none, or the model was not opened from a folder.
 
-    Raises ModelError when it is damaged or of another model.
+    Raises ModelError when it cannot be read, is damaged or belongs to another model.
     """
-    file = Path(model.name) / CALIBRATION_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        found = Calibration.parse(values)
-    except OSError:  # none there, or the name is an id or too long for the disk
+    if model.folder is None:
         return None
+    file = model.folder / CALIBRATION_FILE
+    try:
+        found = Calibration.parse(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}); look at its permissions") from error
     except (ValueError, SettingsError) as error:
         raise ModelError(f"{file} is damaged ({error}); write it again with `tbps calibrate`, or remove it") from error
     if found.model != model.fingerprint:
         raise ModelError(
-            f"{file} is of another model ({found.model}, not {model.fingerprint}); "
+            f"{file} belongs to another model ({found.model}, not {model.fingerprint}); "
             "write it again with `tbps calibrate`, or remove it"
         )
     return found
 
 
-def line_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
-    """How many of the best may be taken so that the expected share of right ones is still `share`, and what it then is.
+def cutoff_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
+    """The largest number of first hits of which the share `share` is expected to be right, and their expected share.
 
-    (0, the first's chance) when not even the first is so likely.
+    chances: of the hits in order. (0, chance of the first hit) if even that is less than `share`.
     """
     expected = np.cumsum(chances) / np.arange(1, len(chances) + 1)
     enough = np.flatnonzero(expected >= share)

@@ -1,12 +1,12 @@
-"""Approximate nearest neighbours for galleries above `nearest.EXACT_ROWS`, in memory and in NumPy alone.
+"""Approximate nearest neighbours for galleries above `nearest.EXACT_ROWS`: an inverted file (IVF) in memory, with NumPy.
 
-Every embedding has a head: its coordinates along the directions in which the gallery's embeddings are largest (the leading
-eigenvectors of their second moment). Heads lie in cells, the nearest of some centres found by k-means. A query goes through the
-cells in the order of their centres' products with its own head until it has met so many rows that pass the filter, takes the
-best of those by heads, and the caller scores these again exactly with the whole embeddings.
+Every embedding has a head: its projection onto the leading eigenvectors of the second moment of the gallery's embeddings. Heads are
+assigned to cells by k-means. A query visits the cells in the order of the product of its head with their centres, until it has
+visited a given number of rows that pass the filter. The best of these rows by heads are the candidates; the caller scores them
+exactly with the whole embeddings.
 
-What is bounded is the number of rows met, not that of cells: the time does not depend on the filter, and the fewer rows pass, the
-larger is the share of them that is met. Nothing of this is written to disk.
+The number of visited rows is bounded, not the number of cells. So the time does not depend on the filter, and a selective filter
+increases the share of its rows that is visited. Nothing of this is written to disk.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Integer
 
-from tbps.gallery.store.index import gathered_products
+from tbps.gallery.store.rows import gathered_products
 from tbps.seeding import generator
 
 HEAD = 128
-MET, MET_FILTERED = 160_000, 45_000  # rows met by a query; those that pass a filter are gathered, which costs more a row
+MET, MET_FILTERED = 160_000, 45_000  # rows that a query visits; with a filter rows are gathered, which costs more per row
 _SAMPLE = 50_000
 _ROUNDS = 8
 _MOST_CELLS = 4096
@@ -27,7 +27,7 @@ _BLOCK = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Rows that pass a filter. slots: ascending places in the order of the cells; starts: where each cell begins among them."""
+    """The rows of a filter by cells. slots: their ascending places in `Cells.order`; starts: where each cell begins in `slots`."""
 
     slots: Integer[np.ndarray, " M"]
     starts: Integer[np.ndarray, " bounds"]
@@ -35,10 +35,10 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The first N rows of a gallery by cells.
+    """The first N rows of a gallery, sorted by cell.
 
-    basis: columns are the directions of the heads; heads: in the order of the cells; order: the position of each of those rows;
-    starts: where each cell begins, and N.
+    basis: its columns are the eigenvectors; heads: sorted by cell; order: position of each of these rows in the gallery; starts:
+    where each cell begins, followed by N.
     """
 
     basis: Float32[np.ndarray, "D H"]
@@ -49,7 +49,7 @@ class Cells:
 
     @classmethod
     def build(cls, embeddings: Float32[np.ndarray, "N D"]) -> "Cells":
-        """Cells of all rows: half a minute for a million of 512 dimensions on two cores."""
+        """Builds cells of all rows: half a minute for a million rows of 512 dimensions on two cores."""
         rng = generator(0, "cells", len(embeddings))
         sample = embeddings[np.sort(rng.choice(len(embeddings), min(_SAMPLE, len(embeddings)), replace=False))]
         _, vectors = np.linalg.eigh(sample.T @ sample)  # ascending
@@ -59,7 +59,7 @@ class Cells:
         return _sorted_by_cell(basis, centres, *_heads(embeddings, basis, centres))
 
     def extended(self, embeddings: Float32[np.ndarray, "N D"]) -> "Cells":
-        """Cells of all rows, of which the first are those of this; the centres stay."""
+        """Adds rows, keeping the centres. embeddings: of all rows, starting with those that this object has."""
         heads, cells = _heads(embeddings[len(self.order) :], self.basis, self.centres)
         old_heads, old_cells = np.empty_like(self.heads), np.empty(len(self.order), cells.dtype)
         old_heads[self.order] = self.heads
@@ -67,7 +67,7 @@ class Cells:
         return _sorted_by_cell(self.basis, self.centres, np.concatenate([old_heads, heads]), np.concatenate([old_cells, cells]))
 
     def within(self, passing: Integer[np.ndarray, " M"]) -> "Within":
-        """The rows at some ascending positions, by cells."""
+        """Sorts the rows at some ascending positions by cell."""
         mask = np.zeros(len(self.order), np.bool_)
         mask[passing] = True
         slots = np.flatnonzero(mask[self.order])
@@ -76,7 +76,7 @@ class Cells:
     def candidates(
         self, query: Float64[np.ndarray, " D"], count: int, within: "Within | None" = None
     ) -> Integer[np.ndarray, " hits"]:
-        """Positions of the `count` best rows by their heads among those met."""
+        """Positions of the `count` best of the visited rows, by their heads."""
         head = query.astype(np.float32) @ self.basis
         slots = None if within is None else within.slots
         starts, most = (self.starts, MET) if within is None else (within.starts, MET_FILTERED)
@@ -95,7 +95,7 @@ class Cells:
 
 
 def _centres(heads: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means (Lloyd); a centre that loses all its rows begins again at a random one."""
+    """k-means by Lloyd's algorithm; a centre without rows is moved to a random row."""
     centres = heads[rng.choice(len(heads), count, replace=False)]
     for _ in range(_ROUNDS):
         cells = _cell_of(heads, centres)

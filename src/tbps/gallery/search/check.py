@@ -1,4 +1,4 @@
-"""What approximate search misses: its answers to descriptions against exact ones on the same version of a gallery."""
+"""Recall of approximate search: its hits for descriptions compared with those of exact search on the same version of a gallery."""
 
 import statistics
 import time
@@ -10,9 +10,8 @@ import numpy as np
 
 from tbps.errors import QueryError
 from tbps.gallery.encoder import Encoder
-from tbps.gallery.search.engine import Engine
+from tbps.gallery.search.versions import Versions
 from tbps.gallery.store.filter_reading import written
-from tbps.gallery.store.version import Snapshot
 from tbps.seeding import generator
 
 _WHO = ("a woman", "a man", "a girl", "a boy")
@@ -32,9 +31,9 @@ _REST = (
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """recall: the mean share of the `k` exact best that searches give; least: of the worst description.
+    """recall: mean recall@k of the gallery's searches against exact search; least: recall@k of the worst description.
 
-    approximate: whether they were approximate at all (else recall is 1); seconds, exact_seconds: of a search, the median.
+    approximate: whether any search was approximate (if not, recall is 1); seconds, exact_seconds: median time of one search.
     """
 
     images: int
@@ -48,35 +47,32 @@ class RecallReport:
 
 
 def descriptions(count: int = 200) -> list[str]:
-    """Different descriptions of people from common words, at most 1,920, always the same."""
+    """`count` different descriptions of people, made of common words; at most 1,920, always the same."""
     every = [" ".join(parts) for parts in product((f"{who} in" for who in _WHO), _COLOURS, _TOPS, _REST)]
     order = generator(0, "descriptions").permutation(len(every))
     return [every[place] for place in order[:count]]
 
 
-def check_recall(engine: Engine, model: Encoder, texts: Sequence[str], k: int, where: str | None = None) -> RecallReport:
-    """Searches with every text both ways. Raises QueryError without a text or with a filter that cannot be read."""
+def check_recall(versions: Versions, model: Encoder, texts: Sequence[str], k: int, where: str | None = None) -> RecallReport:
+    """Searches with every text both ways. Raises QueryError without a text or on a filter that cannot be read."""
     if not texts:
-        raise QueryError("no description to check with; give a file with one a line")
-    engine.prepare()
-
-    def chosen(snapshot: Snapshot) -> tuple[Snapshot, np.ndarray | None]:
-        return snapshot, None if where is None else snapshot.passing(written(where))
-
-    snapshot, passing = engine.on_newest(chosen)
+        raise QueryError("no description to check with; give a file with one description per line")
+    versions.prepare()
+    version = versions.newest()
+    passing = None if where is None else version.passing(written(where))
     shares, seconds, exact_seconds, approximate = [], [], [], False
     for embedding in model.encode_texts(texts).astype(np.float64):
         query = embedding / np.linalg.norm(embedding)
         began = time.perf_counter()
-        found = engine.top(snapshot, query, k, passing)
+        found = version.top(query, k, passing)
         between = time.perf_counter()
-        exact, _ = snapshot.rows.index.top(query, k, passing)
+        exact, _ = version.exact.top(query, k, passing)
         exact_seconds.append(time.perf_counter() - between)
         seconds.append(between - began)
         shares.append(len(np.intersect1d(found.positions, exact)) / len(exact) if len(exact) else 1.0)
         approximate = approximate or found.approximate
     return RecallReport(
-        images=snapshot.rows.count,
+        images=version.rows.count,
         queries=len(texts),
         k=k,
         recall=statistics.fmean(shares),

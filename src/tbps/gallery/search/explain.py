@@ -1,9 +1,9 @@
-"""Why an image was found: what each word of a query and each region of the image carried of the score.
+"""Explains a score: the contribution of each word of a query and of each region of the image.
 
-    word     weight of its description x (cos(t, x) - cos(t without the word, x)): what the score would lose without it
-    region   see `tbps.model.relevance`; what spoke against counts as 0, the strongest region as 1
+    word     weight of its description x (cos(t, x) - cos(t without the word, x)): the loss of score without the word
+    region   see `tbps.model.relevance`; negative contributions count as 0, and the largest is scaled to 1
 
-t: unit embedding of a description (of a long one, the mean of its parts, as `compose` has it); x: the image's.
+t: unit embedding of a description (of a long one, the mean of its parts, as in `compose`); x: embedding of the image.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from PIL import Image
 
 from tbps.errors import QueryError
 from tbps.gallery.encoder import Encoder
-from tbps.gallery.search.compose import Direction
+from tbps.gallery.search.compose import Composed
 from tbps.gallery.search.parts import has_words, split_long
 from tbps.gallery.search.query import Text
 
 MOST_WORDS = 300
-ANYBODY = "a person"  # what is left of a description of one word without it
+ANYBODY = "a person"  # stands for a description of one word after that word is removed
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word as it was typed, of the description `text`; weight: what it carried, below 0 if it spoke against the image.
+    """A word, as typed, of the description `text`. weight: its contribution to the score, negative if it lowers the score.
 
-    avoided: the description says what is not to be there.
+    avoided: whether the description has a negative weight in the query.
     """
 
     text: str
@@ -39,9 +39,9 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """score: cosine of query and image; words: of each description in order; regions: a grid over the whole image, in [0, 1].
+    """score: cosine between query and image; words: of all descriptions in order; regions: contributions in [0, 1] on a grid.
 
-    notices: what the user should know of how the descriptions were read.
+    notices: messages for the user about descriptions that were split.
     """
 
     score: float
@@ -50,7 +50,7 @@ class Explanation:
     notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The explanation as JSON values."""
         rows, columns = self.regions.shape
         return {
             "score": self.score,
@@ -61,23 +61,24 @@ class Explanation:
 
 
 def explain(
-    model: Encoder, direction: Direction, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
+    model: Encoder, composed: Composed, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
 ) -> Explanation:
-    """Why an image of that embedding answers a query of those texts and that direction; `picture`: what is left of it to look at.
+    """Explains the score of an image for a query. composed, texts: of the query; picture, embedding: of the image.
 
-    Raises QueryError for descriptions of more than 300 words together, ModelError as `Encoder.carried`.
+    The picture may be a thumbnail; the score is that of the embedding. Raises QueryError if the descriptions have more than 300
+    words together, ModelError as `Encoder.carried`.
     """
     count = sum(len(part.split()) for text in texts for part in split_long(text.text, model).texts)
     if count > MOST_WORDS:
         raise QueryError(f"{count} words are too many to explain; at most {MOST_WORDS}")
     words = [word for text in texts for word in _words(model, text, embedding)]
-    carried = np.maximum(model.carried(picture, direction.vector.astype(np.float32)).astype(np.float64), 0)
+    carried = np.maximum(model.carried(picture, composed.vector.astype(np.float32)).astype(np.float64), 0)
     shares = carried / max(float(carried.max()), 1e-12)
-    return Explanation(float(direction.vector @ embedding), tuple(words), shares, direction.notices)
+    return Explanation(float(composed.vector @ embedding), tuple(words), shares, composed.notices)
 
 
 def _words(model: Encoder, text: Text, embedding: np.ndarray) -> list[Word]:
-    """Each word's part; all descriptions without one word are encoded together."""
+    """The contribution of each word; all descriptions with one word removed are encoded in one batch."""
     parts = [part.split() for part in split_long(text.text, model).texts]
     without = [(number, at) for number, part in enumerate(parts) for at in range(len(part))]
     shorter = [" ".join(part for place, part in enumerate(parts[number]) if place != at) for number, at in without]

@@ -1,4 +1,4 @@
-"""An explanation as a picture: the crop, the crop under heat where its regions carried the score, the words and their weights."""
+"""Draws an explanation: the image, the image with a heat map of its regions, the words and their contributions."""
 
 import io
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ _TEXT, _SMALL = 20, 14
 _AVOIDED = "avoided"
 _INK, _FAINT, _RULE = (33, 33, 33), (110, 110, 110), (210, 210, 210)
 _FOR, _AGAINST = (34, 139, 84), (205, 62, 52)
-_HEAT = np.array([(255, 214, 90), (246, 120, 35), (196, 18, 28)])  # from a little to the most
-_PALE = 0.55  # how far the crop below the heat is faded to white
+_HEAT = np.array([(255, 214, 90), (246, 120, 35), (196, 18, 28)])  # for small to large contributions
+_PALE = 0.55  # share of white in the crop below the heat map
 _CHIP, _CHIP_PAD = 30, 5
 _BARS, _BAR_STEP = 8, 26
 
@@ -24,7 +24,7 @@ _Pen = ImageDraw.ImageDraw
 
 
 def draw_explanation(explanation: Explanation, thumbnail: bytes) -> Image.Image:
-    """`thumbnail`: the JPEG of the image that was explained."""
+    """Draws the explanation of the image whose thumbnail (JPEG) is given."""
     crop = Image.open(io.BytesIO(thumbnail)).convert("RGB")
     crop = crop.resize((max(1, round(crop.width * _HEIGHT / crop.height)), _HEIGHT), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (2 * (_MARGIN + crop.width) + _GAP + _MARGIN + _PANEL, _HEIGHT + 2 * _MARGIN), "white")
@@ -41,22 +41,21 @@ def draw_explanation(explanation: Explanation, thumbnail: bytes) -> Image.Image:
 
 
 def _heated(crop: Image.Image, regions: np.ndarray) -> Image.Image:
-    """The crop in pale grey under its regions, smooth between their middles."""
+    """The crop in pale grey under a heat map of its regions, interpolated between their centres."""
     grid = Image.fromarray(regions.astype(np.float32)).resize(crop.size, Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(grid), 0, 1)
     grey = np.asarray(crop.convert("L"), np.float32)[:, :, None]
     warm = np.stack([np.interp(heat, np.linspace(0, 1, len(_HEAT)), channel) for channel in _HEAT.T], axis=2)
     share = (0.8 * np.sqrt(heat))[:, :, None]
-    pale, shade = _PALE * 255 + (1 - _PALE) * grey, 0.7 + 0.3 * grey / 255  # folds and edges stay to be seen under the heat
+    pale, shade = _PALE * 255 + (1 - _PALE) * grey, 0.7 + 0.3 * grey / 255  # keeps folds and edges visible under the heat map
     lit = (1 - share) * pale + share * warm * shade
     return Image.fromarray(lit.astype(np.uint8))
 
 
 def _write(pen: _Pen, words: Sequence[Word], strongest: float, at: tuple[int, int], bottom: int) -> int:
-    """Each description from a new line, an avoided one behind a note, its words on plates as strong as their weights; what does
-    not fit ends in dots.
+    """Writes each description on a new line, its words on plates coloured by contribution; returns the bottom.
 
-    Where it ends.
+    Avoided descriptions are marked. Text that does not fit is replaced by dots.
     """
     font, small = ImageFont.load_default(size=_TEXT), ImageFont.load_default(size=_SMALL)
     left, y = at
@@ -80,7 +79,7 @@ def _write(pen: _Pen, words: Sequence[Word], strongest: float, at: tuple[int, in
 
 
 def _weigh(pen: _Pen, bars: Sequence[Word], strongest: float, at: tuple[int, int]) -> None:
-    """The words from the strongest down, as bars to the right of a line where they spoke for the image, to its left against it."""
+    """Draws the contributions of words as bars, the largest first: positive ones to the right of a line, negative to its left."""
     font = ImageFont.load_default(size=_SMALL)
     left, top = at
     middle, reach = left + 220, 80
@@ -101,7 +100,7 @@ def _shortened(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
 
 
 def _plate(word: Word, strongest: float) -> tuple[int, int, int]:
-    """White for nothing, a half-strong green or red for the strongest."""
+    """The colour of a word: white for no contribution, a pale green or red for the largest."""
     share = 0.6 * min(1.0, abs(word.weight) / strongest)
     red, green, blue = (round(share * full + (1 - share) * 255) for full in (_FOR if word.weight > 0 else _AGAINST))
     return red, green, blue

@@ -1,4 +1,4 @@
-"""What a search answers; `as_dict` of each is what JSON can carry, without the thumbnails."""
+"""The answer to a query: one page of hits, as Python values and as JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,9 +8,10 @@ from tbps.gallery.store.hit import Hit
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Of the `hits` best answers about the share `share` is expected to be right; 0 hits: not even the best is so likely,
-    and `share` is the best's.
+class Cutoff:
+    """The first `hits` hits, of which about the share `share` is expected to be right.
+
+    0 hits: even the best hit is less likely than the query's `share`; `share` is then the chance of the best hit.
     """
 
     hits: int
@@ -19,23 +20,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of an answer, in order.
+    """Some of the hits of a query, best first.
 
-    total: how many images, or groups, pass the filter; version: the gallery's, which `next` asks again; next: the query of the next
-    page, None after the last; line: None where no estimate is made; notices: what the user should know.
-    approximate: a better image may have been missed (see `nearest`).
+    total: how many images, or groups, pass the filters; version: the version of the gallery that was searched; next: the query of
+    the next page, which searches the same version, None after the last page; line: None if no estimate is made; notices: messages
+    for the user. approximate: a better image may have been missed (see `nearest`).
     """
 
     hits: tuple[Hit, ...]
     total: int
     version: int
     next: Query | None
-    line: Line | None
+    line: Cutoff | None
     approximate: bool
     notices: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The page as JSON values, without the thumbnails."""
         return {
             "hits": [hit.as_dict() for hit in self.hits],
             "total": self.total,

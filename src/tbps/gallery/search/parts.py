@@ -1,8 +1,8 @@
-"""Descriptions that are longer than a model reads at once, in parts that it reads whole.
+"""Splits descriptions that are longer than a model's context.
 
-A description is split where sentences end, else clauses, else words; in scripts without spaces, and in words that are too long by
-themselves (addresses of web pages, a row of 2,000 letters), at their own punctuation, else between characters as a reader sees them
-(grapheme clusters: a letter with its accents, an emoji with its skin tone).
+A description is split at the ends of sentences, else of clauses, else of words. Scripts without spaces, and words that are too long
+(addresses of web pages, 2,000 letters in a row), are split at punctuation, else between grapheme clusters (a letter with its
+accents, an emoji with its skin tone).
 """
 
 import re
@@ -16,7 +16,7 @@ from tbps.errors import CaptionError, QueryError
 from tbps.gallery.encoder import Encoder
 from tbps.preprocess.caption import MAX_WORDS, caption_words
 
-# Places where a description may be cut, the best first; each pattern ends where a part ends.
+# Where a description may be split, the best places first; each match ends where a part ends.
 _SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+|(?<=[\u3002\uff01\uff1f\uff0e\uff61\uff1b\u061b\u061f\u06d4\u0964\u0965\u1362])")
 _CLAUSES = re.compile(r"(?<=,)\s+|(?<=[\uff0c\u3001\uff64\uff1a\u060c\u1363\u0e2f])")
 _WORDS = re.compile(r"\s+")
@@ -30,24 +30,24 @@ _FIRST_GUESS = 32  # characters of a part without spaces
 @final
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """texts: what is encoded, in order. within_words: whether a border lies within a word, because there was no space to cut at."""
+    """The parts of a description, in order. within_words: whether it had to be split within a word."""
 
     texts: tuple[str, ...]
     within_words: bool
 
     @property
     def notice(self) -> str | None:
-        """What the user should know of it; None where the description was short enough."""
+        """A notice for the user if the description was split, else None."""
         if len(self.texts) < 2:
             return None
-        where = "; it was cut within words, where it has no spaces" if self.within_words else ""
+        where = "; it was split within words, where it has no spaces" if self.within_words else ""
         return f"the description is longer than the model reads at once; {len(self.texts)} parts of it were averaged{where}"
 
 
 def split_long(text: str, model: Encoder) -> Parts:
-    """A description in parts that the model reads whole; one that it reads anyway stays as it is.
+    """Splits a description into parts that fit the model's context; one that fits stays as it is.
 
-    Raises QueryError when no word is left of it.
+    Raises QueryError if it has no word.
     """
     if not has_words(text):
         raise QueryError("the query has no word; describe the person, for example: a woman in a red coat")
@@ -59,7 +59,7 @@ def split_long(text: str, model: Encoder) -> Parts:
 
 
 def has_words(text: str) -> bool:
-    """Whether anything is left of a description to encode."""
+    """Whether a description has a word to encode."""
     try:
         caption_words(text)
     except CaptionError:
@@ -69,14 +69,14 @@ def has_words(text: str) -> bool:
 
 @final
 class _Splitting:
-    """The splitting of one description; `within_words` tells afterwards whether a part ends within a word."""
+    """Splits one description; `within_words` becomes true if a part ends within a word."""
 
     def __init__(self, model: Encoder) -> None:
         self._model = model
         self.within_words = False
 
     def packed(self, pieces: Sequence[str], level: int) -> list[str]:
-        """Neighbouring pieces joined while they fit; one that does not fit alone is split at the borders of `level`, then finer."""
+        """Joins neighbouring pieces while they fit; splits a piece that does not fit at the borders of `level`, then finer ones."""
         parts: list[str] = []
         for piece in filter(has_words, pieces):
             if parts and _fits(joined := parts[-1] + piece, self._model):
@@ -100,11 +100,11 @@ class _Splitting:
         return list(filter(has_words, parts))
 
     def _whole(self, cluster: str) -> list[str]:
-        """A cluster that does not fit, such as a letter under a hundred accents, as single code points."""
+        """A cluster, as single code points if it does not fit (a letter with a hundred accents)."""
         return [cluster] if not has_words(cluster) or _fits(cluster, self._model) else list(cluster)
 
     def _longest(self, clusters: Sequence[str], start: int, guess: int) -> int:
-        """The end of the longest part from `start` that fits: first in steps that double, then halved."""
+        """The end of the longest part from `start` that fits, by exponential and then binary search."""
 
         def fits(end: int) -> bool:
             text = "".join(clusters[start:end])
@@ -125,7 +125,7 @@ class _Splitting:
 
 
 def _cut(border: re.Pattern[str], text: str) -> list[str]:
-    """The pieces between the borders, which stay at the end of the piece before them: joined, they are the text again."""
+    """Splits a text after each border; the pieces joined are the text."""
     ends = [found.end() for found in border.finditer(text) if 0 < found.end() < len(text)]
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 

@@ -1,4 +1,4 @@
-"""What can be asked of a gallery, as one value that the command line, Python and a service share and JSON can carry.
+"""Queries: everything that a search of a gallery can specify, in Python, on the command line and over HTTP.
 
 query = Query(texts=(Text(text="a woman in a red coat"), Text(text="backpack", weight=-0.5)), cameras=("lobby",), group="tracklet")
 page = gallery.find(query)
@@ -19,30 +19,30 @@ _WEIGHT = re.compile(r"(?<!\\)\^(\d+(?:\.\d*)?|\.\d+)\s*$")
 
 
 class Text(Settings):
-    """A description; what it describes is sought where the weight is positive and avoided where it is negative."""
+    """A description in a query; a negative weight avoids what it describes."""
 
     text: str = Field(max_length=20_000)
     weight: float = Field(1.0, allow_inf_nan=False)
 
 
 class Example(Settings):
-    """An image of the gallery by its id: more (or, with a negative weight, less) like this."""
+    """An image of the gallery as part of a query; a negative weight avoids similar images."""
 
     id: str
     weight: float = Field(1.0, allow_inf_nan=False)
 
 
 class Query(Settings):
-    """One search. See `compose` for what the parts of a question become, `filters` for the conditions, `find` for the answer.
+    """One query. `compose` turns its parts into a vector, `conditions` applies its filters, `find` returns the hits.
 
-    texts, like: what is sought, weighted; picture_weight: of each picture that is given beside the query.
-    right, wrong: ids of images marked in an earlier answer.
-    where: a filter as `filter_text` reads it; cameras, since (included), until (excluded; both ISO 8601, UTC where they name no
-    zone), equals (column -> value, or null): filters in parts. All of them must hold.
-    group: a column (tracklet, identity, any other); each of its values becomes one hit.
-    k, offset: the page; version: the gallery's version that an earlier page was of.
-    rerank: how many of the best are re-ranked by k-reciprocal neighbours; 0: none.
-    share: where the line is drawn: the share of right ones expected above it. Needs a calibrated model.
+    texts, like: descriptions and images of the gallery, weighted; picture_weight: weight of each picture given beside the query.
+    right, wrong: ids of images that were marked in earlier hits (relevance feedback).
+    where: a filter in the language of `filter_text`; cameras; since (inclusive) and until (exclusive): ISO 8601, UTC if they name
+    no zone; equals: column -> value, or null. All of these filters must hold.
+    group: a column, such as tracklet or identity; the hits are then the best images of its values.
+    k, offset: size and start of the page; version: the version that an earlier page was found in, None for the newest.
+    rerank: how many of the first hits are re-ranked by k-reciprocal neighbours; 0: none.
+    share: the share of right hits that is expected above the page's cutoff; used with a calibrated model only.
     """
 
     texts: tuple[Text, ...] = ()
@@ -64,11 +64,11 @@ class Query(Settings):
 
 
 def phrase(argument: str) -> Text:
-    r"""A description as it is typed: "-backpack" avoids, "a red coat^2" weighs twice, "-backpack^1" avoids as strongly as 1.
+    r"""Parses a description as typed: "-backpack" avoids backpacks, "a red coat^2" has weight 2, "-backpack^1" weight -1.
 
-    An avoided one weighs 0.5 unless it says otherwise. A backslash makes a leading minus or the circumflex literal: "\-5 degrees".
+    An avoided description without a weight has weight -0.5. A backslash makes a leading minus or circumflex literal: "\-5 degrees".
     """
-    text, weight = argument.encode("utf-8", "replace").decode(), 1.0  # a command line may hold what is no UTF-8
+    text, weight = argument.encode("utf-8", "replace").decode(), 1.0  # arguments of a command line may not be UTF-8
     if avoided := text.lstrip().startswith("-"):
         text, weight = text.lstrip()[1:], NEGATIVE_WEIGHT
     if found := _WEIGHT.search(text):

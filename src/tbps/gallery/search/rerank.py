@@ -1,10 +1,10 @@
-"""Re-ranking of the best candidates by k-reciprocal neighbours.
+"""Re-ranking of the first hits by k-reciprocal neighbours.
 
-Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), with its k1 = 20, k2 = 6 and
-lambda = 0.3, over the query and its candidates alone.
+Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), with the paper's k1 = 20,
+k2 = 6 and lambda = 0.3, applied to the query and its candidates only.
 
-A text lies apart from all images, so it would be nobody's neighbour, and its reciprocal set empty. Its cosines are therefore moved
-and stretched to the mean and deviation of the candidates' cosines among each other before they are compared with these.
+Texts lie apart from images in the embedding space, so a text would be no image's neighbour and its reciprocal set empty. Its
+cosines are therefore scaled to the mean and standard deviation of the cosines between candidates.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ K1, K2, LAMBDA = 20, 6, 0.3
 
 
 def reranked(to_query: Float64[np.ndarray, " N"], among: Float64[np.ndarray, "N N"], by_text: bool) -> Integer[np.ndarray, " N"]:
-    """The order of N candidates, best first, from their cosines to the query and among each other."""
+    """The order of N candidates, best first. to_query: their cosines with the query; among: their cosines with each other."""
     if by_text:
         to_query = _moved(to_query, among[~np.eye(len(among), dtype=np.bool_)])
     cosines = np.block([[np.ones((1, 1)), to_query[None]], [to_query[:, None], among]])
@@ -24,16 +24,16 @@ def reranked(to_query: Float64[np.ndarray, " N"], among: Float64[np.ndarray, "N 
 
 
 def final_distances(distances: Float64[np.ndarray, "M M"], k1: int, k2: int, weight: float) -> Float64[np.ndarray, " N"]:
-    """lambda d + (1 - lambda) d_Jaccard of node 0, the query, to the N = M - 1 others; `weight` is lambda.
+    """lambda d + (1 - lambda) d_Jaccard between node 0, the query, and the N = M - 1 candidates; `weight` is lambda (eq. 12).
 
-    distances: squared Euclidean, symmetric. As in the authors' code each column is divided by its largest value first.
+    distances: squared Euclidean, symmetric. As in the authors' code each column is first divided by its largest value.
     """
     distances = (distances / np.maximum(distances.max(axis=0), 1e-12)).T
     ranking = np.argsort(distances, axis=1, kind="stable")
     size = len(distances)
     wide = _reciprocal(ranking, k1 + 1)
     narrow = _reciprocal(ranking, round(k1 / 2) + 1)
-    # A neighbour's own (half as wide) set joins when more than two thirds of it are there already.
+    # A neighbour's own set of half the size is added if more than two thirds of it are in the set already (eq. 4).
     shared = narrow.astype(np.int32) @ wide.T.astype(np.int32)  # [neighbour, node]
     joins = (shared > 2 / 3 * narrow.sum(axis=1, keepdims=True)).T & wide  # [node, neighbour]
     expanded = wide | (joins.astype(np.int32) @ narrow.astype(np.int32) > 0)
@@ -46,7 +46,7 @@ def final_distances(distances: Float64[np.ndarray, "M M"], k1: int, k2: int, wei
 
 
 def _reciprocal(ranking: np.ndarray, k: int) -> np.ndarray:
-    """[i, j]: i and j are each among the other's first k, itself included."""
+    """[i, j]: whether i and j are among each other's first k neighbours, counting themselves."""
     near = np.zeros(ranking.shape, np.bool_)
     np.put_along_axis(near, ranking[:, :k], True, axis=1)
     return near & near.T

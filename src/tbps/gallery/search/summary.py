@@ -1,4 +1,4 @@
-"""What there is to search in a gallery, for who may see all or only some of its cameras."""
+"""Summary of a gallery, or of some of its cameras: images, cameras, times, columns and their most frequent values."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ import numpy as np
 from tbps.gallery.store.columns import as_name
 from tbps.gallery.store.schema import told_kind
 from tbps.gallery.store.scope import Scope
-from tbps.gallery.store.version import Column, Snapshot
+from tbps.gallery.store.version import EncodedColumn, Version
 
 MOST_VALUES = 50
 MOST_MEMBERS = 1000
@@ -18,7 +18,7 @@ _WITHOUT_VALUES = ("id", "source", "captured_at")  # nearly every image has one 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A column that a filter may name; values: its most frequent ones, most frequent first, None where they say nothing."""
+    """A column that a filter may name; values: the most frequent ones in order, None for columns whose values hardly repeat."""
 
     name: str
     kind: str
@@ -27,7 +27,7 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """cameras: name (None: without one) and images, by name; first_seen, last_seen: UTC, None where no image has a time."""
+    """cameras: names (None: images without a camera) with numbers of images; first_seen, last_seen: UTC, None without times."""
 
     images: int
     cameras: tuple[tuple[str | None, int], ...]
@@ -36,19 +36,19 @@ class Summary:
     last_seen: datetime | None
 
 
-def summarise(snapshot: Snapshot, scope: Scope | None) -> Summary:
-    """The summary of one version."""
+def summarise(version: Version, scope: Scope | None) -> Summary:
+    """The summary of a version; scope: the rows that the caller may see, None for all."""
     rows = slice(None) if scope is None else scope.positions
-    cameras = _counts(snapshot.column("camera"), rows)
-    without = int((snapshot.column("camera").codes[rows] < 0).sum())
-    times = [time for time, _ in _counts(snapshot.column("captured_at"), rows)]
+    cameras = _counts(version.column("camera"), rows)
+    without = int((version.column("camera").codes[rows] < 0).sum())
+    times = [time for time, _ in _counts(version.column("captured_at"), rows)]
     named: list[tuple[str | None, int]] = [*sorted(cameras), *([(None, without)] if without else [])]
     return Summary(
-        images=snapshot.rows.count if scope is None else len(scope.positions),
+        images=version.rows.count if scope is None else len(scope.positions),
         cameras=tuple(named),
         columns=tuple(
-            Values(name, told_kind(kind), None if name in _WITHOUT_VALUES else _most_frequent(snapshot.column(name), rows))
-            for name, kind in (snapshot.kinds if scope is None else scope.kinds).items()
+            Values(name, told_kind(kind), None if name in _WITHOUT_VALUES else _most_frequent(version.column(name), rows))
+            for name, kind in (version.kinds if scope is None else scope.kinds).items()
             if kind != "JSON text"
         ),
         first_seen=min(times, default=None),
@@ -56,23 +56,23 @@ def summarise(snapshot: Snapshot, scope: Scope | None) -> Summary:
     )
 
 
-def members(snapshot: Snapshot, scope: Scope | None, column: str, value: str) -> np.ndarray:
-    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; numbers by their names."""
-    if column not in snapshot.kinds:
+def members(version: Version, scope: Scope | None, column: str, value: str) -> np.ndarray:
+    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; numbers are compared by their names."""
+    if column not in version.kinds:
         return np.zeros(0, np.int64)
-    values = snapshot.column(column)
+    values = version.column(column)
     codes = [code for code, each in enumerate(values.values) if as_name(each) == as_name(value)]
     found = np.flatnonzero(np.isin(values.codes, codes))
     return (found if scope is None else np.intersect1d(found, scope.positions))[:MOST_MEMBERS]
 
 
-def _counts(column: Column, rows: slice | np.ndarray) -> list[tuple[Any, int]]:
-    """Every value of those rows with how many have it."""
+def _counts(column: EncodedColumn, rows: slice | np.ndarray) -> list[tuple[Any, int]]:
+    """The values of those rows with their counts."""
     codes = column.codes[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
     return [(column.values[code], int(counts[code])) for code in np.flatnonzero(counts).tolist()]
 
 
-def _most_frequent(column: Column, rows: slice | np.ndarray) -> tuple[Any, ...]:
+def _most_frequent(column: EncodedColumn, rows: slice | np.ndarray) -> tuple[Any, ...]:
     counted = sorted(_counts(column, rows), key=lambda pair: (-pair[1], str(pair[0])))
     return tuple(value for value, _ in counted[:MOST_VALUES])

@@ -1,11 +1,11 @@
-"""From the columns of a metadata line to the columns of the gallery table.
+"""Converts metadata lines to the columns of a gallery's table.
 
-`identity`, `camera` and `captured_at` have columns of their own. Every further simple value (text, number, truth) is kept
-twice: in the JSON text `attributes`, and in a column of its own that filters can name. A nested `attributes` object is read one
-level deep, other lists and objects live in the JSON only.
+Every table has the columns `identity`, `camera` and `captured_at`. Every other simple value (text, number, boolean) is stored
+twice: in the JSON text `attributes`, and in a column that filters can name. The values of a nested `attributes` object are treated
+the same way; other lists and objects are stored in the JSON only.
 
-Numbers keep every digit. A column of whole numbers within 64 bits stores whole numbers; one that also has fractions stores doubles
-where that loses nothing, and text where it would. NaN and infinite numbers are no values: they are left out and counted.
+Numbers keep every digit. A column of whole numbers within 64 bits is stored as integers. If it also has fractions, it is stored as
+doubles where that loses nothing, else as text. NaN and infinite numbers are left out and counted.
 """
 
 import json
@@ -33,7 +33,7 @@ _OWN = ("identity", "camera", "captured_at")
 
 @dataclass(frozen=True, slots=True)
 class RowMetadata:
-    """What one image's metadata line becomes; `captured_at` is UTC without zone, `attributes` JSON text with sorted keys."""
+    """One image's metadata as stored. captured_at: UTC without zone; attributes: JSON with sorted keys; extras: other columns."""
 
     identity: str | None
     camera: str | None
@@ -44,7 +44,7 @@ class RowMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """The kind of every filter column, and remarks for the user on what could not become one."""
+    """The kind of every filter column, and notes for the user about values that cannot be filtered on."""
 
     kinds: Mapping[str, Kind]
     notes: tuple[str, ...]
@@ -52,7 +52,7 @@ class ColumnPlan:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was met in a column that is not there yet."""
+    """Statistics of the values of a column, from which its kind follows."""
 
     kinds: set[Kind] = field(default_factory=set)
     beyond: int = 0  # whole numbers of more than 64 bits
@@ -72,25 +72,25 @@ class _Seen:
         return next(iter(self.kinds)) if len(self.kinds) == 1 else "text"
 
     def note(self, name: str) -> str | None:
-        """Why numbers are kept as text."""
+        """A note for the user if numbers are kept as text."""
         if self.kind() != "text" or not self.kinds <= {"integer", "number"}:
             return None
         why = (
-            f"{self.beyond} of its whole numbers are beyond 64 bits"
+            f"{self.beyond} of its whole numbers exceed 64 bits"
             if self.kinds == {"integer"}
-            else (f"beside fractions it has {self.inexact} whole numbers whose digits a double cannot hold")
+            else (f"it has fractions, and {self.inexact} whole numbers whose digits a double cannot hold")
         )
-        return f"column {name!r} is kept as text, to the last digit: {why}"
+        return f"column {name!r} is stored as text so that no digit is lost: {why}"
 
 
 def plan_columns(
     rows: Iterable[Mapping[str, Any]], existing: Mapping[str, Kind], doubles_hold: Callable[[str], bool] = lambda name: False
 ) -> ColumnPlan:
-    """Decides each filter column's kind over all rows at once, so that the order of rows does not matter; existing ones stay.
+    """Decides the kind of each new filter column from all rows, independent of their order; existing columns keep their kind.
 
-    All truths make a truth column, all numbers a column of whole numbers or doubles (see the module), anything else text.
-    doubles_hold: whether all that an existing column of whole numbers holds would keep its digits as doubles; such a column
-    becomes one of doubles when fractions come.
+    Booleans make a "truth" column, numbers a column of integers or doubles (see the module), anything else text.
+    doubles_hold: whether the values of an existing integer column keep their digits as doubles. If so, and if rows have fractions
+    for it, the column becomes one of doubles.
     """
     met = _Met(existing)
     for row in rows:
@@ -106,15 +106,18 @@ def plan_columns(
     told = f"values are NaN, infinite or of more than {MOST_BITS:,} bits and were left out"
     notes += [f"column {name!r}: {count} {told}" for name, count in sorted(met.endless.items())]
     if met.unread:
-        notes.append(f"captured_at: {met.unread} values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only")
+        notes.append(
+            f"captured_at: {met.unread} values are not ISO 8601 times such as 2024-05-01T08:30:00; kept in attributes only"
+        )
     return ColumnPlan({**stored, **kinds}, tuple(notes))
 
 
 @dataclass(slots=True)
 class _Met:
-    """What rows hold. fresh: columns that are not there yet; numbers: new numbers of existing columns of whole numbers.
+    """Statistics of metadata rows. fresh: of new columns; numbers: of the new numbers for existing integer columns.
 
-    unfit: values that an existing column cannot hold, lost: that it could not hold as doubles; endless: numbers that are none.
+    unfit: values that an existing column cannot hold; lost: values that it could not hold as doubles either; endless: numbers that
+    are not finite or too large; refused: columns that cannot be filtered on; unread: times that cannot be read.
     """
 
     existing: Mapping[str, Kind]
@@ -144,7 +147,7 @@ class _Met:
                     self.numbers.setdefault(column, _Seen()).take(value, kind)
 
     def stored(self, doubles_hold: Callable[[str], bool]) -> dict[str, Kind]:
-        """The existing columns, those of whole numbers widened for which fractions came and nothing is lost by it."""
+        """The existing columns; integer columns become doubles if rows have fractions for them and no digit is lost."""
         kinds = dict(self.existing)
         for name, found in self.numbers.items():
             if self.unfit[name] and "number" in found.kinds and not found.inexact and doubles_hold(name):
@@ -153,13 +156,13 @@ class _Met:
 
 
 def unfit_note(name: str, kind: Kind, count: int) -> str:
-    """A remark on values that a column of that kind cannot hold."""
+    """A note for the user about values that a column of that kind cannot hold."""
     told = "column of whole numbers of 64 bits" if kind == "integer" else told_kind(kind)
-    return f"column {name!r} is a {told}; {count} values are not and are kept in attributes only"
+    return f"column {name!r} is a {told}; {count} other values are kept in attributes only"
 
 
 def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMetadata:
-    """One metadata line under a plan's kinds."""
+    """Converts one metadata line; `kinds`: those of a `ColumnPlan`."""
     further = _further(columns)
     captured = parse_time(columns.get("captured_at"))
     if captured is None and columns.get("captured_at") is not None and _finite(columns["captured_at"]):
@@ -175,7 +178,7 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
 
 
 def as_name(value: Any) -> str | None:
-    """An identity or camera as it is stored: 7, 7.0 and "7.0" are "7", truths and lists JSON, any other text as `label` has it."""
+    """An identity or camera as it is stored: 7, 7.0 and "7.0" become "7", booleans and lists JSON, other texts as by `label`."""
     if not _finite(value):
         return None
     text = _as_text(value)
@@ -183,12 +186,12 @@ def as_name(value: Any) -> str | None:
 
 
 def column_name(name: str) -> str:
-    """The column that filters name: "upper.colour" becomes upper_colour, since a dot means a nested field in SQL."""
+    """The column of a metadata name: "upper.colour" becomes upper_colour, since a dot means a nested field in SQL."""
     return name.lower().replace(".", "_")
 
 
 def fitted(value: Any, kind: Kind) -> Extra:
-    """A simple value as a column of that kind holds it; None where it cannot without losing anything."""
+    """Converts a simple value for a column of that kind; None if the column cannot hold it without loss."""
     if kind == "text":
         return _as_text(value)
     if kind == "truth" or isinstance(value, bool):
@@ -216,14 +219,14 @@ def _kind(value: Any) -> Kind | None:
 
 
 def _finite(value: Any) -> bool:
-    """Whether a value can be written as JSON and compared: what is no number is finite."""
+    """Whether a value can be written as JSON and compared; True for everything but numbers."""
     if isinstance(value, int):
         return value.bit_length() <= MOST_BITS
     return not isinstance(value, float) or is_finite(value)
 
 
 def json_text(value: Any, sort_keys: bool = True) -> str:
-    """JSON; numbers that are not finite, however deep, become null."""
+    """A value as JSON text; numbers that are not finite become null, at any depth."""
     try:
         return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
@@ -241,5 +244,5 @@ def _as_text(value: Any) -> str | None:
 
 
 def _without_surrogates(text: str) -> str:
-    """Lone surrogates can be written in JSON but not stored as UTF-8."""
+    """Replaces lone surrogates, which JSON can hold but UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()

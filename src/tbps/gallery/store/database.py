@@ -1,4 +1,4 @@
-"""LanceDB, and its errors in the project's words."""
+"""LanceDB, and its errors as errors of this package."""
 
 import os
 import re
@@ -16,11 +16,18 @@ __all__ = ["lancedb", "talking_to"]
 
 _FULL = re.compile(r"\(os error (28|122|27)\)")  # no space, quota, file too large
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission denied, read-only
+# Errors of lancedb 0.40 on files that are missing, cut off or overwritten, found by damaging files at random. Its other errors are
+# about the arguments of a call ("Invalid input, Schema error", "lance error: Commit conflict"): those would be bugs.
+_DAMAGED = re.compile(
+    r"lance error: (?:Not found|Encountered corrupt file|LanceError\(IO\)|LanceError\(Arrow\): (?:Parser|Io) error)"
+    r"|Invalid input, (?:column metadata r|Global buffer|Tail read position|Invalid direct PageLayout|file does not appear to be)"
+    r"|Table '.*' was not found"
+)
 
 
 @contextmanager
 def talking_to(folder: Path) -> Iterator[None]:
-    """The database's errors as StorageError or GalleryError naming `folder`."""
+    """Turns the database's errors about files into StorageError or GalleryError that name `folder`; leaves others as they are."""
     try:
         yield
     except UnicodeEncodeError as error:
@@ -35,5 +42,7 @@ def talking_to(folder: Path) -> Iterator[None]:
             raise StorageError(
                 f"gallery {folder} cannot be written; check that the disk is writable and its permissions"
             ) from error
+        if not _DAMAGED.match(text):
+            raise
         reason = text.partition("\n")[0][:300]
         raise GalleryError(f"gallery {folder} is damaged ({reason}); restore it, or index again into a new folder") from error

@@ -1,12 +1,12 @@
-"""Rows gone from disk: from the gallery's table, an unfinished re-embedding and every snapshot, whatever is killed in between.
+"""Erases rows from disk: from the gallery's table, an unfinished re-embedding and every snapshot; safe against kills.
 
-A database that deletes a row only marks it, and when LanceDB 0.40 merges, it leaves a file as it is while less than a tenth of
-its rows are marked: the bytes would stay. Here every table that holds such a row is written anew without it, and the old one is
-removed as a folder: data files, deletion marks, indices, old versions and the log of transactions.
+LanceDB deletes a row by marking it, and LanceDB 0.40 rewrites a file when it compacts only if at least a tenth of its rows are
+marked: the bytes could stay. So every table that holds such a row is copied without it, and the folder of the old table is deleted
+with its data files, deletion marks, indices, old versions and transaction log.
 
-GALLERY/erasure.json says what is being erased while it is: ids only, which are digests, no name, camera or condition. It is there
-before the first row goes and is removed after the last; every process that writes, and every `Gallery.open`, completes it first.
-As long as the file is there, its rows are left out of whatever a `Gallery` answers, also in a process that opened it before.
+GALLERY/erasure.json lists the ids that are being erased. Ids are digests; it holds no name, camera or condition. It is written
+before the first row is erased and deleted after the last. Every process that writes, and every `Gallery.open`, first completes an
+erasure that was interrupted. While the file exists, no `Gallery` returns these rows, also not in a process that opened it before.
 """
 
 import json
@@ -20,7 +20,7 @@ from tbps.storage import write_text, writing_to
 
 
 def erase(folder: Path, ids: Collection[str]) -> None:
-    """Removes the rows with those ids everywhere; under the lock. Raises StorageError where there is no room for the copies."""
+    """Erases the rows with those ids everywhere; under the lock. Raises StorageError if the disk has no space for the copies."""
     if ids:
         _check_room(folder, ids)
         write_text(folder / ERASURE_FILE, json.dumps(sorted(ids)) + "\n")
@@ -28,22 +28,20 @@ def erase(folder: Path, ids: Collection[str]) -> None:
 
 
 def begun(folder: Path) -> bool:
-    """Whether an erasure has begun and is not complete."""
+    """Whether an erasure has begun and is not completed."""
     return (folder / ERASURE_FILE).exists()
 
 
 def erasing(folder: Path) -> frozenset[str]:
-    """The ids of the rows that are being erased. Raises GalleryError where they cannot be read: then nothing may be shown."""
+    """The ids of the rows that are being erased. Raises GalleryError if they cannot be read: then nothing may be shown."""
     try:
-        return frozenset(_ids(folder / ERASURE_FILE)) if begun(folder) else frozenset()
-    except GalleryError:
-        if begun(folder):
-            raise
-        return frozenset()  # it was completed just then
+        return frozenset(_ids(folder / ERASURE_FILE))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def complete(folder: Path) -> None:
-    """Completes an erasure that has begun; under the lock, after `layout.sweep`."""
+    """Completes an erasure if one has begun; under the lock, after `layout.sweep`."""
     if not begun(folder):
         return
     ids = _ids(folder / ERASURE_FILE)
@@ -73,7 +71,7 @@ def _check_room(folder: Path, ids: Collection[str]) -> None:
             needed += bytes_on_disk(head.parent / f"{table.name}.lance")
     if (free := shutil.disk_usage(folder).free) < needed:
         raise StorageError(
-            f"nothing was forgotten: gallery {folder} is written anew for that, which needs {needed:,} bytes, but {free:,} are "
+            f"nothing was forgotten: gallery {folder} is rewritten for that, which needs {needed:,} bytes, but {free:,} are "
             "free; free space or remove snapshots, and run again"
         )
 
@@ -81,8 +79,10 @@ def _check_room(folder: Path, ids: Collection[str]) -> None:
 def _ids(file: Path) -> Sequence[str]:
     try:
         ids = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise GalleryError(f"{file} cannot be read ({error}); remove it and forget the same rows again") from error
     if not isinstance(ids, list):
         raise GalleryError(f"{file} is damaged (no list of ids); remove it and forget the same rows again")
-    return [str(name) for name in ids]
+    return [str(id) for id in ids]

@@ -1,10 +1,10 @@
-"""Reads the text of a filter; the parser is imported with the first text."""
+"""Parses filters; the parser is imported when the first filter is read."""
 
 from tbps.gallery.store.filters import Written
 
 
 def written(where: str) -> Written:
-    """The condition that a text says. Raises QueryError on anything that is not of the language, or is too large."""
-    from tbps.gallery.store.filter_text import parse  # the parser costs a twentieth of a second, and most searches need none
+    """Parses the text of a filter. Raises QueryError on text that is not in the filter language or exceeds its limits."""
+    from tbps.gallery.store.filter_text import parse  # importing the parser takes 50 ms, and most searches have no filter
 
     return Written(parse(where), where)

@@ -1,9 +1,9 @@
-"""From conditions to the SQL of the database, the only place where SQL is written.
+"""Compiles conditions to SQL expressions of LanceDB; filters become SQL nowhere else.
 
-Column names are those of the table and literals are quoted here, so nothing that a user wrote becomes SQL. Negation is pushed down
-to the comparisons, where what is unknown (null) is never let through on either side; numbers that a column cannot hold exactly are
-replaced by the bounds between which they lie. Chains of `and` and `or` become balanced trees, the deeper side first: the database
-parses and plans by recursion, whose depth stays near the logarithm of the number of conditions.
+Column names are those of the table, and all literals are quoted here, so no text from users becomes SQL. Negations are moved down
+to the comparisons; neither a comparison with null nor its negation is satisfied. A number that a column cannot hold exactly is
+replaced by the nearest one that it can hold. Chains of `and` and `or` become balanced trees with the deeper operand first: LanceDB
+parses and plans recursively, and this way the depth only grows with the logarithm of the number of conditions.
 """
 
 import math
@@ -48,7 +48,7 @@ _NONE = "false"
 
 @dataclass(frozen=True, slots=True)
 class _Sql:
-    """An SQL expression in brackets. weight: comparisons in it; depth: levels of brackets, a right operand counting two."""
+    """An SQL expression in brackets. weight: its number of comparisons; depth: its nesting; a right operand counts two levels."""
 
     text: str
     weight: int = 1
@@ -56,7 +56,7 @@ class _Sql:
 
 
 def sql_of(condition: Condition, kinds: Mapping[str, str]) -> str:
-    """The SQL expression of a condition in a table with those columns. Raises QueryError on a column or value that does not fit."""
+    """Compiles a condition for a table with the columns `kinds`. Raises QueryError on unknown columns and unfit values."""
     try:
         return _Compiler(kinds).of(condition, wanted=True).text
     except UnknownColumnError as error:
@@ -67,8 +67,8 @@ def sql_of(condition: Condition, kinds: Mapping[str, str]) -> str:
 
 
 def ids_sql(ids: Sequence[str]) -> str:
-    """The SQL expression that a row has one of these ids."""
-    return _joined("or", [_Sql(part) for part in _in("id", [quoted(name) for name in ids])] or [_Sql(_NONE)]).text
+    """The SQL expression for rows with one of some ids."""
+    return _joined("or", [_Sql(part) for part in _in("id", [quoted(id) for id in ids])] or [_Sql(_NONE)]).text
 
 
 def quoted(text: str) -> str:
@@ -81,7 +81,7 @@ class _Compiler:
         self._kinds = kinds
 
     def of(self, condition: Condition, wanted: bool) -> _Sql:
-        """wanted: False compiles the opposite."""
+        """Compiles a condition; wanted False compiles its negation."""
         match condition:
             case Every(conditions=parts) | Either(conditions=parts):
                 word = "and" if isinstance(condition, Every) == wanted else "or"
@@ -145,7 +145,7 @@ class _Compiler:
         column, kind = condition.column, self._kind(condition.column)
         value = _fitting(column, kind, condition.value, typed=True)
         if kind == "truth" and sign not in ("=", "<>"):
-            raise MisfitError(f"column {column!r} is a truth, of which none is smaller than the other; write = or <>")
+            raise MisfitError(f"column {column!r} is a truth, and truths have no order; write = or <>")
         spelled = column in _NAMES or (isinstance(value, str) and not value.isascii())
         if spelled and sign in ("=", "<>"):
             return self._among(Among(column, (condition.value,)), sign == "=")
@@ -163,7 +163,7 @@ class _Compiler:
 
 
 def _fitting(column: str, kind: str, value: Literal_, typed: bool) -> Literal_ | tuple[str, ...]:
-    """A value as a column of that kind has it; several where a number may be spelled in several ways in a text column."""
+    """Converts a value for a column of that kind; a tuple of texts if a text column may hold several spellings of a number."""
     found: Literal_ | tuple[str, ...] | None = None
     is_number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
     match kind:
@@ -183,7 +183,7 @@ def _fitting(column: str, kind: str, value: Literal_, typed: bool) -> Literal_ |
     if found is not None:
         return found
     if not typed:
-        raise MisfitError(f"column {column!r} is a {told_kind(kind)}; {shortened(value)} is none")
+        raise MisfitError(f"column {column!r} is a {told_kind(kind)}; {shortened(value)} is not a valid {told_kind(kind)}")
     told = _truth(value) if isinstance(value, bool) else shortened(value) if isinstance(value, str) else str(value)
     raise MisfitError(
         f"{told} is compared with a column of another kind, {column!r} is a {told_kind(kind)}; "
@@ -192,7 +192,7 @@ def _fitting(column: str, kind: str, value: Literal_, typed: bool) -> Literal_ |
 
 
 def _equal_literals(column: str, kind: str, value: Literal_ | tuple[str, ...]) -> list[str]:
-    """The literals of which a column holds one where it equals a value; none where it can never."""
+    """The SQL literals for the values of a column that equal a value; empty if no value of the column can."""
     if isinstance(value, tuple):
         return [quoted(text) for text in value]
     if isinstance(value, str):
@@ -213,7 +213,7 @@ def _comparison(column: str, kind: str, sign: Sign, value: Literal_ | tuple[str,
 
 
 def _of_integers(column: str, sign: Sign, value: Number) -> str:
-    """A comparison of a column of whole numbers with a number of any kind, as one with a whole number."""
+    """Compares an integer column with any number, by means of an integer literal."""
     exact = Fraction(value)
     if sign in ("=", "<>"):
         literal = _whole(value)
@@ -232,7 +232,7 @@ def _of_integers(column: str, sign: Sign, value: Number) -> str:
 
 
 def _of_doubles(column: str, sign: Sign, value: Number) -> str:
-    """A comparison of a column of doubles with a number, which may lie between two doubles or beyond all of them."""
+    """Compares a column of doubles with a number, which may lie between two doubles or beyond all of them."""
     below, above = _doubles_around(Fraction(value))
     if below == above:
         return f"(`{column}` {sign} {below!r})"
@@ -244,7 +244,7 @@ def _of_doubles(column: str, sign: Sign, value: Number) -> str:
 
 
 def _doubles_around(exact: Fraction) -> tuple[float, float]:
-    """The largest double up to a number and the smallest from it on, the same where a double equals it."""
+    """The largest double at most equal to a number and the smallest at least equal; the same if a double equals it."""
     try:
         nearest = float(exact)
     except OverflowError:
@@ -268,7 +268,7 @@ def _whole(value: Number) -> str | None:
 
 
 def _integer(value: int) -> str:
-    """The least integer has no literal: its digits without the sign are beyond 64 bits."""
+    """An integer literal; the least 64-bit integer has none, since its digits without the sign exceed 64 bits."""
     return str(value) if value > LEAST_INTEGER else f"({LEAST_INTEGER + 1} - 1)"
 
 
@@ -295,7 +295,7 @@ def _in(column: str, literals: Sequence[str], word: str = "in") -> list[str]:
 
 
 def _joined(word: str, parts: Sequence[_Sql]) -> _Sql:
-    """One expression of all parts, as a tree that halves the comparisons at each level where it can."""
+    """Joins expressions as a balanced binary tree, by number of comparisons."""
     if len(parts) == 1:
         return parts[0]
     total, before, at = sum(part.weight for part in parts), 0, 0

@@ -1,4 +1,4 @@
-"""Conditions as people write them: a small part of SQL, read by a grammar that knows nothing else.
+"""Parses filters: a small subset of SQL, defined by a grammar.
 
     camera = 'lobby'            = != <> < <= > >=, the column on either side
     age between 20 and 30       not between
@@ -11,8 +11,8 @@
 Values are texts in single quotes (a quote inside is written twice), numbers, true and false, and times as texts or as
 timestamp '2024-05-01T08:30:00'. Columns may be quoted with backticks or double quotes; a dot in a name is an underscore.
 
-The grammar is LALR(1): reading takes time in proportion to the text and no recursion, and its bounds are checked on the tokens
-before it. What is not in the grammar is refused by name.
+The grammar is LALR(1), so parsing takes linear time and no recursion. Limits are checked on the tokens before the text is parsed.
+Error messages name the construct that is not in the grammar.
 """
 
 import re
@@ -24,22 +24,9 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
 from tbps.errors import QueryError
+from tbps.gallery.store import filters
 from tbps.gallery.store.columns import column_name
-from tbps.gallery.store.filters import (
-    Always,
-    Among,
-    Compare,
-    Condition,
-    Either,
-    Every,
-    Holds,
-    Is,
-    Like,
-    Literal_,
-    Not,
-    check_text,
-    shortened,
-)
+from tbps.gallery.store.filters import Condition, Literal_, check_text, shortened
 from tbps.gallery.store.numbers import parse_number
 from tbps.preprocess.metadata import parse_time
 
@@ -97,7 +84,7 @@ _REFUSED_SIGNS = {
     "||": "joining texts (||) is not supported",
     "<<": "bit shifts (<<) are not supported",
     ">>": "bit shifts (>>) are not supported",
-    ";": "found: ; where the filter should go on or end",
+    ";": "found: ; which is not allowed outside of a text",
     "$": "dollar quotes ($) are not supported; a text is written in single quotes",
     "\\": "a backslash stands outside a text; it is an ordinary character inside one",
     "?": "parameters (?) are not supported; write the value",
@@ -114,7 +101,7 @@ _QUERIES = ("select", "with", "from", "exists", "values", "table")
 
 @lru_cache(maxsize=64)
 def parse(where: str) -> Condition:
-    """The condition that a text says. Raises QueryError that names what is not of the language, or which bound it passes."""
+    """Parses a filter. Raises QueryError that names the construct that is not supported, or the limit that is exceeded."""
     try:
         return _parse(where)
     except _RefusedError as error:
@@ -122,7 +109,7 @@ def parse(where: str) -> Condition:
 
 
 class _RefusedError(Exception):
-    """Why a text is no condition."""
+    """A text is no condition; the message says why."""
 
 
 def _parse(where: str) -> Condition:
@@ -164,12 +151,12 @@ def _about_character(where: str, at: int) -> str:
     if one in _ARITHMETIC:
         return f"arithmetic ({one}) is not supported; compare a column with a value"
     if one.isdigit() or one == ".":
-        return f"{shortened(re.split(r'[^0-9A-Za-z_.]', where[at:], maxsplit=1)[0])} is no number"
-    return f"found: {shortened(one)}, which no filter holds outside of a text"
+        return f"{shortened(re.split(r'[^0-9A-Za-z_.]', where[at:], maxsplit=1)[0])} is not a number"
+    return f"found: {shortened(one)}, which is not allowed outside of a text"
 
 
 def _check_bounds(tokens: Sequence[Token]) -> None:
-    """Bounds what is read, before it is: an adversary chooses the text."""
+    """Checks the limits of a filter before it is parsed, since untrusted callers write filters."""
     depth = deepest = nots = 0
     before = ""
     for token in tokens:
@@ -190,7 +177,7 @@ def _check_bounds(tokens: Sequence[Token]) -> None:
 
 
 def _check_constructs(tokens: Sequence[Token]) -> None:
-    """Names what other kinds of SQL have and this has not."""
+    """Raises _RefusedError on constructs of SQL that filters do not support."""
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         if token.type == "COMPARE" and token not in _SIGNS:
             raise _RefusedError(f"the sign {shortened(str(token))} is unknown; there are = <> != < <= > >=")
@@ -199,7 +186,7 @@ def _check_constructs(tokens: Sequence[Token]) -> None:
         if following.type == "LPAR" and token.lower() in (*_QUERIES, "any", "all", "some"):
             raise _RefusedError(f"subqueries ({token.lower()}) are not supported")
         if following.type == "LPAR":
-            raise _RefusedError(f"Invalid function {shortened(str(token))}: filters call no functions and cast nothing")
+            raise _RefusedError(f"Invalid function {shortened(str(token))}: filters have no functions and no casts")
         if following.type in ("TEXT", "QUOTED") and following.start_pos == token.end_pos:
             raise _RefusedError(f"texts with a prefix ({token}'...') are not supported; a text is written in single quotes")
 
@@ -233,65 +220,65 @@ def _unexpected(token: Token, tokens: Sequence[Token]) -> NoReturn:
         raise _RefusedError(f"found: {token[:100]}, so that two values are compared; one side is a column")
     if token.type == "NAME":
         raise _RefusedError(f"found: {word[:100]}, which is not supported here")
-    raise _RefusedError(f"found: {token[:100]}, where it cannot stand")
+    raise _RefusedError(f"found: {token[:100]}, which is not allowed here")
 
 
 def _word(token: Token) -> Token:
-    """Gives the words of the language a type of their own."""
+    """Gives keywords a token type of their own."""
     kind = token.upper()
     return token.update(type=kind) if kind in _WORDS else token
 
 
 class _Conditions(Transformer[Token, Any]):
-    """Builds the conditions while the text is read, from the innermost on."""
+    """Builds the conditions during parsing, the innermost first."""
 
     def either(self, parts: list[Any]) -> Condition:
         kept = [part for part in parts if not isinstance(part, Token)]
-        return kept[0] if len(kept) == 1 else Either(tuple(kept))
+        return kept[0] if len(kept) == 1 else filters.Either(tuple(kept))
 
     def every(self, parts: list[Any]) -> Condition:
         kept = [part for part in parts if not isinstance(part, Token)]
-        return kept[0] if len(kept) == 1 else Every(tuple(kept))
+        return kept[0] if len(kept) == 1 else filters.Every(tuple(kept))
 
     def opposite(self, parts: list[Any]) -> Condition:
-        return Not(parts[-1])
+        return filters.Not(parts[-1])
 
     def holds(self, parts: list[Any]) -> Condition:
-        return Holds(parts[0])
+        return filters.Holds(parts[0])
 
     def always(self, _: list[Any]) -> Condition:
-        return Always(True)
+        return filters.Always(True)
 
     def never(self, _: list[Any]) -> Condition:
-        return Always(False)
+        return filters.Always(False)
 
     def compare(self, parts: list[Any]) -> Condition:
         column, sign, value = parts
-        return Compare(column, _SIGNS[sign], value)  # type: ignore[arg-type]  # the table holds signs only
+        return filters.Compare(column, _SIGNS[sign], value)  # type: ignore[arg-type]  # the table holds signs only
 
     def reversed(self, parts: list[Any]) -> Condition:
         value, sign, column = parts
-        return Compare(column, _REVERSED[_SIGNS[sign]], value)  # type: ignore[arg-type]  # as above
+        return filters.Compare(column, _REVERSED[_SIGNS[sign]], value)  # type: ignore[arg-type]  # as above
 
     def between(self, parts: list[Any]) -> Condition:
         column, negated, _, low, _, high = parts
-        found = Every((Compare(column, ">=", low), Compare(column, "<=", high)))
-        return Not(found) if negated else found
+        found = filters.Every((filters.Compare(column, ">=", low), filters.Compare(column, "<=", high)))
+        return filters.Not(found) if negated else found
 
     def among(self, parts: list[Any]) -> Condition:
         column, negated, _, *values = parts
-        found = Among(column, tuple(values))
-        return Not(found) if negated else found
+        found = filters.Among(column, tuple(values))
+        return filters.Not(found) if negated else found
 
     def like(self, parts: list[Any]) -> Condition:
         column, negated, _, token = parts
-        found = Like(column, _pattern(_unquoted(token)))
-        return Not(found) if negated else found
+        found = filters.Like(column, _pattern(_unquoted(token)))
+        return filters.Not(found) if negated else found
 
     def is_(self, parts: list[Any]) -> Condition:
         column, _, negated, word = parts
-        found = Is(column, {"NULL": None, "TRUE": True, "FALSE": False}[word.type])
-        return Not(found) if negated else found
+        found = filters.Is(column, {"NULL": None, "TRUE": True, "FALSE": False}[word.type])
+        return filters.Not(found) if negated else found
 
     def negated(self, parts: list[Any]) -> bool:
         return parts[0] is not None
@@ -305,7 +292,7 @@ class _Conditions(Transformer[Token, Any]):
 
     def number(self, parts: list[Any]) -> Literal_:
         if (value := parse_number(parts[0])) is None:
-            raise _RefusedError(f"{shortened(str(parts[0]))} is no finite number")
+            raise _RefusedError(f"{shortened(str(parts[0]))} is not a finite number")
         return value
 
     def true(self, _: list[Any]) -> Literal_:
@@ -316,7 +303,7 @@ class _Conditions(Transformer[Token, Any]):
 
     def time(self, parts: list[Any]) -> Literal_:
         if (moment := parse_time(_unquoted(parts[1]))) is None:
-            raise _RefusedError(f"{parts[1]} is no time; write timestamp '2024-05-01T08:30:00'")
+            raise _RefusedError(f"{parts[1]} is not a time; write timestamp '2024-05-01T08:30:00'")
         return moment
 
 
@@ -325,7 +312,7 @@ def _unquoted(token: Token) -> str:
 
 
 def _pattern(pattern: str) -> str:
-    """A pattern of like that can be compared quickly and means the same to everybody."""
+    """Checks a pattern of `like`: its length, and that backslashes only escape %, _ and themselves."""
     if len(pattern) > MOST_PATTERN:
         raise _RefusedError(f"a pattern of like has {len(pattern):,} characters, more than {MOST_PATTERN}")
     if re.search(r"\\(?![%_\\])", re.sub(r"\\[%_\\]", "", pattern)):

@@ -1,7 +1,7 @@
-"""The filters of a search as values: a small language of conditions, typed against a gallery's columns.
+"""Filters as values: conditions on the columns of a gallery.
 
-Conditions are made from text (`filter_text`) or from the parts of a query (`equal`, `between`), and become SQL in `filter_sql`
-alone. No text of a user reaches the database except as a quoted literal, and no condition can fail at a row.
+Conditions are parsed from text by `filter_text`, or made from the fields of a query by `equal` and `between`. Only `filter_sql`
+turns them into SQL. Text from users reaches the database only as quoted literals, and no condition can fail at a row.
 
     camera = 'lobby' and (age >= 30 or not bag) and captured_at between '2024-05-01' and '2024-05-02'
 """
@@ -34,7 +34,7 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A column beside a value."""
+    """A column is compared with a value."""
 
     column: str
     sign: Sign
@@ -43,7 +43,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """A column holds one of some values. typed: False where a number or truth may be given as text, as on a command line."""
+    """A column holds one of some values. typed: False if numbers and booleans may be given as text, as on a command line."""
 
     column: str
     values: tuple[Literal_, ...]
@@ -52,7 +52,7 @@ class Among:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """A text column fits a pattern: % stands for any characters, _ for one, and a backslash makes %, _ and \\ literal."""
+    """A text column matches a pattern: % matches any characters, _ one character; a backslash makes %, _ and \\ literal."""
 
     column: str
     pattern: str
@@ -60,7 +60,7 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """A column is null (value None), or a truth column is true or false; itself never unknown."""
+    """A column is null (value None), or a boolean column is true or false; never unknown."""
 
     column: str
     value: bool | None
@@ -68,14 +68,14 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """A truth column by itself."""
+    """A boolean column is true."""
 
     column: str
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The opposite, which is unknown where the condition is."""
+    """The negation of a condition; unknown (null) where the condition is unknown."""
 
     condition: "Condition"
 
@@ -96,7 +96,7 @@ class Either:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A condition with the text that a user wrote for it, which errors quote."""
+    """A condition with the text that it was parsed from, which error messages quote."""
 
     condition: "Condition"
     text: str
@@ -106,17 +106,17 @@ Condition = Always | Compare | Among | Like | Is | Holds | Not | Every | Either 
 
 
 class MisfitError(Exception):
-    """Why a condition does not fit the columns; becomes a QueryError that quotes the filter where there is one."""
+    """A condition does not fit the columns of a gallery; becomes a QueryError that quotes the filter."""
 
 
 class UnknownColumnError(MisfitError):
-    """A condition names a column that is not there."""
+    """A condition names a column that does not exist."""
 
 
 def equal(column: str, values: Sequence[Value]) -> Condition:
-    """A column holds one of the values; None stands for no value. A number or truth may be given as text.
+    """The condition that a column holds one of the values; None stands for null. Numbers and booleans may be given as text.
 
-    Raises QueryError on a value that no column can hold: a number that is not finite, a text that is no Unicode.
+    Raises QueryError on a value that no column can hold: a number that is not finite, text with lone surrogates.
     """
     for value in values:
         check_value(column, value)
@@ -126,13 +126,13 @@ def equal(column: str, values: Sequence[Value]) -> Condition:
 
 
 def between(since: str | None, until: str | None) -> list[Condition]:
-    """Conditions for times from `since` on and before `until`. Raises QueryError on what is no ISO 8601 time."""
+    """The conditions that captured_at is at or after `since` and before `until`. Raises QueryError unless these are ISO 8601."""
     sides: tuple[tuple[Sign, str | None], ...] = ((">=", since), ("<", until))
     return [Compare("captured_at", sign, _time(text)) for sign, text in sides if text is not None]
 
 
 def all_of(conditions: Sequence[Condition]) -> Condition | None:
-    """All of some conditions as one, None for none."""
+    """The conjunction of some conditions; None for none."""
     return None if not conditions else conditions[0] if len(conditions) == 1 else Every(tuple(conditions))
 
 
@@ -151,25 +151,25 @@ def values_of(condition: Condition, column: str) -> Iterator[str]:
 
 
 def unknown_column(name: str, kinds: Mapping[str, str], use: str = "") -> str:
-    """What is wrong with a name that no column has, and the likely one."""
+    """A message about an unknown column, with the column that was likely meant."""
     likely = likely_name(name, kinds)
     return f"unknown column {shortened(name)} {use}".rstrip() + (f"; did you mean {likely!r}?" if likely else "")
 
 
 def sentences(*parts: str) -> str:
-    """Sentences one after another; a part that ends with a question mark gets no full stop."""
+    """Joins sentences; a part that ends with a question mark gets no full stop."""
     return " ".join(part if part.endswith("?") else f"{part}." for part in parts)
 
 
 def likely_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody most likely meant."""
+    """The known name that is most similar to an unknown one; None if none is similar."""
     by_lower = {each.lower(): each for each in sorted(known, reverse=True)}
     found = difflib.get_close_matches(name.lower()[:200], by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 
 def no_camera(name: str, known: Iterable[str]) -> str:
-    """What is wrong with a camera of which there is no image, and the likely one."""
+    """A message about a camera without images, with the camera that was likely meant."""
     cameras = sorted(known)
     likely = likely_name(name, cameras)
     if likely is not None:
@@ -178,19 +178,19 @@ def no_camera(name: str, known: Iterable[str]) -> str:
 
 
 def listed(kinds: Mapping[str, str]) -> str:
-    """Columns with their kinds, for errors."""
+    """Columns with their kinds, for error messages."""
     return ", ".join(f"{name} ({told_kind(kind)})" for name, kind in kinds.items())
 
 
 def named(names: Iterable[str]) -> str:
-    """Some names for a message, the first few only."""
+    """Names for a message; only the first 20."""
     ordered = sorted(names)
     more = f" and {len(ordered) - _MOST_NAMED:,} more" if len(ordered) > _MOST_NAMED else ""
     return ", ".join(ordered[:_MOST_NAMED]) + more
 
 
 def shortened(value: object) -> str:
-    """A value that somebody gave, in quotes and not longer than a line of a message."""
+    """A value from a user, quoted and shortened for a message."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
 
@@ -198,20 +198,20 @@ def shortened(value: object) -> str:
 def check_value(column: str, value: Value) -> None:
     """Raises QueryError on a value that no column can hold."""
     if isinstance(value, int | float) and not is_finite(value):
-        raise QueryError(f"column {shortened(column)} is compared with {value}, which is no finite number")
+        raise QueryError(f"column {shortened(column)} is compared with {value}, which is not a finite number")
     if isinstance(value, str):
         check_text(f"the value for column {shortened(column)}", value)
 
 
 def check_text(what: str, text: str) -> None:
-    """Raises QueryError on lone surrogates, which are no Unicode text and are stored nowhere."""
+    """Raises QueryError on lone surrogates, which cannot be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise QueryError(f"{what} holds {text[error.start]!r}, half of a surrogate pair, which is no character") from error
+        raise QueryError(f"{what} holds {text[error.start]!r}, half of a surrogate pair, which is not a character") from error
 
 
 def _time(text: str) -> datetime:
     if (moment := parse_time(text)) is None:
-        raise QueryError(f"column 'captured_at' is a time; {shortened(text)} is none, write 2024-05-01 or 2024-05-01T08:30:00")
+        raise QueryError(f"column 'captured_at' is a time; {shortened(text)} is not, write 2024-05-01 or 2024-05-01T08:30:00")
     return moment

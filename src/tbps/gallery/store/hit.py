@@ -1,4 +1,4 @@
-"""One image of a gallery as the answer of a search."""
+"""A hit: one image of a gallery in the answer to a query."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,10 +10,10 @@ from tbps.preprocess.metadata import JSON
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The images of a gallery that share a value with a hit, which is the best of them.
+    """Images with the same value in a column, such as a tracklet. A grouped search returns the best image of each group.
 
-    column, value: what they share; an image without a value stands alone. count: how many pass the filter; first_seen, last_seen:
-    the span of their times, as far as known; ids: theirs, best first, at most a thousand.
+    column, value: what they share; an image without a value is a group of its own. count: how many pass the filters; first_seen,
+    last_seen: earliest and latest known time, ISO 8601; ids: of the images, best first, at most a thousand.
     """
 
     column: str
@@ -26,11 +26,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One image of a gallery that answers a query.
+    """One image of a gallery in the answer to a query.
 
-    rank: from 1; score: cosine similarity in [-1, 1]; id: stable and opaque; source: the image's name below `root`, the folder
-    it was indexed from; captured_at: ISO 8601 without zone, in UTC; attributes: every further column given at indexing;
-    thumbnail: JPEG bytes; chance: the calibrated estimate that it is right, where there is one; group: what it stands for.
+    rank: from 1; score: cosine similarity in [-1, 1]; id: stable and opaque; source: the image's path below `root`, the folder
+    that was indexed; captured_at: ISO 8601 without zone, in UTC; attributes: all other metadata given at indexing; thumbnail: JPEG
+    bytes; chance: calibrated probability that the hit is right, None without calibration; group: the group whose best image it is.
     """
 
     rank: int
@@ -48,11 +48,11 @@ class Hit:
 
     @property
     def path(self) -> Path | None:
-        """Where the picture was when it was indexed; None for one that never was a file."""
+        """The file at the time of indexing; None for a picture that was given in memory."""
         return Path(self.root) / self.source if self.root else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The hit as JSON values, without the thumbnail."""
         return {
             "rank": self.rank,
             "score": self.score,

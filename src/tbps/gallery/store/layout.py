@@ -1,17 +1,17 @@
-"""What lies where in a gallery folder, and how another table comes to answer.
+"""The files of a gallery folder, and replacing its table atomically.
 
-GALLERY/gallery.json        the manifest: the model, and which table answers
-GALLERY/images.lance/       that table; images-2.lance and so on once it was written anew
-GALLERY/reembed.json        the manifest to come while the gallery is being embedded anew; its table lies beside (see `reembed`)
+GALLERY/gallery.json        the manifest: the model, and which table is searched
+GALLERY/images.lance/       that table; images-2.lance and so on after it was rewritten
+GALLERY/reembed.json        the next manifest, while the gallery is being embedded with another model (see `reembed`)
 GALLERY/snapshots/NAME/     a manifest, a table and a footage.jsonl of its own for each snapshot (see `snapshots`)
-GALLERY/footage.jsonl       which scenes and videos were looked at to their end (see `footage`)
+GALLERY/footage.jsonl       the scenes and videos that were processed to their end (see `footage`)
 GALLERY/retention.json      how long images are kept (see `retention`)
 GALLERY/erasure.json        an erasure that has begun (see `erasure`)
 GALLERY/.lock               held by the one process that writes (see `lock`)
 
-A head is a manifest file: it names the table beside it. A table is written whole under a name that no head knows, then the head
-is replaced atomically, then the old table is removed: whatever is killed, a head names one whole table. Everything else is swept
-up by the next process that writes. All of this that writes happens under the gallery's lock.
+A head is a manifest file; it names a table beside it. A new table is written under a name that no head refers to, then the head is
+replaced atomically, then the old table is deleted. So if a process is killed at any moment, every head names one complete table.
+The next process that writes deletes everything else. All functions that write are called under the gallery's lock.
 """
 
 import os
@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from tbps.errors import GalleryError
 from tbps.gallery.store.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from tbps.gallery.store.staleness import read_again, reading
 from tbps.gallery.store.table import Table
 from tbps.storage import writing_to
 
@@ -37,50 +38,50 @@ _TABLE = re.compile(r"images(?:-(\d+))?\.lance")
 
 
 def heads(folder: Path) -> list[Path]:
-    """Every head of a gallery: its own, that of an unfinished re-embedding, those of its snapshots by name."""
+    """The heads of a gallery: its own, that of an unfinished re-embedding, those of its snapshots by name."""
     own = [folder / MANIFEST_FILE, folder / REEMBED_FILE]
     return [head for head in [*own, *sorted((folder / SNAPSHOTS).glob(f"[!.]*/{MANIFEST_FILE}"))] if head.is_file()]
 
 
 def manifest_at(head: Path) -> Manifest:
-    """The manifest in a head. Raises GalleryError when it is damaged or gone."""
+    """Reads the manifest in a head. Raises GalleryError if it is damaged or missing."""
     manifest = read_manifest(head.parent, head.name)
     if manifest is None:
-        raise GalleryError(f"{head} is no longer there; another process removed or finished it")
+        raise GalleryError(f"{head} no longer exists; another process removed or finished it")
     return manifest
 
 
 def table_of(head: Path) -> Table | None:
-    """The table that a head names; None where it was not made yet. Raises GalleryError when either is damaged or gone."""
+    """Opens the table that a head names; None if it was not made yet. Raises GalleryError if either is damaged or missing."""
     manifest = manifest_at(head)
     return Table.open(head.parent, manifest.dim, manifest.table)
 
 
 def steadily(folder: Path, look: Callable[[], _T]) -> _T:
-    """What a look without the lock finds; looks again where another process rewrote or removed a table meanwhile."""
-    while True:
-        before = _states(folder)
-        try:
+    """The result of reading a gallery without its lock; reads again if another process rewrote or removed a table meanwhile."""
+
+    @read_again
+    def read() -> _T:
+        with reading(folder):
             return look()
-        except GalleryError:
-            if _states(folder) == before:
-                raise
+
+    return read()
 
 
 def next_table(folder: Path) -> str:
-    """The name of a table that is not there yet."""
+    """A name for a new table."""
     numbers = [int(found[1] or 1) for found in map(_TABLE.fullmatch, os.listdir(folder)) if found]
     return f"images-{max(numbers, default=0) + 1}"
 
 
 def replace_head(head: Path, manifest: Manifest) -> None:
-    """Lets the head name another table from now on, and removes the one before."""
+    """Replaces a head by a manifest that names another table, and deletes the previous table."""
     write_manifest(head.parent, manifest, head.name)
     _sweep_tables(head.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left half-made or half-removed."""
+    """Deletes what killed processes left incomplete."""
     with writing_to(folder):
         for name in _OWN_FILES:
             for part in folder.glob(f".{name}.*.part"):
@@ -92,13 +93,13 @@ def sweep(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a snapshot's folder; killed half-way, `sweep` removes the rest."""
+    """Deletes a snapshot's folder; if the process is killed meanwhile, `sweep` deletes the rest."""
     with writing_to(folder.parent):
         shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))
 
 
 def link_table(source: Path, target: Path) -> None:
-    """A table's folder again at `target`: data files, which never change once written, as hard links, the rest copied."""
+    """Copies a table's folder to `target`; data files, which never change once written, become hard links."""
     with writing_to(target.parent):
         for file in sorted(path for path in source.rglob("*") if path.is_file()):
             copy = target / file.relative_to(source)
@@ -107,7 +108,7 @@ def link_table(source: Path, target: Path) -> None:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Of all files below a folder; what several names share counts once. Files that vanish meanwhile count nothing."""
+    """The size of all files below a folder; hard links to one file count once, files that vanish meanwhile do not count."""
     sizes: dict[tuple[int, int], int] = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -119,22 +120,13 @@ def bytes_on_disk(folder: Path) -> int:
     return sum(sizes.values())
 
 
-def _states(folder: Path) -> list[tuple[Path, tuple[str, int] | None]] | None:
-    """Every head with its table and version; None where a table is damaged or just being replaced."""
-    try:
-        tables = [(head, table_of(head)) for head in heads(folder)]
-        return [(head, None if table is None else table.state()) for head, table in tables]
-    except GalleryError:
-        return None
-
-
 def _folders(folder: Path) -> Iterator[Path]:
     yield folder
     yield from (head.parent for head in heads(folder) if head.parent != folder)
 
 
 def _sweep_tables(folder: Path) -> None:
-    """Removes the tables of a folder that no head names; a folder whose manifest is gone is left alone."""
+    """Deletes the tables of a folder that no head names; does nothing in a folder without a manifest."""
     manifest = read_manifest(folder)
     if manifest is None:
         return

@@ -1,6 +1,6 @@
-"""The small file that says what a gallery folder is, which model made its embeddings and which table answers.
+"""The manifest of a gallery: the model that made its embeddings, and the table that is searched.
 
-GALLERY/gallery.json    this manifest, written before anything else; `layout` has the rest of the folder
+GALLERY/gallery.json    the manifest, written before anything else; see `layout` for the rest of the folder
 """
 
 import json
@@ -20,9 +20,9 @@ MANIFEST_FILE = "gallery.json"
 
 
 class Manifest(Settings):
-    """`encoder_name` is what the model was opened by, `encoder_location` the same as an absolute path where it is a folder.
+    """encoder_name: what the model was opened by; encoder_location: its folder as an absolute path, else the same as the name.
 
-    table: the one that answers, TABLE.lance beside the manifest; taken: when a snapshot was, None for the gallery itself.
+    table: the table that is searched, TABLE.lance beside the manifest; taken: time of the snapshot, None for the gallery itself.
     """
 
     format: Literal["tbps-gallery"] = "tbps-gallery"
@@ -38,16 +38,15 @@ class Manifest(Settings):
 
 
 def now() -> str:
-    """The time as manifests hold it."""
+    """The present time as manifests store it: ISO 8601, UTC, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def manifest_of(model: Encoder) -> Manifest:
-    """The manifest of a gallery that `model` begins."""
-    folder = Path(model.name)
+    """The manifest of a new gallery of a model."""
     return Manifest(
         encoder_name=model.name,
-        encoder_location=str(folder.resolve()) if folder.is_dir() else model.name,
+        encoder_location=model.name if model.folder is None else str(model.folder),
         encoder_fingerprint=model.fingerprint,
         dim=model.dim,
         image=model.spec,
@@ -61,7 +60,7 @@ def write_manifest(folder: Path, manifest: Manifest, name: str = MANIFEST_FILE) 
 
 
 def read_manifest(folder: Path, name: str = MANIFEST_FILE) -> Manifest | None:
-    """The manifest of a gallery folder, None where there is none. Raises GalleryError when it is damaged."""
+    """Reads the manifest of a gallery folder; None if there is none. Raises GalleryError if it is damaged."""
     file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -80,7 +79,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_FILE) -> Manifest | None:
 
 
 def recorded(folder: Path) -> Manifest:
-    """The manifest of a gallery that must be there. Raises GalleryError when it is missing or damaged."""
+    """Reads the manifest of an existing gallery. Raises GalleryError if it is missing or damaged."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise GalleryError(f"there is no gallery at {folder}; make one with: tbps index PHOTOS --gallery {folder} --model MODEL")

@@ -1,6 +1,7 @@
-"""Numbers to the last digit: read from text, stored in 64 bits, and spelled as the name of a person or camera.
+"""Exact numbers: parsing text, conversion to 64 bits, and numbers as names of people and cameras.
 
-A double holds every whole number up to 2^53; above, neighbours become one. Whole numbers are therefore never compared as doubles.
+A double holds every whole number up to 2^53; above, neighbouring whole numbers are rounded to the same double. So whole numbers are
+never compared as doubles.
 """
 
 import math
@@ -23,10 +24,10 @@ _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,308})")
 
 
 def parse_number(text: str) -> Number | None:
-    """The number that a text spells: an int where it is whole (1e3 and 1000.0 too), else the nearest double.
+    """Parses a number: an int if it is whole (also 1e3 and 1000.0), else the nearest double; None if it is no finite number.
 
-    Above 2^53, where doubles skip whole numbers, it stays exact, unless it is what a double is printed as, such as 1e+300.
-    None for what is no finite number.
+    A number above 2^53, where doubles skip whole numbers, stays exact as int or Fraction, unless it is written as Python prints a
+    double, such as 1e+300.
     """
     text = text.strip()
     if len(text) > MOST_DIGITS or not _NUMBER.fullmatch(text):
@@ -50,7 +51,7 @@ def is_finite(value: int | float) -> bool:
 
 
 def as_double(value: int | float) -> float | None:
-    """The double that equals a number; None where there is none: not finite, or a whole number that would lose digits."""
+    """A number as a double; None if it is not finite, or a whole number that would lose digits."""
     try:
         double = float(value)
     except OverflowError:
@@ -59,21 +60,19 @@ def as_double(value: int | float) -> float | None:
 
 
 def as_integer(value: int | float) -> int | None:
-    """The whole number of 64 bits that equals a number; None where there is none."""
+    """A number as a 64-bit integer; None if it is not whole or too large."""
     if not is_finite(value) or int(value) != value:
         return None
     return int(value) if LEAST_INTEGER <= value <= MOST_INTEGER else None
 
 
 def number_name(value: int | float) -> str:
-    """A number as a name: whole numbers without a point, so that 7, 7.0 and 7e0 are "7"."""
+    """A number as a name; whole numbers have no decimal point, so that 7, 7.0 and 7e0 become "7"."""
     return str(int(value)) if is_finite(value) and int(value) == value else repr(value)
 
 
 def canonical_name(text: str) -> str:
-    """A name as galleries store it: as `label` has it, without the passwords of an address, and without the zeros behind the point
-    where it spells a whole number, such as "7.0".
-    """
+    """A name as galleries store it: normalised by `label`, without passwords of network addresses; "7.0" becomes "7"."""
     text = names.label(redacted(text, queries=False))
     found = _WHOLE.fullmatch(text)
     if found is None:
@@ -82,8 +81,10 @@ def canonical_name(text: str) -> str:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Every way in which a gallery may hold a name: as today, as version 0.1 stored it (as it was given, composed or decomposed),
-    and a number that was given as a double.
+    """All spellings of a name that a gallery may hold.
+
+    These are today's spelling, the text as given (composed or decomposed), which version 0.1 stored, and for a number the text of
+    its double.
     """
     name = canonical_name(text)
     if not _PLAIN.fullmatch(name):

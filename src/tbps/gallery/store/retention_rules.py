@@ -1,4 +1,4 @@
-"""The rules of how long images are kept, by camera: GALLERY/retention.json."""
+"""Retention rules: how long the images of each camera are kept. Stored in GALLERY/retention.json."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Retention(Settings):
-    """default_days: of images whose camera has no rule of its own, or that have no camera; None keeps them."""
+    """cameras: days by camera; default_days: days for all other images, also those without a camera, None keeps them for ever."""
 
     default_days: Days | None = None
     cameras: Mapping[str, Days] = {}
 
     def condition(self, today: datetime) -> Condition | None:
-        """The condition of what is too old at a time (UTC without zone); None without a rule."""
+        """The condition that images too old at a time (UTC without zone) satisfy; None without a rule."""
         by_days: dict[int, list[str]] = {}
         for camera, days in self.cameras.items():
             by_days.setdefault(days, []).append(camera)
@@ -35,7 +35,7 @@ class Retention(Settings):
 
 
 def read_retention(folder: Path) -> Retention:
-    """The rules of a gallery. Raises GalleryError where they are damaged."""
+    """Reads the rules of a gallery. Raises GalleryError if they are damaged."""
     file = folder / RETENTION_FILE
     try:
         return Retention.parse(json.loads(file.read_text(encoding="utf-8")))

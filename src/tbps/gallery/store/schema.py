@@ -1,17 +1,17 @@
-"""The columns of a gallery's table, in one place: their types, and who may see or ask for each.
+"""The columns of a gallery's table: their types, and whether filters, hits and exports include them.
 
 id            first 24 hexadecimal digits of content_hash; stable, says nothing about the picture
 embedding     (dim,) float32 unit vector
 thumbnail     JPEG bytes within 224 x 256
-source, root  name below the folder it was indexed from, and that folder ("" for a picture that never was a file)
-identity, camera, captured_at (timestamp, UTC)      given in the metadata or null
-attributes    every further given column as JSON text
+source, root  path below the folder that was indexed, and that folder ("" for a picture that was given in memory)
+identity, camera, captured_at (timestamp, UTC)      from the metadata, or null
+attributes    all other metadata as JSON text
 content_hash  SHA-256 of the file's bytes
 model         fingerprint of the model
-...           one column (text, number, integer or truth) for each simple further metadata column
+...           one column (text, number, integer or truth) for each other metadata column of simple values
 
-Filters, hits and exports each use an allow-list that is derived from `COLUMNS`: a column that is added here is hidden until it
-says otherwise. `integer` is a way to store numbers exactly up to 64 bits; users are told "number" for both kinds.
+Filters, hits and exports each use an allow-list that is derived from `COLUMNS`: a new column is included only where its entry says
+so. The kind `integer` stores whole numbers of up to 64 bits exactly; messages call both kinds "number".
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,7 @@ TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "integer"
 class OwnColumn:
     """A column that every gallery has.
 
-    kind: what a filter sees, None: no filter may name it; in_hits: read for every hit; in_exports: written into the lines of an
-    export as it is.
+    kind: its kind in filters, None if no filter may name it; in_hits: read for every hit; in_exports: written to exports as it is.
     """
 
     name: str
@@ -73,12 +72,12 @@ def filter_kinds(schema: Any) -> dict[str, str]:
 
 
 def extra_kinds(schema: Any) -> dict[str, Kind]:
-    """The kinds of the columns that came from metadata."""
+    """The columns that come from metadata, with their kinds."""
     by_type: dict[Any, Kind] = {arrow: kind for kind, arrow in TYPES.items()}
     extras = [field for field in schema if field.name not in RESERVED and not field.name.startswith(WIDENED)]
     return {field.name: by_type[field.type] for field in extras if field.type in by_type}
 
 
 def told_kind(kind: str) -> str:
-    """The kind of a column in the words of users, who need not know how numbers are stored."""
+    """The kind of a column for messages, which call both kinds of numbers "number"."""
     return "number" if kind == "integer" else kind

@@ -1,4 +1,4 @@
-"""The LanceDB table of a gallery: committed appends, what is known of its rows, tidying."""
+"""The LanceDB table of a gallery: reading rows, committing new ones, copying without some, compacting."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ from tbps.gallery.store.filter_sql import VALUES_AT_ONCE, ids_sql, sql_of
 from tbps.gallery.store.filters import Condition
 from tbps.gallery.store.numbers import EXACT, canonical_name
 from tbps.gallery.store.schema import TYPES, WIDENED, Kind, extra_kinds, filter_kinds, row_schema
-from tbps.gallery.store.version import Snapshot
+from tbps.gallery.store.staleness import state_of
+from tbps.gallery.store.version import Shortlist, Version
 
 FIRST_TABLE = "images"
 _MANY_FRAGMENTS = 64
@@ -27,7 +28,7 @@ _AGE = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class KnownRow:
-    """What is needed to tell whether an image of the gallery comes again from the same path with the same metadata."""
+    """The columns of a row that are compared when its image is indexed again: path and metadata."""
 
     root: str
     source: str
@@ -39,7 +40,7 @@ class KnownRow:
 
 @dataclass(frozen=True, slots=True)
 class CameraSpan:
-    """How many images a camera has and when it took the first and the last; None where no image has a time."""
+    """Number of images of a camera, and the times of the first and the last; None if no image has a time."""
 
     camera: str | None
     images: int
@@ -49,19 +50,22 @@ class CameraSpan:
 
 @final
 class Table:
-    """The newest version of one table; one process at a time may write (see `lock`)."""
+    """Reads and writes the newest version of a table; one process at a time may write (see `lock`)."""
 
     def __init__(self, folder: Path, handle: Any) -> None:
-        self._folder = folder
+        self.folder = folder
         self._handle = handle
         self.name: str = handle.name
 
     @classmethod
     def open(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table | None":
-        """The table of a gallery folder, None where none was made yet. Raises GalleryError when it is damaged or foreign."""
+        """Opens a table of a gallery folder; None if it was not made yet.
+
+        Raises GalleryError if it is damaged or its columns are not those of a gallery.
+        """
         store = folder / f"{name}.lance"
         if not any((store / "_versions").glob("*.manifest")) and not any((store / "data").glob("*")):
-            return None  # a kill while it was made leaves a folder without a version and without rows
+            return None  # a process that is killed while it makes a table leaves a folder without version and rows
         with talking_to(folder):
             handle = lancedb.connect(folder).open_table(name)
             schema = handle.schema
@@ -72,28 +76,28 @@ class Table:
 
     @classmethod
     def create(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
-        """An empty table. Raises StorageError where it cannot be written."""
+        """Makes an empty table. Raises StorageError if it cannot be written."""
         with talking_to(folder):
             return cls(folder, lancedb.connect(folder).create_table(name, schema=row_schema(dim), exist_ok=True))
 
     @classmethod
     def begin(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
-        """The table, made where it is not there yet. Raises as `open` and `create`."""
+        """Opens the table, or makes it. Raises as `open` and `create`."""
         return cls.open(folder, dim, name) or cls.create(folder, dim, name)
 
     @property
-    def version(self) -> int:
+    def version_number(self) -> int:
         """The newest version's number."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return int(self._handle.version)
 
     def state(self) -> tuple[str, int]:
-        """Equal as long as nobody writes."""
-        return self.name, self.version
+        """A value that stays equal until the table is written to."""
+        return self.name, self.version_number
 
     def __len__(self) -> int:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return int(self._handle.count_rows())
 
@@ -102,33 +106,33 @@ class Table:
         return filter_kinds(self._schema())
 
     def extras(self) -> dict[str, Kind]:
-        """The kinds of the columns that came from metadata."""
+        """The columns that come from metadata, with their kinds."""
         return extra_kinds(self._schema())
 
     def _schema(self) -> Any:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()  # another process may have added columns
             return self._handle.schema
 
     def versions(self) -> int:
         """How many versions are on disk."""
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             return len(self._handle.list_versions())
 
-    def snapshot(self, before: Snapshot | None = None, hidden: Collection[str] = ()) -> Snapshot:
-        """The newest version without the rows of `hidden` ids, whole in memory, which it shares with an older one where it can."""
-        version = self.version
-        try:
-            with talking_to(self._folder):
-                handle = lancedb.connect(self._folder).open_table(self.name)
-            return Snapshot(self._folder, handle, before, hidden)
-        except GalleryError:
-            if self.version == version:
-                raise
-            return self.snapshot(before, hidden)  # its files were removed while they were read
+    def open_version(
+        self, before: Version | None = None, hidden: Collection[str] = (), shortlist: Shortlist | None = None
+    ) -> Version:
+        """The newest version, with every embedding in memory; see `Version` for the arguments.
+
+        Raises StaleVersionError if a writer removed its files while they were read.
+        """
+        opened = state_of(self.folder)
+        with talking_to(self.folder):
+            handle = lancedb.connect(self.folder).open_table(self.name)
+        return Version(self.folder, handle, opened, before, hidden, shortlist)
 
     def known(self) -> dict[str, KnownRow]:
-        """Content hash -> what is known of it, for every row."""
+        """Path and metadata of every row, by content hash."""
         columns = ["content_hash", "root", "source", "identity", "camera", "captured_at", "attributes"]
         found: dict[str, KnownRow] = {}
         for batch in self.batches(columns):
@@ -136,28 +140,28 @@ class Table:
         return found
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """Every row of the newest version as Arrow record batches, all columns or those named, in that order."""
+        """All rows of the newest version as Arrow record batches; columns: in that order, None for all."""
         wanted = list(self._handle.schema.names if columns is None else columns)
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             for batch in self._handle.search().select(wanted).to_batches():
                 yield batch.select(wanted)
 
     def matching(self, condition: Condition, columns: Sequence[str], ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The rows that pass a condition and have one of the ids, if given; those columns only.
+        """The given columns of the rows that satisfy a condition; ids: only rows with one of these.
 
-        Raises QueryError on a column that is not there, and on a value that does not fit its column.
+        Raises QueryError on an unknown column, and on a value that does not fit its column.
         """
         clause, wanted = sql_of(condition, self.kinds()), list(columns)
         clauses = [clause] if ids is None else [f"({clause} and {ids_sql(some)})" for some in _chunks(ids)]
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             return [row for each in clauses for row in self._handle.search().where(each).select(wanted).to_arrow().to_pylist()]
 
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> Any:
-        """The rows with those ids that are there, as an Arrow table of all columns or those named."""
+        """The rows with some ids as an Arrow table; ids without a row are ignored; columns: None for all."""
         wanted = list(self._handle.schema.names if columns is None else columns)
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             parts = [self._handle.search().where(ids_sql(some)).select(wanted).to_arrow().select(wanted) for some in _chunks(ids)]
         return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
@@ -172,7 +176,7 @@ class Table:
         return sum(pc.sum(pc.is_in(batch.column("id"), value_set=wanted)).as_py() or 0 for batch in self.batches(["id"]))
 
     def cameras(self) -> list[CameraSpan]:
-        """Every camera with its count and time span, by name; images without a camera last."""
+        """The cameras by name, with number of images and time span; images without a camera last."""
         parts = [pa.Table.from_batches([batch]) for batch in self.batches(["camera", "captured_at"])]
         if not parts:
             return []
@@ -182,30 +186,30 @@ class Table:
         return sorted(cameras, key=lambda span: (span.camera is None, span.camera or ""))
 
     def doubles_hold(self, name: str) -> bool:
-        """Whether every value of a column of whole numbers would keep its digits as a double."""
+        """Whether all values of an integer column keep their digits as doubles."""
         values = pa.chunked_array([batch.column(name) for batch in self.batches([name])], pa.int64())
         least, most = pc.min_max(values).values()
         return (least.as_py() or 0) >= -EXACT and (most.as_py() or 0) <= EXACT
 
     def add_columns(self, kinds: Mapping[str, Kind]) -> None:
-        """Adds the filter columns that are not there yet; older rows hold null.
+        """Adds filter columns that do not exist yet; older rows hold null.
 
-        A column of whole numbers becomes one of doubles where `kinds` has a number: in three commits, of which a kill in between
-        leaves what the next call completes.
+        An integer column becomes one of doubles if its kind in `kinds` is "number". That takes three commits; if the process is
+        killed in between, the next call completes it.
         """
         self._complete_widening()
         for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
-            with talking_to(self._folder):
+            with talking_to(self.folder):
                 self._handle.add_columns({f"{WIDENED}{name}": f"cast(`{name}` as double)"})
                 self._handle.drop_columns([name])
             self._complete_widening()
         missing = [pa.field(name, TYPES[kind]) for name, kind in kinds.items() if name not in self._handle.schema.names]
         if missing:
-            with talking_to(self._folder):
+            with talking_to(self.folder):
                 self._handle.add_columns(missing)
 
     def _complete_widening(self) -> None:
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             for begun in [name for name in self._handle.schema.names if name.startswith(WIDENED)]:
                 name = begun.removeprefix(WIDENED)
@@ -215,52 +219,63 @@ class Table:
                     self._handle.alter_columns({"path": begun, "rename": name})
 
     def append(self, rows: list[dict[str, Any]], embeddings: Float32[np.ndarray, "N dim"]) -> None:
-        """Commits N rows (every column but `embedding`; absent ones are null) with their embeddings: all or none."""
+        """Commits N rows with their embeddings, all or none. rows: the other columns; missing ones are null."""
         schema = self._handle.schema
         columns = [
             _vectors(embeddings) if field.name == "embedding" else pa.array([row.get(field.name) for row in rows], field.type)
             for field in schema
         ]
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.add(pa.Table.from_arrays(columns, schema=schema))
 
     def append_embedded(self, rows: Any, embeddings: Float32[np.ndarray, "N dim"], model: str) -> None:
-        """Commits N rows of another table (Arrow, its extra columns among the table's own) under a model's embeddings."""
+        """Commits N rows of another table with the embeddings of a model. rows: an Arrow table; this table has all its columns."""
         self.append([{**row, "model": model} for row in rows.drop_columns(["embedding"]).to_pylist()], embeddings)
 
     def copy_without(self, ids: Collection[str], name: str) -> "Table":
-        """A new table `name` beside this one: every row but those with the ids, one version, nothing else of this one."""
+        """Copies all rows but those with some ids to a new table `name`, which has one version and shares no file with this one."""
         gone = pa.array(sorted(ids), pa.string())
-
-        def kept() -> Iterator[Any]:
-            for batch in self.batches():
-                yield batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
-
-        with talking_to(self._folder):
-            reader = pa.RecordBatchReader.from_batches(self._handle.schema, kept())
-            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+        return self._copy(name, (_without(batch, gone) for batch in self.batches()))
 
     def copy_changed(self, ids: Collection[str], updates: Mapping[str, Mapping[str, Any]], name: str) -> "Table":
-        """A new table `name` beside this one, as `copy_without`, with other values in some columns of some rows (by id)."""
+        """As `copy_without`, but with new values in some columns of some rows. updates: column -> value, by id."""
         gone, changed = (pa.array(sorted(each), pa.string()) for each in (ids, updates))
 
         def rows() -> Iterator[Any]:
             for batch in self.batches():
-                kept = batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone)))
+                kept = _without(batch, gone)
                 touched = pc.any(pc.is_in(kept.column("id"), value_set=changed)).as_py()
                 yield _updated(kept, updates) if touched else kept
 
-        with talking_to(self._folder):
-            reader = pa.RecordBatchReader.from_batches(self._handle.schema, rows())
-            return Table(self._folder, lancedb.connect(self._folder).create_table(name, data=reader))
+        return self._copy(name, rows())
+
+    def _copy(self, name: str, batches: Iterator[Any]) -> "Table":
+        """Writes Arrow batches to a new table. An error of the iterator is raised as it is, although it passes through LanceDB."""
+        errors: list[Exception] = []
+
+        def recorded() -> Iterator[Any]:
+            try:
+                yield from batches
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        try:
+            with talking_to(self.folder):
+                reader = pa.RecordBatchReader.from_batches(self._handle.schema, recorded())
+                return Table(self.folder, lancedb.connect(self.folder).create_table(name, data=reader))
+        except Exception as error:
+            if errors:
+                raise errors[0] from error
+            raise
 
     def tidy(self) -> None:
-        """Merges small fragments and removes old versions and the leftovers of killed writers, when that is worth its cost.
+        """Compacts the table if that is worth its cost; under the gallery's lock, as it deletes uncommitted files of other writers.
 
-        Only under the gallery's lock: it removes files that a second writer might be about to commit. Rewriting costs up to the
-        size of the table, so it waits until a tenth of the rows lie outside the largest fragment or fragments are many.
+        Compacting rewrites up to the whole table. So it is done only if a tenth of the rows lie outside the largest fragment, or if
+        there are many fragments.
         """
-        with talking_to(self._folder):
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             stats = self._handle.stats()["fragment_stats"]
             fragments, rows = stats["num_fragments"], self._handle.count_rows()
@@ -268,13 +283,13 @@ class Table:
             self.compact()
 
     def compact(self) -> None:
-        """Merges fragments and removes old versions and the leftovers of killed writers, whatever it costs; under the lock."""
-        with talking_to(self._folder):
+        """Merges fragments, and deletes old versions and files that killed writers left; under the gallery's lock."""
+        with talking_to(self.folder):
             self._handle.checkout_latest()
             self._handle.optimize()
-            # Merging commits twice, and the first of the two still needs the old files: it is to be old enough to go as well.
+            # Merging commits twice, and the first of these versions still needs the old files: wait until it can be deleted too.
             time.sleep(2 * _AGE.total_seconds())
-            # Not 0, which warns of readers at older versions: those read again (see `engine`).
+            # Not 0, for which LanceDB warns about readers of older versions; ours read again (see `staleness`).
             self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
@@ -282,9 +297,14 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[at : at + VALUES_AT_ONCE] for at in range(0, len(ids), VALUES_AT_ONCE))
 
 
+def _without(batch: Any, ids: Any) -> Any:
+    """An Arrow batch without the rows with some ids."""
+    return batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=ids)))
+
+
 def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
-    """An Arrow batch with other values in some columns of some rows; embeddings and thumbnails are not touched."""
-    found = [updates.get(name, {}) for name in batch.column("id").to_pylist()]
+    """An Arrow batch with new values in some columns of some rows; columns without new values are not copied."""
+    found = [updates.get(id, {}) for id in batch.column("id").to_pylist()]
     named = {column for row in found for column in row}
     columns = [
         pa.array([row.get(field.name, old) for row, old in zip(found, column.to_pylist(), strict=True)], field.type)
@@ -296,7 +316,7 @@ def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its identity and camera spelled as today, which version 0.1 stored as "7.0" where 7.0 was given."""
+    """A row with today's spelling of its identity and camera: version 0.1 stored the number 7.0 as "7.0" instead of "7"."""
     return row | {name: canonical_name(row[name]) for name in ("identity", "camera") if row[name] is not None}
 
 

@@ -1,8 +1,9 @@
-"""One version of a gallery's table: rows, columns and filters in memory, hits told of."""
+"""One version of a gallery's table: its nearest rows to a vector, the rows that pass a filter, columns, hits."""
 
 import json
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,58 +11,153 @@ from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64, Integer
+from jaxtyping import Float32, Float64, Integer, Shaped
 
 from tbps.gallery.store.database import talking_to
-from tbps.gallery.store.facts import FACTS, Facts
+from tbps.gallery.store.details import Details
 from tbps.gallery.store.filter_sql import sql_of
 from tbps.gallery.store.filters import Condition
 from tbps.gallery.store.hit import Hit
+from tbps.gallery.store.moments import Moments
 from tbps.gallery.store.numbers import canonical_name
-from tbps.gallery.store.rows import Rows
-from tbps.gallery.store.schema import filter_kinds
+from tbps.gallery.store.rows import Rows, gathered_products, read_rows
+from tbps.gallery.store.schema import HIT_COLUMNS, filter_kinds
 from tbps.gallery.store.scope import Scope, VisibleKinds
-from tbps.gallery.store.spread import Spread
+from tbps.gallery.store.staleness import State, reading
+
+Shortlist = Callable[[Rows, Float64[np.ndarray, " D"], int, np.ndarray | None], np.ndarray | None]
 
 _FILTERS_KEPT = 16
 _SCOPES_KEPT = 8
+_BLOCK = 65_536
 _NAMES = ("identity", "camera")  # version 0.1 kept a number that was given as 7.0 apart from 7
 
 
-@final
-class Snapshot:
-    """One version of the table, read only: its own handle, every row's id and embedding in memory.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Positions and exact cosines of the nearest rows, best first. `approximate`: a better row may have been missed."""
 
-    before: an older one, of which the rows in memory are used where the table has only grown; hidden: ids of rows that are being
-    erased, which are left out as if they were gone already.
+    positions: Integer[np.ndarray, " hits"]
+    scores: Float64[np.ndarray, " hits"]
+    approximate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExactIndex:
+    """Exact nearest neighbours by one matrix product. ids: ASCII bytes; embeddings: unit rows."""
+
+    ids: Shaped[np.ndarray, " N"]
+    embeddings: Float32[np.ndarray, "N D"]
+
+    def top(
+        self, query: Float64[np.ndarray, " D"], k: int, rows: Integer[np.ndarray, " M"] | None = None
+    ) -> tuple[Integer[np.ndarray, " hits"], Float64[np.ndarray, " hits"]]:
+        """Positions and cosines of the `k` best of all rows, or of the positions in `rows`; equal scores are ordered by id.
+
+        query: a unit vector. The float32 product only picks candidates; those are scored again in float64, row by
+        row, so that a score depends neither on the position of a row nor on the filter, and the order is that of float64.
+        """
+        return self.ranked(query, self.candidates(query, k, rows), k)
+
+    def candidates(
+        self, query: Float64[np.ndarray, " D"], k: int, rows: Integer[np.ndarray, " M"] | None = None
+    ) -> Integer[np.ndarray, " candidates"]:
+        """Positions that certainly include the `k` best of all rows, or of the positions in `rows`."""
+        scores = self._rough(query.astype(np.float32), rows)
+        if len(scores) > k:
+            # Twice the bound n * u on the rounding of a float32 dot product of unit vectors of n components.
+            margin = 2 * len(query) * np.finfo(np.float32).eps
+            threshold = np.partition(scores, len(scores) - k)[len(scores) - k] - margin
+            chosen = np.flatnonzero(scores >= threshold)
+        else:
+            chosen = np.arange(len(scores))
+        return chosen if rows is None else rows[chosen]
+
+    def ranked(
+        self, query: Float64[np.ndarray, " D"], candidates: Integer[np.ndarray, " M"], k: int
+    ) -> tuple[Integer[np.ndarray, " hits"], Float64[np.ndarray, " hits"]]:
+        """Positions and float64 cosines of the `k` best of a few candidates."""
+        blocks = [np.zeros(0)]
+        for start in range(0, len(candidates), _BLOCK):
+            block = self.embeddings[candidates[start : start + _BLOCK]].astype(np.float64)
+            blocks.append((block * query).sum(axis=1))
+        exact = np.clip(np.concatenate(blocks), -1.0, 1.0)
+        order = np.lexsort((self.ids[candidates], -exact))[:k]
+        return candidates[order], exact[order]
+
+    def _rough(self, query: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        if rows is None:
+            return np.asarray(self.embeddings @ query)
+        if 2 * len(rows) < len(self.embeddings):  # gathering few rows is cheaper than scoring all
+            return gathered_products(self.embeddings, rows, query)
+        return np.asarray((self.embeddings @ query)[rows])
+
+
+@final
+class Version:
+    """One committed version of a table, read only; the id and embedding of every row are in memory.
+
+    Reading raises StaleVersionError where a writer has removed the files of this version meanwhile.
+
+    opened: the state of the gallery before `handle` was opened. before: an older version, whose rows in memory are shared if the
+    table has only grown since. hidden: ids of rows that are being erased, which are left out. shortlist: candidates for the nearest
+    rows; None, or a result of None, means that every row is compared.
     """
 
-    def __init__(self, folder: Path, handle: Any, before: "Snapshot | None" = None, hidden: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        handle: Any,
+        opened: State,
+        before: "Version | None" = None,
+        hidden: Collection[str] = (),
+        shortlist: Shortlist | None = None,
+    ) -> None:
         before = None if hidden else before
-        self._hidden = np.array(sorted(hidden), "S24")
-        self._gone = np.zeros(0, np.uint64)  # row ids of the hidden rows
-        self.folder = folder
-        self._handle = handle
-        self.version: int = handle.version
+        self.folder, self.opened = folder, opened
+        self._handle, self._shortlist = handle, shortlist
+        self.number: int = handle.version
         self.kinds = filter_kinds(handle.schema)
-        self.rows: Rows = self._read(None if before is None else before.rows)
-        self._facts: Facts | None = None
-        if before is not None and before._facts is not None:
+        with self._reading():
+            read = read_rows(handle, None if before is None else before.rows, [id.encode() for id in sorted(hidden)])
+        self.rows: Rows = read[0]
+        self._gone: Integer[np.ndarray, " M"] = read[1]  # row ids of the hidden rows
+        self._details: Details | None = None
+        if before is not None and before._details is not None:
             self.hold(before)
         self._passing: dict[str, Integer[np.ndarray, " M"]] = {}
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, EncodedColumn] = {}
         self._scopes: dict[tuple[str, ...], Scope] = {}
 
-    def hold(self, before: "Snapshot | None" = None) -> None:
-        """Reads what hits tell of their rows into memory, thumbnails aside; only the newer rows where `before` has grown."""
+    def top(self, vector: Float64[np.ndarray, " D"], k: int, passing: Integer[np.ndarray, " M"] | None = None) -> Found:
+        """The `k` nearest rows to a unit vector, among the ascending positions in `passing` if given; equal scores by id."""
+        candidates = None if self._shortlist is None else self._shortlist(self.rows, vector, k, passing)
+        approximate = candidates is not None
+        if candidates is None:
+            candidates = self.exact.candidates(vector, k, passing)
+        return Found(*self.exact.ranked(vector, candidates, k), approximate)
+
+    @cached_property
+    def exact(self) -> ExactIndex:
+        """Exact search over all rows."""
+        return ExactIndex(self.rows.ids, self.rows.embeddings)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance of the embeddings."""
+        return Moments(self.rows.embeddings)
+
+    def hold(self, before: "Version | None" = None) -> None:
+        """Reads the columns of hits except thumbnails into memory; only those of the new rows where `before` has grown."""
         query, known = self._handle.search(), None
         if before is not None and before.rows.room is self.rows.room and before.rows.count:
-            query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._facts
-        with talking_to(self.folder):
-            self._facts = Facts(_without(query.select(FACTS).with_row_id(True).to_arrow(), self._gone), known)
+            query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._details
+        with self._reading():
+            found = query.select(HIT_COLUMNS).with_row_id(True).to_arrow()
+        self._details = Details(_without(found, self._gone), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
-        """The rows of some cameras; those of the last few choices are remembered."""
+        """The rows of some cameras; the last few scopes are remembered."""
         wanted = tuple(sorted({canonical_name(camera) for camera in cameras}))
         if (known := self._scopes.get(wanted)) is not None:
             return known
@@ -69,46 +165,43 @@ class Snapshot:
         codes = [code for code, camera in enumerate(column.values) if camera in wanted]
         positions = np.flatnonzero(np.isin(column.codes, codes))
 
-        # Not `self`: a scope that refers to its snapshot would keep both in memory after the snapshot was let go.
+        # Not `self`: a scope that refers to its version would keep both in memory after the version was released.
         own = weakref.ref(self)
 
         def has_value(name: str) -> bool:
-            snapshot = own()
-            assert snapshot is not None  # who asks a scope holds its snapshot
-            return bool((snapshot.column(name).codes[positions] >= 0).any())
+            version = own()
+            assert version is not None  # the caller of a scope holds its version
+            return bool((version.column(name).codes[positions] >= 0).any())
 
         scope = Scope(wanted, positions, self.rows, VisibleKinds(self.kinds, has_value))
         self._scopes = dict([*self._scopes.items(), (wanted, scope)][-_SCOPES_KEPT:])
         return scope
 
     def passing(self, condition: Condition, kinds: Mapping[str, str] | None = None) -> Integer[np.ndarray, " M"]:
-        """Ascending positions of the rows that a condition lets through; those of the last few conditions are remembered.
+        """Ascending positions of the rows that satisfy a condition; the results of the last few conditions are remembered.
 
-        kinds: the columns that there are for who asks, all of the table where None.
+        kinds: the columns that the condition may name; None: all columns of the table.
         Raises QueryError on a column that is not among them, and on a value that does not fit its column.
         """
         clause = sql_of(condition, self.kinds if kinds is None else kinds)
         if (known := self._passing.get(clause)) is not None:
             return known
-        with talking_to(self.folder):
-            found = _without(self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow(), self._gone)
-        positions = np.searchsorted(self.rows.row_ids, np.sort(found.column("_rowid").to_numpy()))
+        with self._reading():
+            found = self._handle.search().where(clause).select(["id"]).with_row_id(True).to_arrow()
+        row_ids = np.sort(_without(found, self._gone).column("_rowid").to_numpy())
+        positions = np.searchsorted(self.rows.row_ids, row_ids)
         self._passing = dict([*self._passing.items(), (clause, positions)][-_FILTERS_KEPT:])
         return positions
 
-    @cached_property
-    def spread(self) -> Spread:
-        """How the embeddings are spread."""
-        return Spread(self.rows.embeddings)
-
-    def column(self, name: str) -> "Column":
-        """The values of a filter column for every row, in memory from the first time on."""
+    def column(self, name: str) -> "EncodedColumn":
+        """The values of a filter column for every row; kept in memory once read."""
         if name not in self._columns:
-            with talking_to(self.folder):
-                found = _without(self._handle.search().select([name]).with_row_id(True).to_arrow(), self._gone)
+            with self._reading():
+                found = self._handle.search().select([name]).with_row_id(True).to_arrow()
+            found = _without(found, self._gone)
             order = np.argsort(found.column("_rowid").to_numpy())
             encoded = found.column(name).combine_chunks().dictionary_encode()
-            column = Column(encoded.indices.fill_null(-1).to_numpy()[order], encoded.dictionary.to_pylist())
+            column = EncodedColumn(encoded.indices.fill_null(-1).to_numpy()[order], encoded.dictionary.to_pylist())
             self._columns = self._columns | {name: _canonical(column) if name in _NAMES else column}
         return self._columns[name]
 
@@ -119,84 +212,53 @@ class Snapshot:
         first: int = 1,
         thumbnails: bool = True,
     ) -> list[Hit]:
-        """The rows at `positions`, in that order, as hits ranked from `first` on; without `thumbnails` theirs are empty."""
+        """The rows at `positions`, in that order, as hits ranked from `first` on; `thumbnails` False leaves theirs empty."""
         if not len(positions):
             return []
         read = ["thumbnail"] if thumbnails else []
-        if self._facts is None:
-            rows = self._taken(positions, [*FACTS, *read])
+        if self._details is None:
+            rows = self._taken(positions, [*HIT_COLUMNS, *read])
         else:
-            rows = self._facts.at(positions)
+            rows = self._details.at(positions)
             if thumbnails:
                 rows = [held | taken for held, taken in zip(rows, self._taken(positions, read), strict=True)]
         return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=first)]
 
     def _taken(self, positions: Integer[np.ndarray, " hits"], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of some rows from disk, in that order."""
-        with talking_to(self.folder):
-            wanted = [int(row) for row in self.rows.row_ids[positions]]
-            taken = self._handle.take_row_ids(wanted).select(sorted({"id", *columns})).to_arrow().to_pylist()
-            rows = {row["id"]: row for row in taken}
-            return [rows[name.decode()] for name in self.rows.ids[positions]]
+        wanted = [int(row) for row in self.rows.row_ids[positions]]
+        with self._reading():
+            taken = self._handle.take_row_ids(wanted).select(sorted({"id", *columns})).to_arrow()
+        rows = {row["id"]: row for row in taken.to_pylist()}
+        return [rows[id.decode()] for id in self.rows.ids[positions]]
 
-    def _read(self, before: Rows | None) -> Rows:
-        with talking_to(self.folder):
-            count = self._handle.count_rows()
-            if before is not None and before.count and self._begins_with(before):
-                # Row ids only rise: if the rows above the last known one make up the difference, no known row is gone or moved.
-                newer = f"_rowid > {int(before.row_ids[-1])}"
-                if before.count + self._handle.count_rows(newer) == count:
-                    return self._scan(before, self._handle.search().where(newer))
-            dim = self._handle.schema.field("embedding").type.list_size
-            return self._scan(Rows.room_for(count, dim), self._handle.search())
-
-    def _begins_with(self, before: Rows) -> bool:
-        """Whether the last known row is what it was; it is not in a table that was rewritten, or removed and made again."""
-        last = self._handle.search().where(f"_rowid = {int(before.row_ids[-1])}").select(["id", "embedding"]).to_arrow()
-        if not len(last):
-            return False
-        same = np.array_equal(last.column("embedding").combine_chunks().flatten().to_numpy(), before.embeddings[-1])
-        return same and last.column("id")[0].as_py() == before.ids[-1].decode()
-
-    def _scan(self, rows: Rows, query: Any) -> Rows:
-        """The rows with those of a query behind them."""
-        start = rows.count
-        for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
-            row_ids, ids = batch.column("_rowid").to_numpy(), batch.column("id").to_numpy(zero_copy_only=False).astype("S24")
-            embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1)
-            if len(self._hidden):
-                shown = ~np.isin(ids, self._hidden)
-                self._gone = np.append(self._gone, row_ids[~shown])
-                row_ids, ids, embeddings = row_ids[shown], ids[shown], embeddings[shown]
-            rows = rows.extended(row_ids, ids, embeddings)
-        if (np.diff(rows.row_ids[start:].astype(np.int64)) > 0).all():
-            return rows
-        order = np.append(np.arange(start), start + np.argsort(rows.row_ids[start:]))
-        empty = Rows.room_for(rows.count, rows.embeddings.shape[1])
-        return empty.extended(rows.row_ids[order], rows.ids[order], rows.embeddings[order])
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with reading(self.folder, self.opened), talking_to(self.folder):
+            yield
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """codes: for each row the place of its value in `values`, -1 for null."""
+class EncodedColumn:
+    """A column as codes: for each row the place of its value in `values`, -1 for null."""
 
     codes: Integer[np.ndarray, " N"]
     values: Sequence[Any]
 
 
-def _canonical(column: Column) -> Column:
-    """A column of names with those joined that are spellings of one number."""
+def _canonical(column: EncodedColumn) -> EncodedColumn:
+    """A column of names in which the spellings of one number share a code."""
     names = [canonical_name(value) for value in column.values]
     if names == column.values:
         return column
     distinct = list(dict.fromkeys(names))
     places = {name: code for code, name in enumerate(distinct)}
     joined = np.array([*(places[name] for name in names), -1], column.codes.dtype)  # -1 stays -1
-    return Column(joined[column.codes], distinct)
+    return EncodedColumn(joined[column.codes], distinct)
 
 
-def _no_number(_: str) -> None:
-    """NaN and infinities, which version 0.1 wrote into attributes, and which are no JSON."""
+def _null(_: str) -> None:
+    """What NaN and infinities become: version 0.1 wrote them into attributes, but JSON has no such numbers."""
 
 
 def _name(text: str | None) -> str | None:
@@ -219,6 +281,6 @@ def _hit(rank: int, score: float, row: Mapping[str, Any]) -> Hit:
         camera=_name(row["camera"]),
         captured_at=None if captured is None else captured.isoformat(),
         identity=_name(row["identity"]),
-        attributes=json.loads(row["attributes"], parse_constant=_no_number),
+        attributes=json.loads(row["attributes"], parse_constant=_null),
         thumbnail=row.get("thumbnail", b""),
     )

@@ -1,4 +1,4 @@
-"""How every process writes to a gallery: under the lock, on a folder without leftovers, after any erasure that has begun."""
+"""Write access to a gallery: takes the lock, deletes leftovers of killed processes, completes an interrupted erasure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +13,7 @@ from tbps.storage import make_folder
 
 @contextmanager
 def writing(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """The gallery's lock, with everything set right that a killed process left."""
+    """Holds the gallery's lock, after repairing what a killed process left. Raises as `lock`."""
     with lock(make_folder(folder), patience):
         sweep(folder)
         complete(folder)
@@ -21,9 +21,9 @@ def writing(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def complete_begun(folder: Path) -> None:
-    """Completes an erasure whose process was killed; one that a living process holds is left to it.
+    """Completes an erasure whose process was killed; does nothing if another process holds the lock.
 
-    Raises StorageError where the disk is full or read-only: what is being erased must not be shown.
+    Raises StorageError if the disk is full or read-only, since rows that are being erased must not be shown.
     """
     if begun(folder):
         with suppress(BusyError), writing(folder, patience=0):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
+from tbps.data.embedding import decoded, embed_split, identities
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.catalog import read_dataset
 from tbps.errors import EvaluationError
 from tbps.evaluation.calibration import BIN, share_of_right
-from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.gallery.search.calibration import calibration_of, line_at
 from tbps.gallery.store.spread import Spread
 from tbps.model.bundle import load

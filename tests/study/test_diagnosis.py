@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tbps.data.embedding import identities
 from tbps.data.mannequins.people import attributes, population
 from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
-from tbps.evaluation.embed import Embeddings, identities
+from tbps.evaluation import Embeddings
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.study.diagnosis import diagnose, mentions, near_twins, rank_queries, shown_attributes
 from tbps.study.report.diagnosis import write_diagnosis

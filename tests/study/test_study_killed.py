@@ -14,7 +14,8 @@ from tbps.study.ablations import table
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
 from tbps.study.report.tables import read_study
-from tbps.study.step import RESULT, State
+from tbps.study.result import RESULT
+from tbps.study.step import StepState
 
 ROWS = ("clip", "clip+dropout", "clip+soft_label")
 LONGER = CHANGES | {"schedule.epochs": "8"}
@@ -38,15 +39,15 @@ def test_killed_and_resumed_equals_undisturbed(material: Material, people: Path,
     assert done == [True, False, False]
 
     (begun,) = read_study(killed)
-    assert [list(line.missing.values()) for line in begun.lines] == [[], ["not finished"], ["not begun"]]
+    assert [list(line.missing.values()) for line in begun.rows] == [[], ["not finished"], ["not begun"]]
 
     watch = Recorder()
-    assert {end.state for end in run_here(killed, steps, "cpu", watch, watch.stop, material.dataset).values()} == {State.DONE}
+    assert {end.state for end in run_here(killed, steps, "cpu", watch, watch.stop, material.dataset).values()} == {StepState.DONE}
     assert {name for name, _, _ in watch.updates} == {step.fingerprint for step in steps[1:]}
     run_here(whole, steps, "cpu", Recorder(), watch.stop, material.dataset)
     assert [lasting(killed, step) for step in steps] == [lasting(whole, step) for step in steps]
     (ended,) = read_study(killed)
-    assert [line.seeds for line in ended.lines] == [[0]] * 3 and not any(line.missing for line in ended.lines)
+    assert [line.seeds for line in ended.rows] == [[0]] * 3 and not any(line.missing for line in ended.rows)
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from sklearn.metrics import precision_score, recall_score
 
 from tbps.data.cache import ImageCache
+from tbps.data.embedding import identities
 from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import MissingDependencyError, SettingsError
-from tbps.evaluation.embed import identities
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.division import Division, clean_probability, consensus, embed_pairs, losses_in_groups, pair_losses

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tbps.data.embedding import decoded, embed_split, identities
 from tbps.data.readers.folder import read
 from tbps.errors import SettingsError
-from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features

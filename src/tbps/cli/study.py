@@ -18,9 +18,10 @@ from tbps.cli.models import best_device
 from tbps.cli.train import assignments
 
 if TYPE_CHECKING:
-    from tbps.study.executors import Watch
-    from tbps.study.plan import Estimate, Material, Planned
+    from tbps.study.executors import StudyObserver
+    from tbps.study.plan import Material, Planned
     from tbps.study.step import End, Step
+    from tbps.study.work.operations import Estimate
 
 study = typer.Typer(name="study", help="The paper's tables on your data and model, beside the paper's.", no_args_is_help=True)
 
@@ -74,7 +75,7 @@ def run(
     """
     from tbps.errors import SettingsError
     from tbps.study.ablations import TABLES, table
-    from tbps.study.plan import imagine_material, open_material, plan, record_plan, steps_of
+    from tbps.study.plan import imagine_material, open_material, plan, record_of, steps_of
 
     if on not in ("here", "gpus", "slots", "ray"):
         raise SettingsError(f"--on {on!r} is none of here, gpus, slots, ray")
@@ -95,7 +96,7 @@ def run(
         _show_plan(plans, material, out, as_json)
         return
     for ours in tables:
-        record_plan(out, ours, plans[ours.name], changes, material)
+        record_of(ours, plans[ours.name], changes, material).save(out)
     for line in dict.fromkeys(f"not run: {name} {p.row.name}: {p.refused}" for name in plans for p in plans[name] if p.refused):
         output.print(plain(line), soft_wrap=True)
     steps = steps_of(planned)
@@ -170,7 +171,14 @@ def _seeds(text: str) -> list[int]:
 
 
 def _run_on(
-    on: str, slots: int, out: Path, steps: "Sequence[Step]", device: str, watch: "Watch", stop: Interrupt, material: "Material"
+    on: str,
+    slots: int,
+    out: Path,
+    steps: "Sequence[Step]",
+    device: str,
+    watch: "StudyObserver",
+    stop: Interrupt,
+    material: "Material",
 ) -> "Mapping[str, End]":
     from tbps.errors import SettingsError
     from tbps.study.executors import cpu_slots, gpu_slots, run_here, run_in_slots, run_on_ray
@@ -200,10 +208,10 @@ def _labels(plans: "Mapping[str, Sequence[Planned]]") -> dict[str, str]:
 
 def _conclude(out: Path, steps: "Sequence[Step]", ends: "Mapping[str, End]", labels: Mapping[str, str]) -> None:
     """Says how it ended; exit code 130 when stopped, 1 when something failed."""
-    from tbps.study.step import State
+    from tbps.study.step import StepState
 
-    done = sum(end.state is State.DONE for end in ends.values())
-    failed = {name: end for name, end in ends.items() if end.state is State.FAILED}
+    done = sum(end.state is StepState.DONE for end in ends.values())
+    failed = {name: end for name, end in ends.items() if end.state is StepState.FAILED}
     for name, end in failed.items():
         output.print(plain(f"failed: {labels[name]}: {end.error} ({out / 'steps' / name})"), soft_wrap=True)
     output.print(f"{done} of {len(steps)} steps are done, {len(failed)} failed; tbps study report --study {out}", highlight=False)
@@ -281,7 +289,7 @@ class _Watch:
     def __init__(self, out: Path, steps: "Sequence[Step]", material: "Material", labels: Mapping[str, str]) -> None:
         from tbps.errors import DataError
         from tbps.study.plan import estimate
-        from tbps.study.step import RESULT
+        from tbps.study.result import RESULT
 
         self._labels = labels
         self._out = out
@@ -315,15 +323,16 @@ class _Watch:
         self._show()
 
     def on_end(self, step: "Step", end: "End") -> None:
-        from tbps.study.step import State, read_result
+        from tbps.study.result import read_result
+        from tbps.study.step import StepState
 
         name = step.fingerprint
         if name in self._tasks:
             self._bar.remove_task(self._tasks.pop(name))
-            result = read_result(step.folder(self._out)) if end.state is State.DONE else None
-            said = end.error if result is None else f"Rank-1 {result['values']['r1']:.2f}  mAP {result['values']['map']:.2f}"
+            result = read_result(step.folder(self._out)) if end.state is StepState.DONE else None
+            said = end.error if result is None else f"Rank-1 {result.values['r1']:.2f}  mAP {result.values['map']:.2f}"
             messages.print(plain(f"{self._labels[name]}: {end.state.value}  {said}"), soft_wrap=True)
-        if end.state is not State.STOPPED:
+        if end.state is not StepState.STOPPED:
             self._share[name] = 1.0
         self._show()
 

@@ -184,9 +184,6 @@ class _Watch:
     def on_division(self, done: int, total: int) -> None:
         self._bar.update(self._division, completed=done, total=total, visible=done < total)
 
-    def on_probe(self, done: int, total: int) -> None:
-        pass
-
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"
         self._bar.update(self._steps, completed=report.step, total=report.steps, facts=facts, visible=True)

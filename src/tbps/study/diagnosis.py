@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from tbps.data.mannequins.ceiling import has_mentions
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
-from tbps.evaluation.embed import Embeddings
+from tbps.evaluation import Embeddings
 from tbps.seeding import generator
 
 EncodeTexts = Callable[[Sequence[str]], np.ndarray]

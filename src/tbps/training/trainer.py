@@ -25,11 +25,12 @@ from transformers import CLIPModel
 from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import cache_folder, near
+from tbps.data.embedding import embed_split, identities
+from tbps.data.mannequins.ceiling import ceiling_scores
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import anyone, average, barrier, mean, rank, total, world_size
 from tbps.errors import SettingsError
-from tbps.evaluation.embed import embed_split, identities
-from tbps.evaluation.retrieval import Standing, embeddings_of, score
+from tbps.evaluation import Embeddings, Standing, score
 from tbps.machine import keep_freed_memory
 from tbps.model.activation import choose_activation
 from tbps.model.bundle import PersonModel, load_weights
@@ -363,7 +364,8 @@ class Run:
         arrays = (images[start : start + _EMBED_BATCH] for start in range(0, len(images), _EMBED_BATCH))
         with torch.compiler.set_stance("force_eager"):
             rows = embed_split(split, arrays, judged.encode_arrays, judged.encode_texts)
-        return score(embeddings_of(split, rows, model=judged.name, source=f"{split.name} {name}"), split if final else None)
+        embedded = Embeddings(*rows, *identities(split), model=judged.name, source=f"{split.name} {name}")
+        return score(embedded, ceiling_scores(split) if final else None)
 
     def report(self) -> Outcome:
         """Scores the best model once on the test split and writes report.json and report.png."""

@@ -42,17 +42,21 @@ def write_study(
             step = f"{name} {row} {seed}".replace("/", " ")
             rows.setdefault(row, {})[str(seed)] = step
             metrics = {"r1": r1, "r5": r1 + 10, "r10": r1 + 15, "map": r1 - 5, "minp": 20.0, "ceiling_r1": None}
+            work = table(name).row(row).work
             counts = {"parameters": 149.6e6, "trained": 149.2e6, "updates": 10, "encode_flops": 41.1e9, "train_flops": 400e9}
             measured = {"train_seconds": 100.0 + seed, "test_seconds": 3.0, "peak_bytes": 2.0 * 2**30, "device": "cpu, x86_64"}
             result = {
                 "step": step,
-                "kind": table(name).row(row).work.kind,
+                "kind": work.kind,
+                "seed": seed,
+                "data": {"name": "cuhk-pedes", "fingerprint": "d1", "images": 100},
+                "start": {"name": start, "fingerprint": "m1", "first": None},
                 "split": {"name": "test", "queries": 200, "gallery": 100},
                 "values": metrics | counts | dict(more or {}),
                 "measured": measured | {"torch": "2", "finished_at": "now"},
             }
             folder = study / "steps" / step
-            folder.mkdir(parents=True)
+            write_step(study, Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start(start, None, "m1"))).rename(folder)
             (folder / "result.json").write_text(json.dumps(result))
     base = next(iter(values))
     rows[base] |= {"9": "failing", "8": "absent"}
@@ -77,7 +81,7 @@ def reports(tmp_path: Path) -> list[TableReport]:
 
 def test_lines_against_numbers_by_hand(reports: list[TableReport]) -> None:
     (tricks,) = reports
-    lines = {line.name: line for line in tricks.lines}
+    lines = {row.name: row for row in tricks.rows}
     assert list(lines) == list(R1)  # the order of the table
     assert lines["clip"].spreads["r1"].mean == 51.0 and lines["clip"].spreads["r1"].std == pytest.approx(1.0)
     assert lines["clip"].seeds == [0, 1, 2] and set(lines["clip"].missing) == {8, 9}
@@ -174,7 +178,7 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     work = table("contribution").row(row).work.changed({"probe.tolerance": 1.5})
     for seed in (0, 1):
         step = Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start("tiny", None, "m1"))
-        (write_step(tmp_path, step) / STEP).rename(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
+        (write_step(tmp_path, step) / STEP).replace(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
     files = {file.name: file for file in write_reports(read_study(tmp_path), tmp_path / "out")}
     page = Page()
     page.feed(files["report.html"].read_text())
@@ -266,7 +270,7 @@ def test_literature_and_missing_rows_are_named(tmp_path: Path) -> None:
     write_study(tmp_path, "few-shot", {"1%/clip": (5.0, 6.0)})
     found = {report.name: report for report in read_study(tmp_path)}
     assert [row.row for row in found["benchmarks"].references] == ["irra", "rasa"]
-    assert found["benchmarks"].lines[0].paper is not None and found["benchmarks"].lines[0].paper.values["r1"] == 65.37
+    assert found["benchmarks"].rows[0].paper is not None and found["benchmarks"].rows[0].paper.values["r1"] == 65.37
     text = markdown(list(found.values()))
     assert "| rasa (paper only) |" in text and "76.51" in text
     assert "Not run: not asked for: 1%/coop, " in text and len(table("few-shot").rows) == 15

@@ -27,9 +27,9 @@ from tbps.evaluation import Embeddings, score
 from tbps.study.recipes import mannequin_minute
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 
 RECIPE = {
     "image_augmentation.enabled": True,

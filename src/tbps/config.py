@@ -47,12 +47,14 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Validated settings from plain values; raises SettingsError naming the first offending key."""
+        """Validated settings from plain values; raises SettingsError naming the first offending key, or the likely known one."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise unknown_setting(key, cls.dotted()) from error
             raise SettingsError(f"setting {key!r} = {first.get('input')!r}: {first['msg']}") from error
 
     @classmethod

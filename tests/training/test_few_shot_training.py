@@ -19,9 +19,10 @@ from tbps.study.recipes import recipe
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 
 LEARNED = {"coop": ADDED[:1], "clip_adapter": ADDED[1:]}
 TOWARDS = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2, "checkpoint_steps": 2}

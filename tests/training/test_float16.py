@@ -19,15 +19,17 @@ from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.tokens import tokenise
 from tbps.study.recipes import simplified_tbps_clip
-from tbps.training.encode import Views, dropout_from, encode
+from tbps.training.encode import dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import NoLog, RunLog, read_log
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Silent
 from tbps.training.optimizer import OptimizerSettings, optimizers, update_together
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
+from tbps.training.views import Views
 
 PAIRS = 8
 EVERY_LOSS: dict[str, object] = {

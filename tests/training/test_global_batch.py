@@ -24,11 +24,12 @@ from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.surgery import without_layers
 from tbps.model.tokens import padded_to, tokenise
 from tbps.study.recipes import clip, simplified_tbps_clip
-from tbps.training import objective as the_objective
-from tbps.training.encode import Views, dropout_from, encode
+from tbps.training.encode import dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, LossSettings, objective
+from tbps.training.objective import shards as the_shards
 from tbps.training.settings import TrainSettings
+from tbps.training.views import Views
 
 PAIRS, ALPHA = 8, 0.3
 OFF = {"n_itc.weight": 0, "r_itc.weight": 0}
@@ -372,12 +373,12 @@ def test_shards_that_do_not_divide_the_batch_are_refused(bench: Bench) -> None:
 def test_shards_that_do_not_divide_among_the_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four devices three processes can stand for no equal parts; five are themselves the devices."""
     settings = settings_of("clip of four").losses
-    monkeypatch.setattr(the_objective, "world_size", lambda: 3)
+    monkeypatch.setattr(the_shards, "world_size", lambda: 3)
     with pytest.raises(SettingsError, match=r"losses\.shards = 4 does not divide 12 pairs on 3 processes"):
-        the_objective._shards(4, settings)
+        the_shards.shards_of(4, settings)
     for world, shards in ((2, 2), (4, 1), (5, 1)):
-        monkeypatch.setattr(the_objective, "world_size", lambda world=world: world)
-        assert len(the_objective._shards(4, settings)) == shards
+        monkeypatch.setattr(the_shards, "world_size", lambda world=world: world)
+        assert len(the_shards.shards_of(4, settings)) == shards
 
 
 def with_constant_columns(bench: Bench, name: str, world: int) -> dict[str, torch.Tensor]:

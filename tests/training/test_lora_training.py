@@ -17,9 +17,10 @@ from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 
 RANK, ALPHA = 3, 12
 

@@ -16,12 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tbps.data.readers.folder import read
+from tbps.errors import SettingsError
 from tbps.study.recipes import simplified_tbps_clip
-from tbps.training import trainer
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 from tbps.transfer import send
 
 META = torch.device("meta")
@@ -133,6 +133,6 @@ def test_a_loss_that_is_not_finite_is_named_by_its_update(flags: Path, tiny_mode
             with torch.no_grad():
                 run.model.clip.logit_scale.fill_(torch.nan)
     assert run.state.loss_count == 0  # nothing was read yet
-    with pytest.raises(trainer.SettingsError, match=r"nan at update 7; lower schedule\.peak_rate"):
+    with pytest.raises(SettingsError, match=r"nan at update 7; lower schedule\.peak_rate"):
         run.save()
     assert not list(tmp_path.glob("checkpoints/*")) and run.state.loss_count == 6

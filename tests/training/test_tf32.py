@@ -9,8 +9,8 @@ from tbps.data.readers.folder import read
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 
 
 def _allowed() -> tuple[bool, bool]:

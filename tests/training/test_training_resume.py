@@ -20,10 +20,11 @@ from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import read_log
 from tbps.training.observer import StepReport
+from tbps.training.run import Outcome
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import Outcome, train
+from tbps.training.trainer import train
 
 
 class Recorder:
@@ -37,9 +38,6 @@ class Recorder:
         pass
 
     def on_division(self, done: int, total: int) -> None:
-        pass
-
-    def on_probe(self, done: int, total: int) -> None:
         pass
 
     def on_step(self, report: StepReport) -> None:

@@ -18,8 +18,8 @@ from tbps.storage import atomic_path
 from tbps.training.log import NoLog
 from tbps.training.observer import Observer
 from tbps.training.rehearsal import some_of
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
 
 _MARK = "tbps: "
 PHASES = ("data", "augmentation", "encode image", "encode text", "losses", "backward", "optimizer")

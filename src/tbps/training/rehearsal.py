@@ -13,8 +13,8 @@ from tbps.data.records import PersonDataset
 from tbps.model.bundle import PersonModel
 from tbps.training.log import NoLog
 from tbps.training.observer import Observer
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
 
 _UPDATES = 3
 

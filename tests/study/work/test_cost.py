@@ -21,9 +21,10 @@ from tbps.study.work.cost import Costing
 from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import Training
 from tbps.study.work.work import Work
-from tbps.training.encode import Views, encode
+from tbps.training.encode import encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, objective
+from tbps.training.views import Views
 
 
 def tower(tokens: int, width: int, layers: int) -> int:

@@ -23,9 +23,10 @@ from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import Training
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 
 STUDENT = {"prune.depth": 0.5, "prune.width": 0.5, "losses.distill.weight": 1.0}
 

@@ -20,9 +20,9 @@ from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import train_in
 from tbps.study.work.work import Place, Work, WorkOutcome
 from tbps.training.log import NoLog
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 
 _WARM_UP, _TIMES = 5, 30
 

@@ -43,7 +43,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Costs of an update: those of `PHASES` in order, and of the ten costliest operations. `trace`: file in Chrome's JSON format."""
+    """Costs of an update: of `PHASES`, in order, and of the ten costliest operations. `trace`: file in Chrome's JSON format."""
 
     trace: Path
     updates: int

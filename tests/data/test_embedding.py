@@ -18,7 +18,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 @pytest.fixture
 def split(tmp_path: Path) -> PersonDataset:
-    """Five images of three people in one colour each; the captions (2, 1, 1, 2, 1) spell the colour of their image."""
+    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
     images = []
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (5, 9), colour).save(tmp_path / f"{number}.png")

@@ -1,4 +1,4 @@
-"""The tables are the paper's: every row of its numbers is run here, printed as a reference, or known to be missing."""
+"""The tables cover the paper: every row of its numbers is run, printed as a reference, or listed as missing."""
 
 from typing import Any
 

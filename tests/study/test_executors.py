@@ -1,4 +1,4 @@
-"""Slots give what one process gives; a process that dies is a failed step; Ray is asked for by name."""
+"""Several processes give the results of one; a process that dies is a failed step; a missing Ray is named."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def test_two_slots_equal_one_process(material: Material, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_a_failed_step_and_a_wish_to_stop_reaches_the_others(material: Material, tmp_path: Path) -> None:
+def test_a_killed_process_is_a_failed_step_and_others_can_be_stopped(material: Material, tmp_path: Path) -> None:
     step = planned(
         AblationTable("tricks", "", "", (AblationRow("long", Training(train=quick(**{"schedule.epochs": 400})), None),)), material
     )[0].step
@@ -53,7 +53,7 @@ def test_a_process_that_dies_is_a_failed_step_and_a_wish_to_stop_reaches_the_oth
 
 
 def _children() -> list[int]:
-    """Processes that this one started and that work on a step."""
+    """Worker processes that this process started."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -75,14 +75,14 @@ def test_slots_of_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatc
     assert gpu_slots() == []
 
 
-def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
+def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"--on ray needs ray.*pip install -e '\.\[ray\]'"):
         run_on_ray(tmp_path, [], "cpu", Recorder(), lambda: False)
 
 
 class _Cluster(types.ModuleType):
-    """Stands in for Ray, which is not among the test dependencies: calls run when they are waited for, the last one given first."""
+    """Replaces Ray, which is no test dependency: calls run when they are waited for, the last one first."""
 
     class exceptions:
         class RayError(Exception):
@@ -117,7 +117,7 @@ class _Cluster(types.ModuleType):
     lost = ""
 
 
-def test_on_ray_equals_this_process(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
+def test_results_on_ray_equal_those_of_this_process(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
     cluster = _Cluster()
     monkeypatch.setitem(sys.modules, "ray", cluster)
     first = Training(train=quick(text_attention_dropout=0.2))

@@ -1,4 +1,4 @@
-"""The few-shot table, every row of it, on a very small data set."""
+"""Every row of the few-shot table, on a very small data set."""
 
 import re
 from pathlib import Path

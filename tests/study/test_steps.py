@@ -1,4 +1,4 @@
-"""Steps: done once, resumed exactly, failed and reported; started from each other; in this process."""
+"""Steps in this process: run once, resumed exactly, reported when they fail, and started from one another."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def test_stopped_anywhere_and_resumed_is_the_same(material: Material, finished: 
     assert not list(tmp_path.glob("steps/*/run/checkpoints"))
 
 
-def test_what_is_done_is_left_alone(material: Material, finished: Path) -> None:
+def test_finished_steps_are_not_run_again(material: Material, finished: Path) -> None:
     steps = steps_of(planned(three_rows(), material))
     before = {step: (step.folder(finished) / RESULT).stat().st_mtime_ns for step in steps}
     watch = Recorder()
@@ -63,7 +63,7 @@ def test_results_name_their_seed_data_and_start(material: Material, finished: Pa
     assert report["model"]["r1"] == result.values["r1"]
 
 
-def test_a_failed_step_is_reported_and_the_rest_goes_on(material: Material, tmp_path: Path) -> None:
+def test_a_failed_step_is_reported_and_the_others_run(material: Material, tmp_path: Path) -> None:
     rows = (
         AblationRow("plain", Training(train=quick()), None),
         AblationRow("too large", Training(train=quick(batch_size=1000)), "plain"),
@@ -96,7 +96,7 @@ def test_a_step_starts_from_the_model_of_another(material: Material, tmp_path: P
     assert lasting(tmp_path, found[0].step).values != lasting(tmp_path, found[1].step).values
 
 
-def test_a_folder_at_which_another_works_is_left_alone(material: Material, tmp_path: Path) -> None:
+def test_a_folder_that_another_process_has_locked_is_not_changed(material: Material, tmp_path: Path) -> None:
     import fcntl
 
     step = planned(three_rows(), material)[0].step
@@ -123,7 +123,7 @@ def test_the_fingerprint_depends_on_work_data_and_start_only(material: Material)
     assert len({step.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 
-def test_a_step_survives_its_file(material: Material, tmp_path: Path) -> None:
+def test_a_step_is_read_as_it_was_written(material: Material, tmp_path: Path) -> None:
     for p in planned(three_rows(), material):
         assert read_step(write_step(tmp_path, p.step)) == p.step
     (p.step.folder(tmp_path) / "step.json").write_text("{")
@@ -146,14 +146,14 @@ def test_the_data_fingerprint_sees_captions_and_splits(material: Material) -> No
         assert data_fingerprint(replace(material.dataset, images=(changed, *rest))) != material.data.fingerprint
 
 
-def test_a_model_is_asked_for(material: Material) -> None:
+def test_a_missing_model_is_named(material: Material) -> None:
     without = replace(material, start=Start("random weights", None, "none"))
     with pytest.raises(SettingsError, match="give one with --model"):
         plan(three_rows(), (), (0,), {}, without)
 
 
-def test_what_is_kept_of_a_failure_holds_no_password(material: Material, tmp_path: Path) -> None:
-    """An address in an error of another library, as a proxy or a cluster with a password gives."""
+def test_recorded_errors_hold_no_password(material: Material, tmp_path: Path) -> None:
+    """Errors of other libraries may contain addresses with passwords, of a proxy or a cluster."""
 
     class Unreachable(Recorder):
         def on_update(self, step: Step, done: int, total: int) -> None:

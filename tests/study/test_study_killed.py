@@ -1,4 +1,4 @@
-"""A study of three rows, killed in the middle and gone on with, ends as one that nobody disturbed."""
+"""A study that is killed and resumed gives the results of one that was not."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ LONGER = CHANGES | {"schedule.epochs": "8"}
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_equals_undisturbed(material: Material, people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(material: Material, people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "tbps.cli", "study", "run", "tricks", "--data", "folder", "--root", str(people)]
     command += ["--model", str(tiny_model_folder), "--out", str(killed), "--rows", ",".join(ROWS), "--seeds", "1"]
@@ -51,7 +51,9 @@ def test_killed_and_resumed_equals_undisturbed(material: Material, people: Path,
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_at_the_next_update_and_says_how_to_go_on(people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_the_next_update_and_names_the_command_to_continue(
+    people: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "tbps.cli", "study", "run", "tricks", "--data", "folder", "--root", str(people)]
     command += ["--model", str(tiny_model_folder), "--out", str(tmp_path), "--seeds", "1", "--epochs", "500"]
     command += ["--set", "batch_size=16", "--set", "checkpoint_steps=3"]

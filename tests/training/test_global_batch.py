@@ -90,7 +90,7 @@ def settings_of(name: str, precision: str = "float32") -> TrainSettings:
 
 
 class Bench:
-    """The tiny model with all heads, a batch of all views, and the gradients that a way of computing them leaves."""
+    """The tiny model with all heads, a batch with all views, and the gradients that a method of computing them gives."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float64) -> None:
         model = load(folder)
@@ -204,7 +204,7 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(bench: Bench, name: 
 
 
 def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float, what: str) -> None:
-    """No parameter's gradient is off by more than `tolerance` of its size (norm), or of a thousandth of the largest one's."""
+    """Every parameter's gradient differs by at most `tolerance` of its norm, or of a thousandth of the largest norm."""
     assert one.keys() == other.keys(), what
     largest = max(float(gradient.norm()) for name, gradient in one.items() if name != "loss")
     for name, gradient in one.items():
@@ -273,7 +273,7 @@ def _worker(number: int, world: int, folder: str, rendezvous: str, out: str) -> 
 
 @pytest.fixture(scope="module")
 def processes(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """A function from the number of processes to the folder of the gradients that each of them found."""
+    """A function from a number of processes to the folder with the gradients of each."""
 
     @cache
     def folder(world: int) -> Path:
@@ -307,7 +307,7 @@ def test_in_float32_two_processes_have_the_gradient_to_rounding(bench32: Bench, 
 def test_masked_words_do_not_depend_on_how_long_the_captions_beside_them_are(
     bench: Bench, processes: Callable[[int], Path], world: int, name: str
 ) -> None:
-    """Processes whose longest captions differ, against one process with all of them."""
+    """Processes with different longest captions, against one process with all captions."""
     lengths = bench.views.text.argmax(dim=1)
     assert len({int(part.max()) for part in lengths.chunk(world)}) > 1
     wanted = bench.gradients(name, PAIRS, cut=True)
@@ -315,8 +315,8 @@ def test_masked_words_do_not_depend_on_how_long_the_captions_beside_them_are(
         same(wanted, torch.load(processes(world) / f"cut-{number}.pt", weights_only=True)[name], f"{name} on process {number}")
 
 
-def test_padding_that_is_masked_changes_nothing_and_padding_that_is_seen_does(bench: Bench) -> None:
-    """The loss of a caption with so much padding behind it, and with more."""
+def test_masked_padding_changes_nothing_and_visible_padding_does(bench: Bench) -> None:
+    """The loss of a caption with little and with much padding."""
     losses = {name: settings_of(name).losses for name in CUT}
     views = bench._needed(bench.views, losses["mlm"])
     assert views.masked is not None and views.words is not None
@@ -340,7 +340,7 @@ def test_padding_that_is_masked_changes_nothing_and_padding_that_is_seen_does(be
 def test_four_shards_of_one_process_are_four_processes_with_local_gradients(
     bench: Bench, processes: Callable[[int], Path], name: str
 ) -> None:
-    """And of two processes, each of which stands for two."""
+    """And of two processes that imitate two devices each."""
     found = bench.gradients(f"{name} of four", PAIRS)
     for number in range(4):
         same(torch.load(processes(4) / f"local-{number}.pt", weights_only=True)[name], found, f"{name}, process {number} of 4")
@@ -371,7 +371,7 @@ def test_shards_that_do_not_divide_the_batch_are_refused(bench: Bench) -> None:
 
 
 def test_shards_that_do_not_divide_among_the_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four devices three processes can stand for no equal parts; five are themselves the devices."""
+    """Three processes cannot imitate equal parts of four devices; five processes are devices themselves."""
     settings = settings_of("clip of four").losses
     monkeypatch.setattr(the_shards, "world_size", lambda: 3)
     with pytest.raises(SettingsError, match=r"losses\.shards = 4 does not divide 12 pairs on 3 processes"):
@@ -382,7 +382,7 @@ def test_shards_that_do_not_divide_among_the_processes_are_refused(monkeypatch: 
 
 
 def with_constant_columns(bench: Bench, name: str, world: int) -> dict[str, torch.Tensor]:
-    """The mean over the processes of losses between local rows and all columns, those of other processes detached."""
+    """Gradient of the mean over processes of losses between local rows and all columns, with columns of others detached."""
     settings = settings_of(name)
     losses, ids, share, scale = settings.losses, bench.identities, PAIRS // world, bench.clip.logit_scale.exp()
     for module in (bench.clip, bench.heads):

@@ -1,4 +1,4 @@
-"""A run that is stopped, or killed at any moment, and resumed ends with the same bits as one that was not."""
+"""A run that is stopped, or killed at any moment, and resumed gives the same weights bit for bit as an uninterrupted one."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tbps.training.trainer import train
 
 
 class Recorder:
-    """Keeps what a run reports."""
+    """Records the progress of a run."""
 
     def __init__(self) -> None:
         self.steps: list[StepReport] = []
@@ -111,10 +111,8 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
 
 
-def test_a_division_between_two_checkpoints_is_made_and_reported_again(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path
-) -> None:
-    """Killed after the first update of the second epoch, which divided; the newest checkpoint is from before."""
+def test_a_division_after_the_last_checkpoint_is_repeated(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Killed after the first update of the second epoch, which divided the pairs; the newest checkpoint is older."""
     data, settings = read(flags), quick(checkpoint_steps=100, **VARIANTS["division"])
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     updates = 0
@@ -194,7 +192,7 @@ def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_pa
         run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)
 
 
-def test_the_average_of_the_weights_is_what_is_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_averaged_weights_are_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     run(quick(ema_decay=0.5, **{"schedule.epochs": 1}), read(flags), tiny_model_folder, tmp_path, stop_after=None)
     kept, state = load(tmp_path / "best").clip.state_dict(), weights(tmp_path)
     assert all(torch.equal(kept[name], state[f"model.averaged.module.{name}"]) for name in kept)

@@ -1,4 +1,4 @@
-"""Reports of results that are written by hand: numbers by hand, nothing hidden, nothing fetched, nothing executed."""
+"""Reports of hand-written results: numbers calculated by hand, everything escaped, nothing loaded or executed."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ R1 = {
 def write_study(
     study: Path, name: str, values: dict[str, tuple[float, ...]], start: str = "tiny", more: Mapping[str, float] | None = None
 ) -> None:
-    """A plan and results as `tbps study run` leaves them; seed 9 of the base failed, seed 8 was not begun.
+    """Write a plan and results as `tbps study run` does; seed 9 of the base failed, seed 8 was not begun.
 
     `more`: further values of every run.
     """
@@ -79,7 +79,7 @@ def reports(tmp_path: Path) -> list[TableReport]:
     return read_study(tmp_path)
 
 
-def test_lines_against_numbers_by_hand(reports: list[TableReport]) -> None:
+def test_rows_against_numbers_by_hand(reports: list[TableReport]) -> None:
     (tricks,) = reports
     lines = {row.name: row for row in tricks.rows}
     assert list(lines) == list(R1)  # the order of the table
@@ -99,7 +99,7 @@ def test_lines_against_numbers_by_hand(reports: list[TableReport]) -> None:
     }
 
 
-def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) -> None:
+def test_markdown_names_data_model_and_seeds_of_its_numbers(reports: list[TableReport]) -> None:
     text = markdown(reports)
     assert "| clip+dropout | 0, 1, 2 | 52.17 ± 1.04 | 62.17 ± 1.04 |" in text
     row = next(line for line in text.splitlines() if line.startswith("| clip+dropout"))
@@ -115,7 +115,7 @@ def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) 
 
 
 class Page(HTMLParser):
-    """What a browser would load or run, and whether every tag is closed."""
+    """Collects what a browser would load or run, and checks that every tag is closed."""
 
     void = frozenset({"meta", "br", "hr", "img", "link", "input"})
 
@@ -146,7 +146,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_escapes_everything(tmp_path: Path) -> None:
     write_study(tmp_path, "tricks", R1, start=EVIL)
     write_study(tmp_path, "pair-augmentation", {"clip*": (1.0, 2.0), "mixgen": (1.5, 2.6)})
     files = write_reports(read_study(tmp_path), tmp_path / "out")
@@ -209,7 +209,7 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
     assert "Not run: not asked for: depth 3/4, " in text
 
 
-def test_tables_of_one_name_say_what_sets_them_apart(tmp_path: Path) -> None:
+def test_tables_of_one_name_show_what_distinguishes_them(tmp_path: Path) -> None:
     write_study(tmp_path, "tricks", R1)
     write_study(tmp_path, "losses", {"clip*+aug": (60.0, 61.0)})
     file = tmp_path / "plans" / "losses-00000000.json"
@@ -233,7 +233,7 @@ def test_tables_of_one_name_say_what_sets_them_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "row", "beside"), [("losses", "n_itc", True), ("distillation", "depth 1/2", False)])
-def test_the_paper_stands_in_a_picture_where_it_has_figures(name: str, row: str, beside: bool, tmp_path: Path) -> None:
+def test_a_plot_shows_the_papers_numbers_if_there_are_any(name: str, row: str, beside: bool, tmp_path: Path) -> None:
     base = table(name).row(row).base
     assert base is not None
     write_study(tmp_path, name, {base: (60.0, 61.0), row: (40.0, 42.0)})
@@ -276,7 +276,7 @@ def test_literature_and_missing_rows_are_named(tmp_path: Path) -> None:
     assert "Not run: not asked for: 1%/coop, " in text and len(table("few-shot").rows) == 15
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tbps study run"):
         read_study(tmp_path)
     write_study(tmp_path, "tricks", R1)

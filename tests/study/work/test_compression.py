@@ -1,4 +1,4 @@
-"""Contributions of modules, the layers chosen by them, and retraining without those, on a model of two layers a tower."""
+"""Contributions of modules, the layers chosen by them, and retraining without those, on a model with two layers per tower."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> 
 
 @pytest.fixture(scope="module")
 def steps(material: Material) -> list[Step]:
-    """Training, probing, one layer frozen, one dropped."""
+    """Four steps: training, probing, one layer frozen, one layer dropped."""
     rows = [AblationRow("probed", Probing(train=TRAIN, probe=PROBE), None)]
     rows += [AblationRow(how, Compressing(train=TRAIN, layers=1, how=how), None) for how in ("frozen", "dropped")]
     found = plan(AblationTable("compression", "", "", tuple(rows)), (), (0,), {}, material)
@@ -65,7 +65,7 @@ def finished(steps: list[Step], material: Material, tmp_path_factory: pytest.Tem
 
 
 def r1_of(model: PersonModel, split: PersonDataset, arrays: np.ndarray) -> float:
-    """By the whole model on everything."""
+    """Rank-1 from a full evaluation of the model."""
     captions = [split.images[pair.image].captions[pair.caption] for pair in split.pairs()]
     return retrieval_metrics(model.encode_texts(captions), model.encode_arrays(arrays), *identities(split)).r1
 
@@ -79,7 +79,7 @@ def changed(model: PersonModel, module: Module, change: Callable[[str, torch.Ten
 
 
 def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
-    """The bundled model led back to random weights, which it is far from: every C1, and every a for three modules."""
+    """C1 of all modules, and every share of C2 for three modules, of the bundled model against random start weights."""
     assert material.dataset is not None
     split, trained = material.dataset.split("val"), load(BUNDLED)
     PersonModel(CLIPModel(trained.clip.config), trained.tokenizer, trained.spec, "random").save(tmp_path / "random")
@@ -201,7 +201,7 @@ def test_a_table_shares_its_training_and_probing(material: Material) -> None:
     assert all(step.first is None or position[step.first] < position[step.fingerprint] for step in steps)
 
 
-def test_rows_that_the_model_is_too_shallow_for_are_named(material: Material, tmp_path: Path) -> None:
+def test_rows_that_need_more_layers_than_the_model_has_are_named(material: Material, tmp_path: Path) -> None:
     planned = plan(table("compression"), (), (0,), {}, material)
     possible = {p.row.name for p in planned if not p.refused}
     assert possible == {
@@ -217,8 +217,8 @@ def test_rows_that_the_model_is_too_shallow_for_are_named(material: Material, tm
     assert "- Not run: the text tower has 2 layers: tbps_clip/2 frozen, tbps_clip/3 frozen," in said and "failed" not in said
 
 
-def test_layers_are_counted_as_the_recipe_leaves_them(material: Material) -> None:
-    """Whether towers are given, cut before, or built from random weights."""
+def test_layers_are_counted_after_pruning(material: Material) -> None:
+    """For given towers, pruned towers, and towers with random weights."""
 
     def refusals(changes: dict[str, Any], given: Material) -> list[str]:
         return [p.refused for p in plan(table("compression"), ("tbps_clip/1 frozen", "tbps_clip/3 dropped"), (0,), changes, given)]
@@ -236,8 +236,8 @@ def test_layers_are_counted_as_the_recipe_leaves_them(material: Material) -> Non
 @pytest.mark.parametrize("model", ["tbps_clip", "simplified_tbps_clip"])
 @pytest.mark.parametrize("how", ["frozen", "dropped"])
 @pytest.mark.parametrize("layers", range(1, 6))
-def test_what_learns_is_what_the_paper_counts(model: str, how: str, layers: int) -> None:
-    """ViT-B/16 with any so many text layers frozen or dropped: all are of one size."""
+def test_the_number_of_learned_parameters_is_the_papers(model: str, how: str, layers: int) -> None:
+    """ViT-B/16 with any text layers frozen or dropped, since all have the same size."""
     row = table("compression").row(f"{model}/{layers} {how}")
     work: Any = row.work
     settings = work.settings(range(3, 3 + layers))

@@ -1,4 +1,4 @@
-"""Costs: operations against formulas of a transformer, counts against the paper's, and a whole measurement."""
+"""Costs: operations against the formulas of a transformer, and a complete measurement."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tbps.training.views import Views
 
 
 def tower(tokens: int, width: int, layers: int) -> int:
-    """Two operations a multiply-add: four projections, scores and their use, and a feed-forward layer four times as wide."""
+    """Operations of a tower: four projections, attention scores and their products, and a feed-forward layer four times as wide."""
     return 2 * layers * (4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2)
 
 
@@ -68,7 +68,7 @@ BOTH_VIEWS = {"losses.mvs.views": "both", "losses.n_itc.soft_pass": "separate", 
     ],
 )
 def test_an_update_takes_about_what_is_counted(work: Work, tiny_model_folder: Path) -> None:
-    """Every operation of one update on captions of full length; pixels need no gradients, and losses come on top."""
+    """All operations of one update on captions of full length; pixels need no gradients, and losses add a little."""
     model, size = load(tiny_model_folder), work.train.batch_size
     settings = work.settings((2,)) if isinstance(work, Compressing) else work.train
     teacher = model.clip if settings.losses.distill.weight > 0 else None
@@ -95,7 +95,7 @@ def test_an_update_takes_about_what_is_counted(work: Work, tiny_model_folder: Pa
     assert counter.get_total_flops() == pytest.approx(work.update_flops(model.clip.config), rel=0.03)
 
 
-def test_a_teacher_looks_once(tiny_model_folder: Path) -> None:
+def test_a_teacher_adds_one_forward_pass(tiny_model_folder: Path) -> None:
     towers = load(tiny_model_folder).clip.config
     small = {"prune.depth": 0.5, "prune.width": 0.5}
     alone, taught = (Training(train=quick(**small | more)).update_flops(towers) for more in ({}, TAUGHT))

@@ -1,4 +1,4 @@
-"""Kinds of work are told apart by their methods, and classes of these rooms by their names."""
+"""Kinds of work: their records, no type checks outside, and class names that are unique in the project."""
 
 import ast
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""A student cut out of a trained model and taught by it: what it learns, exact restarts, and the rows of the table."""
+"""A student pruned from a trained model that teaches it: its loss, exact restarts, and the rows of the table."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.surgery import without_layers
 from tbps.model.tokens import padded_to, tokenise
 from tbps.study.recipes import clip, simplified_tbps_clip
-from tbps.training.encode import dropout_from, encode
+from tbps.training.encode import PartEncoder, dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, LossSettings, objective
 from tbps.training.objective import shards as the_shards
@@ -112,6 +112,7 @@ class Bench:
         self.identities = torch.tensor([3, 7, 7, 1, 0, 3, 9, 4])
         self.mixed_with = torch.tensor([3, 7, 1, 1, 0, 9, 9, 3])
         self.weights = torch.tensor([1, 0, 1, 1, 0, 1, 0.5, 1])
+        self._whole: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
 
     def labels(self, name: str, rows: slice) -> Labels:
         return Labels(
@@ -120,6 +121,12 @@ class Bench:
             self.mixed_with[rows] if name == "mixed" else None,
             self.weights[rows] if name == "weighted" else None,
         )
+
+    def whole(self, name: str, precision: str = "float32") -> dict[str, torch.Tensor]:
+        """Gradients of the whole batch at once, computed once per bench."""
+        if (name, precision) not in self._whole:
+            self._whole[name, precision] = self.gradients(name, PAIRS, precision)
+        return self._whole[name, precision]
 
     def gradients(self, name: str, micro: int, precision: str = "float32", *, cut: bool = False) -> dict[str, torch.Tensor]:
         """`cut`: captions are as long as the longest one of this process, as its own batch would have them."""
@@ -134,15 +141,12 @@ class Bench:
         for module in (self.clip, self.heads):
             module.zero_grad()
 
-        def encode_part(part: int, *, calm: bool, words: bool) -> Features:
-            with dropout_from(settings, 0, part, torch.device("cpu")):
-                rows = views.part(slice(part * micro, (part + 1) * micro))
-                return encode(self.clip, self.heads, rows, settings, calm=calm, words=words, teacher=teacher)
+        encoder = PartEncoder(self.clip, self.heads, views, settings, 0, micro, teacher)
 
         def loss(features: Features) -> Losses:
             return objective(features, labels, self.clip.logit_scale.exp(), ALPHA, self.heads, losses)
 
-        found = backward(encode_part, -(-share // micro), loss, losses.mlm.weight, world_size())
+        found = backward(encoder, -(-share // micro), loss, losses.mlm.weight, world_size())
         parameters = [
             (name, p) for module in (self.clip, self.heads) for name, p in module.named_parameters() if p.grad is not None
         ]
@@ -198,7 +202,7 @@ def bench32(tiny_model_folder: Path) -> Bench:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("micro", [1, 3, 4])
 def test_micro_batches_have_the_gradient_of_the_whole_batch(bench: Bench, name: str, micro: int) -> None:
-    whole = bench.gradients(name, PAIRS)
+    whole = bench.whole(name)
     assert any(bool(gradient.abs().max() > 0) for key, gradient in whole.items() if key != "loss")
     same(whole, bench.gradients(name, micro), f"{name} in micro-batches of {micro}")
 
@@ -220,7 +224,7 @@ def test_at_working_precision_micro_batches_have_the_gradient_to_rounding(
     """1e-4 is asked for; 5e-6 was measured. bfloat16 keeps 8 bits: every part's gradient of a weight is rounded to 0.2 % of its own
     size, and parts that nearly cancel leave more of it. 0.03 was measured; to miss a part of three would be far above 0.08.
     """
-    alike(bench32.gradients(name, PAIRS, precision), bench32.gradients(name, 3, precision), tolerance, f"{precision} {name}")
+    alike(bench32.whole(name, precision), bench32.gradients(name, 3, precision), tolerance, f"{precision} {name}")
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -291,14 +295,14 @@ def test_processes_together_have_the_gradient_of_the_whole_batch(
 ) -> None:
     for number in range(world):
         for (name, micro), gradients in torch.load(processes(world) / f"{number}.pt", weights_only=True).items():
-            same(bench.gradients(name, PAIRS), gradients, f"{name} on process {number} of {world}, micro-batches of {micro}")
+            same(bench.whole(name), gradients, f"{name} on process {number} of {world}, micro-batches of {micro}")
 
 
 @pytest.mark.slow
 def test_in_float32_two_processes_have_the_gradient_to_rounding(bench32: Bench, processes: Callable[[int], Path]) -> None:
     for number in range(2):
         for name, gradients in torch.load(processes(2) / f"float32-{number}.pt", weights_only=True).items():
-            alike(bench32.gradients(name, PAIRS), gradients, 1e-4, f"{name} on process {number}")
+            alike(bench32.whole(name), gradients, 1e-4, f"{name} on process {number}")
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,20 +97,39 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    flags: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Outcome]]:
+    """A function from a variant to the folder and outcome of its run without interruption."""
+
+    @cache
+    def ended(variant: str) -> tuple[Path, Outcome]:
+        folder = tmp_path_factory.mktemp("whole")
+        return folder, run(quick(**VARIANTS[variant]), read(flags), tiny_model_folder, folder)
+
+    return ended
+
+
 @pytest.mark.parametrize(
     ("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm"), (5, "division"), (6, "division")]
 )
 def test_stopped_and_resumed_equals_uninterrupted(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, variant: str
+    flags: Path,
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[[str], tuple[Path, Outcome]],
+    stop_after: int,
+    variant: str,
 ) -> None:
     data, settings = read(flags), quick(**VARIANTS[variant])
-    whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
-    part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
+    folder, whole = uninterrupted(variant)
+    part = run(settings, data, tiny_model_folder, tmp_path, stop_after)
     assert not part.finished and part.step == stop_after
-    resumed = run(settings, data, tiny_model_folder, tmp_path / "parts")
+    resumed = run(settings, data, tiny_model_folder, tmp_path)
     assert resumed.finished and resumed.best == whole.best and resumed.standing == whole.standing
-    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
+    assert same_bits(weights(folder), weights(tmp_path))
+    assert without_times(folder / "log.jsonl") == without_times(tmp_path / "log.jsonl")
 
 
 def test_a_division_after_the_last_checkpoint_is_repeated(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from pydantic import Field
 from torch import Tensor
 
 from tbps.config import Settings
-from tbps.data.embedding import identities
 from tbps.data.records import PersonDataset
 from tbps.distributed import rank, total, world_size
 from tbps.errors import SettingsError
@@ -133,30 +132,14 @@ def gaussian_mixture() -> Any:
     return needed("sklearn.mixture", "division.enabled", "robust").GaussianMixture
 
 
-def divide(  # noqa: PLR0913 - model and pairs, how to divide, and what depends on the epoch
-    model: PersonModel,
-    split: PersonDataset,
-    images: UInt8[np.ndarray, "N H W 3"],
-    settings: DivisionSettings,
-    *,
-    temperature: float,
-    group: int,
-    stream: np.random.Generator,
-    on_progress: OnProgress,
-) -> Division:
-    """Divide the pairs of a split by the model's present weights; all processes get the labels of the first one.
+def of_first_process(division: Division, device: torch.device) -> Division:
+    """The division with the labels of the first process, for all processes.
 
-    `temperature`, `group`: temperature and group size of `losses_in_groups`. `stream`: random numbers of this epoch.
+    On another machine a posterior next to the threshold could round to the other side.
     """
-    model.clip.eval()
-    with torch.compiler.set_stance("force_eager"):
-        image, text = embed_pairs(model, split, images, on_progress)
-    ids = torch.from_numpy(identities(split)[0]).to(image.device)
-    division = consensus(losses_in_groups(image, text, ids, temperature, group, stream), settings.threshold, stream)
-    labels = torch.from_numpy(division.believed).to(image.device, torch.uint8)
-    # On another machine a posterior next to the threshold could round to the other side.
-    agreed = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
-    return replace(division, believed=agreed.numpy())
+    labels = torch.from_numpy(division.believed).to(device, torch.uint8)
+    shared = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
+    return replace(division, believed=shared.numpy())
 
 
 @torch.no_grad()
@@ -168,20 +151,22 @@ def embed_pairs(
     `images[i]`: pixels of `split.images[i]`. Every process encodes a share and returns all rows. `on_progress`: called with (done,
     total) images and captions.
     """
+    model.clip.eval()
     pairs = split.pairs()
     captions = [split.images[pair.image].captions[pair.caption] for pair in pairs]
     by_length = np.argsort([len(caption) for caption in captions], kind="stable")
     first, steps = len(images), len(images) + len(pairs)
-    image = _encoded(
-        np.arange(first), _IMAGES, model, lambda rows: model.encode_arrays(images[rows]), lambda done: on_progress(done, steps)
-    )
-    text = _encoded(
-        by_length,
-        _CAPTIONS,
-        model,
-        lambda rows: model.encode_texts([captions[row] for row in rows], _CAPTIONS),
-        lambda done: on_progress(first + done, steps),
-    )
+    with torch.compiler.set_stance("force_eager"):
+        image = _encoded(
+            np.arange(first), _IMAGES, model, lambda rows: model.encode_arrays(images[rows]), lambda done: on_progress(done, steps)
+        )
+        text = _encoded(
+            by_length,
+            _CAPTIONS,
+            model,
+            lambda rows: model.encode_texts([captions[row] for row in rows], _CAPTIONS),
+            lambda done: on_progress(first + done, steps),
+        )
     return image[torch.tensor([pair.image for pair in pairs], device=model.device)], text
 
 

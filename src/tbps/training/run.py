@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from tbps.data.ahead import ahead
 from tbps.data.batches import Batches
 from tbps.data.cache import cache_folder, near
+from tbps.data.embedding import identities
 from tbps.data.records import Batch, PersonDataset
 from tbps.distributed import average, barrier, mean, rank, world_size
 from tbps.errors import SettingsError
@@ -31,7 +32,7 @@ from tbps.model.surgery import PruneSettings, pruned
 from tbps.seeding import generator
 from tbps.storage import write_text
 from tbps.training.checkpoint import restore_latest, save_checkpoint
-from tbps.training.division import divide, gaussian_mixture
+from tbps.training.division import consensus, embed_pairs, gaussian_mixture, losses_in_groups, of_first_process
 from tbps.training.encode import PartEncoder
 from tbps.training.gradient_cache import backward
 from tbps.training.images import open_caches, open_pictures, splits_of
@@ -183,16 +184,11 @@ class Run:
         if not division.enabled or epoch < division.warmup_epochs:
             return
         started = time.monotonic()
-        found = divide(
-            self.model,
-            self.splits["train"],
-            self.caches["train"].images,
-            division,
-            temperature=settings.losses.tal.temperature,
-            group=settings.batch_size,
-            stream=generator(settings.seed, "division", epoch),
-            on_progress=self.observer.on_division,
-        )
+        split, stream = self.splits["train"], generator(settings.seed, "division", epoch)
+        image, text = embed_pairs(self.model, split, self.caches["train"].images, self.observer.on_division)
+        ids = torch.from_numpy(identities(split)[0]).to(image.device)
+        losses = losses_in_groups(image, text, ids, settings.losses.tal.temperature, settings.batch_size, stream)
+        found = of_first_process(consensus(losses, division.threshold, stream), image.device)
         self.state.believed = torch.from_numpy(found.believed)
         counts = {"clean": found.clean, "noisy": found.noisy, "disputed": found.disputed}
         # Logged as part of the coming update: a run that is resumed before it divides, and logs, again.

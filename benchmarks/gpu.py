@@ -51,12 +51,13 @@ from subjects import MEAN_TOKENS, captions_of, draw_people, endless, published_s
 from tbps.data import PersonDataset, PersonImage, near
 from tbps.model import ModelShape, PersonModel
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
-from tbps.training.encode import draw_views, encode
+from tbps.training.encode import encode
 from tbps.training.log import NoLog
 from tbps.training.objective import Labels, objective
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
+from tbps.training.views import draw_views
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from measuring import Row, rates, seconds
 from results import Benchmark, run_alone
 
 import tbps
-from tbps.data import SplitSize, read_dataset, write_mannequins
-from tbps.evaluation.embed import decoded
+from tbps.data import SplitSize, decoded, read_dataset, write_mannequins
 from tbps.gallery import ExactIndex
 from tbps.seeding import generator
 

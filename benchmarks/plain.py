@@ -34,9 +34,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPModel
 
-from tbps.data import ImageAugmentation, PersonDataset, ViewAugmentation, augment_caption, epoch_batches
+from tbps.data import ImageAugmentation, PersonDataset, ViewAugmentation, augment_caption, epoch_batches, identities
 from tbps.errors import SettingsError
-from tbps.evaluation.embed import identities
 from tbps.losses import c_itc, identity_targets, n_itc, nt_xent, r_itc
 from tbps.model import PersonModel, ProjectionHead, bottom_parameters, set_text_attention_dropout
 from tbps.preprocess.caption import clean_caption

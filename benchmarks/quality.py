@@ -22,15 +22,14 @@ from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
 from subjects import draw_people
 
-from tbps.data import ImageCache, PersonDataset
-from tbps.evaluation.embed import embed_split
-from tbps.evaluation.retrieval import embeddings_of, score
+from tbps.data import ImageCache, PersonDataset, embed_split, identities
+from tbps.evaluation import Embeddings, score
 from tbps.study.recipes import mannequin_minute
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 
 RECIPE = {
     "image_augmentation.enabled": True,
@@ -88,7 +87,7 @@ def train_fast(settings: TrainSettings, dataset: PersonDataset, folder: Path) ->
     test = dataset.split("test")
     images = ImageCache.open(test, model.spec, folder / "cache").images
     rows = embed_split(test, iter([images]), model.encode_arrays, model.encode_texts)
-    return score(embeddings_of(test, rows, model="", source="")).model.r1
+    return score(Embeddings(*rows, *identities(test), model="", source="")).model.r1
 
 
 def train_plain(settings: TrainSettings, dataset: PersonDataset, folder: Path) -> float:

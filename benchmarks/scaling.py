@@ -28,7 +28,7 @@ from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
-from tbps.training.trainer import Run
+from tbps.training.run import Run
 
 SIZES, TOY_SIZES = (1000, 3162, 10_000, 31_623, 100_000), (20, 40)
 CACHED_OFTEN = 10_000

@@ -30,11 +30,11 @@ from tbps.machine import keep_freed_memory
 from tbps.model import ModelShape, PersonModel
 from tbps.seeding import generator
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
-from tbps.training.encode import draw_views
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
+from tbps.training.views import draw_views
 
 VIEWS = 4
 PEOPLE = 1000  # in the test splits of CUHK-PEDES and ICFG-PEDES alike

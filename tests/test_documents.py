@@ -54,7 +54,7 @@ def check(arguments: list[str]) -> None:
         assert verb(arguments) is not None
         return
     given = parsed(arguments)
-    if "recipe" in given:
+    if given.get("recipe") is not None:
         recipe(given["recipe"]).override(dict(change.split("=", 1) for change in given["change"] or []))
     for table in (given.get("names") or []) if arguments[0] == "study" else []:
         assert table == "all" or study_table(table).rows

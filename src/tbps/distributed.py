@@ -1,4 +1,4 @@
-"""Rank, world size and the gather with gradient; the identity on one process."""
+"""Communication between the processes of a training run; without a launcher there is one process, and nothing is exchanged."""
 
 import os
 
@@ -8,7 +8,7 @@ from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
-    """Number of processes of this run; 1 without a launcher."""
+    """Number of processes of the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -18,9 +18,9 @@ def rank() -> int:
 
 
 def start(device: str) -> str:
-    """Joins the processes that `torchrun` started, if it did, and returns the device of this one.
+    """Join the processes that `torchrun` started, and return the device of this process.
 
-    On CUDA with NCCL, one device a process; else with gloo. Started by hand this is one process and nothing happens.
+    Uses NCCL on CUDA, with one device per process, and gloo otherwise. Does nothing without `torchrun`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return device
@@ -32,19 +32,19 @@ def start(device: str) -> str:
 
 
 def stop() -> None:
-    """Leaves the other processes."""
+    """Leave the other processes."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Wait until all processes have called this."""
     if world_size() > 1:
         dist.barrier()
 
 
 def gather(local: torch.Tensor) -> torch.Tensor:
-    """(n, ...) a process -> (n * world_size, ...) in rank order, without gradients."""
+    """Concatenate the (n, ...) tensors of all processes in rank order to (n * world_size, ...), without gradients."""
     if world_size() == 1:
         return local
     parts = [torch.empty_like(local) for _ in range(world_size())]
@@ -53,7 +53,7 @@ def gather(local: torch.Tensor) -> torch.Tensor:
 
 
 def average(tensors: list[torch.Tensor]) -> None:
-    """Replaces every tensor by its mean over the processes, in one collective for each dtype."""
+    """Replace every tensor by its mean over the processes, with one collective per dtype."""
     if world_size() == 1:
         return
     for dtype in {tensor.dtype for tensor in tensors}:
@@ -67,24 +67,24 @@ def average(tensors: list[torch.Tensor]) -> None:
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum over the processes."""
+    """Sum over the processes; the tensor itself is overwritten."""
     if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:
-    """The mean over the processes, in a new tensor."""
+    """Mean over the processes, in a new tensor."""
     return total(value.clone()) / world_size() if world_size() > 1 else value
 
 
 def anyone(wish: bool, device: torch.device) -> bool:
-    """Whether any process wishes to stop: all of them must end at the same update."""
+    """Whether `wish` is true on any process, so that all processes decide alike."""
     return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
 
 
 def gather_with_gradient(local: torch.Tensor) -> torch.Tensor:
-    """(n, ...) a process -> (n * world_size, ...) in rank order; gradients flow back to every process (paper: trick 1)."""
+    """Concatenate the (n, ...) tensors of all processes in rank order; gradients flow back to every process (paper: trick 1)."""
     if world_size() == 1:
         return local
     gathered: torch.Tensor = torch.cat(all_gather(local))  # type: ignore[no-untyped-call]  # torch has no types here

@@ -1,7 +1,7 @@
-"""One seed, many independent named streams.
+"""Independent random streams from one seed, distinguished by names.
 
-`generator(7, "mannequins", "person", 42)` always yields the same stream, whatever was drawn before it, in which process or in
-which order: the names are hashed into the entropy of the stream. No code in `tbps` touches a global random state.
+`generator(7, "mannequins", "person", 42)` always gives the same stream, in every process and in any order of calls, because the
+names are hashed into the stream's entropy. No code in `tbps` changes a global random state.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ def entropy(seed: int, *names: Name) -> int:
 
 
 def generator(seed: int, *names: Name) -> np.random.Generator:
-    """The NumPy stream of that seed and name."""
+    """NumPy generator for a seed and names."""
     return np.random.Generator(np.random.PCG64(entropy(seed, *names)))
 
 
 def torch_generator(seed: int, *names: Name, device: "str | torch.device" = "cpu") -> "torch.Generator":
-    """The PyTorch stream of that seed and name, on `device`."""
-    import torch  # here, so that the processes which draw mannequins start without it
+    """PyTorch generator for a seed and names, on `device`."""
+    import torch  # late, so that processes that draw mannequins start without it
 
     return torch.Generator(device=device).manual_seed(entropy(seed, *names) & (2**63 - 1))

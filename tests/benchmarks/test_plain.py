@@ -33,12 +33,13 @@ from tbps.evaluation import retrieval_metrics
 from tbps.model.bundle import PersonModel, load
 from tbps.preprocess.image import ImageSpec, normalise
 from tbps.study.recipes import mannequin_minute, tbps_clip
-from tbps.training.encode import draw_views, encode
+from tbps.training.encode import encode
 from tbps.training.log import NoLog
 from tbps.training.objective import Labels, objective
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
+from tbps.training.views import draw_views
 
 SPEC = ImageSpec(height=32, width=32)
 

@@ -1,4 +1,4 @@
-"""The curve against regression on every single pair, and the bundled model's estimates on people it was not calibrated on."""
+"""Calibration curve against regression on every single pair; estimates of the bundled model on people of no calibration split."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
+from tbps.data.embedding import decoded, embed_split, identities
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.catalog import read_dataset
 from tbps.errors import EvaluationError
 from tbps.evaluation.calibration import BIN, share_of_right
-from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.gallery.search.calibration import calibration_of, cutoff_at
 from tbps.gallery.store.moments import Moments
 from tbps.model.bundle import load
@@ -65,9 +65,7 @@ def test_a_split_without_right_pairs() -> None:
         ([1.0], 0.99, (1, 1.0)),
     ],
 )
-def test_the_line_is_the_last_place_where_the_expected_share_holds(
-    chances: list[float], share: float, expected: tuple[int, float]
-) -> None:
+def test_the_cut_is_the_last_rank_with_the_expected_share(chances: list[float], share: float, expected: tuple[int, float]) -> None:
     assert cutoff_at(np.array(chances), share) == (expected[0], pytest.approx(expected[1]))
 
 

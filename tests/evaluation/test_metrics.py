@@ -42,7 +42,7 @@ def assert_equals(report: Report, expected: oracle.Metrics):
 
 @st.composite
 def tied_scores(draw, most_images):
-    """Few distinct scores and identities, so that ties and several relevant images are common."""
+    """Few distinct scores and identities, so that ties and several relevant images are frequent."""
     image_ids = draw(st.lists(st.integers(0, 3), min_size=1, max_size=most_images))
     text_ids = draw(st.lists(st.sampled_from(image_ids), min_size=1, max_size=5))
     row = st.lists(st.integers(-1, 2), min_size=len(image_ids), max_size=len(image_ids))
@@ -91,8 +91,8 @@ class TestAgainstSlowImplementations:
         assert report.map == pytest.approx(100 * np.mean(precisions), abs=1e-9)
 
 
-def test_equal_embeddings_tie_wherever_they_stand():
-    """2,500 equal images: more than are widened together, and in blocks of every size the right one comes last."""
+def test_equal_embeddings_tie_in_every_block():
+    """2,500 equal images, more than are converted to float64 at a time: with every block size the right one ranks last."""
     row = np.random.default_rng(0).standard_normal(48, dtype=np.float32)
     for block in (1, 700, 4096):
         report = retrieval_metrics(np.tile(row, (3, 1)), np.tile(row, (2500, 1)), [0, 1, 1], [0] + [1] * 2499, KS, block)
@@ -102,7 +102,7 @@ def test_equal_embeddings_tie_wherever_they_stand():
 @pytest.mark.parametrize("ties", ["against", "random"])
 @pytest.mark.parametrize("levels", [3, 40, 10**9])
 def test_many_relevant_images(levels, ties):
-    """Identities of 3, 200 and 300 images: alone in a block, compared or bisected by their number; together, bisected."""
+    """Identities of 3, 200 and 300 images: blocks of one identity are compared or bisected by its size, mixed blocks bisected."""
     rng = np.random.default_rng(levels)
     image_ids, text_ids = np.repeat([0, 1, 2], [300, 3, 200]), [0, 1, 2, 0]
     scores = rng.integers(0, levels, (4, 503))
@@ -144,7 +144,7 @@ class TestByHand:
 
 
 class TestBlocks:
-    """Whatever the blocks, the very same report: no tolerance."""
+    """The report is exactly the same for all block sizes."""
 
     rng = np.random.default_rng(7)
     image_ids, text_ids = rng.integers(0, 40, 257), rng.integers(0, 40, 131)

@@ -1,4 +1,4 @@
-"""Counts from a float32 product against whole numbers multiplied as int64, which neither round nor depend on an order."""
+"""Counts from a float32 product against integer products in int64, which are exact in any order."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tbps.evaluation import retrieval_metrics, screening
 from tbps.evaluation.screening import GRID, Screen, error_bound, to_float32
 
 NEAR = (0.0, 1e-9, 3e-8, 1e-7, 1e-6, 3e-5, 1e-3)
-"""How far images of one query lie apart: from equal over below float32's resolution to well apart."""
+"""Distances between images of one query: equal, closer than float32 resolves, and far apart."""
 
 
 def _grid(rows: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def _grid(rows: np.ndarray) -> np.ndarray:
 
 
 def _expected(queries: np.ndarray, gallery: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(scores of the relevant images ascending, images at least as high), +inf and 0 in the padding."""
+    """Ascending scores of the relevant images, and numbers of images at least as high; padded with +inf and 0."""
     scores = queries.astype(np.int64) @ gallery.astype(np.int64).T
     own, at_least = np.full(columns.shape, np.inf), np.zeros(columns.shape, np.int64)
     for query, row in enumerate(columns):
@@ -51,7 +51,7 @@ def _case(seed: int, dimensions: int, images: int, near: float) -> tuple[np.ndar
 
 @pytest.mark.parametrize("dimensions", [2, 64, 512])
 @pytest.mark.parametrize("near", NEAR)
-def test_the_same_as_whole_numbers(dimensions: int, near: float) -> None:
+def test_counts_equal_those_of_integers(dimensions: int, near: float) -> None:
     case = _case(7, dimensions, 700, near)
     for found, expected in zip(_found(*case), _expected(*case), strict=True):
         assert np.array_equal(found, expected)
@@ -59,14 +59,14 @@ def test_the_same_as_whole_numbers(dimensions: int, near: float) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1, 3, 40]), st.integers(6, 60), st.sampled_from(NEAR))
-def test_the_same_on_small_galleries(seed: int, dimensions: int, images: int, near: float) -> None:
+def test_counts_on_small_galleries(seed: int, dimensions: int, images: int, near: float) -> None:
     case = _case(seed, dimensions, images, near)
     for found, expected in zip(_found(*case), _expected(*case), strict=True):
         assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("name", "value"), [("DOUBTFUL", 0.0), ("DOUBTFUL", 1.0), ("FEW", 0), ("FEW", 10**9)])
-def test_every_way_gives_the_same(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_of_counting_gives_the_same(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     case = _case(3, 128, 900, 1e-6)
     expected = _expected(*case)
     monkeypatch.setattr(screening, name, value)
@@ -112,14 +112,14 @@ def test_the_bound_holds(dimensions: int, kind: str) -> None:
 
 
 def _one_by_one(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """The product summed from left to right in float32: the least exact order."""
+    """The product summed from left to right in float32, the least accurate order."""
     sums = np.zeros((len(queries), len(gallery)), np.float32)
     for column in range(queries.shape[1]):
         sums += queries[:, column, None] * gallery[None, :, column]
     return sums
 
 
-def test_reports_do_not_depend_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_do_not_depend_on_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     text, image = (rng.standard_normal((count, 32), dtype=np.float32) for count in (300, 400))
     text_ids, image_ids = np.arange(300) % 50, np.arange(400) % 50

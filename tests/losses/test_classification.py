@@ -17,7 +17,7 @@ def test_id_loss_is_the_mean_log_loss_of_both_modalities() -> None:
     assert float(id_loss(image, text, labels)) == pytest.approx(sum(losses) / 2, abs=1e-12)
 
 
-def test_a_pair_of_two_identities_has_half_of_its_target_on_each() -> None:
+def test_a_mixed_pair_has_half_of_its_target_on_each_identity() -> None:
     rng = np.random.default_rng(1)
     image, text = (torch.from_numpy(rng.normal(size=(4, 5))) for _ in range(2))
     labels = torch.tensor([[0, 4], [2, 2], [3, 1], [1, 3]])
@@ -46,7 +46,7 @@ def test_mlm_losses_of_parts_add_up() -> None:
     torch.testing.assert_close(sum(parts), mlm_loss(logits, labels))
 
 
-def test_no_masked_word_is_no_loss() -> None:
+def test_without_masked_words_the_loss_is_0() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     loss = mlm_loss(logits, torch.full((3,), UNMASKED))
     torch.autograd.backward(loss)

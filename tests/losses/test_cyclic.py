@@ -36,7 +36,7 @@ def test_paper_is_n_times_the_unweighted_mean(n):
     assert c_itc(image, text, variant="paper").item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_equal_modalities_cost_nothing():
+def test_equal_modalities_have_loss_0():
     image, _ = pairs(6)
     assert c_itc(image, 3.0 * image).item() == pytest.approx(0.0, abs=1e-28)  # (1e-16)^2 an entry
 

@@ -1,4 +1,4 @@
-"""Distillation against loops; in float64 the tolerance is 1e-12, some hundred additions of 1e-16 each."""
+"""Distillation against loops in float64; the tolerance of 1e-12 covers some hundred additions with errors of 1e-16."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_against_loops_with_a_wider_teacher(scale: float) -> None:
     assert distill(image, text, (*teacher, None), scale).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_nothing_is_left_to_learn_where_the_similarities_are_the_teachers() -> None:
+def test_equal_similarities_have_loss_0_and_no_gradient() -> None:
     image, text = (side.requires_grad_() for side in drawn(0))
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).Q
     loss = distill(image, text, (3 * image.detach() @ turn, text.detach() @ turn, None))
@@ -40,7 +40,7 @@ def test_gradients_are_those_of_the_values_and_none_reach_the_teacher() -> None:
     assert all(side.grad is None for side in teacher)
 
 
-def test_rows_among_gathered_columns_are_the_whole_in_the_mean() -> None:
+def test_the_mean_over_processes_is_the_loss_of_the_whole_batch() -> None:
     everyone, teachers = drawn(0), drawn(1)
 
     def part(rows: slice) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What holds for all losses: gradients, invariances, extremes, half precision and `gathered`."""
+"""Properties of all losses: gradients, invariances, extreme inputs, half precision and gathered columns."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Where the local rows stand among the gathered columns."""
+"""Position of the local rows among the gathered columns."""
 
 import pytest
 import torch

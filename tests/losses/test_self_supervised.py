@@ -24,7 +24,7 @@ def test_by_hand():
     assert nt_xent(eye, eye, temperature=1 / log(3.0)).item() == pytest.approx(-log(3 / 5), rel=1e-12)
 
 
-def test_one_row_has_nothing_to_confuse():
+def test_a_single_row_has_loss_0():
     assert nt_xent(torch.tensor([[1.0, 2.0]]), torch.tensor([[-3.0, 1.0]])).item() == 0.0
 
 

@@ -1,4 +1,4 @@
-"""TAL against its formula row by row, and as the bound of the triplet loss that it is."""
+"""TAL against its formula row by row, and as an upper bound of the triplet loss."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_tal_is_its_formula(tau: float, margin: float) -> None:
     )
 
 
-def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
+def test_both_identities_of_a_mixed_pair_are_right() -> None:
     image, text = batch()
     ids = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
     wanted = by_hand(image, text, ids.tolist(), 0.1, 0.3)
@@ -57,7 +57,7 @@ def test_tal_bounds_the_triplet_loss_with_the_hardest_negative() -> None:
     assert float(tal(image, text, torch.arange(6))) >= float(hardest.mean())
 
 
-def test_perfectly_separated_pairs_and_one_identity_cost_nothing() -> None:
+def test_separated_pairs_and_a_single_identity_have_loss_0() -> None:
     assert float(tal(torch.eye(5), torch.eye(5), torch.arange(5))) == 0
     image, text = batch()
     assert float(tal(image, text, torch.zeros(6, dtype=torch.int64))) == 0

@@ -35,7 +35,7 @@ def test_all_one_identity_is_uniform():
 MIXED = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
 
 
-def test_pairs_that_are_two_in_one_count_both_identities():
+def test_mixed_pairs_count_both_identities():
     targets = identity_targets(MIXED[:4], MIXED)  # local rows, global columns
     for row, found in zip(MIXED[:4].tolist(), targets, strict=True):
         right = torch.tensor([float(bool(set(row) & set(column))) for column in MIXED.tolist()])
@@ -46,7 +46,7 @@ def test_pairs_that_are_two_in_one_count_both_identities():
         identity_targets(MIXED, MIXED[[0, 3, 4, 5, 3]])
 
 
-def test_two_equal_identities_are_one():
+def test_two_equal_identities_count_once():
     ids = torch.tensor([7, 8, 7, 9])
     twice = torch.stack([ids, ids], 1)
     for rows, columns in ((twice, twice), (twice, ids), (ids, twice)):

@@ -1,4 +1,4 @@
-"""Weights of pairs multiply what a row adds to the mean over all rows; the row of a loss is its value for that row alone."""
+"""Weights of pairs multiply a row's term in the mean over all rows; a row's term is the loss of that row alone."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_ones_change_no_bit(loss):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_a_pair_of_weight_0_does_not_pull_its_image_and_text_together(loss, weight):
-    """Pair 6 is alone with its identity: with its row gone, what its image learns does not depend on what its text is."""
+    """Pair 6 is the only one of its identity: without its row, the gradient of its image does not depend on its text."""
     image, text = pairs()
     weights = torch.ones(8, dtype=torch.float64)
     weights[6] = weight

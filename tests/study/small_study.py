@@ -1,13 +1,15 @@
-"""A table of three rows that take a second each, and a watch that records."""
+"""A table of three rows that take a second each, and an observer that records."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import AblationRow, AblationTable
 from tbps.study.plan import Material, Planned, plan
 from tbps.study.recipes import clip
-from tbps.study.step import End, Step, read_result
+from tbps.study.result import StepResult, read_result
+from tbps.study.step import End, Step
 from tbps.study.work.training import Training
 from tbps.training.settings import TrainSettings
 
@@ -21,7 +23,7 @@ CHANGES = {
 
 
 class Recorder:
-    """Keeps what a study tells; `stop_after`: updates told after which it wishes to stop."""
+    """Records the progress of a study; `stop` is true after `stop_after` progress reports."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.started: list[str] = []
@@ -47,25 +49,25 @@ class Recorder:
 
 
 def quick(**changes: Any) -> TrainSettings:
-    """Settings of a run of a second."""
+    """Settings of a run that takes a second."""
     return clip().override(CHANGES | changes)
 
 
-def three_rows() -> Table:
+def three_rows() -> AblationTable:
     rows = (
-        Row("plain", Training(train=quick()), None),
-        Row("dropout", Training(train=quick(text_attention_dropout=0.3)), "plain"),
-        Row("few", Training(train=quick(), identities=0.5), "plain"),
+        AblationRow("plain", Training(train=quick()), None),
+        AblationRow("dropout", Training(train=quick(text_attention_dropout=0.3)), "plain"),
+        AblationRow("few", Training(train=quick(), identities=0.5), "plain"),
     )
-    return Table("tricks", "three rows", "nowhere", rows)
+    return AblationTable("tricks", "three rows", "nowhere", rows)
 
 
-def planned(table: Table, material: Material, seeds: tuple[int, ...] = (0,)) -> list[Planned]:
+def planned(table: AblationTable, material: Material, seeds: tuple[int, ...] = (0,)) -> list[Planned]:
     return plan(table, (), seeds, {}, material)
 
 
-def lasting(study: Path, step: Step) -> dict[str, Any]:
-    """A result without what is measured anew each time."""
+def lasting(study: Path, step: Step) -> StepResult:
+    """The result of a step without what every machine measures anew."""
     result = read_result(step.folder(study))
     assert result is not None
-    return {key: value for key, value in result.items() if key != "measured"}
+    return replace(result, measured={}, device="", torch="", finished_at="")

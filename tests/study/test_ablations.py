@@ -1,4 +1,4 @@
-"""The tables are the paper's: every row of its numbers is run here, printed as a reference, or known to be missing."""
+"""The tables cover the paper: every row of its numbers is run, printed as a reference, or listed as missing."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import yaml
 
 from tbps.data.augment.image import ImageAugmentation
 from tbps.errors import SettingsError
-from tbps.study.ablations import LITERATURE, OURS, TABLES, Row, table
+from tbps.study.ablations import LITERATURE, OURS, TABLES, AblationRow, table
 from tbps.study.recipes import clip_star, tbps_clip
 from tbps.study.report.paper import paper_rows, reported
 from tbps.study.work.cost import Costing
@@ -26,7 +26,7 @@ def difference(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def changes(row: Row, name: str) -> dict[str, Any]:
+def changes(row: AblationRow, name: str) -> dict[str, Any]:
     base = table(name).row(str(row.base))
     return difference(base.work.train.model_dump(), row.work.train.model_dump())
 

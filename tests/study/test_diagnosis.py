@@ -1,4 +1,4 @@
-"""The diagnosis finds what was put into the embeddings, and nothing else."""
+"""The diagnosis finds the errors that were built into the embeddings, and no others."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tbps.data.embedding import identities
 from tbps.data.mannequins.people import attributes, population
 from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
-from tbps.evaluation.embed import Embeddings, identities
+from tbps.evaluation import Embeddings
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.study.diagnosis import diagnose, mentions, near_twins, rank_queries, shown_attributes
 from tbps.study.report.diagnosis import write_diagnosis
@@ -23,7 +24,7 @@ PEOPLE = [(top, shoe, bag) for top in COLOURS for shoe in COLOURS for bag in BAG
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> PersonDataset:
-    """32 people who differ in top, shoes and bag; captions say all three, every other one leaves the shoes out."""
+    """32 people who differ in top, shoes and bag; captions name all three, but every other one leaves out the shoes."""
     folder = tmp_path_factory.mktemp("columns")
     lines = []
     for number, (top, shoe, bag) in enumerate(PEOPLE):
@@ -58,7 +59,7 @@ def test_columns_are_mentioned_where_the_caption_holds_their_words(split: Person
     assert said[1] == {"coat": ("red coat",), "shoes": ("red shoes",), "bag": ("backpack",)}
 
 
-def test_what_a_mention_is_worth(split: PersonDataset) -> None:
+def test_rank_1_with_and_without_a_mention(split: PersonDataset) -> None:
     found = diagnose(split, embedded(split), encode)
     assert found.r1 == 50.0 and {m.slot: (m.queries, m.r1, m.r1_without) for m in found.mentioned} == {
         "shoes": (32, 100.0, 0.0),  # without the shoes four people fit, and ties are lost

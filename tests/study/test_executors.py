@@ -1,4 +1,4 @@
-"""Slots give what one process gives; a process that dies is a failed step; Ray is asked for by name."""
+"""Several processes give the results of one; a process that dies is a failed step; a missing Ray is named."""
 
 import os
 import signal
@@ -10,33 +10,33 @@ from typing import Any
 import pytest
 
 from tbps.errors import MissingDependencyError
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import AblationRow, AblationTable
 from tbps.study.executors import Slot, cpu_slots, gpu_slots, run_here, run_in_slots, run_on_ray
 from tbps.study.plan import Material, steps_of
-from tbps.study.step import State, read_error
+from tbps.study.step import StepState, read_error
 from tbps.study.work.training import Training
 from tests.study.small_study import Recorder, lasting, planned, quick, three_rows
 
 
 @pytest.mark.slow
 def test_two_slots_equal_one_process(material: Material, tmp_path: Path) -> None:
-    rows = (*three_rows().rows[::2], Row("too large", Training(train=quick(batch_size=1000)), "plain"))
-    steps = steps_of(planned(Table("tricks", "", "", rows), material))
+    rows = (*three_rows().rows[::2], AblationRow("too large", Training(train=quick(batch_size=1000)), "plain"))
+    steps = steps_of(planned(AblationTable("tricks", "", "", rows), material))
     here, slots = tmp_path / "here", tmp_path / "slots"
     run_here(here, steps, "cpu", Recorder(), lambda: False, material.dataset)
     watch = Recorder()
     ends = run_in_slots(slots, steps, cpu_slots(2), watch, lambda: False)
-    assert [ends[step.fingerprint].state for step in steps] == [State.DONE, State.DONE, State.FAILED]
+    assert [ends[step.fingerprint].state for step in steps] == [StepState.DONE, StepState.DONE, StepState.FAILED]
     assert [lasting(slots, step) for step in steps[:2]] == [lasting(here, step) for step in steps[:2]]
     assert "do not fill one batch" in watch.ended[steps[2].fingerprint].error
     assert [(done, total) for name, done, total in watch.updates if name == steps[0].fingerprint] == [(4, 8), (8, 8)]
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_a_failed_step_and_a_wish_to_stop_reaches_the_others(material: Material, tmp_path: Path) -> None:
-    step = planned(Table("tricks", "", "", (Row("long", Training(train=quick(**{"schedule.epochs": 400})), None),)), material)[
-        0
-    ].step
+def test_a_killed_process_is_a_failed_step_and_others_can_be_stopped(material: Material, tmp_path: Path) -> None:
+    step = planned(
+        AblationTable("tricks", "", "", (AblationRow("long", Training(train=quick(**{"schedule.epochs": 400})), None),)), material
+    )[0].step
 
     class Killer(Recorder):
         def on_update(self, step: Any, done: int, total: int) -> None:
@@ -45,15 +45,15 @@ def test_a_process_that_dies_is_a_failed_step_and_a_wish_to_stop_reaches_the_oth
             os.kill(child, signal.SIGKILL)
 
     ends = run_in_slots(tmp_path, [step], cpu_slots(1), Killer(), lambda: False)
-    assert ends[step.fingerprint].state is State.FAILED
+    assert ends[step.fingerprint].state is StepState.FAILED
     assert "ended with code -9" in str(read_error(step.folder(tmp_path)))
     watch = Recorder(stop_after=1)
-    assert run_in_slots(tmp_path, [step], cpu_slots(1), watch, watch.stop)[step.fingerprint].state is State.STOPPED
+    assert run_in_slots(tmp_path, [step], cpu_slots(1), watch, watch.stop)[step.fingerprint].state is StepState.STOPPED
     assert not run_in_slots(tmp_path, [step], cpu_slots(1), Recorder(), lambda: True)
 
 
 def _children() -> list[int]:
-    """Processes that this one started and that work on a step."""
+    """Worker processes that this process started."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -75,14 +75,14 @@ def test_slots_of_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatc
     assert gpu_slots() == []
 
 
-def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
+def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"--on ray needs ray.*pip install -e '\.\[ray\]'"):
         run_on_ray(tmp_path, [], "cpu", Recorder(), lambda: False)
 
 
 class _Cluster(types.ModuleType):
-    """Stands in for Ray, which is not among the test dependencies: calls run when they are waited for, the last one given first."""
+    """Replaces Ray, which is no test dependency: calls run when they are waited for, the last one first."""
 
     class exceptions:
         class RayError(Exception):
@@ -117,17 +117,20 @@ class _Cluster(types.ModuleType):
     lost = ""
 
 
-def test_on_ray_equals_this_process(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
+def test_results_on_ray_equal_those_of_this_process(monkeypatch: pytest.MonkeyPatch, material: Material, tmp_path: Path) -> None:
     cluster = _Cluster()
     monkeypatch.setitem(sys.modules, "ray", cluster)
     first = Training(train=quick(text_attention_dropout=0.2))
-    rows = (Row("on top", Training(train=quick()), None, start=first), Row("lost", Training(train=quick(seed=5)), None))
-    steps = steps_of(planned(Table("tricks", "", "", rows), material))
+    rows = (
+        AblationRow("on top", Training(train=quick()), None, start=first),
+        AblationRow("lost", Training(train=quick(seed=5)), None),
+    )
+    steps = steps_of(planned(AblationTable("tricks", "", "", rows), material))
     cluster.lost = steps[2].fingerprint
     here, there = tmp_path / "here", tmp_path / "there"
     run_here(here, steps[:2], "cpu", Recorder(), lambda: False, material.dataset)
     watch = Recorder()
     ends = run_on_ray(there, steps, "cpu", watch, lambda: False)
-    assert [ends[step.fingerprint].state for step in steps] == [State.DONE, State.DONE, State.FAILED]
+    assert [ends[step.fingerprint].state for step in steps] == [StepState.DONE, StepState.DONE, StepState.FAILED]
     assert "node died" in watch.ended[steps[2].fingerprint].error
     assert [lasting(there, step) for step in steps[:2]] == [lasting(here, step) for step in steps[:2]]

@@ -1,4 +1,4 @@
-"""The few-shot table, every row of it, on a very small data set."""
+"""Every row of the few-shot table, on a very small data set."""
 
 import re
 from pathlib import Path
@@ -8,12 +8,12 @@ from transformers import CLIPConfig
 from tbps.model.bundle import load
 from tbps.study.ablations import table
 from tbps.study.executors import run_here
-from tbps.study.plan import Material, plan, record_plan, steps_of, update_flops
+from tbps.study.plan import Material, plan, record_of, steps_of
 from tbps.study.recipes import clip_adapter, coop
 from tbps.study.report.files import markdown
 from tbps.study.report.tables import read_study
-from tbps.study.step import read_result
-from tbps.study.work.cost import encode_flops
+from tbps.study.result import read_result
+from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import Training
 from tests.study.small_study import CHANGES, Recorder
 
@@ -27,7 +27,7 @@ def test_every_row_is_run_and_reported(material: Material, tmp_path: Path) -> No
     ]
     wanted = [row.name for row in few_shot.rows if not row.name.startswith("5%")]  # here the same person as 1 %
     found = plan(few_shot, wanted, (0,), SMALL, material)
-    record_plan(tmp_path, few_shot, found, SMALL, material)
+    record_of(few_shot, found, SMALL, material).save(tmp_path)
     watch = Recorder()
     run_here(tmp_path, steps_of(found), "cpu", watch, watch.stop, material.dataset)
     backbone = load(str(material.start.location))
@@ -36,14 +36,14 @@ def test_every_row_is_run_and_reported(material: Material, tmp_path: Path) -> No
     for p in found:
         result, name = read_result(p.step.folder(tmp_path)), p.row.name.partition("/")[2]
         assert result is not None, watch.ended[p.step.fingerprint]
-        assert result["values"]["updates"] == (2 if p.row.name.startswith("10%") else 1)  # two people or one, four pairs each
+        assert result.values["updates"] == (2 if p.row.name.startswith("10%") else 1)  # two people or one, four pairs each
         best = load(p.step.folder(tmp_path) / "run" / "best")
         assert best.few_shot == p.row.work.train.few_shot
         if name in learned:
-            assert result["values"]["trained"] == learned[name]
-            assert result["values"]["parameters"] == sum(p.numel() for p in backbone.clip.parameters()) + learned[name]
+            assert result.values["trained"] == learned[name]
+            assert result.values["parameters"] == sum(p.numel() for p in backbone.clip.parameters()) + learned[name]
     (report,) = read_study(tmp_path)
-    assert len(report.lines) == 10 and all(line.paper is not None for line in report.lines)
+    assert len(report.rows) == 10 and all(line.paper is not None for line in report.rows)
     text = markdown([report])
     assert "of which learn |" in text
     for name, count in learned.items():
@@ -53,5 +53,5 @@ def test_every_row_is_run_and_reported(material: Material, tmp_path: Path) -> No
 def test_an_update_of_locked_towers_takes_fewer_passes() -> None:
     towers = CLIPConfig()
     image, text = encode_flops(towers, 224, 224)
-    assert update_flops(Training(train=coop()), towers) == 320 * (image + 2 * text)
-    assert update_flops(Training(train=clip_adapter()), towers) == 320 * (image + text)
+    assert Training(train=coop()).update_flops(towers) == 320 * (image + 2 * text)
+    assert Training(train=clip_adapter()).update_flops(towers) == 320 * (image + text)

@@ -1,4 +1,4 @@
-"""Steps: done once, resumed exactly, failed and reported; started from each other; in this process."""
+"""Steps in this process: run once, resumed exactly, reported when they fail, and started from one another."""
 
 import json
 from dataclasses import replace
@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from tbps.errors import CheckpointError, SettingsError
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import AblationRow, AblationTable
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
-from tbps.study.step import ERROR, RESULT, Data, Start, State, Step, data_fingerprint, read_error, read_step, write_step
+from tbps.study.result import RESULT
+from tbps.study.step import ERROR, Data, Start, Step, StepState, data_fingerprint, read_error, read_step, write_step
 from tbps.study.work.training import Training
 from tests.study.small_study import Recorder, lasting, planned, quick, three_rows
 
 
-def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> dict[str, State]:
+def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> dict[str, StepState]:
     ends = run_here(study, steps, "cpu", watch, watch.stop, material.dataset)
     return {name: end.state for name, end in ends.items()}
 
@@ -24,55 +25,55 @@ def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> 
 def finished(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = tmp_path_factory.mktemp("finished")
     states = run(study, steps_of(planned(three_rows(), material)), material, Recorder())
-    assert list(states.values()) == [State.DONE] * 3
+    assert list(states.values()) == [StepState.DONE] * 3
     return study
 
 
 def test_stopped_anywhere_and_resumed_is_the_same(material: Material, finished: Path, tmp_path: Path) -> None:
     steps = steps_of(planned(three_rows(), material))
     first = run(tmp_path, steps, material, Recorder(stop_after=1))  # of the first epoch's end, after 4 updates
-    assert list(first.values()) == [State.STOPPED]
+    assert list(first.values()) == [StepState.STOPPED]
     second = run(tmp_path, steps, material, Recorder(stop_after=2))
-    assert list(second.values()) == [State.DONE, State.STOPPED]
+    assert list(second.values()) == [StepState.DONE, StepState.STOPPED]
     third = run(tmp_path, steps, material, Recorder())
-    assert list(third.values()) == [State.DONE] * 3
+    assert list(third.values()) == [StepState.DONE] * 3
     assert [lasting(tmp_path, step) for step in steps] == [lasting(finished, step) for step in steps]
     assert all((step.folder(tmp_path) / "run" / "best").is_dir() for step in steps)
     assert not list(tmp_path.glob("steps/*/run/checkpoints"))
 
 
-def test_what_is_done_is_left_alone(material: Material, finished: Path) -> None:
+def test_finished_steps_are_not_run_again(material: Material, finished: Path) -> None:
     steps = steps_of(planned(three_rows(), material))
     before = {step: (step.folder(finished) / RESULT).stat().st_mtime_ns for step in steps}
     watch = Recorder()
-    assert set(run(finished, steps, material, watch).values()) == {State.DONE} and not watch.updates
+    assert set(run(finished, steps, material, watch).values()) == {StepState.DONE} and not watch.updates
     assert before == {step: (step.folder(finished) / RESULT).stat().st_mtime_ns for step in steps}
 
 
 def test_results_name_their_seed_data_and_start(material: Material, finished: Path) -> None:
     (plain, _, few) = (p.step for p in planned(three_rows(), material))
     result = lasting(finished, plain)
-    assert result["seed"] == 0 and result["data"]["fingerprint"] == material.data.fingerprint
-    assert result["start"]["fingerprint"] == material.start.fingerprint
-    assert (result["split"]["queries"], result["split"]["gallery"]) == (24, 12)
-    assert result["values"]["updates"] == 8  # 64 pairs in batches of 16, twice
-    assert lasting(finished, few)["values"]["updates"] == 4
-    assert result["values"]["ceiling_r1"] > result["values"]["chance_r1"] > 0
+    assert result.seed == 0 and result.data_fingerprint == material.data.fingerprint
+    assert result.start_fingerprint == material.start.fingerprint
+    assert (result.queries, result.gallery) == (24, 12)
+    assert result.values["updates"] == 8  # 64 pairs in batches of 16, twice
+    assert lasting(finished, few).values["updates"] == 4
+    assert result.values["ceiling_r1"] > result.values["chance_r1"] > 0
     report = json.loads((plain.folder(finished) / "run" / "report.json").read_text())
-    assert report["model"]["r1"] == result["values"]["r1"]
+    assert report["model"]["r1"] == result.values["r1"]
 
 
-def test_a_failed_step_is_reported_and_the_rest_goes_on(material: Material, tmp_path: Path) -> None:
+def test_a_failed_step_is_reported_and_the_others_run(material: Material, tmp_path: Path) -> None:
     rows = (
-        Row("plain", Training(train=quick()), None),
-        Row("too large", Training(train=quick(batch_size=1000)), "plain"),
-        Row("on top", Training(train=quick()), "plain", start=Training(train=quick(batch_size=1000))),
-        Row("seed", Training(train=quick(text_attention_dropout=0.1)), "plain"),
+        AblationRow("plain", Training(train=quick()), None),
+        AblationRow("too large", Training(train=quick(batch_size=1000)), "plain"),
+        AblationRow("on top", Training(train=quick()), "plain", start=Training(train=quick(batch_size=1000))),
+        AblationRow("seed", Training(train=quick(text_attention_dropout=0.1)), "plain"),
     )
-    found = planned(Table("tricks", "", "", rows), material)
+    found = planned(AblationTable("tricks", "", "", rows), material)
     states = run(tmp_path, steps_of(found), material, Recorder())
     by_row = {p.row.name: states[p.step.fingerprint] for p in found}
-    assert by_row == {"plain": State.DONE, "too large": State.FAILED, "on top": State.FAILED, "seed": State.DONE}
+    assert by_row == {"plain": StepState.DONE, "too large": StepState.FAILED, "on top": StepState.FAILED, "seed": StepState.DONE}
     folder = found[1].step.folder(tmp_path)
     assert "do not fill one batch of 1000" in str(read_error(folder)) and not (folder / RESULT).exists()
     assert "DataError" in json.loads((folder / ERROR).read_text())["traceback"]
@@ -81,18 +82,21 @@ def test_a_failed_step_is_reported_and_the_rest_goes_on(material: Material, tmp_
 
 def test_a_step_starts_from_the_model_of_another(material: Material, tmp_path: Path) -> None:
     first = Training(train=quick(text_attention_dropout=0.2))
-    rows = (Row("plain", Training(train=quick()), None), Row("on top", Training(train=quick()), "plain", start=first))
-    found = planned(Table("tricks", "", "", rows), material)
+    rows = (
+        AblationRow("plain", Training(train=quick()), None),
+        AblationRow("on top", Training(train=quick()), "plain", start=first),
+    )
+    found = planned(AblationTable("tricks", "", "", rows), material)
     assert found[0].step.fingerprint != found[1].step.fingerprint
     watch = Recorder()
-    assert set(run(tmp_path, steps_of(found), material, watch).values()) == {State.DONE}
+    assert set(run(tmp_path, steps_of(found), material, watch).values()) == {StepState.DONE}
     assert found[1].first is not None and watch.started.index(found[1].first.fingerprint) < watch.started.index(
         found[1].step.fingerprint
     )
-    assert lasting(tmp_path, found[0].step)["values"] != lasting(tmp_path, found[1].step)["values"]
+    assert lasting(tmp_path, found[0].step).values != lasting(tmp_path, found[1].step).values
 
 
-def test_a_folder_at_which_another_works_is_left_alone(material: Material, tmp_path: Path) -> None:
+def test_a_folder_that_another_process_has_locked_is_not_changed(material: Material, tmp_path: Path) -> None:
     import fcntl
 
     step = planned(three_rows(), material)[0].step
@@ -101,7 +105,7 @@ def test_a_folder_at_which_another_works_is_left_alone(material: Material, tmp_p
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         watch = Recorder()
-        assert run(tmp_path, [step], material, watch) == {step.fingerprint: State.FAILED}
+        assert run(tmp_path, [step], material, watch) == {step.fingerprint: StepState.FAILED}
     assert "another process" in watch.ended[step.fingerprint].error and not (folder / "run").exists()
 
 
@@ -119,7 +123,7 @@ def test_the_fingerprint_depends_on_work_data_and_start_only(material: Material)
     assert len({step.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 
-def test_a_step_survives_its_file(material: Material, tmp_path: Path) -> None:
+def test_a_step_is_read_as_it_was_written(material: Material, tmp_path: Path) -> None:
     for p in planned(three_rows(), material):
         assert read_step(write_step(tmp_path, p.step)) == p.step
     (p.step.folder(tmp_path) / "step.json").write_text("{")
@@ -142,20 +146,20 @@ def test_the_data_fingerprint_sees_captions_and_splits(material: Material) -> No
         assert data_fingerprint(replace(material.dataset, images=(changed, *rest))) != material.data.fingerprint
 
 
-def test_a_model_is_asked_for(material: Material) -> None:
+def test_a_missing_model_is_named(material: Material) -> None:
     without = replace(material, start=Start("random weights", None, "none"))
     with pytest.raises(SettingsError, match="give one with --model"):
         plan(three_rows(), (), (0,), {}, without)
 
 
-def test_what_is_kept_of_a_failure_holds_no_password(material: Material, tmp_path: Path) -> None:
-    """An address in an error of another library, as a proxy or a cluster with a password gives."""
+def test_recorded_errors_hold_no_password(material: Material, tmp_path: Path) -> None:
+    """Errors of other libraries may contain addresses with passwords, of a proxy or a cluster."""
 
     class Unreachable(Recorder):
         def on_update(self, step: Step, done: int, total: int) -> None:
             raise ConnectionError("cannot reach ray://me:s3cr3t@head:10001")
 
-    found = planned(Table("tricks", "", "", (Row("plain", Training(train=quick()), None),)), material)
-    assert set(run(tmp_path, steps_of(found), material, Unreachable()).values()) == {State.FAILED}
+    found = planned(AblationTable("tricks", "", "", (AblationRow("plain", Training(train=quick()), None),)), material)
+    assert set(run(tmp_path, steps_of(found), material, Unreachable()).values()) == {StepState.FAILED}
     kept = (found[0].step.folder(tmp_path) / ERROR).read_text()
     assert "ray://***@head:10001" in kept and "s3cr3t" not in kept

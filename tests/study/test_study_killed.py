@@ -1,4 +1,4 @@
-"""A study of three rows, killed in the middle and gone on with, ends as one that nobody disturbed."""
+"""A study that is killed and resumed gives the results of one that was not."""
 
 import os
 import signal
@@ -13,7 +13,8 @@ from tbps.study.ablations import table
 from tbps.study.executors import run_here
 from tbps.study.plan import Material, plan, steps_of
 from tbps.study.report.tables import read_study
-from tbps.study.step import RESULT, State
+from tbps.study.result import RESULT
+from tbps.study.step import StepState
 from tests.study.small_study import CHANGES, Recorder, lasting
 
 ROWS = ("clip", "clip+dropout", "clip+soft_label")
@@ -21,7 +22,7 @@ LONGER = CHANGES | {"schedule.epochs": "8"}
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_equals_undisturbed(material: Material, people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(material: Material, people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "tbps.cli", "study", "run", "tricks", "--data", "folder", "--root", str(people)]
     command += ["--model", str(tiny_model_folder), "--out", str(killed), "--rows", ",".join(ROWS), "--seeds", "1"]
@@ -38,19 +39,21 @@ def test_killed_and_resumed_equals_undisturbed(material: Material, people: Path,
     assert done == [True, False, False]
 
     (begun,) = read_study(killed)
-    assert [list(line.missing.values()) for line in begun.lines] == [[], ["not finished"], ["not begun"]]
+    assert [list(line.missing.values()) for line in begun.rows] == [[], ["not finished"], ["not begun"]]
 
     watch = Recorder()
-    assert {end.state for end in run_here(killed, steps, "cpu", watch, watch.stop, material.dataset).values()} == {State.DONE}
+    assert {end.state for end in run_here(killed, steps, "cpu", watch, watch.stop, material.dataset).values()} == {StepState.DONE}
     assert {name for name, _, _ in watch.updates} == {step.fingerprint for step in steps[1:]}
     run_here(whole, steps, "cpu", Recorder(), watch.stop, material.dataset)
     assert [lasting(killed, step) for step in steps] == [lasting(whole, step) for step in steps]
     (ended,) = read_study(killed)
-    assert [line.seeds for line in ended.lines] == [[0]] * 3 and not any(line.missing for line in ended.lines)
+    assert [line.seeds for line in ended.rows] == [[0]] * 3 and not any(line.missing for line in ended.rows)
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_at_the_next_update_and_says_how_to_go_on(people: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_the_next_update_and_names_the_command_to_continue(
+    people: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "tbps.cli", "study", "run", "tricks", "--data", "folder", "--root", str(people)]
     command += ["--model", str(tiny_model_folder), "--out", str(tmp_path), "--seeds", "1", "--epochs", "500"]
     command += ["--set", "batch_size=16", "--set", "checkpoint_steps=3"]

@@ -1,4 +1,4 @@
-"""The consensus division: its losses by loops, its mixture by an EM of its own, its labels on captions exchanged on purpose."""
+"""Consensus division: losses against loops, the mixture against a separate EM, labels on exchanged captions."""
 
 import json
 import math
@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from sklearn.metrics import precision_score, recall_score
 
 from tbps.data.cache import ImageCache
+from tbps.data.embedding import identities
 from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import MissingDependencyError, SettingsError
-from tbps.evaluation.embed import identities
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.division import Division, clean_probability, consensus, embed_pairs, losses_in_groups, pair_losses
@@ -55,13 +55,13 @@ def test_the_losses_of_a_pair_are_their_formula() -> None:
             assert float(found[i, column]) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_a_pair_that_meets_its_own_identity_only_has_a_finite_loss() -> None:
+def test_a_pair_among_its_own_identity_only_has_a_finite_loss() -> None:
     rows = torch.eye(3)
     torch.testing.assert_close(pair_losses(rows, rows, torch.zeros(3, dtype=torch.int64), 0.1), torch.full((3, 2), -2.0))
 
 
 def test_every_pair_is_judged_once_among_a_group_of_at_least_the_size() -> None:
-    """17 pairs in groups of 5: with one image and caption for all, a loss tells how many others a pair was compared with."""
+    """17 pairs in groups of 5. All embeddings are equal, so a loss shows with how many others a pair was compared."""
     same = torch.nn.functional.normalize(torch.ones(17, 4), dim=1)
     losses = losses_in_groups(same, same, torch.arange(17), 1.0, 5, stream())
     others = np.exp(losses)  # log(others) + 1 - 1
@@ -103,13 +103,13 @@ def test_equal_losses_are_clean_and_broken_ones_are_named() -> None:
 
 
 def two_opinions() -> np.ndarray:
-    """400 pairs that both call clean, 300 that both call noisy, 200 in dispute."""
+    """400 pairs that both opinions call clean, 300 that both call noisy, 200 disputed."""
     rng = stream(1)
     high = np.repeat([[0, 0], [1, 1], [0, 1], [1, 0]], [400, 300, 100, 100], axis=0)
     return high + rng.normal(0, 0.05, high.shape)
 
 
-def test_agreement_is_the_label_and_dispute_is_drawn() -> None:
+def test_agreed_labels_are_kept_and_disputed_ones_drawn() -> None:
     found = consensus(two_opinions(), 0.5, stream())
     assert (found.clean, found.noisy, found.disputed) == (400, 300, 200)
     assert found.believed[:400].all() and not found.believed[400:700].any()
@@ -118,7 +118,7 @@ def test_agreement_is_the_label_and_dispute_is_drawn() -> None:
     assert np.array_equal(again.believed, found.believed) and not np.array_equal(other.believed, found.believed)
 
 
-def test_a_higher_threshold_believes_less() -> None:
+def test_a_higher_threshold_labels_fewer_pairs_clean() -> None:
     rng = stream(2)
     overlapping = np.concatenate([rng.normal(0, 1, (300, 2)), rng.normal(2.5, 1, (300, 2))])
     cleans = [consensus(overlapping, threshold, stream()).clean for threshold in (0.2, 0.5, 0.9)]
@@ -126,7 +126,7 @@ def test_a_higher_threshold_believes_less() -> None:
 
 
 def exchanged(folder: Path) -> np.ndarray:
-    """36 people of two coloured halves, 8 pictures each to train on, a quarter of them with another's caption; which ones."""
+    """36 people with two coloured halves and 8 training images each, a quarter with a caption of others; returns which."""
     rng, lines = stream(0), []
     people = [(top, bottom) for top in COLOURS for bottom in COLOURS]
     for split, pictures in (("train", 8), ("val", 1)):
@@ -148,7 +148,7 @@ def exchanged(folder: Path) -> np.ndarray:
 
 
 class Judging:
-    """Keeps how far the divisions say they are."""
+    """Records the progress of the divisions."""
 
     def __init__(self) -> None:
         self.progress: list[tuple[int, int]] = []
@@ -216,7 +216,7 @@ def _worker(number: int, model: Path, data: Path, cache: Path, out: str, rendezv
 
 
 def many(root: Path) -> PersonDataset:
-    """The flags three times over: 432 pairs, so that both processes have chunks of images and of captions."""
+    """Three copies of the flags, 432 pairs, so that both processes have chunks of images and of captions."""
     flags = read(root)
     return PersonDataset(flags.name, flags.root, flags.images * 3)
 
@@ -236,7 +236,7 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float
 
 
 @pytest.mark.slow
-def test_two_processes_judge_and_learn_as_one(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_divide_and_learn_as_one(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     losses, division = judged(tiny_model_folder, many(flags), tmp_path / "cache")
@@ -255,7 +255,7 @@ def test_two_processes_judge_and_learn_as_one(flags: Path, tiny_model_folder: Pa
 
 
 @pytest.mark.parametrize("loss", ["c_itc", "id", "mlm"])
-def test_losses_without_a_meaning_for_labels_are_refused(loss: str) -> None:
+def test_losses_that_ignore_labels_are_refused(loss: str) -> None:
     with pytest.raises(SettingsError, match=rf"losses\.{loss}\.weight=0"):
         simplified_tbps_clip().override({"division.enabled": True, f"losses.{loss}.weight": 0.1})
 

@@ -1,4 +1,4 @@
-"""CoOp and CLIP-Adapter in training: what is locked stays bit for bit, and the rest is resumed, kept and opened as it was."""
+"""Training with CoOp and CLIP-Adapter: locked weights do not change, and the others are resumed, saved and loaded exactly."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tbps.data.embedding import decoded, embed_split, identities
 from tbps.data.readers.folder import read
 from tbps.errors import SettingsError
-from tbps.evaluation.embed import decoded, embed_split, identities
 from tbps.evaluation.metrics import retrieval_metrics
 from tbps.model.bundle import load
 from tbps.model.clip import image_features, text_features
@@ -19,9 +19,10 @@ from tbps.study.recipes import recipe
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 
 LEARNED = {"coop": ADDED[:1], "clip_adapter": ADDED[1:]}
 TOWARDS = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2, "checkpoint_steps": 2}
@@ -42,7 +43,7 @@ def quick(name: str, **changes: object) -> TrainSettings:
 
 @pytest.fixture(scope="module")
 def start(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a temperature beyond the cap, which is for one that learns."""
+    """The tiny model with a temperature beyond the bound, which applies to learned temperatures only."""
     model, folder = load(tiny_model_folder), tmp_path_factory.mktemp("start")
     model.clip.logit_scale.data.fill_(4.7)
     model.save(folder)
@@ -62,7 +63,7 @@ def newest(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", LEARNED)
-def test_the_locked_stays_and_the_best_model_opens(flags: Path, start: Path, tmp_path: Path, name: str, variant: str) -> None:
+def test_locked_weights_stay_and_the_best_model_opens(flags: Path, start: Path, tmp_path: Path, name: str, variant: str) -> None:
     settings = quick(name, **VARIANTS[variant]).override({"schedule.epochs": 1})
     outcome = run(settings, flags, start, tmp_path)
     state, locked = newest(tmp_path), load_file(start / "model.safetensors")

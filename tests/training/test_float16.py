@@ -19,15 +19,17 @@ from tbps.model.cross_modal import CrossModalEncoder
 from tbps.model.heads import Heads, IdentityClassifier, ProjectionHead
 from tbps.model.tokens import tokenise
 from tbps.study.recipes import simplified_tbps_clip
-from tbps.training.encode import Views, dropout_from, encode
+from tbps.training.encode import dropout_from, encode
 from tbps.training.gradient_cache import backward
 from tbps.training.log import NoLog, RunLog, read_log
 from tbps.training.objective import Features, Labels, Losses, objective
 from tbps.training.observer import Silent
 from tbps.training.optimizer import OptimizerSettings, optimizers, update_together
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
+from tbps.training.views import Views
 
 PAIRS = 8
 EVERY_LOSS: dict[str, object] = {
@@ -63,7 +65,7 @@ def same_bits(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]
 
 
 def gradients(folder: Path, settings: TrainSettings, micro: int, scale: float) -> tuple[torch.Tensor, Losses]:
-    """All gradients as one vector, with the scale taken off again, and the losses that made them."""
+    """All gradients as one vector, divided by the loss scale, and the losses."""
     model = load(folder)
     vocabulary = model.clip.config.text_config.vocab_size
     torch.manual_seed(1)
@@ -138,7 +140,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(flags: Path, tiny_mod
     assert not torch.equal(before["model.clip.text_projection.weight"], run.model.clip.text_projection.weight)
 
 
-def test_a_loss_that_overflows_once_is_no_error(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_single_overflowing_loss_is_no_error(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     run = run_of(quick(), flags, tiny_model_folder, tmp_path)
     before = copies(run)
     planted = run.model.clip.visual_projection.register_forward_hook(lambda module, given, result: result * torch.inf)
@@ -153,7 +155,7 @@ def test_a_loss_that_overflows_once_is_no_error(flags: Path, tiny_model_folder: 
     assert run.state.loss_count == 1
 
 
-def test_overflow_without_end_is_an_error(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_overflow_at_every_update_is_an_error(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     run = run_of(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), flags, tiny_model_folder, tmp_path)
     with pytest.raises(SettingsError, match=r"float16 overflows at update \d+ whatever the loss scale.*precision=bfloat16"):
         for _ in range(30):
@@ -185,7 +187,7 @@ def test_all_optimizers_skip_together_and_the_scale_is_halved_once(where: str) -
 
 
 def test_gradients_are_unscaled_once_before_they_are_clipped() -> None:
-    """A scale is a power of two, so an update with it has the bits of one without."""
+    """The scale is a power of two, so updates with and without it are equal bit for bit."""
     weights = []
     for scaler in (GradScaler("cpu", enabled=False), GradScaler("cpu", init_scale=256.0)):
         model, made = two_optimizers()
@@ -197,7 +199,7 @@ def test_gradients_are_unscaled_once_before_they_are_clipped() -> None:
 
 
 def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Over updates that are skipped because 2^16, where the scale starts, is too much for this model."""
+    """Including updates that are skipped because the first scale, 2^16, is too large for this model."""
     settings = quick(micro_batch=6, **{"losses.id.weight": 0.2, "optimizer.matrices": "muon", "optimizer.clip_norm": 1.0})
 
     def run(folder: Path, stop_after: int | None) -> Outcome:

@@ -1,4 +1,4 @@
-"""Learning from train and val together: all identities, no validation, the last epoch; as the paper does on ICFG-PEDES."""
+"""Learning from train and val: all identities, no validation, and the last epoch is kept (the paper's way for ICFG-PEDES)."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ ALL = {"image": {}, "batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate"
 
 
 def test_all_identities_of_train_are_learned_in_the_order_of_the_file(tmp_path: Path) -> None:
-    """A published layout without val: what the reader moved to val comes back to its place."""
+    """In a layout without val, the images that the reader moved to val return to their places."""
     from PIL import Image
 
     (tmp_path / "imgs").mkdir()
@@ -63,7 +63,7 @@ def test_the_last_epoch_is_kept_and_the_log_says_so(flags: Path, tiny_model_fold
     assert again.finished and again.step == out.step
 
 
-def test_without_val_the_message_names_the_way_out(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_without_val_the_message_names_learn_from(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
     data = read(flags)

@@ -1,4 +1,4 @@
-"""Training with adapters: the start model's weights stay as they are, and what is kept is W + (alpha / rank) B A, a plain CLIP."""
+"""Training with adapters: the start model's weights do not change, and the saved model is a plain CLIP, W + (alpha / rank) B A."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,10 @@ from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 
 RANK, ALPHA = 3, 12
 
@@ -42,7 +43,7 @@ def newest(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def plain(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The weights of a plain CLIP by the formula, from those of an adapted one in a checkpoint."""
+    """Weights of a plain CLIP by the formula, from a checkpoint with adapters."""
     weights = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     for name in [name for name in weights if ".lora_A." in name]:
         a, b = weights.pop(name), weights.pop(name.replace("lora_A", "lora_B"))
@@ -108,7 +109,7 @@ def test_a_dry_run_counts_what_learns(flags: Path, tiny_model_folder: Path) -> N
 
 
 def _updates(data: str, model: str, folder: str, micro: int) -> dict[str, torch.Tensor]:
-    """Three updates without anything drawn at random on the device."""
+    """Three updates without random draws on the device."""
     calm = {"image_augmentation.enabled": False, "text_attention_dropout": 0, "optimizer.eps": 0.01, "micro_batch": micro}
     settings, dataset = quick(**calm), read(Path(data))
     run = Run(settings, start_model(settings, dataset, Path(model), "cpu"), dataset, Path(folder), Silent())

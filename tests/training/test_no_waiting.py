@@ -16,19 +16,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tbps.data.readers.folder import read
+from tbps.errors import SettingsError
 from tbps.study.recipes import simplified_tbps_clip
-from tbps.training import trainer
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 from tbps.transfer import send
 
 META = torch.device("meta")
 
 
 class NoWaitingCopies(TorchDispatchMode):
-    """Refuses a copy from the host that would wait."""
+    """Raises on copies from the host that would wait."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -43,7 +43,7 @@ class NoWaitingCopies(TorchDispatchMode):
 
 
 class NoWaitingConstants(TorchFunctionMode):
-    """Refuses `torch.tensor(values, device=...)`, which copies and waits."""
+    """Raises on `torch.tensor(values, device=...)`, which copies and waits."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -75,7 +75,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 @pytest.fixture
 def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two things that `meta` lacks: autocast, which is off in these runs, and AdamW's fused kernel."""
+    """Replaces what `meta` lacks: autocast, which is off in these runs, and the fused kernel of AdamW."""
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **named: nullcontext())
     adamw = torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *arguments, **named: adamw(*arguments, **{**named, "fused": False}))
@@ -110,7 +110,7 @@ def test_an_update_does_not_wait(variant: str, flags: Path, tiny_model_folder: P
         lambda there: torch.tensor([1.0, 2.0], device=there.device),
     ],
 )
-def test_the_guard_sees_what_waits(waits: Any) -> None:
+def test_the_guard_notices_operations_that_wait(waits: Any) -> None:
     there = torch.ones(3, device=META)
     with NoWaitingCopies(), NoWaitingConstants():
         assert send(torch.ones(3), META).device == META
@@ -118,7 +118,7 @@ def test_the_guard_sees_what_waits(waits: Any) -> None:
             waits(there)
 
 
-def test_sending_to_where_it_is_copies_nothing() -> None:
+def test_sending_to_the_same_device_copies_nothing() -> None:
     here = torch.arange(3)
     assert send(here, torch.device("cpu")) is here
 
@@ -133,6 +133,6 @@ def test_a_loss_that_is_not_finite_is_named_by_its_update(flags: Path, tiny_mode
             with torch.no_grad():
                 run.model.clip.logit_scale.fill_(torch.nan)
     assert run.state.loss_count == 0  # nothing was read yet
-    with pytest.raises(trainer.SettingsError, match=r"nan at update 7; lower schedule\.peak_rate"):
+    with pytest.raises(SettingsError, match=r"nan at update 7; lower schedule\.peak_rate"):
         run.save()
     assert not list(tmp_path.glob("checkpoints/*")) and run.state.loss_count == 6

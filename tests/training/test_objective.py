@@ -1,4 +1,4 @@
-"""The total is the weighted sum of the losses; a loss of weight 0 is not computed; soft labels take the pass they are told to."""
+"""The total is the weighted sum of the losses; a loss of weight 0 is not computed; soft labels come from the chosen pass."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_pair_labels_make_the_loss_of_clip() -> None:
     torch.testing.assert_close(found, itc(given.image, given.text, 14.0))
 
 
-def test_pairs_that_are_two_in_one_have_both_identities_right() -> None:
+def test_both_identities_of_a_mixed_pair_are_right() -> None:
     given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])  # the last pair, 5, shows 2 too
     targets = identity_targets(LABELS.identities, LABELS.identities)
     targets[7], targets[3] = 0, 0
@@ -119,7 +119,7 @@ def full_features() -> Features:
 
 @pytest.mark.parametrize("views", ["image", "text", "both"])
 def test_a_separate_pass_softens_the_second_view_by_the_second_view(views: str) -> None:
-    """As the reference: its second image view is softened by that view's own similarities to the captions of the first pass."""
+    """As in the reference: soft labels of the second image view are its own similarities to the captions of the first pass."""
     given, targets, alpha = full_features(), identity_targets(LABELS.identities, LABELS.identities), 0.4
     settings = LossSettings().override({"r_itc.weight": 0, "mvs.views": views, "n_itc.soft_pass": "separate"})
     found = objective(given, LABELS, torch.tensor(14.0), alpha, Heads(), settings).terms["mvs"]

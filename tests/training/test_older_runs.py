@@ -1,5 +1,5 @@
-"""Runs, steps and settings of version 0.1 go on as that version worked: what it did not know keeps the value under which it
-worked.
+"""Runs, steps and settings of version 0.1 continue as in that version: settings that it did not have keep the values that describe
+what it did.
 """
 
 import json
@@ -40,7 +40,7 @@ FINGERPRINTS = {
 
 
 def as_written_then(settings: Settings) -> dict[str, Any]:
-    """What version 0.1 would have written: the dump without the settings that came later."""
+    """The dump that version 0.1 would have written, without settings that came later."""
     dump: dict[str, Any] = settings.model_dump(mode="json")
     for name, value in settings:
         if name in settings.earlier:
@@ -51,7 +51,7 @@ def as_written_then(settings: Settings) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_as_version_0_1_knew_them_recipes_have_its_fingerprints(name: str) -> None:
+def test_recipes_without_later_settings_have_the_fingerprints_of_version_0_1(name: str) -> None:
     now = FORMER[name]() if name in FORMER else recipe(name)
     then = now.as_earlier(as_written_then(now))
     assert then.fingerprint() == FINGERPRINTS[name]
@@ -60,7 +60,7 @@ def test_as_version_0_1_knew_them_recipes_have_its_fingerprints(name: str) -> No
     assert TrainSettings.parse_stored(now.model_dump(mode="json")) == now, "a file of today is read as it is"
 
 
-def test_what_is_new_has_the_value_under_which_version_0_1_worked() -> None:
+def test_later_settings_have_the_values_of_version_0_1() -> None:
     then = TrainSettings.parse_stored(as_written_then(tbps_clip()))
     assert then.strong_views.source == "squashed" and then.image.training_resize == "bicubic"
     assert then.image_augmentation.boxes == "torchvision" and then.image_augmentation.order == "fixed"
@@ -68,7 +68,7 @@ def test_what_is_new_has_the_value_under_which_version_0_1_worked() -> None:
     assert then.optimizer.algorithm == "adamw" and then.optimizer.groups == "tbps"
 
 
-def test_a_step_of_a_study_that_was_written_then_is_the_same_step() -> None:
+def test_a_step_that_version_0_1_wrote_is_the_same_step() -> None:
     work = Training(train=tbps_clip())
     values = work.model_dump(mode="json") | {"train": as_written_then(work.train)}
     assert parse_work(values).train.strong_views.source == "squashed"
@@ -92,8 +92,8 @@ def stop_after(updates: int) -> Any:
 
 
 def test_a_run_of_version_0_1_is_resumed_as_it_was_begun(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Begun under the old values, its files made what version 0.1 wrote; today's recipe goes on with it and ends as it would
-    have.
+    """A run with the old values, whose files are changed to what version 0.1 wrote, is resumed by today's recipe with the same
+    result.
     """
     asked = recipe("simplified_tbps_clip").override(CHANGES)
     old = asked.as_earlier(as_written_then(asked))
@@ -138,7 +138,7 @@ def test_other_settings_are_refused_by_the_name_of_the_first(flags: Path, tiny_m
         train(settings, model, data, folder, Silent(), cache=tmp_path / "c")
 
 
-def test_the_fingerprint_tells_every_new_setting() -> None:
+def test_the_fingerprint_depends_on_every_new_setting() -> None:
     asked = recipe("tbps_clip")
     for key, value in (("strong_views.source", "squashed"), ("image.training_resize", "bicubic"), ("losses.shards", 2)):
         assert asked.override({key: value}).fingerprint() != asked.fingerprint()

@@ -26,7 +26,7 @@ def test_one_dimensional_parameters_do_not_decay_and_locked_ones_are_left_out() 
 
 
 @pytest.mark.parametrize("matrices", ["adamw", "muon"])
-def test_every_trained_parameter_once(tiny_model_folder: Path, matrices: str) -> None:
+def test_every_trained_parameter_is_held_once(tiny_model_folder: Path, matrices: str) -> None:
     clip = load(tiny_model_folder).clip
     for parameter in bottom_parameters(clip, LockSettings(patch_projection=True, text_layers=1)):
         parameter.requires_grad_(False)
@@ -45,7 +45,7 @@ def test_muon_takes_the_matrices_inside_the_layers(tiny_model_folder: Path) -> N
     assert names == {f"{tower}.encoder.layers.{n}.{part}.weight" for tower in towers for n in (0, 1) for part in parts}
 
 
-def test_a_step_of_muon_turns_a_matrix_by_a_nearly_orthogonal_one(tiny_model_folder: Path) -> None:
+def test_an_update_of_muon_is_nearly_orthogonal(tiny_model_folder: Path) -> None:
     """The update is U V^T of the gradient's singular vectors, up to the 0.7 to 1.2 of five Newton-Schulz steps."""
     clip = load(tiny_model_folder).clip
     _, muon = optimizers(clip, OptimizerSettings(matrices="muon", weight_decay=0))
@@ -86,7 +86,7 @@ def adam_of_irra(named: dict[str, torch.Tensor], steps: list[dict[str, torch.Ten
 
 
 def irras_name(name: str) -> str:
-    """What IRRA calls a parameter that is ours, as far as its groups look at names."""
+    """Name in IRRA's code of one of our parameters, as far as its groups depend on names."""
     for ours, theirs in (
         ("heads.classifier.linear", "classifier"),
         ("heads.cross_modal.attention", "cross_attn"),

@@ -1,4 +1,4 @@
-"""`--profile` writes a trace with the phases of an update, prints what is costly, and leaves no run behind."""
+"""`--profile` writes a trace with the phases of an update, prints the costs, and begins no run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A dry run counts the updates of the whole data set, measures real ones, and leaves nothing behind."""
+"""A dry run counts the updates of the whole data set, measures real ones, and writes no files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_dry_run_prints_the_settings_and_the_cost(flags: Path, tiny_model_fold
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_takes_real_updates(name: str, flags: Path, tiny_model_folder: Path) -> None:
+def test_every_recipe_can_be_rehearsed(name: str, flags: Path, tiny_model_folder: Path) -> None:
     start = [] if recipe(name).shape else ["--model", str(tiny_model_folder)]
     command = ["train", name, "--data", "folder", "--root", str(flags), *start, "--dry-run", "--set", "batch_size=8"]
     done = CliRunner().invoke(app, command)

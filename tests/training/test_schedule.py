@@ -1,4 +1,4 @@
-"""The learning rate and the soft labels follow the paper's settings at their corners."""
+"""Learning rate and soft labels at the first, peak and last updates of the paper's schedule."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""TF32 is off unless a run asks for it; torch itself turns it on for convolutions."""
+"""TF32 is off unless the precision is tf32; PyTorch's default turns it on for convolutions."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from tbps.data.readers.folder import read
 from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.observer import Silent
+from tbps.training.run import Run
 from tbps.training.start import start_model
-from tbps.training.trainer import Run
 
 
 def _allowed() -> tuple[bool, bool]:
@@ -18,7 +18,7 @@ def _allowed() -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bfloat16", False)])
-def test_a_run_decides(flags: Path, tiny_model_folder: Path, tmp_path: Path, precision: str, allowed: bool) -> None:
+def test_a_run_turns_tf32_on_and_off(flags: Path, tiny_model_folder: Path, tmp_path: Path, precision: str, allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not allowed
     dataset, settings = read(flags), simplified_tbps_clip().override({"precision": precision, "batch_size": 4})
     Run(settings, start_model(settings, dataset, tiny_model_folder, "cpu"), dataset, tmp_path, Silent())

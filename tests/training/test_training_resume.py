@@ -1,4 +1,4 @@
-"""A run that is stopped, or killed at any moment, and resumed ends with the same bits as one that was not."""
+"""A run that is stopped, or killed at any moment, and resumed gives the same weights bit for bit as an uninterrupted one."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,15 @@ from tbps.model.bundle import load
 from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import read_log
 from tbps.training.observer import StepReport
+from tbps.training.run import Outcome
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
 from tbps.training.state import EpochResult
-from tbps.training.trainer import Outcome, train
+from tbps.training.trainer import train
 
 
 class Recorder:
-    """Keeps what a run reports."""
+    """Records the progress of a run."""
 
     def __init__(self) -> None:
         self.steps: list[StepReport] = []
@@ -37,9 +40,6 @@ class Recorder:
         pass
 
     def on_division(self, done: int, total: int) -> None:
-        pass
-
-    def on_probe(self, done: int, total: int) -> None:
         pass
 
     def on_step(self, report: StepReport) -> None:
@@ -97,26 +97,43 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    flags: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Outcome]]:
+    """A function from a variant to the folder and outcome of its run without interruption."""
+
+    @cache
+    def ended(variant: str) -> tuple[Path, Outcome]:
+        folder = tmp_path_factory.mktemp("whole")
+        return folder, run(quick(**VARIANTS[variant]), read(flags), tiny_model_folder, folder)
+
+    return ended
+
+
 @pytest.mark.parametrize(
     ("stop_after", "variant"), [(1, "plain"), (2, "muon"), (3, "full"), (4, "ema"), (7, "mlm"), (5, "division"), (6, "division")]
 )
 def test_stopped_and_resumed_equals_uninterrupted(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path, stop_after: int, variant: str
+    flags: Path,
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[[str], tuple[Path, Outcome]],
+    stop_after: int,
+    variant: str,
 ) -> None:
     data, settings = read(flags), quick(**VARIANTS[variant])
-    whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
-    part = run(settings, data, tiny_model_folder, tmp_path / "parts", stop_after)
+    folder, whole = uninterrupted(variant)
+    part = run(settings, data, tiny_model_folder, tmp_path, stop_after)
     assert not part.finished and part.step == stop_after
-    resumed = run(settings, data, tiny_model_folder, tmp_path / "parts")
+    resumed = run(settings, data, tiny_model_folder, tmp_path)
     assert resumed.finished and resumed.best == whole.best and resumed.standing == whole.standing
-    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert without_times(tmp_path / "whole" / "log.jsonl") == without_times(tmp_path / "parts" / "log.jsonl")
+    assert same_bits(weights(folder), weights(tmp_path))
+    assert without_times(folder / "log.jsonl") == without_times(tmp_path / "log.jsonl")
 
 
-def test_a_division_between_two_checkpoints_is_made_and_reported_again(
-    flags: Path, tiny_model_folder: Path, tmp_path: Path
-) -> None:
-    """Killed after the first update of the second epoch, which divided; the newest checkpoint is from before."""
+def test_a_division_after_the_last_checkpoint_is_repeated(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Killed after the first update of the second epoch, which divided the pairs; the newest checkpoint is older."""
     data, settings = read(flags), quick(checkpoint_steps=100, **VARIANTS["division"])
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     updates = 0
@@ -196,7 +213,7 @@ def test_an_exploding_loss_is_named(flags: Path, tiny_model_folder: Path, tmp_pa
         run(quick(**{"schedule.peak_rate": 1e30, "schedule.initial_rate": 1e30}), read(flags), tiny_model_folder, tmp_path)
 
 
-def test_the_average_of_the_weights_is_what_is_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_averaged_weights_are_kept(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     run(quick(ema_decay=0.5, **{"schedule.epochs": 1}), read(flags), tiny_model_folder, tmp_path, stop_after=None)
     kept, state = load(tmp_path / "best").clip.state_dict(), weights(tmp_path)
     assert all(torch.equal(kept[name], state[f"model.averaged.module.{name}"]) for name in kept)

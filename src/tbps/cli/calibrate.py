@@ -33,8 +33,8 @@ def calibrate(
 
     from tbps.data import read_dataset
     from tbps.errors import SettingsError
+    from tbps.evaluation import Embeddings
     from tbps.evaluation.calibration import share_of_right
-    from tbps.evaluation.embed import Embeddings
     from tbps.gallery import Calibration, Moments
 
     if not model.is_dir():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tbps.data import PersonDataset
-    from tbps.evaluation.embed import Embeddings
+    from tbps.evaluation import Embeddings
 
 
 def embed(
@@ -50,12 +50,12 @@ def print_notes(warnings: "Iterable[str]") -> None:
 
 def embed_with(model: str, split: "PersonDataset", name: str) -> "Embeddings":
     """Embed the images and captions of a split, with a progress bar."""
-    from tbps.evaluation.embed import decoded, describe_source, embed_split
-    from tbps.evaluation.retrieval import embeddings_of
+    from tbps.data import decoded, describe_source, embed_split, identities
+    from tbps.evaluation import Embeddings
     from tbps.model import load
 
     towers = load(model, best_device())
     with progress("embedding", "images") as on_progress:
         arrays = decoded(split.images, towers.spec)
         rows = embed_split(split, arrays, towers.encode_arrays, towers.encode_texts, on_progress)
-    return embeddings_of(split, rows, towers.fingerprint, describe_source(split, name))
+    return Embeddings(*rows, *identities(split), model=towers.fingerprint, source=describe_source(split, name))

@@ -33,10 +33,9 @@ def evaluate(
 
     Example: tbps evaluate models/mannequin-tiny --data folder --root mannequins --split test
     """
-    from tbps.data import read_dataset
+    from tbps.data import ceiling_scores, read_dataset
     from tbps.errors import SettingsError
-    from tbps.evaluation.embed import Embeddings
-    from tbps.evaluation.retrieval import score
+    from tbps.evaluation import Embeddings, score
 
     if embeddings is not None:
         standing, title = score(Embeddings.load(embeddings)), str(embeddings)
@@ -44,7 +43,7 @@ def evaluate(
         dataset = read_dataset(data, root, allow_missing=allow_missing)
         print_notes(dataset.warnings if allow_missing else ())
         images = dataset.split(split)
-        standing, title = score(embed_with(model, images, split), images), f"{model} on {root} ({split})"
+        standing, title = score(embed_with(model, images, split), ceiling_scores(images)), f"{model} on {root} ({split})"
     else:
         raise SettingsError("give a model with --data and --root, or --embeddings FILE")
     if as_json:

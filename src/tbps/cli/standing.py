@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tbps.evaluation.retrieval import Standing
+    from tbps.evaluation import Standing
 
 _COLUMNS = (("Rank-1", "r1"), ("Rank-5", "r5"), ("Rank-10", "r10"), ("mAP", "map"), ("mINP", "minp"))
 

@@ -1,4 +1,4 @@
-"""`tbps study`: the paper's tables, one command each, and reports that print ours beside the paper's."""
+"""`tbps study`: run the paper's tables, and report our numbers beside the paper's."""
 
 import json
 import time
@@ -18,20 +18,21 @@ from tbps.cli.models import best_device
 from tbps.cli.train import assignments
 
 if TYPE_CHECKING:
-    from tbps.study.executors import Watch
-    from tbps.study.plan import Estimate, Material, Planned
+    from tbps.study.executors import StudyObserver
+    from tbps.study.plan import Material, Planned
     from tbps.study.step import End, Step
+    from tbps.study.work.operations import Estimate
 
 study = typer.Typer(name="study", help="The paper's tables on your data and model, beside the paper's.", no_args_is_help=True)
 
 _NAMES = "name of a table (`tbps study list`), several, or all"
-_TOLD_EVERY = 10  # updates between two reports of a run
+_UPDATES_PER_REPORT = 10
 _DATA = "format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder"
 
 
 @study.command("list")
 def list_tables() -> None:
-    """Every table: its name, where it is in the paper, or that it is ours, and its rows.
+    """List the tables: name, place in the paper (or that it is ours), and rows.
 
     Example: tbps study list
     """
@@ -58,23 +59,23 @@ def run(
     on: Annotated[str, typer.Option(help="here, gpus (one step a GPU), slots (see --slots) or ray (RAY_ADDRESS)")] = "here",
     slots: Annotated[int, typer.Option(help="processes at a time with --on slots, sharing the cores", min=1)] = 2,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
-    dry_run: Annotated[bool, typer.Option(help="resolve every row and say what it would take; write nothing")] = False,
+    dry_run: Annotated[bool, typer.Option(help="print what every row would take; write nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: every setting of every row as JSON")] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+        bool, typer.Option("--allow-missing", help="continue without images whose files are missing; they are counted")
     ] = False,
 ) -> None:
     """Train and score the rows of tables, every row with every seed.
 
-    What is done is skipped, what was interrupted goes on where it was, what fails is reported and the rest goes on: the same
-    command again completes a study, and more --rows or --seeds extend it. A setting that several tables have is run once.
+    Finished steps are skipped, interrupted ones continue, and a step that fails is reported while the others run. So the same
+    command again completes a study, and more --rows or --seeds extend it. Settings that several tables share are run once.
     Ctrl-C stops after the current update.
 
     Example: tbps study run tricks losses --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch32 --dry-run
     """
     from tbps.errors import SettingsError
     from tbps.study.ablations import TABLES, table
-    from tbps.study.plan import imagine_material, open_material, plan, record_plan, steps_of
+    from tbps.study.plan import imagine_material, open_material, plan, record_of, steps_of
 
     if on not in ("here", "gpus", "slots", "ray"):
         raise SettingsError(f"--on {on!r} is none of here, gpus, slots, ray")
@@ -95,7 +96,7 @@ def run(
         _show_plan(plans, material, out, as_json)
         return
     for ours in tables:
-        record_plan(out, ours, plans[ours.name], changes, material)
+        record_of(ours, plans[ours.name], changes, material).save(out)
     for line in dict.fromkeys(f"not run: {name} {p.row.name}: {p.refused}" for name in plans for p in plans[name] if p.refused):
         output.print(plain(line), soft_wrap=True)
     steps = steps_of(planned)
@@ -116,8 +117,8 @@ def report(
 ) -> None:
     """Write the report: report.md with its plots, report.html (one file, plots in it), summary.csv and runs.csv.
 
-    Mean and spread over seeds, the difference to each table's base with a bootstrap interval, beside the paper's; and what was
-    not run. It can be written while a study runs.
+    The report has mean and spread over seeds, the difference to each table's base with a bootstrap interval, the paper's numbers,
+    and what was not run. It can be written while a study runs.
 
     Example: tbps study report --study runs/study --out report
     """
@@ -137,10 +138,10 @@ def diagnose(
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     out: Annotated[Path, typer.Option(help="where to write diagnosis.md and failures.png")] = Path("runs/diagnosis"),
 ) -> None:
-    """Say what a model gets wrong, on data with attributes (mannequins, or any folder with attribute columns).
+    """Diagnose the errors of a model, on data with attributes (mannequins, or any folder with attribute columns).
 
-    Rank-1 by what the caption mentions, confusion between near-twins, how far the score follows one swapped word ("red" to
-    "blue"), and the surest failures as a picture.
+    Writes Rank-1 by the attributes that captions mention, confusion between near-twins, the effect of one swapped word ("red" to
+    "blue") on the score, and a picture of the failures with the largest margin.
 
     Example: tbps study diagnose --model models/mannequin-tiny --data folder --root mannequins --out diagnosis
     """
@@ -170,7 +171,14 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _run_on(
-    on: str, slots: int, out: Path, steps: "Sequence[Step]", device: str, watch: "Watch", stop: Interrupt, material: "Material"
+    on: str,
+    slots: int,
+    out: Path,
+    steps: "Sequence[Step]",
+    device: str,
+    watch: "StudyObserver",
+    stop: Interrupt,
+    material: "Material",
 ) -> "Mapping[str, End]":
     from tbps.errors import SettingsError
     from tbps.study.executors import cpu_slots, gpu_slots, run_here, run_in_slots, run_on_ray
@@ -188,7 +196,7 @@ def _run_on(
 
 
 def _labels(plans: "Mapping[str, Sequence[Planned]]") -> dict[str, str]:
-    """Step fingerprint -> the first table, row and seed that it stands for."""
+    """Step fingerprint -> text with the first table, row and seed that the step belongs to."""
     labels: dict[str, str] = {}
     for name, planned in plans.items():
         for p in planned:
@@ -199,11 +207,11 @@ def _labels(plans: "Mapping[str, Sequence[Planned]]") -> dict[str, str]:
 
 
 def _conclude(out: Path, steps: "Sequence[Step]", ends: "Mapping[str, End]", labels: Mapping[str, str]) -> None:
-    """Says how it ended; exit code 130 when stopped, 1 when something failed."""
-    from tbps.study.step import State
+    """Print how the steps ended; exit code 130 if the study was stopped, 1 if a step failed."""
+    from tbps.study.step import StepState
 
-    done = sum(end.state is State.DONE for end in ends.values())
-    failed = {name: end for name, end in ends.items() if end.state is State.FAILED}
+    done = sum(end.state is StepState.DONE for end in ends.values())
+    failed = {name: end for name, end in ends.items() if end.state is StepState.FAILED}
     for name, end in failed.items():
         output.print(plain(f"failed: {labels[name]}: {end.error} ({out / 'steps' / name})"), soft_wrap=True)
     output.print(f"{done} of {len(steps)} steps are done, {len(failed)} failed; tbps study report --study {out}", highlight=False)
@@ -276,12 +284,15 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
 
 @final
 class _Watch:
-    """A bar over the whole study with the time left, measured from what was done since the start, and one a running step."""
+    """Draws one bar for the whole study with the time left, and one per running step.
+
+    The time left follows from the work that was done since the command started.
+    """
 
     def __init__(self, out: Path, steps: "Sequence[Step]", material: "Material", labels: Mapping[str, str]) -> None:
         from tbps.errors import DataError
         from tbps.study.plan import estimate
-        from tbps.study.step import RESULT
+        from tbps.study.result import RESULT
 
         self._labels = labels
         self._out = out
@@ -290,7 +301,7 @@ class _Watch:
             try:
                 found = estimate(step, material)
                 self._size[step.fingerprint] = found.flops if found.flops is not None else float(found.updates)
-            except DataError:  # the step itself will say so
+            except DataError:  # the step reports it when it runs
                 self._size[step.fingerprint] = 0.0
         self._share = {step.fingerprint: float((step.folder(out) / RESULT).exists()) for step in steps}
         self._before = self._done()
@@ -306,8 +317,8 @@ class _Watch:
 
     def on_update(self, step: "Step", done: int, total: int) -> None:
         name = step.fingerprint
-        if name not in self._first_share:  # a resumed step: what was there before is not this run's work
-            self._first_share[name] = max(0, done - _TOLD_EVERY) / total
+        if name not in self._first_share:  # what a resumed step had done before does not count for the time left
+            self._first_share[name] = max(0, done - _UPDATES_PER_REPORT) / total
             self._before += self._first_share[name] * self._size[name]
         self._share[name] = done / total
         if name in self._tasks:
@@ -315,15 +326,16 @@ class _Watch:
         self._show()
 
     def on_end(self, step: "Step", end: "End") -> None:
-        from tbps.study.step import State, read_result
+        from tbps.study.result import read_result
+        from tbps.study.step import StepState
 
         name = step.fingerprint
         if name in self._tasks:
             self._bar.remove_task(self._tasks.pop(name))
-            result = read_result(step.folder(self._out)) if end.state is State.DONE else None
-            said = end.error if result is None else f"Rank-1 {result['values']['r1']:.2f}  mAP {result['values']['map']:.2f}"
+            result = read_result(step.folder(self._out)) if end.state is StepState.DONE else None
+            said = end.error if result is None else f"Rank-1 {result.values['r1']:.2f}  mAP {result.values['map']:.2f}"
             messages.print(plain(f"{self._labels[name]}: {end.state.value}  {said}"), soft_wrap=True)
-        if end.state is not State.STOPPED:
+        if end.state is not StepState.STOPPED:
             self._share[name] = 1.0
         self._show()
 

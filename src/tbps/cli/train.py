@@ -1,6 +1,8 @@
-"""`tbps train`: a recipe on a data set, watched, interruptible and resumable."""
+"""`tbps train`: train a model by a recipe or by a file of settings."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, final
 
@@ -17,83 +19,94 @@ if TYPE_CHECKING:
     from tbps.training.observer import StepReport
     from tbps.training.profiling import Cost, Profile
     from tbps.training.rehearsal import Rehearsal
+    from tbps.training.settings import TrainSettings
     from tbps.training.state import EpochResult
 
 
 def train(
     recipe: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="clip, clip_star, tbps_clip, simplified_tbps_clip, distilled, irra, coop, clip_adapter, mannequin_start, "
-            "mannequin_tiny or mannequin_minute"
+            "mannequin_tiny or mannequin_minute; leave out with --settings"
         ),
-    ],
-    data: Annotated[str, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")],
-    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine6926, folder")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     out: Annotated[Path, typer.Option(help="run folder: settings, log, checkpoints, best model, report")] = Path("runs/train"),
     model: Annotated[str | None, typer.Option(help="start model: a folder or a Hugging Face id")] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="settings.json of a run, instead of a recipe; --set still changes settings")
+    ] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="a setting, such as schedule.epochs=3; repeatable")] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="print every setting with value, type and description; train nothing")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --show-settings: print JSON")] = False,
     dry_run: Annotated[
         bool, typer.Option(help="print settings, updates, time and memory from three real updates; write nothing")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="run eight updates, write OUT/trace.json, print what takes the time; no run begins")
+        bool, typer.Option("--profile", help="profile eight updates, write OUT/trace.json and print the costs; train nothing")
     ] = False,
-    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    resume: Annotated[bool, typer.Option(help="continue the run in --out")] = False,
     cache: Annotated[
         Path | None, typer.Option(help="folder of decoded images, shared by runs; default: $TBPS_CACHE or ~/.cache/tbps")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="go on without the images whose files are missing; they are counted")
+        bool, typer.Option("--allow-missing", help="continue without images whose files are missing; they are counted")
     ] = False,
 ) -> None:
     """Train a model by a recipe.
 
-    Validates every epoch and keeps the best model in OUT/best. Ctrl-C stops after the current update with a checkpoint; the
-    same command with --resume goes on from there, and ends with the same weights as an uninterrupted run.
+    Validates after every epoch and keeps the best model in OUT/best. Ctrl-C stops after the current update with a checkpoint; the
+    same command with --resume continues from there, and ends with the same weights as an uninterrupted run.
 
-    tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper, clip and clip_star are its baselines; irra
-    adds a cross-modal encoder to a CLIP or to a TBPS-CLIP; distilled cuts a smaller model out of a TBPS-CLIP, which teaches it
-    (--set prune.depth=0.5, prune.width=0.5); coop and clip_adapter lock a CLIP and learn a prompt in front of the captions or an
-    adapter behind the images. mannequin_start trains a small model from random weights,
-    mannequin_tiny fine-tunes that; mannequin_minute is over in about a minute.
+    tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper; clip and clip_star are its baselines. irra adds a
+    cross-modal encoder to a CLIP or to a TBPS-CLIP. distilled prunes a TBPS-CLIP and trains the smaller model with the whole one as
+    its teacher (--set prune.depth=0.5, prune.width=0.5). coop and clip_adapter lock a CLIP and learn a prompt before the captions,
+    or an adapter behind the image tower. mannequin_start trains a small model from random weights, mannequin_tiny fine-tunes that;
+    mannequin_minute takes about a minute.
 
-    With --set lora.rank=8 only low-rank adapters learn (package peft); --set precision=float16 trains as the paper does.
+    --show-settings lists all settings of a recipe; --set changes them. OUT/settings.json records the settings of a run, and
+    --settings FILE trains by such a file instead of a recipe. With --set lora.rank=8 only low-rank adapters learn (package peft);
+    --set precision=float16 trains in the paper's precision.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
-    ICFG-PEDES has no val split, so a tenth of a train split's identities, at most 200, is kept for it. --set learn_from=train+val
-    learns from all 3,102 as the paper does, and keeps the last epoch.
+    ICFG-PEDES has no val split, so a tenth of the train split's identities, at most 200, is used for validation. With
+    --set learn_from=train+val the model learns from all 3,102 as in the paper, and the last epoch is kept.
 
-    Images are decoded once for all runs; they show the people of the data set: `tbps data cache --erase` removes them.
+    Images are decoded once for all runs. The decoded files show the people of the data set; `tbps data cache --erase` removes them.
 
-    --profile tells where the time of an update goes, from a few real updates like those of --dry-run: the phases, the ten costliest
-    operations, and a trace to look at.
+    --profile shows the costs of an update, from a few real updates like those of --dry-run: its phases, the ten costliest
+    operations, and a trace file.
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --set schedule.epochs=3
 
     Example: tbps train mannequin_start --data folder --root mannequins --out runs/start --profile
+
+    Example: tbps train mannequin_start --show-settings
     """
     from tbps import distributed
     from tbps.data import read_dataset
     from tbps.errors import SettingsError
-    from tbps.study.recipes import FORMER
-    from tbps.study.recipes import recipe as find
     from tbps.training.profiling import profile_updates
     from tbps.training.rehearsal import rehearse
-    from tbps.training.run_folder import holds, unknown_then
     from tbps.training.start import start_model
     from tbps.training.trainer import train as run
 
+    if show_settings:
+        _show_settings(_settings_of(recipe, settings_file, change), as_json)
+        return
+    if data is None or root is None:
+        raise SettingsError("training needs a data set; give its format with --data and its folder with --root")
     if (out / "settings.json").exists() and not (resume or dry_run or profile):
-        raise SettingsError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
-    settings = find(recipe).override(assignments(change))
-    if resume and recipe in FORMER and not holds(out, settings):
-        former = FORMER[recipe]().override(assignments(change))
-        settings = former if holds(out, former) else settings
-    for setting in unknown_then(out, settings) if resume else ():
-        messages.print(plain(f"note: the run in {out} goes on with {setting}, as the version did that began it"))
+        raise SettingsError(f"{out} already holds a run; add --resume to continue it, or give another --out")
+    settings = _settings_of(recipe, settings_file, change, begun=out if resume else None)
     dataset = read_dataset(data, root, allow_missing=allow_missing)
     for warning in dataset.warnings:
         messages.print(f"note: {warning}")
@@ -126,6 +139,40 @@ def train(
     output.print(f"model {out / 'best'}\nlog {out / 'log.jsonl'}\npicture {out / 'report.png'}", highlight=False)
 
 
+def _settings_of(recipe: str | None, file: Path | None, change: list[str] | None, begun: Path | None = None) -> "TrainSettings":
+    """Settings of a recipe or of a file, with changes; `begun`: folder of the run that they are to continue."""
+    from tbps.errors import SettingsError
+    from tbps.study.recipes import FORMER
+    from tbps.study.recipes import recipe as find
+    from tbps.training.run_folder import holds, read_settings, unknown_then
+
+    changes = assignments(change)
+    if (recipe is None) == (file is None):
+        raise SettingsError("give either a recipe, such as simplified_tbps_clip, or a file with --settings")
+    if file is not None:
+        settings = read_settings(file).override(changes)
+    elif recipe is not None:
+        settings = find(recipe).override(changes)
+        if begun is not None and recipe in FORMER and not holds(begun, settings):
+            former = FORMER[recipe]().override(changes)
+            settings = former if holds(begun, former) else settings
+    for setting in () if begun is None else unknown_then(begun, settings):
+        messages.print(plain(f"note: the run in {begun} goes on with {setting}, as the version did that began it"))
+    return settings
+
+
+def _show_settings(settings: "TrainSettings", as_json: bool) -> None:
+    from tbps.config import described
+
+    found = described(settings)
+    if as_json:
+        print(json.dumps([asdict(setting) for setting in found], indent=2))
+        return
+    for setting in found:
+        output.print(plain(f"{setting.name} = {setting.default or '(required)'}  ({setting.type})"), soft_wrap=True)
+        output.print(plain(f"    {setting.description}"), soft_wrap=True)
+
+
 def _plan(rehearsal: "Rehearsal") -> str:
     seconds = int(rehearsal.seconds)
     return (
@@ -155,7 +202,7 @@ def _costs(title: str, costs: "Sequence[Cost]") -> Table:
 
 
 def assignments(change: list[str] | None) -> dict[str, str]:
-    """What `--set KEY=VALUE` asks for. Raises SettingsError where there is no '='."""
+    """Keys and values of `--set KEY=VALUE` options. Raises SettingsError for one without '='."""
     from tbps.errors import SettingsError
 
     found = {}
@@ -169,7 +216,7 @@ def assignments(change: list[str] | None) -> dict[str, str]:
 
 @final
 class _Watch:
-    """Draws the bar and prints an epoch a line."""
+    """Draws progress bars and prints one line per epoch."""
 
     def __init__(self, shown: bool) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -183,9 +230,6 @@ class _Watch:
 
     def on_division(self, done: int, total: int) -> None:
         self._bar.update(self._division, completed=done, total=total, visible=done < total)
-
-    def on_probe(self, done: int, total: int) -> None:
-        pass
 
     def on_step(self, report: "StepReport") -> None:
         facts = f"loss {report.loss:.3f}  rate {report.rate:.2e}  {report.pairs_per_second:.0f} pairs/s"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tbps.data.augment.views import ViewAugmentation, simclr_view_of
     from tbps.data.batches import Batches, epoch_batches
     from tbps.data.cache import ImageCache, cache_folder, cached_files, erase_cache, near
+    from tbps.data.embedding import decoded, describe_source, embed_split, identities
+    from tbps.data.mannequins.ceiling import ceiling_scores
     from tbps.data.mannequins.drawing import draw_person, encode_picture
     from tbps.data.mannequins.people import population, sample_view
     from tbps.data.mannequins.writing import SplitSize, write_mannequins
@@ -28,6 +30,8 @@ else:
             "tbps.data.augment.views": ["ViewAugmentation", "simclr_view_of"],
             "tbps.data.batches": ["Batches", "epoch_batches"],
             "tbps.data.cache": ["ImageCache", "cache_folder", "cached_files", "erase_cache", "near"],
+            "tbps.data.embedding": ["decoded", "describe_source", "embed_split", "identities"],
+            "tbps.data.mannequins.ceiling": ["ceiling_scores"],
             "tbps.data.mannequins.drawing": ["draw_person", "encode_picture"],
             "tbps.data.mannequins.people": ["population", "sample_view"],
             "tbps.data.mannequins.writing": ["SplitSize", "write_mannequins"],
@@ -57,10 +61,15 @@ __all__ = [
     "back_translate",
     "cache_folder",
     "cached_files",
+    "ceiling_scores",
+    "decoded",
+    "describe_source",
     "draw_person",
+    "embed_split",
     "encode_picture",
     "epoch_batches",
     "erase_cache",
+    "identities",
     "long_captions",
     "near",
     "population",

@@ -1,4 +1,4 @@
-"""How many images of the gallery score higher than each relevant one of a query: what ranks are made of, and no order is needed."""
+"""Count the gallery images that score higher than each relevant image of a query; ranks follow from these counts."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,36 +20,36 @@ Truths = NDArray[np.bool_]
 Outcome = TypeVar("Outcome")
 
 FEW = 128
-"""Relevant images of a query up to which counting by comparison is cheaper than by bisection."""
+"""Up to this number of relevant images per query, counting by comparison is faster than by bisection."""
 PART = 128
-"""Queries counted together: their scores stay near the processor's cache, and threads seldom wait for the interpreter's lock."""
-_WORDS = 255  # that can be added up before a byte of one overflows
-_ALONE = Lock()  # the limit of BLAS holds for the process: two at once would not put back what was
+"""Queries counted together: their scores fit into the processor's cache, and threads seldom wait for the interpreter lock."""
+_WORDS = 255  # 64-bit words that can be added before one of their bytes overflows
+_ALONE = Lock()  # the thread limit of BLAS is global; two users at once would not restore it
 
 
 @dataclass(frozen=True, slots=True)
 class Relevant:
-    """Scores of the relevant images of b queries, (b, R): ascending, padded with +inf behind the (b, 1) `count` real ones."""
+    """Scores (b, R) of the relevant images of b queries: ascending, padded with +inf after the (b, 1) `count` real ones."""
 
     scores: Floats
     count: Integers
 
     @property
     def real(self) -> Truths:
-        """(b, R): what is not padding."""
+        """(b, R): whether an entry is no padding."""
         return np.arange(self.scores.shape[1]) < self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Higher:
-    """For each relevant image, (b, R): how many images of the gallery, and of the relevant ones, score higher."""
+    """How many images of the gallery, and how many relevant ones, score higher than each relevant image, (b, R)."""
 
     gallery: Integers
     relevant: Integers
 
 
 class Marks:
-    """Room for the truth values `here`, (b, G), of b queries and G images, and quick counts of those that are true."""
+    """Boolean matrix `here` (b, G) for b queries and G images, with fast counts of its true values."""
 
     def __init__(self, queries: int, gallery: int) -> None:
         self._groups = -(-gallery // (8 * _WORDS))
@@ -57,14 +57,14 @@ class Marks:
         self.here = self._whole[:, :gallery]
 
     def counts(self) -> Integers:
-        """(b,): how many are true. Eight are added at a time, each in its byte of a 64-bit word."""
+        """Number of true values per query, (b,). Eight are added at a time, each in its byte of a 64-bit word."""
         words = self._whole.view(np.uint64).reshape(len(self._whole), self._groups, _WORDS).sum(axis=2)
         counts: Integers = words.view(np.uint8).sum(axis=1, dtype=np.int64)
         return counts
 
 
 def own_scores(rows: NDArray[Any], columns: Integers) -> NDArray[Any]:
-    """(b, R) scores of the relevant images from those of the whole gallery, (b, G); +inf where the column is -1, the padding."""
+    """Scores (b, R) of the relevant images, from scores (b, G) of the gallery; +inf where the column is -1 (padding)."""
     own: NDArray[Any] = np.where(
         columns < 0, np.array(np.inf, rows.dtype), np.take_along_axis(rows, np.maximum(columns, 0), axis=1)
     )
@@ -72,7 +72,7 @@ def own_scores(rows: NDArray[Any], columns: Integers) -> NDArray[Any]:
 
 
 def higher(scores: Floats, relevant: Relevant, *, or_equal: bool) -> Higher:
-    """Counts the (b, G) scores above each relevant one (or at least as high)."""
+    """Count the scores (b, G) above each relevant one, or with `or_equal` those at least as high."""
     counts, few = np.zeros(relevant.scores.shape, dtype=np.int64), relevant.count[:, 0] <= FEW
     counts[few, :FEW] = _by_comparing(scores if few.all() else scores[few], relevant.scores[few, :FEW], or_equal)
     if not few.all():
@@ -81,7 +81,7 @@ def higher(scores: Floats, relevant: Relevant, *, or_equal: bool) -> Higher:
 
 
 def on_every_core(work: Callable[[slice], Outcome], queries: int, together: int) -> list[Outcome]:
-    """The work on `together` queries and the next ones, in order, by a thread a core; BLAS starts none of its own meanwhile."""
+    """Run `work` on slices of `together` queries with one thread per core, and BLAS single-threaded; results in order."""
     shares = [slice(start, min(start + together, queries)) for start in range(0, queries, together)]
     with _ALONE, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
         return list(pool.map(work, shares))
@@ -94,7 +94,7 @@ def _blas() -> ThreadpoolController:
 
 
 def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:
-    """The same count among the relevant ones, which are sorted: those behind the first (or the last) of equal scores."""
+    """The count of `higher` among the relevant images alone, from their sorted scores."""
     own, place = relevant.scores, np.arange(relevant.scores.shape[1])
     if or_equal:
         begins = np.concatenate([np.ones((len(own), 1), dtype=np.bool_), own[:, 1:] != own[:, :-1]], axis=1)
@@ -105,7 +105,7 @@ def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:
 
 
 def _by_comparing(scores: Floats, own: Floats, or_equal: bool) -> Integers:
-    """One pass over the gallery for each relevant image."""
+    """Count in one pass over the gallery per relevant image."""
     counts, marks = np.zeros(own.shape, dtype=np.int64), Marks(*scores.shape)
     for k in range(own.shape[1]):
         (np.greater_equal if or_equal else np.greater)(scores, own[:, k : k + 1], out=marks.here)
@@ -114,7 +114,7 @@ def _by_comparing(scores: Floats, own: Floats, or_equal: bool) -> Integers:
 
 
 def _by_bisecting(scores: Floats, own: Floats, or_equal: bool) -> Integers:
-    """Bisect every score among the relevant ones of its query, make a histogram of the places, sum it from the top."""
+    """Find the place of every score among the query's relevant ones by bisection, and sum the histogram of places from the top."""
     rows = torch.from_numpy(scores)
     below = torch.searchsorted(torch.from_numpy(np.ascontiguousarray(own)), rows, right=or_equal)  # relevant images under each
     histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)

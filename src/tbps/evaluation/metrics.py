@@ -1,22 +1,22 @@
-"""Rank-k, mAP and mINP of text-to-image retrieval, exact, block by block and without sorting the gallery.
+"""Exact Rank-k, mAP and mINP of text-to-image retrieval, computed in blocks without sorting the gallery.
 
-An image is relevant to a query when both show one identity. With the n relevant images of a query at ranks r_1 < ... < r_n:
+An image is relevant to a query if both have the same identity. With the n relevant images of a query at ranks r_1 < ... < r_n:
 
     Rank-k  1 if r_1 <= k, else 0
     AP      1/n sum_j j / r_j
     INP     n / r_n
 
-and the report holds the means over the queries, in percent. Only the ranks of the relevant images are needed: the j-th best of
-them is at rank j + (number of irrelevant images that score at least as high), and counting those needs no order.
+and the report holds the means over the queries in percent. Only the ranks of the relevant images are needed: the j-th best of
+them has rank j + (number of irrelevant images that score at least as high), and counting those needs no sorted order.
 
-**Ties count against the model**: an irrelevant image with the same score stands before the relevant one, so that a model which
-gives every image one score gets no credit. `ties="random"` instead gives the exact expectation over random orders of the ties.
+**Ties count against the model**: an irrelevant image with the same score ranks before the relevant one, so that a model that gives
+every image the same score gets no credit. `ties="random"` gives the exact expectation over random orders of equal scores instead.
 
-**Scores do not depend on the blocks.** A matrix product in floating point may round one pair differently in another block or
-column, which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer than
-the rounding of a float32 product) and compares them as integers multiplied in float64, or as `screening` proves alike. By
-Cauchy-Schwarz every partial sum is at most about 2^52, where float64 is exact: the score of a pair is the same whatever the
-block, the order of summation and the library, and equal embeddings always tie.
+**Scores do not depend on the blocks.** A floating-point matrix product may round one pair differently in another block or column,
+which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer than the
+rounding of a float32 product) and multiplies them as integers in float64; `screening` gives the same counts faster. By
+Cauchy-Schwarz every partial sum is at most about 2^52, where float64 is exact. So the score of a pair does not depend on the block,
+the order of summation or the library, and equal embeddings always tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,15 +38,15 @@ from tbps.machine import available_cores
 TextIdentities = Shaped[Tensor | np.ndarray, " Q"] | Sequence[int] | Sequence[str]
 ImageIdentities = Shaped[Tensor | np.ndarray, " G"] | Sequence[int] | Sequence[str]
 Scores = Callable[[int, int], NDArray[Any]]
-"""scores(start, stop) -> (stop - start, G): the scores of these queries against the whole gallery; higher is better."""
+"""scores(start, stop) -> (stop - start, G): scores of these queries against the whole gallery; higher is better."""
 
 ROWS = 1024
-"""Embeddings widened together, to keep the copies small."""
+"""Embeddings converted to float64 at a time, which keeps the copies small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Means over the queries in percent. `ranks` holds Rank-k of every k asked for; queries and gallery are counts."""
+    """Mean metrics over the queries in percent, and the numbers of queries and gallery images. `ranks`: Rank-k by k."""
 
     r1: float
     r5: float
@@ -58,7 +58,7 @@ class Report:
     ranks: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def as_dict(self) -> dict[str, float | int]:
-        """Flat and ready for JSON: r1, r5, r10 and any further r<k>, map, minp, queries, gallery."""
+        """A flat dictionary for JSON: r1, r5, r10 and every further r<k>, map, minp, queries, gallery."""
         ranks = {1: self.r1, 5: self.r5, 10: self.r10, **self.ranks}
         named: dict[str, float | int] = {f"r{k}": ranks[k] for k in sorted(ranks)}
         return named | {"map": self.map, "minp": self.minp, "queries": self.queries, "gallery": self.gallery}
@@ -72,11 +72,12 @@ def retrieval_metrics(
     ks: Sequence[int] = (1, 5, 10),
     block: int = 512,
 ) -> Report:
-    """Rank the images for every text by cosine similarity; embeddings are normalised inside, ties count against the model.
+    """Metrics of ranking the images for every text by cosine similarity; ties count against the model.
 
-    block: queries scored together, of which each core takes an equal share, but PART at least; bounds memory (4 G bytes for each
-    of them beside copies of the embeddings), never changes the result. `EvaluationError` for empty, ill-shaped, zero or not finite
-    embeddings and for queries without a relevant image.
+    text, image: embeddings, which are normalised inside. ks: the k of Rank-k. block: queries that are scored at the same time,
+    shared equally by the cores (at least PART each); it bounds the memory (4 bytes per query and gallery image, plus copies of the
+    embeddings) and does not change the result. Raises EvaluationError for embeddings that are empty, of wrong shape, zero or not
+    finite, and for queries without a relevant image.
     """
     queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")
     if queries.rows.shape[1] != gallery.rows.shape[1]:
@@ -104,10 +105,10 @@ def metrics_from_scores(
     ties: Literal["against", "random"] = "against",
     block: int = 512,
 ) -> Report:
-    """The metrics of any scores, which are asked for in blocks of queries.
+    """Metrics of any scores, which are computed in blocks of queries.
 
-    ties: "against" the model, or the exact expectation of every metric when equal scores are ordered at "random".
-    `EvaluationError` for a block of the wrong shape, scores that are not finite and queries without a relevant image.
+    ties: "against" counts ties against the model; "random" gives the exact expectation of every metric over random orders of equal
+    scores. Raises EvaluationError for scores of wrong shape or not finite, and for queries without a relevant image.
     """
     if ties not in ("against", "random"):
         raise EvaluationError(f'ties count "against" the model or at "random", not {ties!r}')
@@ -140,7 +141,7 @@ def metrics_from_scores(
 
 
 def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[int] = (1, 5, 10)) -> Report:
-    """The exact expected metrics of a random ranking: all images tied, ties broken at random.
+    """Exact expected metrics of a random ranking.
 
     For n relevant images of G: Rank-k is 1 - C(G-n, k) / C(G, k) (hypergeometric), AP is c + (1 - c) H_G / G with
     c = (n - 1) / (G - 1) and H_G the harmonic number, INP is sum_x (n / x) C(x-1, n-1) / C(G, n) over the rank x of the last.
@@ -156,7 +157,7 @@ def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[in
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Embeddings as they were given, (N, D), and the (N, 1) lengths of their rows in float64."""
+    """Embeddings (N, D) as given, and the lengths (N, 1) of their rows in float64."""
 
     rows: NDArray[Any]
     length: Floats
@@ -174,7 +175,7 @@ class _Rows:
         return _Rows(rows, length)
 
     def exact(self, part: slice) -> Floats:
-        """Unit rows as whole numbers of 1 / GRID in float64; see the head of this file."""
+        """Unit rows as integer multiples of 1 / GRID in float64; see the module docstring."""
         unit = self.rows[part].astype(np.float64, order="C")
         unit *= GRID / self.length[part]
         return np.rint(unit, out=unit)
@@ -182,7 +183,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Relevance:
-    """Which gallery columns show the identity of a query: `order[start[q] : start[q] + count[q]]`."""
+    """Gallery columns with the identity of query q: `order[start[q] : start[q] + count[q]]`."""
 
     order: Integers
     start: Integers
@@ -190,7 +191,7 @@ class _Relevance:
     gallery: int
 
     def columns(self, part: slice) -> tuple[Integers, Integers]:
-        """(b, R) columns of these queries' images, padded with -1 to the largest number R among them, and the (b, 1) numbers."""
+        """Columns (b, R) of these queries' relevant images, padded with -1, and their numbers (b, 1)."""
         count = self.count[part, None]
         place = np.arange(count.max())
         return np.where(place < count, self.order[np.minimum(self.start[part, None] + place, self.gallery - 1)], -1), count
@@ -198,7 +199,7 @@ class _Relevance:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """Per query: (b, K) probability of a relevant image within each cutoff, (b,) AP and (b,) INP."""
+    """Per query: probability of a relevant image within each cutoff (b, K), AP (b,) and INP (b,)."""
 
     hits: Floats
     ap: Floats
@@ -206,7 +207,7 @@ class _Outcome:
 
 
 def _outcome_against(relevant: Relevant, at_least: Higher, cutoffs: Integers) -> _Outcome:
-    """Ranks with every tie lost. Column k is the j-th best relevant image, j = n - k."""
+    """Metrics with all ties counted against the model. Column k is the j-th best relevant image, j = n - k."""
     n, real = relevant.count, relevant.real
     j = np.where(real, n - np.arange(real.shape[1]), 0)
     rank = np.where(real, j + at_least.gallery - at_least.relevant, 1)
@@ -240,13 +241,13 @@ def _expected_outcome(relevant: Relevant, higher: Higher, at_least: Higher, cuto
 
 
 def _row_sums(padded: Floats) -> Floats:
-    """Sums from left to right: `sum` groups its terms by the width, and so a block's padding would change the last bit."""
+    """Sum from left to right; `sum` groups its terms by the width, so that padding would change the last bit."""
     last: Floats = padded.cumsum(axis=1)[:, -1]
     return last
 
 
 def _missed(above: Integers, tied: Integers, right: Integers, cutoffs: Integers) -> Floats:
-    """(b, K) chance that the first m = k - above of `tied` equal images hold none of the `right`: C(t - r, m) / C(t, m)."""
+    """(b, K) probability that none of the `right` images is among the first m = k - above of the tied: C(t - r, m) / C(t, m)."""
     drawn = np.clip(cutoffs - above, 0, tied)  # m
     wrong = tied - right  # e
     missed = np.ones(drawn.shape)
@@ -257,7 +258,7 @@ def _missed(above: Integers, tied: Integers, right: Integers, cutoffs: Integers)
 
 @lru_cache(maxsize=65536)
 def _inverse_last_rank(above: int, tied: int, right: int) -> float:
-    """E[1 / (above + X)], X the last place of `right` images among `tied` in random order: P(X = x) = C(x-1, r-1) / C(t, r)."""
+    """E[1 / (above + X)] for the last place X of `right` among `tied` images in random order: P(X = x) = C(x-1, r-1) / C(t, r)."""
     place = np.arange(tied, right - 1, -1)
     falling = (place[:-1] - right) / (place[:-1] - 1)  # P(X = x - 1) / P(X = x)
     chances = right / tied * np.concatenate([[1.0], np.cumprod(falling)])
@@ -286,7 +287,7 @@ def _checked_block(block: int) -> int:
 
 
 def _cutoffs(ks: Sequence[int]) -> Integers:
-    """The cutoffs asked for and those of the report's own fields, ascending."""
+    """The given cutoffs and 1, 5 and 10, ascending."""
     wrong = [k for k in ks if k < 1 or k != int(k)]
     if wrong:
         raise EvaluationError(f"Rank-k needs whole numbers k >= 1, not {wrong[0]}")
@@ -315,7 +316,7 @@ def _identities(ids: TextIdentities | ImageIdentities, name: str) -> NDArray[Any
 
 
 def _array(values: Tensor | np.ndarray | Sequence[Any]) -> NDArray[Any]:
-    """NumPy's view of a tensor or array; NumPy knows no bfloat16, so half precision goes through float32."""
+    """A NumPy array of the values; bfloat16, which NumPy lacks, becomes float32."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()

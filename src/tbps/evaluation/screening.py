@@ -1,10 +1,10 @@
-"""Exact counts from a product in float32, which takes half the time of one in float64.
+"""Exact counts from a float32 matrix product, which takes half the time of a float64 product.
 
-Scores are s = x . y of whole numbers of 1 / GRID (see `metrics`). The float32 product f of the same rows, rounded to float32,
-differs from s by at most e: with u = 2^-24 and D dimensions, rounding the rows costs 2u + u^2 and summing, in any order and with
-or without fused operations, D u / (1 - D u), each times sum |x_i y_i| <= |x| |y| (Higham, Accuracy and Stability of Numerical
-Algorithms, sections 3.1 and 3.5). So an image whose f lies more than 2e above that of a relevant image scores higher, one more
-than 2e below scores lower, and only those between are scored exactly: about one in a thousand at 512 dimensions.
+Scores are s = x . y with rows of integer multiples of 1 / GRID (see `metrics`). The float32 product f of the same rows, rounded to
+float32, differs from s by at most e: with u = 2^-24 and D dimensions, rounding the rows costs 2u + u^2, and summing in any order,
+with or without fused operations, D u / (1 - D u), each times sum |x_i y_i| <= |x| |y| (Higham, Accuracy and Stability of Numerical
+Algorithms, sections 3.1 and 3.5). So an image scores higher than a relevant one if its f is more than 2e higher, and lower if its f
+is more than 2e lower. Only the images between are scored exactly, about one in a thousand at 512 dimensions.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from tbps.evaluation import counting
 from tbps.evaluation.counting import PART, Floats, Higher, Integers, Marks, Relevant, among_relevant, higher, own_scores
 
 GRID = 2.0**26
-"""Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 leaves one bit of float64's 53 to spare."""
+"""Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 fits into the 53 bits of float64."""
 FEW = 16
-"""Relevant images of a query, in the mean, up to which looking near each of them is cheaper than the whole product in float64."""
+"""Up to this mean number of relevant images per query, screening is faster than the whole product in float64."""
 DOUBTFUL = 1 / 32
-"""Share of a part's scores above which that holds as well."""
+"""If more than this share of a part's scores is in doubt, the part is computed in float64 as a whole."""
 _ROUNDING = 2.0**-24
 
 Singles = NDArray[np.float32]
@@ -30,7 +30,7 @@ Singles = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Of a part: (b, R) exact scores of the relevant images and how many of the gallery score at least as high, in any order."""
+    """Exact scores (b, R) of a part's relevant images, in any order, and how many gallery images score at least as high."""
 
     own: Floats
     at_least: Integers
@@ -38,45 +38,45 @@ class _Counted:
 
 @final
 class Screen:
-    """A gallery, (G, D) whole numbers of 1 / GRID, in which up to `block` queries at a time have their relevant images ranked.
+    """Ranks the relevant images of up to `block` queries at a time in a gallery.
 
-    Up to `workers` threads may do so at once, each in room for its block's scores.
+    gallery: (G, D) integer multiples of 1 / GRID. Up to `workers` threads may rank at once; each has a buffer for its scores.
     """
 
     def __init__(self, gallery: Floats, block: int, workers: int = 1) -> None:
         self._exact = gallery
         self._rounded = to_float32(gallery)
         self._slack = np.float32(2 * error_bound(gallery.shape[1]))
-        self._rooms: SimpleQueue[Singles] = SimpleQueue()
+        self._buffers: SimpleQueue[Singles] = SimpleQueue()
         for _ in range(workers):
-            self._rooms.put(np.empty((block, len(gallery)), dtype=np.float32))
+            self._buffers.put(np.empty((block, len(gallery)), dtype=np.float32))
 
     def ranked(self, queries: Floats, columns: Integers, count: Integers) -> tuple[Relevant, Higher]:
-        """The relevant images of b queries, (b, D) whole numbers, and how many images score at least as high.
+        """Scores of the relevant images of b queries (b, D), and how many images score at least as high.
 
-        columns: (b, R), padded with -1 behind the (b, 1) `count` real ones.
+        columns: (b, R) gallery columns of the relevant images, padded with -1 after the (b, 1) `count` real ones.
         """
         parts = [slice(start, start + PART) for start in range(0, len(queries), PART)]
         if count.mean() > FEW:
             found = [self._whole(queries[part], columns[part], count[part]) for part in parts]
         else:
-            room = self._rooms.get()
+            buffer = self._buffers.get()
             try:
-                rows = np.matmul(to_float32(queries), self._rounded.T, out=room[: len(queries)])
+                rows = np.matmul(to_float32(queries), self._rounded.T, out=buffer[: len(queries)])
                 found = [
                     self._screened(rows[part], queries[part], columns[part])
                     or self._whole(queries[part], columns[part], count[part])
                     for part in parts
                 ]
             finally:
-                self._rooms.put(room)
+                self._buffers.put(buffer)
         own, at_least = np.concatenate([part.own for part in found]), np.concatenate([part.at_least for part in found])
         order = np.argsort(own, axis=1)
         relevant = Relevant(np.take_along_axis(own, order, axis=1), count)
         return relevant, Higher(np.take_along_axis(at_least, order, axis=1), among_relevant(relevant, or_equal=True))
 
     def _screened(self, rows: Singles, queries: Floats, columns: Integers) -> _Counted | None:
-        """None where a query has too many relevant images or too many scores are in doubt."""
+        """Counts by screening; None if a query has too many relevant images or too many scores are in doubt."""
         real = columns >= 0
         most = int(real.sum(axis=1).max())
         if most > counting.FEW:
@@ -105,14 +105,14 @@ class Screen:
         return _Counted(own, at_least)
 
     def _scores(self, queries: Floats, query: Integers, image: Integers) -> Floats:
-        """(N,) exact scores of N pairs, those of a query one after another."""
+        """Exact scores (N,) of N pairs, which are sorted by query."""
         scores, ends = np.empty(len(query)), np.searchsorted(query, np.arange(len(queries)), side="right")
         for row, start, end in zip(queries, [0, *ends[:-1]], ends, strict=True):
             np.dot(self._exact.take(image[start:end], axis=0), row, out=scores[start:end])
         return scores
 
     def _whole(self, queries: Floats, columns: Integers, count: Integers) -> _Counted:
-        """Every score exactly."""
+        """Counts from the whole product in float64."""
         rows = queries @ self._exact.T
         own = np.sort(own_scores(rows, columns), axis=1)
         return _Counted(own, higher(rows, Relevant(own, count), or_equal=True).gallery)
@@ -124,6 +124,6 @@ def to_float32(rows: Floats) -> Singles:
 
 
 def error_bound(dimensions: int) -> float:
-    """e above, with what comparing with f + 2e in float32 may round and the length of rows on the grid (at most 1 + D / GRID)."""
+    """The bound e, with the rounding of f + 2e in float32, and for rows of length at most 1 + D / GRID."""
     summing = dimensions * _ROUNDING
     return (summing / (1 - summing) + 4 * _ROUNDING) * (1 + dimensions / GRID) ** 2

@@ -1,7 +1,7 @@
 """Losses of text-based person search: pure functions of tensors and numbers.
 
-Every loss normalises its embeddings itself, computes in float32 whatever the autocast (float64 inputs stay float64) and
-accepts `gathered=(image_all, text_all)`, see `tbps.losses.similarity`.
+Every loss of embeddings normalises them, computes in float32 under any autocast (float64 inputs stay float64), and accepts the
+columns of several processes as `gathered=(image_all, text_all)`; see `tbps.losses.similarity`.
 """
 
 from tbps.losses.classification import id_loss, mask_tokens, mlm_loss

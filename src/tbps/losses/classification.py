@@ -1,4 +1,15 @@
-"""Losses over classes: identities (ID) and masked words (MLM)."""
+"""Classification losses: identities (ID) and masked words (MLM).
+
+ID   1/2 [CE(W f_I, y) + CE(W f_T, y)], averaged over pairs
+MLM  -1/M sum over masked tokens of log p(word)
+
+f_I, f_T  un-normalised embeddings of image and text (D)
+W         the identity classifier, shared by both (C, D); `image_logits` = W f_I, `text_logits` = W f_T
+y         `labels` of ID: identities, numbered from 0
+CE        cross-entropy of softmax(logits) with a class
+p         softmax over the vocabulary (V words) at a masked token
+M         `count`: number of masked tokens
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 UNMASKED = -100
-"""Label of a token that is not to be predicted."""
+"""Label of a token that is not predicted."""
 
 
 def id_loss(
     image_logits: Float[Tensor, "n C"], text_logits: Float[Tensor, "n C"], labels: Int[Tensor, " n"] | Int[Tensor, "n 2"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the identities under the classifier's logits of both embeddings, averaged (Zheng et al., TOMM 2020).
+    """Cross-entropy of the identities under the logits of both embeddings (Zheng et al., TOMM 2020).
 
-    A pair with two labels has half of its target on each of them.
+    The target of a pair with two labels is 1/2 on each of them.
     """
     with torch.autocast(image_logits.device.type, enabled=False):
         of_label = [
@@ -27,10 +38,10 @@ def id_loss(
 def mlm_loss(
     logits: Float[Tensor, "n V"], labels: Int[Tensor, " n"], count: Float[Tensor, ""] | float | None = None
 ) -> Float[Tensor, ""]:
-    """-sum over masked tokens of log p(word), divided by `count` (default: how many there are; 0 where there are none).
+    """-1/M sum over masked tokens of log p(word); 0 without masked tokens.
 
-    labels: the word's id at a masked token, `UNMASKED` elsewhere. count: the masked tokens of the whole batch where the logits
-    are of a part of it, so that the losses of the parts add up to the loss of the whole.
+    labels: id of the word at a masked token, `UNMASKED` elsewhere. count: M, by default the masked tokens among `labels`. Where the
+    logits are part of a batch, it is the number in the whole batch, so that the losses of the parts add up to its loss.
     """
     masked = (labels != UNMASKED).sum().clamp(min=1) if count is None else count
     with torch.autocast(logits.device.type, enabled=False):
@@ -45,10 +56,10 @@ def mask_tokens(
     generator: torch.Generator,
     spared: Bool[Tensor, "n L"] | None = None,
 ) -> tuple[Int[Tensor, "n L"], Int[Tensor, "n L"]]:
-    """Tokens with some of the words masked, and the labels (BERT, Devlin et al. 2019; IRRA, Jiang and Ye 2023).
+    """Mask words at random; returns the masked tokens and the labels (BERT, Devlin et al. 2019; IRRA, Jiang and Ye 2023).
 
-    Each word, but no start, end or padding token, is chosen with `probability`; of the chosen 80 % become the `mask` token, 10 %
-    a random word and 10 % stay. Ids below `words` are words; those at `spared` places never are.
+    Each word is chosen with `probability`. Of the chosen words 80 % become the `mask` token, 10 % a random word, and 10 % stay.
+    words: ids below this number are words; start and end tokens are not. spared: places that are never chosen, such as padding.
     """
     draws = torch.rand(tokens.shape, generator=generator)
     fate = torch.rand(tokens.shape, generator=generator)
@@ -62,5 +73,5 @@ def mask_tokens(
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """float32 at least, whatever the autocast made of the logits."""
+    """The logits in at least float32."""
     return logits if logits.dtype == torch.float64 else logits.float()

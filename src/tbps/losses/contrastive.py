@@ -1,17 +1,27 @@
 """Losses between the image and the text of a pair: ITC, N-ITC, R-ITC, SDM and TAL.
 
-The symbols of the paper (arXiv 2308.10045) and their names here:
+The losses of the paper (arXiv 2308.10045), of IRRA (SDM) and of RDE (TAL):
+
+    N-ITC  -1/(2N) sum_ij [t_ij log p_ij + t_ji log p_ji],  t = alpha p (without gradient) + (1 - alpha) q^
+    ITC    N-ITC with q^_ij = 1 for i = j, else 0, and alpha = 0
+    R-ITC  1/2 [KL(p_i2t || q^ + eps) + KL(p_t2i || q^ + eps)]
+    SDM    KL(p_i2t || q^ + 1e-8) + KL(p_t2i || q^ + 1e-8)
+    TAL    [m - s+_i + tau log sum_{j of other identities} exp(s_ij / tau)]_+, both directions added
+
+KL divergences and TAL are averaged over rows. Symbols of the paper and names in the code:
 
     N         pairs of the whole batch; n of them are rows of this process (n = N without `gathered`)
-    f_I, f_T  `image`, `text`, (n, D): embeddings of pair i, normalised inside
-    tau       temperature; `scale` = 1 / tau = exp(logit_scale) multiplies the cosines
-    p_ij      softmax_j(f_I_i . f_T_j * scale): row i of the image-to-text direction
-    p_ji      softmax_j(f_T_i . f_I_j * scale): row i of the text-to-image direction
-    q^_ij     `targets`, (n, N): identity-normalised label of row i and column j, see `targets.identity_targets`
+    f_I, f_T  `image`, `text` (n, D): embeddings of the pairs, normalised inside
+    s_ij      cosine of row i and column j
+    tau       temperature; `scale` = 1 / tau multiplies the cosines (TAL takes `temperature` = tau)
+    p_ij      softmax_j(f_I_i . f_T_j / tau): row i of the image-to-text direction, p_i2t
+    p_ji      softmax_j(f_T_i . f_I_j / tau): row i of the text-to-image direction, p_t2i
+    q^_ij     `targets` (n, N): identity-normalised label of row i and column j, see `targets.identity_targets`
+    alpha     share of the model's own softmax in the targets (soft labels)
+    m         `margin`
 
-A row is the query of its direction, so row i of `targets` belongs to image i and to text i alike. `weights` (n,), where given,
-multiply what row i adds in both directions; the mean is still over all rows. 0 takes a pair out that is not to be learned from;
-its image and its text stay columns of the others.
+A row is the query of its direction, so row i of `targets` belongs to image i and to text i. `weights` (n,) multiply the terms of
+row i in both directions; the mean is still over all rows. A pair of weight 0 is no query, but a column of the other rows.
 """
 
 from typing import Literal
@@ -26,7 +36,7 @@ from tbps.losses.targets import identity_targets, share_identity, soften
 
 SoftSource = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
 SDM_EPS = 1e-8
-"""Keeps log(q^ + eps) finite for other identities; the value of IRRA's code."""
+"""Number that keeps log(q^ + eps) finite for other identities; the value in IRRA's code."""
 
 
 def itc(
@@ -37,9 +47,9 @@ def itc(
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     row_start: int | None = None,
 ) -> Float[Tensor, ""]:
-    """CLIP's loss: N-ITC whose only right column is the pair itself.
+    """CLIP's contrastive loss: N-ITC with the pair itself as the only right column.
 
-    row_start: column of the first local row among the gathered ones; see `similarity.find_rows` for what None does.
+    row_start: column of the first local row among the gathered ones; if None it is searched (`similarity.find_rows`).
     """
     start = find_rows(image, text, gathered, row_start)
     columns = len(image) if gathered is None else len(gathered[0])
@@ -47,7 +57,7 @@ def itc(
     return n_itc(image, text, pairs, scale, gathered=gathered)
 
 
-def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
+def n_itc(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     targets: Float[Tensor, "n N"],
@@ -58,9 +68,9 @@ def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     soft_from: SoftSource | None = None,
     weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """-(1 / 2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha * p (detached, of that direction) + (1 - alpha) * q^.
+    """Normalised contrastive loss: -1/(2N) sum_ij [t_ij log p_ij + t_ji log p_ji], t = alpha p (detached) + (1 - alpha) q^.
 
-    soft_from: image, text and gathered embeddings of another pass over the same pairs, whose p softens the labels.
+    soft_from: image, text and gathered embeddings of another pass over the same pairs, whose softmax is p in the targets t.
     """
     loss = image.new_zeros((), dtype=torch.float32)
     own = directions(unit_sides(image, text, gathered), scale)
@@ -72,7 +82,7 @@ def n_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     return loss
 
 
-def r_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
+def r_itc(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     targets: Float[Tensor, "n N"],
@@ -83,14 +93,15 @@ def r_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     labels: Literal["reference", "normalised"] = "reference",
     weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """1/2 [KL(p_i2t || c) + KL(p_t2i || c)], averaged over rows; c = q^ + eps, or c = (q^ + eps) / (1 + N eps) if "normalised".
+    """Reversed contrastive loss: 1/2 [KL(p_i2t || c) + KL(p_t2i || c)], averaged over rows.
 
-    The reference labels sum to 1 + N eps, so that the loss goes down to -log(1 + N eps). "normalised" divides them by that
-    sum: a true divergence with minimum 0. The two differ by the constant log(1 + N eps) and have the same gradient.
+    labels: "reference" for c = q^ + eps, whose rows sum to 1 + N eps, so that the minimum of the loss is -log(1 + N eps);
+    "normalised" for c = (q^ + eps) / (1 + N eps), a true divergence with minimum 0. The two differ by a constant and have the same
+    gradient.
 
-    Under both, the best p is (q^ + eps) / (1 + N eps), which leaves the right columns only (1 + eps) / (1 + N eps) (24 % for
-    N = 320 and distinct identities), and from N = 97 on uniform p scores better than all mass on the pair. Only a smaller eps,
-    well below 1 / N, sharpens that; keep N * eps constant when the batch grows. Soft labels (alpha of `n_itc`) play no part.
+    With both, the best p is (q^ + eps) / (1 + N eps), which gives the right columns only (1 + eps) / (1 + N eps) (24 % for N = 320
+    and distinct identities); from N = 97 on, uniform p has a lower loss than all mass on the pair. A smaller eps, well below 1 / N,
+    avoids that; keep N eps constant when the batch grows. Soft labels (alpha of `n_itc`) are not used.
     """
     if not eps > 0.0:
         raise SettingsError(f"eps keeps log(q^ + eps) finite and must be positive, not {eps}")
@@ -104,7 +115,7 @@ def r_itc(  # noqa: PLR0913 - what the formula holds, plus the columns
     return (_divergence(i2t, wanted, weights) + _divergence(t2i, wanted, weights)) / 2
 
 
-def sdm(  # noqa: PLR0913 - what the formula holds, plus the columns
+def sdm(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     ids: Int[Tensor, " N"] | Int[Tensor, "N 2"],
@@ -114,10 +125,10 @@ def sdm(  # noqa: PLR0913 - what the formula holds, plus the columns
     row_start: int | None = None,
     weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """IRRA's similarity-distribution matching: KL(p_i2t || q^ + 1e-8) + KL(p_t2i || q^ + 1e-8), averaged over rows.
+    """Similarity-distribution matching (IRRA): KL(p_i2t || q^ + 1e-8) + KL(p_t2i || q^ + 1e-8), averaged over rows.
 
-    ids: identities of all N columns, so gathered too when `gathered` is given; two each where pairs are two in one, see
-    `targets.identity_targets`. row_start as in `itc`.
+    ids: identities of all N columns (gathered, if `gathered` is given); two each for mixed pairs, see `targets.identity_targets`.
+    row_start as in `itc`.
     Source: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning", CVPR 2023; the sum of both directions.
     """
     start = find_rows(image, text, gathered, row_start)
@@ -129,7 +140,7 @@ def sdm(  # noqa: PLR0913 - what the formula holds, plus the columns
     return _divergence(i2t, wanted, weights) + _divergence(t2i, wanted, weights)
 
 
-def tal(  # noqa: PLR0913 - what the formula holds, plus the columns
+def tal(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     image: Float[Tensor, "n D"],
     text: Float[Tensor, "n D"],
     ids: Int[Tensor, " N"] | Int[Tensor, "N 2"],
@@ -140,11 +151,13 @@ def tal(  # noqa: PLR0913 - what the formula holds, plus the columns
     row_start: int | None = None,
     weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Triplet alignment: [margin - s+ + tau log sum_{other identities j} exp(s_ij / tau)]_+, both directions added, mean over rows.
+    """Triplet alignment loss: [m - s+ + tau log sum_{other identities j} exp(s_ij / tau)]_+, both directions added, mean over rows.
 
-    s+ is the mean similarity to the row's own identity, weighted by softmax(s / tau) over it without gradient. An upper bound of
-    the triplet loss with the hardest negative that does not depend on that one alone. 0 for a row without other identities.
-    ids: as in `sdm`. Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024.
+    s+ is the mean similarity to the columns of the row's identity, weighted by softmax(s / tau) over them without gradient. The
+    loss is an upper bound of the triplet loss with the hardest negative, but depends on all negatives. It is 0 for a row without
+    other identities. ids: as in `sdm`.
+
+    Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024.
     """
     if not temperature > 0.0:
         raise SettingsError(f"temperature must be positive, not {temperature}")
@@ -168,12 +181,12 @@ def _divergence(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tenso
 
 
 def _mean(rows: Tensor, weights: Tensor | None) -> Tensor:
-    """1/n sum_i w_i rows_i: over all rows, whatever the weights."""
+    """1/n sum_i w_i rows_i; the mean is over all rows, not over the sum of the weights."""
     return rows.mean() if weights is None else (weights.to(rows.dtype) * rows).mean()
 
 
 def _check_targets(targets: Tensor, logits: Tensor) -> None:
     if targets.shape != logits.shape:
         raise ValueError(
-            f"targets {tuple(targets.shape)} are not one row a local pair and one column a pair: {tuple(logits.shape)}"
+            f"targets {tuple(targets.shape)} need one row per local pair and one column per pair: {tuple(logits.shape)}"
         )

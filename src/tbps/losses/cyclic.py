@@ -1,4 +1,13 @@
-"""C-ITC: the similarities within and across the two modalities should agree (paper: cyclic consistency)."""
+"""C-ITC: similarities within and across the two modalities should agree (paper: cyclic consistency).
+
+C-ITC  a 1/N^2 sum_ij (s(I_i, I_j) - s(T_i, T_j))^2 + b 1/N^2 sum_ij (s(I_i, T_j) - s(I_j, T_i))^2
+
+I_i, T_i  `image`, `text`: embeddings of pair i
+s         cosine
+a         `in_modal`: weight of image-to-image against text-to-text similarities
+b         `cross_modal`: weight of image-to-text against text-to-image similarities
+N         number of pairs
+"""
 
 from typing import Literal
 
@@ -20,10 +29,10 @@ def c_itc(
     variant: Literal["reference", "paper"] = "reference",
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
 ) -> Float[Tensor, ""]:
-    """in_modal * mean_ij (s(I_i,I_j) - s(T_i,T_j))^2 + cross_modal * mean_ij (s(I_i,T_j) - s(I_j,T_i))^2, s the cosine.
+    """Cyclic contrastive loss: in_modal mean_ij (s(I_i,I_j) - s(T_i,T_j))^2 + cross_modal mean_ij (s(I_i,T_j) - s(I_j,T_i))^2.
 
-    variant "paper" is the formula as printed: the sum of both terms, each 1/N sum_ij and without a weight, so it grows with the
-    batch. It takes no weights: `SettingsError` when one is given.
+    variant "paper" is the printed formula: both terms are 1/N sum_ij without weights, so the loss grows with the batch. Raises
+    SettingsError for a weight that this variant does not have.
     """
     if variant not in ("reference", "paper"):
         raise SettingsError(f'variant is "reference" or "paper", not {variant!r}')

@@ -1,4 +1,10 @@
-"""A student learns the similarities of a larger model, its teacher (Wu et al., "TinyCLIP", ICCV 2023: affinity mimicking)."""
+"""Distillation: a student learns the similarities of its teacher (Wu et al., "TinyCLIP", ICCV 2023: affinity mimicking).
+
+1/2 [KL(t_i2t || p_i2t) + KL(t_t2i || p_t2i)], averaged over rows
+
+p_ij  softmax_j(scale s_ij), s_ij the student's cosine of row i and column j, in both directions (i2t, t2i)
+t_ij  the same of the teacher, without gradient
+"""
 
 import torch
 from jaxtyping import Float
@@ -16,13 +22,12 @@ def distill(
     *,
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
 ) -> Float[Tensor, ""]:
-    """1/2 [KL(t_i2t || p_i2t) + KL(t_t2i || p_t2i)], averaged over rows.
+    """Distillation loss: 1/2 [KL(t_i2t || p_i2t) + KL(t_t2i || p_t2i)], averaged over rows.
 
-    p_ij = softmax_j(scale * cosine of the student's row i and column j), t_ij the same of the teacher, without gradient; 0 where
-    every row of the student's cosines is the teacher's up to a constant. teacher: its image, text and gathered embeddings of the
-    same pairs, of any width. scale is fixed and one for both, so that the student's own temperature has no part in it: at a high
-    one only the nearest columns matter, at a low one all of them. Near the scale that the models learned it is T = 1 of the usual
-    distillation, with no T^2 to make up for.
+    It is 0 if every row of the student's cosines equals the teacher's up to a constant. teacher: its image, text and gathered
+    embeddings of the same pairs, of any width. scale: one fixed factor for both models, so that the student's learned temperature
+    has no influence. With a high scale only the nearest columns matter, with a low one all of them. A scale near the learned one
+    corresponds to T = 1 of the usual distillation, which needs no factor T^2.
     """
     loss = image.new_zeros((), dtype=torch.float32)
     taught = directions(unit_sides(*teacher), scale)

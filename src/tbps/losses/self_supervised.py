@@ -1,4 +1,11 @@
-"""NT-Xent: two views of one thing find each other among all views (SimCLR, Chen et al., ICML 2020)."""
+"""NT-Xent, the self-supervised loss between two views of one image or caption (SimCLR, Chen et al., ICML 2020).
+
+-1/(2N) sum_v log [exp(s(v, v') / tau) / sum_{u != v} exp(s(v, u) / tau)]
+
+v     one of the 2N views; v' is the other view of the same image or caption
+s     cosine
+tau   `temperature`
+"""
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +24,10 @@ def nt_xent(
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     row_start: int | None = None,
 ) -> Float[Tensor, ""]:
-    """-(1 / 2N) sum over the 2N views v of log [exp(s(v, v') / temperature) / sum_{u != v} exp(s(v, u) / temperature)].
+    """NT-Xent: -1/(2N) sum_v log [exp(s(v, v') / tau) / sum_{u != v} exp(s(v, u) / tau)] over the 2N views.
 
-    v' is the other view of v's row, s the cosine; `gathered` = (view_a_all, view_b_all); row_start as in `contrastive.itc`.
+    Row i of `view_a` and row i of `view_b` are views of one thing. gathered: (view_a_all, view_b_all). row_start as in
+    `contrastive.itc`.
     """
     if not temperature > 0.0:
         raise SettingsError(f"temperature must be positive, not {temperature}")

@@ -1,9 +1,9 @@
-"""Unit embeddings and their similarities: what every loss starts from.
+"""Unit embeddings and their similarities, which all contrastive losses start from.
 
-Without `gathered` the n rows of a loss are also its columns. With `gathered=(image_all, text_all)` the rows are the n pairs of
-this process and the columns the N pairs of all processes: both directions of retrieval compare local rows with global columns
-and average over the local rows. The mean over processes with equally many rows is then the loss of one process that holds the
-whole batch, and so is its gradient, provided that gradients flow back through the gather.
+Without `gathered` the n rows of a loss are also its columns. With `gathered=(image_all, text_all)` the rows are the n pairs of this
+process, and the columns are the N pairs of all processes: both directions of retrieval compare local rows with global columns and
+average over the local rows. The mean over processes with equally many rows equals the loss of one process with the whole batch.
+The same holds for the gradient if gradients flow through the gather.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Gathered = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Unit rows: the local `image` and `text` (n, D), and those of all processes (N, D), in float32 or float64."""
+    """Unit embeddings in float32 or float64: local `image` and `text` (n, D), and those of all processes (N, D)."""
 
     image: Tensor
     text: Tensor
@@ -26,7 +26,7 @@ class Sides:
 
 
 def unit_sides(image: Tensor, text: Tensor, gathered: Gathered | None) -> Sides:
-    """The l2-normalised embeddings of one batch; `ValueError` when the shapes do not fit together."""
+    """Normalise the embeddings of a batch to unit length. Raises ValueError if the shapes do not fit together."""
     image_all, text_all = (image, text) if gathered is None else gathered
     _check_shapes(image, text, image_all, text_all)
     double = torch.float64 in (image.dtype, text.dtype, image_all.dtype, text_all.dtype)
@@ -36,23 +36,24 @@ def unit_sides(image: Tensor, text: Tensor, gathered: Gathered | None) -> Sides:
 
 
 def similarity(rows: Tensor, columns: Tensor) -> Tensor:
-    """(n, D) and (N, D) unit rows -> (n, N) cosines, never in the half precision of an autocast."""
+    """(n, D) and (N, D) unit rows -> (n, N) cosines, in full precision under any autocast."""
     with torch.autocast(rows.device.type, enabled=False):
         return rows @ columns.T
 
 
 def directions(sides: Sides, scale: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Scaled similarities (n, N) of image to text and of text to image; row i is the i-th local query of that direction."""
+    """Scaled similarities (n, N) of image to text and of text to image; row i is the i-th local query of its direction."""
     if isinstance(scale, Tensor):
         scale = scale.to(sides.image.dtype)
     return scale * similarity(sides.image, sides.text_all), scale * similarity(sides.text, sides.image_all)
 
 
 def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start: int | None) -> int:
-    """Column of the first local row: `row_start` if given, else found by looking for the local pairs among the gathered ones.
+    """Column of the first local row: `row_start` if given, else found by searching the local pairs among the gathered ones.
 
-    The search compares exactly, so the gathered tensors must be untouched copies. It waits for the device; a training loop
-    gives `row_start` (rank times local batch size), which is also safe when an overflow has made embeddings NaN.
+    The search compares exactly, so the gathered tensors must be unchanged copies, and it waits for the device. A training loop
+    gives `row_start` (rank times local batch size), which also works for embeddings that are NaN. Raises ValueError if the rows are
+    not found.
     """
     if gathered is None:
         return 0

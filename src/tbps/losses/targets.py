@@ -1,4 +1,8 @@
-"""Target distributions of the contrastive losses."""
+"""Target distributions of the contrastive losses.
+
+q^_ij = q_ij / sum_k q_ik, with q_ij = 1 if row i and column j show one identity, else 0
+t_ij  = alpha p_ij + (1 - alpha) q^_ij, p without gradient (soft labels, paper: trick 4)
+"""
 
 from collections.abc import Sequence
 from itertools import product
@@ -15,11 +19,10 @@ def identity_targets(
     row_ids: Shaped[Tensor | np.ndarray, " N"] | Shaped[Tensor | np.ndarray, "N 2"] | Sequence[int],
     column_ids: Shaped[Tensor | np.ndarray, " M"] | Shaped[Tensor | np.ndarray, "M 2"] | Sequence[int],
 ) -> Float[Tensor, "N M"]:
-    """q^_ij = q_ij / sum_k q_ik with q_ij = 1 where row i and column j show one identity, else 0; float32, rows sum to 1.
+    """Identity-normalised labels q^ in float32: 1 / k for each of the k columns with the row's identity, else 0.
 
-    Pairs that are two in one have two identities each, in any order; one of them in common is enough.
-    `ValueError` for a row whose identity is in no column: its target is undefined. On another device than the CPU, where asking
-    would mean waiting, that row is NaN.
+    Mixed pairs have two identities each, in any order; one common identity is enough. Raises ValueError for a row whose identity is
+    in no column. On other devices than the CPU, where the check would wait for the device, such a row is NaN.
     """
     rows = torch.as_tensor(row_ids)
     same = share_identity(rows, torch.as_tensor(column_ids, device=rows.device)).float()
@@ -33,7 +36,7 @@ def identity_targets(
 def share_identity(
     rows: Shaped[Tensor, " N"] | Shaped[Tensor, "N 2"], columns: Shaped[Tensor, " M"] | Shaped[Tensor, "M 2"]
 ) -> Bool[Tensor, "N M"]:
-    """Whether row i and column j have an identity in common; each has one or two."""
+    """Whether row i and column j share an identity; each has one or two."""
     if rows.ndim not in (1, 2) or columns.ndim not in (1, 2):
         shapes = f"{tuple(rows.shape)} and {tuple(columns.shape)}"
         raise ValueError(f"identities are one or two per row and column, not of shapes {shapes}")
@@ -46,7 +49,7 @@ def share_identity(
 
 
 def soften(targets: Float[Tensor, "n M"], logits: Float[Tensor, "n M"], alpha: float) -> Float[Tensor, "n M"]:
-    """alpha * softmax(logits) + (1 - alpha) * targets, without gradient into the logits (paper: trick 4, soft labels)."""
+    """Soft labels: alpha softmax(logits) + (1 - alpha) targets, without gradient into the logits (paper: trick 4)."""
     if not 0.0 <= alpha <= 1.0:
         raise SettingsError(f"alpha is the weight of the model's own softmax, between 0 and 1, not {alpha}")
     targets = targets.to(logits.dtype)

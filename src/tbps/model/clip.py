@@ -19,20 +19,30 @@ class TowerShape(Settings):
     """Width, depth and heads of one transformer tower; the feed-forward layer is four times as wide."""
 
     width: int
+    """Width of the layers; the feed-forward layer is four times as wide."""
     layers: int
+    """Number of layers."""
     heads: int
+    """Attention heads per layer."""
 
 
 class ModelShape(Settings):
     """The shape of a two-tower model built from random weights. `image_size` and `patch` are in pixels (square)."""
 
     image: TowerShape
+    """Image tower."""
     text: TowerShape
+    """Text tower."""
     image_size: int
+    """Height and width of the input, in pixels."""
     patch: int
+    """Height and width of a patch, in pixels."""
     vocabulary: int
+    """Number of tokens."""
     context_length: int = 77
+    """Largest number of tokens of a caption."""
     embedding: int = 512
+    """Dimensions of the embeddings."""
 
 
 def shape_config(shape: ModelShape) -> CLIPConfig:
@@ -156,9 +166,13 @@ class LockSettings(Settings):
     """
 
     patch_projection: bool = True
+    """Whether the patch projection of the image tower is locked."""
     image_layers: Annotated[int, Field(ge=0)] | Layers = 0
+    """Locked layers of the image tower: so many of the lowest with the embeddings below, or a list of numbers from 1."""
     text_layers: Annotated[int, Field(ge=0)] | Layers = 0
+    """Locked layers of the text tower: so many of the lowest with the embeddings below, or a list of numbers from 1."""
     rate_factor: float = Field(0.0, ge=0, le=1)
+    """Learning rate of locked parameters relative to the schedule's; 0 keeps them as they are."""
 
 
 def bottom_parameters(clip: CLIPModel, settings: LockSettings) -> list[torch.nn.Parameter]:

@@ -28,7 +28,9 @@ class FewShotSettings(Settings):
     """
 
     prompt: str | None = None
+    """Text that the learned vectors before every caption start from, one vector per token (CoOp); null for none."""
     adapter_ratio: float | None = Field(None, gt=0, le=1)
+    """Share of the learned adapter in the image embedding (CLIP-Adapter); null for no adapter."""
 
     @field_validator("prompt")
     @classmethod

@@ -21,10 +21,15 @@ class LoraSettings(Settings):
     """
 
     rank: int = Field(8, ge=1)
+    """Rank of the adapters."""
     alpha: int = Field(16, ge=1)
+    """Scale of the adapters, whose product is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout probability of the adapters' inputs."""
     matrices: Literal["attention", "feed_forward", "both"] = "attention"
+    """Matrices that get adapters: "attention" (queries, keys, values, output), "feed_forward" or "both"."""
     towers: Literal["image", "text", "both"] = "both"
+    """Towers that get adapters."""
 
 
 _MATRICES = {

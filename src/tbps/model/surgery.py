@@ -47,9 +47,13 @@ class PruneSettings(Settings):
     """
 
     image_layers: Layers = ()
+    """Layers of the image tower that are dropped, numbered from 1."""
     text_layers: Layers = ()
+    """Layers of the text tower that are dropped, numbered from 1."""
     depth: float = Field(1.0, gt=0, le=1)
+    """Share of the remaining layers of each tower that stay, evenly spread."""
     width: float = Field(1.0, gt=0, le=1)
+    """Share of attention heads, channels and feed-forward units that stay, those with the largest weights."""
 
 
 @dataclass(frozen=True, slots=True)

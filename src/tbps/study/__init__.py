@@ -1,1 +1,1 @@
-"""Recipes and, later, the tables of the paper."""
+"""Studies: recipes, the paper's tables as lists of settings, their execution and reports."""

@@ -1,8 +1,7 @@
-"""Every table of the paper as a list of named settings, each derived from a recipe, and what we ask beyond it; `tbps study run
-NAME` runs one.
+"""The paper's tables, and tables beyond the paper, as lists of named settings; `tbps study run NAME` runs one.
 
-Read from top to bottom: a row says what it changes on the row or recipe that it derives from. Rows are named as in the paper's
-tables (`paper_tables.yaml`); a test proves that none is forgotten.
+Each row lists the settings that it changes in the recipe or row that it derives from. Rows have the names of the paper's tables
+(`paper_tables.yaml`); a test checks that none is missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +19,15 @@ from tbps.training.settings import TrainSettings
 
 Changes = Mapping[str, Any]
 OURS = "ours, beyond the paper"
+"""`AblationTable.source` of tables that the paper does not have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A named setting. `base`: the row that it is compared with, None for a base itself.
+class AblationRow:
+    """Settings under a name.
 
-    `start`: work that comes first with the same seed, and from whose best model this row starts; None: `work.before`, or the
-    study's own model.
-    `note`: what a reader of its number should know.
+    `base`: name of the row to compare with, None for a base itself. `start`: work that comes first with the same seed, and whose
+    best model this row starts from; None for `work.before` or the study's start model. `note`: remark for the report.
     """
 
     name: str
@@ -39,23 +38,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table of the study. `source`: where in the paper its numbers are, `OURS` where they are not in it."""
+class AblationTable:
+    """Named rows of one experiment. `source`: where the paper has its numbers, or `OURS`."""
 
     name: str
     title: str
     source: str
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
-    def row(self, name: str) -> Row:
-        """The row of that name. Raises SettingsError that lists the names."""
+    def row(self, name: str) -> AblationRow:
+        """Find a row by name. Raises SettingsError with the known names."""
         for row in self.rows:
             if row.name == name:
                 return row
         raise SettingsError(f"table {self.name} has no row {name!r}; there are {', '.join(row.name for row in self.rows)}")
 
 
-def tricks() -> Table:
+def tricks() -> AblationTable:
     """Each training trick alone, and all four (CLIP*)."""
     plain = clip()
     rows = _derived(
@@ -69,9 +68,9 @@ def tricks() -> Table:
         },
     )
     shards = "clip takes the columns of the other three of four shards as constants, as each of the paper's four devices does"
-    rows = tuple(Row(r.name, r.work, r.base, note=shards if r.name == "clip+globalgrad" else "") for r in rows)
-    all_four = Row("clip*", Training(train=clip_star()), "clip")
-    return Table("tricks", "training tricks", "table 1", (*rows, all_four))
+    rows = tuple(AblationRow(r.name, r.work, r.base, note=shards if r.name == "clip+globalgrad" else "") for r in rows)
+    all_four = AblationRow("clip*", Training(train=clip_star()), "clip")
+    return AblationTable("tricks", "training tricks", "table 1", (*rows, all_four))
 
 
 IMAGE_METHODS = {
@@ -92,14 +91,14 @@ IMAGE_METHODS = {
 }
 
 
-def image_augmentation() -> Table:
+def image_augmentation() -> AblationTable:
     """Each image augmentation alone and every way to combine them, on CLIP*."""
     rows = {name: _image(method) for name, method in IMAGE_METHODS.items()}
-    return Table("image-augmentation", "image augmentation", "table 2", _derived("clip*", clip_star(), rows))
+    return AblationTable("image-augmentation", "image augmentation", "table 2", _derived("clip*", clip_star(), rows))
 
 
-def image_augmentation_strength() -> Table:
-    """The strengths tried of single image augmentations, on CLIP*."""
+def image_augmentation_strength() -> AblationTable:
+    """Several strengths of single image augmentations, on CLIP*."""
     rows = {
         **{
             f"random_resized_crop.min_scale={low}": _image("crop", {"image_augmentation.crop_scale": (low, 1.0)})
@@ -117,7 +116,9 @@ def image_augmentation_strength() -> Table:
             for angle in (7.5, 15, 30)
         },
     }
-    return Table("image-augmentation-strength", "strength of image augmentation", "appendix", _derived("clip*", clip_star(), rows))
+    return AblationTable(
+        "image-augmentation-strength", "strength of image augmentation", "appendix", _derived("clip*", clip_star(), rows)
+    )
 
 
 TEXT_METHODS = {
@@ -139,26 +140,28 @@ TEXT_STRENGTHS = {
 }
 
 
-def text_augmentation() -> Table:
-    """Each text augmentation alone, EDA, and the two that are kept stacked, on CLIP*."""
+def text_augmentation() -> AblationTable:
+    """Each text augmentation alone, EDA, and back translation with random deletion, on CLIP*."""
     rows = {name: _text(method) for name, method in TEXT_METHODS.items()}
-    return Table("text-augmentation", "text augmentation", "table 3", _derived("clip*", clip_star(), rows))
+    return AblationTable("text-augmentation", "text augmentation", "table 3", _derived("clip*", clip_star(), rows))
 
 
-def text_augmentation_strength() -> Table:
-    """The strengths tried of the text augmentations, on CLIP*."""
+def text_augmentation_strength() -> AblationTable:
+    """Several strengths of the text augmentations, on CLIP*."""
     rows = {
         f"{method}={strength}": _text(method, {f"text_augmentation.{setting}": strength for setting in settings})
         for method, settings in TEXT_STRENGTHS.items()
         for strength in (0.05, 0.1, 0.2)
     }
-    return Table("text-augmentation-strength", "strength of text augmentation", "appendix", _derived("clip*", clip_star(), rows))
+    return AblationTable(
+        "text-augmentation-strength", "strength of text augmentation", "appendix", _derived("clip*", clip_star(), rows)
+    )
 
 
-def augmentation_combined() -> Table:
+def augmentation_combined() -> AblationTable:
     """The pool of image augmentations, the stacked text augmentations, and both, on CLIP*."""
     rows = {"image": _image("pool"), "text": _text("stacking"), "image+text": _image("pool") | _text("stacking")}
-    return Table("augmentation-combined", "image and text augmentation", "table 4", _derived("clip*", clip_star(), rows))
+    return AblationTable("augmentation-combined", "image and text augmentation", "table 4", _derived("clip*", clip_star(), rows))
 
 
 LOSSES: Mapping[str, Changes] = {
@@ -174,31 +177,33 @@ LOSSES: Mapping[str, Changes] = {
 }
 
 
-def losses() -> Table:
-    """Each loss beside the contrastive one of augmented CLIP* (N-ITC in its place), and all that are kept: TBPS-CLIP."""
+def losses() -> AblationTable:
+    """Each loss added to augmented CLIP* (N-ITC replaces ITC), and all losses of TBPS-CLIP."""
     augmented = clip_star().override(_image("pool") | _text("stacking"))
     rows = _derived("clip*+aug", augmented, LOSSES)
-    return Table("losses", "losses", "table 5", (*rows, Row("tbps_clip", Training(train=tbps_clip()), "clip*+aug")))
+    return AblationTable("losses", "losses", "table 5", (*rows, AblationRow("tbps_clip", Training(train=tbps_clip()), "clip*+aug")))
 
 
-def pair_augmentation() -> Table:
+def pair_augmentation() -> AblationTable:
     """MixGen and ConcatGen, on CLIP*."""
     rows = {"mixgen": {"pair_augmentation.method": "mixgen"}, "concatgen": {"pair_augmentation.method": "concatgen"}}
-    return Table("pair-augmentation", "pair augmentation", "left out of the final paper", _derived("clip*", clip_star(), rows))
+    return AblationTable(
+        "pair-augmentation", "pair augmentation", "left out of the final paper", _derived("clip*", clip_star(), rows)
+    )
 
 
-def benchmarks() -> Table:
+def benchmarks() -> AblationTable:
     """CLIP, TBPS-CLIP and the simplified model; run it once for every data set and backbone."""
     rows = (
-        Row("clip", Training(train=clip()), None),
-        Row("tbps_clip", Training(train=tbps_clip()), "clip"),
-        Row("simplified_tbps_clip", Training(train=simplified_tbps_clip()), "clip"),
+        AblationRow("clip", Training(train=clip()), None),
+        AblationRow("tbps_clip", Training(train=tbps_clip()), "clip"),
+        AblationRow("simplified_tbps_clip", Training(train=simplified_tbps_clip()), "clip"),
     )
-    return Table("benchmarks", "comparison with others", "tables 6 to 8", rows)
+    return AblationTable("benchmarks", "comparison with others", "tables 6 to 8", rows)
 
 
-def cost() -> Table:
-    """What every recipe costs."""
+def cost() -> AblationTable:
+    """Measured cost of every recipe."""
     recipes = {
         "clip": clip(),
         "clip_star": clip_star(),
@@ -206,25 +211,27 @@ def cost() -> Table:
         "tbps_clip": tbps_clip(),
         "irra": irra(),
     }
-    rows = tuple(Row(name, Costing(train=train), "clip" if name != "clip" else None) for name, train in recipes.items())
-    return Table("cost", "cost of training and test", "table 9", rows)
+    rows = tuple(AblationRow(name, Costing(train=train), "clip" if name != "clip" else None) for name, train in recipes.items())
+    return AblationTable("cost", "cost of training and test", "table 9", rows)
 
 
-def irra_on_top() -> Table:
+def irra_on_top() -> AblationTable:
     """IRRA, started from CLIP, from TBPS-CLIP and from the simplified model."""
     on_top = Training(train=irra())
     rows = (
-        Row("clip", on_top, None),
-        Row("tbps_clip", on_top, "clip", Training(train=tbps_clip()), "starts from TBPS-CLIP, trained first"),
-        Row("simplified_tbps_clip", on_top, "clip", Training(train=simplified_tbps_clip()), "starts from the simplified model"),
+        AblationRow("clip", on_top, None),
+        AblationRow("tbps_clip", on_top, "clip", Training(train=tbps_clip()), "starts from TBPS-CLIP, trained first"),
+        AblationRow(
+            "simplified_tbps_clip", on_top, "clip", Training(train=simplified_tbps_clip()), "starts from the simplified model"
+        ),
     )
-    return Table("irra", "IRRA on top", "tables 10 and 12", rows)
+    return AblationTable("irra", "IRRA on top", "tables 10 and 12", rows)
 
 
 FEW_SHOT = (0.01, 0.05, 0.1)
 
 
-def few_shot() -> Table:
+def few_shot() -> AblationTable:
     """1, 5 and 10 % of the training identities, nested; each method compared with CLIP on the same share."""
     recipes = {
         "clip": clip(),
@@ -234,7 +241,7 @@ def few_shot() -> Table:
         "simplified_tbps_clip": simplified_tbps_clip(),
     }
     rows = tuple(
-        Row(
+        AblationRow(
             f"{100 * share:g}%/{name}",
             Training(train=train, identities=share),
             base=None if name == "clip" else f"{100 * share:g}%/clip",
@@ -242,29 +249,29 @@ def few_shot() -> Table:
         for share in FEW_SHOT
         for name, train in recipes.items()
     )
-    return Table("few-shot", "few shot", "tables 11 and 13", rows)
+    return AblationTable("few-shot", "few shot", "tables 11 and 13", rows)
 
 
-def contribution() -> Table:
+def contribution() -> AblationTable:
     """C1 and C2 of every module of the trained models, by Rank-1 on the val split."""
     models = {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
-    rows = tuple(Row(name, Probing(train=train), None) for name, train in models.items())
-    return Table("contribution", "contribution of every module", "appendix, figures", rows)
+    rows = tuple(AblationRow(name, Probing(train=train), None) for name, train in models.items())
+    return AblationTable("contribution", "contribution of every module", "appendix, figures", rows)
 
 
-def compression() -> Table:
-    """Retrained with the one to five text layers that contribute least frozen, and dropped."""
+def compression() -> AblationTable:
+    """Models retrained with the one to five least contributing text layers frozen, and dropped."""
 
-    def derive() -> Iterator[Row]:
+    def derive() -> Iterator[AblationRow]:
         for name, train in {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}.items():
-            yield Row(f"{name}/0", Training(train=train), None)
+            yield AblationRow(f"{name}/0", Training(train=train), None)
             for how in ("frozen", "dropped"):
                 for layers in range(1, 6):
                     note = f"text layers with the smallest C1 + C2 {how}: {layers}"
                     work = Compressing(train=train, layers=layers, how=how)
-                    yield Row(f"{name}/{layers} {how}", work, f"{name}/0", note=note)
+                    yield AblationRow(f"{name}/{layers} {how}", work, f"{name}/0", note=note)
 
-    return Table("compression", "text layers frozen or dropped", "appendix", tuple(derive()))
+    return AblationTable("compression", "text layers frozen or dropped", "appendix", tuple(derive()))
 
 
 STUDENTS: Mapping[str, Changes] = {
@@ -276,23 +283,23 @@ STUDENTS: Mapping[str, Changes] = {
 TAUGHT = " taught"
 
 
-def distillation() -> Table:
-    """Smaller models cut out of the simplified one and trained on, alone and taught by its similarities."""
+def distillation() -> AblationTable:
+    """Smaller models pruned from the simplified one and trained, without and with the whole model as teacher."""
     full = Costing(train=simplified_tbps_clip())
 
-    def derive() -> Iterator[Row]:
-        yield Row("full", full, None)
+    def derive() -> Iterator[AblationRow]:
+        yield AblationRow("full", full, None)
         for size, cut in STUDENTS.items():
             taught = distilled().override(cut)
             alone = taught.override({"losses.distill.weight": 0})
-            yield Row(size, Costing(train=alone), "full", full)
+            yield AblationRow(size, Costing(train=alone), "full", full)
             note = f"compared with {size}, the same without a teacher"
-            yield Row(f"{size}{TAUGHT}", Costing(train=taught), size, full, note)
+            yield AblationRow(f"{size}{TAUGHT}", Costing(train=taught), size, full, note)
 
-    return Table("distillation", "smaller models taught by the whole one", OURS, tuple(derive()))
+    return AblationTable("distillation", "smaller models taught by the whole one", OURS, tuple(derive()))
 
 
-TABLES: Mapping[str, Callable[[], Table]] = {
+TABLES: Mapping[str, Callable[[], AblationTable]] = {
     "tricks": tricks,
     "image-augmentation": image_augmentation,
     "image-augmentation-strength": image_augmentation_strength,
@@ -311,23 +318,23 @@ TABLES: Mapping[str, Callable[[], Table]] = {
 }
 
 LITERATURE = (("benchmarks", "rasa"), ("benchmarks", "irra"), ("cost", "rasa"))
-"""Rows of others, whose numbers are printed as references and not run."""
+"""Rows of other methods: the report prints their published numbers; they are not run."""
 
 
-def table(name: str) -> Table:
-    """The table of that name. Raises SettingsError that lists the names."""
+def table(name: str) -> AblationTable:
+    """Find a table by name. Raises SettingsError with the known names."""
     if name not in TABLES:
         raise SettingsError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name]()
 
 
-def _derived(base: str, settings: TrainSettings, rows: Mapping[str, Changes]) -> tuple[Row, ...]:
-    """The base row, and rows that change something of its settings."""
+def _derived(base: str, settings: TrainSettings, rows: Mapping[str, Changes]) -> tuple[AblationRow, ...]:
+    """A base row, and rows that change some of its settings."""
 
-    def derive() -> Iterator[Row]:
-        yield Row(base, Training(train=settings), None)
+    def derive() -> Iterator[AblationRow]:
+        yield AblationRow(base, Training(train=settings), None)
         for name, changes in rows.items():
-            yield Row(name, Training(train=settings.override(changes)), base)
+            yield AblationRow(name, Training(train=settings.override(changes)), base)
 
     return tuple(derive())
 

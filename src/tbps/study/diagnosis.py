@@ -1,7 +1,7 @@
-"""What a model gets wrong, on data whose images carry attributes: mannequins, or any `folder` with attribute columns.
+"""Diagnose the errors of a model on data with attributes: mannequins, or any `folder` with attribute columns.
 
-Four questions: which attributes help when a caption mentions them; are people confused who differ in little (near-twins); does
-the score follow a caption when one word of it becomes false; and what do the surest failures look like.
+It answers four questions. Which attributes help when a caption mentions them? Does the model confuse people who differ in few
+attributes (near-twins)? Does the score drop when one word of a caption becomes false? Which failures have the largest margin?
 """
 
 import re
@@ -16,13 +16,13 @@ from jaxtyping import Float, Int64
 from tbps.data.mannequins.ceiling import has_mentions
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
-from tbps.evaluation.embed import Embeddings
+from tbps.evaluation import Embeddings
 from tbps.seeding import generator
 
 EncodeTexts = Callable[[Sequence[str]], np.ndarray]
 
 TWIN_THINGS = 2
-"""Near-twins differ in at most so many things; a thing is what stands before the dot of an attribute ("hat.kind", "hat.colour")."""
+"""Near-twins differ in at most this many things; the thing of an attribute is its name before the dot (of "hat.colour", "hat")."""
 
 SWAPS: Mapping[str, tuple[str, ...]] = {
     "colour": ("black", "white", "grey", "red", "blue", "green", "yellow", "orange", "purple", "pink", "brown"),
@@ -33,10 +33,10 @@ SWAPS: Mapping[str, tuple[str, ...]] = {
     "side": ("left", "right"),
     "control: a, the": ("a", "the"),
 }
-"""Words of which one takes another's place. The control changes no claim: what it does to the score is wording alone."""
+"""Groups of words that replace one another. The control group changes the wording, but not what a caption says."""
 
 LEAST = 20
-"""Attributes and swaps of fewer captions are left out."""
+"""Attributes and swaps with fewer captions are left out."""
 
 _SHOWN, _MOST_SWAPS = 5, 2000
 _BLOCK = 512
@@ -44,7 +44,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Mentioned:
-    """Rank-1 in percent of the captions that mention a slot, and of all others (None where every caption mentions it)."""
+    """Rank-1 in percent of captions that mention an attribute, and of all others (None if every caption mentions it)."""
 
     slot: str
     queries: int
@@ -54,11 +54,11 @@ class Mentioned:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Near-twins among the people of the split.
+    """Near-twins among the people of a split, and how often they are confused.
 
-    `r1_with`, `r1_without`: Rank-1 of captions of people who have a twin and of others. `errors` counts captions of the former
-    that found somebody else first, `errors_to_twin` those that found the twin. `told_apart`: percent of captions whose own person's
-    best image is above the twin's best, over those that mention a difference and over those that do not.
+    `r1_with`, `r1_without`: Rank-1 of captions of people with a twin, and of others. `errors`: number of captions of people with a
+    twin that found somebody else first; `errors_to_twin`: those that found the twin. `told_apart_*`: percent of captions whose
+    person has a better best image than the twin, and number of captions; of captions that name a difference, and of others.
     """
 
     people: int
@@ -73,8 +73,10 @@ class Twins:
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """`preferred`: percent of captions that score higher with their own image than the false one does. `drop`: mean loss of
-    cosine; `share`: that loss as a share of what the true caption's own image stands above the mean of the gallery, in percent.
+    """Effect of one false word from a group.
+
+    `preferred`: percent of captions that score higher with their image than the false caption does. `drop`: mean loss of cosine.
+    `share`: that loss in percent of the true caption's lead with its image over the mean of the gallery.
     """
 
     group: str
@@ -86,7 +88,10 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A caption (its place in `pairs()`), the images it found first, and the rank of the best right one."""
+    """A caption (its position in `pairs()`) that found a wrong image first.
+
+    `found`: the images found first. `rank`: rank of the best right image.
+    """
 
     query: int
     found: tuple[int, ...]
@@ -95,7 +100,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The answers; `words` are the single swaps that are preferred least, (word, other, captions, percent preferred)."""
+    """Results of a diagnosis. `words`: the swaps that are noticed least, as (word, other, captions, percent preferred)."""
 
     queries: int
     gallery: int
@@ -109,7 +114,9 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Of every query: `rank` of its best right image, ties lost; `own`, `other`: best score of a right and of a wrong image;
+    """Ranking of every query.
+
+    `rank`: rank of the best right image; ties count against it. `own`, `other`: best score of a right and of a wrong image.
     `first`: the images found first.
     """
 
@@ -120,12 +127,12 @@ class Ranking:
 
     @property
     def right(self) -> np.ndarray:
-        """(Q,) whether the first image is right."""
+        """Whether the first image is right, (Q,)."""
         return np.asarray(self.rank == 1)
 
 
 def diagnose(split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTexts, failures: int = 8) -> Diagnosis:
-    """The diagnosis of a model by the embeddings of `split`. Raises DataError for data without attributes."""
+    """Diagnose a model by its embeddings of a split. Raises DataError for data without attributes."""
     shown = shown_attributes(split)
     if not any(shown):
         raise DataError(f"{split.name} at {split.root} has no attributes; a diagnosis needs attribute columns, as in mannequins")
@@ -145,16 +152,16 @@ def diagnose(split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTex
 
 
 def shown_attributes(split: PersonDataset) -> list[dict[str, str]]:
-    """slot -> value of every image: of mannequins what the view shows, else every further column that is a text."""
+    """Attribute -> value of every image: for mannequins what the view shows, else every further column with text."""
     if has_mentions(split):
         return [dict(image.attributes["attributes"]) for image in split.images]
     return [dict(_flat(image.attributes, "")) for image in split.images]
 
 
 def mentions(split: PersonDataset, shown: Sequence[Mapping[str, str]]) -> list[dict[str, tuple[str, ...]]]:
-    """slot -> values that are compatible with the words, of every caption in the order of `pairs()`.
+    """Attribute -> values that fit the words, of every caption in the order of `pairs()`.
 
-    Where the data set does not say, a slot counts as mentioned when the caption holds the words of its image's value.
+    If the data set has no mentions, an attribute counts as mentioned when the caption contains its value in the image.
     """
     if has_mentions(split):
         return [{slot: tuple(values) for slot, values in m.items()} for i in split.images for m in i.attributes["mentions"]]
@@ -167,7 +174,7 @@ def mentions(split: PersonDataset, shown: Sequence[Mapping[str, str]]) -> list[d
 
 
 def rank_queries(embedded: Embeddings) -> Ranking:
-    """Block by block, in float64."""
+    """Rank the gallery for every query, in float64."""
     image = embedded.image.astype(np.float64)
     parts: list[tuple[np.ndarray, ...]] = []
     for start in range(0, len(embedded.text), _BLOCK):
@@ -184,10 +191,10 @@ def rank_queries(embedded: Embeddings) -> Ranking:
 
 
 def near_twins(people: Sequence[Mapping[str, str]]) -> list[list[int]]:
-    """For every person, the positions of the others who differ in at most `TWIN_THINGS` things. `people`: slot -> value.
+    """For every person, the positions of others who differ in at most `TWIN_THINGS` things. `people`: attribute -> value.
 
-    A thing differs where only one person has it, or where a slot of it that both show has two values; what only one of them shows
-    of a thing that both have may be hidden by the other's views.
+    A thing differs if only one person has it, or if an attribute of it that both show has different values. An attribute that only
+    one of them shows does not count, because the other's views may hide it.
     """
     slots = sorted({slot for person in people for slot in person})
     things = sorted({slot.partition(".")[0] for slot in slots})
@@ -209,9 +216,9 @@ def near_twins(people: Sequence[Mapping[str, str]]) -> list[list[int]]:
 def swap_words(
     split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTexts
 ) -> tuple[tuple[Swapped, ...], tuple[tuple[str, str, int, float], ...]]:
-    """What one false word does to the score of a caption with the image that it was written for, by group; and the worst words.
+    """Measure by group how one false word changes the score of a caption with its image; also returns the least noticed swaps.
 
-    Of every caption one word of the group, drawn with a seed, becomes another that the caption does not hold.
+    In every caption one word of the group, drawn by a seed, is replaced by another that the caption does not contain.
     """
     pairs = split.pairs()
     captions = [split.images[pair.image].captions[pair.caption] for pair in pairs]
@@ -254,7 +261,7 @@ def _percent(right: np.ndarray) -> float | None:
 
 
 def _by_slot(said: Sequence[Mapping[str, Any]], right: np.ndarray) -> tuple[Mentioned, ...]:
-    """Slots that at least twenty captions mention, the most helpful first."""
+    """Attributes that at least `LEAST` captions mention, the most helpful first."""
     found = []
     for slot in sorted({slot for mention in said for slot in mention}):
         with_it = np.array([slot in mention for mention in said])
@@ -295,7 +302,7 @@ def _confusion(
 
 
 def _people(shown: Sequence[Mapping[str, str]], ids: np.ndarray, identities: np.ndarray) -> list[dict[str, str]]:
-    """slot -> value of every person over all images, without slots that change between images of one person (the view's)."""
+    """Attribute -> value of every person over all images, without attributes that differ between images of one person."""
     people: list[dict[str, str]] = [{} for _ in identities]
     changing: set[str] = set()
     for attributes, place in zip(shown, np.searchsorted(identities, ids), strict=True):
@@ -306,7 +313,7 @@ def _people(shown: Sequence[Mapping[str, str]], ids: np.ndarray, identities: np.
 
 
 def _swaps(captions: Sequence[str], group: str, words: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
-    """(query, changed caption, word, other) of captions that hold a word of the group, in an order drawn with a seed."""
+    """(query, changed caption, word, other) of captions that contain a word of the group, in a random order from a seed."""
     pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
     for query in generator(0, "swap", group).permutation(len(captions)).tolist():
         caption = captions[query]
@@ -321,7 +328,7 @@ def _swaps(captions: Sequence[str], group: str, words: Sequence[str]) -> Iterato
 
 
 def _surest(ranking: Ranking, embedded: Embeddings) -> Iterator[Failure]:
-    """Failures by how far the best wrong image is above the best right one, one a person."""
+    """Failures by the margin of the best wrong image over the best right one, at most one per person."""
     seen: set[int] = set()
     for query in np.argsort(ranking.own - ranking.other, kind="stable").tolist():
         person = int(embedded.text_ids[query])

@@ -1,9 +1,10 @@
-"""Recipes: settings as Python functions that derive from one another. `tbps train NAME` runs one.
+"""Recipes: functions that return the settings of a training run. `tbps train NAME` trains by one.
 
-Each docstring states the command, the cost and the expected result.
+Each docstring states command, cost and expected result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tbps.errors import SettingsError
 from tbps.model.clip import ModelShape, TowerShape
@@ -16,10 +17,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def clip() -> TrainSettings:
-    """CLIP fine-tuned as it is: ITC, whole crops, no trick and no augmentation. The base of the study's tables.
+    """Plain fine-tuning of CLIP: ITC without tricks and augmentation. The base of the study's tables.
 
-    Without global gradients each of the paper's four devices takes the columns of the others as constants; on one process four
-    shards of the batch stand for them (`losses.shards`).
+    Without global gradients, each of the paper's four devices treats the embeddings of the others as constants. One process
+    imitates this with four shards of the batch (`losses.shards`).
 
     Command: tbps train clip --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch32
     Cost: five epochs of 68,126 pairs, about 1,060 updates of 320 pairs at 224x224.
@@ -83,12 +84,12 @@ def tbps_clip() -> TrainSettings:
 
 
 def distilled() -> TrainSettings:
-    """Half the layers of a trained TBPS-CLIP, taught by the similarities of the whole one. `prune.width` makes it narrower too.
+    """Distillation: half the layers of a trained TBPS-CLIP, with the whole model as teacher. `prune.width` makes it narrower too.
 
     Command: tbps train distilled --data cuhk-pedes --root CUHK-PEDES --model runs/simplified/best
     Cost: as `simplified_tbps_clip`, with half the layers to learn and one forward pass of all of them.
-    Result: not known on the published data sets; docs/study/README.md has what it gains on mannequins. Weight 10 gained there what
-    1, as in other work, did not (docs/decisions/study.md). Dropping layers without a teacher is what the paper stops at.
+    Result: not known on the published data sets; docs/study/README.md has the gain on mannequins. There weight 10 helped, and 1, as
+    in other work, did not (docs/decisions/study.md). The paper drops layers without a teacher.
     """
     return simplified_tbps_clip().override({"prune.depth": 0.5, "losses.distill.weight": 10})
 
@@ -109,15 +110,10 @@ def irra() -> TrainSettings:
     update, not every epoch; a caption of which no word was drawn for MLM has none; the last partial batch is dropped; float32
     instead of half precision.
     """
-    losses = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1, "mlm.padding": "context"}
     fill = tuple(mean + std * mean for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True))  # its code erases after normalising
-    return TrainSettings(image=InputSettings(height=384, width=128)).override(
+    return _irra_with(
+        {"mlm.padding": "context"},
         {
-            "batch_size": 64,
-            "text_augmentation.enabled": False,
-            "text_attention_dropout": 0,
-            "lock.patch_projection": False,
-            "losses": LossSettings().override(losses).model_dump(),
             "image_augmentation": {"method": "irra", "erase_area": (0.02, 0.4), "erase_fill": fill},
             "optimizer": {
                 "algorithm": "adam",
@@ -127,33 +123,37 @@ def irra() -> TrainSettings:
                 "eps": 1e-3,
                 "bias_rate_factor": 2,
             },
-            "schedule": {"epochs": 60, "warmup_epochs": 5, "initial_rate": 1e-6, "peak_rate": 1e-5, "final_rate": 0},
-        }
+        },
     )
 
 
 def _irra_of_0_1() -> TrainSettings:
-    """`irra` as version 0.1 had it: AdamW, and crops that never fitted 384x128, so that all were the middle 171 rows."""
-    losses = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1}
+    """`irra` as in version 0.1: AdamW, and crops that never fit 384x128, so that every crop was the middle 171 rows."""
     crop_flip_erase = {"method": "stacking", "grayscale_probability": 0, "rotation_degrees": 0} | dict.fromkeys(
         ("brightness", "contrast", "saturation"), 0
     )
+    changes = {f"image_augmentation.{key}": value for key, value in crop_flip_erase.items()}
+    return _irra_with({}, changes | {"optimizer": {"weight_decay": 4e-5, "betas": (0.9, 0.999)}})
+
+
+def _irra_with(losses: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainSettings:
+    """The settings that both versions of `irra` share, with changes of the losses and of other settings."""
+    weights = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1}
     return TrainSettings(image=InputSettings(height=384, width=128)).override(
         {
             "batch_size": 64,
             "text_augmentation.enabled": False,
             "text_attention_dropout": 0,
             "lock.patch_projection": False,
-            "losses": LossSettings().override(losses).model_dump(),
-            "optimizer": {"weight_decay": 4e-5, "betas": (0.9, 0.999)},
+            "losses": LossSettings().override({**weights, **losses}).model_dump(),
             "schedule": {"epochs": 60, "warmup_epochs": 5, "initial_rate": 1e-6, "peak_rate": 1e-5, "final_rate": 0},
-            **{f"image_augmentation.{key}": value for key, value in crop_flip_erase.items()},
+            **changes,
         }
     )
 
 
 def coop() -> TrainSettings:
-    """CoOp: a locked CLIP that learns the vectors in front of every caption, which begin as "a pedestrian photo of" (few shot).
+    """CoOp: a locked CLIP learns vectors before every caption, which start as "a pedestrian photo of" (few shot).
 
     Command: tbps train coop --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
     Cost: 2,048 parameters learn (OpenAI's vocabulary has four tokens for the text); no gradient passes the image tower.
@@ -166,7 +166,7 @@ def coop() -> TrainSettings:
 
 
 def clip_adapter() -> TrainSettings:
-    """CLIP-Adapter: a locked CLIP that learns a bottleneck behind the image embedding, which counts for 0.4 (few shot).
+    """CLIP-Adapter: a locked CLIP learns a bottleneck behind the image embedding, with share 0.4 (few shot).
 
     Command: tbps train clip_adapter --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
     Cost: 131,072 parameters learn; no gradient passes either tower.
@@ -184,8 +184,8 @@ def mannequin_start() -> TrainSettings:
     Command: tbps train mannequin_start --data folder --root mannequins
     Cost and result: the first half of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
 
-    It stands in for CLIP's pretraining, so it takes what learns fastest from nothing: Muon for the layers' matrices, and neither
-    R-ITC, soft labels nor image augmentation, which all hold the beginning back (docs/decisions/model.md).
+    It replaces CLIP's pretraining, so it uses what learns fastest from random weights: Muon for the layers' matrices, but not
+    R-ITC, soft labels or image augmentation, which all slow the beginning down (docs/decisions/model.md).
     """
     shape = ModelShape(
         image=TowerShape(width=192, layers=6, heads=3),
@@ -213,7 +213,7 @@ def mannequin_start() -> TrainSettings:
 
 
 def mannequin_minute() -> TrainSettings:
-    """A still smaller model from random weights, to see training work. Part of `make demo`.
+    """A very small model from random weights, to try out training. Part of `make demo`.
 
     Command: tbps train mannequin_minute --data folder --root mannequins
     Cost: about a minute for 1,000 identities of four images on two cores.
@@ -234,13 +234,13 @@ def mannequin_minute() -> TrainSettings:
 
 
 def mannequin_tiny() -> TrainSettings:
-    """Simplified TBPS-CLIP fine-tuned from `mannequin_start`: the second half of how `models/mannequin-tiny` was made.
+    """Simplified TBPS-CLIP fine-tuned from `mannequin_start`: the second half of the training of `models/mannequin-tiny`.
 
     Command: tbps train mannequin_tiny --data folder --root mannequins --model runs/start/best
     Cost and result: see models/mannequin-tiny/README.md; `make tiny-model` runs both halves.
 
-    All parts of the simplified method, at batch 256. The R-ITC labels are normalised and their eps is a quarter of the published
-    one: with that, uniform scores are better than all weight on the pair for batches from 97 on (see `losses.r_itc`).
+    All parts of the simplified method, at batch 256. The R-ITC labels are normalised, and their eps is a quarter of the published
+    one, with which uniform scores have a lower loss than all weight on the pair for batches from 97 on (see `losses.r_itc`).
     """
     return simplified_tbps_clip().override(
         {
@@ -272,18 +272,18 @@ RECIPES: dict[str, Callable[[], TrainSettings]] = {
 
 
 FORMER: dict[str, Callable[[], TrainSettings]] = {"irra": _irra_of_0_1}
-"""Recipes as an earlier version had them: a run that was begun with one is resumed with it."""
+"""Recipes of an earlier version, for resuming runs that were begun with them."""
 
 _BUNDLED = {
     "image.training_resize": "bicubic",
     "image_augmentation.boxes": "torchvision",
     "image_augmentation.order": "fixed",
 }
-"""How images were resized and augmented when the bundled model was trained, whose figures the mannequin recipes state."""
+"""Resizing and augmentation of images when the bundled model was trained; the figures of the mannequin recipes are of that time."""
 
 
 def recipe(name: str) -> TrainSettings:
-    """The settings of a recipe. Raises SettingsError naming the recipes there are."""
+    """Settings of a recipe by name. Raises SettingsError with the known names."""
     if name not in RECIPES:
         raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()

@@ -1,13 +1,13 @@
-"""A step: work on certain data from a certain start, in a folder named by the fingerprint of all three.
+"""A step of a study: work on a data set from a start model, in a folder named by the fingerprint of all three.
 
     STUDY/steps/FINGERPRINT/
-        step.json      what is to be done, enough for another process to do it
+        step.json      work, data and start; another process needs nothing else to run the step
         run/           the training run, resumed after an interruption
-        result.json    what came out: written last and whole, so that its being there means done
+        result.json    the result; it is written last, so that it exists only if the step is done
         error.json     why the last attempt failed
-        lock           held by the process that works here
+        lock           held by the process that runs the step
 
-Tables, rows and seeds' names are not part of it: a setting that several tables have is done once.
+The names of tables and rows are not part of the fingerprint: rows of several tables with the same settings share one step.
 """
 
 import contextlib
@@ -16,11 +16,10 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,18 +29,20 @@ from tbps.errors import CheckpointError, DataError, StorageError
 from tbps.locks import acquire
 from tbps.redact import redacted
 from tbps.storage import make_folder, write_text, writing_to
+from tbps.study.result import RESULT, StepResult, read_result
 from tbps.study.work.kinds import parse_work
-from tbps.study.work.work import Facts, Place, Work
-from tbps.training.observer import Observer
+from tbps.study.work.observer import WorkObserver
+from tbps.study.work.work import Place, Work, WorkOutcome
 
-VERSION = 1  # of what a step does; raised when the same settings would give another result
-RESULT, ERROR, STEP = "result.json", "error.json", "step.json"
+VERSION = 1  # part of every fingerprint; raise it when the same settings would give another result
+ERROR, STEP = "error.json", "step.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set: its reader and folder, and the fingerprint of what was read there; `allow_missing`: images whose files are
-    missing were left out.
+    """A data set: format, folder, and the fingerprint of its content.
+
+    `allow_missing`: whether images with missing files were left out.
     """
 
     name: str
@@ -52,7 +53,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The model of the study: `location` opens it, None where settings build one; `name` is how it was asked for."""
+    """The study's start model.
+
+    `name`: as the user gave it. `location`: folder or Hugging Face id to load it from; None if the settings build one.
+    """
 
     name: str
     location: str | None
@@ -61,7 +65,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`first`: the fingerprint of the step that this one builds on, None where it begins with `start`."""
+    """Work on a data set from a start model.
+
+    `first`: fingerprint of the step whose best model is the start instead; None if the step starts from `start`.
+    """
 
     work: Work
     data: Data
@@ -70,17 +77,17 @@ class Step:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over work, data and start; neither names nor folders matter."""
+        """16 hexadecimal digits that depend on the work and on the content of data and start, not on names or folders."""
         what = [VERSION, self.work.fingerprint(), self.data.fingerprint, self.start.fingerprint, self.first]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def folder(self, study: Path) -> Path:
-        """Where it is done."""
+        """Folder of this step in the study's folder."""
         return study / "steps" / self.fingerprint
 
 
-class State(StrEnum):
-    """How a step stands after an attempt."""
+class StepState(StrEnum):
+    """State of a step after an attempt to run it."""
 
     DONE = "done"
     STOPPED = "stopped"
@@ -91,38 +98,38 @@ class State(StrEnum):
 class End:
     """How an attempt ended; `error` is empty unless it failed."""
 
-    state: State
+    state: StepState
     error: str = ""
 
 
 def run_step(
-    study: Path, step: Step, device: str, observer: Observer, stop: Callable[[], bool], dataset: PersonDataset | None = None
+    study: Path, step: Step, device: str, observer: WorkObserver, stop: Callable[[], bool], dataset: PersonDataset | None = None
 ) -> End:
-    """Does a step, or goes on with it; one that is done is left alone. Errors are kept in its folder and returned, not raised.
+    """Run a step, or resume it; a finished step is not run again. Errors are written to its folder and returned, not raised.
 
-    `dataset`: what `step.data` reads, where it is at hand.
+    `dataset`: the content of `step.data`, if it has been read already.
     """
     folder = step.folder(study)
     if (folder / RESULT).exists():
-        return End(State.DONE)
+        return End(StepState.DONE)
     try:
         with _alone_in(folder):
             write_step(study, step)
             images = dataset if dataset is not None else _read(step.data)
             before, model = _before(study, step)
             place = Place(images, model, device, folder, observer, stop, step.start.location, before)
-            facts = step.work.run(place)
-            if facts is None:
-                return End(State.STOPPED)
-            write_text(folder / RESULT, json.dumps(_result(step, facts, device, images), indent=2) + "\n")
+            outcome = step.work.run(place)
+            if outcome is None:
+                return End(StepState.STOPPED)
+            _result(step, outcome, device, images).save(folder)
             (folder / ERROR).unlink(missing_ok=True)
-            return End(State.DONE)
-    except Exception as error:  # whatever it is, the other steps go on; it is kept and reported
+            return End(StepState.DONE)
+    except Exception as error:  # any error: it is recorded and reported, and the other steps run
         message = redacted(" ".join(str(error).split())) or type(error).__name__
         note = {"error": message, "kind": type(error).__name__, "traceback": redacted(traceback.format_exc())}
         with contextlib.suppress(StorageError):  # the disk may be what failed
             write_text(folder / ERROR, json.dumps(note, indent=2) + "\n")
-        return End(State.FAILED, message)
+        return End(StepState.FAILED, message)
 
 
 def write_step(study: Path, step: Step) -> Path:
@@ -138,7 +145,7 @@ def write_step(study: Path, step: Step) -> Path:
 
 
 def read_step(folder: Path) -> Step:
-    """What `write_step` wrote. Raises CheckpointError where it is missing or damaged."""
+    """Read `step.json`. Raises CheckpointError if it is missing or damaged."""
     try:
         values = json.loads((folder / STEP).read_text(encoding="utf-8"))
         return Step(parse_work(values["work"]), Data(**values["data"]), Start(**values["start"]), values["first"])
@@ -146,35 +153,25 @@ def read_step(folder: Path) -> Step:
         raise CheckpointError(f"{folder / STEP} is missing or damaged ({error}); run the study's command again") from error
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a step that is done. Raises CheckpointError where the file is damaged."""
-    return _read_json(folder / RESULT)
-
-
 def read_error(folder: Path) -> str | None:
-    """Why the last attempt failed, None where it did not."""
-    note = _read_json(folder / ERROR)
-    return None if note is None else str(note["error"])
+    """Why the last attempt failed; None if none did. Raises CheckpointError for a damaged file."""
+    file = folder / ERROR
+    if not file.exists():
+        return None
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["error"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); delete it and run the study's command again") from error
 
 
 def data_fingerprint(dataset: PersonDataset) -> str:
-    """16 hexadecimal digits over every record and the sizes of the image files; the folder's place does not matter."""
+    """16 hexadecimal digits that depend on every record and on the sizes of the image files, not on the folder's location."""
     digest = hashlib.sha256()
     for image in dataset.images:
         name = str(image.path.relative_to(dataset.root.resolve())) if image.path.is_absolute() else str(image.path)
         record = [name, image.path.stat().st_size, image.identity, image.split, image.captions, image.captions_bt]
         digest.update(json.dumps(record).encode())
     return digest.hexdigest()[:16]
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    if not file.exists():
-        return None
-    try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged ({error}); delete it and run the study's command again") from error
-    return values
 
 
 def _read(data: Data) -> PersonDataset:
@@ -185,38 +182,42 @@ def _read(data: Data) -> PersonDataset:
     return dataset
 
 
-def _before(study: Path, step: Step) -> tuple[dict[str, float | None], str | Path | None]:
-    """The values of the step that this one builds on, and the model to start from."""
+def _before(study: Path, step: Step) -> tuple[Mapping[str, float | None], str | Path | None]:
+    """Values of the step that this one builds on, and the model to start from."""
     if step.first is None:
         return {}, step.start.location
     folder = study / "steps" / step.first
     result = read_result(folder)
     if result is None:
         raise CheckpointError(f"the step that this one starts from, {step.first}, is not done")
-    return result["values"], folder / "run" / "best"
+    return result.values, folder / "run" / "best"
 
 
-def _result(step: Step, facts: Facts, device: str, dataset: PersonDataset) -> dict[str, Any]:
-    return {
-        "step": step.fingerprint,
-        "kind": step.work.kind,
-        "seed": step.work.train.seed,
-        "data": {"name": step.data.name, "fingerprint": step.data.fingerprint, "images": len(dataset.images)},
-        "start": {"name": step.start.name, "fingerprint": step.start.fingerprint, "first": step.first},
-        "split": {"name": facts.split, "queries": facts.queries, "gallery": facts.gallery},
-        "values": dict(facts.values),
-        "measured": {
-            **facts.measured,
-            "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {platform.machine()}",
-            "torch": torch.__version__,
-            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        },
-    }
+def _result(step: Step, outcome: WorkOutcome, device: str, dataset: PersonDataset) -> StepResult:
+    return StepResult(
+        step=step.fingerprint,
+        kind=step.work.kind,
+        seed=step.work.train.seed,
+        data=step.data.name,
+        data_fingerprint=step.data.fingerprint,
+        images=len(dataset.images),
+        start=step.start.name,
+        start_fingerprint=step.start.fingerprint,
+        first=step.first,
+        split=outcome.split,
+        queries=outcome.queries,
+        gallery=outcome.gallery,
+        values=outcome.values,
+        measured=outcome.measured,
+        device=torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {platform.machine()}",
+        torch=torch.__version__,
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the system drops however this process ends. Raises StorageError where another holds it."""
+    """Hold the folder's lock; the system releases it when this process ends. Raises StorageError if another process holds it."""
     file = make_folder(folder) / "lock"
     with writing_to(folder), file.open("a") as lock:
         if not acquire(lock.fileno(), patience=0):

@@ -1,1 +1,1 @@
-"""Training: the objective, the schedule, the loop, and what a restart needs."""
+"""Training: objective, schedule, loop and checkpoints."""

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each, the JSON facts in its header, written atomically, the newest two kept.
+"""Checkpoints: one safetensors file each, with JSON values in its header; the newest two are kept.
 
-One file, because a weight file and a JSON file beside it could be torn apart by a kill between the two writes.
+It is one file, written atomically, because a process that is killed between writing two files would leave them inconsistent.
 """
 
 import json
@@ -17,7 +17,7 @@ _KEPT = 2
 
 
 def save_checkpoint(folder: Path, state: TrainState, settings: str) -> Path:
-    """Writes `step-NNNNNNNN.safetensors`; `settings` is the fingerprint that a restart must match."""
+    """Write `step-NNNNNNNN.safetensors` and return it; `settings`: fingerprint that a resumed run must match."""
     target = folder / f"step-{state.step:08d}.safetensors"
     header = {"format": "pt", "settings": settings, "facts": json.dumps(state.facts())}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors().items()}
@@ -29,9 +29,9 @@ def save_checkpoint(folder: Path, state: TrainState, settings: str) -> Path:
 
 
 def restore_latest(folder: Path, state: TrainState, settings: str) -> bool:
-    """Puts the newest checkpoint back into `state`; False where there is none.
+    """Restore `state` from the newest checkpoint; returns False if there is none.
 
-    Raises CheckpointError when it is damaged or was written under other settings.
+    Raises CheckpointError if it is damaged or was written with other settings.
     """
     found = _found(folder)
     if not found:
@@ -42,7 +42,7 @@ def restore_latest(folder: Path, state: TrainState, settings: str) -> bool:
             header = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{newest} is damaged ({error}); delete it to go on from the one before") from error
+        raise CheckpointError(f"{newest} is damaged ({error}); delete it to continue from the one before") from error
     if header.get("settings") != settings:
         raise CheckpointError(f"{newest} was written under other settings; give another --out, or the settings of that run")
     state.restore(tensors, json.loads(header["facts"]))

@@ -1,22 +1,22 @@
-"""Which training pairs to believe: the consensus division of RDE.
+"""Consensus division: which training pairs have a caption that fits their image (RDE).
 
-Before an epoch every pair is encoded as it is, its loss is taken twice, and a mixture of two Gaussians splits each list of losses
-into a low half (the caption fits) and a high one. Where both opinions agree, that is the pair's label for the epoch; where they
-do not, it is drawn. A pair of label 0 does not pull its image and its caption together (`objective.Labels.weights`).
+Before an epoch every pair is encoded without augmentation and gets two losses. A mixture of two Gaussians splits each list of
+losses into a low component (the caption fits) and a high one. If both opinions agree, that is the pair's label for the epoch; if
+not, the label is drawn. A pair with label 0 is no row of the losses between image and text (`objective.Labels.weights`).
 
-Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024. What differs:
+Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024. Differences:
 
-- RDE asks two embeddings, the global one and that of selected tokens. Here there is one embedding, and the opinions are its two
-  directions: does the image find this caption among others, and the caption this image? They compare with different columns.
-  Two losses of one direction (TAL and N-ITC, say) rise with the same difference of similarities: that is one opinion twice.
-- RDE's loss of a pair counts every caption of the identity as right, so that a right one in the batch covers for the wrong one;
-  and it ends at 0, where many pairs meet in a peak that is no Gaussian. Here only the pair's own similarity counts, and there is
-  no floor. docs/decisions/training.md has the figures.
-- RDE encodes augmented images and, where no pair is noisy, calls a hundredth of them so. Neither happens here.
+- RDE's opinions are losses of two embeddings, the global one and that of selected tokens. Here there is one embedding, and the
+  opinions are its two directions, image to text and text to image, which compare with different columns. Two losses of one
+  direction (such as TAL and N-ITC) would depend on the same difference of similarities.
+- RDE's loss of a pair counts every caption of the identity as right, so that a right caption in the batch hides a wrong one. It is
+  also bounded by 0, where many pairs form a peak that is not Gaussian. Here only the pair's own similarity counts, and there is no
+  bound. docs/decisions/training.md has the figures.
+- RDE encodes augmented images and, if no pair is noisy, labels a hundredth of them noisy. Neither happens here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,25 +36,27 @@ from tbps.optional import needed
 
 OnProgress = Callable[[int, int], None]
 
-# Encoded at a time. The rounding of an embedding depends on it, so it must not depend on the number of processes.
+# Encoded at a time. Rounding depends on these numbers, so they must not depend on the number of processes.
 _IMAGES, _CAPTIONS = 128, 256
 
 
 class DivisionSettings(Settings):
-    """Every epoch after the first `warmup_epochs` begins with a division; `threshold`: a clean pair's least probability.
+    """Consensus division of the training pairs, for data with wrong captions.
 
-    A model must tell people apart before it can judge captions: `warmup_epochs=0` is for a start model that does. A mixture always
-    finds two halves, so on data without wrong captions this throws right ones away.
+    A mixture always finds two components, so without wrong captions it discards right ones.
     """
 
     enabled: bool = False
+    """Whether epochs begin with a division."""
     warmup_epochs: int = Field(1, ge=0)
+    """Epochs before the first division; 0 if the start model can already tell people apart."""
     threshold: float = Field(0.5, gt=0, lt=1)
+    """Least probability of the low component at which a pair counts as clean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """`believed`: the label of every pair; `clean` and `noisy` count what both opinions call so, `disputed` the rest."""
+    """Labels of the training pairs. `clean`, `noisy`: how many pairs both opinions call so; `disputed`: all others."""
 
     believed: Bool[np.ndarray, " pairs"]
     clean: int
@@ -65,9 +67,10 @@ class Division:
 def pair_losses(
     image: Float[Tensor, "n D"], text: Float[Tensor, "n D"], ids: Int[Tensor, " n"], temperature: float
 ) -> Float[Tensor, "n 2"]:
-    """tau log sum_{other identities j} exp(s_ij / tau) - s_ii of every pair i: image among texts, and text among images.
+    """tau log sum_{other identities j} exp(s_ij / tau) - s_ii of every pair i, image to text and text to image.
 
-    TAL (`losses.tal`) of a pair by itself, without margin and floor; -1 in place of the logarithm where there is no other identity.
+    This is TAL (`losses.tal`) with the pair's own similarity alone, without margin and bound. The first term is -1 if there is no
+    other identity.
     """
     same = share_identity(ids, ids)
     opinions = []
@@ -85,7 +88,7 @@ def losses_in_groups(
     size: int,
     stream: np.random.Generator,
 ) -> Float64[np.ndarray, "pairs 2"]:
-    """`pair_losses` of all pairs in random groups of `size`, or a few more where that does not divide them evenly."""
+    """`pair_losses` of all pairs in random groups of about `size` pairs."""
     losses = np.empty((len(ids), 2))
     for group in np.array_split(stream.permutation(len(ids)), max(1, len(ids) // size)):
         rows = torch.from_numpy(group).to(image.device)
@@ -94,7 +97,7 @@ def losses_in_groups(
 
 
 def consensus(losses: Float64[np.ndarray, "pairs 2"], threshold: float, stream: np.random.Generator) -> Division:
-    """Believes what both opinions call clean, half of what is in dispute, and nothing that both call noisy."""
+    """Label pairs clean that both opinions call clean, noisy that both call noisy, and half of the others at random."""
     seed = int(stream.integers(2**31))
     one, other = (clean_probability(opinion, seed) > threshold for opinion in losses.T)
     drawn = stream.integers(2, size=len(losses)) == 1
@@ -108,10 +111,10 @@ def consensus(losses: Float64[np.ndarray, "pairs 2"], threshold: float, stream: 
 
 
 def clean_probability(losses: Float64[np.ndarray, " pairs"], seed: int) -> Float64[np.ndarray, " pairs"]:
-    """Posterior of the lower of two Gaussians fitted to the losses, scaled to [0, 1]; 1 for all where all losses are equal.
+    """Posterior of the lower of two Gaussians fitted to the losses, which are scaled to [0, 1]; all 1 if the losses are equal.
 
-    `seed`: of the k-means that the fit starts from. The fit's settings are RDE's for much noise: its looser ones, for little, keep
-    Gaussians at least 2 % of the losses' range wide.
+    `seed`: seed of the k-means that initialises the fit. The other settings of the fit are RDE's for much noise; those for little
+    noise keep Gaussians at least 2 % of the losses' range wide. Raises SettingsError for losses that are not finite.
     """
     low, high = losses.min(), losses.max()
     if not np.isfinite([low, high]).all():
@@ -125,32 +128,45 @@ def clean_probability(losses: Float64[np.ndarray, " pairs"], seed: int) -> Float
 
 
 def gaussian_mixture() -> Any:
-    """scikit-learn's `GaussianMixture`. Raises MissingDependencyError where the package is absent."""
+    """scikit-learn's `GaussianMixture`. Raises MissingDependencyError if the package is not installed."""
     return needed("sklearn.mixture", "division.enabled", "robust").GaussianMixture
+
+
+def of_first_process(division: Division, device: torch.device) -> Division:
+    """The division with the labels of the first process, for all processes.
+
+    On another machine a posterior next to the threshold could round to the other side.
+    """
+    labels = torch.from_numpy(division.believed).to(device, torch.uint8)
+    shared = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
+    return replace(division, believed=shared.numpy())
 
 
 @torch.no_grad()
 def embed_pairs(
     model: PersonModel, split: PersonDataset, images: UInt8[np.ndarray, "N H W 3"], on_progress: OnProgress
 ) -> tuple[Float[Tensor, "pairs D"], Float[Tensor, "pairs D"]]:
-    """Unit rows of image and caption of every pair, in the order of `split.pairs()`; nothing is augmented.
+    """Unit embeddings of the image and the caption of every pair, in the order of `split.pairs()`, without augmentation.
 
-    `images[i]` shows `split.images[i]`. The processes share the work, and each gets all. `on_progress` counts images and captions.
+    `images[i]`: pixels of `split.images[i]`. Every process encodes a share and returns all rows. `on_progress`: called with (done,
+    total) images and captions.
     """
+    model.clip.eval()
     pairs = split.pairs()
     captions = [split.images[pair.image].captions[pair.caption] for pair in pairs]
     by_length = np.argsort([len(caption) for caption in captions], kind="stable")
     first, steps = len(images), len(images) + len(pairs)
-    image = _encoded(
-        np.arange(first), _IMAGES, model, lambda rows: model.encode_arrays(images[rows]), lambda done: on_progress(done, steps)
-    )
-    text = _encoded(
-        by_length,
-        _CAPTIONS,
-        model,
-        lambda rows: model.encode_texts([captions[row] for row in rows], _CAPTIONS),
-        lambda done: on_progress(first + done, steps),
-    )
+    with torch.compiler.set_stance("force_eager"):
+        image = _encoded(
+            np.arange(first), _IMAGES, model, lambda rows: model.encode_arrays(images[rows]), lambda done: on_progress(done, steps)
+        )
+        text = _encoded(
+            by_length,
+            _CAPTIONS,
+            model,
+            lambda rows: model.encode_texts([captions[row] for row in rows], _CAPTIONS),
+            lambda done: on_progress(first + done, steps),
+        )
     return image[torch.tensor([pair.image for pair in pairs], device=model.device)], text
 
 
@@ -161,7 +177,7 @@ def _encoded(
     encode: Callable[[np.ndarray], np.ndarray],
     on_done: Callable[[int], None],
 ) -> Tensor:
-    """Row i is what `encode` makes of i; every process encodes its share of the chunks of `order`, and zeros are added up."""
+    """Row i is the embedding of item i. Every process encodes a share of the chunks of `order`; the sum over processes has all."""
     rows = torch.zeros(len(order), model.dim, device=model.device)
     for number, start in enumerate(range(0, len(order), size)):
         if number % world_size() == rank():

@@ -1,125 +1,49 @@
-"""From a batch to the embeddings that the losses need: only the views whose losses are on, the image views in one run."""
+"""Encode the views of a batch to the embeddings that the losses need; all image views go through the tower in one pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.profiler import record_function
 from transformers import CLIPModel
 
-from tbps.data.augment.image import augment_images
-from tbps.data.augment.views import simclr_view, simclr_view_of
-from tbps.data.records import Batch
-from tbps.distributed import rank, total, world_size
-from tbps.losses.classification import UNMASKED, mask_tokens, mlm_loss
+from tbps.distributed import rank
+from tbps.losses.classification import UNMASKED, mlm_loss
 from tbps.model.clip import image_features, image_states, project_image, text_features_in_parts, text_tokens
 from tbps.model.heads import Heads
-from tbps.model.tokens import behind_captions, padded_to
-from tbps.preprocess.image import ImageSpec, normalise
-from tbps.seeding import entropy, torch_generator
+from tbps.model.tokens import behind_captions
+from tbps.seeding import entropy
 from tbps.training.objective import Features, LossSettings
 from tbps.training.settings import TrainSettings
+from tbps.training.views import Views
 from tbps.transfer import send
+
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Half-precision types by the name of the precision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """What the towers see of n pairs: pixels on the device, tokens on the CPU; None where no loss needs a view.
+class PartEncoder:
+    """Encodes a batch in parts of `size` pairs, each with dropout masks of its own (see `dropout_from`)."""
 
-    `masked`, `words`: the caption with words masked, and the words to predict. `word_count`: masked words of the global batch.
-    """
+    clip: CLIPModel
+    heads: Heads
+    views: Views
+    settings: TrainSettings
+    step: int
+    size: int
+    teacher: CLIPModel | None = None
 
-    image: Float[Tensor, "n 3 H W"]
-    text: Int[Tensor, "n L"]
-    image_second: Float[Tensor, "n 3 H W"] | None = None
-    text_second: Int[Tensor, "n K"] | None = None
-    strong_one: Float[Tensor, "n 3 H W"] | None = None
-    strong_two: Float[Tensor, "n 3 H W"] | None = None
-    masked: Int[Tensor, "n L"] | None = None
-    words: Int[Tensor, "n L"] | None = None
-    word_count: Tensor | float = 1.0
-
-    def part(self, rows: slice) -> "Views":
-        """The views of some of the pairs."""
-
-        def cut(view: Tensor | None) -> Tensor | None:
-            return None if view is None else view[rows]
-
-        return Views(
-            image=self.image[rows],
-            text=self.text[rows],
-            image_second=cut(self.image_second),
-            text_second=cut(self.text_second),
-            strong_one=cut(self.strong_one),
-            strong_two=cut(self.strong_two),
-            masked=cut(self.masked),
-            words=cut(self.words),
-            word_count=self.word_count,
-        )
+    def __call__(self, part: int, *, calm: bool, words: bool) -> Features:
+        """Embeddings of one part, numbered from 0; `calm` and `words` as in `encode`."""
+        rows = self.views.part(slice(part * self.size, (part + 1) * self.size))
+        with dropout_from(self.settings, self.step, part, self.views.image.device):
+            return encode(self.clip, self.heads, rows, self.settings, calm=calm, words=words, teacher=self.teacher)
 
 
-def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabulary: int, step: int, context: int = 77) -> Views:
-    """The augmented views of this process's pairs at an update, drawn from (seed, step, rank) only.
-
-    `vocabulary`, `context`: of the model, in tokens.
-    """
-    losses = settings.losses
-
-    def weak(name: str) -> Tensor:
-        generator = torch_generator(settings.seed, name, step, rank())  # on the CPU: few numbers, no waiting for the device
-        return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec, overwrite=True)
-
-    def strong(name: str) -> Tensor:
-        generator, asked = torch_generator(settings.seed, name, step, rank()), settings.strong_views
-        if asked.source == "squashed":
-            return normalise(simclr_view(batch.images, asked, generator), spec, overwrite=True)
-        if batch.pictures is None:
-            raise ValueError('strong_views.source = "reference" crops Batch.pictures, which this batch lacks')
-        size = (batch.images.shape[2], batch.images.shape[3])
-        return normalise(simclr_view_of(batch.pictures, size, asked, generator, batch.images.device), spec, overwrite=True)
-
-    views = Views(
-        image=weak("augmentation"),
-        text=batch.tokens,
-        image_second=weak("second-view") if losses.second_image else None,
-        text_second=batch.tokens_second,
-        strong_one=strong("strong-one") if losses.ss_image else None,
-        strong_two=strong("strong-two") if losses.ss_image else None,
-    )
-    if losses.mlm.weight == 0:
-        return views
-    masked, words = _mask(batch.tokens, settings, vocabulary, step, context)
-    count = total(send((words != UNMASKED).sum().float(), batch.images.device))
-    return replace(views, masked=masked, words=words, word_count=count.clamp(min=1))
-
-
-def _mask(
-    tokens: Int[Tensor, "n L"], settings: TrainSettings, vocabulary: int, step: int, context: int
-) -> tuple[Int[Tensor, "n K"], Int[Tensor, "n K"]]:
-    """The captions with words masked, and the words. What is drawn for a pair depends on its place in the global batch alone: not
-    on how long the captions beside it are, nor on how many processes share the batch.
-    """
-    mlm, pairs = settings.losses.mlm, len(tokens)
-    # CLIP's vocabulary ends with its rarest merge, the start and the end token; IRRA makes that merge the mask.
-    given = (vocabulary - 3, vocabulary - 3, mlm.probability)
-    if mlm.padding == "batch":
-        return mask_tokens(tokens, *given, torch_generator(settings.seed, "mask", step, rank()))
-    own = slice(rank() * pairs, (rank() + 1) * pairs)
-    everyone = torch.zeros(world_size() * pairs, context, dtype=tokens.dtype)
-    everyone[own] = padded_to(tokens, context)
-    drawn = mask_tokens(everyone, *given, torch_generator(settings.seed, "mask", step, 0), spared=behind_captions(everyone))
-    length = tokens.shape[1] if mlm.padding == "masked" else context
-    masked, words = (seen[own, :length] for seen in drawn)
-    return masked, words
-
-
-HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def encode(  # noqa: PLR0913 - who sees what, and which passes
+def encode(  # noqa: PLR0913 - models, views, and which passes to make
     clip: CLIPModel,
     heads: Heads,
     views: Views,
@@ -129,10 +53,11 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
     words: bool,
     teacher: CLIPModel | None = None,
 ) -> Features:
-    """Embeddings of every view. `calm` adds the passes without gradients, of the teacher and where it is on for soft labels;
-    `words` adds the MLM loss where it is on.
+    """Embeddings of every view.
 
-    Half precision ends here: heads, losses, and what processes exchange are float32 (float64 where the towers are).
+    `calm`: whether to make the passes without gradients, of the teacher and for separate soft labels. `words`: whether to compute
+    the MLM loss, if it is on. Heads, losses and exchange between processes are in float32 (float64 if the towers are), whatever
+    the precision of the towers.
     """
     roles = ("image", "image_second", "strong_one", "strong_two")
     pixels = {role: view for role in roles if (view := getattr(views, role)) is not None}
@@ -166,18 +91,18 @@ def encode(  # noqa: PLR0913 - who sees what, and which passes
     return _wide(features)
 
 
+@contextmanager
+def dropout_from(settings: TrainSettings, step: int, part: int, device: torch.device) -> Iterator[None]:
+    """Draw dropout masks from (seed, step, rank, part), so that encoding a part twice gives the same masks."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(entropy(settings.seed, "dropout", step, rank(), part) & (2**63 - 1))
+        yield
+
+
 def _wide(features: Features) -> Features:
     views = {field.name: getattr(features, field.name) for field in fields(features)}
     halves = {name: view.float() for name, view in views.items() if view is not None and view.dtype in HALVES.values()}
     return replace(features, **halves)
-
-
-@contextmanager
-def dropout_from(settings: TrainSettings, step: int, part: int, device: torch.device) -> Iterator[None]:
-    """Dropout masks drawn from (seed, step, rank, part), so that a part that is encoded twice sees the same ones twice."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(entropy(settings.seed, "dropout", step, rank(), part) & (2**63 - 1))
-        yield
 
 
 @torch.no_grad()
@@ -193,7 +118,7 @@ def _calm_text(clip: CLIPModel, tokens: Tensor, settings: TrainSettings) -> Tens
 def _mlm(clip: CLIPModel, heads: Heads, views: Views, image: Tensor, losses: LossSettings) -> Tensor:
     assert heads.cross_modal is not None and views.masked is not None and views.words is not None
     words = views.words.flatten()
-    chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU: how many there are is known without asking the device
+    chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU, where counting them does not wait for the device
     unseen = send(behind_captions(views.masked), image.device) if losses.mlm.padding == "masked" else None
     seen = heads.cross_modal(text_tokens(clip, send(views.masked, image.device)), image, unseen).flatten(0, 1)
     return mlm_loss(

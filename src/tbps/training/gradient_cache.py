@@ -1,9 +1,9 @@
-"""The gradient of a batch of any size in the memory of a small one (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
-Memory Limited Setup", 2021).
+"""Gradient of a large batch in the memory of a small one (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory
+Limited Setup", 2021).
 
-The losses compare every pair with every other, so a batch cannot simply be cut. But they see embeddings only: encode all parts
-without gradients, take the gradient of the loss with respect to the embeddings, then encode every part once more with gradients
-and pass those on. With the same dropout masks both times, the sum is the gradient of the whole batch.
+The losses compare every pair with every other, so a batch cannot be split into independent parts. But they depend on embeddings
+only: encode all parts without gradients, compute the gradient of the loss with respect to the embeddings, then encode every part
+again with gradients and propagate those. With the same dropout masks in both encodings, the sum is the gradient of the whole batch.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from torch.profiler import record_function
 from tbps.training.objective import Features, Losses
 
 _VIEWS = tuple(f.name for f in fields(Features) if f.name != "mlm")
-_CONSTANT = ("calm", "teacher")  # what these views' names begin with: no gradient flows there
+_CONSTANT = ("calm", "teacher")  # prefixes of views without gradients
 
 
 class Encode(Protocol):
-    """Encodes one part, numbered from 0; `calm` and `words` as in `tbps.training.encode.encode`."""
+    """Encodes one part of the batch, as `tbps.training.encode.PartEncoder`."""
 
     def __call__(self, part: int, *, calm: bool, words: bool) -> Features: ...
 
@@ -34,11 +34,11 @@ def backward(
     share: float,
     scaled: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Losses:
-    """Adds to the gradients of everything that `encode` and `loss` use, and returns the losses.
+    """Compute the losses of a batch, and add their gradients to all parameters that `encode` and `loss` use.
 
-    `mlm_weight`: weight of `Features.mlm`, whose parts add up to the loss of the batch. `share`: what an MLM loss that is already
-    divided by the words of all processes must be multiplied with, where gradients are averaged over processes. `scaled`: multiplies
-    what is differentiated, and so every gradient, by the loss scale of float16; the losses returned are without it.
+    `mlm_weight`: weight of `Features.mlm`, whose parts add up to the loss of the batch. `share`: factor of the MLM loss where
+    gradients are averaged over processes, since that loss is already divided by the words of all processes. `scaled`: multiplies a
+    loss, and so every gradient, by the loss scale of float16; the returned losses are unscaled.
     """
     if parts == 1:
         features = encode(0, calm=True, words=True)
@@ -49,7 +49,7 @@ def backward(
         encoded = [encode(part, calm=True, words=False) for part in range(parts)]
     whole = _joined(encoded)
     losses = loss(whole)
-    if losses.total.requires_grad:  # not where MLM is the only loss
+    if losses.total.requires_grad:  # false if MLM is the only loss
         _differentiate(scaled(losses.total))  # the leaves' gradients carry the scale into the second encoding
     words = torch.zeros_like(losses.total)
     start = 0
@@ -73,7 +73,7 @@ def _differentiate(outputs: Tensor | list[Tensor], gradients: list[Tensor] | Non
 
 
 def _joined(parts: list[Features]) -> Features:
-    """All parts as one, as leaves that collect gradients."""
+    """The parts concatenated, as leaves that collect gradients."""
 
     def leaf(name: str) -> Tensor | None:
         tensors = [tensor for features in parts if (tensor := getattr(features, name)) is not None]
@@ -85,10 +85,11 @@ def _joined(parts: list[Features]) -> Features:
 
 
 def _with_gradients(features: Features, whole: Features, rows: slice) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs of a part that require gradients, and their gradients from the leaves."""
     outputs, gradients = [], []
     for name in _VIEWS:
         output, leaf = getattr(features, name), getattr(whole, name)
-        if output is not None and output.requires_grad and leaf.grad is not None:  # a locked tower has no use for its gradient
+        if output is not None and output.requires_grad and leaf.grad is not None:  # outputs of a locked tower require none
             outputs.append(output)
             gradients.append(leaf.grad[rows])
     return outputs, gradients

@@ -1,4 +1,4 @@
-"""The images of a run: which splits it uses, and their decoded files, built by the first process and opened by all."""
+"""Splits and decoded images of a run. The first process decodes the images, then all processes open the files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from tbps.training.settings import TrainSettings
 
 
 def splits_of(dataset: PersonDataset, settings: TrainSettings) -> dict[str, PersonDataset]:
-    """Train, val and test; with `learn_from` "train+val", train holds both in the order of the data set, and val nothing.
+    """The splits train, val and test; with `learn_from` "train+val", train has the images of both and val is empty.
 
-    Raises DataError where a split that is needed is missing.
+    Raises DataError if train is empty, or val where it is needed.
     """
     splits = {name: dataset.split(name) for name in ("train", "val", "test")}
     if settings.learn_from == "train+val":
@@ -37,7 +37,7 @@ def splits_of(dataset: PersonDataset, settings: TrainSettings) -> dict[str, Pers
 def open_caches(
     splits: Mapping[str, PersonDataset], spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: Progress
 ) -> dict[str, ImageCache]:
-    """The images of every split at the input's size, those of train resized as training resizes."""
+    """Decoded images of every split at the input size; those of train with the interpolation of `training_resize`."""
     make = partial(ImageCache.open, spec=spec, folder=folder, on_progress=on_progress)
     with _first_process_first():
         return {
@@ -50,7 +50,7 @@ def open_caches(
 def open_pictures(
     train: PersonDataset, spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: Progress
 ) -> Pictures | None:
-    """The training images in their own proportions, where views of self-supervision are cropped from those; else None."""
+    """Training images in their own proportions, if the views of self-supervision are cropped from those; else None."""
     if not settings.losses.ss_image or settings.strong_views.source != "reference":
         return None
     with _first_process_first():
@@ -59,7 +59,7 @@ def open_pictures(
 
 @contextmanager
 def _first_process_first() -> Iterator[None]:
-    """The first process goes first, the others follow when it is through."""
+    """Run the body on the first process, then on the others."""
     if rank() > 0:
         barrier()
     yield

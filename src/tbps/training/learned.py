@@ -1,4 +1,4 @@
-"""The one place that decides what learns: of a model and at which share of the rate, and which heads beside it."""
+"""Choose which parameters of a model learn and at which rate, and make the heads of the losses."""
 
 import torch
 from torch import nn
@@ -14,10 +14,10 @@ from tbps.training.settings import TrainSettings
 
 
 def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -> dict[nn.Parameter, float]:
-    """Locks parameters in place, for which no gradient is computed then; returns those with another rate than the schedule's.
+    """Lock parameters by `requires_grad`, and return the rate factors of parameters that differ from the schedule's rate.
 
-    Of the towers all but the bottom (`lock`) learns; with adapters (`lora`) nothing but these and the temperature, which has been
-    so since they were added; with `few_shot` nothing but what that adds. The heads of losses always learn.
+    Everything but the locked bottom of the towers (`lock`) learns. With `few_shot` only the added modules learn; with `lora` only
+    adapters and temperature, which `add_adapters` has already arranged. The heads of the losses always learn.
     """
     factors: dict[nn.Parameter, float] = {}
     if settings.few_shot is not None:
@@ -38,7 +38,7 @@ def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -
 def _group_as_irra(
     factors: dict[nn.Parameter, float], clip: CLIPModel, encoder: CrossModalEncoder | None, of_biases: float
 ) -> None:
-    """Changes the rates of biases, but those of the classifier and the head of words, and of the norms around the encoder."""
+    """Set the factors of biases, except those of classifier and word head, and of the norms around the cross-modal encoder."""
     parts: list[nn.Module] = [clip]
     if encoder is not None:
         norms = [encoder.text_norm, encoder.image_norm, encoder.last_norm]
@@ -54,7 +54,7 @@ def _group_as_irra(
 
 
 def heads_of(settings: TrainSettings, dim: int, vocabulary: int, identities: int) -> Heads:
-    """The heads of the losses that are on, from random weights that depend on the seed only."""
+    """Heads of the losses that are on, with random weights that depend on the seed only."""
     losses = settings.losses
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))

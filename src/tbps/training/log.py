@@ -1,4 +1,4 @@
-"""The run's log: JSON lines and TensorBoard, cut back to the checkpoint when a run resumes; and the picture of its curves."""
+"""Log of a run, as JSON lines and for TensorBoard, and a plot of its curves."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tbps.storage import atomic_path, make_folder, write_text, writing_to
 
 @final
 class RunLog:
-    """Appends records to `log.jsonl` and scalars to `tensorboard/`. Records after `step` are dropped on opening."""
+    """Writes records to `log.jsonl` and scalars to `tensorboard/`. Opening it drops records after `step`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._file = make_folder(folder) / "log.jsonl"
@@ -23,7 +23,7 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One line {"kind", "step", values...}, flushed, and one scalar "kind/name" a value."""
+        """Write one line {"kind", "step", values...}, and one scalar "kind/name" per value."""
         with writing_to(self._file.parent):
             self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._lines.flush()
@@ -31,7 +31,7 @@ class RunLog:
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def note(self, kind: str, step: int, text: str) -> None:
-        """One line {"kind", "step", "text"}, flushed."""
+        """Write one line {"kind", "step", "text"}."""
         with writing_to(self._file.parent):
             self._lines.write(json.dumps({"kind": kind, "step": step, "text": text}) + "\n")
             self._lines.flush()
@@ -46,7 +46,7 @@ class RunLog:
 
 @final
 class NoLog:
-    """What a process writes that is not the first: nothing."""
+    """A log that writes nothing, for all processes but the first."""
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         pass
@@ -62,7 +62,7 @@ class NoLog:
 
 
 def read_log(file: Path) -> list[dict[str, float | str]]:
-    """The whole lines of a log; a last line torn by a kill is left out. Raises CheckpointError on damage elsewhere."""
+    """Records of a log, without a last line that was not written completely. Raises CheckpointError for any other damage."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     records = []
     for number, line in enumerate(lines, 1):
@@ -82,7 +82,7 @@ def _cut(file: Path, step: int) -> None:
 
 
 def draw_curves(log: Path, picture: Path, title: str) -> None:
-    """Loss, learning rate and validation Rank-1 over the updates as a PNG."""
+    """Plot loss, learning rate and validation metrics over the updates as a PNG."""
     from matplotlib.figure import Figure
 
     records = read_log(log)

@@ -1,4 +1,4 @@
-"""Who watches a run, and what is told."""
+"""Callbacks that report the progress of a training run."""
 
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -8,7 +8,7 @@ from tbps.training.state import EpochResult
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One update as the user sees it; `rate` is the learning rate, `pairs_per_second` the throughput since the last report."""
+    """Progress after an update. `rate`: learning rate. `pairs_per_second`: throughput since the last report."""
 
     epoch: int
     step: int
@@ -19,26 +19,22 @@ class StepReport:
 
 
 class Observer(Protocol):
-    """Who watches a run: the command line draws it, a test records it. The counts are (done, total); probes are the study's."""
+    """Receives the progress of a run. `on_cache` and `on_division` get (done, total) of images decoded and of pairs judged."""
 
     def on_cache(self, done: int, total: int) -> None: ...
     def on_division(self, done: int, total: int) -> None: ...
-    def on_probe(self, done: int, total: int) -> None: ...
     def on_step(self, report: StepReport) -> None: ...
     def on_epoch(self, result: EpochResult) -> None: ...
 
 
 @final
 class Silent:
-    """Watches and says nothing."""
+    """An observer that ignores everything."""
 
     def on_cache(self, done: int, total: int) -> None:
         pass
 
     def on_division(self, done: int, total: int) -> None:
-        pass
-
-    def on_probe(self, done: int, total: int) -> None:
         pass
 
     def on_step(self, report: StepReport) -> None:

@@ -1,7 +1,6 @@
-"""AdamW with two groups, weights that decay and 1-d parameters that do not; on request IRRA's Adam, or Muon for the layers'
-matrices.
+"""Optimizers: AdamW with weight decay for matrices only, IRRA's Adam, and Muon for matrices inside the layers.
 
-And the update that they make together, with the loss scale of float16 taken off the gradients.
+All optimizers of a run make one update together, which undoes the loss scale of float16.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,41 +15,49 @@ from tbps.config import Settings
 
 
 class OptimizerSettings(Settings):
-    """AdamW as in the paper; `clip_norm` limits the gradient's norm (None: no limit, as in the reference).
-
-    `matrices` = "muon" gives the weight matrices inside the layers of both towers to Muon (Jordan et al. 2024), which learns
-    from random weights in a fraction of AdamW's updates; everything else stays with AdamW. Muon's rate is `muon_rate_factor`
-    times the schedule's, with its updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable").
-    `head_rate_factor` is that of the identity classifier and the cross-modal encoder, which start from random weights.
-
-    `algorithm` = "adam" adds the decay to the gradient, before it is scaled by its moments (coupled, torch's `Adam`); "adamw" takes
-    it off the weight. `groups` = "irra" is the grouping of IRRA's `solver/build.py`: all but biases decay, biases learn at
-    `bias_rate_factor`, those of the classifier and of the head that predicts words at `head_rate_factor`, and the three norms
-    around the cross-modal encoder as the towers do.
-    """
+    """Optimizer and learning rates of groups of parameters; the defaults are the paper's AdamW."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"algorithm": "adamw", "groups": "tbps", "bias_rate_factor": 1.0}
 
     algorithm: Literal["adamw", "adam"] = "adamw"
+    """Algorithm: "adamw" subtracts the weight decay from the weight; "adam" adds it to the gradient (torch's `Adam`)."""
     groups: Literal["tbps", "irra"] = "tbps"
+    """Groups of parameters: "tbps", matrices decay; "irra", all but biases decay, and biases have `bias_rate_factor`.
+
+    "irra" is the grouping of IRRA's `solver/build.py`: biases of the identity classifier and of the head that predicts words have
+    `head_rate_factor`, and the three norms around the cross-modal encoder have the towers' rate.
+    """
     bias_rate_factor: float = Field(1.0, gt=0)
+    """Learning rate of biases relative to the schedule's, with `groups` = "irra"."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Decay rates of Adam's two moments."""
     eps: float = 1e-8
+    """Number added to the denominator of Adam's update."""
     weight_decay: float = Field(0.02, ge=0)
+    """Weight decay."""
     clip_norm: float | None = None
+    """Largest norm of the whole gradient; null for no limit, as in the reference."""
     matrices: Literal["adamw", "muon"] = "adamw"
+    """Optimizer of the weight matrices inside the layers of both towers: "adamw" (that is, `algorithm`) or "muon".
+
+    Muon (Jordan et al. 2024) learns from random weights in a fraction of AdamW's updates. Its updates are scaled to the size of
+    AdamW's (Liu et al. 2025, "Muon is scalable").
+    """
     muon_momentum: float = Field(0.95, ge=0, lt=1)
+    """Momentum of Muon."""
     muon_rate_factor: float = Field(1.0, gt=0)
+    """Learning rate of Muon relative to the schedule's."""
     head_rate_factor: float = Field(5.0, gt=0)
+    """Learning rate, relative to the schedule's, of the identity classifier and the cross-modal encoder."""
 
 
 def optimizers(
     model: nn.Module, settings: OptimizerSettings, factors: Mapping[nn.Parameter, float] | None = None
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """AdamW, and Muon where asked for, over the parameters that require gradients; together they hold each of them once.
+    """Make AdamW or Adam, and Muon if it is on; together they hold every parameter that requires gradients once.
 
-    The rate is set at every step: to the schedule's rate times a group's "factor". `factors`: of parameters that learn at another
-    rate than the rest; the biases of the towers and of all else are then as `settings.groups` has them.
+    The training loop sets every group's rate to the schedule's rate times the group's "factor". `factors`: rate factors of
+    parameters, 1 for those that are missing.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     own = {id(p): factor for p, factor in (factors or {}).items()}
@@ -74,21 +81,21 @@ def optimizers(
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter of that name is a bias, as IRRA tells it."""
+    """Whether IRRA's code takes a parameter of this name for a bias."""
     return "bias" in name.rpartition(".")[2]
 
 
 def update_together(made: Sequence[torch.optim.Optimizer], scaler: GradScaler, clip_norm: float | None) -> bool:
-    """One update of all parameters from their gradients, which are cleared; False where it was skipped.
+    """Update all parameters from their gradients and clear those; returns False if the update was skipped.
 
-    With an enabled `scaler` (float16) the gradients are those of the scaled loss: they are divided by the scale, once, before they
-    are clipped. If one of them overflowed, no optimizer moves and the scale is halved; after 2,000 updates in a row it doubles.
-    Processes with the same gradients decide alike and keep the same scale.
+    With an enabled `scaler` (float16) the gradients are those of the scaled loss, and are divided by the scale before clipping. If
+    one of them overflowed, no parameter changes and the scale is halved; after 2,000 updates without overflow it doubles. Processes
+    with the same gradients keep the same scale.
     """
     learned = [p for optimizer in made for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     for optimizer in made:
         scaler.unscale_(optimizer)
-    # GradScaler.step would skip optimizer by optimizer, each by its own gradients
+    # GradScaler.step would decide for each optimizer by its own gradients
     fits = not scaler.is_enabled() or bool(torch.stack([p.grad.isfinite().all() for p in learned]).all())
     if fits:
         if clip_norm is not None:

@@ -1,6 +1,6 @@
-"""Where the time of an update goes: a few real updates under PyTorch's profiler, on some of the data.
+"""Profile a few real updates with PyTorch's profiler, on part of the data.
 
-The trace opens in https://ui.perfetto.dev or chrome://tracing. Its phases are named by `PHASES`, each "tbps: NAME".
+The trace opens in https://ui.perfetto.dev or chrome://tracing. It marks the phases of `PHASES` as "tbps: NAME".
 """
 
 import tempfile
@@ -18,8 +18,8 @@ from tbps.storage import atomic_path
 from tbps.training.log import NoLog
 from tbps.training.observer import Observer
 from tbps.training.rehearsal import some_of
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
 
 _MARK = "tbps: "
 PHASES = ("data", "augmentation", "encode image", "encode text", "losses", "backward", "optimizer")
@@ -29,9 +29,9 @@ _COSTLIEST = 10
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A phase, or an operation without those that it calls: seconds and calls of one update, on the host and on the device.
+    """Calls and seconds per update of a phase, or of an operation without the operations that it calls.
 
-    `share`: of all operations, or of all phases, by the time on the device where there is one. `device_seconds`: None on a CPU.
+    `device_seconds`: None on a CPU. `share`: share of the time of all phases or operations, on the device if there is one.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`phases` in the order of `PHASES`, with all that they call; `operations`: the ten costliest. `trace`: Chrome's JSON."""
+    """Costs of an update: of `PHASES`, in order, and of the ten costliest operations. `trace`: file in Chrome's JSON format."""
 
     trace: Path
     updates: int
@@ -54,9 +54,9 @@ class Profile:
 def profile_updates(
     settings: TrainSettings, model: PersonModel, dataset: PersonDataset, trace: Path, observer: Observer
 ) -> Profile:
-    """Five real updates after three to warm up; nothing but the trace is left behind, written by the first process.
+    """Profile five updates after three warm-up updates; the first process writes the trace, and no other file remains.
 
-    The updates change `model`, so it is not to be used afterwards. Raises as `tbps.training.trainer.train`.
+    The updates change `model`; do not use it afterwards. Raises the errors of `tbps.training.trainer.train`.
     """
     on_device = model.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
@@ -82,7 +82,7 @@ def profile_updates(
 
 
 def _costs(events: Sequence[tuple[str, FunctionEventAvg]], on_device: bool, whole: bool) -> tuple[Cost, ...]:
-    """`whole`: with what they call."""
+    """Costs of events. `whole`: include the operations that they call."""
     host = [event.cpu_time_total if whole else event.self_cpu_time_total for _, event in events]  # microseconds
     device = [event.device_time_total if whole else event.self_device_time_total for _, event in events]
     decisive = device if on_device else host

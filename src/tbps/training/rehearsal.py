@@ -1,4 +1,4 @@
-"""A dry run: how many updates a run would take, how long, and in how much memory, from three real updates on some of the data."""
+"""Dry run: updates, time and memory of a run, from three real updates on part of the data."""
 
 import resource
 import tempfile
@@ -13,17 +13,18 @@ from tbps.data.records import PersonDataset
 from tbps.model.bundle import PersonModel
 from tbps.training.log import NoLog
 from tbps.training.observer import Observer
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
-from tbps.training.trainer import Run
 
 _UPDATES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """`steps`: of the whole run; `seconds_per_step`: the median of three updates; `peak_bytes`: of the device, on a CPU of the
-    process; `trained` of `parameters` learn. Validation comes on top, and the
-    division of the pairs where it is on.
+    """Expected cost of a run, without validation and division of pairs.
+
+    `steps`: updates of the run. `seconds_per_step`: median of three updates. `peak_bytes`: peak memory of the device, on a CPU of
+    the process. `trained` of `parameters` learn.
     """
 
     steps_per_epoch: int
@@ -35,14 +36,14 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float:
-        """All updates together."""
+        """Seconds of all updates."""
         return self.steps * self.seconds_per_step
 
 
 def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, observer: Observer) -> Rehearsal:
-    """Three real updates after one to warm up, on as many pictures as they need; nothing is left behind.
+    """Run three updates after one warm-up update, on as many images as they need; no file remains.
 
-    The updates change `model`, so it is not to be used afterwards. Raises as `tbps.training.trainer.train`.
+    The updates change `model`; do not use it afterwards. Raises the errors of `tbps.training.trainer.train`.
     """
     train = dataset.split("train")
     steps_per_epoch = len(epoch_batches(settings.seed, 0, len(train.pairs()), settings.batch_size))
@@ -70,7 +71,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
 
 def some_of(dataset: PersonDataset, images: int) -> PersonDataset:
-    """At most so many training images, evenly spread (each has a caption at least), and one image to validate on."""
+    """About `images` training images, evenly spread, and one image to validate on. Each image has at least one pair."""
     train, val = dataset.split("train").images, dataset.split("val").images
     return PersonDataset(dataset.name, dataset.root, (*train[:: max(1, len(train) // images)], *val[:1]))
 

@@ -1,4 +1,4 @@
-"""The settings that a run folder holds: a run goes on under those that it was begun with."""
+"""Files of settings: the one in a run folder, which a resumed run must match, and one that the user gives."""
 
 import json
 from collections.abc import Mapping
@@ -12,28 +12,26 @@ from tbps.training.settings import TrainSettings
 
 
 def holds(folder: Path, settings: TrainSettings) -> bool:
-    """Whether the run in `folder` was begun with these settings, as far as the program knew them that began it."""
+    """Whether the run in `folder` was begun with these settings, apart from settings that its version did not have."""
     stored = _stored(folder)
     return stored is not None and not _difference(stored, settings.as_earlier(stored))
 
 
 def unknown_then(folder: Path, settings: TrainSettings) -> list[str]:
-    """ "key=value" of settings that differ from `settings` because the program that began the run did not know them."""
+    """ "key=value" of settings whose value the run keeps because the version that began it did not have them."""
     begun = as_begun(folder, settings)
     keys = [key for key in type(settings).dotted() if not isinstance(_value(begun, key), Settings)]
     return [f"{key}={_value(begun, key)}" for key in keys if _value(begun, key) != _value(settings, key)]
 
 
 def as_begun(folder: Path, settings: TrainSettings) -> TrainSettings:
-    """The settings, or where `folder` holds a run of an older program, with that program's values of what it did not know."""
+    """The settings; if an older version began the run in `folder`, with that version's values of settings it did not have."""
     stored = _stored(folder)
     return settings if stored is None else settings.as_earlier(stored)
 
 
 def claim(folder: Path, settings: TrainSettings) -> None:
-    """Writes settings.json. Raises SettingsError where the folder holds a run with other settings, and names the first that
-    differs.
-    """
+    """Write settings.json. Raises SettingsError with the first differing setting if the folder holds another run."""
     file, stored = make_folder(folder) / "settings.json", _stored(folder)
     if stored is not None and (differing := _difference(stored, settings)):
         raise SettingsError(
@@ -42,8 +40,25 @@ def claim(folder: Path, settings: TrainSettings) -> None:
     write_text(file, settings.model_dump_json(indent=2) + "\n")
 
 
+def read_settings(file: Path) -> TrainSettings:
+    """Settings from the settings.json of a run, of this version or an older one.
+
+    Raises SettingsError for a file that is missing or no JSON object, and for an unknown or unfitting setting.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read as settings ({error}); give the settings.json of a run") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file} holds no settings; give the settings.json of a run")
+    try:
+        return TrainSettings.parse_stored(content)
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from error
+
+
 def _stored(folder: Path) -> dict[str, Any] | None:
-    """What settings.json says, None where there is none."""
+    """Content of settings.json, None without the file. Raises CheckpointError for a damaged one."""
     try:
         found: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -54,7 +69,7 @@ def _stored(folder: Path) -> dict[str, Any] | None:
 
 
 def _difference(stored: Mapping[str, Any], settings: TrainSettings) -> str:
-    """The first setting in which a run differs from what is asked, with both values; empty where none does."""
+    """The first setting in which a stored run differs, with both values; empty if none does."""
     begun = TrainSettings.parse_stored(stored)
     for key in type(settings).dotted():
         was, asked = (_value(one, key) for one in (begun, settings))

@@ -1,4 +1,4 @@
-"""The learning rate of every step and the ramp of the soft labels (paper: implementation details)."""
+"""Learning rate and share of the soft labels at every update (paper: implementation details)."""
 
 import math
 
@@ -8,17 +8,22 @@ from tbps.config import Settings
 
 
 class ScheduleSettings(Settings):
-    """Linear from `initial_rate` to `peak_rate` over the first `warmup_epochs`, then cosine to `final_rate`."""
+    """Number of epochs, and a learning rate with linear warm-up and cosine decay."""
 
     epochs: int = Field(5, ge=1)
+    """Passes over the training pairs."""
     warmup_epochs: float = Field(1.0, ge=0)
+    """Epochs of linear increase from `initial_rate` to `peak_rate`."""
     initial_rate: float = Field(1e-6, ge=0)
+    """Learning rate of the first update."""
     peak_rate: float = Field(1e-4, gt=0)
+    """Learning rate after the warm-up."""
     final_rate: float = Field(5e-6, ge=0)
+    """Learning rate at the end of the cosine decay."""
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
-    """The rate of update `step`, counted from 0."""
+    """Learning rate of update `step`, counted from 0."""
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.initial_rate + (settings.peak_rate - settings.initial_rate) * step / warmup
@@ -28,5 +33,5 @@ def learning_rate(step: int, steps_per_epoch: int, settings: ScheduleSettings) -
 
 
 def soft_label_share(step: int, steps_per_epoch: int, maximum: float) -> float:
-    """alpha of the soft labels: linear from 0 to `maximum` during the first epoch, then constant (paper: trick 4)."""
+    """Share alpha of the soft labels: linear from 0 to `maximum` during the first epoch, then constant (paper: trick 4)."""
     return maximum * min(1.0, step / steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Everything that decides a run besides data and start weights."""
+"""Settings of a training run: everything that decides it besides the data set and the start model."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -23,68 +23,89 @@ from tbps.training.schedule import ScheduleSettings
 
 
 class InputSettings(Settings):
-    """What the image tower sees: size in pixels, and mean and deviation per RGB channel; None: as the start model has it.
-
-    `training_resize`: how training images are resized to that size, before they are augmented. The reference does that bilinearly
-    (its `transforms.Resize` without an argument), and all that a trained model sees, in evaluation and search, bicubically.
-    """
+    """Input of the image tower. Values of None are those of the start model."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"training_resize": "bicubic"}
 
     training_resize: Resize = "bilinear"
+    """Interpolation of training images before augmentation; evaluation and search always resize bicubically.
+
+    The reference resizes training images bilinearly, the default of its `transforms.Resize`.
+    """
     height: int | None = Field(None, ge=1, le=4096)
+    """Height in pixels."""
     width: int | None = Field(None, ge=1, le=4096)
+    """Width in pixels."""
     mean: tuple[float, float, float] | None = None
+    """Mean of each RGB channel, subtracted from pixels in [0, 1]."""
     std: tuple[float, float, float] | None = None
+    """Standard deviation of each RGB channel, by which the difference is divided."""
 
     def of(self, model: ImageSpec) -> ImageSpec:
-        """The start model's input with these changes."""
+        """The start model's input specification with these changes."""
         return model.override({key: value for key, value in self if value is not None and key != "training_resize"})
 
 
 class TrainSettings(Settings):
-    """Settings of a run; the defaults are the simplified TBPS-CLIP.
-
-    `shape` builds a model from random weights (None: a start model is given). `prune` cuts a smaller model out of it, which is the
-    one that learns; with `losses.distill` the whole start model teaches it. `batch_size` is the global one, of all processes;
-    `micro_batch`: pairs that one process encodes at a time (None: its whole share), which changes memory and speed only. With
-    `lora`, only adapters, the temperature and the heads of losses learn; with `few_shot`, only what it adds to the towers, and the
-    heads of losses, whatever `lock` says. `precision`: what the towers compute in; weights and losses stay in float32. "float16" is
-    the paper's, with loss scaling (`training.optimizer.update_together`); "tf32" is float32 whose products a GPU rounds to 10 bits
-    of mantissa. `text_parts`: captions are encoded in so many runs by length, which changes the speed only. `compile_image_tower`
-    pays where a run takes many minutes.
-
-    `learn_from`: "train" learns from the train split and keeps the epoch that is best on val. "train+val" learns from both and
-    keeps the last epoch, since no identity is left to choose by: for ICFG-PEDES, which has no val split of its own, it is the
-    paper's way, all 3,102 training identities.
-    """
+    """Settings of a run; the defaults are the simplified TBPS-CLIP."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"learn_from": "train"}
 
     seed: int = 0
+    """Seed of every random draw."""
     learn_from: Literal["train", "train+val"] = "train"
+    """Splits to learn from: "train" keeps the epoch that is best on val; "train+val" keeps the last epoch.
+
+    "train+val" is the paper's way for ICFG-PEDES, which has no val split: all 3,102 training identities are learned from.
+    """
     batch_size: int = Field(320, ge=1)
+    """Pairs per update, over all processes."""
     micro_batch: int | None = Field(None, ge=1)
+    """Pairs that a process encodes at a time, null for all its pairs; changes memory and speed only."""
     shape: ModelShape | None = None
+    """Shape of a new model with random weights; null to fine-tune a given start model."""
     prune: PruneSettings = PruneSettings()
+    """Parts removed from the start model before training; with `losses.distill` the whole start model is the teacher."""
     image: InputSettings = InputSettings()
+    """Input of the image tower."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
+    """Augmentation of images."""
     strong_views: ViewAugmentation = ViewAugmentation()
+    """Augmentation of the two image views of self-supervision."""
     text_augmentation: TextAugmentation = TextAugmentation()
+    """Augmentation of captions."""
     pair_augmentation: PairAugmentation = PairAugmentation()
+    """Augmentation that mixes pairs."""
     text_attention_dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout probability of the text tower's self-attention (paper: trick 2)."""
     lock: LockSettings = LockSettings()
+    """Parameters of the towers that do not learn (paper: trick 3); ignored with `few_shot`."""
     losses: LossSettings = LossSettings()
+    """Losses and their weights."""
     division: DivisionSettings = DivisionSettings()
+    """Consensus division of training pairs with wrong captions."""
     schedule: ScheduleSettings = ScheduleSettings()
+    """Epochs and learning rate."""
     lora: LoraSettings | None = None
+    """Low-rank adapters; with them only the adapters, the temperature and the losses' heads learn. Null for none."""
     few_shot: FewShotSettings | None = None
+    """Few-shot modules; with them only these and the losses' heads learn. Null for none."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    """Optimizer."""
     ema_decay: float | None = Field(None, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then validated and kept; null for none."""
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Precision of the towers; weights and losses stay in float32.
+
+    "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). "tf32" is float32 with products that a GPU
+    rounds to 10 bits of mantissa.
+    """
     text_parts: int = Field(4, ge=1)
+    """Groups of similar length in which captions are encoded; changes speed only."""
     compile_image_tower: bool = False
+    """Whether to compile the image tower, which pays off in runs of many minutes."""
     checkpoint_steps: int = Field(200, ge=1)
+    """Updates between checkpoints; every epoch ends with one too."""
 
     @model_validator(mode="after")
     def _one_way_to_add(self) -> "TrainSettings":
@@ -101,8 +122,8 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _labels_are_meant(self) -> "TrainSettings":
-        """A label of a pair has a meaning in losses that are a mean over pairs, each beside the others."""
+    def _division_fits_the_losses(self) -> "TrainSettings":
+        """Labels of the division are weights of rows, so the losses must be means over the pairs' rows."""
         if not self.division.enabled:
             return self
         without = [name for name in ("c_itc", "id", "mlm") if getattr(self.losses, name).weight > 0]

@@ -1,6 +1,4 @@
-"""The model that a run starts from: a given one, or new towers with a vocabulary learned from the training captions; and what is
-added to it to learn from few shots.
-"""
+"""The model that a run starts from: a given one, or a new one with a vocabulary learned from the training captions."""
 
 from pathlib import Path
 
@@ -16,10 +14,10 @@ from tbps.training.settings import TrainSettings
 
 
 def start_model(settings: TrainSettings, dataset: PersonDataset, model: str | Path | None, device: str) -> PersonModel:
-    """Opens `model`, or builds `settings.shape` from random weights where none is given, and adds `settings.few_shot` to it.
+    """Load `model`, or build `settings.shape` with random weights, and add the few-shot modules.
 
-    Raises SettingsError when neither or both are given, or where `model` has something added already; DataError when there are no
-    captions to learn a vocabulary from.
+    Raises SettingsError if both or neither of `model` and `settings.shape` are given, or if `model` already has few-shot modules;
+    DataError if there are no captions to learn a vocabulary from.
     """
     start = _towers(settings, dataset, model, device)
     if settings.few_shot is not None:

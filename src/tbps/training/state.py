@@ -1,8 +1,7 @@
-"""What a restart needs, as one object.
+"""State of a training run: everything that a resumed run needs.
 
-Every random draw of training depends on (seed, epoch, step) only, so that weights, optimizer moments, the loss scale, the step
-and the history are the whole state, with the labels of the epoch's pairs where the weights at its beginning made them: a resumed
-run equals an uninterrupted one.
+Every random draw of training depends on (seed, epoch, step) only. So the state consists of weights, optimizer moments, loss scale,
+step, history, and the labels of the epoch's pairs if they were divided. A resumed run equals an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from tbps.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """Validation of one epoch: metrics in percent, `step` counts the updates done by then."""
+    """Validation metrics after an epoch, in percent. `step`: updates done so far."""
 
     epoch: int
     step: int
@@ -32,24 +31,24 @@ class EpochResult:
 
 @final
 class TrainState:
-    """Model, optimizers, loss scale, number of updates done, and the results of the epochs so far."""
+    """Model, optimizers, loss scale, number of updates and results of the epochs."""
 
     def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], scaler: GradScaler) -> None:
         self.model = model
         self.optimizers = tuple(optimizers)
         self.scaler = scaler
         self.step = 0
-        self.loss_sum, self.loss_count = 0.0, 0  # over the updates of the current epoch whose loss was finite
+        self.loss_sum, self.loss_count = 0.0, 0  # of this epoch's updates with a finite loss
         self.history: list[EpochResult] = []
-        self.believed: torch.Tensor | None = None  # a label a training pair (`division`), valid for one epoch
+        self.believed: torch.Tensor | None = None  # label of every training pair, for one epoch (`division`)
 
     @property
     def best(self) -> EpochResult | None:
-        """The epoch with the highest validation Rank-1, the earlier one on a tie."""
+        """The epoch with the highest validation Rank-1; of equal ones the first."""
         return max(self.history, key=lambda result: (result.r1, -result.epoch), default=None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights as "model.NAME", moments as "optimizer.WHICH.NUMBER.NAME", labels as "believed"."""
+        """Tensors by name: weights "model.NAME", moments "optimizer.WHICH.NUMBER.NAME", labels "believed"."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for which, optimizer in enumerate(self.optimizers):
             for number, moments in optimizer.state_dict()["state"].items():
@@ -57,7 +56,7 @@ class TrainState:
         return found if self.believed is None else found | {"believed": self.believed}
 
     def facts(self) -> dict[str, Any]:
-        """Everything else, as plain values for JSON."""
+        """Everything but tensors, as values for JSON."""
         return {
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -67,7 +66,7 @@ class TrainState:
         }
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Puts back what `tensors` and `facts` gave. Raises CheckpointError when they are another model's."""
+        """Restore what `tensors` and `facts` returned. Raises CheckpointError if they belong to another model."""
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         moments: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self.optimizers]
         try:

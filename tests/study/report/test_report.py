@@ -1,4 +1,4 @@
-"""Reports of results that are written by hand: numbers by hand, nothing hidden, nothing fetched, nothing executed."""
+"""Reports of hand-written results: numbers calculated by hand, everything escaped, nothing loaded or executed."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ R1 = {
 def write_study(
     study: Path, name: str, values: dict[str, tuple[float, ...]], start: str = "tiny", more: Mapping[str, float] | None = None
 ) -> None:
-    """A plan and results as `tbps study run` leaves them; seed 9 of the base failed, seed 8 was not begun.
+    """Write a plan and results as `tbps study run` does; seed 9 of the base failed, seed 8 was not begun.
 
     `more`: further values of every run.
     """
@@ -42,17 +42,21 @@ def write_study(
             step = f"{name} {row} {seed}".replace("/", " ")
             rows.setdefault(row, {})[str(seed)] = step
             metrics = {"r1": r1, "r5": r1 + 10, "r10": r1 + 15, "map": r1 - 5, "minp": 20.0, "ceiling_r1": None}
+            work = table(name).row(row).work
             counts = {"parameters": 149.6e6, "trained": 149.2e6, "updates": 10, "encode_flops": 41.1e9, "train_flops": 400e9}
             measured = {"train_seconds": 100.0 + seed, "test_seconds": 3.0, "peak_bytes": 2.0 * 2**30, "device": "cpu, x86_64"}
             result = {
                 "step": step,
-                "kind": table(name).row(row).work.kind,
+                "kind": work.kind,
+                "seed": seed,
+                "data": {"name": "cuhk-pedes", "fingerprint": "d1", "images": 100},
+                "start": {"name": start, "fingerprint": "m1", "first": None},
                 "split": {"name": "test", "queries": 200, "gallery": 100},
                 "values": metrics | counts | dict(more or {}),
                 "measured": measured | {"torch": "2", "finished_at": "now"},
             }
             folder = study / "steps" / step
-            folder.mkdir(parents=True)
+            write_step(study, Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start(start, None, "m1"))).rename(folder)
             (folder / "result.json").write_text(json.dumps(result))
     base = next(iter(values))
     rows[base] |= {"9": "failing", "8": "absent"}
@@ -75,9 +79,9 @@ def reports(tmp_path: Path) -> list[TableReport]:
     return read_study(tmp_path)
 
 
-def test_lines_against_numbers_by_hand(reports: list[TableReport]) -> None:
+def test_rows_against_numbers_by_hand(reports: list[TableReport]) -> None:
     (tricks,) = reports
-    lines = {line.name: line for line in tricks.lines}
+    lines = {row.name: row for row in tricks.rows}
     assert list(lines) == list(R1)  # the order of the table
     assert lines["clip"].spreads["r1"].mean == 51.0 and lines["clip"].spreads["r1"].std == pytest.approx(1.0)
     assert lines["clip"].seeds == [0, 1, 2] and set(lines["clip"].missing) == {8, 9}
@@ -95,7 +99,7 @@ def test_lines_against_numbers_by_hand(reports: list[TableReport]) -> None:
     }
 
 
-def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) -> None:
+def test_markdown_names_data_model_and_seeds_of_its_numbers(reports: list[TableReport]) -> None:
     text = markdown(reports)
     assert "| clip+dropout | 0, 1, 2 | 52.17 ± 1.04 | 62.17 ± 1.04 |" in text
     row = next(line for line in text.splitlines() if line.startswith("| clip+dropout"))
@@ -111,7 +115,7 @@ def test_markdown_says_everything_about_its_numbers(reports: list[TableReport]) 
 
 
 class Page(HTMLParser):
-    """What a browser would load or run, and whether every tag is closed."""
+    """Collects what a browser would load or run, and checks that every tag is closed."""
 
     void = frozenset({"meta", "br", "hr", "img", "link", "input"})
 
@@ -142,7 +146,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_escapes_everything(tmp_path: Path) -> None:
     write_study(tmp_path, "tricks", R1, start=EVIL)
     write_study(tmp_path, "pair-augmentation", {"clip*": (1.0, 2.0), "mixgen": (1.5, 2.6)})
     files = write_reports(read_study(tmp_path), tmp_path / "out")
@@ -174,7 +178,7 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     work = table("contribution").row(row).work.changed({"probe.tolerance": 1.5})
     for seed in (0, 1):
         step = Step(work.seeded(seed), Data("cuhk-pedes", "", "d1"), Start("tiny", None, "m1"))
-        (write_step(tmp_path, step) / STEP).rename(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
+        (write_step(tmp_path, step) / STEP).replace(tmp_path / "steps" / f"contribution {row} {seed}" / STEP)
     files = {file.name: file for file in write_reports(read_study(tmp_path), tmp_path / "out")}
     page = Page()
     page.feed(files["report.html"].read_text())
@@ -205,7 +209,7 @@ def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None
     assert "Not run: not asked for: depth 3/4, " in text
 
 
-def test_tables_of_one_name_say_what_sets_them_apart(tmp_path: Path) -> None:
+def test_tables_of_one_name_show_what_distinguishes_them(tmp_path: Path) -> None:
     write_study(tmp_path, "tricks", R1)
     write_study(tmp_path, "losses", {"clip*+aug": (60.0, 61.0)})
     file = tmp_path / "plans" / "losses-00000000.json"
@@ -229,7 +233,7 @@ def test_tables_of_one_name_say_what_sets_them_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "row", "beside"), [("losses", "n_itc", True), ("distillation", "depth 1/2", False)])
-def test_the_paper_stands_in_a_picture_where_it_has_figures(name: str, row: str, beside: bool, tmp_path: Path) -> None:
+def test_a_plot_shows_the_papers_numbers_if_there_are_any(name: str, row: str, beside: bool, tmp_path: Path) -> None:
     base = table(name).row(row).base
     assert base is not None
     write_study(tmp_path, name, {base: (60.0, 61.0), row: (40.0, 42.0)})
@@ -266,13 +270,13 @@ def test_literature_and_missing_rows_are_named(tmp_path: Path) -> None:
     write_study(tmp_path, "few-shot", {"1%/clip": (5.0, 6.0)})
     found = {report.name: report for report in read_study(tmp_path)}
     assert [row.row for row in found["benchmarks"].references] == ["irra", "rasa"]
-    assert found["benchmarks"].lines[0].paper is not None and found["benchmarks"].lines[0].paper.values["r1"] == 65.37
+    assert found["benchmarks"].rows[0].paper is not None and found["benchmarks"].rows[0].paper.values["r1"] == 65.37
     text = markdown(list(found.values()))
     assert "| rasa (paper only) |" in text and "76.51" in text
     assert "Not run: not asked for: 1%/coop, " in text and len(table("few-shot").rows) == 15
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tbps study run"):
         read_study(tmp_path)
     write_study(tmp_path, "tricks", R1)

@@ -37,7 +37,7 @@ def test_the_interval_is_scipys() -> None:
 
 @pytest.mark.parametrize("values", [(1.0, 2.0, 4.0), (-1.0, 2.0, 3.0, 3.5), (0.5, -0.5)])
 def test_few_seeds_against_every_resample(values: tuple[float, ...]) -> None:
-    """Of few differences the interval's ends are values of the list of all n^n means, between the 2nd and 3rd hundredth."""
+    """The interval's ends are between the 2nd and 3rd percentile (from either side) of the means of all n^n resamples."""
     means = sorted(np.mean(chosen) for chosen in itertools.product(values, repeat=len(values)))
     found = paired_difference(dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0))
     assert found is not None and found.low is not None and found.high is not None
@@ -54,7 +54,7 @@ def test_the_same_every_time_and_the_sign() -> None:
     assert rising.keys() == base.keys() and Difference(1, 0.5, 1.5, 3).by_luck == 0.25
 
 
-def test_luck_is_how_often_coins_fall_alike() -> None:
+def test_luck_is_the_probability_that_all_coins_fall_alike() -> None:
     for count in (2, 3, 5):
         coins = list(itertools.product((-1, 1), repeat=count))
         assert Difference(0, 0, 0, count).by_luck == sum(abs(sum(one)) == count for one in coins) / len(coins)

@@ -1,4 +1,4 @@
-"""Contributions of modules, the layers chosen by them, and retraining without those, on a model of two layers a tower."""
+"""Contributions of modules, the layers chosen by them, and retraining without those, on a model with two layers per tower."""
 
 import copy
 import json
@@ -13,26 +13,26 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from tbps.data.embedding import decoded, identities
 from tbps.data.records import PersonDataset
 from tbps.errors import SettingsError
-from tbps.evaluation.embed import decoded, identities
 from tbps.evaluation.metrics import Report, retrieval_metrics
 from tbps.model.bundle import PersonModel, load
 from tbps.model.clip import ModelShape, TowerShape, bottom_parameters
 from tbps.model.heads import ProjectionHead
 from tbps.model.surgery import Module, modules, pruned, weights_of
-from tbps.study.ablations import Row, Table, table
+from tbps.study.ablations import AblationRow, AblationTable, table
 from tbps.study.executors import run_here
-from tbps.study.plan import Material, plan, record_plan, steps_of
+from tbps.study.plan import Material, plan, record_of, steps_of
 from tbps.study.report.files import markdown
 from tbps.study.report.paper import reported
 from tbps.study.report.tables import read_study
-from tbps.study.step import Start, State, Step
+from tbps.study.step import Start, Step, StepState
 from tbps.study.work.compressing import Compressing
+from tbps.study.work.observer import ProgressObserver
 from tbps.study.work.probing import Probe, Probed, Probing, contributions, key, least_text_layers, smallest_share
 from tbps.study.work.training import Training
 from tbps.study.work.work import Place
-from tbps.training.observer import Silent
 from tests.study.small_study import Recorder, lasting, quick
 
 TRAIN, PROBE = quick(), Probe(tolerance=0.0, resolution=1 / 4)
@@ -40,7 +40,7 @@ TRAIN, PROBE = quick(), Probe(tolerance=0.0, resolution=1 / 4)
 BUNDLED = "models/mannequin-tiny"
 
 
-def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> list[State]:
+def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> list[StepState]:
     ends = run_here(study, steps, "cpu", watch, watch.stop, material.dataset)
     assert not [end.error for end in ends.values() if end.error]
     return [end.state for end in ends.values()]
@@ -48,10 +48,10 @@ def run(study: Path, steps: list[Step], material: Material, watch: Recorder) -> 
 
 @pytest.fixture(scope="module")
 def steps(material: Material) -> list[Step]:
-    """Training, probing, one layer frozen, one dropped."""
-    rows = [Row("probed", Probing(train=TRAIN, probe=PROBE), None)]
-    rows += [Row(how, Compressing(train=TRAIN, layers=1, how=how), None) for how in ("frozen", "dropped")]
-    found = plan(Table("compression", "", "", tuple(rows)), (), (0,), {}, material)
+    """Four steps: training, probing, one layer frozen, one layer dropped."""
+    rows = [AblationRow("probed", Probing(train=TRAIN, probe=PROBE), None)]
+    rows += [AblationRow(how, Compressing(train=TRAIN, layers=1, how=how), None) for how in ("frozen", "dropped")]
+    found = plan(AblationTable("compression", "", "", tuple(rows)), (), (0,), {}, material)
     own = [step for step in steps_of(found[:1])]
     chosen = own[-1]  # with its own tolerance, so that the two rows are made to build on it
     return [*own, *(replace(p.step, first=chosen.fingerprint) for p in found[1:])]
@@ -60,12 +60,12 @@ def steps(material: Material) -> list[Step]:
 @pytest.fixture(scope="module")
 def finished(steps: list[Step], material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = tmp_path_factory.mktemp("compressed")
-    assert run(study, steps, material, Recorder()) == [State.DONE] * 4
+    assert run(study, steps, material, Recorder()) == [StepState.DONE] * 4
     return study
 
 
 def r1_of(model: PersonModel, split: PersonDataset, arrays: np.ndarray) -> float:
-    """By the whole model on everything."""
+    """Rank-1 from a full evaluation of the model."""
     captions = [split.images[pair.image].captions[pair.caption] for pair in split.pairs()]
     return retrieval_metrics(model.encode_texts(captions), model.encode_arrays(arrays), *identities(split)).r1
 
@@ -79,17 +79,19 @@ def changed(model: PersonModel, module: Module, change: Callable[[str, torch.Ten
 
 
 def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
-    """The bundled model led back to random weights, which it is far from: every C1, and every a for three modules."""
+    """C1 of all modules, and every share of C2 for three modules, of the bundled model against random start weights."""
     assert material.dataset is not None
     split, trained = material.dataset.split("val"), load(BUNDLED)
     PersonModel(CLIPModel(trained.clip.config), trained.tokenizer, trained.spec, "random").save(tmp_path / "random")
     start = load(tmp_path / "random").clip.state_dict()
     probe = Probe(tolerance=10.0, resolution=1 / 4)
-    place = Place(material.dataset, BUNDLED, "cpu", tmp_path, Silent(), lambda: False, origin=tmp_path / "random")
-    facts = Probing(train=TRAIN, probe=probe).run(place)
-    assert facts is not None and (facts.split, facts.queries, facts.gallery) == ("val", 16, 8)
+    place = Place(
+        material.dataset, BUNDLED, "cpu", tmp_path, ProgressObserver(lambda *_: None), lambda: False, origin=tmp_path / "random"
+    )
+    outcome = Probing(train=TRAIN, probe=probe).run(place)
+    assert outcome is not None and (outcome.split, outcome.queries, outcome.gallery) == ("val", 16, 8)
     r1 = partial(r1_of, split=split, arrays=np.concatenate(list(decoded(split.images, trained.spec))))
-    whole = facts.values["r1"]
+    whole = outcome.values["r1"]
     assert whole == r1(trained)
 
     def zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:  # what a module adds is 0 where its last matrix is
@@ -97,13 +99,13 @@ def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
 
     drops = {key(module): whole - r1(changed(trained, module, zeroed)) for module in modules(trained.clip)}
     largest = max(drops.values())
-    assert largest == facts.values["largest_drop"] > 0
+    assert largest == outcome.values["largest_drop"] > 0
     assert {f"c1.{name}": drop / largest for name, drop in drops.items()} == {
-        name: value for name, value in facts.values.items() if name.startswith("c1.")
+        name: value for name, value in outcome.values.items() if name.startswith("c1.")
     }
     crossings = 0
     for module in (Module("image", 2, "layer"), Module("text", 1, "layer"), Module("text", 3, "attention")):
-        found, between = facts.values[f"c2.{key(module)}"], [a / 4 for a in range(4)]
+        found, between = outcome.values[f"c2.{key(module)}"], [a / 4 for a in range(4)]
         holds = [
             r1(changed(trained, module, lambda name, own, a=a: (1 - a) * start[name] + a * own)) >= whole - 10 for a in between
         ] + [True]
@@ -159,8 +161,8 @@ def test_contributions_by_hand() -> None:
 def test_frozen_layers_keep_their_bits_and_dropped_ones_are_gone(steps: list[Step], finished: Path, material: Material) -> None:
     start = load(str(material.start.location)).clip.state_dict()
     frozen, dropped = (load(step.folder(finished) / "run" / "best").clip for step in steps[2:])
-    values = [lasting(finished, step)["values"] for step in steps[2:]]
-    chosen = least_text_layers(lasting(finished, steps[1])["values"], 1)
+    values = [lasting(finished, step).values for step in steps[2:]]
+    chosen = least_text_layers(lasting(finished, steps[1]).values, 1)
     assert [value["chosen.1"] for value in values] == [chosen[0]] * 2
     inside = f"text_model.encoder.layers.{chosen[0] - 1}."
     same = {name for name, tensor in frozen.state_dict().items() if torch.equal(tensor, start[name])}
@@ -177,11 +179,11 @@ def test_stopped_between_modules_and_resumed_is_the_same(
     training = steps[0].folder(tmp_path)
     training.parent.mkdir(parents=True)
     training.symlink_to(steps[0].folder(finished))
-    assert run(tmp_path, steps[1:2], material, Recorder(stop_after=5)) == [State.STOPPED]
+    assert run(tmp_path, steps[1:2], material, Recorder(stop_after=5)) == [StepState.STOPPED]
     kept = json.loads((steps[1].folder(tmp_path) / "probed.json").read_text())
     assert len(kept) == 5
     watch = Recorder()
-    assert run(tmp_path, steps[1:2], material, watch) == [State.DONE]
+    assert run(tmp_path, steps[1:2], material, watch) == [StepState.DONE]
     assert [(done, total) for _, done, total in watch.updates] == [(done, 12) for done in range(6, 13)]
     assert lasting(tmp_path, steps[1]) == lasting(finished, steps[1])
 
@@ -199,24 +201,24 @@ def test_a_table_shares_its_training_and_probing(material: Material) -> None:
     assert all(step.first is None or position[step.first] < position[step.fingerprint] for step in steps)
 
 
-def test_rows_that_the_model_is_too_shallow_for_are_named(material: Material, tmp_path: Path) -> None:
+def test_rows_that_need_more_layers_than_the_model_has_are_named(material: Material, tmp_path: Path) -> None:
     planned = plan(table("compression"), (), (0,), {}, material)
     possible = {p.row.name for p in planned if not p.refused}
     assert possible == {
         f"{model}/{row}" for model in ("tbps_clip", "simplified_tbps_clip") for row in ("0", "1 frozen", "1 dropped")
     }
     assert {p.refused for p in planned if p.refused} == {"the text tower has 2 layers"}
-    record_plan(tmp_path, table("compression"), planned, {}, material)
+    record_of(table("compression"), planned, {}, material).save(tmp_path)
     (report,) = read_study(tmp_path)
     (reason,) = report.not_run
     assert reason.startswith("the text tower has 2 layers: tbps_clip/2 frozen, ") and reason.count(",") == 15
-    assert len(report.lines) == 6 and all(name in reason for name in {p.row.name for p in planned} - possible)
+    assert len(report.rows) == 6 and all(name in reason for name in {p.row.name for p in planned} - possible)
     said = markdown([report])
     assert "- Not run: the text tower has 2 layers: tbps_clip/2 frozen, tbps_clip/3 frozen," in said and "failed" not in said
 
 
-def test_layers_are_counted_as_the_recipe_leaves_them(material: Material) -> None:
-    """Whether towers are given, cut before, or built from random weights."""
+def test_layers_are_counted_after_pruning(material: Material) -> None:
+    """For given towers, pruned towers, and towers with random weights."""
 
     def refusals(changes: dict[str, Any], given: Material) -> list[str]:
         return [p.refused for p in plan(table("compression"), ("tbps_clip/1 frozen", "tbps_clip/3 dropped"), (0,), changes, given)]
@@ -234,8 +236,8 @@ def test_layers_are_counted_as_the_recipe_leaves_them(material: Material) -> Non
 @pytest.mark.parametrize("model", ["tbps_clip", "simplified_tbps_clip"])
 @pytest.mark.parametrize("how", ["frozen", "dropped"])
 @pytest.mark.parametrize("layers", range(1, 6))
-def test_what_learns_is_what_the_paper_counts(model: str, how: str, layers: int) -> None:
-    """ViT-B/16 with any so many text layers frozen or dropped: all are of one size."""
+def test_the_number_of_learned_parameters_is_the_papers(model: str, how: str, layers: int) -> None:
+    """ViT-B/16 with any text layers frozen or dropped, since all have the same size."""
     row = table("compression").row(f"{model}/{layers} {how}")
     work: Any = row.work
     settings = work.settings(range(3, 3 + layers))

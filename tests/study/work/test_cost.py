@@ -1,4 +1,4 @@
-"""Costs: operations against formulas of a transformer, counts against the paper's, and a whole measurement."""
+"""Costs: operations against the formulas of a transformer, and a complete measurement."""
 
 from pathlib import Path
 
@@ -11,22 +11,24 @@ from tbps.model.bundle import load
 from tbps.model.clip import choose_attention
 from tbps.model.heads import Heads
 from tbps.model.surgery import pruned
-from tbps.study.ablations import Row, Table
+from tbps.study.ablations import AblationRow, AblationTable
 from tbps.study.executors import run_here
-from tbps.study.plan import Material, estimate, known_towers, plan, steps_of, update_flops
-from tbps.study.step import read_result
+from tbps.study.plan import Material, estimate, known_towers, plan, steps_of
+from tbps.study.result import read_result
 from tbps.study.work.compressing import Compressing
-from tbps.study.work.cost import Costing, encode_flops
+from tbps.study.work.cost import Costing
+from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import Training
 from tbps.study.work.work import Work
-from tbps.training.encode import Views, encode
+from tbps.training.encode import encode
 from tbps.training.gradient_cache import backward
 from tbps.training.objective import Features, Labels, Losses, objective
+from tbps.training.views import Views
 from tests.study.small_study import Recorder, lasting, quick
 
 
 def tower(tokens: int, width: int, layers: int) -> int:
-    """Two operations a multiply-add: four projections, scores and their use, and a feed-forward layer four times as wide."""
+    """Operations of a tower: four projections, attention scores and their products, and a feed-forward layer four times as wide."""
     return 2 * layers * (4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2)
 
 
@@ -43,8 +45,8 @@ def test_an_update_is_three_passes_of_every_view() -> None:
     assert towers is not None and known_towers("somebody/clip") is None
     image, text = encode_flops(towers, 224, 224)
     plain, full = quick(), quick(**{"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.n_itc.labels": "identity"})
-    assert update_flops(Training(train=plain), towers) == 3 * 16 * (image + text)
-    assert update_flops(Training(train=full), towers) == 3 * 16 * (4 * image + text)
+    assert Training(train=plain).update_flops(towers) == 3 * 16 * (image + text)
+    assert Training(train=full).update_flops(towers) == 3 * 16 * (4 * image + text)
 
 
 TAUGHT = {"losses.distill.weight": 1.0}
@@ -66,7 +68,7 @@ BOTH_VIEWS = {"losses.mvs.views": "both", "losses.n_itc.soft_pass": "separate", 
     ],
 )
 def test_an_update_takes_about_what_is_counted(work: Work, tiny_model_folder: Path) -> None:
-    """Every operation of one update on captions of full length; pixels need no gradients, and losses come on top."""
+    """All operations of one update on captions of full length; pixels need no gradients, and losses add a little."""
     model, size = load(tiny_model_folder), work.train.batch_size
     settings = work.settings((2,)) if isinstance(work, Compressing) else work.train
     teacher = model.clip if settings.losses.distill.weight > 0 else None
@@ -90,13 +92,13 @@ def test_an_update_takes_about_what_is_counted(work: Work, tiny_model_folder: Pa
 
     with FlopCounterMode(display=False) as counter:
         backward(encode_part, size // part_size, loss, 0.0, 1)
-    assert counter.get_total_flops() == pytest.approx(update_flops(work, model.clip.config), rel=0.03)
+    assert counter.get_total_flops() == pytest.approx(work.update_flops(model.clip.config), rel=0.03)
 
 
-def test_a_teacher_looks_once(tiny_model_folder: Path) -> None:
+def test_a_teacher_adds_one_forward_pass(tiny_model_folder: Path) -> None:
     towers = load(tiny_model_folder).clip.config
     small = {"prune.depth": 0.5, "prune.width": 0.5}
-    alone, taught = (update_flops(Training(train=quick(**small | more)), towers) for more in ({}, TAUGHT))
+    alone, taught = (Training(train=quick(**small | more)).update_flops(towers) for more in ({}, TAUGHT))
     assert taught - alone == 16 * sum(encode_flops(towers, 32, 32))
     half = pruned(load(tiny_model_folder).clip, Training(train=quick(**small)).train.prune).config
     assert alone == 3 * 16 * sum(encode_flops(half, 32, 32))
@@ -104,12 +106,12 @@ def test_a_teacher_looks_once(tiny_model_folder: Path) -> None:
 
 def test_a_recipe_is_measured(material: Material, tmp_path: Path) -> None:
     work = Costing(train=quick(**{"lock.patch_projection": True, "losses.ss.weight": 0.4}))
-    (planned,) = plan(Table("cost", "", "", (Row("full", work, None),)), (), (0,), {}, material)
+    (planned,) = plan(AblationTable("cost", "", "", (AblationRow("full", work, None),)), (), (0,), {}, material)
     watch = Recorder()
     run_here(tmp_path, steps_of([planned]), "cpu", watch, watch.stop)
     result = read_result(planned.step.folder(tmp_path))
     assert result is not None, watch.ended
-    values, measured = result["values"], result["measured"]
+    values, measured = result.values, result.measured
     assert material.towers is not None
     tiny = sum(encode_flops(material.towers, 32, 32))
     assert values["encode_flops"] == tiny
@@ -121,7 +123,7 @@ def test_a_recipe_is_measured(material: Material, tmp_path: Path) -> None:
     found = estimate(planned.step, material)
     assert found.updates == values["updates"] == 8 and found.parameters == values["parameters"]
     assert measured["train_seconds"] > 0 and measured["test_seconds"] > 0 and measured["peak_bytes"] > 1e8
-    assert lasting(tmp_path, planned.step)["kind"] == "costing"
+    assert lasting(tmp_path, planned.step).kind == "costing"
 
 
 def _tower_parameters(material: Material) -> int:

@@ -1,4 +1,4 @@
-"""A student cut out of a trained model and taught by it: what it learns, exact restarts, and the rows of the table."""
+"""A student pruned from a trained model that teaches it: its loss, exact restarts, and the rows of the table."""
 
 from pathlib import Path
 
@@ -11,17 +11,21 @@ from tbps.data.records import PersonDataset
 from tbps.losses import distill
 from tbps.model.bundle import PersonModel, load
 from tbps.model.surgery import PruneSettings, pruned
-from tbps.study.ablations import OURS, TAUGHT, Row, Table, table
+from tbps.study.ablations import OURS, TAUGHT, AblationRow, AblationTable, table
 from tbps.study.plan import Material, estimate, plan, steps_of
 from tbps.study.recipes import distilled
-from tbps.study.step import State, read_result, run_step
-from tbps.study.work.cost import Costing, encode_flops
+from tbps.study.result import read_result
+from tbps.study.step import StepState, run_step
+from tbps.study.work.cost import Costing
+from tbps.study.work.observer import ProgressObserver
+from tbps.study.work.operations import encode_flops
 from tbps.study.work.training import Training
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
+from tbps.training.run import Outcome, Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import Outcome, Run, train
+from tbps.training.trainer import train
 from tests.study.small_study import lasting, quick
 
 STUDENT = {"prune.depth": 0.5, "prune.width": 0.5, "losses.distill.weight": 1.0}
@@ -104,16 +108,16 @@ def test_the_table_pairs_every_size_with_and_without_a_teacher() -> None:
 def test_a_taught_row_starts_from_the_whole_model_and_is_measured(material: Material, tmp_path: Path) -> None:
     """In this process, although its memory and time would not count."""
     full = Training(train=quick())
-    rows = (Row("full", full, None), Row("small taught", Costing(train=quick(**STUDENT)), "full", full))
-    steps = steps_of(plan(Table("distillation", "", "", rows), (), (0,), {}, material))
+    rows = (AblationRow("full", full, None), AblationRow("small taught", Costing(train=quick(**STUDENT)), "full", full))
+    steps = steps_of(plan(AblationTable("distillation", "", "", rows), (), (0,), {}, material))
     assert len(steps) == 2 and steps[1].first == steps[0].fingerprint
     for step in steps:
-        end = run_step(tmp_path, step, "cpu", Silent(), lambda: False, material.dataset)
-        assert end.state is State.DONE, end.error
-    whole, small = (lasting(tmp_path, step)["values"] for step in steps)
+        end = run_step(tmp_path, step, "cpu", ProgressObserver(lambda *_: None), lambda: False, material.dataset)
+        assert end.state is StepState.DONE, end.error
+    whole, small = (lasting(tmp_path, step).values for step in steps)
     clips = [load(step.folder(tmp_path) / "run" / "best").clip for step in steps]
     assert [found["parameters"] for found in (whole, small)] == [sum(p.numel() for p in clip.parameters()) for clip in clips]
     assert [estimate(step, material).parameters for step in steps] == [found["parameters"] for found in (whole, small)]
     assert small["parameters"] < whole["parameters"] / 2 and small["encode_flops"] == sum(encode_flops(clips[1].config, 32, 32))
     result = read_result(steps[1].folder(tmp_path))
-    assert result is not None and 0 < result["measured"]["encode_seconds"] < 1
+    assert result is not None and 0 < result.measured["encode_seconds"] < 1

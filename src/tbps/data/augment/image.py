@@ -64,30 +64,58 @@ class ImageAugmentation(Settings):
     earlier: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
 
     enabled: bool = True
+    """Whether images are augmented."""
     method: Method = "pool"
+    """Method: "pool" draws `pool_size` operations per image, "stacking" applies all of the pool, others are single operations."""
     pool_size: int = Field(default=2, ge=0, le=len(POOL))
+    """Operations that are drawn from the pool per image."""
     with_replacement: bool = False
+    """Whether an operation may be drawn twice, as in the reference code."""
     crop_scale: PositiveRange = (0.9, 1.0)
+    """Smallest and largest share of the image's area in a crop."""
     crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop, relative to the input's (see `boxes`)."""
     erase_probability: Probability = 0.5
+    """Probability that a box is erased."""
     erase_area: PositiveRange = (0.1, 0.2)
+    """Smallest and largest share of the image's area that is erased."""
     erase_ratio: PositiveRange = (0.3, 3.3)
+    """Smallest and largest width / height of an erased box."""
     grayscale_probability: Probability = 0.1
+    """Probability that an image becomes grey."""
     brightness: Probability = 0.1
+    """Largest relative change of brightness."""
     contrast: Probability = 0.1
+    """Largest relative change of contrast."""
     saturation: Probability = 0.1
+    """Largest relative change of saturation."""
     flip_probability: Probability = 0.5
+    """Probability of a horizontal flip."""
     rotation_degrees: float = Field(default=15.0, ge=0, le=180)
+    """Largest rotation to either side, in degrees."""
     blur_kernel: Literal[3, 7, 11] = 3
+    """Size of the Gaussian blur's kernel, in pixels."""
     blur_sigma: PositiveRange = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels."""
     hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Largest change of hue, as a share of the colour circle."""
     vertical_flip_probability: Probability = 0.5
+    """Probability of a vertical flip."""
     rand_augment_operations: int = Field(default=2, ge=0)
+    """Operations that RandAugment applies per image."""
     rand_augment_magnitude: int = Field(default=9, ge=0, le=30)
+    """Strength of RandAugment's operations, of 30."""
     padding: int = Field(default=10, ge=0)
+    """Pixels of padding before the crop of the method "irra"."""
     erase_fill: tuple[Probability, Probability, Probability] = (0.0, 0.0, 0.0)
+    """Colour of erased boxes, in [0, 1] before normalisation."""
     order: Literal["drawn", "fixed"] = "drawn"
+    """Order of an image's operations: "drawn", as they were drawn; "fixed", geometry, then colours, blur and erasing."""
     boxes: Rule = "fitting"
+    """Rule for ten draws of a box that all do not fit: "fitting", the largest box of that shape; "torchvision", its fallback.
+
+    With "torchvision", `crop_ratio` is a ratio of pixels.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":

@@ -28,8 +28,11 @@ class PairAugmentation(Settings):
     """`share` of a batch is mixed, with `probability`; the values are the paper's, which has it off in the end."""
 
     method: Literal["none", "mixgen", "concatgen"] = "none"
+    """Method: "mixgen" averages two images, "concatgen" puts them side by side; both join the captions. "none" for none."""
     share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of a mixed batch's pairs that get a partner."""
     probability: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Probability that a batch is mixed."""
 
 
 @dataclass(frozen=True, slots=True)

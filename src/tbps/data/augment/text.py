@@ -54,10 +54,15 @@ class TextAugmentation(Settings):
     """
 
     enabled: bool = True
+    """Whether captions are augmented."""
     method: Method = "stacking"
+    """Method; "stacking" is back translation, then random deletion; "eda" draws one of the four EDA edits per caption."""
     paraphrase_probability: _Probability = 0.1
+    """Probability that a caption is replaced by its back translation."""
     deletion_probability: _Probability = 0.05
+    """Probability that random deletion removes a word."""
     edit_share: _Probability = 0.05
+    """Share of a caption's words that synonym replacement, insertion and swap change, at least one unless it is 0."""
 
     @property
     def active(self) -> Method:

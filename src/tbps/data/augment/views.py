@@ -39,18 +39,31 @@ class ViewAugmentation(Settings):
     earlier: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
 
     source: Literal["reference", "squashed"] = "reference"
+    """Picture that is cropped: "reference", in its own proportions; "squashed", resized to the tower's input."""
     boxes: Rule = "fitting"
+    """Rule for ten draws of a crop that all do not fit: "fitting", the largest box of that shape; "torchvision", its fallback."""
     crop_scale: PositiveRange = (0.2, 1.0)
+    """Smallest and largest share of the picture's area in a crop."""
     crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop; with "squashed", relative to the input's."""
     jitter_probability: Probability = 0.8
+    """Probability that brightness, contrast, saturation and hue change, all together."""
     brightness: Probability = 0.4
+    """Largest relative change of brightness."""
     contrast: Probability = 0.4
+    """Largest relative change of contrast."""
     saturation: Probability = 0.4
+    """Largest relative change of saturation."""
     hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Largest change of hue, as a share of the colour circle."""
     grayscale_probability: Probability = 0.2
+    """Probability that a view becomes grey."""
     blur_probability: Probability = 0.5
+    """Probability of a Gaussian blur."""
     blur_sigma: PositiveRange = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels."""
     flip_probability: Probability = 0.5
+    """Probability of a horizontal flip."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "ViewAugmentation":

@@ -33,6 +33,11 @@ def has_mentions(split: PersonDataset) -> bool:
     )
 
 
+def ceiling_scores(split: PersonDataset) -> Scores | None:
+    """`attribute_scores` of a split, None for a split without attributes and mentions."""
+    return attribute_scores(split) if has_mentions(split) else None
+
+
 def attribute_scores(split: PersonDataset) -> Scores:
     """`scores(start, stop)`: scores of the captions start .. stop - 1, in `split.pairs()` order, against all images."""
     queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]

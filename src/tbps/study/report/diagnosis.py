@@ -1,4 +1,4 @@
-"""What `tbps.study.diagnosis` found as files: diagnosis.md, and failures.png, the surest failures as a picture."""
+"""Write a diagnosis (`tbps.study.diagnosis`) as diagnosis.md and failures.png."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from tbps.data.records import PersonDataset
-from tbps.evaluation.embed import Embeddings
+from tbps.evaluation import Embeddings
 from tbps.preprocess.image import open_image
 from tbps.sheet import SheetRow, Tile, contact_sheet
 from tbps.storage import atomic_path, write_text
@@ -16,7 +16,7 @@ from tbps.study.report.markdown import markdown_rows, markdown_text
 
 
 def write_diagnosis(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str, folder: Path) -> list[Path]:
-    """Writes diagnosis.md and failures.png. `about` names model, data and split."""
+    """Write diagnosis.md and, if there are failures, failures.png; returns their paths. `about`: names model, data and split."""
     text, picture = folder / "diagnosis.md", folder / "failures.png"
     write_text(text, _text(found, f"{about}, model {embedded.model}"))
     if not found.failures:
@@ -27,7 +27,7 @@ def write_diagnosis(found: Diagnosis, split: PersonDataset, embedded: Embeddings
 
 
 def failure_sheet(found: Diagnosis, split: PersonDataset, embedded: Embeddings, about: str) -> Image.Image:
-    """The surest failures: what was found first, and last in the row the image that the caption was written for."""
+    """Draw the failures, one per row: the first images found, then the image that the caption describes."""
     pairs = split.pairs()
 
     def row(failure: Failure) -> SheetRow:
@@ -63,8 +63,8 @@ def _text(found: Diagnosis, about: str) -> str:
                 ("Rank-1, people with a near-twin", _one(twins.r1_with), ""),
                 ("Rank-1, others", _one(twins.r1_without), ""),
                 ("errors that found the twin first", _share(twins.errors_to_twin, twins.errors), f"{twins.errors:,}"),
-                ("own above twin, difference mentioned", *_told(twins.told_apart_named)),
-                ("own above twin, difference not mentioned", *_told(twins.told_apart_unnamed)),
+                ("own above twin, difference mentioned", *_percent_and_count(twins.told_apart_named)),
+                ("own above twin, difference not mentioned", *_percent_and_count(twins.told_apart_unnamed)),
             ],
         ),
         "## One false word",
@@ -82,7 +82,7 @@ def _rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[st
     return ["\n".join(markdown_rows(Grid(headings, tuple(rows))))] if rows else []
 
 
-def _told(found: tuple[float | None, int]) -> tuple[str, str]:
+def _percent_and_count(found: tuple[float | None, int]) -> tuple[str, str]:
     return _one(found[0]), f"{found[1]:,}"
 
 

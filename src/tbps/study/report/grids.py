@@ -1,21 +1,21 @@
-"""What a report shows of a table, as text in rows and columns, before it is Markdown or a page.
+"""Grids and remarks of a report as text, which become Markdown or HTML.
 
-A number never stands without its seeds; data set and start model stand in `facts`, above every grid.
+Every number is shown with its seeds. `about` names the data set and the start model of all numbers in a table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tbps.study.report.paper import PaperRow
-from tbps.study.report.spread import ENOUGH, Difference, Spread
-from tbps.study.report.tables import MAIN, Line, TableReport
+from tbps.study.report.spread import ENOUGH, Difference, SeedSpread
+from tbps.study.report.tables import MAIN, RowReport, TableReport
 
 HEADINGS = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "map": "mAP", "minp": "mINP"}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A number of the cost grid: how its heading reads, the factor to its unit, digits, and the paper's name for it."""
+class CostColumn:
+    """A column of the cost grid: heading, factor to the shown unit, digits after the point, and the paper's name of the number."""
 
     heading: str
     factor: float
@@ -24,20 +24,20 @@ class Column:
 
 
 COSTS = {
-    "parameters": Column("parameters, M", 1e-6, 1),
-    "trained": Column("of which learn, M", 1e-6, 1),
-    "encode_flops": Column("GFLOP to embed a pair", 1e-9, 2),
-    "train_flops": Column("GFLOP to learn from a pair", 1e-9, 2),
-    "train_seconds": Column("updates, s", 1, 1, "train_s"),
-    "test_seconds": Column("test, s", 1, 1, "test_s"),
-    "encode_seconds": Column("a pair on a CPU, ms", 1e3, 1),
-    "peak_bytes": Column("peak memory, GiB", 2**-30, 2),
+    "parameters": CostColumn("parameters, M", 1e-6, 1),
+    "trained": CostColumn("of which learn, M", 1e-6, 1),
+    "encode_flops": CostColumn("GFLOP to embed a pair", 1e-9, 2),
+    "train_flops": CostColumn("GFLOP to learn from a pair", 1e-9, 2),
+    "train_seconds": CostColumn("updates, s", 1, 1, "train_s"),
+    "test_seconds": CostColumn("test, s", 1, 1, "test_s"),
+    "encode_seconds": CostColumn("a pair on a CPU, ms", 1e3, 1),
+    "peak_bytes": CostColumn("peak memory, GiB", 2**-30, 2),
 }
-_COST_TABLES: Mapping[str, Mapping[str, Column]] = {
+_COST_TABLES: Mapping[str, Mapping[str, CostColumn]] = {
     "cost": COSTS,
     "few-shot": {
         "parameters": COSTS["parameters"],
-        "trained": Column("of which learn", 1, 0),
+        "trained": CostColumn("of which learn", 1, 0),
         "train_seconds": COSTS["train_seconds"],
     },
     "compression": {name: COSTS[name] for name in ("parameters", "trained", "train_seconds")},
@@ -51,47 +51,49 @@ _PAPER_PARAMETERS = {"cost": "params_m", "compression": "trained_m"}
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table of text; the first column names rows, all others are aligned right."""
+    """A table of text. The first column names the rows; all others are aligned right."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def title(report: TableReport) -> str:
-    """What a table is about, and what sets it apart from others of its name."""
+    """Title of a table, with what distinguishes it from others of the same name."""
     return f"{report.name}: {report.title}{report.apart and f', {report.apart}'}"
 
 
-def facts(report: TableReport) -> list[str]:
-    """What every number of the table is about: data, model, changes, machine, and where the paper's numbers are from."""
-    train = report.counts["train"]
-    learned = f"trained on {train[2]:,} captions of {train[1]:,} images ({train[0]:,} identities)"
+def about(report: TableReport) -> list[str]:
+    """Data, start model, changes and machine of all numbers in a table, and the source of the paper's numbers."""
+    record = report.record
+    train = record.counts["train"]
+    learned = f"trained on {train.captions:,} captions of {train.images:,} images ({train.identities:,} identities)"
     scored = "nothing scored yet"
     if report.split is not None:
         scored = f"scored on {report.split[1]:,} queries against {report.split[2]:,} images of {report.split[0]}"
-    backbone = f", {report.backbone}" if report.backbone else ""
-    lines = [
-        f"Data: {report.data} ({report.data_fingerprint}), {learned}, {scored}.",
-        f"Start: {report.start} ({report.start_fingerprint}{backbone}).",
+    backbone = f", {record.backbone}" if record.backbone else ""
+    sentences = [
+        f"Data: {record.data} ({record.data_fingerprint}), {learned}, {scored}.",
+        f"Start: {record.start} ({record.start_fingerprint}{backbone}).",
     ]
-    if report.changes:
-        lines.append(f"Changed in every row: {', '.join(f'{key} = {value}' for key, value in report.changes.items())}.")
+    if record.changes:
+        sentences.append(f"Changed in every row: {', '.join(f'{key} = {value}' for key, value in record.changes.items())}.")
     if report.devices:
-        lines.append(f"Ran on: {', '.join(report.devices)}.")
-    sources = {_source(line.paper) for line in report.lines if line.paper is not None}
+        sentences.append(f"Ran on: {', '.join(report.devices)}.")
+    sources = {_source(row.paper) for row in report.rows if row.paper is not None}
     if sources:
-        lines.append(f"Paper ({report.source}): {', '.join(sorted(sources))}; single runs.")
-    return lines
+        sentences.append(f"Paper ({report.source}): {', '.join(sorted(sources))}; single runs.")
+    return sentences
 
 
 def metric_grid(report: TableReport) -> Grid:
-    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; no empty columns."""
+    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; empty columns are left out."""
     metrics = report.columns
     ours = ("row", "seeds", *(HEADINGS[metric] for metric in metrics), "Rank-1 to base", "mAP to base")
     theirs = (*(f"paper {HEADINGS[metric]}" for metric in _PAPER_METRICS), "paper Rank-1 to base", "sign")
-    rows = [(*_ours(line, metrics), *_theirs(line)) for line in report.lines]
+    rows = [(*_ours(row, metrics), *_theirs(row)) for row in report.rows]
     nothing = [""] * (len(ours) - 1)
-    rows += [(_reference_name(row), *nothing, *_paper_cells(row), "", "") for row in report.references if "r1" in row.values]
+    others = [other for other in report.references if "r1" in other.values]
+    rows += [(_reference_name(other), *nothing, *_paper_cells(other), "", "") for other in others]
     kept = [column for column in range(len(ours) + len(theirs)) if column < 2 or any(cells[column] for cells in rows)]
     return Grid(
         tuple((*ours, *theirs)[column] for column in kept), tuple(tuple(cells[column] for column in kept) for cells in rows)
@@ -99,33 +101,34 @@ def metric_grid(report: TableReport) -> Grid:
 
 
 def cost_grid(report: TableReport) -> Grid | None:
-    """Counts and measurements, for the tables that are about them."""
+    """Counts and measurements of the tables that compare costs; None for other tables."""
     known = _COST_TABLES.get(report.name, {})
-    columns = {name: column for name, column in known.items() if any(name in line.spreads for line in report.lines)}
+    columns = {name: column for name, column in known.items() if any(name in row.spreads for row in report.rows)}
     if not columns:
         return None
     parameters = _PAPER_PARAMETERS.get(report.name)
     papers = [column.paper for column in columns.values() if column.paper and report.name == "cost"]
 
-    def cells(line: Line) -> Iterator[str]:
-        yield from (line.name, seeds_of(line))
+    def cells(row: RowReport) -> Iterator[str]:
+        yield from (row.name, seeds_of(row))
         for name, column in columns.items():
-            yield _amount(line.spreads.get(name), column)
-        yield from _paper_amounts(line.paper, parameters, papers)
+            yield _amount(row.spreads.get(name), column)
+        yield from _paper_amounts(row.paper, parameters, papers)
 
     headings = [column.heading for column in columns.values()]
     theirs = [*(["paper: learn, M"] if parameters else []), *(f"paper: {COSTS[_ours_of(name)].heading}" for name in papers)]
-    rows = [tuple(cells(line)) for line in report.lines]
+    rows = [tuple(cells(row)) for row in report.rows]
     if theirs:
         rows += [
-            (_reference_name(row), "", *[""] * len(columns), *_paper_amounts(row, parameters, papers)) for row in report.references
+            (_reference_name(other), "", *[""] * len(columns), *_paper_amounts(other, parameters, papers))
+            for other in report.references
         ]
     return Grid(("row", "seeds", *headings, *theirs), tuple(rows))
 
 
 def remarks(report: TableReport) -> list[str]:
-    """What a reader must know beside the numbers: small samples, notes on rows, and what was not run."""
-    counts = sorted({d.count for line in report.lines for d in line.differences.values()})
+    """Remarks for the reader of a table: small samples, legends, notes on rows, and what was not run."""
+    counts = sorted({d.count for row in report.rows for d in row.differences.values()})
     found = []
     few = [count for count in counts if 1 < count < ENOUGH]
     if few:
@@ -136,29 +139,20 @@ def remarks(report: TableReport) -> list[str]:
         )
     if counts and counts[0] == 1:
         found.append("A single seed gives no spread and no interval: such differences say nothing about the sign.")
-    found += [_probes(report.tolerances)] if report.tolerances else []
-    found += [f"{line.name}: {line.note}{_chosen(line)}." for line in report.lines if line.note]
-    for line in report.lines:
-        for reason in dict.fromkeys(line.missing.values()):
-            seeds = ", ".join(str(seed) for seed, why in line.missing.items() if why == reason)
-            found.append(f"Not run: {line.name}, seeds {seeds}: {reason}.")
-    return found + [f"Not run: {line}." for line in report.not_run]
+    found += report.legends
+    found += [f"{row.name}: {row.note}{_chosen(row)}." for row in report.rows if row.note]
+    for row in report.rows:
+        for reason in dict.fromkeys(row.missing.values()):
+            seeds = ", ".join(str(seed) for seed, why in row.missing.items() if why == reason)
+            found.append(f"Not run: {row.name}, seeds {seeds}: {reason}.")
+    return found + [f"Not run: {reason}." for reason in report.not_run]
 
 
-def _probes(tolerances: Sequence[float]) -> str:
-    points = " or ".join(f"{tolerance:g}" for tolerance in tolerances)
-    return (
-        "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must be "
-        "on the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most "
-        f"{points} {'point' if points == '1' else 'points'}. All on the val split."
-    )
-
-
-def _chosen(line: Line) -> str:
-    """The layers that were chosen, by seed."""
+def _chosen(row: RowReport) -> str:
+    """The chosen layers of each seed, for rows that choose layers."""
     layers = {
-        seed: [f"{value:g}" for name, value in sorted(run["values"].items()) if name.startswith("chosen.")]
-        for seed, run in line.runs.items()
+        seed: [f"{value:g}" for name, value in sorted(run.values.items()) if name.startswith("chosen.")]
+        for seed, run in row.runs.items()
     }
     return "".join(f"; seed {seed}: {', '.join(numbers)}" for seed, numbers in layers.items() if numbers)
 
@@ -170,15 +164,15 @@ LEGEND = (
 )
 
 
-def _ours(line: Line, metrics: Sequence[str]) -> Iterator[str]:
-    yield from (line.name, seeds_of(line))
-    yield from (_percent(line.spreads.get(metric)) for metric in metrics)
-    yield from ("base" if line.base is None else _signed(line.differences.get(metric)) for metric in (MAIN, "map"))
+def _ours(row: RowReport, metrics: Sequence[str]) -> Iterator[str]:
+    yield from (row.name, seeds_of(row))
+    yield from (_percent(row.spreads.get(metric)) for metric in metrics)
+    yield from ("base" if row.base is None else _signed(row.differences.get(metric)) for metric in (MAIN, "map"))
 
 
-def _theirs(line: Line) -> tuple[str, ...]:
-    difference = line.paper_difference(MAIN)
-    return (*_paper_cells(line.paper), "" if difference is None else f"{difference:+.2f}", line.agreement)
+def _theirs(row: RowReport) -> tuple[str, ...]:
+    difference = row.paper_difference(MAIN)
+    return (*_paper_cells(row.paper), "" if difference is None else f"{difference:+.2f}", row.agreement)
 
 
 def _paper_cells(row: PaperRow | None) -> tuple[str, ...]:
@@ -204,22 +198,22 @@ def _source(row: PaperRow) -> str:
     return f"{row.dataset} {row.backbone}".strip()
 
 
-def seeds_of(line: Line) -> str:
-    """The seeds that are done, as text."""
-    return ", ".join(map(str, line.seeds)) or "none"
+def seeds_of(row: RowReport) -> str:
+    """Seeds with a result, as text."""
+    return ", ".join(map(str, row.seeds)) or "none"
 
 
 def _two(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _percent(found: Spread | None) -> str:
+def _percent(found: SeedSpread | None) -> str:
     if found is None:
         return ""
     return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
 
 
-def _amount(found: Spread | None, column: Column) -> str:
+def _amount(found: SeedSpread | None, column: CostColumn) -> str:
     return "" if found is None else f"{found.mean * column.factor:,.{column.digits}f}"
 
 

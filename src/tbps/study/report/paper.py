@@ -1,6 +1,6 @@
-"""The numbers of the paper, row by row: `paper_tables.yaml`, in which its tables have several shapes, read into one.
+"""The paper's numbers, read from `paper_tables.yaml` into rows of one form.
 
-Rows are named as in `tbps.study.ablations`, with which a test compares them.
+Rows have the names of `tbps.study.ablations`; a test compares both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ _BACKBONES = {"_vit_b32": "ViT-B/32", "_vit_b16": "ViT-B/16"}
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """What the paper reports of one row: metrics in percent, and of `cost` and `compression` counts (millions, seconds).
+    """The paper's numbers of one row: metrics in percent; for `cost` and `compression` also counts in millions, or seconds.
 
-    `backbone` is empty where it is not said.
+    `backbone` is empty if the paper does not name it.
     """
 
     table: str
@@ -56,7 +56,7 @@ def paper_rows() -> tuple[PaperRow, ...]:
 
 
 def reported(table: str, row: str, dataset: str, backbone: str | None) -> PaperRow | None:
-    """The paper's row: of that data set and backbone where it reports them, else of CUHK-PEDES and of the larger backbone."""
+    """Find the paper's row, preferably of the same data set and backbone, else of CUHK-PEDES and the larger backbone."""
     rows = [found for found in paper_rows() if found.table == table and found.row == row]
     return max(rows, key=lambda found: (_closeness(found, dataset, backbone), found.backbone == "ViT-B/16"), default=None)
 
@@ -88,7 +88,7 @@ def _few_shot(table: Mapping[float, Mapping[str, Any]]) -> Iterator[PaperRow]:
 
 
 def _strengths(name: str, table: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[PaperRow]:
-    """The values tried of every setting (`used`, the one kept, is among them), after the row that all are compared with."""
+    """The base row, then one row per value of every setting. (`used` marks the value that the paper keeps.)"""
     yield PaperRow(name, "clip*", "CUHK-PEDES", "ViT-B/32", _numbers(base))
     for setting, tried in table["rows"].items():
         for value, numbers in tried.items():
@@ -98,7 +98,7 @@ def _strengths(name: str, table: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 
 def _compression(rows: Mapping[int, Mapping[str, Any]]) -> Iterator[PaperRow]:
-    """One count for frozen and dropped layers."""
+    """Rows of frozen and of dropped layers, for which the paper gives one common count."""
     for count, columns in rows.items():
         for model, name in (("tbps_clip", "tbps_clip"), ("simplified", "simplified_tbps_clip")):
             for row in (f"{name}/{count} {how}" for how in ("frozen", "dropped")) if count else (f"{name}/0",):
@@ -108,5 +108,5 @@ def _compression(rows: Mapping[int, Mapping[str, Any]]) -> Iterator[PaperRow]:
 def _numbers(columns: Mapping[str, Any]) -> dict[str, float]:
     unknown = [name for name in columns if name not in (*METRICS, *_COUNTS, *_REMARKS)]
     if unknown:
-        raise ValueError(f"paper_tables.yaml has a column {unknown[0]!r} that nobody reads")
+        raise ValueError(f"paper_tables.yaml has an unknown column {unknown[0]!r}")
     return {name: float(columns[name]) for name in (*METRICS, *_COUNTS) if columns.get(name) is not None}

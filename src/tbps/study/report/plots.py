@@ -1,6 +1,6 @@
-"""The pictures of a report: what each row gains, what each module contributes, and what smaller models keep.
+"""Plots of a report: differences to the base, contributions of modules, and accuracy against cost.
 
-Drawn once, in the colour `INK`, which a page replaces by its own.
+SVG plots are drawn in the colour `INK`, which the HTML page replaces by its own text colour.
 """
 
 import io
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from tbps.model.surgery import PARTS
 from tbps.study.ablations import TAUGHT
 from tbps.study.report.grids import COSTS, HEADINGS, title
-from tbps.study.report.tables import MAIN, Line, TableReport
+from tbps.study.report.tables import MAIN, RowReport, TableReport
 
-INK = "#123456"  # stands for the page's own colour of text while matplotlib draws
+INK = "#123456"  # placeholder for the text colour of the page
 _OURS, _PAPER = "#2f7ed8", "#d9822b"  # both readable on white and on black
 _COLOURED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 _DRAWING: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "text.parse_math": False}
@@ -26,7 +26,7 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """`name`: short, for a file; `label`: what it shows."""
+    """A plot that can be drawn as SVG or PNG. `name`: part of the file name; `label`: what the plot shows."""
 
     name: str
     label: str
@@ -34,13 +34,13 @@ class Plot:
     size: tuple[float, float]
 
     def svg(self, salt: str) -> str:
-        """With ids that depend on `salt`, so that the same plot is the same text."""
+        """The plot as SVG; its ids depend on `salt` alone, so that the same plot gives the same text."""
         out = io.StringIO()
         self._saved(out, INK, {"svg.hashsalt": salt}, format="svg", transparent=True, metadata=_NO_METADATA)
         return out.getvalue()
 
     def png(self) -> bytes:
-        """Black on white."""
+        """The plot as PNG, black on white."""
         out = io.BytesIO()
         self._saved(out, "black", {}, format="png", dpi=150)
         return out.getvalue()
@@ -53,26 +53,26 @@ class Plot:
 
 
 def plots(report: TableReport) -> list[Plot]:
-    """Those that the table's results allow."""
+    """All plots that the table has results for."""
     return [*_differences(report), *_contributions(report), *_trade_off(report)]
 
 
 def _differences(report: TableReport) -> Iterator[Plot]:
-    """Of every row Rank-1 to base, ours by seed with mean and interval beside the paper's."""
-    lines = [line for line in report.lines if MAIN in line.differences or line.paper_difference(MAIN) is not None]
-    if not any(MAIN in line.differences for line in lines):
+    """Difference of every row to its base in Rank-1: our seeds, mean and interval, and the paper's."""
+    rows = [row for row in report.rows if MAIN in row.differences or row.paper_difference(MAIN) is not None]
+    if not any(MAIN in row.differences for row in rows):
         return
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=_ink(), linewidth=0.8)
-        for height, line in enumerate(lines):
-            _draw_difference(axes, line, height, report)
+        for height, row in enumerate(rows):
+            _draw_difference(axes, row, height, report)
         axes.plot([], [], "o", color=_OURS, label="ours: mean, 95 % interval, seeds")
-        if any(line.paper_difference(MAIN) is not None for line in lines):
+        if any(row.paper_difference(MAIN) is not None for row in rows):
             axes.plot([], [], "D", color=_PAPER, markerfacecolor="none", label="paper")
-        axes.set_yticks(range(len(lines)), [line.name for line in lines])
-        axes.set_ylim(len(lines) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("difference to base in Rank-1, points")
         axes.grid(axis="x", color=_ink(), alpha=0.15, linewidth=0.6)
         for side in ("top", "right", "left"):
@@ -80,21 +80,22 @@ def _differences(report: TableReport) -> Iterator[Plot]:
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
 
-    yield Plot("differences", f"{title(report)}: difference to base in Rank-1", draw, (8, 1.1 + 0.32 * len(lines)))
+    yield Plot("differences", f"{title(report)}: difference to base in Rank-1", draw, (8, 1.1 + 0.32 * len(rows)))
 
 
-def _draw_difference(axes: Any, line: Line, height: int, report: TableReport) -> None:
-    theirs, found = line.paper_difference(MAIN), line.differences.get(MAIN)
+def _draw_difference(axes: Any, row: RowReport, height: int, report: TableReport) -> None:
+    theirs, found = row.paper_difference(MAIN), row.differences.get(MAIN)
     if theirs is not None:
         axes.plot([theirs], [height], "D", color=_PAPER, markerfacecolor="none")
     if found is None:
         return
     if found.low is not None and found.high is not None:
         axes.plot([found.low, found.high], [height, height], color=_OURS, linewidth=3, alpha=0.45, solid_capstyle="round")
-    base = next(other for other in report.lines if other.name == line.base)
-    for seed in sorted(line.runs.keys() & base.runs.keys()):
-        difference = line.runs[seed]["values"][MAIN] - base.runs[seed]["values"][MAIN]
-        axes.plot([difference], [height], "|", color=_OURS, markersize=9)
+    base = next(other for other in report.rows if other.name == row.base)
+    for seed in sorted(row.runs.keys() & base.runs.keys()):
+        ours, of_base = row.runs[seed].values[MAIN], base.runs[seed].values[MAIN]
+        if ours is not None and of_base is not None:
+            axes.plot([ours - of_base], [height], "|", color=_OURS, markersize=9)
     axes.plot([found.mean], [height], "o", color=_OURS)
 
 
@@ -102,37 +103,37 @@ _MODULES = {"attention": "self-attention", "feed_forward": "feed-forward", "laye
 
 
 def _contributions(report: TableReport) -> Iterator[Plot]:
-    """Heat maps of C1 and C2 of both towers, means over seeds, a plot a row."""
-    for line in report.lines:
-        towers = {tower: _depth(line, tower) for tower in ("image", "text")}
+    """Heat maps of C1 and C2 in both towers, means over seeds, one plot per row."""
+    for row in report.rows:
+        towers = {tower: _depth(row, tower) for tower in ("image", "text")}
         if not all(towers.values()):
             continue
 
-        def draw(figure: Figure, line: Line = line, towers: dict[str, int] = towers) -> None:
+        def draw(figure: Figure, row: RowReport = row, towers: dict[str, int] = towers) -> None:
             grid = figure.subplots(2, 2, squeeze=False, width_ratios=list(towers.values()))
-            for row, probe in enumerate(("c1", "c2")):
+            for place, probe in enumerate(("c1", "c2")):
                 for column, (tower, depth) in enumerate(towers.items()):
-                    axes = grid[row][column]
-                    _draw_heat(axes, line, probe, tower, depth)
+                    axes = grid[place][column]
+                    _draw_heat(axes, row, probe, tower, depth)
                     axes.set_title(f"{probe.upper()}, {tower} tower", fontsize=9, loc="left")
                     axes.set_yticks(range(len(PARTS)), [_MODULES[part] for part in PARTS] if column == 0 else [])
-                    axes.set_xlabel("layer" if row else "")
+                    axes.set_xlabel("layer" if place else "")
 
-        about = f"{title(report)}: {line.name}, mean over seeds {', '.join(map(str, line.seeds))}"
-        yield Plot(line.name, about, draw, (2.4 + 0.52 * sum(towers.values()), 3.8))
-
-
-def _depth(line: Line, tower: str) -> int:
-    return sum(name.startswith(f"c1.{tower}.") and name.endswith(".layer") for name in line.spreads)
+        about = f"{title(report)}: {row.name}, mean over seeds {', '.join(map(str, row.seeds))}"
+        yield Plot(row.name, about, draw, (2.4 + 0.52 * sum(towers.values()), 3.8))
 
 
-def _draw_heat(axes: Any, line: Line, probe: str, tower: str, depth: int) -> None:
-    values = np.array([[line.spreads[f"{probe}.{tower}.{layer}.{part}"].mean for layer in range(1, depth + 1)] for part in PARTS])
+def _depth(row: RowReport, tower: str) -> int:
+    return sum(name.startswith(f"c1.{tower}.") and name.endswith(".layer") for name in row.spreads)
+
+
+def _draw_heat(axes: Any, row: RowReport, probe: str, tower: str, depth: int) -> None:
+    values = np.array([[row.spreads[f"{probe}.{tower}.{layer}.{name}"].mean for layer in range(1, depth + 1)] for name in PARTS])
     edges = (np.arange(depth + 1) + 0.5, np.arange(len(PARTS) + 1) - 0.5)
     axes.pcolormesh(*edges, values, vmin=0, vmax=1, cmap="Blues", edgecolors="white", linewidth=0.5)
-    for (row, column), value in np.ndenumerate(values):
+    for (part, column), value in np.ndenumerate(values):
         colour = "white" if value > 0.55 else "black"
-        axes.text(column + 1, row, f"{value:z.2f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.text(column + 1, part, f"{value:z.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(1, depth + 1))
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -144,17 +145,17 @@ _SIZES = ("parameters", "encode_flops", "encode_seconds")
 
 
 def _trade_off(report: TableReport) -> Iterator[Plot]:
-    """Rank-1 against what a model costs: the whole one, and smaller ones alone and taught."""
-    lines = [line for line in report.lines if all(name in line.spreads for name in (MAIN, *_SIZES))]
-    taught = [line for line in lines if line.name.endswith(TAUGHT)]
-    alone = [line for line in lines if line.base is not None and line not in taught]
+    """Rank-1 against parameters, operations and time: the whole model, and smaller ones without and with a teacher."""
+    rows = [row for row in report.rows if all(name in row.spreads for name in (MAIN, *_SIZES))]
+    taught = [row for row in rows if row.name.endswith(TAUGHT)]
+    alone = [row for row in rows if row.base is not None and row not in taught]
     if not taught:
         return
 
     def draw(figure: Figure) -> None:
         for axes, size in zip(figure.subplots(1, len(_SIZES), sharey=True), _SIZES, strict=True):
             for label, marker, colour, series in (
-                ("whole", "s", _ink(), [line for line in lines if line.base is None]),
+                ("whole", "s", _ink(), [row for row in rows if row.base is None]),
                 ("smaller, alone", "D", _PAPER, alone),
                 ("smaller, taught", "o", _OURS, taught),
             ):
@@ -170,11 +171,11 @@ def _trade_off(report: TableReport) -> Iterator[Plot]:
     yield Plot("trade-off", f"{title(report)}: {HEADINGS[MAIN]} against parameters, operations and time", draw, (10, 3.4))
 
 
-def _draw_series(axes: Any, size: str, lines: Sequence[Line], **style: Any) -> None:
-    """Mean and deviation over seeds, from the smallest to the largest."""
-    ordered = sorted(lines, key=lambda line: line.spreads[size].mean)
-    across = [line.spreads[size].mean * COSTS[size].factor for line in ordered]
-    up, spread = [line.spreads[MAIN].mean for line in ordered], [line.spreads[MAIN].std or 0.0 for line in ordered]
+def _draw_series(axes: Any, size: str, rows: Sequence[RowReport], **style: Any) -> None:
+    """Mean and standard deviation over seeds, from the smallest to the largest model."""
+    ordered = sorted(rows, key=lambda row: row.spreads[size].mean)
+    across = [row.spreads[size].mean * COSTS[size].factor for row in ordered]
+    up, spread = [row.spreads[MAIN].mean for row in ordered], [row.spreads[MAIN].std or 0.0 for row in ordered]
     axes.errorbar(across, up, yerr=spread, markersize=5, linewidth=1, capsize=2, **style)
 
 

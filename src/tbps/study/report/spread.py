@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and the paired difference between two rows with a bootstrap interval (Efron 1979, percentile)."""
+"""Mean and spread over seeds, and paired differences between rows with bootstrap intervals (Efron 1979, percentile method)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from tbps.seeding import generator
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 ENOUGH = 6
-"""Seeds from which an interval that leaves out 0 is rarer than 5 % where nothing differs. See `Difference.by_luck`."""
+"""With at least this many seeds, equal rows give an interval without 0 in fewer than 5 % of the cases (`Difference.by_luck`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """`std`: the sample standard deviation, None of a single value."""
+class SeedSpread:
+    """Mean, sample standard deviation (None for a single value) and number of values over seeds."""
 
     mean: float
     std: float | None
@@ -24,7 +24,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean over the seeds that both rows have, and its interval; `low` and `high` are None for fewer than two seeds."""
+    """Mean difference over the seeds that both rows have, with its interval; `low` and `high` are None below two seeds."""
 
     mean: float
     low: float | None
@@ -33,24 +33,24 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval leaves out 0, else 0."""
+        """1 or -1 if the interval excludes 0, else 0."""
         if self.low is None or self.high is None:
             return 0
         return (self.low > 0) - (self.high < 0)
 
     @property
     def by_luck(self) -> float:
-        """How often so many differences all have one sign where there is no difference: what few seeds' intervals rest on."""
+        """Probability that all differences have one sign although the rows do not differ."""
         return float(min(1.0, 2.0 ** (1 - self.count)))
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+def spread(values: Sequence[float]) -> SeedSpread:
+    """Mean and sample standard deviation of at least one value."""
+    return SeedSpread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
 def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    """Over the seeds of both, `ours` minus `base`; None where there is none.
+    """Difference `ours` minus `base` over the seeds of both; None if they share no seed.
 
     The interval holds the middle 95 % of the means of 10,000 seeded resamples of the differences.
     """

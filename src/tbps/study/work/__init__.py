@@ -1,1 +1,1 @@
-"""What a step of a study does: training, measuring cost, probing, compressing."""
+"""Kinds of work that a step of a study does: training, measuring cost, probing, compressing."""

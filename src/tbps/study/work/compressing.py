@@ -1,4 +1,4 @@
-"""Retraining with the text layers that contribute least frozen, or dropped (paper: compression)."""
+"""Retraining with the text layers that contribute least frozen or dropped (paper: compression)."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,34 +12,39 @@ from tbps.errors import SettingsError
 from tbps.model.surgery import pruned_config
 from tbps.study.work.probing import Probing, least_text_layers
 from tbps.study.work.training import train_in
-from tbps.study.work.work import Facts, Place, Work
+from tbps.study.work.work import Place, Work, WorkOutcome
 from tbps.training.settings import TrainSettings
 
 
 @final
 class Compressing(Work):
-    """Trains by the recipe, from the study's own model, with `layers` text layers frozen or dropped: those with the smallest
-    C1 + C2 in the same recipe's probing under the same seed. Values `chosen.1` and so on are their numbers, from 1.
+    """Trains by the recipe, from the study's start model, with some text layers frozen or dropped.
+
+    The layers are those with the smallest C1 + C2 in the probing of the same recipe and seed. Their numbers, from 1, are the values
+    `chosen.1`, `chosen.2` and so on.
     """
 
     kind: Literal["compressing"] = "compressing"
+    """Name of the kind."""
     layers: int = Field(ge=1)
+    """How many text layers are frozen or dropped."""
     how: Literal["frozen", "dropped"]
+    """Whether the layers keep their start weights or are removed."""
 
     @property
     def before(self) -> Work:
-        """The probing."""
+        """The probing that the layers are chosen by."""
         return Probing(train=self.train, identities=self.identities)
 
     def refusal(self, towers: CLIPConfig) -> str:
-        """`Work.refusal`."""
+        """`Work.refusal`: the text tower needs more layers than are frozen or dropped."""
         return _refusal(pruned_config(towers, self.train.prune).text_config.num_hidden_layers, self.layers)
 
     def left_of(self, towers: CLIPConfig) -> CLIPConfig:
-        """`Work.left_of`; which layers go is not known before, but they are all of one size."""
+        """`Work.left_of`. Which layers are chosen is not known yet, but all have the same size."""
         return pruned_config(towers, self.settings(range(1, self.layers + 1)).prune)
 
-    def run(self, place: Place) -> Facts | None:
+    def run(self, place: Place) -> WorkOutcome | None:
         """`Work.run`."""
         there = sum(name.startswith("c1.text.") and name.endswith(".layer") for name in place.before)
         if refusal := _refusal(there, self.layers):
@@ -52,7 +57,7 @@ class Compressing(Work):
         return replace(trained, values={**trained.values, **{f"chosen.{n}": layer for n, layer in enumerate(chosen, 1)}})
 
     def settings(self, chosen: Sequence[int]) -> TrainSettings:
-        """The recipe with those layers frozen or dropped."""
+        """The recipe with these text layers, numbered from 1, frozen or dropped."""
         return self.train.override({f"{'lock' if self.how == 'frozen' else 'prune'}.text_layers": tuple(chosen)})
 
 

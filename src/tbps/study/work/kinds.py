@@ -1,4 +1,4 @@
-"""The closed list of kinds of work. A new one is a class in a file of its own and a line here."""
+"""The kinds of work. A new kind is a class in a file of its own and one line here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +17,12 @@ KINDS: Mapping[str, type[Work]] = {
     "compressing": Compressing,
 }
 
-ALONE = ("costing",)
-"""Kinds that are measured, each in a process of its own with nothing beside it."""
-
 
 def parse_work(values: Mapping[str, Any]) -> Work:
-    """Work from what `model_dump` gave, of an older program too. Raises SettingsError for an unknown kind or setting."""
+    """Work from what `model_dump` gave, in this version or an earlier one.
+
+    Raises SettingsError for an unknown kind or setting.
+    """
     kind = str(values.get("kind"))
     if kind not in KINDS:
         raise SettingsError(f"unknown kind of work {kind!r}; there are {', '.join(KINDS)}")

@@ -1,4 +1,8 @@
-"""What every module of a trained model contributes (paper: C1 and C2), and the text layers that contribute least."""
+"""What every module of a trained model contributes to Rank-1 (paper: C1 and C2).
+
+C1 of a module: what Rank-1 loses without the module, divided by the largest such loss. C2: the smallest share a in [0, 1] for which
+the module with weights (1 - a) start + a trained keeps Rank-1 within a tolerance.
+"""
 
 import json
 import math
@@ -12,31 +16,35 @@ from typing import Any, Literal, final
 import torch
 from pydantic import Field
 from torch import Tensor
+from transformers import CLIPConfig
 
 from tbps.config import Settings
 from tbps.data.cache import ImageCache, cache_folder
-from tbps.evaluation.embed import identities
+from tbps.data.embedding import identities
 from tbps.evaluation.metrics import Report, retrieval_metrics
 from tbps.model.ascent import Ascent, ImageAscent, TextAscent
 from tbps.model.bundle import load
-from tbps.model.surgery import Module, led_back, modules, pruned, removed
+from tbps.model.surgery import PARTS, Module, led_back, modules, pruned, removed
 from tbps.storage import write_text
+from tbps.study.work.operations import Estimate, TrainingData, pair_flops
 from tbps.study.work.training import Training
-from tbps.study.work.work import Facts, Place, Work
+from tbps.study.work.work import Place, Work, WorkOutcome
 from tbps.training.encode import HALVES
 from tbps.training.start import start_model
 
 
 class Probe(Settings):
-    """`tolerance`: points of Rank-1 that C2 may lose. `resolution`: how near C2's bisection comes to the crossing."""
+    """How C2 is searched."""
 
     tolerance: float = Field(3.0, ge=0)
+    """Points of Rank-1 that a module may lose in C2."""
     resolution: float = Field(1 / 32, gt=0, lt=1)
+    """Largest distance of C2's bisection from the crossing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Of a module: Rank-1 without it, C2, and the seconds that both took."""
+    """Result of one module: Rank-1 without it, C2, and the seconds that both took."""
 
     r1: float
     c2: float
@@ -45,22 +53,47 @@ class Probed:
 
 @final
 class Probing(Work):
-    """Probes every module of both towers of the model that the recipe trains, by Rank-1 on the val split: what is chosen by it
-    must not have seen the test split. Layers compute in the recipe's precision.
+    """Probes every module of both towers of the model that the recipe trains.
 
-    Values: metrics of the whole model on val, `largest_drop` of Rank-1 in points, and `c1.MODULE`, `c2.MODULE` for modules as
-    `image.1.attention`. probed.json keeps what an interrupted run has found.
+    Rank-1 is that of the val split, because layers are chosen by it and must not be chosen by the test split. Layers compute in the
+    recipe's precision.
+
+    Values: the whole model's metrics on val, `largest_drop` (points of Rank-1), and `c1.MODULE` and `c2.MODULE` for modules such as
+    `image.1.attention`. probed.json keeps the results of an interrupted attempt.
     """
 
     kind: Literal["probing"] = "probing"
+    """Name of the kind."""
     probe: Probe = Probe()
+    """How C2 is searched."""
 
     @property
     def before(self) -> Work:
-        """The training."""
+        """The training of the model that is probed."""
         return Training(train=self.train, identities=self.identities)
 
-    def run(self, place: Place) -> Facts | None:
+    @property
+    def legend(self) -> str:
+        """What C1 and C2 are."""
+        points = f"{self.probe.tolerance:g}"
+        return (
+            "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must "
+            "be on the line from its weights before training (0) to its trained ones (1) for Rank-1 to lose at most "
+            f"{points} {'point' if points == '1' else 'points'}. All on the val split."
+        )
+
+    def estimate(self, data: TrainingData, towers: CLIPConfig | None) -> Estimate:
+        """`Work.estimate`, at most: every probe runs its tower from the module's layer on, on the whole val split."""
+        if towers is None:
+            return Estimate(0, None, None)
+        left = self.left_of(towers)
+        image, text = pair_flops(self.train, left)
+        depths = (left.vision_config.num_hidden_layers, left.text_config.num_hidden_layers)
+        passes = [len(PARTS) * probe_evaluations(self.probe) * (int(depth) + 1) / 2 for depth in depths]
+        flops = passes[0] * data.val.images * image + passes[1] * data.val.captions * text
+        return Estimate(0, flops, self.parameters(towers, data.identities))
+
+    def run(self, place: Place) -> WorkOutcome | None:
         """`Work.run`."""
         assert place.model is not None
         dataset = self.dataset(place.dataset)
@@ -90,16 +123,16 @@ class Probing(Work):
                     write_text(file, json.dumps({name: asdict(probed) for name, probed in found.items()}, indent=2) + "\n")
                     place.observer.on_probe(len(found), len(every))
         measured = {"probe_seconds": sum(probed.seconds for probed in found.values())}
-        return Facts(contributions(whole, found), measured, "val", whole.queries, whole.gallery)
+        return WorkOutcome(contributions(whole, found), measured, "val", whole.queries, whole.gallery)
 
 
 def key(module: Module) -> str:
-    """Its name among the values of a step."""
+    """Name of a module among the values of a step, such as `image.1.attention`."""
     return f"{module.tower}.{module.layer}.{module.part}"
 
 
 def contributions(whole: Report, found: Mapping[str, Probed]) -> dict[str, float | None]:
-    """The values of a step. C1: what Rank-1 loses without the module over the largest such loss; 0 where there is no loss."""
+    """The values of a step. C1 is 0 for every module if Rank-1 loses nothing without any of them."""
     drops = {name: whole.r1 - probed.r1 for name, probed in found.items()}
     largest = max(drops.values())
     return {
@@ -110,7 +143,7 @@ def contributions(whole: Report, found: Mapping[str, Probed]) -> dict[str, float
 
 
 def least_text_layers(values: Mapping[str, float | None], count: int) -> tuple[int, ...]:
-    """The text layers with the smallest sum of whole-layer C1 and C2, in order; of equal ones the lower first."""
+    """Numbers of the text layers with the smallest C1 + C2, ascending; of equal ones the lower layer."""
     sums: dict[int, float] = {}
     for name, value in values.items():
         kind, _, module = name.partition(".")
@@ -122,10 +155,10 @@ def least_text_layers(values: Mapping[str, float | None], count: int) -> tuple[i
 
 
 def smallest_share(holds: Callable[[float], bool], resolution: float) -> float:
-    """A share a in [0, 1] that holds, by bisection between 0, which does not, and 1, the model itself; 0 where 0 holds.
+    """Find by bisection a share in [0, 1] for which `holds` is true, while it is false less than `resolution` below.
 
-    What is returned holds, and what lies less than `resolution` below it does not. Where `holds` is monotone that is the smallest
-    share that holds, up to `resolution`; where it is not, there may be a smaller one in a gap that no step looked into.
+    `holds(1)` is taken for granted; 0 is returned if `holds(0)`. For a monotone `holds` the result is the smallest share that
+    holds, up to `resolution`. Otherwise a smaller one may lie between two tested shares.
     """
     if holds(0.0):
         return 0.0
@@ -137,7 +170,7 @@ def smallest_share(holds: Callable[[float], bool], resolution: float) -> float:
 
 
 def probe_evaluations(probe: Probe) -> int:
-    """At most so many embeddings of a split does a module take."""
+    """Largest number of times that one module makes its tower embed the split."""
     return 2 + math.ceil(-math.log2(probe.resolution))
 
 

@@ -1,4 +1,4 @@
-"""Training and its score as one kind of work; further kinds are listed in `tbps.study.work.kinds`."""
+"""Training a model and scoring it."""
 
 import shutil
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Literal, final
 
 from tbps.data.records import PersonDataset
 from tbps.errors import SettingsError
-from tbps.evaluation.retrieval import Standing
-from tbps.study.work.work import Facts, Place, Work
+from tbps.evaluation import Standing
+from tbps.study.work.work import Place, Work, WorkOutcome
 from tbps.training.log import read_log
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
@@ -19,9 +19,10 @@ class Training(Work):
     """Trains by a recipe and scores the best epoch's model on the test split."""
 
     kind: Literal["training"] = "training"
+    """Name of the kind."""
 
-    def run(self, place: Place) -> Facts | None:
-        """`Work.run`; the checkpoints go when it is done, the best model stays."""
+    def run(self, place: Place) -> WorkOutcome | None:
+        """`Work.run`. At the end the checkpoints are deleted; the best model stays."""
         trained = train_in(place, self.train, self.dataset(place.dataset))
         if trained is None:
             return None
@@ -29,8 +30,8 @@ class Training(Work):
         return trained
 
 
-def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> Facts | None:
-    """A run in `place`, resumed where there is one; None where it was stopped."""
+def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> WorkOutcome | None:
+    """Train in `place.run`, resuming an interrupted run; None if it was stopped."""
     start = start_model(settings, dataset, place.model, place.device)
     outcome = train(settings, start, dataset, place.run, place.observer, place.stop)
     if not outcome.finished:
@@ -47,18 +48,18 @@ def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> F
     }
     report, split = outcome.standing.model, "test" if dataset.split("test").images else "val"
     measured = {"train_seconds": seconds_of_updates(place.run / "log.jsonl", settings.batch_size)}
-    return Facts(values, measured, split, report.queries, report.gallery)
+    return WorkOutcome(values, measured, split, report.queries, report.gallery)
 
 
 def metrics_of(standing: Standing) -> dict[str, float | None]:
-    """The metrics of a model and, as `chance_r1` and `ceiling_r1`, what they lie between."""
+    """The model's metrics in percent, and Rank-1 of chance and ceiling as `chance_r1` and `ceiling_r1`."""
     report = standing.model
     metrics = {"r1": report.r1, "r5": report.r5, "r10": report.r10, "map": report.map, "minp": report.minp}
     return {**metrics, "chance_r1": standing.chance.r1, "ceiling_r1": standing.ceiling.r1 if standing.ceiling else None}
 
 
 def seconds_of_updates(log: Path, batch_size: int) -> float:
-    """Seconds that the updates of a run took, without validation, and without what an interruption made it do twice."""
+    """Seconds that the updates in a run's log took, without validation. Updates repeated after an interruption count once."""
     seconds, before = 0.0, 0.0
     for record in read_log(log):
         if record["kind"] == "train":

@@ -1,10 +1,10 @@
-"""What a row of a table has done with a seed: settings that say it, and a function that does it in a folder."""
+"""One step's work: settings that say what to do, and a method that does it in a folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 from transformers import CLIPConfig
@@ -12,37 +12,44 @@ from transformers import CLIPConfig
 from tbps.config import Settings
 from tbps.data.records import PersonDataset
 from tbps.data.subset import with_train_identities
+from tbps.errors import DataError
 from tbps.model.surgery import pruned_config
-from tbps.training.observer import Observer
+from tbps.study.work.observer import WorkObserver
+from tbps.study.work.operations import Estimate, TrainingData, parameter_count, update_flops
 from tbps.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and with what work is done. `model`: where it starts, None where the settings build one from random weights.
+    """Data, model, device and folder of one piece of work.
 
-    `folder` is the work's own and holds what an interrupted run left; `stop` is asked after every update. `origin`: the study's own
-    model, and `before`: the values of the work that came first, if any did, whose best model is then `model`.
+    `model`: the model to start from; None if the settings build one from random weights. `folder`: the work's own folder, with
+    what an interrupted attempt left. `stop`: called after every update. `origin`: the study's start model. `before`: the values of
+    the work that came first, if any; `model` is then its best model.
     """
 
     dataset: PersonDataset
     model: str | Path | None
     device: str
     folder: Path
-    observer: Observer
+    observer: WorkObserver
     stop: Callable[[], bool]
     origin: str | Path | None = None
     before: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def run(self) -> Path:
-        """The run folder of `tbps.training.trainer`; `run/best` is the model."""
+        """Run folder of `tbps.training.trainer`; the best model is in `run/best`."""
         return self.folder / "run"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What came out. `values` are the same whenever and wherever the work is done; `measured` (seconds, bytes) are not."""
+class WorkOutcome:
+    """Numbers that the work gave.
+
+    `values` are the same on every machine; `measured` (seconds, bytes) are not. `split`: the split that was scored, with its
+    numbers of queries and of gallery images.
+    """
 
     values: Mapping[str, float | None]
     measured: Mapping[str, float]
@@ -52,38 +59,65 @@ class Facts:
 
 
 class Work(Settings, ABC):
-    """Settings of one kind of work; every kind is built on a training recipe.
-
-    `identities`: the share of the training identities that are learned from, drawn by the seed (few shot).
-    """
+    """Settings of one kind of work. Every kind is built on a training recipe."""
 
     kind: str
+    """Name of the kind, which `step.json` records."""
     train: TrainSettings
+    """Training recipe."""
     identities: float = Field(1.0, gt=0, le=1)
+    """Share of the training identities to learn from, drawn by the seed (few shot)."""
+
+    alone: ClassVar[bool] = False
+    """Whether time and memory are measured, so that the work runs in a process of its own with nothing beside it."""
+
+    @abstractmethod
+    def run(self, place: Place) -> WorkOutcome | None:
+        """Do the work, or continue what `place.folder` holds; None if it was stopped before the end. Raises TbpsError."""
 
     @property
     def before(self) -> "Work | None":
         """Work that always comes first, with the same seed and changes."""
         return None
 
-    def refusal(self, towers: CLIPConfig) -> str:
-        """Why it cannot be done from a model of such towers; empty where it can."""
+    @property
+    def legend(self) -> str:
+        """What a reader of a report must know to understand this kind's values; empty for metrics alone."""
         return ""
 
-    @abstractmethod
-    def run(self, place: Place) -> Facts | None:
-        """Does it, going on with what is there; None where it was stopped before the end. Raises TbpsError."""
+    def refusal(self, towers: CLIPConfig) -> str:
+        """Why the work is impossible from a model of this configuration; empty if it is possible."""
+        return ""
 
     def left_of(self, towers: CLIPConfig) -> CLIPConfig:
-        """Of such towers what the recipe leaves, which is what learns. Raises SettingsError for layers that are not there."""
+        """Configuration of the model that learns, after pruning. Raises SettingsError for layers that do not exist."""
         return pruned_config(towers, self.train.prune)
 
+    def estimate(self, data: TrainingData, towers: CLIPConfig | None) -> Estimate:
+        """Expected updates, operations and parameters. Raises DataError if the pairs do not fill a batch."""
+        if data.pairs < self.train.batch_size:
+            raise DataError(
+                f"{data.pairs} pairs to learn from do not fill a batch of {self.train.batch_size}; --set batch_size=..."
+            )
+        updates = data.pairs // self.train.batch_size * self.train.schedule.epochs
+        if towers is None:
+            return Estimate(updates, None, None)
+        return Estimate(updates, updates * self.update_flops(towers), self.parameters(towers, data.identities))
+
+    def update_flops(self, towers: CLIPConfig) -> float:
+        """Approximate floating-point operations of one update."""
+        return update_flops(self.train, towers, self.left_of(towers))
+
+    def parameters(self, towers: CLIPConfig, identities: int) -> int:
+        """Parameters of the pruned towers and of the losses' heads; `identities`: how many there are to classify."""
+        return parameter_count(self.train, self.left_of(towers), identities)
+
     def settable(self) -> list[str]:
-        """Dotted keys that `changed` knows: those of the recipe, and those of groups that are this kind's own."""
+        """Dotted keys that `changed` accepts: those of the recipe, and those of this kind's own groups."""
         return [*self.train.keys(), *self._own()]
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same work with settings replaced, by the keys of `settable`."""
+        """A copy with settings replaced, by the keys of `settable`."""
         known = self._own()
         own = {key: value for key, value in changes.items() if key in known}
         of_recipe = {key: value for key, value in changes.items() if key not in known}
@@ -91,13 +125,13 @@ class Work(Settings, ABC):
         return made.override(own) if own else made
 
     def _own(self) -> list[str]:
-        """A kind's single settings say which row it is; its groups say how it is done."""
+        """A kind's single settings identify the row; its groups may be changed."""
         return [key for key in self.keys() if "." in key and not key.startswith("train.")]
 
     def seeded(self, seed: int) -> Self:
-        """The same work under another seed."""
+        """A copy with another seed."""
         return self.changed({"seed": seed})
 
     def dataset(self, whole: PersonDataset) -> PersonDataset:
-        """What this work learns from and is judged on."""
+        """The data set with the training identities that this work learns from."""
         return with_train_identities(whole, self.identities, self.train.seed)

@@ -1,4 +1,4 @@
-"""Embed once to a file, score the file: order, round trip, refusals, and the standing between chance and ceiling."""
+"""Embeddings files: round trip, refusals, and the model's metrics between chance and ceiling."""
 
 import json
 from dataclasses import replace
@@ -9,10 +9,11 @@ import pytest
 from jaxtyping import TypeCheckError
 from PIL import Image
 
+from tbps.data.embedding import decoded, describe_source, embed_split, identities
+from tbps.data.mannequins.ceiling import ceiling_scores
 from tbps.data.records import PersonDataset, PersonImage
-from tbps.errors import EvaluationError, ImageError
-from tbps.evaluation.embed import Embeddings, decoded, describe_source, embed_split, identities
-from tbps.evaluation.retrieval import ceiling, embeddings_of, score
+from tbps.errors import EvaluationError
+from tbps.evaluation import Embeddings, score
 from tbps.preprocess.image import ImageSpec
 
 SPEC = ImageSpec(height=8, width=4)
@@ -21,7 +22,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 @pytest.fixture
 def split(tmp_path: Path) -> PersonDataset:
-    """Five images of three people in one colour each; the captions (2, 1, 1, 2, 1) spell the colour of their image."""
+    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
     images = []
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (5, 9), colour).save(tmp_path / f"{number}.png")
@@ -38,33 +39,9 @@ def spelled_colour(captions: list[str]) -> np.ndarray:
     return np.array([caption.split() for caption in captions], dtype=np.float32)
 
 
-def embedded(split: PersonDataset, batch_size: int = 2) -> Embeddings:
-    rows = embed_split(split, decoded(split.images, SPEC, batch_size), mean_colour, spelled_colour)
-    return embeddings_of(split, rows, "model", describe_source(split, "test"))
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_rows_stand_in_the_order_of_pairs_and_images(split: PersonDataset, batch_size: int) -> None:
-    done: list[tuple[int, int]] = []
-    arrays = decoded(split.images, SPEC, batch_size)
-    text, image = embed_split(split, arrays, mean_colour, spelled_colour, lambda *numbers: done.append(numbers))
-    assert image.tolist() == [list(colour) for colour in COLOURS]
-    assert text.tolist() == [list(COLOURS[pair.image]) for pair in split.pairs()]
-    assert done[-1] == (5, 5)
-    text_ids, image_ids = identities(split)
-    assert (text_ids.tolist(), image_ids.tolist()) == ([7, 7, 7, 8, 9, 9, 9], [7, 7, 8, 9, 9])
-
-
-def test_a_broken_image_is_named(split: PersonDataset) -> None:
-    split.images[3].path.write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"3\.png"):
-        embedded(split)
-
-
-def test_an_empty_split_is_refused(split: PersonDataset) -> None:
-    empty = split.split("train")
-    with pytest.raises(EvaluationError, match="no images; choose another with --split"):
-        embed_split(empty, decoded(empty.images, SPEC), mean_colour, spelled_colour)
+def embedded(split: PersonDataset) -> Embeddings:
+    rows = embed_split(split, decoded(split.images, SPEC), mean_colour, spelled_colour)
+    return Embeddings(*rows, *identities(split), "model", describe_source(split, "test"))
 
 
 def test_the_file_gives_back_what_was_saved(split: PersonDataset, tmp_path: Path) -> None:
@@ -93,12 +70,12 @@ def test_embeddings_of_other_lengths_than_their_identities_are_refused(split: Pe
 
 
 def test_standing_between_chance_and_ceiling(split: PersonDataset) -> None:
-    assert ceiling(split) is None and score(embedded(split), split).share_of_ceiling is None
+    assert ceiling_scores(split) is None and score(embedded(split)).share_of_ceiling is None
     known = [
         replace(image, attributes={"attributes": {"colour": str(n)}, "mentions": [{"colour": [str(n)]}] * len(image.captions)})
         for n, image in enumerate(split.images)
     ]
-    standing = score(embedded(split), replace(split, images=tuple(known)))
+    standing = score(embedded(split), ceiling_scores(replace(split, images=tuple(known))))
     assert standing.model.r1 == standing.ceiling.r1 == 100 and standing.share_of_ceiling == 1
     assert 0 < standing.chance.r1 < 50
 
@@ -110,5 +87,3 @@ def test_the_pytest_option_checks_shapes(split: PersonDataset, request: pytest.F
     for changes in ({"text_ids": given.text_ids[:3]}, {"image": given.image[:, :2]}, {"text": given.text.astype(np.float64)}):
         with pytest.raises(TypeCheckError):
             replace(given, **changes)
-    with pytest.raises(TypeCheckError):
-        embed_split(split, decoded(split.images, SPEC), lambda arrays: mean_colour(arrays)[:, :2], spelled_colour)

@@ -13,11 +13,11 @@ Attention counts in full although text is causal. Losses, heads, norms and activ
 implementation of the same method can avoid. `python benchmarks/floor.py [--toy]` measures the machine's rates.
 """
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
-from measuring import Row, in_turn, rates, timed
+from measuring import Measurement, in_turn, rates, timed
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, published_shape
 
@@ -29,8 +29,7 @@ SMALLEST_MATRIX = 1024
 """Smaller ones are toys, whose rate means nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """Measured rates: multiplications and additions of matrices a second, bytes copied a second (read and written)."""
 
     float32: float
@@ -74,7 +73,7 @@ def step_bytes(shape: ModelShape, parameters: int, batch: int, views: int) -> fl
     return BYTES_A_PARAMETER * parameters + BYTES_A_VALUE * batch * views * 3 * shape.image_size**2
 
 
-def machine(device: str, size: int, runs: int) -> tuple[Machine, list[Row]]:
+def machine(device: str, size: int, runs: int) -> tuple[Machine, list[Measurement]]:
     """Square matrices of `size` multiplied in both precisions and as many bytes copied, in turn; the medians, and the rows."""
     one = torch.randn(size, size, device=device)
     half = one.bfloat16()
@@ -107,17 +106,17 @@ def measure(toy: bool, runs: int) -> Benchmark:
     found, rows = machine("cpu", 64 if toy else 2048, runs)
     for patch in (32, 16):
         shape, name = published_shape(patch), f"ViT-B/{patch}"
-        rows.append(Row(f"{name}: one picture forward", "GFLOP", (image_operations(shape) / 1e9,)))
+        rows.append(Measurement(f"{name}: one picture forward", "GFLOP", (image_operations(shape) / 1e9,)))
         for views in (1, 2, 4):
             operations = step_operations(shape, 320, views, MEAN_TOKENS)
             moved = step_bytes(shape, PARAMETERS[patch], 320, views)
             what = f"{name}, batch 320, image views {views}"
-            rows.append(Row(f"{what}: operations", "TFLOP a step", (operations / 1e12,)))
-            rows.append(Row(f"{what}: moved", "GB a step", (moved / 1e9,)))
+            rows.append(Measurement(f"{what}: operations", "TFLOP a step", (operations / 1e12,)))
+            rows.append(Measurement(f"{what}: moved", "GB a step", (moved / 1e9,)))
             for precision in ("float32", "bfloat16"):
                 floor = found.seconds(operations, moved, precision)
-                rows.append(Row(f"{what}: floor of this machine, {precision}", "s a step", (floor,)))
-    rows.insert(3, Row("one caption forward", "GFLOP", (text_operations(published_shape(16), MEAN_TOKENS) / 1e9,)))
+                rows.append(Measurement(f"{what}: floor of this machine, {precision}", "s a step", (floor,)))
+    rows.insert(3, Measurement("one caption forward", "GFLOP", (text_operations(published_shape(16), MEAN_TOKENS) / 1e9,)))
     return Benchmark("floor", rows, {"tokens of a caption": MEAN_TOKENS, "threads": torch.get_num_threads()})
 
 

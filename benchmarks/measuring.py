@@ -14,12 +14,12 @@ import torch
 
 RUNS = 5
 
-Run = Callable[[], object]
-Way = TypeVar("Way", bound=Run)
+Workload = Callable[[], object]
+Way = TypeVar("Way", bound=Workload)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Measurement:
     """One quantity, measured several times; `at`: the size at which, where a benchmark measures one quantity at several."""
 
     what: str
@@ -51,7 +51,7 @@ def wait_for(device: torch.device | str) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
+def timed(run: Workload, clock: Callable[[], float] = time.perf_counter, device: torch.device | str = "cpu") -> float:
     """Seconds of one run."""
     wait_for(device)
     start = clock()
@@ -60,7 +60,7 @@ def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: torc
     return clock() - start
 
 
-def seconds(run: Run, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
+def seconds(run: Workload, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
     """The time of each of several runs, after one that does not count."""
     run()
     return tuple(timed(run, clock) for _ in range(runs))
@@ -80,7 +80,7 @@ def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], 
     return {name: tuple(each) for name, each in found.items()}
 
 
-def megabytes(run: Run) -> float:
+def megabytes(run: Workload) -> float:
     """How far the resident memory of this process rises above where it stands (glibc on Linux)."""
     ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed must not hide what this one takes
     Path("/proc/self/clear_refs").write_text("5")  # lets the high-water mark start from here
@@ -98,7 +98,7 @@ class Apart:
     outcome: Any
 
 
-def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
+def apart(ways: Mapping[str, Workload], runs: int = RUNS) -> dict[str, Apart]:
     """Measures each of the ways, functions that pickle can name, which take turns, each time in a process of its own.
 
     The processes share neither freed memory nor threads, and no two hold their memory at once. The first run in each does not
@@ -116,7 +116,7 @@ def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
     return made
 
 
-def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
+def in_a_process(measure: Callable[[Workload], Any], run: Workload) -> Any:
     """What `measure` finds of a run in a fresh process, which has ended then. Raises RuntimeError where it died."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
@@ -133,23 +133,23 @@ def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
         process.join()
 
 
-def _measured(run: Run) -> tuple[float, float, Any]:
+def _measured(run: Workload) -> tuple[float, float, Any]:
     outcome = run()
     return timed(run), megabytes(run), outcome
 
 
-def _measure_there(result: Connection, measure: Callable[[Run], Any], run: Run) -> None:
+def _measure_there(result: Connection, measure: Callable[[Workload], Any], run: Workload) -> None:
     result.send(measure(run))
 
 
-def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:
+def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Measurement:
     """So many things in each of these seconds, as things a second."""
-    return Row(what, unit, tuple(count / each for each in spent))
+    return Measurement(what, unit, tuple(count / each for each in spent))
 
 
-def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Row:
+def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Measurement:
     """One divided by the other, run by run."""
-    return Row(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
+    return Measurement(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
 
 
 def _status(field: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Row, rates, seconds
+from measuring import Measurement, rates, seconds
 from results import Benchmark, run_alone
 
 import tbps
@@ -23,7 +23,7 @@ MODEL = Path(__file__).parents[1] / "models" / "mannequin-tiny"
 DIMENSIONS, K, QUERIES = 512, 10, 20
 
 
-def searching(rows: int, runs: int) -> Row:
+def searching(rows: int, runs: int) -> Measurement:
     """Latency of one query after another, the embedding of the query not included."""
     rng = generator(0, "benchmark", "search")
     embeddings = rng.standard_normal((rows, DIMENSIONS), dtype=np.float32)
@@ -32,7 +32,9 @@ def searching(rows: int, runs: int) -> Row:
     queries = rng.standard_normal((QUERIES, DIMENSIONS))
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     spent = seconds(lambda: [index.top(query, K) for query in queries], runs)
-    return Row(f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent))
+    return Measurement(
+        f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent)
+    )
 
 
 def measure(toy: bool, runs: int) -> Benchmark:

@@ -16,7 +16,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from measuring import Row, say
+from measuring import Measurement, say
 from memory import TooLittleMemory, within_limit
 from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
@@ -64,8 +64,8 @@ def measure(toy: bool, seeds: int) -> Benchmark:
                 spent[name].append(time.perf_counter() - started)
                 found[name].append(rank_1)
                 say(f"{name}, seed {seed}: Rank-1 {rank_1:.2f} % after {spent[name][-1]:.0f} s")
-    rows = [Row(f"Rank-1 after the last update, {name}", "%", tuple(each)) for name, each in found.items()]
-    rows += [Row(f"the whole run, {name}", "s", tuple(each)) for name, each in spent.items()]
+    rows = [Measurement(f"Rank-1 after the last update, {name}", "%", tuple(each)) for name, each in found.items()]
+    rows += [Measurement(f"the whole run, {name}", "s", tuple(each)) for name, each in spent.items()]
     return Benchmark("quality", rows, facts(settings, found, unseen))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import RUNS, Row
+from measuring import RUNS, Measurement
 from memory import TooLittleMemory, within_limit
 
 from tbps.storage import write_text
@@ -34,7 +34,7 @@ class Benchmark:
     """The rows of one benchmark, and what they hold for (sizes, threads)."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[Measurement]
     conditions: Mapping[str, object]
 
 
@@ -58,7 +58,7 @@ def record(benchmarks: Sequence[Benchmark], toy: bool, started: datetime) -> dic
     }
 
 
-def as_dict(row: Row) -> dict[str, Any]:
+def as_dict(row: Measurement) -> dict[str, Any]:
     """A row for JSON."""
     runs = [float(f"{run:.6g}") for run in row.runs]
     found = {"what": row.what, "unit": row.unit, "median": row.median, "least": row.least, "most": row.most, "runs": runs}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Row, say, timed
+from measuring import Measurement, say, timed
 from results import Benchmark, run_alone
 from side_by_side import embeddings
 from subjects import captions_of, draw_people, endless, random_model, toy_shape
@@ -45,7 +45,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("scaling", rows, {"batch": batch, "queries": QUERIES, "pixels": 32, "threads": torch.get_num_threads()})
 
 
-def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list[Row]:
+def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list[Measurement]:
     """All four quantities for one data set."""
     train, spec = dataset.split("train"), ImageSpec(height=32, width=32)
     size = len(train.images)
@@ -61,10 +61,10 @@ def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list
         "training step": partial(run.update, NoLog()),
         "evaluation": lambda: retrieval_metrics(text, image, text_ids, image_ids),
     }
-    rows = [Row("cache built", "s", built, size)]
+    rows = [Measurement("cache built", "s", built, size)]
     for name, kind in kinds.items():
         kind()
-        rows.append(Row(name, "s", tuple(timed(kind) for _ in range(runs)), size))
+        rows.append(Measurement(name, "s", tuple(timed(kind) for _ in range(runs)), size))
     say(f"{size:,} crops: " + ", ".join(f"{row.what} {row.median:.3g} s" for row in rows))
     return rows
 

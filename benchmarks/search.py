@@ -19,7 +19,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from measuring import Row, ratios
+from measuring import Measurement, ratios
 from results import Benchmark, run_alone
 
 from tbps.gallery import Engine, Rows, Table, written
@@ -104,7 +104,7 @@ def milliseconds(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def exact(rows: int, queries: int) -> list[Row]:
+def exact(rows: int, queries: int) -> list[Measurement]:
     """Exact search and FAISS flat in turn."""
     vectors = clustered_vectors(rows // 10, queries)
     embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
@@ -119,13 +119,13 @@ def exact(rows: int, queries: int) -> list[Row]:
         assert set(flat.search(query[None], K)[1][0].tolist()) == set(held.index.top(query.astype(np.float64), K)[0].tolist())
     size = f"best {K} of {rows:,} x {DIMENSIONS}"
     return [
-        Row(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
-        Row(f"exact search, {size}", "ms", tuple(ours[3:])),
+        Measurement(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
+        Measurement(f"exact search, {size}", "ms", tuple(ours[3:])),
         ratios("exact search / FAISS flat", ours[3:], theirs[3:]),
     ]
 
 
-def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
+def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
     """A gallery above the limit of exact search."""
     with tempfile.TemporaryDirectory() as temporary:
         table, flat, cameras = filled(Path(temporary), vectors, rows)
@@ -133,7 +133,10 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
         opening = milliseconds(engine.newest)
         building = milliseconds(engine.prepare)
         name = f"{rows:,} x {DIMENSIONS}, {kind}"
-        found = [Row(f"read into memory, {name}", "s", (opening / 1000,)), Row(f"cells built, {name}", "s", (building / 1000,))]
+        found = [
+            Measurement(f"read into memory, {name}", "s", (opening / 1000,)),
+            Measurement(f"cells built, {name}", "s", (building / 1000,)),
+        ]
         for where in (None, WHERE):
             found += compared(engine, flat, vectors.queries, where, cameras == CAMERA, name)
         del flat
@@ -141,12 +144,12 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
         append(table, fresh, np.full(1000, CAMERA), rows)
         visible = milliseconds(lambda: engine.search(vectors.queries[0], K, None))
         assert int(engine.search(vectors.queries[0], 1, None)[0].id, 16) >= rows
-        return [*found, Row(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
+        return [*found, Measurement(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
 
 
 def compared(
     engine: Engine, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
-) -> list[Row]:
+) -> list[Measurement]:
     """Nearest rows alone, whole searches without and with thumbnails, and FAISS flat in turn; recall of the nearest rows."""
     snapshot = engine.newest()
     rows = None if where is None else snapshot.passing(written(where))
@@ -166,12 +169,12 @@ def compared(
     way = "approximate" if approximate else "exact"
     name += "" if where is None else ", one camera"
     return [
-        Row(f"FAISS flat, {name}", "ms", tuple(theirs)),
-        Row(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
+        Measurement(f"FAISS flat, {name}", "ms", tuple(theirs)),
+        Measurement(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
         ratios(f"FAISS flat / nearest rows, {name}", theirs, nearest),
-        Row(f"whole search, {way}, {name}", "ms", tuple(whole)),
-        Row(f"whole search with thumbnails, {way}, {name}", "ms", tuple(shown)),
-        Row(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
+        Measurement(f"whole search, {way}, {name}", "ms", tuple(whole)),
+        Measurement(f"whole search with thumbnails, {way}, {name}", "ms", tuple(shown)),
+        Measurement(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
     ]
 
 

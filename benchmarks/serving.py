@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from measuring import Row, say
+from measuring import Measurement, say
 from results import Benchmark, run_alone
 
 import tbps
@@ -121,7 +121,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("serving", rows, conditions)
 
 
-def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Row]:
+def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Measurement]:
     """The rows of so many clients; the first round of each service does not count."""
     spent: dict[str, list[np.ndarray]] = {name: [] for name in places}
     seconds: dict[str, list[float]] = {name: [] for name in places}
@@ -138,9 +138,11 @@ def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int)
     for name in places:
         for percentile in PERCENTILES:
             values = tuple(float(np.percentile(each, percentile)) for each in spent[name])
-            rows.append(Row(f"{name}, p{percentile} of clients", "ms", values, clients))
-        rows.append(Row(f"{name}, searches of clients", "a second", tuple(len(texts) / each for each in seconds[name]), clients))
-        rows.append(Row(f"{name}, answered, of clients", "%", tuple(well[name]), clients))
+            rows.append(Measurement(f"{name}, p{percentile} of clients", "ms", values, clients))
+        rows.append(
+            Measurement(f"{name}, searches of clients", "a second", tuple(len(texts) / each for each in seconds[name]), clients)
+        )
+        rows.append(Measurement(f"{name}, answered, of clients", "%", tuple(well[name]), clients))
     return rows
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from floor import machine, step_bytes, step_operations
-from measuring import Row, apart, in_turn, rates, ratios, timed
+from measuring import Measurement, apart, in_turn, rates, ratios, timed
 from plain import PlainReport, PlainTrainer, collate, metrics_by_argsort
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
@@ -59,7 +59,7 @@ TOY = Sizes(toy_shape(), 4, 4, ((60, 40),), (80, 80), 64)
 
 def measure(toy: bool, runs: int) -> Benchmark:
     sizes = TOY if toy else FULL
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory() as temporary:
         dataset = draw_people(Path(temporary) / "people", max(sizes.batch, sizes.pictures) // 2, 2)
         model = random_model(sizes.shape, captions_of(dataset))
@@ -72,7 +72,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("side by side", rows, {"batch": sizes.batch, "threads": torch.get_num_threads(), "runs": runs})
 
 
-def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Row]:
+def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Measurement]:
     """One update of ours and of the plain trainer in both precisions, and what share of the machine's floor ours reaches."""
     ways: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,18 +86,18 @@ def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, s
     found, _ = machine("cpu", sizes.matrix, runs)
     operations = step_operations(sizes.shape, sizes.batch, VIEWS, MEAN_TOKENS)
     moved = step_bytes(sizes.shape, sum(p.numel() for p in model.clip.parameters()), sizes.batch, VIEWS)
-    rows = [Row(f"training step, {name}", "s", times) for name, times in spent.items()]
+    rows = [Measurement(f"training step, {name}", "s", times) for name, times in spent.items()]
     for above, below in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
         what = f"training step, ours in {above} / plain in {below}"
         rows.append(ratios(what, spent[f"ours, {above}"], spent[f"plain, {below}"]))
     for precision in ("float32", "bfloat16"):
         least = found.seconds(operations, moved, precision)
         shares = tuple(least / each for each in spent[f"ours, {precision}"])
-        rows.append(Row(f"training step, floor / ours, {precision}", "ratio", shares))
+        rows.append(Measurement(f"training step, floor / ours, {precision}", "ratio", shares))
     return rows
 
 
-def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Row]:
+def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Measurement]:
     """CPU time of one core: every epoch from the file and always four views, against decoding once and the views that the recipe
     needs, augmented from the cache.
     """
@@ -151,7 +151,7 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     return rows
 
 
-def evaluation(queries: int, images: int, runs: int) -> list[Row]:
+def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
     """Time and memory of ours against the full argsort, which must report the same figures; each in a process of its own."""
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
     found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
@@ -162,19 +162,19 @@ def evaluation(queries: int, images: int, runs: int) -> list[Row]:
     taken = {name: each.megabytes for name, each in found.items()}
     size = f"evaluation, {queries:,} x {images:,}"
     return [
-        *(Row(f"{size}, {name}", "s", times) for name, times in spent.items()),
+        *(Measurement(f"{size}, {name}", "s", times) for name, times in spent.items()),
         ratios(f"{size}, time, ours / plain", spent["ours"], spent["plain"]),
         ratios(f"{size}, time, ours / plain, freed memory kept", spent["ours"], spent["plain, freed memory kept"]),
-        *(Row(f"{size}, {name}, memory", "MB", most) for name, most in taken.items()),
+        *(Measurement(f"{size}, {name}, memory", "MB", most) for name, most in taken.items()),
         ratios(f"{size}, memory, ours / plain", taken["ours"], taken["plain"]),
     ]
 
 
-def evaluation_alone(queries: int, images: int, runs: int) -> list[Row]:
+def evaluation_alone(queries: int, images: int, runs: int) -> list[Measurement]:
     """Time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
     size = f"evaluation, {queries:,} x {images:,}, ours"
     ours = apart({"ours": partial(by_counting, queries, images)}, runs)["ours"]
-    return [Row(size, "s", ours.seconds), Row(f"{size}, memory", "MB", ours.megabytes)]
+    return [Measurement(size, "s", ours.seconds), Measurement(f"{size}, memory", "MB", ours.megabytes)]
 
 
 def by_argsort(queries: int, images: int) -> PlainReport:

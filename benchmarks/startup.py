@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import Row
+from measuring import Measurement
 from results import Benchmark, run_alone
 
 import tbps
@@ -53,7 +53,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
                 if run:
                     spent[name].append(measured)
     rows = [
-        Row(name, unit, each)
+        Measurement(name, unit, each)
         for name, pairs in spent.items()
         for unit, each in zip(("s", "s of CPU"), zip(*pairs, strict=True), strict=True)
     ]

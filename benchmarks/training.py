@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Row, in_turn, rates, ratios
+from measuring import Measurement, in_turn, rates, ratios
 from results import Benchmark, run_alone
 from subjects import toy_shape
 
@@ -45,7 +45,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     times = in_turn({names[setting]: partial(step, *setting) for setting in settings}, runs)
     rows, first = [], names[settings[0]]
     for name, values in times.items():
-        rows.append(Row(name, "s a step", values))
+        rows.append(Measurement(name, "s a step", values))
         rows.append(rates(name, "pairs a second", batch, values))
         if name != first:
             rows.append(ratios(f"{name} / {first}", values, times[first]))

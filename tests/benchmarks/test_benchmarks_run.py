@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gpu
+import gpu_bench
 import pytest
 import quality
 import scaling
@@ -34,8 +35,8 @@ def test_all_that_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
-    sizes = gpu.TOY
-    bench = gpu.Bench("cpu", sizes, 0, tmp_path)
+    sizes = gpu_bench.TOY
+    bench = gpu_bench.Bench("cpu", sizes, 0, tmp_path)
     gpu.part_cache(bench)
     gpu.part_run(bench)
     (row,) = [row for row in bench.rows if "five epochs" in row.what]
@@ -43,7 +44,7 @@ def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
 
 
 def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(bench: gpu.Bench) -> None:
+    def broken(bench: gpu_bench.Bench) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setitem(gpu.PARTS, "compiled", (broken, 0))
@@ -58,7 +59,7 @@ def test_the_gpu_data_have_the_published_numbers() -> None:
     from tbps.data.records import PersonDataset, PersonImage
 
     drawn = PersonDataset("x", Path("/"), (PersonImage(Path("/a.jpg"), 0, "train", ("one", "two"), ("three", "four")),))
-    made = gpu.repeated(drawn, gpu.FULL)
+    made = gpu_bench.repeated(drawn, gpu_bench.FULL)
     train = made.split("train")
     assert (len(train.images), len(train.pairs())) == (34_054, 68_126)
     assert len({image.identity for image in train.images}) == 11_003

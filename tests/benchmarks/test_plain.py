@@ -8,19 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plain import (
-    PlainBatch,
-    PlainTrainer,
-    collate,
-    draw_box,
-    jitter,
-    metrics_by_argsort,
-    strong_view,
-    to_pixels,
-    train,
-    turn_hue,
-    weak_view,
-)
+from plain import PlainBatch, PlainTrainer, collate, metrics_by_argsort, train
+from plain_augmentation import draw_box, jitter, strong_view, to_pixels, turn_hue, weak_view
 from side_by_side import copied, embeddings
 
 from tbps.data.augment.image import ImageAugmentation

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tbps.data.mannequins.drawing import draw_person
-from tbps.data.mannequins.people import population, sample_view
+from tbps.data.mannequins.population import population, sample_view
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.folder import read
 from tbps.model.bundle import PersonModel, load

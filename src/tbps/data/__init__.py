@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tbps.data.batches import Batches, epoch_batches
     from tbps.data.cache import ImageCache, cache_folder, cached_files, erase_cache, near
     from tbps.data.mannequins.drawing import draw_person, encode_picture
-    from tbps.data.mannequins.people import population, sample_view
+    from tbps.data.mannequins.population import population, sample_view
     from tbps.data.mannequins.writing import SplitSize, write_mannequins
     from tbps.data.proportions import Pictures
     from tbps.data.readers.annotations import CONTEXT_WORDS, long_captions
@@ -29,7 +29,7 @@ else:
             "tbps.data.batches": ["Batches", "epoch_batches"],
             "tbps.data.cache": ["ImageCache", "cache_folder", "cached_files", "erase_cache", "near"],
             "tbps.data.mannequins.drawing": ["draw_person", "encode_picture"],
-            "tbps.data.mannequins.people": ["population", "sample_view"],
+            "tbps.data.mannequins.population": ["population", "sample_view"],
             "tbps.data.mannequins.writing": ["SplitSize", "write_mannequins"],
             "tbps.data.proportions": ["Pictures"],
             "tbps.data.readers.annotations": ["CONTEXT_WORDS", "long_captions"],

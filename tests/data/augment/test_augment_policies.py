@@ -10,7 +10,7 @@ from scipy import stats
 from tbps.data.augment.policies import (
     IMAGENET_POLICY,
     OPERATIONS,
-    Step,
+    PolicyStep,
     apply_policy,
     draw_auto_augment,
     draw_rand_augment,
@@ -39,7 +39,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def applied(images: torch.Tensor, name: str, *strengths: float) -> torch.Tensor:
     operation = torch.full((len(strengths),), OPERATIONS.index(name))
-    return apply_policy(images, (Step(operation, torch.tensor(strengths)),))
+    return apply_policy(images, (PolicyStep(operation, torch.tensor(strengths)),))
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -134,7 +134,7 @@ def test_the_imagenet_policy_is_the_published_one() -> None:
     assert [list(pair) for pair in IMAGENET_POLICY] == published
 
 
-def chosen(steps: tuple[Step, ...], name: str) -> torch.Tensor:
+def chosen(steps: tuple[PolicyStep, ...], name: str) -> torch.Tensor:
     """The strengths of the images that drew this operation, over all steps."""
     return torch.cat([step.strength[step.operation == OPERATIONS.index(name)] for step in steps])
 
@@ -190,6 +190,6 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
     steps = draw_auto_augment(24, seeded(2)) + draw_trivial_augment(24, seeded(3))
     together = apply_policy(images, steps)
     for i in range(24):
-        alone = tuple(Step(step.operation[i : i + 1], step.strength[i : i + 1]) for step in steps)
+        alone = tuple(PolicyStep(step.operation[i : i + 1], step.strength[i : i + 1]) for step in steps)
         difference = (apply_policy(images[i : i + 1], alone)[0] - together[i]).abs()
         assert (difference > 1e-5).float().mean() < 1e-3  # a pixel may lie on the edge of a level

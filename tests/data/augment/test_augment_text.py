@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tbps.data.augment.text import (
     STOP_WORDS,
-    Method,
     TextAugmentation,
+    TextMethod,
     augment_caption,
     delete_words,
     edit_count,
@@ -23,7 +23,7 @@ from tbps.errors import CaptionError, SettingsError
 
 PAPER = TextAugmentation()
 PATIENT = hypothesis.settings(deadline=None)  # a busy machine is no fault
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[TextMethod, ...] = get_args(TextMethod)
 KNOWN = {"jacket": ("anorak", "coat"), "black": ("dark",), "bag": ("carrier bag", "sack"), "the": ("thé",)}
 
 
@@ -121,7 +121,7 @@ def test_the_default_draws_never_change() -> None:
     seed=st.integers(0, 1000),
 )
 def test_every_method_gives_words_separated_by_single_spaces(
-    words: list[str], paraphrase: str | None, method: Method, strength: float, seed: int
+    words: list[str], paraphrase: str | None, method: TextMethod, strength: float, seed: int
 ) -> None:
     settings = TextAugmentation(method=method, paraphrase_probability=strength, deletion_probability=strength, edit_share=strength)
     result = augment_caption("  ".join(words), paraphrase, settings, rng(seed), synonyms)
@@ -136,7 +136,7 @@ def test_every_method_gives_words_separated_by_single_spaces(
     method=st.sampled_from(METHODS),
     seed=st.integers(0, 50),
 )
-def test_a_caption_of_one_unknown_word_stays(word: str, method: Method, seed: int) -> None:
+def test_a_caption_of_one_unknown_word_stays(word: str, method: TextMethod, seed: int) -> None:
     settings = TextAugmentation(method=method, deletion_probability=1, edit_share=1)
     assert augment_caption(word, None, settings, rng(seed), lambda _: ()) == word
 
@@ -149,7 +149,7 @@ def test_back_translation_alone_deletes_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in ("stacking", "back_translation")])
-def test_other_methods_use_no_paraphrase(method: Method) -> None:
+def test_other_methods_use_no_paraphrase(method: TextMethod) -> None:
     settings = TextAugmentation(method=method, paraphrase_probability=1)
     for seed in range(20):
         assert "other" not in augment_caption("a b c d", "other", settings, rng(seed), synonyms)

@@ -7,7 +7,7 @@ import pytest
 
 from tbps.data.mannequins.ceiling import attribute_scores, has_mentions, mention_scores
 from tbps.data.mannequins.describing import describe_attributes, shown_attributes
-from tbps.data.mannequins.people import population, sample_view
+from tbps.data.mannequins.population import population, sample_view
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.evaluation.metrics import chance, metrics_from_scores
 

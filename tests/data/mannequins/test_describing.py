@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tbps.data.mannequins.describing import Caption, describe, paraphrase, shown_attributes
-from tbps.data.mannequins.people import Person, View, population, sample_person, sample_view
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_person, sample_view
 
 DRAWS = 3000
 
@@ -199,7 +200,7 @@ def _worn(row: tuple[str, str], shown: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[tuple[Person, View, Caption, str]]:
+def drawn() -> list[tuple[Mannequin, Viewpoint, Caption, str]]:
     rng = np.random.default_rng(11)
     crops = [(sample_person(rng), sample_view(rng)) for _ in range(DRAWS)]
     captions = [(person, view, describe(person, view, rng)) for person, view in crops]
@@ -279,7 +280,7 @@ def test_ungendered_captions_use_no_gendered_pronoun(drawn):
 
 
 def test_same_stream_same_caption():
-    person, view = population(5, "test", 3)[2], View("front", 0.3, "none", 7)
+    person, view = population(5, "test", 3)[2], Viewpoint("front", 0.3, "none", 7)
     texts = [describe(person, view, np.random.default_rng(seed)).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -300,7 +301,7 @@ def test_what_a_view_hides_is_never_said(slot, direction):
     rng = np.random.default_rng(2)
     people = [person for person in population(3, "train", 400) if slot != "upper.second" or person.upper.pattern == "print"]
     for person in people:
-        caption = describe(person, View(direction, 0.1, "none", 1), rng)
+        caption = describe(person, Viewpoint(direction, 0.1, "none", 1), rng)
         assert slot not in {mention.slot for mention in caption.mentions}
 
 
@@ -308,6 +309,6 @@ def test_hidden_feet_and_legs():
     rng = np.random.default_rng(2)
     for person in population(4, "train", 300):
         for hidden, gone in (("feet", {"shoes.kind", "shoes.colour"}), ("legs", {"shoes.kind", "lower.kind"})):
-            caption = describe(person, View("front", 0.1, hidden, 1), rng)
+            caption = describe(person, Viewpoint("front", 0.1, hidden, 1), rng)
             assert not gone & {mention.slot for mention in caption.mentions}
             assert not re.search(r"shoes|sneakers|boots|sandals|heels|trainers", caption.text)

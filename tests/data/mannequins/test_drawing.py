@@ -14,13 +14,14 @@ from PIL import Image
 from tbps.data.mannequins.camera import sample_camera
 from tbps.data.mannequins.colours import COLOURS
 from tbps.data.mannequins.drawing import draw_background, draw_person, encode_picture, figure_mask
-from tbps.data.mannequins.people import Person, View, population, sample_view
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_view
 from tbps.seeding import generator
 
 PEOPLE = population(3, "train", 60)
 
 
-def views(count: int, name: str = "views") -> list[View]:
+def views(count: int, name: str = "views") -> list[Viewpoint]:
     rng = generator(8, name)
     return [sample_view(rng) for _ in range(count)]
 
@@ -80,7 +81,7 @@ def test_camera_and_background_do_not_know_the_person() -> None:
     assert np.mean(left) > 0.2
 
 
-def _near(mask: np.ndarray, view: View) -> np.ndarray:
+def _near(mask: np.ndarray, view: Viewpoint) -> np.ndarray:
     """The figure's surroundings that blur and the shadow at its feet may reach."""
     grown = mask.copy()
     for axis in (0, 1):
@@ -113,7 +114,7 @@ def test_clothes_have_their_colour() -> None:
     assert family / total > 0.88
 
 
-def upper_colour(person: Person, view: View) -> np.ndarray:
+def upper_colour(person: Mannequin, view: Viewpoint) -> np.ndarray:
     """Median colour of the pixels that the upper garment's colour decides."""
     view = replace(view, hidden="none")
     away = "red" if COLOURS[person.upper.colour].family != "red" else "green"
@@ -136,7 +137,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 def test_the_left_hand_is_on_the_image_s_right_from_the_front_and_left_from_the_back(direction: str, side: int) -> None:
     for number, person in enumerate(p for p in PEOPLE if p.bag is not None and p.bag.side == "left"):
         assert person.bag is not None
-        view = View(direction, 0.25, "none", 100 + number)
+        view = Viewpoint(direction, 0.25, "none", 100 + number)
         with_bag, without = (np.asarray(draw_person(p, view).image, dtype=int) for p in (person, replace(person, bag=None)))
         columns = np.nonzero(np.abs(with_bag - without).max(axis=2) > 12)[1]
         if person.bag.kind != "messenger bag":  # its strap crosses the body

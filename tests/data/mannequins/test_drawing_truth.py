@@ -7,24 +7,14 @@ import numpy as np
 import pytest
 
 from tbps.data.mannequins.drawing import draw_person, figure_mask
-from tbps.data.mannequins.people import (
-    DIRECTIONS,
-    HIDDEN,
-    Garment,
-    Item,
-    Person,
-    View,
-    attributes,
-    population,
-    sample_view,
-    visible_attributes,
-)
+from tbps.data.mannequins.people import DIRECTIONS, HIDDEN, Garment, Item, Mannequin, Viewpoint, attributes, visible_attributes
+from tbps.data.mannequins.population import population, sample_view
 from tbps.seeding import generator
 
 PEOPLE = population(11, "train", 100)
 
 
-def other(person: Person, slot: str) -> Person | None:
+def other(person: Mannequin, slot: str) -> Mannequin | None:
     """The same person with another value of one slot, or None where the slot has no other value."""
     head, _, tail = slot.partition(".")
     current = getattr(person, head, None)
@@ -51,7 +41,7 @@ def other(person: Person, slot: str) -> Person | None:
     return None
 
 
-def _other_garment(person: Person, head: str, tail: str, worn: Garment) -> Person | None:
+def _other_garment(person: Mannequin, head: str, tail: str, worn: Garment) -> Mannequin | None:
     if tail == "kind":
         others = {
             "hat": ("cap", "beanie"), "upper": ("sweater", "hoodie"), "inner": ("shirt", "t-shirt"),
@@ -69,7 +59,7 @@ def _other_garment(person: Person, head: str, tail: str, worn: Garment) -> Perso
     return None
 
 
-def _other_item(person: Person, head: str, tail: str, item: Item) -> Person | None:
+def _other_item(person: Mannequin, head: str, tail: str, item: Item) -> Mannequin | None:
     if tail == "kind" and item.side == "both":
         return replace(person, **{head: None})
     if tail == "kind":
@@ -82,13 +72,13 @@ def _other_item(person: Person, head: str, tail: str, item: Item) -> Person | No
     return None
 
 
-def moved(before: np.ndarray, changed: Person, view: View, area: int) -> float:
+def moved(before: np.ndarray, changed: Mannequin, view: Viewpoint, area: int) -> float:
     """Pixels that differ clearly, in thousandths of the figure's area."""
     after = np.asarray(draw_person(changed, view).image, dtype=int)
     return 1000 * float((np.abs(before - after).max(axis=2) > 12).sum()) / area
 
 
-def cases() -> list[tuple[Person, View]]:
+def cases() -> list[tuple[Mannequin, Viewpoint]]:
     rng = generator(5, "truth")
     return [(person, sample_view(rng)) for person in PEOPLE]
 
@@ -137,5 +127,5 @@ def test_what_a_view_shows_changes_the_figure() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_every_view_of_everybody_can_be_drawn(direction: str, hidden: str) -> None:
     for index, person in enumerate(PEOPLE[:12]):
-        picture = draw_person(person, View(direction, index / 12, hidden, index)).image
+        picture = draw_person(person, Viewpoint(direction, index / 12, hidden, index)).image
         assert picture.mode == "RGB"

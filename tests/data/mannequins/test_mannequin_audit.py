@@ -28,8 +28,8 @@ from PIL import Image
 
 from tbps.data.mannequins.describing import describe, paraphrase
 from tbps.data.mannequins.drawing import draw_background
-from tbps.data.mannequins.people import population
 from tbps.data.mannequins.phrases import CLAIMS
+from tbps.data.mannequins.population import population
 from tbps.data.mannequins.writing import SplitSize, view_of, write_mannequins
 from tbps.seeding import generator
 

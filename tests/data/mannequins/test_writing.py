@@ -18,7 +18,8 @@ from PIL import Image
 
 from tbps.data.mannequins import writing
 from tbps.data.mannequins.layouts import LAYOUTS
-from tbps.data.mannequins.people import attributes, population
+from tbps.data.mannequins.people import attributes
+from tbps.data.mannequins.population import population
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.catalog import read_dataset
 from tbps.errors import SettingsError, StorageError

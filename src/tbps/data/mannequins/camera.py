@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from tbps.data.mannequins.people import View
+from tbps.data.mannequins.people import Viewpoint
 from tbps.data.mannequins.tubes import Point
 from tbps.seeding import generator
 
 YAW = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
-CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `View.hidden` hides
+CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `Viewpoint.hidden` hides
 NOISE_TILE = 640
 
 
@@ -30,7 +30,7 @@ class Camera:
     body: float  # the height of an average adult
     ground: float  # y of the ground below the person
     centre: float  # x of the person
-    cropped: bool  # hides what `View.hidden` says by the crop's lower edge rather than by an obstacle
+    cropped: bool  # hides what `Viewpoint.hidden` says by the crop's lower edge rather than by an obstacle
     sun: float
     grade: Float32[np.ndarray, "3 3"]  # colour matrix: exposure, cast and saturation
     lift: float  # added to every value: haze
@@ -41,7 +41,7 @@ class Camera:
     quality: int  # of the JPEG
 
 
-def sample_camera(view: View) -> Camera:
+def sample_camera(view: Viewpoint) -> Camera:
     rng = generator(view.seed, "camera")
     a = rng.random(24).tolist()
     cropped = view.hidden != "none" and a[0] < 0.5

@@ -11,7 +11,7 @@ from math import pi, sin
 
 import numpy as np
 
-from tbps.data.mannequins.people import Person, View, visible_attributes
+from tbps.data.mannequins.people import Mannequin, Viewpoint, visible_attributes
 from tbps.data.mannequins.phrases import CLAIMS, DIRECTION, MENU, STANCE, Claim, Mention
 from tbps.data.mannequins.sentences import PLANS, compose
 from tbps.data.mannequins.wording import Dice
@@ -50,7 +50,7 @@ class Caption:
     plan: int
 
 
-def shown_attributes(person: Person, view: View) -> dict[str, str]:
+def shown_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
     """`visible_attributes` and how the view shows the person: "view.direction", and "view.stance": "closed" (the feet are about
     below the body, as of somebody standing) or "open".
     """
@@ -58,7 +58,7 @@ def shown_attributes(person: Person, view: View) -> dict[str, str]:
     return visible_attributes(person, view) | {DIRECTION: view.direction, STANCE: stance}
 
 
-def describe(person: Person, view: View, rng: np.random.Generator) -> Caption:
+def describe(person: Mannequin, view: Viewpoint, rng: np.random.Generator) -> Caption:
     """What one annotator writes of this crop: 8 to 60 words, true, and only of what the view shows."""
     return describe_attributes(shown_attributes(person, view), rng)
 

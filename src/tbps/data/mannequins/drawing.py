@@ -10,7 +10,7 @@ from PIL import Image
 from tbps.data.mannequins.camera import Eye, expose, sample_camera
 from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
-from tbps.data.mannequins.people import Person, View
+from tbps.data.mannequins.people import Mannequin, Viewpoint
 from tbps.data.mannequins.portrait import paint_person
 from tbps.data.mannequins.scene import paint_clutter, paint_foreground, sample_scene
 
@@ -23,17 +23,17 @@ class Rendered:
     quality: int
 
 
-def draw_person(person: Person, view: View) -> Rendered:
+def draw_person(person: Mannequin, view: Viewpoint) -> Rendered:
     """The person in the view; a function of these two alone."""
     return _render(person, view)
 
 
-def draw_background(view: View) -> Rendered:
+def draw_background(view: Viewpoint) -> Rendered:
     """What `draw_person` would give if nobody stood there."""
     return _render(None, view)
 
 
-def figure_mask(person: Person, view: View) -> Bool[np.ndarray, "height width"]:
+def figure_mask(person: Mannequin, view: Viewpoint) -> Bool[np.ndarray, "height width"]:
     """Where the person and their things are painted, shadows left out. Obstacles are not considered.
 
     Painted over black and over white: what comes out alike on both was painted.
@@ -55,7 +55,7 @@ def encode_picture(rendered: Rendered) -> bytes:
     return buffer.getvalue()
 
 
-def _render(person: Person | None, view: View) -> Rendered:
+def _render(person: Mannequin | None, view: Viewpoint) -> Rendered:
     camera = sample_camera(view)
     scene = sample_scene(view, camera)
     canvas = Canvas(scene.ground, camera.sun, scene.ambient)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tbps.data.mannequins.camera import Eye
 from tbps.data.mannequins.colours import Rgb
-from tbps.data.mannequins.people import Item, Person, View
+from tbps.data.mannequins.people import Item, Mannequin, Viewpoint
 from tbps.data.mannequins.tubes import Point, Points, Tube, bent, hull
 from tbps.seeding import generator
 
@@ -19,7 +19,7 @@ _SKIN = ((240, 204, 178), (226, 176, 142), (196, 140, 102), (142, 94, 64), (84, 
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Physique:
     """Half widths, radii and levels in heights of the body."""
 
     scale: float  # height of this body in average adults
@@ -36,13 +36,13 @@ class Body:
     stride: float  # largest angle of the thigh in degrees
 
 
-def body_of(person: Person) -> Body:
+def body_of(person: Mannequin) -> Physique:
     woman, old, young = person.gender == "woman", person.age == "elderly", person.age == "young"
     wide = {"slim": 0.87, "average": 1.0, "heavy": 1.2}[person.build]
     waist = {"slim": 0.84, "average": 1.0, "heavy": 1.42}[person.build]
     thick = {"slim": 0.84, "average": 1.0, "heavy": 1.24}[person.build]
     frame = 0.95 if young else 1.0
-    return Body(
+    return Physique(
         scale=person.height * (0.97 if young or old else 1.0),
         shoulder=(0.098 if woman else 0.114) * (0.6 + 0.4 * wide) * frame,
         chest=(0.088 if woman else 0.102) * wide * frame,
@@ -70,7 +70,7 @@ class Limb:
 class Figure:
     """A person posed before an eye. What is seen follows from the person (as reduced to what the view shows) and the view."""
 
-    def __init__(self, person: Person, view: View, eye: Eye) -> None:
+    def __init__(self, person: Mannequin, view: Viewpoint, eye: Eye) -> None:
         self.person, self.view, self.eye, self.body = person, view, eye, body_of(person)
         chance = generator(view.seed, "pose").random(24).tolist()
         self.umbrella_open = chance[0] < 0.55
@@ -239,9 +239,9 @@ ARM_RADII = (0.027, 0.031, 0.025, 0.024, 0.016)
 LEG_RADII = (0.06, 0.052, 0.038, 0.037, 0.023)
 
 
-def arm_radii(body: Body) -> list[float]:
+def arm_radii(body: Physique) -> list[float]:
     return [radius * body.arm for radius in ARM_RADII]
 
 
-def leg_radii(body: Body) -> list[float]:
+def leg_radii(body: Physique) -> list[float]:
     return [radius * body.leg for radius in LEG_RADII]

@@ -38,7 +38,7 @@ class Described:
     view: Mapping[str, Any]
 
 
-Crop = tuple[Shot, Described]
+DescribedShot = tuple[Shot, Described]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Layout:
 
     name: str
     image: Callable[[Shot], str]  # path below the data set's folder
-    annotate: Callable[[Sequence[Crop], "Layout"], dict[str, str]]
+    annotate: Callable[[Sequence[DescribedShot], "Layout"], dict[str, str]]
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
@@ -70,7 +70,7 @@ def _rstpreid_image(shot: Shot) -> str:
     return f"imgs/{shot.identity:04d}_c{shot.camera}_{shot.position:04d}.jpg"
 
 
-def _folder(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _folder(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     lines = [
         json.dumps(
             {
@@ -91,7 +91,7 @@ def _folder(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"metadata.jsonl": "".join(f"{line}\n" for line in lines)}
 
 
-def _cuhk_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _cuhk_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -105,7 +105,7 @@ def _cuhk_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"reid_raw.json": _json(records)}
 
 
-def _icfg_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _icfg_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -119,7 +119,7 @@ def _icfg_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"ICFG-PEDES.json": _json(records)}
 
 
-def _rstpreid(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _rstpreid(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     records = [
         {
             "id": shot.identity,
@@ -132,7 +132,7 @@ def _rstpreid(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"data_captions.json": _json(records)}
 
 
-def _tbps(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _tbps(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     files: dict[str, list[dict[str, Any]]] = {}
     for shot, crop in crops:
         record = {"file_path": own.image(shot).removeprefix("imgs/"), "id": shot.identity, "captions": crop.captions}

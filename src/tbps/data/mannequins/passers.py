@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from tbps.data.mannequins.camera import Eye, sample_camera
 from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
-from tbps.data.mannequins.people import sample_person, sample_view
+from tbps.data.mannequins.population import sample_person, sample_view
 from tbps.data.mannequins.portrait import paint_person
 from tbps.seeding import generator
 

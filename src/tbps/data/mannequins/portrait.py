@@ -12,13 +12,13 @@ from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
 from tbps.data.mannequins.headwear import paint_headwear
 from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, paint_bag
 from tbps.data.mannequins.legwear import paint_legs
-from tbps.data.mannequins.people import Garment, Person, View, visible_attributes
+from tbps.data.mannequins.people import Garment, Mannequin, Viewpoint, visible_attributes
 from tbps.data.mannequins.tubes import Point
 
 _PLAIN_SHOES = Garment("dress shoes", "black")
 
 
-def seen(person: Person, view: View) -> Person:
+def seen(person: Mannequin, view: Viewpoint) -> Mannequin:
     """The person with everything that the view does not show set to one fixed value.
 
     Drawing starts from this, so an attribute outside `visible_attributes` cannot change a single pixel.
@@ -47,7 +47,7 @@ def seen(person: Person, view: View) -> Person:
     return person
 
 
-def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure:
+def paint_person(canvas: Canvas, person: Mannequin, view: Viewpoint, eye: Eye) -> Figure:
     """Paints the person, as the view shows them, from the back of the scene to its front."""
     person = seen(person, view)
     figure = Figure(person, view, eye)

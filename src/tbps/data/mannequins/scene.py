@@ -8,7 +8,7 @@ from tbps.data.mannequins.camera import CUT, Camera
 from tbps.data.mannequins.canvas import SCALE, Canvas, shaded
 from tbps.data.mannequins.colours import Rgb
 from tbps.data.mannequins.passers import POOL, passer
-from tbps.data.mannequins.people import View
+from tbps.data.mannequins.people import Viewpoint
 from tbps.data.mannequins.places import HEIGHT, HORIZON, PLACES, VARIANTS, WIDTH, place
 from tbps.data.mannequins.textures import CLOTH, LEATHER, NOTHING
 from tbps.data.mannequins.tubes import Points
@@ -29,7 +29,7 @@ class Scene:
     chances: list[float]
 
 
-def sample_scene(view: View, camera: Camera) -> Scene:
+def sample_scene(view: Viewpoint, camera: Camera) -> Scene:
     rng = generator(view.seed, "scene")
     a = rng.random(48).tolist()
     ground = _window(camera, a)
@@ -125,7 +125,7 @@ def _plant(canvas: Canvas, camera: Camera, a: list[float]) -> None:
         canvas.detail([(x - size * 0.1, y - size * 0.55), tip, (x + size * 0.1, y - size * 0.5)], shaded(leaf, 0.7 + 0.5 * b))
 
 
-def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: View) -> None:
+def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: Viewpoint) -> None:
     """What stands before the person: the obstacle that hides feet or legs, or a thin post that hides nothing."""
     a = scene.chances
     if view.hidden != "none" and not camera.cropped:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from tbps.data.mannequins.describing import describe_attributes, paraphrase, shown_attributes
 from tbps.data.mannequins.drawing import draw_person, encode_picture
-from tbps.data.mannequins.layouts import Crop, Described, Shot, find_layout
-from tbps.data.mannequins.people import Person, View, population, sample_view
+from tbps.data.mannequins.layouts import Described, DescribedShot, Shot, find_layout
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_view
 from tbps.errors import SettingsError, StorageError
 from tbps.machine import available_cores
 from tbps.seeding import generator
@@ -47,7 +48,7 @@ class SplitSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenDataset:
     """What lies in the folder. `images` counts them by split; `fresh` is False where the same data set was already there."""
 
     folder: Path
@@ -63,7 +64,7 @@ class _Task:
     seed: int
     split: str
     index: int
-    person: Person
+    person: Mannequin
     shots: tuple[Shot, ...]
     files: tuple[Path, ...]
 
@@ -75,7 +76,7 @@ def write_mannequins(
     layout: str = "folder",
     workers: int | None = None,
     on_progress: OnProgress | None = None,
-) -> Written:
+) -> WrittenDataset:
     """Writes the data set into `folder`, which must be missing, empty, or hold exactly this data set already (then a no-op).
 
     splits: of train, val and test those wanted. workers: processes, by default one a core; scripts that use more than one need
@@ -88,13 +89,13 @@ def write_mannequins(
     stamp = _stamp(splits, seed, layout)
     images = {name: size.identities * size.images_per_identity for name, size in splits.items()}
     if _is_written(folder, stamp):
-        return Written(folder, layout, images, fresh=False)
+        return WrittenDataset(folder, layout, images, fresh=False)
     with _unfinished(folder) as target:
         tasks = _plan(target, splits, seed, layout)
         crops = _draw_all(tasks, workers, on_progress or (lambda done, total: None))
         _annotate(target, crops, layout)
         write_text(target / STAMP, json.dumps(stamp, indent=2) + "\n")
-    return Written(folder, layout, images, fresh=True)
+    return WrittenDataset(folder, layout, images, fresh=True)
 
 
 def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, object]:
@@ -201,21 +202,21 @@ def _shot(seed: int, key: tuple[str, int, int], identity: int, position: int) ->
     return Shot(key[0], identity, position, int(rng.integers(1, CAMERAS + 1)), moment.isoformat())
 
 
-def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgress) -> list[Crop]:
+def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgress) -> list[DescribedShot]:
     """Draws and writes every image; the crops in the order of their positions."""
     total = sum(len(task.shots) for task in tasks)
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     processes = min(workers if workers is not None else available_cores(), len(chunks))
     if processes < 1:
         raise SettingsError(f"{workers} workers cannot draw; give at least 1")
-    crops: list[Crop] = []
+    crops: list[DescribedShot] = []
     for drawn in map(_draw_chunk, chunks) if processes == 1 or total < POOL_FROM else _in_processes(chunks, processes):
         crops.extend(drawn)
         on_progress(len(crops), total)
     return sorted(crops, key=lambda crop: crop[0].position)
 
 
-def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator[list[Crop]]:
+def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator[list[DescribedShot]]:
     """The chunks as they are finished. Processes are started anew rather than forked: the caller may have threads."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context)
@@ -228,7 +229,7 @@ def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
+def _draw_chunk(tasks: Sequence[_Task]) -> list[DescribedShot]:
     crops = []
     for task in tasks:
         for number, (shot, file) in enumerate(zip(task.shots, task.files, strict=True)):
@@ -239,12 +240,12 @@ def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
     return crops
 
 
-def view_of(seed: int, split: str, index: int, number: int) -> View:
+def view_of(seed: int, split: str, index: int, number: int) -> Viewpoint:
     """The view of the image of that number of the person who is at `index` in `population`."""
     return sample_view(generator(seed, "mannequins", "view", split, index, number))
 
 
-def _describe(task: _Task, view: View, number: int) -> Described:
+def _describe(task: _Task, view: Viewpoint, number: int) -> Described:
     """Captions draw from a stream of their own: what is said never depends on how the picture came out."""
     rng = generator(task.seed, "mannequins", "captions", task.split, task.index, number)
     shown = shown_attributes(task.person, view)
@@ -258,7 +259,7 @@ def _describe(task: _Task, view: View, number: int) -> Described:
     )
 
 
-def _annotate(target: Path, crops: Sequence[Crop], name: str) -> None:
+def _annotate(target: Path, crops: Sequence[DescribedShot], name: str) -> None:
     ours = find_layout(name)
     for file, text in ours.annotate(crops, ours).items():
         write_text(target / file, text)

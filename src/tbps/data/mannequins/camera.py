@@ -1,4 +1,4 @@
-"""The camera of a crop: where it stands, how it frames, what it does to the light. All is drawn from the view's seed."""
+"""The camera of an image: position, framing and image quality, all drawn from the seed of the viewpoint."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ NOISE_TILE = 640
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Lengths in pixels of the crop, angles in degrees."""
+    """Camera parameters; lengths in pixels of the crop, angles in degrees."""
 
     width: int
     height: int
@@ -112,15 +112,15 @@ class Eye:
         return self.centre + u * near * self.wide, self.base - low * self.unit + d * self._tilt * self.unit
 
     def depth(self, x: float, y: float) -> float:
-        """How much nearer than the body's axis."""
+        """Returns how much nearer to the camera a point is than the body's axis."""
         return x * self._sin + y * self._cos
 
     def extent(self, half_width: float, half_depth: float) -> float:
-        """Half the seen width of an upright ellipse, in bodies."""
+        """Returns half the visible width of an upright ellipse, in body heights."""
         return hypot(half_width * self._cos, half_depth * self._sin)
 
     def sag(self, half_width: float, half_depth: float) -> float:
-        """How far the near edge of a level ellipse lies below its sides, in pixels."""
+        """Returns how far the near edge of a level ellipse lies below its sides, in pixels."""
         return hypot(half_width * self._sin, half_depth * self._cos) * self._tilt * self.unit
 
     def angle(self, phi: float) -> float:
@@ -137,7 +137,7 @@ class Eye:
 
 
 def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Image.Image:
-    """What the sensor makes of the light: blur, colour cast and exposure, haze, noise."""
+    """Simulates the sensor: blur, colour cast and exposure, haze, noise."""
     _, height, width = picture.shape
     picture = _blurred(picture, camera.blur + camera.shake, camera.blur)
     picture = (camera.grade @ picture.reshape(3, -1)).reshape(picture.shape)
@@ -150,7 +150,7 @@ def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Im
 
 
 def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
-    """Each pixel gives a share to its neighbours along the rows and the columns; the borders stay."""
+    """Blurs along rows and columns; the borders stay."""
     if (share := min(across, 0.33)) > 0.03:
         kept = picture * np.float32(1 - 2 * share)
         kept[..., 1:-1] += (picture[..., :-2] + picture[..., 2:]) * np.float32(share)

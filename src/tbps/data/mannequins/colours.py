@@ -1,4 +1,4 @@
-"""The colours that mannequins wear and the words people use for them."""
+"""Colours of clothes and hair, with the words that people use for them."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
-"""Captions: what somebody who looks at a crop would write of the person, and what exactly they thereby claim.
+"""Captions of mannequins, with the attributes that each caption claims.
 
-A describer notices some of what the view shows (the striking things more often), decides how exactly to say each (a `Claim` of
-`phrases`), and then words it by one of the sentence plans of `sentences`. A caption carries its mentions, so that truth can be
-checked without reading, and so that a second describer can say the same things in other words: the paraphrase.
+The describer notices some of what the viewpoint shows (striking things more often), decides how exactly to express each (a `Claim`
+of `phrases`), and words it by one of the sentence plans of `sentences`. A caption keeps its mentions, so that its truth can be
+checked without parsing it, and so that a second describer can say the same in other words: the paraphrase.
 """
 
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ _NOTICED: Mapping[str, float] = {
     DIRECTION: 0.3,
     f"{STANCE}=closed": 0.35,
 }  # fmt: skip
-_CLOTH = ("t-shirt", "shirt", "blouse", "polo shirt", "sweater", "dress", "tank top")  # whose sleeves are worth a word
+_CLOTH = ("t-shirt", "shirt", "blouse", "polo shirt", "sweater", "dress", "tank top")  # garments whose sleeves are mentioned
 _HEADS = {"hat": "hat.kind", "inner": "inner.kind", "shoes": "shoes.kind", "bag": "bag.kind", "carried": "carried.kind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, what it claims, and the number of the sentence plan that it follows."""
+    """A caption, what it claims, and the index of its sentence plan."""
 
     text: str
     mentions: tuple[Mention, ...]
@@ -51,33 +51,33 @@ class Caption:
 
 
 def shown_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
-    """`visible_attributes` and how the view shows the person: "view.direction", and "view.stance": "closed" (the feet are about
-    below the body, as of somebody standing) or "open".
+    """Returns `visible_attributes` with "view.direction" and "view.stance": "closed" (feet about below the body, as if standing) or
+    "open".
     """
     stance = "closed" if abs(sin(2 * pi * view.phase)) < 0.3 else "open"
     return visible_attributes(person, view) | {DIRECTION: view.direction, STANCE: stance}
 
 
 def describe(person: Mannequin, view: Viewpoint, rng: np.random.Generator) -> Caption:
-    """What one annotator writes of this crop: 8 to 60 words, true, and only of what the view shows."""
+    """Writes a caption of the image like one annotator: 8 to 60 words, true, and only about what the viewpoint shows."""
     return describe_attributes(shown_attributes(person, view), rng)
 
 
 def describe_attributes(shown: Mapping[str, str], rng: np.random.Generator) -> Caption:
-    """`describe` from the result of `shown_attributes`."""
+    """Like `describe`, from the result of `shown_attributes`."""
     dice = Dice(rng)
     return _write(_notice(shown, dice), dice)
 
 
 def paraphrase(caption: Caption, rng: np.random.Generator) -> str:
-    """The same mentions by another sentence plan and, where there are any, other words; it claims nothing new."""
+    """Writes the same mentions with another sentence plan and, where possible, other words; it claims nothing new."""
     dice = Dice(rng)
     claims = {mention.slot: CLAIMS[mention] for mention in caption.mentions}
     return _write(claims, dice, original=caption).text
 
 
 def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
-    """What the describer says, and how exactly."""
+    """Selects the claims of a caption."""
     claims: dict[str, Claim] = {}
     for slot, value in shown.items():
         menu = MENU.get((slot, value))
@@ -89,7 +89,7 @@ def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
     if "lower.colour" in shown and not claims.keys() & {"lower.kind", "lower.colour"}:
         claims["lower.colour"] = dice.pick(MENU["lower.colour", shown["lower.colour"]])
     if "shoes.kind" in claims and "shoes.colour" not in claims and "shoes" in claims["shoes.kind"].words:
-        del claims["shoes.kind"]  # nobody notes that somebody wears shoes
+        del claims["shoes.kind"]  # that somebody wears shoes is not worth mentioning
     return claims
 
 
@@ -108,7 +108,7 @@ def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Claim]) -
 
 
 def _write(claims: Mapping[str, Claim], dice: Dice, original: Caption | None = None) -> Caption:
-    """Words for the claims; what makes the text too long is left out, the least striking first."""
+    """Words the claims; where the text is too long, the least striking claims are left out."""
     said = dict(claims)
     index = dice.index(len(PLANS))
     if original is not None and PLANS[index] is PLANS[original.plan]:

@@ -1,4 +1,4 @@
-"""A picture of a person in a view."""
+"""Drawing an image of a person from a viewpoint."""
 
 import io
 from dataclasses import dataclass
@@ -24,19 +24,19 @@ class Rendered:
 
 
 def draw_person(person: Mannequin, view: Viewpoint) -> Rendered:
-    """The person in the view; a function of these two alone."""
+    """Draws the person from the viewpoint; depends on these two arguments only."""
     return _render(person, view)
 
 
 def draw_background(view: Viewpoint) -> Rendered:
-    """What `draw_person` would give if nobody stood there."""
+    """Draws the image of `draw_person` without the person."""
     return _render(None, view)
 
 
 def figure_mask(person: Mannequin, view: Viewpoint) -> Bool[np.ndarray, "height width"]:
-    """Where the person and their things are painted, shadows left out. Obstacles are not considered.
+    """Returns the mask of the person and their things, without shadows. Obstacles are ignored.
 
-    Painted over black and over white: what comes out alike on both was painted.
+    Drawn over black and over white: pixels that are equal in both belong to the person.
     """
     camera = sample_camera(view)
     size, painted = (camera.width * SCALE, camera.height * SCALE), []
@@ -49,7 +49,7 @@ def figure_mask(person: Mannequin, view: Viewpoint) -> Bool[np.ndarray, "height 
 
 
 def encode_picture(rendered: Rendered) -> bytes:
-    """The crop as a JPEG file."""
+    """Encodes the crop as a JPEG file."""
     buffer = io.BytesIO()
     rendered.image.save(buffer, "JPEG", quality=rendered.quality)
     return buffer.getvalue()

@@ -20,7 +20,7 @@ _SKIN = ((240, 204, 178), (226, 176, 142), (196, 140, 102), (142, 94, 64), (84, 
 
 @dataclass(frozen=True, slots=True)
 class Physique:
-    """Half widths, radii and levels in heights of the body."""
+    """Proportions of a body: half widths, radii and levels in body heights."""
 
     scale: float  # height of this body in average adults
     shoulder: float
@@ -68,7 +68,7 @@ class Limb:
 
 
 class Figure:
-    """A person posed before an eye. What is seen follows from the person (as reduced to what the view shows) and the view."""
+    """A posed person before the camera. What is visible depends on the person (reduced by `portrait.seen`) and the viewpoint."""
 
     def __init__(self, person: Mannequin, view: Viewpoint, eye: Eye) -> None:
         self.person, self.view, self.eye, self.body = person, view, eye, body_of(person)

@@ -1,7 +1,7 @@
-"""The annotation files in which mannequins are written: `folder` and the published layouts.
+"""Layouts in which mannequins are written: `folder` and those of published data sets.
 
-A layout names the image files and turns the finished crops into annotation files. Where a published file name contains the
-identity and the camera (RSTPReid), so does ours; otherwise names are positions in one shuffle of the whole data set.
+A layout names the image files and creates the annotation files. Where published file names contain identity and camera (RSTPReid),
+so do these; otherwise names are positions in one shuffle of the whole data set.
 """
 
 import json
@@ -14,10 +14,10 @@ from tbps.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """Where a crop stands in the data set. None of it but `identity` depends on who is seen.
+    """Record of an image in the data set. Only `identity` depends on the person.
 
-    identity: from 0, over all splits, shuffled within each; position: from 0, shuffled over the whole data set;
-    camera: 1 .. 15; captured_at: ISO 8601.
+    `identity`: from 0 over all splits, shuffled within each; `position`: from 0, shuffled over the whole data set; `camera`: 1 ..
+    15; `captured_at`: ISO 8601.
     """
 
     split: str
@@ -29,7 +29,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is written of a crop. attributes: as `shown_attributes`; mentions: of each caption, slot -> compatible values."""
+    """Description of an image. `attributes`: as `shown_attributes`; `mentions`: for each caption, slot -> compatible values."""
 
     captions: tuple[str, ...]
     captions_bt: tuple[str, ...]
@@ -43,7 +43,7 @@ DescribedShot = tuple[Shot, Described]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`annotate` gives name -> text of the annotation files from crops in the order of their positions."""
+    """A layout. `annotate`: creates annotation files (name -> content) from descriptions in the order of their positions."""
 
     name: str
     image: Callable[[Shot], str]  # path below the data set's folder
@@ -52,7 +52,7 @@ class Layout:
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of that name. Raises SettingsError that lists the names."""
+    """Returns the layout of that name. Raises SettingsError that lists the names."""
     if name not in LAYOUTS:
         raise SettingsError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]

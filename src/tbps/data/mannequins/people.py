@@ -1,8 +1,8 @@
-"""Who a mannequin is, how a view shows them, and what of them that view shows.
+"""The appearance of a mannequin, the viewpoint of an image, and the attributes that the image shows.
 
-A `Mannequin` is what stays with an identity; a `Viewpoint` is drawn anew for every image and carries nothing about the identity.
-`attributes` flattens a person to slots ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a view shows.
-Captions, the audit and the ceiling speak in these slots only.
+A `Mannequin` holds what all images of an identity share. A `Viewpoint` is drawn for every image and carries no information about
+the identity. `attributes` maps slots to values ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a viewpoint
+shows. Captions, the leakage audit and the ceiling use these slots only.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ HIDDEN = ("none", "feet", "legs")
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """One piece of clothing. `second` is the colour of stripes, checks, dots or a print; None on a plain one.
+    """One piece of clothing. `second`: colour of stripes, checks, dots or a print; None for a plain one.
 
-    `tint` is added to the colour's sRGB centre: the shade of this very piece, constant over an identity's images.
+    `tint`: offset from the sRGB centre of the colour, the individual shade of this piece; the same in all images of an identity.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Garment:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A bag or a carried object. `side` is the person's own left or right; a backpack has "both"."""
+    """A bag or a carried object. `side`: the person's own left or right; "both" for a backpack."""
 
     kind: str
     colour: str
@@ -36,7 +36,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Mannequin:
-    """Everything that stays with an identity. `skin` (0 light .. 1 dark) is drawn and never described."""
+    """Appearance of one identity, the same in all its images. `skin` (0 light .. 1 dark) is drawn and never described."""
 
     gender: str  # man, woman
     age: str  # young, adult, elderly
@@ -60,7 +60,7 @@ class Mannequin:
 
 @dataclass(frozen=True, slots=True)
 class Viewpoint:
-    """One look at a person. Everything else about the picture (camera, background, clutter, crop) is drawn from `seed`.
+    """Direction and visibility of a person in one image. Camera, background, clutter and crop are drawn from `seed`.
 
     `hidden`: "feet" when the crop or an obstacle ends above the shoes, "legs" when it ends above the knees.
     """
@@ -72,7 +72,7 @@ class Viewpoint:
 
 
 def attributes(person: Mannequin) -> dict[str, str]:
-    """Slot -> value for every slot that applies; an absent thing is the value "none" of its kind."""
+    """Returns slot -> value for every slot that applies; for an absent thing the value of its kind is "none"."""
     found = {"gender": person.gender, "age": person.age, "build": person.build, "hair.length": person.hair_length}
     if person.hair_length != "bald":
         found |= {"hair.colour": person.hair_colour, "hair.style": person.hair_style}
@@ -97,12 +97,12 @@ def _garment(slot: str, garment: Garment | None) -> dict[str, str]:
 
 
 def far_side(direction: str) -> str | None:
-    """The person's side that the body hides: in a left view the right one. None from the front and the back."""
+    """Returns the person's side that the body hides: from the left, the right side. None from the front and the back."""
     return {"left": "right", "right": "left"}.get(direction)
 
 
 def visible_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
-    """The slots of `attributes` that this view shows; what it does not show is absent, never "none"."""
+    """Returns the slots of `attributes` that this viewpoint shows; hidden slots are absent, not "none"."""
     dropped = _turned_away(person, view) | _hair_hidden(person, view) | _items_hidden(person, view)
     if view.hidden in ("feet", "legs"):
         dropped.add("shoes")
@@ -113,7 +113,7 @@ def visible_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
 
 
 def _turned_away(person: Mannequin, view: Viewpoint) -> set[str]:
-    """Slots of the face and the chest that a view from the side or from behind hides."""
+    """Returns the slots of the face and the chest that are hidden from the side or from behind."""
     dropped: set[str] = set()
     if view.direction == "back":
         dropped.add("glasses")

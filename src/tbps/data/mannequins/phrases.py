@@ -1,8 +1,8 @@
-"""The words for what a view shows, and what each of them claims.
+"""Words for what an image shows, and the attribute values that each word claims.
 
-A `Claim` is a set of values of one slot together with every word that says exactly that much: "navy" and "dark blue" claim
-{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. A describer who sees a value picks one of the
-claims that hold of it, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
+A `Claim` is a set of values of one slot, with all words that express exactly this set: "navy" and "dark blue" claim {navy}; "blue"
+claims {navy, blue, light blue}; "dark" claims every dark colour. For a value, a describer picks one of the true claims, often the
+exact one and sometimes a vague one; the words of a claim are interchangeable.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from tbps.data.mannequins.colours import COLOURS
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """What a caption says of one slot: the values that are compatible with its words."""
+    """The values of one slot that are compatible with a caption."""
 
     slot: str
     values: tuple[str, ...]
@@ -22,14 +22,14 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A mention and the words for it, the most usual ones more than once."""
+    """A mention and its words, the most usual ones repeated."""
 
     mention: Mention
     words: tuple[str, ...]
 
 
 PhraseTable = tuple[tuple[tuple[str, ...], tuple[str, ...], Mapping[str, int]], ...]
-"""Rows of (values, words, value -> how often who sees that value says it this way)."""
+"""Rows of (values, words, value -> relative frequency of this wording for this value)."""
 
 DIRECTION = "view.direction"
 STANCE = "view.stance"
@@ -132,7 +132,7 @@ _HAIR_STYLES: PhraseTable = (
 
 
 def _same(**words: tuple[str, ...]) -> PhraseTable:
-    """One claim a value; underscores stand for spaces."""
+    """Makes one claim per value; underscores stand for spaces."""
     return tuple(((value.replace("_", " "),), said, {value.replace("_", " "): 1}) for value, said in words.items())
 
 
@@ -176,7 +176,7 @@ _NEVER_FAMILY = {"beige"}  # nobody calls it brown
 
 
 def _colour_table() -> PhraseTable:
-    """Exact words, the family's word and the tone of every wearable colour."""
+    """Makes claims for every colour: the exact words, the word of its family, and its tone."""
     families: defaultdict[str, list[str]] = defaultdict(list)
     tones: defaultdict[str, list[str]] = defaultdict(list)
     for colour in COLOURS.values():
@@ -218,7 +218,7 @@ def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
 
 
 MENU: dict[tuple[str, str], tuple[Claim, ...]] = {}
-"""(slot, value) -> the claims that hold of it, repeated as often as they are made."""
+"""(slot, value) -> its true claims, repeated by frequency."""
 CLAIMS: dict[Mention, Claim] = {}
 
 for _claim, _weights in _claims():

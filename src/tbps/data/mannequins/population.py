@@ -1,4 +1,4 @@
-"""Drawing at random who the mannequins of a data set are and how each image shows them."""
+"""Random sampling of mannequins and viewpoints."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from tbps.data.mannequins.colours import COLOURS, HAIR_COLOURS
 from tbps.data.mannequins.people import DIRECTIONS, HIDDEN, Garment, Item, Mannequin, Viewpoint, attributes
 from tbps.seeding import generator
 
-# How often each colour is worn: streets are darker than rainbows, but every colour occurs.
+# Relative frequency of each colour; dark colours are more frequent, as in streets.
 _UPPER_COLOURS = {
     "black": 11, "charcoal": 5, "grey": 7, "light grey": 4, "white": 9, "beige": 5, "brown": 4, "olive": 4, "green": 5,
     "mint": 2.5, "teal": 3, "navy": 6, "blue": 7, "light blue": 5, "purple": 4, "lavender": 2.5, "maroon": 4, "red": 7,
@@ -43,17 +43,17 @@ _BRIGHT = {"red": 2, "blue": 2, "white": 2, "black": 3, "yellow": 1, "green": 1,
 
 
 def sample_view(rng: np.random.Generator) -> Viewpoint:
-    """A view drawn without looking at who is seen."""
+    """Draws a viewpoint independently of the person."""
     direction = str(rng.choice(DIRECTIONS, p=(0.36, 0.28, 0.18, 0.18)))
     hidden = str(rng.choice(HIDDEN, p=(0.84, 0.10, 0.06)))
     return Viewpoint(direction, float(rng.random()), hidden, int(rng.integers(2**62)))
 
 
 def population(seed: int, split: str, count: int) -> list[Mannequin]:
-    """`count` people of one split ("train", "val", "test"); the splits' streams are independent.
+    """Draws `count` people of one split ("train", "val", "test"); the splits have independent random streams.
 
-    In the test split every third person is a near-twin of the one before: the same but for one or two attributes. No two
-    people of a population have the same attributes.
+    In the test split every third person is a near-twin of the one before: equal except for one or two attributes. No two people of
+    a population have the same attributes.
     """
     people: list[Mannequin] = []
     seen: set[tuple[tuple[str, str], ...]] = set()
@@ -69,7 +69,7 @@ def population(seed: int, split: str, count: int) -> list[Mannequin]:
 
 
 def near_twin(person: Mannequin, rng: np.random.Generator) -> Mannequin:
-    """The same person but for one or two attributes that views usually show; tints are drawn anew."""
+    """Changes one or two attributes that most viewpoints show; the tints of changed pieces are drawn again."""
     changes = [_other_upper, _other_lower, _other_bag, _other_shoes, _other_hat]
     twin = person
     for change in rng.permutation(len(changes))[: int(rng.integers(1, 3))]:
@@ -112,7 +112,7 @@ def _recoloured(garment: Garment, worn: Mapping[str, float], rng: np.random.Gene
 
 
 def sample_person(rng: np.random.Generator) -> Mannequin:
-    """A person whose clothes go together: short sleeves with shorts, coats over trousers, dresses on women."""
+    """Draws a person with plausible clothes: short sleeves with shorts, coats over trousers, dresses on women."""
     gender = _pick({"man": 1, "woman": 1}, rng)
     age = _pick({"young": 4, "adult": 4, "elderly": 1.4}, rng)
     warm = bool(rng.random() < 0.5)

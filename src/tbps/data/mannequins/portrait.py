@@ -1,4 +1,4 @@
-"""A person on a canvas: the order of painting, and the reduction of a person to what a view shows."""
+"""Painting a person on a canvas, reduced to what the viewpoint shows."""
 
 from dataclasses import replace
 
@@ -19,9 +19,9 @@ _PLAIN_SHOES = Garment("dress shoes", "black")
 
 
 def seen(person: Mannequin, view: Viewpoint) -> Mannequin:
-    """The person with everything that the view does not show set to one fixed value.
+    """Returns the person with everything that the viewpoint does not show set to one fixed value.
 
-    Drawing starts from this, so an attribute outside `visible_attributes` cannot change a single pixel.
+    Drawing starts from this, so an attribute outside of `visible_attributes` cannot change any pixel.
     """
     shown = visible_attributes(person, view)
     if "hair.colour" not in shown and person.hair_length != "bald":
@@ -48,7 +48,7 @@ def seen(person: Mannequin, view: Viewpoint) -> Mannequin:
 
 
 def paint_person(canvas: Canvas, person: Mannequin, view: Viewpoint, eye: Eye) -> Figure:
-    """Paints the person, as the view shows them, from the back of the scene to its front."""
+    """Paints the person as seen from the viewpoint, from back to front."""
     person = seen(person, view)
     figure = Figure(person, view, eye)
     upper, head = Upper(figure), Head(figure)

@@ -1,4 +1,4 @@
-"""What is behind and before the person: a place, passers-by, clutter, obstacles. All of it is drawn from the view's seed."""
+"""The surroundings of the person: place, passers-by, clutter, obstacles, all drawn from the seed of the viewpoint."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,11 @@ OBSTACLES = ("bench", "car", "railing", "plant", "cart")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`ground`: the place with its passers-by at the canvas's size; `ambient`: how it is lit; `offset`: of the stuffs' tiles;
-    `chances`: for all the rest."""
+    """Background of an image.
+
+    `ground`: place with passers-by at the size of the canvas; `ambient`: brightness; `offset`: of the texture tiles; `chances`:
+    random numbers for everything else.
+    """
 
     ground: Image.Image
     ambient: int

@@ -1,7 +1,7 @@
-"""Flat shapes with a length and a width: a limb, a torso, a skirt, a head are all tubes seen from the side.
+"""Flat shapes with a length and a width, for limbs, torsos, skirts and heads.
 
 A tube is a list of cross sections in pixels. A point on it is `(t, s)`: t from 0 (top) to 1 (bottom), s from -1 (left edge
-in the image) to 1 (right edge). Folds, seams, stripes and buttons are laid out in these coordinates and so follow every pose.
+in the image) to 1 (right edge). Folds, seams, stripes and buttons use these coordinates and so follow every pose.
 """
 
 from bisect import bisect_right

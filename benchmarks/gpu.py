@@ -1,26 +1,26 @@
-"""Everything that is to be measured on a GPU, in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
+"""All GPU measurements in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
 
     --device cpu --toy   shows on any machine that it runs
 
-The data have CUHK-PEDES' numbers: 34,054 crops, 68,126 captions, 11,003 people to train on, 3,078 and 3,074 crops in the other
-splits. To draw that many would take too long: 400 crops are listed again and again, every listing decoded as a picture of its own.
+The data have CUHK-PEDES' numbers: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in the
+other splits. Drawing that many would take too long: 400 images are listed repeatedly, and each listing is decoded separately.
 Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
 
-Parts, in this order; what no longer fits the budget is left out and named, and the file is written after each:
+Parts, in this order; parts that no longer fit the budget are skipped and named, and the file is written after each:
 
     machine      matrix rates and bandwidth
-    cache        the data set decoded by all processes, then put on the device
+    cache        the data set decoded by all processes, then copied to the device
     full         steps of `tbps_clip`: the whole batch where it fits, else micro-batches; share of the matrix rate by the
-                 operations of the floor (re-encoding of micro-batches is not counted as work)
+                 operations of `floor.py` (re-encoding of micro-batches is not counted)
     plain        `plain.py` fed by its workers, at the largest batch of 320, 160, 80 that fits
-    breakdown    where a step's time goes, each part waited for
+    breakdown    time of each part of a step, with a synchronisation after each
     simplified   steps of `simplified_tbps_clip`
     micro        the full recipe in micro-batches of 80 and 40
     curve        the full recipe at batches of 40 to 640
-    compiled     the full recipe with the image tower compiled, and what compiling took
-    run          five epochs with validation and test: really run where the budget allows, else steps and evaluations extrapolated
+    compiled     the full recipe with the image tower compiled, and the time of compiling
+    run          five epochs with validation and test: complete where the budget allows, else extrapolated
 
-`--parts machine cache full run` leaves the others out, so that the whole run fits.
+`--parts machine cache full run` selects parts, so that the whole run fits.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def part_full(bench: Bench) -> None:
 
 
 def part_plain(bench: Bench) -> None:
-    """Its own epoch from disk; batches wait for the workers as they would in training."""
+    """Measures the plain trainer with its data from disk; batches wait for the workers as in training."""
 
     def steps(batch: int) -> None:
         settings = bench.settings("full", batch_size=batch, **{"image_augmentation.with_replacement": True})
@@ -103,7 +103,7 @@ def part_plain(bench: Bench) -> None:
 
 
 def part_breakdown(bench: Bench) -> None:
-    """The pieces of an update one after the other; on the whole batch, or on one micro-batch where only that fits."""
+    """Measures the parts of an update one after another, on the whole batch, or on one micro-batch where only that fits."""
     batch = bench.micro or bench.sizes.batch
     settings = bench.settings("full", batch_size=batch, micro_batch=None)
     spent: dict[str, list[float]] = {}
@@ -159,7 +159,7 @@ def part_curve(bench: Bench) -> None:
 
 
 def part_compiled(bench: Bench) -> None:
-    """Only on a GPU: compiling a toy on a CPU shows nothing and takes half a minute."""
+    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and shows nothing."""
     if bench.device.type != "cuda":
         return
     started = time.perf_counter()
@@ -171,14 +171,14 @@ def part_compiled(bench: Bench) -> None:
 
 
 def part_run(bench: Bench) -> None:
-    """The whole run, or as many of its steps as the budget allows, and evaluations."""
+    """Measures a whole run, or as many of its steps as the budget allows, and evaluations."""
     settings = bench.settings("full")
     started = time.perf_counter()
     with bench.run(settings, bench.dataset) as run:
         wait_for(bench.device)
         start = time.perf_counter() - started
         done, evaluations = 0, []
-        reserve = 20.0 if bench.device.type == "cuda" else 0.0  # for the last evaluation and the file
+        reserve = 20.0 if bench.device.type == "cuda" else 0.0  # for the last evaluation and writing the file
         begun = time.perf_counter()
         while done == 0 or (done < run.steps and bench.left > reserve):
             run.update(NoLog())
@@ -213,13 +213,13 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "compiled": (part_compiled, 90),
     "run": (part_run, 30),
 }
-"""Each part with the seconds of the budget that must be left for it to begin."""
+"""Each part with the seconds of the budget that it needs to start."""
 
 
 def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence[str] = tuple(PARTS)) -> tuple[Path, list[str]]:
-    """Runs the parts; returns the file, which is written anew after each of them, and the parts that failed.
+    """Runs the parts; returns the file, which is rewritten after each of them, and the parts that failed.
 
-    A part that fails is named, with its error, and the others go on: the machine may not be there a second time.
+    A failed part is reported with its error and the others run, because the machine may not be available again.
     """
     started, failed = datetime.now(), []
     with tempfile.TemporaryDirectory() as temporary:
@@ -244,7 +244,7 @@ def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence
 
 
 def finding(bench: Bench, device: str) -> Benchmark:
-    """The rows so far."""
+    """Returns the measurements so far."""
     train = f"{bench.sizes.train[0]:,} images, {bench.sizes.train[1]:,} captions"
     facts = {"device": device, "train": train, "drawn crops": bench.sizes.drawn, "notes": "; ".join(bench.notes)}
     return Benchmark("gpu", list(bench.rows), facts)

@@ -1,4 +1,4 @@
-"""What the parts of `gpu.py` share: sizes, a data set with CUHK-PEDES' numbers, runs on the device, memory."""
+"""State shared by the parts of `gpu.py`: sizes, a data set with CUHK-PEDES' numbers, runs on the device, memory."""
 
 import copy
 import os
@@ -28,7 +28,10 @@ from tbps.training.trainer import Run
 
 @dataclass(frozen=True, slots=True)
 class GpuSizes:
-    """`train`: images, captions, people; `held_out`: images and captions of val, then of test; `warm`: steps that do not count."""
+    """Sizes of the GPU benchmark.
+
+    `train`: images, captions, people; `held_out`: images and captions of val, then of test; `warm`: warm-up steps.
+    """
 
     shape: ModelShape
     train: tuple[int, int, int]
@@ -61,7 +64,7 @@ EPOCHS = 5
 
 @final
 class Bench:
-    """What the parts share, and what they found so far."""
+    """Data, model and results shared by the parts."""
 
     def __init__(self, device: str, sizes: GpuSizes, budget: float, folder: Path) -> None:
         self.device, self.sizes, self.folder = torch.device(device), sizes, folder
@@ -78,30 +81,30 @@ class Bench:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
+        """Remaining seconds of the budget."""
         return self.ends - time.monotonic()
 
     def settings(self, recipe: str, **changes: Any) -> TrainSettings:
-        """A recipe at this size, in bfloat16."""
+        """Returns a recipe at this size, in bfloat16."""
         made = {"full": tbps_clip, "simplified": simplified_tbps_clip}[recipe]()
         return made.override({"precision": "bfloat16", "batch_size": self.sizes.batch, "micro_batch": self.micro} | changes)
 
     def small(self, batch: int) -> PersonDataset:
-        """Enough training images for one epoch of some steps, and one to validate on."""
+        """Returns a data set with enough training images for one epoch of a few steps, and one validation image."""
         train, val = self.dataset.split("train").images, self.dataset.split("val").images
         return PersonDataset(self.dataset.name, self.dataset.root, (*train[: batch * 4], *val[:1]))
 
     def copied(self) -> PersonModel:
-        """The same weights on the device, to train on."""
+        """Copies the model to the device, for training."""
         return PersonModel(copy.deepcopy(self.model.clip), self.model.tokenizer, self.model.spec, "random").to(self.device)
 
     def note(self, text: str) -> None:
-        """A remark for the terminal and the file."""
+        """Prints a remark and keeps it for the file."""
         self.notes.append(text)
         say(text)
 
     def fits(self, work: Callable[[], object], what: str) -> bool:
-        """Does `work`; False, noted, where it needs more memory than there is. Frees what was used before it."""
+        """Runs `work`; returns False, with a remark, where memory does not suffice. Frees unused memory before."""
         free(self.device)
         try:
             work()
@@ -112,7 +115,7 @@ class Bench:
 
     @contextmanager
     def run(self, settings: TrainSettings, dataset: PersonDataset) -> Iterator[Run]:
-        """A run on a copy of the weights with its pictures on the device."""
+        """Opens a run on a copy of the weights, with its images on the device."""
         free(self.device)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             (Path(folder) / "cache").symlink_to(self.folder / "cache")
@@ -121,13 +124,13 @@ class Bench:
             yield run
 
     def time_steps(self, run: Run) -> tuple[float, ...]:
-        """Seconds of each of some updates."""
+        """Measures the seconds of several updates."""
         for _ in range(self.sizes.warm):
             run.update(NoLog())
         return tuple(timed(lambda: run.update(NoLog()), device=self.device) for _ in range(self.sizes.steps))
 
     def keep_steps(self, what: str, times: tuple[float, ...], batch: int, recipe: str) -> None:
-        """Rows of one kind of step: seconds, pairs a second, share of the matrix rate."""
+        """Records one kind of step: seconds, pairs per second, share of the matrix rate."""
         operations = step_operations(self.sizes.shape, batch, VIEWS[recipe], MEAN_TOKENS)
         self.rows += [Measurement(what, "s a step", times), rates(what, "pairs a second", batch, times)]
         if self.machine is not None:
@@ -136,14 +139,14 @@ class Bench:
         self.rows.append(Measurement(f"{what}: peak memory", "GB", (peak(self.device),)))
 
     def keep_updates_of_a_run(self, what: str, times: tuple[float, ...]) -> None:
-        """What all updates of five epochs would take at the mean of these steps."""
+        """Records the extrapolated time of all updates of five epochs."""
         steps = EPOCHS * (self.sizes.train[1] // self.sizes.batch)
         seconds = steps * sum(times) / len(times)
         self.rows.append(Measurement(f"{what}: all {steps:,} updates, extrapolated from {len(times)} steps", "s", (seconds,)))
 
 
 def repeated(drawn: PersonDataset, sizes: GpuSizes) -> PersonDataset:
-    """A data set with the wanted numbers of images, captions and people, made of the drawn images over and over."""
+    """Builds a data set with the wanted numbers of images, captions and people from the drawn images, repeatedly."""
     originals = drawn.split("train").images
     images, captions, people = sizes.train
     made = list(listed(originals, "train", images, captions, people))
@@ -153,7 +156,7 @@ def repeated(drawn: PersonDataset, sizes: GpuSizes) -> PersonDataset:
 
 
 def listed(originals: tuple[PersonImage, ...], split: str, images: int, captions: int, people: int) -> Iterator[PersonImage]:
-    """Images of one split; the first few have a caption more than the others, so that their number comes out."""
+    """Yields the images of one split; the first have one caption more, so that the number of captions is exact."""
     each, more = divmod(captions, images)
     for number, image in enumerate(islice(cycle(originals), images)):
         count = each + (number < more)
@@ -162,7 +165,7 @@ def listed(originals: tuple[PersonImage, ...], split: str, images: int, captions
 
 
 def free(device: torch.device) -> None:
-    """Memory that is no longer used, and the mark of its peak."""
+    """Frees unused memory and resets the peak."""
     import gc
 
     gc.collect()
@@ -172,7 +175,7 @@ def free(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> float:
-    """GB since the last `free`; on a CPU of the whole process so far."""
+    """Returns the peak memory in GB since the last `free`; on a CPU, of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9

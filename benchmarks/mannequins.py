@@ -1,6 +1,6 @@
-"""How fast mannequins are drawn: `python benchmarks/mannequins.py [--toy]`.
+"""Speed of drawing mannequins: `python benchmarks/mannequins.py [--toy]`.
 
-CPU time on one core of sampling the scene, drawing at twice the size, reducing, the camera, JPEG.
+CPU time on one core for sampling the scene, drawing at twice the size, downscaling, the camera and JPEG.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""The way of an image and a caption, step by step, with the bundled model: `python benchmarks/pipeline.py [--toy]`.
+"""Cost of each pipeline step with the bundled model: `python benchmarks/pipeline.py [--toy]`.
 
 Mannequins written as a data set (drawing, JPEG, captions, annotation file; one process), decoded and resized (two threads),
-embedded, and searched exactly among random unit embeddings. Wall-clock time on whatever cores this process may use.
+embedded, and searched exactly among random unit embeddings. Wall-clock time on the cores that this process may use.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ DIMENSIONS, K, QUERIES = 512, 10, 20
 
 
 def searching(rows: int, runs: int) -> Measurement:
-    """Latency of one query after another, the embedding of the query not included."""
+    """Measures the latency of sequential queries without embedding them."""
     rng = generator(0, "benchmark", "search")
     embeddings = rng.standard_normal((rows, DIMENSIONS), dtype=np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -1,24 +1,24 @@
-"""A straightforward TBPS-CLIP trainer, to measure `tbps` against: the same method, data, weights and losses, plain machinery.
+"""A straightforward TBPS-CLIP trainer as a baseline for `tbps`: the same method, data, weights and losses, without its
+optimisations.
 
-It does what the paper's reference is described as doing and slows nothing down on purpose. What differs from `tbps.training`, each
+It does what the paper's reference is described as doing and slows nothing down on purpose. Differences from `tbps.training`, each
 with what is known of the reference:
 
     pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
-                every epoch"), resized (not the views of self-supervision, which the reference crops from the picture itself), then
+                every epoch"), resized (not the views of self-supervision, which the reference crops from the image itself), then
                 augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
                 normalise", "the reference draws with replacement")
-    views       all four are made whatever the losses ("computes the SimCLR and second views even when their losses are off")
-                but only those with a loss are encoded, one after the other
+    views       all four are computed whatever the losses ("computes the SimCLR and second views even when their losses are off")
+                but only those with a loss are encoded, one after another
     captions    padded to the whole context, 77 tokens
-    attention   in plain steps, its weights returned ("attention asks for its weights, which turns fused attention off")
+    attention   plain, with its weights returned ("attention asks for its weights, which turns fused attention off")
     soft labels "the reference runs both towers a second time without gradients to get the detached similarities"
-    optimizer   torch's AdamW as it comes, without its fused kernel
+    optimizer   torch's default AdamW, without its fused kernel
     evaluation  the whole score matrix in memory, "full argsort of the score matrix"
 
-Where nothing is known it takes the cheaper way: a picture is resized once for its two weak views, Pillow augments pictures of 8
-bits, captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16
-autocast with loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
-`tbps`, imported, as are the losses.
+Where nothing is known, the cheaper way is taken: an image is resized once for its two weak views, Pillow augments 8-bit images,
+captions use the same fast tokenizer, and on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with loss
+scaling". Learning rate, soft-label ramp, text augmentation and losses are imported from `tbps`.
 """
 
 import math
@@ -52,7 +52,7 @@ EMBED_BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class PlainBatch:
-    """n pairs, ready for the towers: four views (n, 3, H, W) of every picture, the augmented captions, the identities (n,)."""
+    """A batch of n pairs, ready for the towers: four views (n, 3, H, W) of every image, augmented captions, identities (n,)."""
 
     image: Tensor
     image_second: Tensor
@@ -64,7 +64,7 @@ class PlainBatch:
 
 @final
 class PlainPairs(Dataset[Any]):
-    """The training pairs; a pair is read from disk and augmented when it is asked for."""
+    """The training pairs; each is read from disk and augmented when it is accessed."""
 
     def __init__(self, split: PersonDataset, settings: TrainSettings, spec: ImageSpec) -> None:
         self.images, self.pairs, self.settings, self.spec = split.images, split.pairs(), settings, spec
@@ -89,14 +89,14 @@ class PlainPairs(Dataset[Any]):
 
 
 def collate(pairs: Sequence[tuple[list[Tensor], str, int]]) -> PlainBatch:
-    """Pairs to a batch."""
+    """Collates pairs to a batch."""
     views = [torch.stack(view) for view in zip(*(views for views, _, _ in pairs), strict=True)]
     return PlainBatch(*views, [caption for _, caption, _ in pairs], torch.tensor([identity for _, _, identity in pairs]))
 
 
 @final
 class PlainTrainer:
-    """Model, optimizer and data of a run; the losses are those of the recipes of TBPS-CLIP."""
+    """Model, optimizer and data of a run with the losses of the TBPS-CLIP recipes."""
 
     def __init__(self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> None:
         check(settings.losses)
@@ -116,7 +116,7 @@ class PlainTrainer:
         self.step = 0
 
     def batches(self) -> DataLoader[PlainBatch]:
-        """Every batch of every epoch, of the same pairs in the same order as in `tbps`."""
+        """Returns the batches of all epochs, with the same pairs in the same order as in `tbps`."""
         settings = self.settings
         epochs = range(settings.schedule.epochs)
         order = [
@@ -128,7 +128,7 @@ class PlainTrainer:
         )  # fmt: skip
 
     def update(self, batch: PlainBatch) -> float:
-        """One optimizer step; returns the loss."""
+        """Does one optimizer step and returns the loss."""
         settings = self.settings
         rate = learning_rate(self.step, self.steps_per_epoch, settings.schedule)
         alpha = soft_label_share(self.step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
@@ -148,7 +148,7 @@ class PlainTrainer:
         return loss.item()
 
     def loss(self, batch: PlainBatch, alpha: float) -> Tensor:
-        """The loss of a batch; alpha is the share of the model's own softmax in the labels."""
+        """Computes the loss of a batch; alpha: share of the model's own softmax in the labels."""
         losses, clip, device = self.settings.losses, self.model.clip, self.model.device
         tokens = self.tokenise(batch.captions).to(device)
         pixels = batch.image.to(device, non_blocking=True)
@@ -167,7 +167,9 @@ class PlainTrainer:
         targets = identity_targets(ids, ids)
         contrast = n_itc(image, text, targets, scale, alpha, soft_from=soft_from)
         if second is not None:
-            contrast = (contrast + n_itc(second, text, targets, scale, alpha)) / 2  # softened by its own similarities, as in `tbps`
+            contrast = (
+                contrast + n_itc(second, text, targets, scale, alpha)
+            ) / 2  # soft labels from its own similarities, as in `tbps`
         total = losses.n_itc.weight * contrast
         if losses.r_itc.weight > 0:
             r = losses.r_itc
@@ -181,19 +183,19 @@ class PlainTrainer:
         return total
 
     def tokenise(self, captions: Sequence[str]) -> Tensor:
-        """(n, context) token ids, always padded to the whole context."""
+        """Tokenises captions to (n, context), always padded to the whole context."""
         model = self.model
         given = {"padding": "max_length", "truncation": True, "max_length": model.context_length, "return_tensors": "pt"}
         tokens: Tensor = model.tokenizer(list(captions), **given)["input_ids"]
         return tokens
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where the settings ask for it."""
+        """Returns the autocast context for the precision of the settings."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     @torch.no_grad()
     def embed(self, name: str) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (text, image) of a split on the CPU; pictures from disk, captions in their own order."""
+        """Embeds a split: unit embeddings (text, image) on the CPU; images are read from disk, captions stay in order."""
         split, clip, device = self.dataset.split(name), self.model.clip.eval(), self.model.device
         pictures = DataLoader(
             PlainPictures(split, self.model.spec),
@@ -209,7 +211,7 @@ class PlainTrainer:
         return text, image
 
     def evaluate(self, name: str) -> "PlainReport":
-        """Rank-1, mAP and mINP on a split."""
+        """Computes Rank-1, mAP and mINP on a split."""
         text, image = self.embed(name)
         text_ids, image_ids = identities(self.dataset.split(name))
         return metrics_by_argsort(text, image, torch.from_numpy(text_ids), torch.from_numpy(image_ids))
@@ -217,7 +219,7 @@ class PlainTrainer:
 
 @final
 class PlainPictures(Dataset[Any]):
-    """The pictures of a split, not augmented."""
+    """The images of a split, not augmented."""
 
     def __init__(self, split: PersonDataset, spec: ImageSpec) -> None:
         self.images, self.spec = split.images, spec
@@ -230,7 +232,7 @@ class PlainPictures(Dataset[Any]):
 
 
 def check(losses: LossSettings) -> None:
-    """Raises SettingsError for losses that no recipe of TBPS-CLIP uses and this trainer does not know."""
+    """Raises SettingsError for losses that no TBPS-CLIP recipe uses."""
     foreign = {"sdm": losses.sdm.weight, "tal": losses.tal.weight, "id": losses.id.weight, "mlm": losses.mlm.weight}
     unknown = [name for name, weight in foreign.items() if weight > 0]
     if unknown or losses.second_text or losses.n_itc.labels != "identity":
@@ -238,19 +240,21 @@ def check(losses: LossSettings) -> None:
 
 
 def image_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (n, D) embeddings; attention gives its weights, which nobody reads."""
+    """Computes image embeddings: (n, 3, H, W) -> (n, D). Attention returns its weights, which are not used."""
     features: Tensor = clip.visual_projection(clip.vision_model(pixel_values=pixels, output_attentions=True).pooler_output)
     return features
 
 
 def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
-    """(n, 77) -> (n, D) embeddings, likewise."""
+    """Computes text embeddings: (n, 77) -> (n, D). Attention returns its weights, which are not used."""
     features: Tensor = clip.text_projection(clip.text_model(input_ids=tokens, output_attentions=True).pooler_output)
     return features
 
 
 def without_fused_kernel(made: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over the same parameters, rates and decays with torch's own choice of loop; another optimizer as it is."""
+    """Rebuilds AdamW with the same parameters, rates and decays without the fused kernel; other optimizers are
+    returned unchanged.
+    """
     if not isinstance(made, torch.optim.AdamW):
         return made
     groups = [{name: group[name] for name in ("params", "weight_decay", "factor")} for group in made.param_groups]
@@ -259,7 +263,7 @@ def without_fused_kernel(made: torch.optim.Optimizer, settings: TrainSettings) -
 
 @dataclass(frozen=True, slots=True)
 class PlainReport:
-    """In percent."""
+    """Metrics in percent."""
 
     r1: float
     map: float
@@ -267,7 +271,7 @@ class PlainReport:
 
 
 def metrics_by_argsort(text: Tensor, image: Tensor, text_ids: Tensor, image_ids: Tensor) -> PlainReport:
-    """Every ranking in full, as published evaluation code does it."""
+    """Computes metrics from complete rankings, as published evaluation code does."""
     scores = text @ image.T  # (Q, G)
     order = torch.argsort(scores, dim=1, descending=True)
     right = image_ids[order] == text_ids[:, None]
@@ -279,7 +283,7 @@ def metrics_by_argsort(text: Tensor, image: Tensor, text_ids: Tensor, image_ids:
 
 
 def train(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> PlainReport:
-    """Trains `model` and returns its metrics on the test split; the best epoch is not chosen, the last one counts."""
+    """Trains `model` and returns its metrics on the test split after the last epoch."""
     trainer = PlainTrainer(settings, model, dataset, workers)
     for batch in trainer.batches():
         trainer.update(batch)

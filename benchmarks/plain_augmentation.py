@@ -14,24 +14,24 @@ from tbps.preprocess.image import ImageSpec
 
 
 def open_resized(path: Any, spec: ImageSpec) -> Image.Image:
-    """The picture in a file as RGB, resized as a whole."""
+    """Opens an image file as RGB, resized as a whole."""
     with Image.open(path) as picture:
         return resized(picture.convert("RGB"), spec, Image.Resampling.BICUBIC)
 
 
 def resized(picture: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
-    """The whole picture at the input's size."""
+    """Resizes the whole image to the input size."""
     return picture.resize((spec.width, spec.height), resampling)
 
 
 def to_pixels(picture: Image.Image, spec: ImageSpec) -> Tensor:
-    """(3, H, W) float32, normalised."""
+    """Converts an image to (3, H, W) float32, normalised."""
     unit = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
     return (unit - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
 
 
 def weak_view(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    """So many draws from the pool of six, with replacement."""
+    """Applies `pool_size` operations drawn from the pool of six with replacement."""
     if not settings.enabled:
         return picture
     pool = (crop_weakly, erase, grey_sometimes, jitter_weakly, flip_sometimes, rotate)
@@ -41,7 +41,7 @@ def weak_view(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
 
 
 def strong_view(picture: Image.Image, settings: ViewAugmentation, size: tuple[int, int]) -> Image.Image:
-    """A SimCLR view of (width, height) `size`: crop, jitter, grayscale, blur and flip, each but the crop with its probability."""
+    """Draws a SimCLR view of (width, height) `size`: crop, then jitter, grayscale, blur and flip, each with its probability."""
     picture = crop(picture, settings.crop_scale, settings.crop_ratio, size)
     if random.random() < settings.jitter_probability:
         picture = jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
@@ -88,15 +88,15 @@ def rotate(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
 
 
 def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int]) -> Image.Image:
-    """RandomResizedCrop to (width, height) `size`, as torchvision's: where no box fits, the largest central one within the
-    ratio.
+    """Draws a RandomResizedCrop to (width, height) `size` as torchvision does: where no box fits, the largest central one within
+    the ratio.
     """
     box = draw_box(picture.size, scale, ratio) or central_box(picture.size, ratio)
     return picture.crop(box).resize(size, Image.Resampling.BILINEAR)
 
 
 def draw_box(size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) with that share of the area and that width/height; None where ten draws do not fit."""
+    """Draws a box (left, top, right, bottom) with a share of the area and a width/height; None where none of ten draws fits."""
     for _ in range(10):
         pixels = random.uniform(*area) * size[0] * size[1]
         shape = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -108,21 +108,21 @@ def draw_box(size: tuple[int, int], area: tuple[float, float], ratio: tuple[floa
 
 
 def central_box(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest central box whose width/height lies in `ratio`."""
+    """Returns the largest central box (left, top, right, bottom) with width/height in `ratio`."""
     width, height = min(size[0], round(size[1] * ratio[1])), min(size[1], round(size[0] / ratio[0]))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height
 
 
 def jitter(picture: Image.Image, strengths: tuple[float, float, float]) -> Image.Image:
-    """Brightness, contrast and saturation by factors within 1 +- strength."""
+    """Changes brightness, contrast and saturation by factors within 1 +- strength."""
     for enhance, strength in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strengths, strict=True):
         picture = enhance(picture).enhance(random.uniform(1 - strength, 1 + strength))
     return picture
 
 
 def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
-    """The colour circle turned, as torchvision does it for Pillow's pictures."""
+    """Rotates the hue as torchvision does for Pillow images."""
     hue, saturation, value = picture.convert("HSV").split()
     turned = np.asarray(hue) + np.uint8(round(turns * 255) % 256)
     return Image.merge("HSV", (Image.fromarray(turned, "L"), saturation, value)).convert("RGB")

@@ -1,13 +1,13 @@
-"""Search beside FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
+"""Search against FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
 
-Exact search over 200,000 x 512; then a gallery of a million, whose searches are approximate above 200,000 rows: latency, recall@10
-against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two take
-turns query by query, so that their ratio holds when the machine's speed drifts.
+Exact search over 200,000 x 512. Then a gallery of a million rows, where search is approximate (above 200,000 rows): latency,
+recall@10 against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two
+alternate query by query, so that ratios stay valid when the speed of the machine drifts.
 
-Clustered vectors: embeddings that lie as those of a model do, with a common mean, people in clusters of ten images, cameras, and
-a spectrum that falls as 1 / n; the queries come from another distribution, as texts do: a person's direction with noise, in part
-along directions of their own, around another mean. Random vectors are isotropic; no index of cells can help, and the gallery must
-find that out and stay exact.
+Clustered vectors are distributed like embeddings of a model: a common mean, clusters of ten images per person, cameras, and a
+spectrum that falls as 1 / n. Queries have another distribution, as texts do: a person's direction with noise, partly along other
+directions, around another mean. Random vectors are isotropic: no index of cells can help, and the gallery must detect that and
+search exactly.
 """
 
 import statistics
@@ -61,7 +61,7 @@ def clustered_vectors(people: int, queries: int) -> Vectors:
     def draw(count: int) -> np.ndarray:
         return rng.standard_normal((count, DIMENSIONS), dtype=np.float32) * fall
 
-    person = 0.8 * draw(people) + draw(200)[rng.integers(200, size=people)]  # two hundred ways to be dressed
+    person = 0.8 * draw(people) + draw(200)[rng.integers(200, size=people)]  # two hundred styles of clothing
     camera, mean = 0.7 * draw(CAMERAS), 2.5 * draw(1)
     sought = person[rng.integers(people, size=queries)]
     texts = (0.8 * sought + 0.9 * draw(queries)) @ turn + (3 * draw(1) + 0.8 * draw(queries)) @ own_turn
@@ -77,14 +77,14 @@ def clustered_vectors(people: int, queries: int) -> Vectors:
 
 
 def filled(folder: Path, vectors: Vectors, count: int) -> tuple[Table, "faiss.IndexFlatIP", np.ndarray]:
-    """A table, FAISS flat with the same rows in the same order, and every row's camera."""
+    """Builds a table, FAISS flat with the same rows in the same order, and every row's camera."""
     table, flat, cameras, start = Table.create(folder, DIMENSIONS), faiss.IndexFlatIP(DIMENSIONS), [], 0
     for embeddings, seen in vectors.blocks(count):
         append(table, embeddings, seen, start)
         flat.add(embeddings)
         cameras.append(seen)
         start += len(embeddings)
-    table.tidy()  # as at the end of every `Gallery.add`
+    table.tidy()  # as `Gallery.add` does at its end
     return table, flat, np.concatenate(cameras)
 
 
@@ -105,7 +105,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def exact(rows: int, queries: int) -> list[Measurement]:
-    """Exact search and FAISS flat in turn."""
+    """Measures exact search and FAISS flat in turn."""
     vectors = clustered_vectors(rows // 10, queries)
     embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
     ids = np.array([f"{row:024x}" for row in range(rows)], "S24")
@@ -113,7 +113,7 @@ def exact(rows: int, queries: int) -> list[Measurement]:
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(embeddings)
     ours, theirs = [], []
-    for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three do not count
+    for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three are warm-up
         theirs.append(milliseconds(lambda query=query: flat.search(query[None], K)))
         ours.append(milliseconds(lambda query=query: held.index.top(query.astype(np.float64), K)))
         assert set(flat.search(query[None], K)[1][0].tolist()) == set(held.index.top(query.astype(np.float64), K)[0].tolist())
@@ -126,7 +126,7 @@ def exact(rows: int, queries: int) -> list[Measurement]:
 
 
 def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
-    """A gallery above the limit of exact search."""
+    """Measures a gallery above the limit of exact search."""
     with tempfile.TemporaryDirectory() as temporary:
         table, flat, cameras = filled(Path(temporary), vectors, rows)
         engine = Engine(table)

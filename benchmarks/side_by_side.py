@@ -1,11 +1,11 @@
-"""`tbps` against `plain.py` in one run, in turn, on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
+"""`tbps` against `plain.py` on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
 
 Training step: the full recipe `tbps_clip` at CLIP's ViT-B/32 shape with random weights, float32 and bfloat16 autocast. Ours is the
-trainer's whole update, with drawing the batch and augmenting it; the plain one is given its four views ready, as if workers
-had cost nothing. Pictures: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
-embeddings to the metrics, each way in a process of its own, the plain one also where freed memory is kept as our trainer keeps
-it, at the size of CUHK-PEDES' test split, in a square of 8,000, and ours alone at the size of ICFG-PEDES'. One process at a time:
-ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
+trainer's whole update, including drawing and augmenting the batch; the plain one gets its four views ready, as if workers
+cost nothing. Images: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
+embeddings to the metrics, each in its own process, the plain one also where freed memory is kept as our trainer keeps
+it, at the size of CUHK-PEDES' test split, in a square of 8,000, and ours alone at the size of ICFG-PEDES'. One process runs at a
+time: ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
 """
 
 import copy
@@ -37,13 +37,17 @@ from tbps.training.settings import TrainSettings
 from tbps.training.trainer import Run
 
 VIEWS = 4
-PEOPLE = 1000  # in the test splits of CUHK-PEDES and ICFG-PEDES alike
+PEOPLE = 1000  # in the test splits of both CUHK-PEDES and ICFG-PEDES
 EPOCHS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`batch`: pairs of a step; `pictures`: in a pass over them; `galleries`: (queries, images) compared; `alone`: of ours only."""
+    """Sizes of the comparison.
+
+    `batch`: pairs per step; `pictures`: images per pass; `galleries`: (queries, images) of both; `alone`: (queries, images) of ours
+    only.
+    """
 
     shape: ModelShape
     batch: int
@@ -73,7 +77,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
 
 
 def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Measurement]:
-    """One update of ours and of the plain trainer in both precisions, and what share of the machine's floor ours reaches."""
+    """Measures one update of both trainers in both precisions, and what share of the machine's lower bound ours reaches."""
     ways: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
@@ -98,8 +102,8 @@ def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, s
 
 
 def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Measurement]:
-    """CPU time of one core: every epoch from the file and always four views, against decoding once and the views that the recipe
-    needs, augmented from the cache.
+    """Measures image preparation on one core: from the file and always four views, against decoding once and only the views that
+    the recipe needs, augmented from the cache.
     """
     threads, train = torch.get_num_threads(), dataset.split("train")
     spec, vocabulary = model.spec, model.clip.config.text_config.vocab_size
@@ -129,7 +133,7 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             "decode": decode,
         }
         torch.set_num_threads(1)
-        keep_freed_memory()  # as a run does; the plain trainer has it too from here on
+        keep_freed_memory()  # as a training run does; the plain trainer has it too from here on
         try:
             spent = in_turn(ways, runs, partial(timed, clock=time.process_time))
         finally:
@@ -152,7 +156,9 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
 
 def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
-    """Time and memory of ours against the full argsort, which must report the same figures; each in a process of its own."""
+    """Measures time and memory of evaluation against the full argsort, which must report the same figures; each
+    in its own process.
+    """
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
     found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
     plain, ours = found["plain"].outcome, found["ours"].outcome
@@ -171,31 +177,31 @@ def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
 
 
 def evaluation_alone(queries: int, images: int, runs: int) -> list[Measurement]:
-    """Time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
+    """Measures time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
     size = f"evaluation, {queries:,} x {images:,}, ours"
     ours = apart({"ours": partial(by_counting, queries, images)}, runs)["ours"]
     return [Measurement(size, "s", ours.seconds), Measurement(f"{size}, memory", "MB", ours.megabytes)]
 
 
 def by_argsort(queries: int, images: int) -> PlainReport:
-    """The plain way over `embeddings`."""
+    """Evaluates `embeddings` by a full argsort."""
     return metrics_by_argsort(*map(torch.from_numpy, embeddings(queries, images, min(PEOPLE, images // 2))))
 
 
 def by_argsort_with_kept_memory(queries: int, images: int) -> PlainReport:
-    """The plain way in a process that keeps freed memory, which ours does while it trains."""
+    """Evaluates by a full argsort in a process that keeps freed memory, as ours does while it trains."""
     keep_freed_memory()
     return by_argsort(queries, images)
 
 
 def by_counting(queries: int, images: int) -> Report:
-    """Ours over the same."""
+    """Evaluates `embeddings` with `tbps`."""
     return retrieval_metrics(*embeddings(queries, images, min(PEOPLE, images // 2)))
 
 
 @lru_cache(maxsize=1)
 def embeddings(queries: int, images: int, people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings (text, image) of 512 dimensions around a centre a person, and who each row shows."""
+    """Draws unit embeddings (text, image) of 512 dimensions around one centre per person, and the identity of each row."""
     rng = generator(0, "benchmark", "evaluation", queries, images)
     text_ids, image_ids = np.arange(queries) % people, np.arange(images) % people
     centres = rng.standard_normal((people, 512), dtype=np.float32)
@@ -207,7 +213,7 @@ def embeddings(queries: int, images: int, people: int) -> tuple[np.ndarray, np.n
 
 
 def copied(model: PersonModel) -> PersonModel:
-    """The same weights to train on."""
+    """Copies a model for training."""
     return PersonModel(copy.deepcopy(model.clip), model.tokenizer, model.spec, model.name)
 
 

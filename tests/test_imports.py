@@ -1,7 +1,8 @@
-"""Importing does no work: no module of `tbps` opens a file, starts a process, connects, or changes the environment.
+"""Importing has no side effects: no module of `tbps` opens a file, starts a process, connects, or changes the environment.
 
-Python's audit events tell what happens during the import of all modules; an event counts where a line of `tbps` caused it, itself
-or through the standard library, not where another package did (pydantic, for one, looks for its plugins when a class is made).
+Python's audit events show what happens during the import of all modules. An event counts where a line of `tbps` caused it, directly
+or through the standard library, but not where another package did (pydantic, for example, searches for plugins when a class is
+created).
 """
 
 import json
@@ -40,7 +41,7 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps([len(names), found]))
 """
-# lancedb's native part reads how much to log once, when it is imported.
+# lancedb's native code reads its log level once, on import.
 NEEDED = [["os.putenv", "b'LANCE_LOG'", "gallery/store/database.py"]]
 
 
@@ -53,7 +54,7 @@ def work(source: Path, *names: str) -> tuple[int, list[list[str]]]:
     return count, found
 
 
-def test_importing_every_module_does_no_work() -> None:
+def test_importing_every_module_has_no_side_effects() -> None:
     count, found = work(Path(tbps.__file__).parent)
     assert count > 90
     assert found == NEEDED
@@ -68,7 +69,7 @@ def test_importing_every_module_does_no_work() -> None:
         ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
     ],
 )
-def test_work_is_seen(line: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_side_effects_are_detected(line: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "busy.py").write_text(line)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     _, found = work(tmp_path, "busy")

@@ -1,4 +1,4 @@
-"""Every benchmark runs at toy size and reports positive numbers; none of them is looked at."""
+"""Every benchmark runs at toy size and reports positive numbers; their values are not checked."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from results import read
 
 
 @pytest.mark.parametrize("name", list(ALL))
-def test_it_runs(name: str, tmp_path: Path) -> None:
+def test_every_benchmark_runs(name: str, tmp_path: Path) -> None:
     benchmark = ALL[name](True, 2)
     assert benchmark.name == name and benchmark.rows
     keys = [(row.what, row.at, row.unit) for row in benchmark.rows]
@@ -24,7 +24,7 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
         assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-def test_all_that_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     file, failed = gpu.measure("cpu", True, 300, tmp_path)
     (benchmark,) = read(file)["benchmarks"]
     assert not failed, benchmark["conditions"]["notes"]
@@ -43,7 +43,7 @@ def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
     assert "extrapolated from 1 of 20 updates" in row.what
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_part_is_named_and_the_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(bench: gpu_bench.Bench) -> None:
         raise RuntimeError("no compiler")
 
@@ -66,7 +66,7 @@ def test_the_gpu_data_have_the_published_numbers() -> None:
     assert [(len(s.images), len(s.pairs())) for s in (made.split("val"), made.split("test"))] == [(3078, 6158), (3074, 6156)]
 
 
-def test_quality_runs() -> None:
+def test_the_quality_benchmark_runs() -> None:
     benchmark = quality.measure(True, 1)
     assert {row.unit for row in benchmark.rows} == {"%", "s"}
     assert benchmark.conditions["fast mean"] == benchmark.rows[0].runs[0]

@@ -1,4 +1,4 @@
-"""The formula of the floor against torch's own count of what the towers did."""
+"""The formula of the lower bound against PyTorch's count of operations."""
 
 import pytest
 import torch
@@ -32,13 +32,13 @@ def counted(views: int, pairs: int, backward: bool) -> int:
     return counter.get_total_flops()
 
 
-def test_forward_operations_are_those_that_torch_counts() -> None:
+def test_forward_operations_equal_those_that_torch_counts() -> None:
     assert counted(0, 3, backward=False) == 3 * text_operations(SHAPE, LENGTH)
     assert counted(1, 3, backward=False) == 3 * (text_operations(SHAPE, LENGTH) + image_operations(SHAPE))
 
 
 @pytest.mark.parametrize("views", [1, 2, 4])
-def test_a_step_is_what_torch_counts_forward_and_backward(views: int) -> None:
+def test_operations_of_a_step_equal_those_that_torch_counts(views: int) -> None:
     assert counted(views, 2, backward=True) == step_operations(SHAPE, 2, views, LENGTH)
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a run, how two runs are compared, and how figures come into the documents. No time is asserted."""
+"""Records of runs, comparison of two runs, and figures in documents. No time is asserted."""
 
 import json
 from datetime import datetime
@@ -18,7 +18,7 @@ def kept(folder: Path, *rows: Measurement, toy: bool = False) -> Path:
     return keep([Benchmark("steps", rows, {"batch": 8})], toy, STARTED, folder)
 
 
-def test_a_run_is_kept_whole_and_read_back(tmp_path: Path) -> None:
+def test_a_record_is_written_and_read_back(tmp_path: Path) -> None:
     file = kept(tmp_path / "new", Measurement("ours", "s", (3.0, 1.0, 2.0)), Measurement("built", "s", (4.0,), at=1000))
     assert sorted(path.name for path in file.parent.iterdir()) == ["2026-11-25-123005.json", "2026-11-25-123005.md"]
     found = read(file)
@@ -43,7 +43,7 @@ def test_ratios_are_taken_run_by_run() -> None:
     assert ratios("a / b", (2.0, 9.0), (1.0, 3.0)).runs == (2.0, 3.0)
 
 
-def test_a_change_exceeds_the_spread_when_the_runs_do_not_overlap(tmp_path: Path) -> None:
+def test_a_change_exceeds_the_spread_where_runs_do_not_overlap(tmp_path: Path) -> None:
     a = read(
         kept(
             tmp_path / "a",
@@ -79,7 +79,7 @@ def test_sections_of_a_document_are_filled(tmp_path: Path) -> None:
     assert after.startswith("x\n") and filled(after, texts) == after
 
 
-def test_toy_figures_come_into_no_document(tmp_path: Path) -> None:
+def test_toy_figures_are_refused_for_documents(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="toy"):
         sections([read(kept(tmp_path, Measurement("ours", "s", (1.0,)), toy=True))])
 

@@ -1,4 +1,4 @@
-"""Crops are a function of person and view; all that is not the person comes from the view's seed."""
+"""Images depend on person and viewpoint only; everything except the person depends on the viewpoint's seed."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ def digest(count: int) -> str:
     return found.hexdigest()
 
 
-def test_the_same_bytes_again_and_in_another_process() -> None:
+def test_images_are_reproducible_in_another_process() -> None:
     here = os.path.dirname(__file__)
     script = f"import sys; sys.path.insert(0, {here!r}); import test_drawing; print(test_drawing.digest(8))"
     settings = {**os.environ, "PYTHONHASHSEED": "7"}
@@ -67,8 +67,8 @@ def test_sizes_and_files() -> None:
     assert min(weights) > 1000 and max(weights) < 60_000
 
 
-def test_camera_and_background_do_not_know_the_person() -> None:
-    """Two people before the same view: same size, same quality, same pixels wherever neither stands nor casts a shadow."""
+def test_camera_and_background_do_not_depend_on_the_person() -> None:
+    """Two people from the same viewpoint: same size, same quality, same pixels wherever neither stands nor casts a shadow."""
     left = []
     for number, view in enumerate(views(40)):
         first, second = PEOPLE[number], PEOPLE[(number + 17) % len(PEOPLE)]
@@ -82,7 +82,7 @@ def test_camera_and_background_do_not_know_the_person() -> None:
 
 
 def _near(mask: np.ndarray, view: Viewpoint) -> np.ndarray:
-    """The figure's surroundings that blur and the shadow at its feet may reach."""
+    """Returns the surroundings of the figure that blur and its shadow may reach."""
     grown = mask.copy()
     for axis in (0, 1):
         grown = np.logical_or.reduce([np.roll(grown, shift, axis) for shift in range(-6, 7)])
@@ -91,14 +91,14 @@ def _near(mask: np.ndarray, view: Viewpoint) -> np.ndarray:
     return grown
 
 
-def test_a_person_stands_in_every_view() -> None:
+def test_the_person_is_visible_in_every_image() -> None:
     for person, view in zip(PEOPLE, views(60, "stand"), strict=True):
         share = figure_mask(person, view).mean()
         assert 0.12 < share < 0.75, (person, view)
 
 
 def test_clothes_have_their_colour() -> None:
-    """The upper garment's median colour is nearest to its name's centre, in CIELAB, in most crops, whatever the camera."""
+    """The median colour of the upper garment is nearest to its name's centre, in CIELAB, in most images, whatever the camera."""
     exact = family = total = 0
     names = list(COLOURS)
     centres = lab(np.array([COLOURS[name].rgb for name in names]))
@@ -115,7 +115,7 @@ def test_clothes_have_their_colour() -> None:
 
 
 def upper_colour(person: Mannequin, view: Viewpoint) -> np.ndarray:
-    """Median colour of the pixels that the upper garment's colour decides."""
+    """Returns the median colour of the pixels that the upper garment's colour determines."""
     view = replace(view, hidden="none")
     away = "red" if COLOURS[person.upper.colour].family != "red" else "green"
     dyed = replace(person, upper=replace(person.upper, colour=away, tint=(0, 0, 0)))
@@ -124,7 +124,7 @@ def upper_colour(person: Mannequin, view: Viewpoint) -> np.ndarray:
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB (0 .. 255) to CIELAB under D65 (IEC 61966-2-1, CIE 15)."""
+    """Converts sRGB (0 .. 255) to CIELAB under D65 (IEC 61966-2-1, CIE 15)."""
     value = np.asarray(rgb, dtype=float) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

@@ -1,4 +1,4 @@
-"""What a view does not show must not change a pixel; what it shows must."""
+"""A hidden attribute must not change a pixel; a visible one must."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -15,7 +15,7 @@ PEOPLE = population(11, "train", 100)
 
 
 def other(person: Mannequin, slot: str) -> Mannequin | None:
-    """The same person with another value of one slot, or None where the slot has no other value."""
+    """Returns the same person with another value of one slot, None where the slot has no other value."""
     head, _, tail = slot.partition(".")
     current = getattr(person, head, None)
     swaps = {
@@ -73,7 +73,7 @@ def _other_item(person: Mannequin, head: str, tail: str, item: Item) -> Mannequi
 
 
 def moved(before: np.ndarray, changed: Mannequin, view: Viewpoint, area: int) -> float:
-    """Pixels that differ clearly, in thousandths of the figure's area."""
+    """Returns the number of clearly different pixels, in thousandths of the figure's area."""
     after = np.asarray(draw_person(changed, view).image, dtype=int)
     return 1000 * float((np.abs(before - after).max(axis=2) > 12).sum()) / area
 
@@ -83,7 +83,7 @@ def cases() -> list[tuple[Mannequin, Viewpoint]]:
     return [(person, sample_view(rng)) for person in PEOPLE]
 
 
-def test_what_a_view_hides_changes_no_pixel() -> None:
+def test_hidden_attributes_change_no_pixel() -> None:
     tried: set[str] = set()
     for person, view in cases():
         shown = visible_attributes(person, view)
@@ -100,7 +100,7 @@ def test_what_a_view_hides_changes_no_pixel() -> None:
             "bag.colour", "upper.second"} <= tried  # fmt: skip
 
 
-# The least share of the figure's area that a change of the slot moves in 95 of 100 views, per mille.
+# Smallest share of the figure's area, per mille, that changes in 95 of 100 images when the slot changes.
 LEAST = {
     "gender": 40, "age": 150, "build": 120, "glasses": 2, "sleeve": 25, "hair.length": 25, "hair.colour": 15, "hair.style": 30,
     "hat.kind": 12, "hat.colour": 20, "upper.kind": 20, "upper.colour": 90, "upper.pattern": 20, "upper.second": 20,
@@ -109,7 +109,7 @@ LEAST = {
 }  # fmt: skip
 
 
-def test_what_a_view_shows_changes_the_figure() -> None:
+def test_visible_attributes_change_the_figure() -> None:
     shares: dict[str, list[float]] = defaultdict(list)
     for person, view in cases():
         shown = visible_attributes(person, view)
@@ -125,7 +125,7 @@ def test_what_a_view_shows_changes_the_figure() -> None:
 
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_every_view_of_everybody_can_be_drawn(direction: str, hidden: str) -> None:
+def test_every_person_can_be_drawn_from_every_viewpoint(direction: str, hidden: str) -> None:
     for index, person in enumerate(PEOPLE[:12]):
         picture = draw_person(person, Viewpoint(direction, index / 12, hidden, index)).image
         assert picture.mode == "RGB"

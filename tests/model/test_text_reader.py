@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +87,15 @@ def test_unsupported_folders_are_left_to_the_whole_model(damage: str, tmp_path: 
         else:
             file.unlink()
     assert TextReader.open(folder) is None
+
+
+def test_reading_descriptions_loads_no_torch() -> None:
+    code = """
+import sys
+from pathlib import Path
+from tbps.model import TextReader
+reader = TextReader.open(Path(sys.argv[1]))
+assert reader.encode_texts(["a woman in a red coat"]).shape == (1, reader.dim)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(TINY)], check=False).returncode == 0

@@ -30,7 +30,7 @@ from tbps.machine import available_cores
 from tbps.preprocess.image import ImageSpec, Resize, open_image, to_array
 from tbps.storage import atomic_path, make_folder, writing_to
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
 _SHARE_OF_DEVICE = 0.25
@@ -52,7 +52,7 @@ class ImageCache:
         dataset: PersonDataset,
         spec: ImageSpec,
         folder: Path,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         workers: int | None = None,
         resize: Resize = "bicubic",
     ) -> "ImageCache":
@@ -195,7 +195,7 @@ def _build(
     paths: Sequence[Path],
     shape: tuple[int, ...],
     decode: Decode,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
     workers: int | None,
 ) -> None:
     with file.open("wb") as header:

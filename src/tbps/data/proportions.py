@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tbps.data.cache import Progress, cache_file, decoding_processes, opened_or_built
+from tbps.data.cache import OnProgress, cache_file, decoding_processes, opened_or_built
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.preprocess.image import ImageSpec, open_image
@@ -52,7 +52,7 @@ class Pictures:
         dataset: PersonDataset,
         spec: ImageSpec,
         folder: Path,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         workers: int | None = None,
     ) -> "Pictures":
         """Opens the cache of all images of `dataset` in `folder`, and builds it first where it is missing.
@@ -92,7 +92,7 @@ def _open(target: Path, count: int) -> Pictures | None:
     return Pictures(target, stored, sizes, np.append(0, ends[:-1])) if ends[-1] + 8 * count == len(stored) else None
 
 
-def _build(file: Path, paths: Sequence[Path], max_pixels: int, on_progress: Progress | None, workers: int | None) -> None:
+def _build(file: Path, paths: Sequence[Path], max_pixels: int, on_progress: OnProgress | None, workers: int | None) -> None:
     sizes: list[tuple[int, int]] = []
     with file.open("wb") as out:
         _write_header(out, 0)

@@ -23,16 +23,16 @@ from tbps.model.clip import Layers
 from tbps.model.few_shot import few_shot_of
 
 Tower = Literal["image", "text"]
-Part = Literal["attention", "feed_forward", "layer"]
-PARTS: tuple[Part, ...] = ("attention", "feed_forward", "layer")
+ModulePart = Literal["attention", "feed_forward", "layer"]
+PARTS: tuple[ModulePart, ...] = ("attention", "feed_forward", "layer")
 
 _TOWERS = {"image": "vision_model", "text": "text_model"}
-_INSIDE: dict[Part, tuple[str, ...]] = {
+_INSIDE: dict[ModulePart, tuple[str, ...]] = {
     "attention": ("self_attn", "layer_norm1"),
     "feed_forward": ("mlp", "layer_norm2"),
     "layer": ("self_attn", "layer_norm1", "mlp", "layer_norm2"),
 }
-_OUTPUTS: dict[Part, tuple[str, ...]] = {
+_OUTPUTS: dict[ModulePart, tuple[str, ...]] = {
     "attention": ("self_attn.out_proj",),
     "feed_forward": ("mlp.fc2",),
     "layer": ("self_attn.out_proj", "mlp.fc2"),
@@ -59,7 +59,7 @@ class Module:
 
     tower: Tower
     layer: int
-    part: Part
+    part: ModulePart
 
     def __str__(self) -> str:
         return f"{self.tower} layer {self.layer} {self.part.replace('_', '-')}"

@@ -19,7 +19,7 @@ from tbps.data.records import PersonDataset
 
 Attributes = Mapping[str, str]
 Mentions = Mapping[str, Sequence[str]]
-Scores = Callable[[int, int], Float32[np.ndarray, "Q G"]]
+CeilingScores = Callable[[int, int], Float32[np.ndarray, "Q G"]]
 
 
 def has_mentions(split: PersonDataset) -> bool:
@@ -33,13 +33,13 @@ def has_mentions(split: PersonDataset) -> bool:
     )
 
 
-def attribute_scores(split: PersonDataset) -> Scores:
+def attribute_scores(split: PersonDataset) -> CeilingScores:
     """Returns `scores(start, stop)`: scores of captions start .. stop - 1, in the order of `split.pairs()`, against all images."""
     queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]
     return mention_scores(queries, [image.attributes["attributes"] for image in split.images])
 
 
-def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> Scores:
+def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> CeilingScores:
     """Returns scores of mentions (slot -> compatible values) against shown attributes (slot -> value).
 
     With one-hot rows over all (slot, value) pairs, confirmations are a matrix product. Mentions of slots that the image shows are a

@@ -1,8 +1,8 @@
 """Captions of mannequins, with the attributes that each caption claims.
 
-The describer notices some of what the viewpoint shows (striking things more often), decides how exactly to express each (a `Claim`
-of `phrases`), and words it by one of the sentence plans of `sentences`. A caption keeps its mentions, so that its truth can be
-checked without parsing it, and so that a second describer can say the same in other words: the paraphrase.
+The describer notices some of what the viewpoint shows (striking things more often), decides how exactly to express each
+(`phrases.AttributeClaim`), and words it by one of the sentence plans of `sentences`. A caption keeps its mentions, so that its
+truth can be checked without parsing it, and so that a second describer can say the same in other words: the paraphrase.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from math import pi, sin
 import numpy as np
 
 from tbps.data.mannequins.people import Mannequin, Viewpoint, visible_attributes
-from tbps.data.mannequins.phrases import CLAIMS, DIRECTION, MENU, STANCE, Claim, Mention
+from tbps.data.mannequins.phrases import CLAIMS, DIRECTION, MENU, STANCE, AttributeClaim, Mention
 from tbps.data.mannequins.sentences import PLANS, compose
 from tbps.data.mannequins.wording import Dice
 
@@ -76,9 +76,9 @@ def paraphrase(caption: Caption, rng: np.random.Generator) -> str:
     return _write(claims, dice, original=caption).text
 
 
-def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
+def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, AttributeClaim]:
     """Selects the claims of a caption."""
-    claims: dict[str, Claim] = {}
+    claims: dict[str, AttributeClaim] = {}
     for slot, value in shown.items():
         menu = MENU.get((slot, value))
         if menu is None:
@@ -93,7 +93,7 @@ def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
     return claims
 
 
-def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Claim]) -> bool:
+def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, AttributeClaim]) -> bool:
     thing, _, detail = slot.partition(".")
     if detail and detail != "kind" and (head := _HEADS.get(thing)) is not None and head not in claims:
         return False
@@ -107,7 +107,7 @@ def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Claim]) -
     return True
 
 
-def _write(claims: Mapping[str, Claim], dice: Dice, original: Caption | None = None) -> Caption:
+def _write(claims: Mapping[str, AttributeClaim], dice: Dice, original: Caption | None = None) -> Caption:
     """Words the claims; where the text is too long, the least striking claims are left out."""
     said = dict(claims)
     index = dice.index(len(PLANS))
@@ -124,7 +124,7 @@ def _write(claims: Mapping[str, Claim], dice: Dice, original: Caption | None = N
     return Caption(text, tuple(claim.mention for claim in said.values()), index)
 
 
-def _leave_out(said: dict[str, Claim]) -> None:
+def _leave_out(said: dict[str, AttributeClaim]) -> None:
     for slot in (DIRECTION, STANCE, "carried.colour", "inner.second", "sleeve", "build", "shoes.colour", "lower.second", "age"):
         if said.pop(slot, None) is not None:
             return

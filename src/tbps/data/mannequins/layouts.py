@@ -42,16 +42,16 @@ DescribedShot = tuple[Shot, Described]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class MannequinLayout:
     """A layout. `annotate`: creates annotation files (name -> content) from descriptions in the order of their positions."""
 
     name: str
     image: Callable[[Shot], str]  # path below the data set's folder
-    annotate: Callable[[Sequence[DescribedShot], "Layout"], dict[str, str]]
+    annotate: Callable[[Sequence[DescribedShot], "MannequinLayout"], dict[str, str]]
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str) -> MannequinLayout:
     """Returns the layout of that name. Raises SettingsError that lists the names."""
     if name not in LAYOUTS:
         raise SettingsError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
@@ -70,7 +70,7 @@ def _rstpreid_image(shot: Shot) -> str:
     return f"imgs/{shot.identity:04d}_c{shot.camera}_{shot.position:04d}.jpg"
 
 
-def _folder(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
+def _folder(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     lines = [
         json.dumps(
             {
@@ -91,7 +91,7 @@ def _folder(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     return {"metadata.jsonl": "".join(f"{line}\n" for line in lines)}
 
 
-def _cuhk_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
+def _cuhk_pedes(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -105,7 +105,7 @@ def _cuhk_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     return {"reid_raw.json": _json(records)}
 
 
-def _icfg_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
+def _icfg_pedes(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -119,7 +119,7 @@ def _icfg_pedes(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     return {"ICFG-PEDES.json": _json(records)}
 
 
-def _rstpreid(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
+def _rstpreid(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "id": shot.identity,
@@ -132,7 +132,7 @@ def _rstpreid(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
     return {"data_captions.json": _json(records)}
 
 
-def _tbps(crops: Sequence[DescribedShot], own: Layout) -> dict[str, str]:
+def _tbps(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     files: dict[str, list[dict[str, Any]]] = {}
     for shot, crop in crops:
         record = {"file_path": own.image(shot).removeprefix("imgs/"), "id": shot.identity, "captions": crop.captions}
@@ -149,13 +149,13 @@ def _json(records: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(records, indent=0) + "\n"
 
 
-LAYOUTS: Mapping[str, Layout] = {
+LAYOUTS: Mapping[str, MannequinLayout] = {
     made.name: made
     for made in (
-        Layout("folder", _by_position, _folder),
-        Layout("cuhk-pedes", _below_imgs, _cuhk_pedes),
-        Layout("icfg-pedes", _below_imgs, _icfg_pedes, splits=("train", "test")),
-        Layout("rstpreid", _rstpreid_image, _rstpreid),
-        Layout("tbps", _below_imgs, _tbps),
+        MannequinLayout("folder", _by_position, _folder),
+        MannequinLayout("cuhk-pedes", _below_imgs, _cuhk_pedes),
+        MannequinLayout("icfg-pedes", _below_imgs, _icfg_pedes, splits=("train", "test")),
+        MannequinLayout("rstpreid", _rstpreid_image, _rstpreid),
+        MannequinLayout("tbps", _below_imgs, _tbps),
     )
 }

@@ -1,8 +1,8 @@
 """Words for what an image shows, and the attribute values that each word claims.
 
-A `Claim` is a set of values of one slot, with all words that express exactly this set: "navy" and "dark blue" claim {navy}; "blue"
-claims {navy, blue, light blue}; "dark" claims every dark colour. For a value, a describer picks one of the true claims, often the
-exact one and sometimes a vague one; the words of a claim are interchangeable.
+An `AttributeClaim` is a set of values of one slot, with all words that express exactly this set: "navy" and "dark blue" claim
+{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. For a value, a describer picks one of the true
+claims, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ class Mention:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class AttributeClaim:
     """A mention and its words, the most usual ones repeated."""
 
     mention: Mention
@@ -202,7 +202,7 @@ _COLOURED = ("hat", "upper", "inner", "lower", "shoes", "bag", "carried")
 _SECOND = ("upper", "inner", "lower")
 
 
-def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
+def _claims() -> Iterable[tuple[AttributeClaim, Mapping[str, int]]]:
     tables = dict(_TABLES)
     tables |= {f"{slot}.colour": _WEARABLE for slot in _COLOURED} | {f"{slot}.second": _WEARABLE for slot in _SECOND}
     for slot, table in tables.items():
@@ -214,12 +214,12 @@ def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
                 weights[value] = weights.get(value, 0) + weight
         for values, (said, shares) in rows.items():
             if said:
-                yield Claim(Mention(slot, values), tuple(said)), shares
+                yield AttributeClaim(Mention(slot, values), tuple(said)), shares
 
 
-MENU: dict[tuple[str, str], tuple[Claim, ...]] = {}
+MENU: dict[tuple[str, str], tuple[AttributeClaim, ...]] = {}
 """(slot, value) -> its true claims, repeated by frequency."""
-CLAIMS: dict[Mention, Claim] = {}
+CLAIMS: dict[Mention, AttributeClaim] = {}
 
 for _claim, _weights in _claims():
     CLAIMS[_claim.mention] = _claim

@@ -8,7 +8,7 @@ from tbps.data.mannequins.colours import COLOURS
 from tbps.data.mannequins.cuts import Upper
 from tbps.data.mannequins.figure import SIDES, Figure
 from tbps.data.mannequins.garments import paint_arm, paint_torso
-from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
+from tbps.data.mannequins.head import HeadShape, hair_behind, neck, paint_head
 from tbps.data.mannequins.headwear import paint_headwear
 from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, paint_bag
 from tbps.data.mannequins.legwear import paint_legs
@@ -51,7 +51,7 @@ def paint_person(canvas: Canvas, person: Mannequin, view: Viewpoint, eye: Eye) -
     """Paints the person as seen from the viewpoint, from back to front."""
     person = seen(person, view)
     figure = Figure(person, view, eye)
-    upper, head = Upper(figure), Head(figure)
+    upper, head = Upper(figure), HeadShape(figure)
     for centre, radii in _shadows(figure):
         canvas.shadow(centre, radii, -62)
     carried_behind(canvas, figure)

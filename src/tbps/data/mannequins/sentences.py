@@ -5,7 +5,7 @@ A plan takes a `Scribe` and returns sentences without capitals and full stops. E
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tbps.data.mannequins.phrases import Claim
+from tbps.data.mannequins.phrases import AttributeClaim
 from tbps.data.mannequins.wording import Dice, Scribe, listed
 
 Plan = Callable[[Scribe], list[str]]
@@ -214,7 +214,7 @@ PLANS: tuple[Plan, ...] = (
 )  # fmt: skip
 
 
-def compose(plan: Plan, claims: Mapping[str, Claim], dice: Dice, avoid: str = "") -> str:
+def compose(plan: Plan, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str = "") -> str:
     """Words the claims by a plan; words that occur in `avoid` are replaced where a synonym exists."""
     return _finished(plan(Scribe(claims, dice, avoid)), dice)
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tbps.data.mannequins.phrases import DIRECTION, STANCE, Claim
+from tbps.data.mannequins.phrases import DIRECTION, STANCE, AttributeClaim
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Dice:
 class Scribe:
     """Chooses the words of one caption, if possible others than those in the text to `avoid`."""
 
-    def __init__(self, claims: Mapping[str, Claim], dice: Dice, avoid: str) -> None:
+    def __init__(self, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str) -> None:
         self.claims, self.dice, self._avoid = claims, dice, avoid
         gender = claims["gender"].mention.values[0] if "gender" in claims else ""
         self.they = {"man": "he", "woman": "she"}.get(gender, "the person")

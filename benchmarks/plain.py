@@ -25,7 +25,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -50,9 +50,11 @@ from tbps.training.settings import TrainSettings
 EMBED_BATCH = 128
 
 
-@dataclass(frozen=True, slots=True)
-class PlainBatch:
-    """A batch of n pairs, ready for the towers: four views (n, 3, H, W) of every image, augmented captions, identities (n,)."""
+class PlainBatch(NamedTuple):
+    """A batch of n pairs, ready for the towers: four views (n, 3, H, W) of every image, augmented captions, identities (n,).
+
+    A NamedTuple, whose tensors a DataLoader can pin.
+    """
 
     image: Tensor
     image_second: Tensor

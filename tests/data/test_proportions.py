@@ -39,7 +39,7 @@ def test_every_image_is_unchanged_or_shrunk_in_proportion(
 ) -> None:
     monkeypatch.setattr(proportions_module, "_CHUNK", 2)
     told: list[tuple[int, int]] = []
-    pictures = Pictures.open(dataset, SPEC, tmp_path / "cache", lambda *counts: told.append(counts), workers=workers)
+    pictures = Pictures.open(dataset, SPEC, tmp_path / "cache", on_progress=lambda *counts: told.append(counts), workers=workers)
     assert told == [(2, 6), (4, 6), (6, 6)] and len(pictures) == 6
     for row, image in enumerate(dataset.images):
         original = np.asarray(open_image(image.path))
@@ -58,7 +58,7 @@ def test_the_file_is_built_once_and_rebuilt_when_it_is_damaged(dataset: PersonDa
     folder = tmp_path / "cache"
     first = Pictures.open(dataset, SPEC, folder)
     content = first.path.read_bytes()
-    Pictures.open(dataset, SPEC, folder, lambda *counts: pytest.fail("it was there"))
+    Pictures.open(dataset, SPEC, folder, on_progress=lambda *counts: pytest.fail("it was there"))
     first.path.write_bytes(content[:-40])
     again = Pictures.open(dataset, SPEC, folder)
     assert again.path.read_bytes() == content

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from shapes import model_shape
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.errors import ModelError, SettingsError
 from tbps.model.bundle import load
-from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
+from tbps.model.clip import LockSettings, bottom_parameters, build, image_features, text_features
 from tbps.model.few_shot import add_few_shot, few_shot_of
 from tbps.model.folder import FewShotSettings
 from tbps.model.heads import ProjectionHead
@@ -26,15 +27,7 @@ from tbps.model.surgery import (
     without_layers,
 )
 
-SHAPE = ModelShape(
-    image=TowerShape(width=48, layers=3, heads=3),
-    text=TowerShape(width=32, layers=4, heads=2),
-    image_size=32,
-    patch=16,
-    vocabulary=100,
-    context_length=12,
-    embedding=24,
-)
+SHAPE = model_shape((48, 3, 3), (32, 4, 2), image_size=32, patch=16, context_length=12, embedding=24)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class Pictures:
         dataset: PersonDataset,
         spec: ImageSpec,
         folder: Path,
+        *,
         on_progress: OnProgress | None = None,
         workers: int | None = None,
     ) -> "Pictures":

@@ -1,7 +1,7 @@
 """Changes to the towers: remove or interpolate one module, drop layers, cut out a narrower copy.
 
 A module is the self-attention or the feed-forward part of one layer together with the norm before it, or the whole layer
-(TBPS-CLIP, section on model compression). Every function returns a plain `CLIPModel`, and the context managers restore what they
+(TBPS-CLIP: compression probes). Every function returns a plain `CLIPModel`, and the context managers restore what they
 change.
 """
 
@@ -133,7 +133,7 @@ def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
 
 @contextmanager
 def led_back(clip: CLIPModel, module: Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Interpolates a module's weights inside the block: (1 - share) * start + share * own (TBPS-CLIP, criterion C2; share = a)."""
+    """Interpolates a module's weights inside the block: (1 - share) * start + share * own (TBPS-CLIP: C2, share = a)."""
     with _restored(weights_of(clip, module)) as weights:
         for name, data in weights.items():
             data.copy_(torch.lerp(start[name].to(data), data, share))

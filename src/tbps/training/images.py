@@ -54,7 +54,7 @@ def open_pictures(
     if not settings.losses.ss_image or settings.strong_views.source != "reference":
         return None
     with _first_process_first():
-        return Pictures.open(train, spec, folder, on_progress)
+        return Pictures.open(train, spec, folder, on_progress=on_progress)
 
 
 @contextmanager

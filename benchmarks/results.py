@@ -79,7 +79,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+        raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise ValueError(f"{file} was not written by these benchmarks (format {FORMAT!r} is missing)")
     return kept

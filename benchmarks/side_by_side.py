@@ -116,8 +116,8 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
         def ours(recipe: TrainSettings) -> None:
             images = torch.from_numpy(np.ascontiguousarray(cached[:count].transpose(0, 3, 1, 2)))
-            nobody = torch.zeros(count, dtype=torch.int64)
-            draw_views(Batch(images, nobody[:, None], nobody, pictures=shown), recipe, spec, vocabulary, step=0)
+            no_identity = torch.zeros(count, dtype=torch.int64)
+            draw_views(Batch(images, no_identity[:, None], no_identity, pictures=shown), recipe, spec, vocabulary, step=0)
 
         def decode() -> None:
             for file in folder.iterdir():

@@ -55,7 +55,7 @@ def is_address(place: str) -> bool:
 def _redacted_address(found: re.Match[str], queries: bool) -> str:
     scheme, rest = found[1], found[2]
     first = re.split(r"[/\\?#]", rest, maxsplit=1)[0]
-    # A password may hold / ? # and @ unescaped: then the part up to the first of them is no host and port.
+    # A password may hold / ? # and @ unescaped: then the part before the first of them is not host and port.
     secret = "@" in first or re.fullmatch(r"[\w.\-]*|\[[0-9A-Fa-f:.%]*\]|[\w.\-]+:\d*[.,;:)\]]*", first) is None
     if "@" in rest and (secret or re.fullmatch(r"[\w.\-]+:\d*", first)):
         rest = f"{HIDDEN}@{_after_user(rest)}"

@@ -67,7 +67,9 @@ class Batches:
 
     def __post_init__(self) -> None:
         if any(len(cached) != len(self.dataset.images) for cached in (self.images, self.pictures or self.images)):
-            raise DataError(f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew")
+            raise DataError(
+                f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; delete the cache and run again"
+            )
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         if self.second_text and self.mixing.method != "none":

@@ -212,7 +212,7 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
 def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
     file = folder / "config.json"
     if not file.is_file():
-        raise ModelError(f"{folder} is no model folder: config.json is missing")
+        raise ModelError(f"{folder} is not a model folder: config.json is missing")
     values = read_json(file)
     if not isinstance(values, dict) or values.get("model_type") != "clip":
         kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__

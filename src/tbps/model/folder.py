@@ -71,7 +71,7 @@ def read_spec(folder: Path, image_size: int) -> ImageSpec:
     file = folder / PREPROCESSOR
     values: Any = read_json(file) if file.is_file() else {}
     if not isinstance(values, dict):
-        raise ModelError(f"{file} is no JSON object")
+        raise ModelError(f"{file} is not a JSON object")
     wanted = values.get("size")
     square = (image_size, image_size)
     height, width = (wanted["height"], wanted.get("width")) if isinstance(wanted, dict) and "height" in wanted else square

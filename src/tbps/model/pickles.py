@@ -79,7 +79,9 @@ def read_tensors(path: Path) -> TensorFile:
     (given in full), or the state is empty, holds other things than tensors, or exceeds a limit.
     """
     if not path.is_file():
-        raise ModelError(f"{path} {'is no file' if path.exists() else 'does not exist'}; give a checkpoint file or a model folder")
+        raise ModelError(
+            f"{path} {'is not a file' if path.exists() else 'does not exist'}; give a checkpoint file or a model folder"
+        )
     with path.open("rb") as file:
         head = file.read(9)
     torchscript = False
@@ -136,7 +138,7 @@ def _read_old(path: Path) -> dict[Any, Any]:
         with path.open("rb") as file:
             magic, version = (InertUnpickler(file, path).load() for _ in range(2))
             if (magic, version) != (_MAGIC, _VERSION):
-                raise ModelError(f"{path} is no checkpoint, or is damaged or truncated; fetch or copy it again")
+                raise ModelError(f"{path} is not a checkpoint, or is damaged or truncated; fetch or copy it again")
             machine = InertUnpickler(file, path).load()
             if not isinstance(machine, dict) or machine.get("little_endian") is not True:
                 raise ValueError("its numbers are big-endian; save it again on the machine that wrote it, as safetensors")
@@ -150,7 +152,7 @@ def _read_old(path: Path) -> dict[Any, Any]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     reason = str(error)[:300] or type(error).__name__
-    return ModelError(f"{path} is no checkpoint, or is damaged or truncated ({reason}); fetch or copy it again")
+    return ModelError(f"{path} is not a checkpoint, or is damaged or truncated ({reason}); fetch or copy it again")
 
 
 def _check_list(path: Path) -> None:

@@ -214,7 +214,7 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         arguments = self.stack.pop()
         called = self.stack[-1]
         if not self._is_known(called) or not isinstance(arguments, tuple):
-            raise pickle.UnpicklingError("a call of what is no function")
+            raise pickle.UnpicklingError("a call of something that is not a function")
         self.stack[-1] = called(*arguments)
 
     def _load_newobj_ex(self) -> None:
@@ -225,7 +225,7 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         state, built = self.stack.pop(), self.stack[-1]
         if isinstance(built, ScriptModule):
             if not isinstance(state, _Dict):
-                raise pickle.UnpicklingError("a module whose attributes are no dict")
+                raise pickle.UnpicklingError("a module whose attributes are not a dict")
             built.attributes = state
         elif not isinstance(built, _Dict | _Ignored):  # an EasyDict repeats its entries, a state dict has version numbers
             raise pickle.UnpicklingError(f"attributes for a {type(built).__name__}")

@@ -439,7 +439,7 @@ def test_a_data_set_without_any_image_file_is_refused_even_with_allow_missing(ma
     for file in (made.root / made.images).rglob("*.jpg"):
         file.unlink()
     for allowed in (False, True):
-        with pytest.raises(AnnotationError, match="none is left"):
+        with pytest.raises(AnnotationError, match="no image is left"):
             (made.root / made.file).write_text(
                 "\n".join(map(json.dumps, made.records)) if made.file.endswith("jsonl") else json.dumps(made.records)
             )

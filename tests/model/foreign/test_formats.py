@@ -429,7 +429,7 @@ def changed(name: str, tensor: torch.Tensor) -> Callable[[State], State]:
         (changed("fusion.weight", torch.zeros(2)), r"unexpected fusion\.weight"),
         (changed("visual.class_embedding", torch.zeros(7)), r"visual\.class_embedding is \(7,\) instead of \(128,\)"),
         (changed("visual.conv1.weight", torch.zeros(7)), "has 1 dimensions instead of 4"),
-        (changed("visual.conv1.weight", torch.zeros(100, 3, 8, 8)), "width 100 of the image tower is no multiple of 64"),
+        (changed("visual.conv1.weight", torch.zeros(100, 3, 8, 8)), "width 100 of the image tower is not a multiple of 64"),
         (changed("visual.positional_embedding", torch.zeros(0, 128)), r"visual\.positional_embedding is empty"),
         (changed("visual.positional_embedding", torch.zeros(1, 128)), "no row for a patch"),
         (changed("visual.positional_embedding", torch.zeros(1 + 15, 128)), "15 patches of 8 pixels.*--source-size"),
@@ -450,7 +450,7 @@ def test_tensors_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_size": (50, 16)}, "50 x 16 is no multiple of the patch of 8 pixels"),
+        ({"image_size": (50, 16)}, "50 x 16 is not a multiple of the patch of 8 pixels"),
         ({"source_size": (48, 16)}, "16 patches of 8 pixels, but 48 x 16 pixels have 6 x 2 patches"),
         ({"format": "huggingface"}, "give the folder"),
         ({"format": "irra"}, "names of the format openai, not of irra"),
@@ -582,7 +582,7 @@ def test_invalid_archives_are_refused(clip: OpenAIClip, tmp_path: Path) -> None:
     torch.save(clip, path)
     with pytest.raises(ModelError, match=r"names oracles\.openai_clip\.OpenAIClip"):
         read_tensors(path)
-    with pytest.raises(ModelError, match="is no file"):
+    with pytest.raises(ModelError, match="is not a file"):
         read_tensors(tmp_path)
 
 

@@ -116,7 +116,7 @@ class Journal:
         self.known.update(translated)
 
     def _read(self, number: int, line: bytes) -> None:
-        way_out = f"remove {self.file} to translate anew, or give another --out"
+        way_out = f"remove {self.file} to translate again, or give another --out"
         try:
             record = json.loads(line)
             if number > 1:
@@ -281,7 +281,7 @@ def _model_type(config: Path) -> str:
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{config.parent} is no model folder: config.json is missing") from error
+        raise ModelError(f"{config.parent} is not a model folder: config.json is missing") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from error
     return str(values.get("model_type")) if isinstance(values, dict) else type(values).__name__

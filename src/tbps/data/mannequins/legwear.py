@@ -61,7 +61,7 @@ def _leg(canvas: Canvas, figure: Figure, leg: Limb, far: bool) -> None:
         _leg_folds(canvas, figure, tube, lower)
         if far:
             canvas.tone(tube.patch(0.0, 0.45, -1.0, 1.0), -26, LEGS[lower.kind].stuff)
-    if shoes.kind == "boots":  # over the trousers, so that boots are always told from shoes
+    if shoes.kind == "boots":  # over the trousers, so that boots always differ from shoes
         paint_shaft(canvas, figure, leg, colour_of(shoes))
 
 

@@ -26,19 +26,19 @@ def without_missing(
     missing = [index for index, image in enumerate(images) if not os.path.isfile(image.path)]
     if not missing:
         return images, []
-    told = f"{len(missing):,} of {len(images):,} image files are missing"
+    counted = f"{len(missing):,} of {len(images):,} image files are missing"
     folders = _by_folder(root, [images[index].path for index in missing], [image.path for image in images])
     if len(missing) == len(images):
         raise AnnotationError(
-            f"{file}: {told}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; none is left to work with"
+            f"{file}: {counted}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; no image is left"
         )
     if not allowed:
         raise AnnotationError(
-            f"{file}: {told}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; "
+            f"{file}: {counted}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; "
             "add --allow-missing to go on without them"
         )
     gone = set(missing)
-    return [image for index, image in enumerate(images) if index not in gone], [f"{told} and were left out{folders}"]
+    return [image for index, image in enumerate(images) if index not in gone], [f"{counted} and were left out{folders}"]
 
 
 def _by_folder(root: Path, missing: Sequence[Path], every: Iterable[Path]) -> str:

@@ -159,7 +159,7 @@ def _assemble(
     state, patch, changes = dict(towers.state), vision["patch_size"], []
     height, width = settings.image_size or (towers.spec.height, towers.spec.width)
     if settings.image_size and (height % patch or width % patch):
-        raise ModelError(f"an image size of {height} x {width} is no multiple of the patch of {patch} pixels")
+        raise ModelError(f"an image size of {height} x {width} is not a multiple of the patch of {patch} pixels")
     grid = (height // patch, width // patch)
     if grid != towers.grid:
         state[IMAGE_POSITIONS] = resize_image_positions(state[IMAGE_POSITIONS], towers.grid, grid)

@@ -127,7 +127,7 @@ class Shape:
         head_width = _HEAD_WIDTHS.get(image, 64)
         faults = [f"{name} is empty" for name in _TELLING if not state[name].numel()]
         faults += [
-            f"width {width} of the {tower} tower is no multiple of {head}, the width of a head"
+            f"width {width} of the {tower} tower is not a multiple of {head}, the width of a head"
             for tower, width, head in (("image", image, head_width), ("text", text, 64))
             if width % head
         ]
@@ -193,7 +193,7 @@ def check_layout(state: Mapping[str, torch.Tensor], shape: Shape, path: Path) ->
 
 def _refuse(faults: list[str], path: Path) -> None:
     if faults:
-        raise ModelError(f"the weights of {path} are no CLIP model that tbps reads: {listed(faults)}")
+        raise ModelError(f"the weights of {path} are not those of a CLIP model that tbps reads: {listed(faults)}")
 
 
 def transformers_names(state: Mapping[str, torch.Tensor], shape: Shape) -> dict[str, torch.Tensor]:

@@ -150,7 +150,9 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
 def compared(
     engine: Engine, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
 ) -> list[Measurement]:
-    """Nearest rows alone, whole searches without and with thumbnails, and FAISS flat in turn; recall of the nearest rows."""
+    """Measures nearest rows alone, whole searches without and with thumbnails, and FAISS flat, in turn; and the recall of the
+    nearest rows.
+    """
     snapshot = engine.newest()
     rows = None if where is None else snapshot.passing(written(where))
     only = None if where is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.flatnonzero(passing)))
@@ -179,7 +181,7 @@ def compared(
 
 
 def measure(toy: bool, runs: int) -> Benchmark:
-    """`runs` has no part in it: every query is one run."""
+    """Measures everything; `runs` is ignored, because every query is one run."""
     queries = 4 if toy else 40
     rows, large_rows, random_rows = (2_000, 3_000, 0) if toy else (200_000, 1_000_000, 250_000)
     found = exact(rows, queries) + large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)

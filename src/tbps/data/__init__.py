@@ -1,4 +1,4 @@
-"""Data sets for training and evaluation: reading, caching, augmenting, batching. Other rooms import from here."""
+"""Data sets for training and evaluation: reading, caching, augmentation, batching. Other packages import from here."""
 
 from typing import TYPE_CHECKING
 

@@ -99,9 +99,9 @@ def project_image(clip: CLIPModel, states: torch.Tensor) -> torch.Tensor:
 
 
 def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
-    """(N, L) token ids, padded behind the end token -> (N, D) un-normalised embeddings.
+    """Computes unnormalised text embeddings: (N, L) token ids, padded behind the end token -> (N, D).
 
-    No padding mask: attention is causal and the embedding is read at the first end token, which sees nothing behind it.
+    No padding mask is needed: attention is causal, and the embedding is read at the first end token.
     """
     features: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).pooler_output)
     return features

@@ -17,7 +17,7 @@ from tbps.model.activation import QuickGELU
 
 @final
 class CrossModalEncoder(nn.Module):
-    """Text tokens (n, L, D) and image tokens (n, P, D) -> logits over the vocabulary."""
+    """Cross-modal encoder: text tokens (n, L, D) and image tokens (n, P, D) -> logits over the vocabulary."""
 
     def __init__(self, dim: int, vocabulary: int, layers: int = 4) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Block(nn.Module):
         self.widen, self.activation, self.narrow = nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim)
 
     def forward(self, tokens: Tensor, unseen: Tensor | None = None) -> Tensor:
-        """(n, L, D) -> (n, L, D)."""
+        """Applies the layer: (n, L, D) -> (n, L, D)."""
         keys = self.first_norm(tokens)
         tokens = tokens + self.attention(keys, keys, keys, key_padding_mask=unseen, need_weights=False)[0]
         widened: Tensor = self.narrow(self.activation(self.widen(self.second_norm(tokens))))

@@ -38,7 +38,7 @@ class PromptedEmbedding(nn.Module):
         self.vectors = nn.Parameter(words.detach()[tokens].clone())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, L) token ids, `text` in front of every caption -> (n, L, width)."""
+        """Embeds (n, L) token ids with `text` in front of every caption -> (n, L, width)."""
         words, after = embedding(tokens, self.weight), 1 + len(self.vectors)
         return torch.cat([words[:, :1], self.vectors.expand(len(words), -1, -1), words[:, after:]], dim=1)
 
@@ -55,7 +55,7 @@ class AdaptedProjection(nn.Module):
         self.widen = nn.Linear(dim // _NARROWER, dim, bias=False)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(..., width) -> (..., D)."""
+        """Projects (..., width) -> (..., D)."""
         features = linear(states, self.weight)
         adapted: Tensor = self.widen(self.narrow(features).relu()).relu()
         return self.ratio * adapted + (1 - self.ratio) * features

@@ -215,7 +215,7 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
 
 
 def _narrow(shape: CLIPTextConfig | CLIPVisionConfig, heads: int) -> None:
-    """Makes the configuration of a tower that of one with so many heads."""
+    """Changes the configuration of a tower to that number of heads."""
     whole = shape.num_attention_heads
     shape.hidden_size, shape.intermediate_size = shape.hidden_size // whole * heads, shape.intermediate_size * heads // whole
     shape.num_attention_heads = heads

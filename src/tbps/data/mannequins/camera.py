@@ -88,9 +88,9 @@ def _squeezed(z: float, squeeze: float) -> float:
 
 
 class Eye:
-    """Projects a body's coordinates to pixels.
+    """Projects coordinates of a body to pixels.
 
-    Coordinates are in heights of the body: x to the person's left, y forward, z up from the ground.
+    Coordinates are in body heights: x to the person's left, y forward, z up from the ground.
     """
 
     __slots__ = ("_cos", "_sin", "_tilt", "base", "camera", "centre", "facing", "unit", "wide")
@@ -124,11 +124,15 @@ class Eye:
         return hypot(half_width * self._sin, half_depth * self._cos) * self._tilt * self.unit
 
     def angle(self, phi: float) -> float:
-        """Angle in degrees of a direction of the body (0 its front, 90 its left) from the line of sight, -180 .. 180."""
+        """Returns the angle of a direction of the body (0 its front, 90 its left) from the line of sight, in
+        degrees, -180 .. 180.
+        """
         return (phi - self.facing + 180) % 360 - 180
 
     def span(self, low: float, high: float) -> tuple[float, float] | None:
-        """The seen part, in -1 .. 1 across a round tube, of the surface between two directions; None when turned away."""
+        """Returns the visible part, in -1 .. 1 across a round tube, of the surface between two directions; None
+        when turned away.
+        """
         middle, half = self.angle((low + high) / 2), (high - low) / 2
         start, stop = max(middle - half, -90.0), min(middle + half, 90.0)
         if stop - start < 1:
@@ -166,7 +170,7 @@ def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
 
 @cache
 def _noise() -> np.ndarray:
-    """float32 (3, NOISE_TILE, NOISE_TILE): unit variance, a little alike in the three colours and in neighbouring pixels."""
+    """Returns float32 (3, NOISE_TILE, NOISE_TILE): unit variance, slightly correlated between colours and neighbouring pixels."""
     fine = generator(0, "mannequins", "noise").standard_normal((3, NOISE_TILE, NOISE_TILE)).astype(np.float32)
     fine += 0.5 * fine.mean(axis=0)
     soft = fine + 0.5 * (np.roll(fine, 1, axis=1) + np.roll(fine, 1, axis=2))

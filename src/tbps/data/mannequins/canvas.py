@@ -33,16 +33,16 @@ class Canvas:
         self._paint = ImageDraw.Draw(self.colours)
         self._mark = ImageDraw.Draw(self.matter)
 
-    def shape(self, points: Points, rgb: Rgb, stuff: int, light: int = 0) -> None:
+    def shape(self, points: Points, rgb: Rgb, material: int, light: int = 0) -> None:
         """Fills a polygon that hides everything below it."""
         self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
-        self._mark.polygon(points, fill=(128 + light, stuff, 255))
+        self._mark.polygon(points, fill=(128 + light, material, 255))
 
-    def oval(self, centre: Point, radii: Point, rgb: Rgb, stuff: int, light: int = 0) -> None:
+    def oval(self, centre: Point, radii: Point, rgb: Rgb, material: int, light: int = 0) -> None:
         (x, y), (a, b) = centre, radii
         box = (x - a, y - b, x + a, y + b)
         self._paint.ellipse([c * SCALE for c in box], fill=rgb)
-        self._mark.ellipse(box, fill=(128 + light, stuff, 255))
+        self._mark.ellipse(box, fill=(128 + light, material, 255))
 
     def detail(self, points: Points, rgb: Rgb) -> None:
         """Fills a polygon in colour only: light and material below it stay."""
@@ -61,12 +61,12 @@ class Canvas:
         """Draws a line in colour only; `width` in final pixels, at least half a pixel."""
         self._paint.line([c * SCALE for p in points for c in p], fill=rgb, width=max(1, round(width * SCALE)), joint=None)
 
-    def tone(self, points: Points, light: int, stuff: int) -> None:
+    def tone(self, points: Points, light: int, material: int) -> None:
         """Adds light or shadow to a polygon: -128 black .. 127 twice as bright."""
-        self._mark.polygon(points, fill=(128 + light, stuff, 255))
+        self._mark.polygon(points, fill=(128 + light, material, 255))
 
-    def crease(self, points: Points, light: int, stuff: int, width: int = 1) -> None:
-        self._mark.line(points, fill=(128 + light, stuff, 255), width=width)
+    def crease(self, points: Points, light: int, material: int, width: int = 1) -> None:
+        self._mark.line(points, fill=(128 + light, material, 255), width=width)
 
     def shadow(self, centre: Point, radii: Point, light: int) -> None:
         """Adds a soft shadow: rings that grow darker inwards."""
@@ -75,13 +75,13 @@ class Canvas:
             level = self._ambient + round(light * (1.25 - f))
             self._mark.ellipse((x - a * f, y - b * f, x + a * f, y + b * f), fill=(level, 0, 0))
 
-    def round(self, tube: Tube, stuff: int, depth: float = 1.0) -> None:
-        """Shades a tube as round under the light of this canvas."""
+    def round(self, tube: Tube, material: int, depth: float = 1.0) -> None:
+        """Shades a tube as a round surface under the light of the canvas."""
         side = 1.0 if self.sun <= 0 else -1.0
         strong = depth * (0.75 + 0.5 * abs(self.sun))
         for edge, far, light in _ROUND:
             low, high = (edge, far) if side > 0 else (-far, -edge)
-            self.tone(tube.strip(low, high), round(light * strong), stuff)
+            self.tone(tube.strip(low, high), round(light * strong), material)
 
     def picture(self, offset: tuple[int, int]) -> Float32[np.ndarray, "3 height width"]:
         """Returns colours times light and texture, about 0 .. 255; values may lie slightly beyond."""

@@ -18,7 +18,7 @@ HAIRLINE, EYES, MOUTH = 0.968, 0.928, 0.886
 
 
 class HeadShape:
-    """The head of a figure: where its parts lie on the canvas."""
+    """Places the parts of a head on the canvas."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure, self.person = figure, figure.person
@@ -34,7 +34,7 @@ class HeadShape:
         return 0.85 + (level - 0.85) * self.figure.body.head + self.figure.rise - self.sink
 
     def shell(self, ease: float, top: float, bottom: float, back: float = 0.0) -> Tube:
-        """The skull's surface, `ease` larger, between two levels; `back` shifts it behind the skull."""
+        """Returns the surface of the skull, `ease` larger, between two levels; `back` shifts it backwards."""
         scale = self.figure.body.head
         levels = [
             (
@@ -49,7 +49,7 @@ class HeadShape:
         return self.figure.ring(levels)
 
     def on(self, phi: float, level: float) -> Point | None:
-        """The pixel of a place on the face, or None when it is turned away."""
+        """Returns the pixel of a place on the face, None when it is turned away."""
         angle = self.figure.eye.angle(phi)
         if abs(angle) > 86:
             return None
@@ -65,7 +65,7 @@ def neck(canvas: Canvas, figure: Figure) -> None:
 
 
 def hair_behind(canvas: Canvas, head: HeadShape) -> None:
-    """What hangs behind the shoulders in a front view, painted before the body."""
+    """Paints hair behind the shoulders from the front, before the body."""
     person = head.person
     if person.hair_length in ("medium", "long") and not head.tied:
         tube = _fall(head)
@@ -90,7 +90,7 @@ def _fall(head: HeadShape) -> Tube:
 
 
 def paint_head(canvas: Canvas, head: HeadShape) -> None:
-    """The whole head over the shoulders."""
+    """Paints the head over the shoulders."""
     figure, person = head.figure, head.person
     hairy = person.hair_length != "bald"
     fallen = person.hair_length in ("medium", "long") and not head.tied
@@ -139,7 +139,7 @@ def _curls(canvas: Canvas, head: HeadShape, tube: Tube) -> None:
 
 
 def _crown(canvas: Canvas, head: HeadShape) -> None:
-    """Hair on the skull: all of it but the face."""
+    """Paints hair on the skull, except over the face."""
     figure, person = head.figure, head.person
     ease = 0.003 if head.tied else 0.016 if head.curly else 0.008
     low = {"short": 0.905, "medium": 0.886, "long": 0.886}[person.hair_length]

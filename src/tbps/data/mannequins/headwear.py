@@ -1,4 +1,4 @@
-"""Glasses and hats."""
+"""Painting of glasses and hats."""
 
 from math import radians, sin
 
@@ -11,7 +11,7 @@ from tbps.data.mannequins.tubes import Point, Tube, hull
 
 
 def paint_headwear(canvas: Canvas, head: HeadShape) -> None:
-    """Glasses and hat, over the finished head."""
+    """Paints glasses and hat over the head."""
     _glasses(canvas, head)
     _hat(canvas, head)
 

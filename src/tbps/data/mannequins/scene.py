@@ -44,7 +44,7 @@ def sample_scene(view: Viewpoint, camera: Camera) -> Scene:
 
 
 def _window(camera: Camera, a: list[float]) -> Image.Image:
-    """A part of a place, the foot of its wall somewhere behind the legs, mirrored half of the time."""
+    """Cuts a window out of a place, with the foot of its wall behind the legs, mirrored half of the time."""
     picture = place(_NAMES[int(a[0] * len(_NAMES))], int(a[1] * VARIANTS))
     tall = min(230 + 160 * a[2], (WIDTH - 1) * camera.height / camera.width)
     wide = tall * camera.width / camera.height
@@ -56,7 +56,7 @@ def _window(camera: Camera, a: list[float]) -> Image.Image:
 
 
 def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> None:
-    """A passer-by: small in the distance, or cut by the crop's left or right edge."""
+    """Paints a passer-by, small in the distance or cut by the left or right edge of the crop."""
     figure = passer(int(a[0] * POOL))
     scale = SCALE * camera.body / figure.height * ((0.28 + 0.3 * a[1]) if far else (0.85 + 0.3 * a[1]))
     figure = figure.resize((max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.NEAREST)
@@ -74,7 +74,7 @@ def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> 
 
 
 def paint_clutter(canvas: Canvas, scene: Scene, camera: Camera) -> None:
-    """Posts, bins, signs and plants behind the person."""
+    """Paints posts, bins, signs and plants behind the person."""
     a = scene.chances
     for index in range(3):
         if a[index] < 0.32:
@@ -83,7 +83,7 @@ def paint_clutter(canvas: Canvas, scene: Scene, camera: Camera) -> None:
 
 
 def _plain(a: float, b: float) -> Rgb:
-    """The colour of a thing in the street: mostly dull."""
+    """Returns the colour of a street object, mostly dull."""
     base = 40 + 150 * a
     warm = 60 * (b - 0.5)
     return round(base + warm), round(base), round(base - warm)
@@ -129,7 +129,7 @@ def _plant(canvas: Canvas, camera: Camera, a: list[float]) -> None:
 
 
 def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: Viewpoint) -> None:
-    """What stands before the person: the obstacle that hides feet or legs, or a thin post that hides nothing."""
+    """Paints the foreground: the obstacle that hides feet or legs, or a thin post that hides nothing."""
     a = scene.chances
     if view.hidden != "none" and not camera.cropped:
         low = CUT[view.hidden]

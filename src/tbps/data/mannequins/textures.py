@@ -16,7 +16,7 @@ TILE = 640  # pixels; larger than any crop, so that a tile never repeats in one
 
 
 @cache
-def tiles() -> Float32[np.ndarray, "stuffs TILE TILE"]:
+def tiles() -> Float32[np.ndarray, "materials TILE TILE"]:
     """Returns the light to add, about -0.3 .. 0.3; exactly 0 for `NOTHING`."""
     rng = generator(0, "mannequins", "textures")
     folds = _blurred(rng, (18, 5)) + 0.6 * _blurred(rng, (6, 3))

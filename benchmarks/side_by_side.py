@@ -11,7 +11,7 @@ time: ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -138,6 +138,11 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             spent = in_turn(ways, runs, partial(timed, clock=time.process_time))
         finally:
             torch.set_num_threads(threads)
+    return picture_rows(spent, count, train)
+
+
+def picture_rows(spent: Mapping[str, Sequence[float]], count: int, train: PersonDataset) -> list[Measurement]:
+    """Rates of image preparation, with the time of decoding once divided among the epochs of a run."""
     once = [each * count / len(train.images) for each in spent["decode"]]
     uses = EPOCHS * len(train.pairs()) / len(train.images)
     unit = "pictures a second and core"

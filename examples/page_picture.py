@@ -2,8 +2,8 @@
 
     python examples/page_picture.py
 
-Cost: half a minute once the demo's gallery exists, else a few minutes. Needs Chromium on the path. Result: docs/images/page.png with
-256 colours, 1280 x 860 pixels.
+Cost: half a minute once the demo's gallery exists, else a few minutes. Needs Chromium on the path.
+Result: docs/images/page.png, 1280 x 860 pixels in 256 colours.
 """
 
 import io

@@ -23,8 +23,8 @@ from subjects import MEAN_TOKENS, published_shape
 
 from tbps.model import ModelShape, TowerShape
 
-BYTES_A_PARAMETER = 40
-BYTES_A_VALUE = 9
+BYTES_PER_PARAMETER = 40
+BYTES_PER_VALUE = 9
 SMALLEST_MATRIX = 1024
 """Rates of smaller matrices are not meaningful."""
 
@@ -70,7 +70,7 @@ def step_operations(shape: ModelShape, batch: int, views: int, tokens: float) ->
 
 def step_bytes(shape: ModelShape, parameters: int, batch: int, views: int) -> float:
     """Returns the bytes that one training step must move."""
-    return BYTES_A_PARAMETER * parameters + BYTES_A_VALUE * batch * views * 3 * shape.image_size**2
+    return BYTES_PER_PARAMETER * parameters + BYTES_PER_VALUE * batch * views * 3 * shape.image_size**2
 
 
 def machine(device: str, size: int, runs: int) -> tuple[Machine, list[Measurement]]:

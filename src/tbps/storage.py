@@ -23,7 +23,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(f"the disk of {folder} is full; nothing half-written was kept; free space and run again") from error
+            raise StorageError(f"the disk of {folder} is full; no partial file was kept; free space and run again") from error
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{folder} cannot be written ({error.strerror}); choose another folder or its permissions"
@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> Path:
         except (FileExistsError, NotADirectoryError) as error:
             raise StorageError(f"{folder} is needed as a folder but a file stands there; move it away") from error
         except FileNotFoundError as error:
-            raise StorageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
+            raise StorageError(f"{folder} cannot be created ({error.strerror}); choose another folder") from error
     return folder
 
 

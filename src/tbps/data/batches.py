@@ -73,7 +73,9 @@ class Batches:
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         if self.second_text and self.mixing.method != "none":
-            raise SettingsError(f"pair_augmentation.method = {self.mixing.method!r} does not go with a second view of the caption")
+            raise SettingsError(
+                f"pair_augmentation.method = {self.mixing.method!r} cannot be combined with a second view of the caption"
+            )
         if self.text.uses_synonyms:
             from tbps.data.augment.wordnet import open_wordnet  # late: few recipes need NLTK
 

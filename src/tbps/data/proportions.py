@@ -24,7 +24,7 @@ from tbps.storage import writing_to
 
 _CHUNK = 128
 # The smallest view shows a fifth of an image; it then has almost as many pixels as the input.
-_INPUTS_A_PICTURE = 4
+_INPUTS_PER_IMAGE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Pictures:
         `ImageCache.open`.
         """
         target = cache_file(dataset, folder, spec.height, spec.width, "proportions")
-        paths, max_pixels = [image.path for image in dataset.images], _INPUTS_A_PICTURE * spec.height * spec.width
+        paths, max_pixels = [image.path for image in dataset.images], _INPUTS_PER_IMAGE * spec.height * spec.width
 
         def build(file: Path) -> None:
             _build(file, paths, max_pixels, on_progress, workers)

@@ -14,7 +14,7 @@ def with_train_identities(dataset: PersonDataset, share: float, seed: int) -> Pe
     share outside of (0, 1].
     """
     if not 0 < share <= 1:
-        raise SettingsError(f"a share of {share} of the training identities; it must be above 0 and at most 1")
+        raise SettingsError(f"share of training identities = {share}; it must be above 0 and at most 1")
     if share == 1:
         return dataset
     identities = sorted({image.identity for image in dataset.split("train").images})

@@ -12,7 +12,7 @@ from tbps.errors import SettingsError
 from tbps.seeding import entropy
 from tbps.transfer import send
 
-_CAPTIONS_OF_A_RUN = 32  # at least this many captions per run
+_CAPTIONS_PER_RUN = 32  # at least this many captions per run
 
 
 class TowerShape(Settings):
@@ -120,7 +120,7 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
     highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches use fewer runs: each run computes a
     gradient of every weight, including the whole vocabulary's.
     """
-    parts = max(1, min(parts, len(tokens) // _CAPTIONS_OF_A_RUN))
+    parts = max(1, min(parts, len(tokens) // _CAPTIONS_PER_RUN))
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device

@@ -108,10 +108,10 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
-            raise ModelError(f"{path} is damaged or no safetensors file: its header would have {length:,} bytes")
+            raise ModelError(f"{path} is damaged or not a safetensors file: its header would have {length:,} bytes")
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ModelError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _kind(value: object) -> str:

@@ -27,12 +27,12 @@ def grey_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     values = np.asarray(image)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
-            raise ValueError("pixels that are not numbers; save it with 8 bits a channel")
+            raise ValueError("pixels that are not numbers; save it with 8 bits per channel")
         if values.size and values.min() >= 0 and values.max() <= 1:
             return _rgb((values * 255 + 0.5).astype(np.uint8)), None
         values = np.floor(values)
     if not values.size or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{image.mode} pixels of unknown range; save it with 8 bits a channel")
+        raise ValueError(f"{image.mode} pixels of unknown range; save it with 8 bits per channel")
     narrow, remark = to_bytes(values.astype(np.uint16))
     return _rgb(narrow), remark
 

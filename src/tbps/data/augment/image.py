@@ -101,7 +101,7 @@ def check_ranges(settings: Settings, names: Sequence[str]) -> None:
     for name in names:
         low, high = getattr(settings, name)
         if low > high:
-            raise SettingsError(f"image augmentation: {name} = ({low}, {high}) must rise")
+            raise SettingsError(f"image augmentation: {name} = ({low}, {high}); the first number must not exceed the second")
 
 
 @torch.no_grad()

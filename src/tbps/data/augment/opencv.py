@@ -27,7 +27,7 @@ from torch import Tensor
 from tbps.data.augment.rounds import LUMA, Round
 
 # Images per thread below which a thread costs more than it saves.
-_PICTURES_A_THREAD = 4
+_IMAGES_PER_THREAD = 4
 
 # Weight of the ends of a blur kernel that may be cut off: along two axes this changes no pixel by more than half a level.
 _SPARED = 1 / 1024
@@ -72,7 +72,7 @@ def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -
         for row in rows:
             _augment(pictures[row], drawn[row], unit[row])
 
-    threads = min(torch.get_num_threads(), count // _PICTURES_A_THREAD)
+    threads = min(torch.get_num_threads(), count // _IMAGES_PER_THREAD)
     if threads <= 1:
         work(range(count))
     else:

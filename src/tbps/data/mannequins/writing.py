@@ -228,7 +228,7 @@ def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator
         for done in as_completed([pool.submit(_draw_chunk, chunk) for chunk in chunks]):
             yield done.result()
     except BrokenProcessPool as error:
-        raise StorageError("a drawing process was killed, perhaps for want of memory; run again with fewer workers") from error
+        raise StorageError("a drawing process was killed, probably for lack of memory; run again with fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

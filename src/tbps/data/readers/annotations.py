@@ -209,7 +209,7 @@ def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]], place
                     f"{file}: {place(index)}",
                     "split",
                     f"identity {image.identity} is in {image.split}, but in {other.split} at {other_file}: {place(other_index)} "
-                    f"({image.path.name} and {other.path.name}); give a person one split",
+                    f"({image.path.name} and {other.path.name}); put each identity into one split",
                 )
 
 

@@ -22,7 +22,7 @@ def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
 
     Raises AnnotationError as all readers do, and for two lines with the same `file_name`.
     """
-    file = find_file(root, METADATA_FILE, instead="write one JSON object a line with 'file_name' and 'caption'")
+    file = find_file(root, METADATA_FILE, instead="write one JSON object per line with 'file_name' and 'caption'")
     folder = ImageFolder(file.parent)
     known: dict[Hashable, Any] = {}
     numbers: dict[tuple[str, str], int] = {}

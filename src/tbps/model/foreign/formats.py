@@ -129,7 +129,7 @@ def _convert_folder(source: str, settings: ConvertSettings, tokenizer: Path | No
             f"{source} is not a file: the format {settings.format} is read from a checkpoint file; leave the format out"
         )
     if settings.activation or settings.source_size:
-        raise ModelError(f"activation and source size of {source} stand in its own files; leave the two options out")
+        raise ModelError(f"activation and source size of {source} are given by its own files; leave out both options")
     model = bundle.load(source)
     if model.few_shot is not None:
         raise ModelError(f"{source} has a learned prompt or adapter, which fits only its own towers; convert its start model")

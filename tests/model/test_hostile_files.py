@@ -128,7 +128,7 @@ PICKLES = {
     "modules with the same attributes": (same_attributes(2_000, 2_000), "than a model has"),
     "modules 100,000 deep": (chain(100_000), "than a model has"),
     "17 MiB of nothing": (b"\x80\x02" + b"N0" * (17 * 2**19) + b"N.", "more than"),
-    "a call of a class's method": (b"\x80\x02})R.", "no function"),
+    "a call of a class's method": (b"\x80\x02})R.", "not a function"),
     "attributes for a type": (b"\x80\x02ctorch\nSize\n}" + text("__setitem__") + b"NsN\x86b.", "attributes for"),
 }
 

@@ -26,7 +26,7 @@ def test_a_calibrated_model_draws_a_line(tmp_path: Path, tiny_model_folder: Path
     (found,) = json.loads(out)
     assert found["line"]["hits"] >= 0 and all(0 <= hit["chance"] <= 1 for hit in found["hits"])
     code, out, err = run("calibrate", tmp_path / "nowhere", "--data", "folder", "--root", people)
-    assert code == 2 and "is not a model folder" in err
+    assert code == 2 and "is no model folder" in err
 
     (tmp_path / "queries.txt").write_text("a woman in red\n\na man\n")
     code, out, err = run("gallery", "check", gallery, "--queries", tmp_path / "queries.txt")

@@ -1,7 +1,7 @@
-"""What changed between two runs: `python benchmarks/compare.py A.json B.json`.
+"""Comparison of two runs: `python benchmarks/compare.py A.json B.json`.
 
-B divided by A for every quantity that both measured, and whether the change exceeds the spread: then the runs of one lie wholly
-above the runs of the other.
+Prints B / A for every quantity that both measured, and whether the change exceeds the spread: all runs of one are above all runs of
+the other.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from results import describe, name, read
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`ratio` of the medians; between `least` and `most` lie the ratios of any run of B to any run of A."""
+    """Change of one quantity. `ratio`: of the medians; `least`, `most`: limits of the ratios of any run of B to any run of A."""
 
     benchmark: str
     what: str
@@ -26,12 +26,12 @@ class Change:
 
     @property
     def exceeds(self) -> bool:
-        """Whether no run of one lies among those of the other."""
+        """Whether the ranges of the runs do not overlap."""
         return self.least > 1 or self.most < 1
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
-    """Of the quantities that both have, in B's order; those that are 0 in either have no ratio and are left out."""
+    """Returns the changes of the quantities that both have, in B's order, without those that are 0 in either."""
     before, found = _rows(a), []
     for key, row in _rows(b).items():
         old = before.get(key)
@@ -42,7 +42,7 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
 
 
 def report(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """Markdown."""
+    """Formats the comparison as Markdown."""
     lines = [f"A: {describe(a)}", f"B: {describe(b)}", ""]
     if {key: a["machine"][key] for key in ("cpu", "cores", "gpu")} != {key: b["machine"][key] for key in ("cpu", "cores", "gpu")}:
         lines += ["Different machines: the ratios compare machines, not commits.", ""]

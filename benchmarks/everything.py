@@ -1,4 +1,4 @@
-"""All benchmarks of a CPU in one run, one JSON file and one table: `python benchmarks/everything.py [--toy]` (`make bench`)."""
+"""All CPU benchmarks in one run, with one JSON file and one table: `python benchmarks/everything.py [--toy]` (`make bench`)."""
 
 import argparse
 import sys
@@ -33,9 +33,9 @@ ALL: dict[str, Measure] = {
 
 
 def main(toy: bool, runs: int, folder: Path) -> Path:
-    """Runs all of them and returns the file."""
+    """Runs all benchmarks and returns the JSON file."""
     started, begun, found = datetime.now(), time.perf_counter(), []
-    for name in ALL:  # before hours of measuring, not after
+    for name in ALL:  # fail before hours of measuring, not after
         require(name, toy)
     for number, (name, measure) in enumerate(ALL.items(), start=1):
         print(f"[{number}/{len(ALL)}, {time.perf_counter() - begun:.0f} s] {name}", flush=True)

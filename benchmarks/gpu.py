@@ -1,179 +1,52 @@
-"""Everything that is to be measured on a GPU, in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
+"""All GPU measurements in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
 
     --device cpu --toy   shows on any machine that it runs
 
-The data have CUHK-PEDES' numbers: 34,054 crops, 68,126 captions, 11,003 people to train on, 3,078 and 3,074 crops in the other
-splits. To draw that many would take too long: 400 crops are listed again and again, every listing decoded as a picture of its own.
+The data have CUHK-PEDES' numbers: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in the
+other splits. Drawing that many would take too long: 400 images are listed repeatedly, and each listing is decoded separately.
 Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
 
-Parts, in this order; what no longer fits the budget is left out and named, and the file is written after each:
+Parts, in this order; parts that no longer fit the budget are skipped and named, and the file is written after each:
 
     machine      matrix rates and bandwidth
-    cache        the data set decoded by all processes, then put on the device
+    cache        the data set decoded by all processes, then copied to the device
     full         steps of `tbps_clip`: the whole batch where it fits, else micro-batches; share of the matrix rate by the
-                 operations of the floor (re-encoding of micro-batches is not counted as work)
+                 operations of `floor.py` (re-encoding of micro-batches is not counted)
     plain        `plain.py` fed by its workers, at the largest batch of 320, 160, 80 that fits
-    breakdown    where a step's time goes, each part waited for
+    breakdown    time of each part of a step, with a synchronisation after each
     simplified   steps of `simplified_tbps_clip`
     micro        the full recipe in micro-batches of 80 and 40
     curve        the full recipe at batches of 40 to 640
-    compiled     the full recipe with the image tower compiled, and what compiling took
-    run          five epochs with validation and test: really run where the budget allows, else steps and evaluations extrapolated
+    compiled     the full recipe with the image tower compiled, and the time of compiling
+    run          five epochs with validation and test: complete where the budget allows, else extrapolated
 
-`--parts machine cache full run` leaves the others out, so that the whole run fits.
+`--parts machine cache full run` selects parts, so that the whole run fits.
 """
 
 import argparse
-import copy
-import os
-import resource
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
-from floor import Machine, machine, step_operations
-from measuring import RUNS, Row, rates, say, timed, wait_for
+from floor import machine
+from gpu_bench import FULL, TOY, Bench
+from measuring import RUNS, Measurement, say, timed, wait_for
 from memory import TooLittleMemory, within_limit
 from plain import PlainTrainer
 from results import FOLDER, Benchmark, keep
-from subjects import MEAN_TOKENS, captions_of, draw_people, endless, published_shape, random_model, toy_shape
+from subjects import endless
 
-from tbps.data import PersonDataset, PersonImage, near
-from tbps.model import ModelShape, PersonModel
-from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.encode import encode
 from tbps.training.log import NoLog
 from tbps.training.objective import Labels, objective
-from tbps.training.observer import Silent
-from tbps.training.run import Run
-from tbps.training.settings import TrainSettings
 from tbps.training.views import draw_views
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """`train`: images, captions, people; `held_out`: images and captions of val, then of test; `warm`: steps that do not count."""
-
-    shape: ModelShape
-    train: tuple[int, int, int]
-    held_out: tuple[tuple[int, int], tuple[int, int]]
-    drawn: int
-    batch: int
-    micro: tuple[int, ...]
-    curve: tuple[int, ...]
-    steps: int
-    warm: int
-    matrix: int
-
-
-FULL = Sizes(
-    shape=published_shape(16),
-    train=(34_054, 68_126, 11_003),
-    held_out=((3078, 6158), (3074, 6156)),
-    drawn=400,
-    batch=320,
-    micro=(80, 40),
-    curve=(40, 80, 160, 320, 640),
-    steps=12,
-    warm=3,
-    matrix=8192,
-)
-TOY = Sizes(toy_shape(), (16, 35, 5), ((4, 8), (4, 8)), 8, 8, (4, 2), (4, 8), 2, 1, 64)
-VIEWS = {"full": 4, "simplified": 1}
-EPOCHS = 5
-
-
-@final
-class Bench:
-    """What the parts share, and what they found so far."""
-
-    def __init__(self, device: str, sizes: Sizes, budget: float, folder: Path) -> None:
-        self.device, self.sizes, self.folder = torch.device(device), sizes, folder
-        (folder / "cache").mkdir()
-        self.ends = time.monotonic() + budget
-        self.dataset = repeated(draw_people(folder / "people", sizes.drawn // 2, 2), sizes)
-        self.model = random_model(sizes.shape, captions_of(self.dataset)[:2000])
-        self.rows: list[Row] = []
-        self.notes: list[str] = []
-        self.machine: Machine | None = None
-        self.step_seconds = 0.0
-        self.workers = len(os.sched_getaffinity(0)) if self.device.type == "cuda" else 0
-        self.micro: int | None = None
-
-    @property
-    def left(self) -> float:
-        """Seconds of the budget."""
-        return self.ends - time.monotonic()
-
-    def settings(self, recipe: str, **changes: Any) -> TrainSettings:
-        """A recipe at this size, in bfloat16."""
-        made = {"full": tbps_clip, "simplified": simplified_tbps_clip}[recipe]()
-        return made.override({"precision": "bfloat16", "batch_size": self.sizes.batch, "micro_batch": self.micro} | changes)
-
-    def small(self, batch: int) -> PersonDataset:
-        """Enough training images for one epoch of some steps, and one to validate on."""
-        train, val = self.dataset.split("train").images, self.dataset.split("val").images
-        return PersonDataset(self.dataset.name, self.dataset.root, (*train[: batch * 4], *val[:1]))
-
-    def copied(self) -> PersonModel:
-        """The same weights on the device, to train on."""
-        return PersonModel(copy.deepcopy(self.model.clip), self.model.tokenizer, self.model.spec, "random").to(self.device)
-
-    def note(self, text: str) -> None:
-        """A remark for the terminal and the file."""
-        self.notes.append(text)
-        say(text)
-
-    def fits(self, work: Callable[[], object], what: str) -> bool:
-        """Does `work`; False, noted, where it needs more memory than there is. Frees what was used before it."""
-        free(self.device)
-        try:
-            work()
-        except torch.OutOfMemoryError:
-            self.note(f"{what}: does not fit the memory")
-            return False
-        return True
-
-    @contextmanager
-    def run(self, settings: TrainSettings, dataset: PersonDataset) -> Iterator[Run]:
-        """A run on a copy of the weights with its pictures on the device."""
-        free(self.device)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            (Path(folder) / "cache").symlink_to(self.folder / "cache")
-            run = Run(settings, self.copied(), dataset, Path(folder), Silent())
-            run.batches = replace(run.batches, images=near(run.caches["train"].images, self.device))
-            yield run
-
-    def time_steps(self, run: Run) -> tuple[float, ...]:
-        """Seconds of each of some updates."""
-        for _ in range(self.sizes.warm):
-            run.update(NoLog())
-        return tuple(timed(lambda: run.update(NoLog()), device=self.device) for _ in range(self.sizes.steps))
-
-    def keep_steps(self, what: str, times: tuple[float, ...], batch: int, recipe: str) -> None:
-        """Rows of one kind of step: seconds, pairs a second, share of the matrix rate."""
-        operations = step_operations(self.sizes.shape, batch, VIEWS[recipe], MEAN_TOKENS)
-        self.rows += [Row(what, "s a step", times), rates(what, "pairs a second", batch, times)]
-        if self.machine is not None:
-            shares = tuple(operations / each / self.machine.bfloat16 for each in times)
-            self.rows.append(Row(f"{what}: share of the measured bfloat16 rate", "ratio", shares))
-        self.rows.append(Row(f"{what}: peak memory", "GB", (peak(self.device),)))
-
-    def keep_updates_of_a_run(self, what: str, times: tuple[float, ...]) -> None:
-        """What all updates of five epochs would take at the mean of these steps."""
-        steps = EPOCHS * (self.sizes.train[1] // self.sizes.batch)
-        seconds = steps * sum(times) / len(times)
-        self.rows.append(Row(f"{what}: all {steps:,} updates, extrapolated from {len(times)} steps", "s", (seconds,)))
 
 
 def part_machine(bench: Bench) -> None:
@@ -186,7 +59,7 @@ def part_cache(bench: Bench) -> None:
     with bench.run(bench.settings("simplified"), bench.dataset) as run:
         wait_for(bench.device)
         bench.rows.append(
-            Row("all splits decoded into the cache, model and data on the device", "s", (time.perf_counter() - started,))
+            Measurement("all splits decoded into the cache, model and data on the device", "s", (time.perf_counter() - started,))
         )
         count = len(run.caches["train"].images)
         on_device = isinstance(run.batches.images, torch.Tensor)
@@ -211,7 +84,7 @@ def part_full(bench: Bench) -> None:
 
 
 def part_plain(bench: Bench) -> None:
-    """Its own epoch from disk; batches wait for the workers as they would in training."""
+    """Measures the plain trainer with its data from disk; batches wait for the workers as in training."""
 
     def steps(batch: int) -> None:
         settings = bench.settings("full", batch_size=batch, **{"image_augmentation.with_replacement": True})
@@ -223,7 +96,7 @@ def part_plain(bench: Bench) -> None:
         bench.keep_steps(f"plain trainer, batch {batch}", times, batch, "full")
         plain, ours = sum(times) / len(times) / batch, bench.step_seconds / bench.sizes.batch
         if ours:
-            bench.rows.append(Row("pairs a second, full recipe / plain trainer (means)", "ratio", (plain / ours,)))
+            bench.rows.append(Measurement("pairs a second, full recipe / plain trainer (means)", "ratio", (plain / ours,)))
 
     for batch in (bench.sizes.batch, bench.sizes.batch // 2, bench.sizes.batch // 4):
         if bench.fits(partial(steps, batch), f"plain trainer, batch {batch}"):
@@ -231,7 +104,7 @@ def part_plain(bench: Bench) -> None:
 
 
 def part_breakdown(bench: Bench) -> None:
-    """The pieces of an update one after the other; on the whole batch, or on one micro-batch where only that fits."""
+    """Measures the parts of an update one after another, on the whole batch, or on one micro-batch where only that fits."""
     batch = bench.micro or bench.sizes.batch
     settings = bench.settings("full", batch_size=batch, micro_batch=None)
     spent: dict[str, list[float]] = {}
@@ -260,7 +133,7 @@ def part_breakdown(bench: Bench) -> None:
             piece("optimizer", optimizer.step)
             optimizer.zero_grad()
     for name, times in spent.items():
-        bench.rows.append(Row(f"breakdown, batch {batch}: {name}", "s", tuple(times[bench.sizes.warm :])))
+        bench.rows.append(Measurement(f"breakdown, batch {batch}: {name}", "s", tuple(times[bench.sizes.warm :])))
 
 
 def part_simplified(bench: Bench) -> None:
@@ -287,26 +160,26 @@ def part_curve(bench: Bench) -> None:
 
 
 def part_compiled(bench: Bench) -> None:
-    """Only on a GPU: compiling a toy on a CPU shows nothing and takes half a minute."""
+    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and shows nothing."""
     if bench.device.type != "cuda":
         return
     started = time.perf_counter()
     with bench.run(bench.settings("full", compile_image_tower=True), bench.small(bench.sizes.batch)) as run:
         run.update(NoLog())
         wait_for(bench.device)
-        bench.rows.append(Row("compiled image tower: start and first step", "s", (time.perf_counter() - started,)))
+        bench.rows.append(Measurement("compiled image tower: start and first step", "s", (time.perf_counter() - started,)))
         bench.keep_steps("full recipe, image tower compiled", bench.time_steps(run), bench.sizes.batch, "full")
 
 
 def part_run(bench: Bench) -> None:
-    """The whole run, or as many of its steps as the budget allows, and evaluations."""
+    """Measures a whole run, or as many of its steps as the budget allows, and evaluations."""
     settings = bench.settings("full")
     started = time.perf_counter()
     with bench.run(settings, bench.dataset) as run:
         wait_for(bench.device)
         start = time.perf_counter() - started
         done, evaluations = 0, []
-        reserve = 20.0 if bench.device.type == "cuda" else 0.0  # for the last evaluation and the file
+        reserve = 20.0 if bench.device.type == "cuda" else 0.0  # for the last evaluation and writing the file
         begun = time.perf_counter()
         while done == 0 or (done < run.steps and bench.left > reserve):
             run.update(NoLog())
@@ -323,9 +196,9 @@ def part_run(bench: Bench) -> None:
         bench.note(f"run: {done} of {run.steps} updates done, {len(evaluations)} of {epochs} evaluations")
         kind = "measured" if done == run.steps else f"extrapolated from {done} of {run.steps} updates"
         bench.rows += [
-            Row(f"five epochs of the full recipe with evaluation, cache at hand, {kind}", "s", (seconds,)),
-            Row("validation of an epoch", "s", tuple(evaluations)),
-            Row("updates of the run", "s a step", (updating / done,)),
+            Measurement(f"five epochs of the full recipe with evaluation, cache at hand, {kind}", "s", (seconds,)),
+            Measurement("validation of an epoch", "s", tuple(evaluations)),
+            Measurement("updates of the run", "s a step", (updating / done,)),
         ]
 
 
@@ -341,13 +214,13 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "compiled": (part_compiled, 90),
     "run": (part_run, 30),
 }
-"""Each part with the seconds of the budget that must be left for it to begin."""
+"""Each part with the seconds of the budget that it needs to start."""
 
 
 def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence[str] = tuple(PARTS)) -> tuple[Path, list[str]]:
-    """Runs the parts; returns the file, which is written anew after each of them, and the parts that failed.
+    """Runs the parts; returns the file, which is rewritten after each of them, and the parts that failed.
 
-    A part that fails is named, with its error, and the others go on: the machine may not be there a second time.
+    A failed part is reported with its error and the others run, because the machine may not be available again.
     """
     started, failed = datetime.now(), []
     with tempfile.TemporaryDirectory() as temporary:
@@ -372,46 +245,10 @@ def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence
 
 
 def finding(bench: Bench, device: str) -> Benchmark:
-    """The rows so far."""
+    """Returns the measurements so far."""
     train = f"{bench.sizes.train[0]:,} images, {bench.sizes.train[1]:,} captions"
     facts = {"device": device, "train": train, "drawn crops": bench.sizes.drawn, "notes": "; ".join(bench.notes)}
     return Benchmark("gpu", list(bench.rows), facts)
-
-
-def repeated(drawn: PersonDataset, sizes: Sizes) -> PersonDataset:
-    """A data set with the wanted numbers of images, captions and people, made of the drawn images over and over."""
-    originals = drawn.split("train").images
-    images, captions, people = sizes.train
-    made = list(listed(originals, "train", images, captions, people))
-    for name, (count, texts) in zip(("val", "test"), sizes.held_out, strict=True):
-        made += listed(originals, name, count, texts, max(1, count // 3))
-    return PersonDataset("mannequins", drawn.root, tuple(made))
-
-
-def listed(originals: tuple[PersonImage, ...], split: str, images: int, captions: int, people: int) -> Iterator[PersonImage]:
-    """Images of one split; the first few have a caption more than the others, so that their number comes out."""
-    each, more = divmod(captions, images)
-    for number, image in enumerate(islice(cycle(originals), images)):
-        count = each + (number < more)
-        texts, paraphrases = (tuple(islice(cycle(known), count)) for known in (image.captions, image.captions_bt))
-        yield replace(image, split=split, identity=number % people, captions=texts, captions_bt=paraphrases, attributes={})
-
-
-def free(device: torch.device) -> None:
-    """Memory that is no longer used, and the mark of its peak."""
-    import gc
-
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak(device: torch.device) -> float:
-    """GB since the last `free`; on a CPU of the whole process so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 if __name__ == "__main__":

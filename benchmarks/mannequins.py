@@ -1,11 +1,11 @@
-"""How fast mannequins are drawn: `python benchmarks/mannequins.py [--toy]`.
+"""Speed of drawing mannequins: `python benchmarks/mannequins.py [--toy]`.
 
-CPU time on one core of sampling the scene, drawing at twice the size, reducing, the camera, JPEG.
+CPU time on one core for sampling the scene, drawing at twice the size, downscaling, the camera and JPEG.
 """
 
 import time
 
-from measuring import Row, rates, seconds, timed
+from measuring import Measurement, rates, seconds, timed
 from results import Benchmark, run_alone
 
 from tbps.data import draw_person, encode_picture, population, sample_view
@@ -24,8 +24,8 @@ def measure(toy: bool, runs: int) -> Benchmark:
     first = timed(draw_all, time.process_time)  # fills the caches of places, passers-by and textures
     rows = [
         rates("crops drawn and encoded", "a second and core", crops, seconds(draw_all, runs, time.process_time)),
-        Row("first of these runs, with an empty cache of places", "s", (first,)),
-        Row("size of a crop", "kB", (draw_all() / crops / 1000,)),
+        Measurement("first of these runs, with an empty cache of places", "s", (first,)),
+        Measurement("size of a crop", "kB", (draw_all() / crops / 1000,)),
     ]
     return Benchmark("mannequins", rows, {"crops": crops})
 

@@ -1,4 +1,4 @@
-"""Repeated runs, ways that take turns, and the memory of a run."""
+"""Measuring: repeated runs, alternating variants, and memory of a run."""
 
 import ctypes
 import statistics
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 RUNS = 5
 
-Run = Callable[[], object]
-Way = TypeVar("Way", bound=Run)
+Workload = Callable[[], object]
+Way = TypeVar("Way", bound=Workload)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One quantity, measured several times; `at`: the size at which, where a benchmark measures one quantity at several."""
+class Measurement:
+    """One quantity, measured several times. `at`: the size, where a benchmark measures a quantity at several sizes."""
 
     what: str
     unit: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def say(text: str) -> None:
-    """A line of progress."""
+    """Prints a line of progress."""
     print(f"  {text}", flush=True)
 
 
@@ -54,8 +54,8 @@ def wait_for(device: "torch.device | str") -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: "torch.device | str" = "cpu") -> float:
-    """Seconds of one run."""
+def timed(run: Workload, clock: Callable[[], float] = time.perf_counter, device: "torch.device | str" = "cpu") -> float:
+    """Returns the seconds of one run."""
     wait_for(device)
     start = clock()
     run()
@@ -63,15 +63,16 @@ def timed(run: Run, clock: Callable[[], float] = time.perf_counter, device: "tor
     return clock() - start
 
 
-def seconds(run: Run, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
-    """The time of each of several runs, after one that does not count."""
+def seconds(run: Workload, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter) -> tuple[float, ...]:
+    """Returns the seconds of each of several runs, after one warm-up run."""
     run()
     return tuple(timed(run, clock) for _ in range(runs))
 
 
 def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], float] = timed) -> dict[str, tuple[float, ...]]:
-    """What `measure` finds of each way, which take turns (A B C A B C ...) so that ratios hold when the machine's speed drifts;
-    one run of each before that does not count.
+    """Measures several variants in turn (A B C A B C ...), so that ratios stay valid when the speed of the machine drifts.
+
+    Each variant has one warm-up run before.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for run in ways.values():
@@ -83,10 +84,10 @@ def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], 
     return {name: tuple(each) for name, each in found.items()}
 
 
-def megabytes(run: Run) -> float:
-    """How far the resident memory of this process rises above where it stands (glibc on Linux)."""
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed must not hide what this one takes
-    Path("/proc/self/clear_refs").write_text("5")  # lets the high-water mark start from here
+def megabytes(run: Workload) -> float:
+    """Returns by how many MB the resident memory of this process rises during a run (glibc on Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs freed must not hide what this one needs
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     run()
     return (_status("VmHWM") - before) / 1000
@@ -94,18 +95,17 @@ def megabytes(run: Run) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """What was measured of a run in processes of its own: seconds and megabytes of each, and what the first one returned."""
+    """Measurements of a workload in separate processes: seconds and megabytes of each run, and the result of the first."""
 
     seconds: tuple[float, ...]
     megabytes: tuple[float, ...]
     outcome: Any
 
 
-def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
-    """Measures each of the ways, functions that pickle can name, which take turns, each time in a process of its own.
+def apart(ways: Mapping[str, Workload], runs: int = RUNS) -> dict[str, Apart]:
+    """Measures picklable functions in turn, each run in a new process.
 
-    The processes share neither freed memory nor threads, and no two hold their memory at once. The first run in each does not
-    count.
+    The processes share neither freed memory nor threads, and only one exists at a time. The first run in each is a warm-up.
     """
     found: dict[str, list[tuple[float, float, Any]]] = {name: [] for name in ways}
     for number in range(runs):
@@ -119,8 +119,8 @@ def apart(ways: Mapping[str, Run], runs: int = RUNS) -> dict[str, Apart]:
     return made
 
 
-def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
-    """What `measure` finds of a run in a fresh process, which has ended then. Raises RuntimeError where it died."""
+def in_a_process(measure: Callable[[Workload], Any], run: Workload) -> Any:
+    """Applies `measure` to a workload in a new process and waits for its end. Raises RuntimeError where the process died."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_measure_there, args=(there, measure, run), daemon=True)
@@ -136,26 +136,26 @@ def in_a_process(measure: Callable[[Run], Any], run: Run) -> Any:
         process.join()
 
 
-def _measured(run: Run) -> tuple[float, float, Any]:
+def _measured(run: Workload) -> tuple[float, float, Any]:
     outcome = run()
     return timed(run), megabytes(run), outcome
 
 
-def _measure_there(result: Connection, measure: Callable[[Run], Any], run: Run) -> None:
+def _measure_there(result: Connection, measure: Callable[[Workload], Any], run: Workload) -> None:
     result.send(measure(run))
 
 
-def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Row:
-    """So many things in each of these seconds, as things a second."""
-    return Row(what, unit, tuple(count / each for each in spent))
+def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Measurement:
+    """Converts seconds for `count` things into things per second."""
+    return Measurement(what, unit, tuple(count / each for each in spent))
 
 
-def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Row:
-    """One divided by the other, run by run."""
-    return Row(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
+def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Measurement:
+    """Divides one by the other, run by run."""
+    return Measurement(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
 
 
 def _status(field: str) -> int:
-    """A field of this process's status in kB."""
+    """Returns a field of this process's status in kB."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:")]
     return int(line.split()[1])

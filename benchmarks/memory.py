@@ -1,6 +1,6 @@
-"""Memory of a benchmark: 10 GiB at most for all of its processes together, looked for before it starts and watched while it runs.
+"""Memory limit of benchmarks: 10 GiB for all processes together, checked before a benchmark starts and watched while it runs.
 
-The machine is shared: a benchmark that takes what others need is killed by the system, or they are.
+The machine may be shared: without a limit the system could kill the benchmark or other programs.
 """
 
 import os
@@ -15,10 +15,10 @@ from pathlib import Path
 GIB = 2**30
 LIMIT = 10 * GIB
 TOY = 2 * GIB
-# What each benchmark takes at its full size, its processes together; those not named take no more than 4 GiB.
+# Memory of each benchmark at full size, all processes together; others take at most 4 GiB.
 NEEDS: Mapping[str, int] = {"side by side": LIMIT, "search": LIMIT, "gpu": LIMIT, "quality": LIMIT, "scaling": 6 * GIB}
 _USUAL = 4 * GIB
-_EVERY = 0.5  # seconds between looks at the processes
+_EVERY = 0.5  # seconds between checks
 
 
 class TooLittleMemory(Exception):
@@ -27,18 +27,18 @@ class TooLittleMemory(Exception):
 
 @dataclass
 class Peak:
-    """The most that the processes took together so far, in bytes."""
+    """Largest memory of all processes together so far, in bytes."""
 
     most: int = 0
 
 
 def needed(name: str, toy: bool) -> int:
-    """Bytes of a benchmark."""
+    """Returns the bytes that a benchmark needs."""
     return TOY if toy else NEEDS.get(name, _USUAL)
 
 
 def available(root: Path = Path("/")) -> int:
-    """Bytes that can still be taken: of the machine's, and of what the control groups of this process allow.
+    """Returns the bytes that this process may still allocate on the machine and within its control groups.
 
     `root` holds proc/ and sys/fs/cgroup/.
     """
@@ -52,7 +52,7 @@ def available(root: Path = Path("/")) -> int:
 
 
 def require(name: str, toy: bool, root: Path = Path("/")) -> None:
-    """Raises TooLittleMemory where a benchmark does not fit beside what runs already."""
+    """Raises TooLittleMemory where less memory is available than the benchmark needs."""
     wanted, free = needed(name, toy), available(root)
     if free < wanted:
         raise TooLittleMemory(
@@ -63,7 +63,7 @@ def require(name: str, toy: bool, root: Path = Path("/")) -> None:
 
 @contextmanager
 def within_limit(name: str, toy: bool, limit: int = LIMIT) -> Iterator[Peak]:
-    """Requires the memory, then watches the processes of the block; beyond `limit` they are ended with a line that says so."""
+    """Checks the available memory, then watches the processes of the block; above `limit`, they are ended with a message."""
     require(name, toy)
     print(f"memory: {name} keeps to {limit / GIB:.0f} GiB in all, {available() / GIB:.1f} GiB are available", flush=True)
     peak, ended = Peak(), threading.Event()
@@ -78,12 +78,12 @@ def within_limit(name: str, toy: bool, limit: int = LIMIT) -> Iterator[Peak]:
 
 
 def taken(root: int) -> int:
-    """Bytes of a process and all below it; what several of them share is counted once (proportional set size)."""
+    """Returns the bytes of a process and its descendants; shared memory counts once (proportional set size)."""
     return sum(_proportional(process) for process in tree(root))
 
 
 def tree(root: int) -> list[int]:
-    """A process and all below it."""
+    """Lists a process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -112,7 +112,7 @@ def _watch(name: str, peak: Peak, ended: threading.Event, limit: int) -> None:
 def _proportional(process: int) -> int:
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
@@ -125,7 +125,7 @@ def _machine(root: Path) -> int:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups and of those around them, of version 2 and of version 1's memory."""
+    """Yields the folders of this process's control groups and their parents, of version 2 and of version 1's memory."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -145,11 +145,11 @@ def _number(file: Path) -> int | None:
         text = file.read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None  # "max": no limit
+    return int(text) if text.isdigit() else None  # "max" means no limit
 
 
 def _droppable(folder: Path) -> int:
-    """Bytes of files in memory, which count as taken and are given up when others need them."""
+    """Returns the bytes of cached files, which count as used but are released on demand."""
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""The way of an image and a caption, step by step, with the bundled model: `python benchmarks/pipeline.py [--toy]`.
+"""Cost of each pipeline step with the bundled model: `python benchmarks/pipeline.py [--toy]`.
 
 Mannequins written as a data set (drawing, JPEG, captions, annotation file; one process), decoded and resized (two threads),
-embedded, and searched exactly among random unit embeddings. Wall-clock time on whatever cores this process may use.
+embedded, and searched exactly among random unit embeddings. Wall-clock time on the cores that this process may use.
 """
 
 import tempfile
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Row, rates, seconds
+from measuring import Measurement, rates, seconds
 from results import Benchmark, run_alone
 
 import tbps
@@ -22,8 +22,8 @@ MODEL = Path(__file__).parents[1] / "models" / "mannequin-tiny"
 DIMENSIONS, K, QUERIES = 512, 10, 20
 
 
-def searching(rows: int, runs: int) -> Row:
-    """Latency of one query after another, the embedding of the query not included."""
+def searching(rows: int, runs: int) -> Measurement:
+    """Measures the latency of sequential queries without embedding them."""
     rng = generator(0, "benchmark", "search")
     embeddings = rng.standard_normal((rows, DIMENSIONS), dtype=np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -31,7 +31,9 @@ def searching(rows: int, runs: int) -> Row:
     queries = rng.standard_normal((QUERIES, DIMENSIONS))
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     spent = seconds(lambda: [index.top(query, K) for query in queries], runs)
-    return Row(f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent))
+    return Measurement(
+        f"exact search, best {K} of {rows:,} x {DIMENSIONS}", "ms a query", tuple(1000 * each / QUERIES for each in spent)
+    )
 
 
 def measure(toy: bool, runs: int) -> Benchmark:

@@ -1,40 +1,41 @@
-"""A straightforward TBPS-CLIP trainer, to measure `tbps` against: the same method, data, weights and losses, plain machinery.
+"""A straightforward TBPS-CLIP trainer as a baseline for `tbps`: the same method, data, weights and losses, without its
+optimisations.
 
-It does what the paper's reference is described as doing and slows nothing down on purpose. What differs from `tbps.training`, each
+It does what the paper's reference is described as doing and slows nothing down on purpose. Differences from `tbps.training`, each
 with what is known of the reference:
 
     pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
-                every epoch"), resized (not the views of self-supervision, which the reference crops from the picture itself), then
+                every epoch"), resized (not the views of self-supervision, which the reference crops from the image itself), then
                 augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
                 normalise", "the reference draws with replacement")
-    views       all four are made whatever the losses ("computes the SimCLR and second views even when their losses are off")
-                but only those with a loss are encoded, one after the other
+    views       all four are computed whatever the losses ("computes the SimCLR and second views even when their losses are off")
+                but only those with a loss are encoded, one after another
     captions    padded to the whole context, 77 tokens
-    attention   in plain steps, its weights returned ("attention asks for its weights, which turns fused attention off")
+    attention   plain, with its weights returned ("attention asks for its weights, which turns fused attention off")
     soft labels "the reference runs both towers a second time without gradients to get the detached similarities"
-    optimizer   torch's AdamW as it comes, without its fused kernel
+    optimizer   torch's default AdamW, without its fused kernel
     evaluation  the whole score matrix in memory, "full argsort of the score matrix"
 
-Where nothing is known it takes the cheaper way: a picture is resized once for its two weak views, Pillow augments pictures of 8
-bits, captions are tokenised by the same fast tokenizer, on CUDA batches come from pinned memory. bfloat16 stands for "fp16
-autocast with loss scaling". Learning rate, soft-label ramp and the text augmentation are those of
-`tbps`, imported, as are the losses.
+Where nothing is known, the cheaper way is taken: an image is resized once for its two weak views, Pillow augments 8-bit images,
+captions use the same fast tokenizer, and on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with loss
+scaling". Learning rate, soft-label ramp, text augmentation and losses are imported from `tbps`.
 """
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image
+from plain_augmentation import open_resized, resized, strong_view, to_pixels, weak_view
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPModel
 
-from tbps.data import ImageAugmentation, PersonDataset, ViewAugmentation, augment_caption, epoch_batches, identities
+from tbps.data import PersonDataset, augment_caption, epoch_batches, identities
 from tbps.errors import SettingsError
 from tbps.losses import c_itc, identity_targets, n_itc, nt_xent, r_itc
 from tbps.model import PersonModel, ProjectionHead, bottom_parameters, set_text_attention_dropout
@@ -48,9 +49,11 @@ from tbps.training.settings import TrainSettings
 EMBED_BATCH = 128
 
 
-@dataclass(frozen=True, slots=True)
-class PlainBatch:
-    """n pairs, ready for the towers: four views (n, 3, H, W) of every picture, the augmented captions, the identities (n,)."""
+class PlainBatch(NamedTuple):
+    """A batch of n pairs, ready for the towers: four views (n, 3, H, W) of every image, augmented captions, identities (n,).
+
+    A NamedTuple, whose tensors a DataLoader can pin.
+    """
 
     image: Tensor
     image_second: Tensor
@@ -62,7 +65,7 @@ class PlainBatch:
 
 @final
 class PlainPairs(Dataset[Any]):
-    """The training pairs; a pair is read from disk and augmented when it is asked for."""
+    """The training pairs; each is read from disk and augmented when it is accessed."""
 
     def __init__(self, split: PersonDataset, settings: TrainSettings, spec: ImageSpec) -> None:
         self.images, self.pairs, self.settings, self.spec = split.images, split.pairs(), settings, spec
@@ -87,129 +90,14 @@ class PlainPairs(Dataset[Any]):
 
 
 def collate(pairs: Sequence[tuple[list[Tensor], str, int]]) -> PlainBatch:
-    """Pairs to a batch."""
+    """Collates pairs to a batch."""
     views = [torch.stack(view) for view in zip(*(views for views, _, _ in pairs), strict=True)]
     return PlainBatch(*views, [caption for _, caption, _ in pairs], torch.tensor([identity for _, _, identity in pairs]))
 
 
-def open_resized(path: Any, spec: ImageSpec) -> Image.Image:
-    """The picture in a file as RGB, resized as a whole."""
-    with Image.open(path) as picture:
-        return resized(picture.convert("RGB"), spec, Image.Resampling.BICUBIC)
-
-
-def resized(picture: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
-    """The whole picture at the input's size."""
-    return picture.resize((spec.width, spec.height), resampling)
-
-
-def to_pixels(picture: Image.Image, spec: ImageSpec) -> Tensor:
-    """(3, H, W) float32, normalised."""
-    unit = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
-    return (unit - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
-
-
-def weak_view(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    """So many draws from the pool of six, with replacement."""
-    if not settings.enabled:
-        return picture
-    pool = (crop_weakly, erase, grey_sometimes, jitter_weakly, flip_sometimes, rotate)
-    for operation in random.choices(pool, k=settings.pool_size):
-        picture = operation(picture, settings)
-    return picture
-
-
-def strong_view(picture: Image.Image, settings: ViewAugmentation, size: tuple[int, int]) -> Image.Image:
-    """A SimCLR view of (width, height) `size`: crop, jitter, grayscale, blur and flip, each but the crop with its probability."""
-    picture = crop(picture, settings.crop_scale, settings.crop_ratio, size)
-    if random.random() < settings.jitter_probability:
-        picture = jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
-        picture = turn_hue(picture, random.uniform(-settings.hue, settings.hue))
-    if random.random() < settings.grayscale_probability:
-        picture = picture.convert("L").convert("RGB")
-    if random.random() < settings.blur_probability:
-        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(*settings.blur_sigma)))
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < settings.flip_probability else picture
-
-
-def crop_weakly(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    return crop(picture, settings.crop_scale, settings.crop_ratio, picture.size)
-
-
-def erase(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    if random.random() >= settings.erase_probability:
-        return picture
-    low, high = settings.erase_ratio
-    box = draw_box(picture.size, settings.erase_area, (1 / high, 1 / low))
-    if box is None:
-        return picture
-    left, top, right, bottom = box
-    erased = picture.copy()
-    ImageDraw.Draw(erased).rectangle((left, top, right - 1, bottom - 1), fill=(0, 0, 0))
-    return erased
-
-
-def grey_sometimes(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    return picture.convert("L").convert("RGB") if random.random() < settings.grayscale_probability else picture
-
-
-def jitter_weakly(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    return jitter(picture, (settings.brightness, settings.contrast, settings.saturation))
-
-
-def flip_sometimes(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < settings.flip_probability else picture
-
-
-def rotate(picture: Image.Image, settings: ImageAugmentation) -> Image.Image:
-    angle = random.uniform(-settings.rotation_degrees, settings.rotation_degrees)
-    return picture.rotate(angle, Image.Resampling.BILINEAR)
-
-
-def crop(picture: Image.Image, scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int]) -> Image.Image:
-    """RandomResizedCrop to (width, height) `size`, as torchvision's: where no box fits, the largest central one within the
-    ratio.
-    """
-    box = draw_box(picture.size, scale, ratio) or central_box(picture.size, ratio)
-    return picture.crop(box).resize(size, Image.Resampling.BILINEAR)
-
-
-def draw_box(size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) with that share of the area and that width/height; None where ten draws do not fit."""
-    for _ in range(10):
-        pixels = random.uniform(*area) * size[0] * size[1]
-        shape = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        width, height = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
-        if 0 < width <= size[0] and 0 < height <= size[1]:
-            left, top = random.randint(0, size[0] - width), random.randint(0, size[1] - height)
-            return left, top, left + width, top + height
-    return None
-
-
-def central_box(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest central box whose width/height lies in `ratio`."""
-    width, height = min(size[0], round(size[1] * ratio[1])), min(size[1], round(size[0] / ratio[0]))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return left, top, left + width, top + height
-
-
-def jitter(picture: Image.Image, strengths: tuple[float, float, float]) -> Image.Image:
-    """Brightness, contrast and saturation by factors within 1 +- strength."""
-    for enhance, strength in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strengths, strict=True):
-        picture = enhance(picture).enhance(random.uniform(1 - strength, 1 + strength))
-    return picture
-
-
-def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
-    """The colour circle turned, as torchvision does it for Pillow's pictures."""
-    hue, saturation, value = picture.convert("HSV").split()
-    turned = np.asarray(hue) + np.uint8(round(turns * 255) % 256)
-    return Image.merge("HSV", (Image.fromarray(turned, "L"), saturation, value)).convert("RGB")
-
-
 @final
 class PlainTrainer:
-    """Model, optimizer and data of a run; the losses are those of the recipes of TBPS-CLIP."""
+    """Model, optimizer and data of a run with the losses of the TBPS-CLIP recipes."""
 
     def __init__(self, settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> None:
         check(settings.losses)
@@ -229,7 +117,7 @@ class PlainTrainer:
         self.step = 0
 
     def batches(self) -> DataLoader[PlainBatch]:
-        """Every batch of every epoch, of the same pairs in the same order as in `tbps`."""
+        """Returns the batches of all epochs, with the same pairs in the same order as in `tbps`."""
         settings = self.settings
         epochs = range(settings.schedule.epochs)
         order = [
@@ -241,7 +129,7 @@ class PlainTrainer:
         )  # fmt: skip
 
     def update(self, batch: PlainBatch) -> float:
-        """One optimizer step; returns the loss."""
+        """Does one optimizer step and returns the loss."""
         settings = self.settings
         rate = learning_rate(self.step, self.steps_per_epoch, settings.schedule)
         alpha = soft_label_share(self.step, self.steps_per_epoch, settings.losses.n_itc.soft_label)
@@ -261,7 +149,7 @@ class PlainTrainer:
         return loss.item()
 
     def loss(self, batch: PlainBatch, alpha: float) -> Tensor:
-        """The loss of a batch; alpha is the share of the model's own softmax in the labels."""
+        """Computes the loss of a batch; alpha: share of the model's own softmax in the labels."""
         losses, clip, device = self.settings.losses, self.model.clip, self.model.device
         tokens = self.tokenise(batch.captions).to(device)
         pixels = batch.image.to(device, non_blocking=True)
@@ -280,7 +168,9 @@ class PlainTrainer:
         targets = identity_targets(ids, ids)
         contrast = n_itc(image, text, targets, scale, alpha, soft_from=soft_from)
         if second is not None:
-            contrast = (contrast + n_itc(second, text, targets, scale, alpha)) / 2  # softened by its own similarities, as in `tbps`
+            contrast = (
+                contrast + n_itc(second, text, targets, scale, alpha)
+            ) / 2  # soft labels from its own similarities, as in `tbps`
         total = losses.n_itc.weight * contrast
         if losses.r_itc.weight > 0:
             r = losses.r_itc
@@ -294,19 +184,19 @@ class PlainTrainer:
         return total
 
     def tokenise(self, captions: Sequence[str]) -> Tensor:
-        """(n, context) token ids, always padded to the whole context."""
+        """Tokenises captions to (n, context), always padded to the whole context."""
         model = self.model
         given = {"padding": "max_length", "truncation": True, "max_length": model.context_length, "return_tensors": "pt"}
         tokens: Tensor = model.tokenizer(list(captions), **given)["input_ids"]
         return tokens
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where the settings ask for it."""
+        """Returns the autocast context for the precision of the settings."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     @torch.no_grad()
     def embed(self, name: str) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (text, image) of a split on the CPU; pictures from disk, captions in their own order."""
+        """Embeds a split: unit embeddings (text, image) on the CPU; images are read from disk, captions stay in order."""
         split, clip, device = self.dataset.split(name), self.model.clip.eval(), self.model.device
         pictures = DataLoader(
             PlainPictures(split, self.model.spec),
@@ -322,7 +212,7 @@ class PlainTrainer:
         return text, image
 
     def evaluate(self, name: str) -> "PlainReport":
-        """Rank-1, mAP and mINP on a split."""
+        """Computes Rank-1, mAP and mINP on a split."""
         text, image = self.embed(name)
         text_ids, image_ids = identities(self.dataset.split(name))
         return metrics_by_argsort(text, image, torch.from_numpy(text_ids), torch.from_numpy(image_ids))
@@ -330,7 +220,7 @@ class PlainTrainer:
 
 @final
 class PlainPictures(Dataset[Any]):
-    """The pictures of a split, not augmented."""
+    """The images of a split, not augmented."""
 
     def __init__(self, split: PersonDataset, spec: ImageSpec) -> None:
         self.images, self.spec = split.images, spec
@@ -343,7 +233,7 @@ class PlainPictures(Dataset[Any]):
 
 
 def check(losses: LossSettings) -> None:
-    """Raises SettingsError for losses that no recipe of TBPS-CLIP uses and this trainer does not know."""
+    """Raises SettingsError for losses that no TBPS-CLIP recipe uses."""
     foreign = {"sdm": losses.sdm.weight, "tal": losses.tal.weight, "id": losses.id.weight, "mlm": losses.mlm.weight}
     unknown = [name for name, weight in foreign.items() if weight > 0]
     if unknown or losses.second_text or losses.n_itc.labels != "identity":
@@ -351,19 +241,21 @@ def check(losses: LossSettings) -> None:
 
 
 def image_features(clip: CLIPModel, pixels: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (n, D) embeddings; attention gives its weights, which nobody reads."""
+    """Computes image embeddings: (n, 3, H, W) -> (n, D). Attention returns its weights, which are not used."""
     features: Tensor = clip.visual_projection(clip.vision_model(pixel_values=pixels, output_attentions=True).pooler_output)
     return features
 
 
 def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
-    """(n, 77) -> (n, D) embeddings, likewise."""
+    """Computes text embeddings: (n, 77) -> (n, D). Attention returns its weights, which are not used."""
     features: Tensor = clip.text_projection(clip.text_model(input_ids=tokens, output_attentions=True).pooler_output)
     return features
 
 
 def without_fused_kernel(made: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over the same parameters, rates and decays with torch's own choice of loop; another optimizer as it is."""
+    """Rebuilds AdamW with the same parameters, rates and decays without the fused kernel; other optimizers are
+    returned unchanged.
+    """
     if not isinstance(made, torch.optim.AdamW):
         return made
     groups = [{name: group[name] for name in ("params", "weight_decay", "factor")} for group in made.param_groups]
@@ -372,7 +264,7 @@ def without_fused_kernel(made: torch.optim.Optimizer, settings: TrainSettings) -
 
 @dataclass(frozen=True, slots=True)
 class PlainReport:
-    """In percent."""
+    """Metrics in percent."""
 
     r1: float
     map: float
@@ -380,7 +272,7 @@ class PlainReport:
 
 
 def metrics_by_argsort(text: Tensor, image: Tensor, text_ids: Tensor, image_ids: Tensor) -> PlainReport:
-    """Every ranking in full, as published evaluation code does it."""
+    """Computes metrics from complete rankings, as published evaluation code does."""
     scores = text @ image.T  # (Q, G)
     order = torch.argsort(scores, dim=1, descending=True)
     right = image_ids[order] == text_ids[:, None]
@@ -392,7 +284,7 @@ def metrics_by_argsort(text: Tensor, image: Tensor, text_ids: Tensor, image_ids:
 
 
 def train(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, workers: int) -> PlainReport:
-    """Trains `model` and returns its metrics on the test split; the best epoch is not chosen, the last one counts."""
+    """Trains `model` and returns its metrics on the test split after the last epoch."""
     trainer = PlainTrainer(settings, model, dataset, workers)
     for batch in trainer.batches():
         trainer.update(batch)

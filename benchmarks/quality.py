@@ -1,11 +1,11 @@
-"""Whether the fast path learns as well as the plain one: the same recipe on the same mannequins, Rank-1 of three seeds each.
+"""Accuracy of the fast trainer against the plain one: the same recipe on the same mannequins, Rank-1 of three seeds each.
 
     python benchmarks/quality.py [--toy] [--seeds 3]
 
 Both start from the same random weights and see the same pairs in the same order, with the same losses (N-ITC with soft labels,
 MVS-I, SS-I, C-ITC), weak and strong views, text augmentation, optimizers (AdamW and Muon), schedule, precision and number of
-updates; both are scored after the last one on the same unseen people. What differs is the machinery that `plain.py` lists, and
-with it which random numbers are drawn: two runs of one seed agree in data and start, not in augmentation and dropout.
+updates; both are evaluated after the last update on the same unseen people. The differences are those listed in `plain.py`, and
+the random numbers that are drawn: two runs of one seed agree in data and initial weights, not in augmentation and dropout.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from measuring import Row, say
+from measuring import Measurement, say
 from memory import TooLittleMemory, within_limit
 from plain import train as train_plainly
 from results import FOLDER, Benchmark, keep
@@ -63,13 +63,13 @@ def measure(toy: bool, seeds: int) -> Benchmark:
                 spent[name].append(time.perf_counter() - started)
                 found[name].append(rank_1)
                 say(f"{name}, seed {seed}: Rank-1 {rank_1:.2f} % after {spent[name][-1]:.0f} s")
-    rows = [Row(f"Rank-1 after the last update, {name}", "%", tuple(each)) for name, each in found.items()]
-    rows += [Row(f"the whole run, {name}", "s", tuple(each)) for name, each in spent.items()]
+    rows = [Measurement(f"Rank-1 after the last update, {name}", "%", tuple(each)) for name, each in found.items()]
+    rows += [Measurement(f"the whole run, {name}", "s", tuple(each)) for name, each in spent.items()]
     return Benchmark("quality", rows, facts(settings, found, unseen))
 
 
 def facts(settings: TrainSettings, found: dict[str, list[float]], unseen: int) -> dict[str, object]:
-    """Means, standard deviations, and how far apart the means are in units of the latter."""
+    """Returns settings, means and standard deviations."""
     known: dict[str, object] = {"settings": settings.fingerprint(), "unseen people": unseen}
     for name, each in found.items():
         known[f"{name} mean"] = round(statistics.mean(each), 2)
@@ -78,7 +78,7 @@ def facts(settings: TrainSettings, found: dict[str, list[float]], unseen: int) -
 
 
 def train_fast(settings: TrainSettings, dataset: PersonDataset, folder: Path) -> float:
-    """Rank-1 of `tbps`: the trainer's updates, then the test split."""
+    """Returns Rank-1 on the test split after training with `tbps`."""
     model = start_model(settings, dataset, None, "cpu")
     run = Run(settings, model, dataset, folder, Silent())
     while run.state.step < run.steps:
@@ -91,7 +91,7 @@ def train_fast(settings: TrainSettings, dataset: PersonDataset, folder: Path) ->
 
 
 def train_plain(settings: TrainSettings, dataset: PersonDataset, folder: Path) -> float:
-    """Rank-1 of the plain trainer with two workers; `folder` stays unused."""
+    """Returns Rank-1 of the plain trainer with two workers; `folder` is unused."""
     return train_plainly(settings, start_model(settings, dataset, None, "cpu"), dataset, workers=2).r1
 
 

@@ -1,8 +1,8 @@
-"""Puts measured figures into the documents: `python benchmarks/report.py build/bench/2026-11-25-120000.json [MORE.json ...]`.
+"""Inserts measured figures into the documents: `python benchmarks/report.py build/bench/2026-11-25-120000.json [MORE.json ...]`.
 
-Between `<!-- begin NAME -->` and `<!-- end NAME -->` in docs/benchmarks.md and docs/performance.md comes the table of the benchmark
-of that name, with the machine and commit that it was measured on; of several files the last one that has it. What no file has stays
-as it is. The picture docs/images/scaling.png is drawn anew where one has "scaling".
+The text between `<!-- begin NAME -->` and `<!-- end NAME -->` in docs/benchmarks.md and docs/performance.md is replaced by the
+table of the benchmark NAME, with machine and commit; of several files with that benchmark, the last is used. Other sections stay.
+The plot docs/images/scaling.png is redrawn where a file contains "scaling".
 """
 
 import argparse
@@ -21,7 +21,7 @@ SECTION = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end \2 -->)", re.DOTA
 
 
 def sections(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """For every benchmark what its section says. Raises ValueError for toy sizes, which belong in no document."""
+    """Returns the text of each benchmark's section. Raises ValueError for toy sizes, which belong in no document."""
     found = {}
     for kept in records:
         if kept["toy"]:
@@ -32,7 +32,7 @@ def sections(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def filled(document: str, texts: Mapping[str, str]) -> str:
-    """The document with those sections that are known."""
+    """Replaces the sections of a document whose text is known."""
 
     def fill(match: re.Match[str]) -> str:
         begin, name, end = match.groups()
@@ -42,7 +42,7 @@ def filled(document: str, texts: Mapping[str, str]) -> str:
 
 
 def main(files: Sequence[Path], root: Path = ROOT) -> list[Path]:
-    """Rewrites the documents below `root` and returns what changed."""
+    """Updates the documents below `root` and returns the changed files."""
     records = [read(file) for file in files]
     texts, changed = sections(records), []
     for name in DOCUMENTS:

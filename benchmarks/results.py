@@ -1,4 +1,4 @@
-"""What is kept of a run of benchmarks: a JSON file with machine, commit, versions and every measured value, and a table.
+"""Records of benchmark runs: a JSON file with machine, commit, versions and every measured value, and a Markdown table.
 
 {"format": "tbps-benchmarks 1", "started": ..., "toy": ..., "machine": {...}, "commit": ..., "dirty": ..., "versions": {...},
  "benchmarks": [{"name": ..., "conditions": {...}, "rows": [{"what", "unit", "median", "least", "most", "runs"}, ...]}, ...]}
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import RUNS, Row
+from measuring import RUNS, Measurement
 from memory import TooLittleMemory, within_limit
 
 from tbps.storage import write_text
@@ -31,19 +31,19 @@ FOLDER = ROOT / "build" / "bench"
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """The rows of one benchmark, and what they hold for (sizes, threads)."""
+    """Measurements of one benchmark, and their conditions (sizes, threads)."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[Measurement]
     conditions: Mapping[str, object]
 
 
 Measure = Callable[[bool, int], Benchmark]
-"""measure(toy, runs): `toy` takes sizes that show nothing but that it runs."""
+"""measure(toy, runs); `toy`: sizes that only show that the benchmark runs."""
 
 
 def record(benchmarks: Sequence[Benchmark], toy: bool, started: datetime) -> dict[str, Any]:
-    """What the file will hold."""
+    """Returns the content of the file."""
     return {
         "format": FORMAT,
         "started": started.isoformat(timespec="seconds"),
@@ -58,15 +58,15 @@ def record(benchmarks: Sequence[Benchmark], toy: bool, started: datetime) -> dic
     }
 
 
-def as_dict(row: Row) -> dict[str, Any]:
-    """A row for JSON."""
+def as_dict(row: Measurement) -> dict[str, Any]:
+    """Converts a measurement for JSON."""
     runs = [float(f"{run:.6g}") for run in row.runs]
     found = {"what": row.what, "unit": row.unit, "median": row.median, "least": row.least, "most": row.most, "runs": runs}
     return found if row.at is None else {"at": row.at, **found}
 
 
 def keep(benchmarks: Sequence[Benchmark], toy: bool, started: datetime, folder: Path = FOLDER, kind: str = "") -> Path:
-    """Writes both files, named by date and time, each atomically; returns the JSON's path."""
+    """Writes both files, named by date and time, atomically; returns the path of the JSON file."""
     kept = record(benchmarks, toy, started)
     file = folder / f"{started:%Y-%m-%d-%H%M%S}{'-' * bool(kind)}{kind}{'-toy' * toy}.json"
     write_text(file, json.dumps(kept, indent=1) + "\n")
@@ -75,25 +75,25 @@ def keep(benchmarks: Sequence[Benchmark], toy: bool, started: datetime, folder: 
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What `keep` wrote. Raises ValueError for another file."""
+    """Reads a file that `keep` wrote. Raises ValueError for another file."""
     try:
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+        raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise ValueError(f"{file} was not written by these benchmarks (format {FORMAT!r} is missing)")
     return kept
 
 
 def report(kept: Mapping[str, Any]) -> str:
-    """A whole record as Markdown."""
+    """Formats a whole record as Markdown."""
     parts = [f"{describe(kept)}\n"]
     parts += [f"## {b['name']}\n\n{table(b)}" for b in kept["benchmarks"]]
     return "\n".join(parts)
 
 
 def describe(kept: Mapping[str, Any]) -> str:
-    """Machine, commit and versions in a line."""
+    """Describes machine, commit and versions in one line."""
     m, versions = kept["machine"], ", ".join(f"{package} {number}" for package, number in kept["versions"].items())
     commit = kept["commit"][:7] + (" with changes" if kept["dirty"] else "")
     flags = f" ({', '.join(m['flags'])})" if m["flags"] else ""
@@ -104,7 +104,7 @@ def describe(kept: Mapping[str, Any]) -> str:
 
 
 def table(benchmark: Mapping[str, Any]) -> str:
-    """The rows of one benchmark."""
+    """Formats the measurements of one benchmark as a table."""
     lines = ["| what | median | least | most | unit |", "|---|---:|---:|---:|---|"]
     for row in benchmark["rows"]:
         numbers = " | ".join(f"{row[key]:,.4g}" for key in ("median", "least", "most"))
@@ -114,12 +114,12 @@ def table(benchmark: Mapping[str, Any]) -> str:
 
 
 def name(row: Mapping[str, Any]) -> str:
-    """What a row measures, with the size where it has one."""
+    """Returns what a row measures, with the size where it has one."""
     return f"{row['what']}, {row['at']:,}" if "at" in row else str(row["what"])
 
 
 def run_alone(measure: Measure, description: str | None) -> None:
-    """The command line of a benchmark that is run by itself: measures, prints the table, keeps both files."""
+    """Command line of a single benchmark: measures, prints the table, writes both files."""
     import argparse
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,7 +138,7 @@ def run_alone(measure: Measure, description: str | None) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What decides the speed of this machine."""
+    """Describes what determines the speed of this machine."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = (facts.get("flags") or facts.get("Features") or "").split()
@@ -154,6 +154,6 @@ def machine() -> dict[str, Any]:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this working tree; nothing where it is none."""
+    """Returns the output of a git command in this working tree; empty where it is not one."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
     return done.stdout.strip() if done.returncode == 0 else ""

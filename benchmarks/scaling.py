@@ -1,10 +1,9 @@
-"""How the cost grows from 1,000 to 100,000 crops: `python benchmarks/scaling.py [--toy]`; `report.py` draws the picture.
+"""Cost from 1,000 to 100,000 images: `python benchmarks/scaling.py [--toy]`; `report.py` draws the plot.
 
-Batch drawing, augmenting captions and gathering pictures, and one training step of a small model, each from a set of that size;
-evaluation of 1,000 queries against a gallery of that size, four crops a person; and the building of the cache, by one process, at
-32 x 32 pixels.
-To draw 100,000 crops would take minutes: the files and captions of 200 are listed again and again, each listing a picture of its
-own to the cache, which decodes it anew (its file is in the system's memory by then). The two largest caches are built once.
+Measured for a data set of each size: batch drawing (augmenting captions and gathering images) and one training step of a small
+model; evaluation of 1,000 queries against a gallery of that size, four images per person; building the cache with one process at 32
+x 32 pixels. Drawing 100,000 images would take minutes, so 200 are listed repeatedly; the cache decodes each listing separately
+(from a file that the system holds in memory). The two largest caches are built once.
 """
 
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Row, say, timed
+from measuring import Measurement, say, timed
 from results import Benchmark, run_alone
 from side_by_side import embeddings
 from subjects import captions_of, draw_people, endless, random_model, toy_shape
@@ -45,12 +44,12 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("scaling", rows, {"batch": batch, "queries": QUERIES, "pixels": 32, "threads": torch.get_num_threads()})
 
 
-def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list[Row]:
-    """All four quantities for one data set."""
+def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list[Measurement]:
+    """Measures all four quantities for one data set."""
     train, spec = dataset.split("train"), ImageSpec(height=32, width=32)
     size = len(train.images)
     often = runs if size <= CACHED_OFTEN else 1
-    places = [folder / str(number) for number in range(1, often)] + [folder / "cache"]  # the last one is where training looks
+    places = [folder / str(number) for number in range(1, often)] + [folder / "cache"]  # the last one is used for training
     built = tuple(timed(partial(ImageCache.open, train, spec, place, workers=1)) for place in places)
     model = random_model(toy_shape(), captions_of(dataset)[: 4 * QUERIES])
     run = Run(simplified_tbps_clip().override({"batch_size": batch}), model, dataset, folder, Silent())
@@ -61,16 +60,16 @@ def of_size(dataset: PersonDataset, folder: Path, batch: int, runs: int) -> list
         "training step": partial(run.update, NoLog()),
         "evaluation": lambda: retrieval_metrics(text, image, text_ids, image_ids),
     }
-    rows = [Row("cache built", "s", built, size)]
+    rows = [Measurement("cache built", "s", built, size)]
     for name, kind in kinds.items():
         kind()
-        rows.append(Row(name, "s", tuple(timed(kind) for _ in range(runs)), size))
+        rows.append(Measurement(name, "s", tuple(timed(kind) for _ in range(runs)), size))
     say(f"{size:,} crops: " + ", ".join(f"{row.what} {row.median:.3g} s" for row in rows))
     return rows
 
 
 def repeated(drawn: PersonDataset, size: int) -> PersonDataset:
-    """So many training images, the drawn ones again and again as ever new people, beside the drawn validation images."""
+    """Repeats the drawn training images under new identities up to `size`, and keeps the validation images."""
     originals = drawn.split("train").images
     people = len({image.identity for image in originals})
     images = tuple(
@@ -81,7 +80,7 @@ def repeated(drawn: PersonDataset, size: int) -> PersonDataset:
 
 
 def draw(benchmark: dict[str, Any], file: Path) -> None:
-    """Seconds against crops, both on logarithmic axes."""
+    """Plots seconds against images, both on logarithmic axes."""
     import matplotlib
 
     matplotlib.use("Agg")

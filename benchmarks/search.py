@@ -1,13 +1,13 @@
-"""Search beside FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
+"""Search against FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
 
-Exact search over 200,000 x 512; then a gallery of a million, whose searches are approximate above 200,000 rows: latency, recall@10
-against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two take
-turns query by query, so that their ratio holds when the machine's speed drifts.
+Exact search over 200,000 x 512. Then a gallery of a million rows, where search is approximate (above 200,000 rows): latency,
+recall@10 against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two
+alternate query by query, so that ratios stay valid when the speed of the machine drifts.
 
-Clustered vectors: embeddings that lie as those of a model do, with a common mean, people in clusters of ten images, cameras, and
-a spectrum that falls as 1 / n; the queries come from another distribution, as texts do: a person's direction with noise, in part
-along directions of their own, around another mean. Random vectors are isotropic; no index of cells can help, and the gallery must
-find that out and stay exact.
+Clustered vectors are distributed like embeddings of a model: a common mean, clusters of ten images per person, cameras, and a
+spectrum that falls as 1 / n. Queries have another distribution, as texts do: a person's direction with noise, partly along other
+directions, around another mean. Random vectors are isotropic: no index of cells can help, and the gallery must detect that and
+search exactly.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from typing import cast
 
 import faiss
 import numpy as np
-from measuring import Row, ratios
+from measuring import Measurement, ratios
 from results import Benchmark, run_alone
 
 from tbps.gallery import Encoder, ExactIndex, Hit, Query, Rows, Table, Versions, compose, find, written
@@ -63,7 +63,7 @@ def clustered_vectors(people: int, queries: int) -> Vectors:
     def draw(count: int) -> np.ndarray:
         return rng.standard_normal((count, DIMENSIONS), dtype=np.float32) * fall
 
-    person = 0.8 * draw(people) + draw(200)[rng.integers(200, size=people)]  # two hundred ways to be dressed
+    person = 0.8 * draw(people) + draw(200)[rng.integers(200, size=people)]  # two hundred styles of clothing
     camera, mean = 0.7 * draw(CAMERAS), 2.5 * draw(1)
     sought = person[rng.integers(people, size=queries)]
     texts = (0.8 * sought + 0.9 * draw(queries)) @ turn + (3 * draw(1) + 0.8 * draw(queries)) @ own_turn
@@ -79,14 +79,14 @@ def clustered_vectors(people: int, queries: int) -> Vectors:
 
 
 def filled(folder: Path, vectors: Vectors, count: int) -> tuple[Table, "faiss.IndexFlatIP", np.ndarray]:
-    """A table, FAISS flat with the same rows in the same order, and every row's camera."""
+    """Builds a table, FAISS flat with the same rows in the same order, and every row's camera."""
     table, flat, cameras, start = Table.create(folder, DIMENSIONS), faiss.IndexFlatIP(DIMENSIONS), [], 0
     for embeddings, seen in vectors.blocks(count):
         append(table, embeddings, seen, start)
         flat.add(embeddings)
         cameras.append(seen)
         start += len(embeddings)
-    table.tidy()  # as at the end of every `Gallery.add`
+    table.tidy()  # as `Gallery.add` does at its end
     return table, flat, np.concatenate(cameras)
 
 
@@ -106,8 +106,8 @@ def milliseconds(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def exact(rows: int, queries: int) -> list[Row]:
-    """Exact search and FAISS flat in turn."""
+def exact(rows: int, queries: int) -> list[Measurement]:
+    """Measures exact search and FAISS flat in turn."""
     vectors = clustered_vectors(rows // 10, queries)
     embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
     ids = np.array([f"{row:024x}" for row in range(rows)], "S24")
@@ -116,27 +116,30 @@ def exact(rows: int, queries: int) -> list[Row]:
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(embeddings)
     ours, theirs = [], []
-    for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three do not count
+    for query in np.concatenate([vectors.queries[:3], vectors.queries]):  # the first three are warm-up
         theirs.append(milliseconds(lambda query=query: flat.search(query[None], K)))
         ours.append(milliseconds(lambda query=query: index.top(query.astype(np.float64), K)))
         assert set(flat.search(query[None], K)[1][0].tolist()) == set(index.top(query.astype(np.float64), K)[0].tolist())
     size = f"best {K} of {rows:,} x {DIMENSIONS}"
     return [
-        Row(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
-        Row(f"exact search, {size}", "ms", tuple(ours[3:])),
+        Measurement(f"FAISS flat, {size}", "ms", tuple(theirs[3:])),
+        Measurement(f"exact search, {size}", "ms", tuple(ours[3:])),
         ratios("exact search / FAISS flat", ours[3:], theirs[3:]),
     ]
 
 
-def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
-    """A gallery above the limit of exact search."""
+def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
+    """Measures a gallery above the limit of exact search."""
     with tempfile.TemporaryDirectory() as temporary:
         table, flat, cameras = filled(Path(temporary), vectors, rows)
         versions = Versions(table)
         opening = milliseconds(versions.newest)
         building = milliseconds(versions.prepare)
         name = f"{rows:,} x {DIMENSIONS}, {kind}"
-        found = [Row(f"read into memory, {name}", "s", (opening / 1000,)), Row(f"cells built, {name}", "s", (building / 1000,))]
+        found = [
+            Measurement(f"read into memory, {name}", "s", (opening / 1000,)),
+            Measurement(f"cells built, {name}", "s", (building / 1000,)),
+        ]
         for where in (None, WHERE):
             found += compared(versions, flat, vectors.queries, where, cameras == CAMERA, name)
         del flat
@@ -144,7 +147,7 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Row]:
         append(table, fresh, np.full(1000, CAMERA), rows)
         visible = milliseconds(lambda: searched(versions, vectors.queries[0], None))
         assert int(searched(versions, vectors.queries[0], None)[0].id, 16) >= rows
-        return [*found, Row(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
+        return [*found, Measurement(f"1,000 rows added, until found by a search, {name}", "ms", (visible,))]
 
 
 def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnails: bool = True) -> tuple[Hit, ...]:
@@ -156,7 +159,7 @@ def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnail
 
 def compared(
     versions: Versions, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
-) -> list[Row]:
+) -> list[Measurement]:
     """Nearest rows alone, whole searches without and with thumbnails, and FAISS flat in turn; recall of the nearest rows."""
     version = versions.newest()
     rows = None if where is None else version.passing(written(where))
@@ -176,17 +179,17 @@ def compared(
     way = "approximate" if approximate else "exact"
     name += "" if where is None else ", one camera"
     return [
-        Row(f"FAISS flat, {name}", "ms", tuple(theirs)),
-        Row(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
+        Measurement(f"FAISS flat, {name}", "ms", tuple(theirs)),
+        Measurement(f"nearest rows, {way}, {name}", "ms", tuple(nearest)),
         ratios(f"FAISS flat / nearest rows, {name}", theirs, nearest),
-        Row(f"whole search, {way}, {name}", "ms", tuple(whole)),
-        Row(f"whole search with thumbnails, {way}, {name}", "ms", tuple(shown)),
-        Row(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
+        Measurement(f"whole search, {way}, {name}", "ms", tuple(whole)),
+        Measurement(f"whole search with thumbnails, {way}, {name}", "ms", tuple(shown)),
+        Measurement(f"recall@{K}, {name}", "of 1", (statistics.fmean(shares),)),
     ]
 
 
 def measure(toy: bool, runs: int) -> Benchmark:
-    """`runs` has no part in it: every query is one run."""
+    """Measures everything; `runs` is ignored, because every query is one run."""
     queries = 4 if toy else 40
     rows, large_rows, random_rows = (2_000, 3_000, 0) if toy else (200_000, 1_000_000, 250_000)
     found = exact(rows, queries) + large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)

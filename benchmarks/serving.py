@@ -1,9 +1,9 @@
-"""The service under load: `python benchmarks/serving.py [--toy]`.
+"""Latency of the service under load: `python benchmarks/serving.py [--toy]`.
 
-A gallery of drawn people and the bundled model behind a uvicorn process; 1, 16 and 64 clients, each with a connection of its own,
-ask one description after another. Two services take turns: one encodes the texts that wait at the same time together, the other
-every search by itself. A row is the median over rounds of that round's percentile; what is not answered with 200 counts against
-"answered". Service and clients share the machine's cores; every answer is in the audit log before it is sent.
+A gallery of mannequins and the bundled model behind a uvicorn process; 1, 16 and 64 clients, each with its own connection, send one
+search after another. Two services take turns: one encodes the texts that wait at the same time together, the other encodes each
+separately. A row is the median over rounds of that round's percentile; answers other than 200 lower "answered". Service and clients
+share the machine's cores; every answer is in the audit log before it is sent.
 """
 
 import http.client
@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from measuring import Row, say
+from measuring import Measurement, say
 from results import Benchmark, run_alone
 
 import tbps
@@ -49,7 +49,7 @@ run(service, lambda address: print(address, flush=True))
 
 @contextmanager
 def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
-    """A service that begins; it prints its address."""
+    """Starts a service, which prints its address."""
     given = json.dumps({"port": 0, "searches_per_minute": 0, **settings})
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", SERVE, str(gallery), str(MODEL), str(state), given]
@@ -61,12 +61,12 @@ def serving(gallery: Path, state: Path, settings: dict[str, object]) -> Iterator
 
 
 def copied(gallery: Path, number: int) -> Path:
-    """A gallery of its own for each service: only one serves a gallery at a time."""
+    """Copies the gallery for one service: only one can serve a gallery at a time."""
     return Path(shutil.copytree(gallery, gallery.with_name(f"gallery {number}")))
 
 
 def ready(process: subprocess.Popen[str]) -> str:
-    """Host and port of a service, once it is ready."""
+    """Waits until a service is ready and returns its host and port."""
     assert process.stdout is not None
     place = urlsplit(process.stdout.readline().strip()).netloc
     while True:
@@ -80,7 +80,7 @@ def ready(process: subprocess.Popen[str]) -> str:
 
 
 def client(place: str, texts: Sequence[str]) -> list[tuple[int, float]]:
-    """Status and milliseconds of one search after another."""
+    """Sends searches one after another; returns status and milliseconds of each."""
     connection = http.client.HTTPConnection(place, timeout=60)
     found = []
     for text in texts:
@@ -95,7 +95,7 @@ def client(place: str, texts: Sequence[str]) -> list[tuple[int, float]]:
 
 
 def load(place: str, texts: Sequence[str], clients: int) -> tuple[list[tuple[int, float]], float]:
-    """What clients at the same time meet, and how many seconds it takes."""
+    """Runs clients in parallel; returns their results and the total seconds."""
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         found = list(pool.map(lambda number: client(place, texts[number::clients]), range(clients)))
@@ -121,8 +121,8 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("serving", rows, conditions)
 
 
-def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Row]:
-    """The rows of so many clients; the first round of each service does not count."""
+def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Measurement]:
+    """Measures each service with that many clients; the first round of each is a warm-up."""
     spent: dict[str, list[np.ndarray]] = {name: [] for name in places}
     seconds: dict[str, list[float]] = {name: [] for name in places}
     well: dict[str, list[float]] = {name: [] for name in places}
@@ -138,9 +138,11 @@ def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int)
     for name in places:
         for percentile in PERCENTILES:
             values = tuple(float(np.percentile(each, percentile)) for each in spent[name])
-            rows.append(Row(f"{name}, p{percentile} of clients", "ms", values, clients))
-        rows.append(Row(f"{name}, searches of clients", "a second", tuple(len(texts) / each for each in seconds[name]), clients))
-        rows.append(Row(f"{name}, answered, of clients", "%", tuple(well[name]), clients))
+            rows.append(Measurement(f"{name}, p{percentile} of clients", "ms", values, clients))
+        rows.append(
+            Measurement(f"{name}, searches of clients", "a second", tuple(len(texts) / each for each in seconds[name]), clients)
+        )
+        rows.append(Measurement(f"{name}, answered, of clients", "%", tuple(well[name]), clients))
     return rows
 
 

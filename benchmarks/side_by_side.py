@@ -1,17 +1,17 @@
-"""`tbps` against `plain.py` in one run, in turn, on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
+"""`tbps` against `plain.py` on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
 
 Training step: the full recipe `tbps_clip` at CLIP's ViT-B/32 shape with random weights, float32 and bfloat16 autocast. Ours is the
-trainer's whole update, with drawing the batch and augmenting it; the plain one is given its four views ready, as if workers
-had cost nothing. Pictures: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
-embeddings to the metrics, each way in a process of its own, the plain one also where freed memory is kept as our trainer keeps
-it, at the size of CUHK-PEDES' test split, in a square of 8,000, and ours alone at the size of ICFG-PEDES'. One process at a time:
-ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
+trainer's whole update, including drawing and augmenting the batch; the plain one gets its four views ready, as if workers
+cost nothing. Images: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
+embeddings to the metrics, each in its own process, the plain one also where freed memory is kept as our trainer keeps
+it, at the size of CUHK-PEDES' test split, in a square of 8,000, and ours alone at the size of ICFG-PEDES'. One process runs at a
+time: ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
 """
 
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from floor import machine, step_bytes, step_operations
-from measuring import Row, apart, in_turn, rates, ratios, timed
+from measuring import Measurement, apart, in_turn, rates, ratios, timed
 from plain import PlainReport, PlainTrainer, collate, metrics_by_argsort
 from results import Benchmark, run_alone
 from subjects import MEAN_TOKENS, captions_of, draw_people, published_shape, random_model, toy_shape
@@ -37,13 +37,17 @@ from tbps.training.settings import TrainSettings
 from tbps.training.views import draw_views
 
 VIEWS = 4
-PEOPLE = 1000  # in the test splits of CUHK-PEDES and ICFG-PEDES alike
+PEOPLE = 1000  # in the test splits of both CUHK-PEDES and ICFG-PEDES
 EPOCHS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`batch`: pairs of a step; `pictures`: in a pass over them; `galleries`: (queries, images) compared; `alone`: of ours only."""
+    """Sizes of the comparison.
+
+    `batch`: pairs per step; `pictures`: images per pass; `galleries`: (queries, images) of both; `alone`: (queries, images) of ours
+    only.
+    """
 
     shape: ModelShape
     batch: int
@@ -59,7 +63,7 @@ TOY = Sizes(toy_shape(), 4, 4, ((60, 40),), (80, 80), 64)
 
 def measure(toy: bool, runs: int) -> Benchmark:
     sizes = TOY if toy else FULL
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory() as temporary:
         dataset = draw_people(Path(temporary) / "people", max(sizes.batch, sizes.pictures) // 2, 2)
         model = random_model(sizes.shape, captions_of(dataset))
@@ -72,8 +76,8 @@ def measure(toy: bool, runs: int) -> Benchmark:
     return Benchmark("side by side", rows, {"batch": sizes.batch, "threads": torch.get_num_threads(), "runs": runs})
 
 
-def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Row]:
-    """One update of ours and of the plain trainer in both precisions, and what share of the machine's floor ours reaches."""
+def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Measurement]:
+    """Measures one update of both trainers in both precisions, and what share of the machine's lower bound ours reaches."""
     ways: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
@@ -86,20 +90,20 @@ def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, s
     found, _ = machine("cpu", sizes.matrix, runs)
     operations = step_operations(sizes.shape, sizes.batch, VIEWS, MEAN_TOKENS)
     moved = step_bytes(sizes.shape, sum(p.numel() for p in model.clip.parameters()), sizes.batch, VIEWS)
-    rows = [Row(f"training step, {name}", "s", times) for name, times in spent.items()]
+    rows = [Measurement(f"training step, {name}", "s", times) for name, times in spent.items()]
     for above, below in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
         what = f"training step, ours in {above} / plain in {below}"
         rows.append(ratios(what, spent[f"ours, {above}"], spent[f"plain, {below}"]))
     for precision in ("float32", "bfloat16"):
         least = found.seconds(operations, moved, precision)
         shares = tuple(least / each for each in spent[f"ours, {precision}"])
-        rows.append(Row(f"training step, floor / ours, {precision}", "ratio", shares))
+        rows.append(Measurement(f"training step, floor / ours, {precision}", "ratio", shares))
     return rows
 
 
-def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Row]:
-    """CPU time of one core: every epoch from the file and always four views, against decoding once and the views that the recipe
-    needs, augmented from the cache.
+def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Measurement]:
+    """Measures image preparation on one core: from the file and always four views, against decoding once and only the views that
+    the recipe needs, augmented from the cache.
     """
     threads, train = torch.get_num_threads(), dataset.split("train")
     spec, vocabulary = model.spec, model.clip.config.text_config.vocab_size
@@ -112,8 +116,8 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
         def ours(recipe: TrainSettings) -> None:
             images = torch.from_numpy(np.ascontiguousarray(cached[:count].transpose(0, 3, 1, 2)))
-            nobody = torch.zeros(count, dtype=torch.int64)
-            draw_views(Batch(images, nobody[:, None], nobody, pictures=shown), recipe, spec, vocabulary, step=0)
+            no_identity = torch.zeros(count, dtype=torch.int64)
+            draw_views(Batch(images, no_identity[:, None], no_identity, pictures=shown), recipe, spec, vocabulary, step=0)
 
         def decode() -> None:
             for file in folder.iterdir():
@@ -129,11 +133,16 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
             "decode": decode,
         }
         torch.set_num_threads(1)
-        keep_freed_memory()  # as a run does; the plain trainer has it too from here on
+        keep_freed_memory()  # as a training run does; the plain trainer has it too from here on
         try:
             spent = in_turn(ways, runs, partial(timed, clock=time.process_time))
         finally:
             torch.set_num_threads(threads)
+    return picture_rows(spent, count, train)
+
+
+def picture_rows(spent: Mapping[str, Sequence[float]], count: int, train: PersonDataset) -> list[Measurement]:
+    """Rates of image preparation, with the time of decoding once divided among the epochs of a run."""
     once = [each * count / len(train.images) for each in spent["decode"]]
     uses = EPOCHS * len(train.pairs()) / len(train.images)
     unit = "pictures a second and core"
@@ -151,8 +160,10 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
     return rows
 
 
-def evaluation(queries: int, images: int, runs: int) -> list[Row]:
-    """Time and memory of ours against the full argsort, which must report the same figures; each in a process of its own."""
+def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
+    """Measures time and memory of evaluation against the full argsort, which must report the same figures; each
+    in its own process.
+    """
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
     found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
     plain, ours = found["plain"].outcome, found["ours"].outcome
@@ -162,40 +173,40 @@ def evaluation(queries: int, images: int, runs: int) -> list[Row]:
     taken = {name: each.megabytes for name, each in found.items()}
     size = f"evaluation, {queries:,} x {images:,}"
     return [
-        *(Row(f"{size}, {name}", "s", times) for name, times in spent.items()),
+        *(Measurement(f"{size}, {name}", "s", times) for name, times in spent.items()),
         ratios(f"{size}, time, ours / plain", spent["ours"], spent["plain"]),
         ratios(f"{size}, time, ours / plain, freed memory kept", spent["ours"], spent["plain, freed memory kept"]),
-        *(Row(f"{size}, {name}, memory", "MB", most) for name, most in taken.items()),
+        *(Measurement(f"{size}, {name}, memory", "MB", most) for name, most in taken.items()),
         ratios(f"{size}, memory, ours / plain", taken["ours"], taken["plain"]),
     ]
 
 
-def evaluation_alone(queries: int, images: int, runs: int) -> list[Row]:
-    """Time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
+def evaluation_alone(queries: int, images: int, runs: int) -> list[Measurement]:
+    """Measures time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
     size = f"evaluation, {queries:,} x {images:,}, ours"
     ours = apart({"ours": partial(by_counting, queries, images)}, runs)["ours"]
-    return [Row(size, "s", ours.seconds), Row(f"{size}, memory", "MB", ours.megabytes)]
+    return [Measurement(size, "s", ours.seconds), Measurement(f"{size}, memory", "MB", ours.megabytes)]
 
 
 def by_argsort(queries: int, images: int) -> PlainReport:
-    """The plain way over `embeddings`."""
+    """Evaluates `embeddings` by a full argsort."""
     return metrics_by_argsort(*map(torch.from_numpy, embeddings(queries, images, min(PEOPLE, images // 2))))
 
 
 def by_argsort_with_kept_memory(queries: int, images: int) -> PlainReport:
-    """The plain way in a process that keeps freed memory, which ours does while it trains."""
+    """Evaluates by a full argsort in a process that keeps freed memory, as ours does while it trains."""
     keep_freed_memory()
     return by_argsort(queries, images)
 
 
 def by_counting(queries: int, images: int) -> Report:
-    """Ours over the same."""
+    """Evaluates `embeddings` with `tbps`."""
     return retrieval_metrics(*embeddings(queries, images, min(PEOPLE, images // 2)))
 
 
 @lru_cache(maxsize=1)
 def embeddings(queries: int, images: int, people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings (text, image) of 512 dimensions around a centre a person, and who each row shows."""
+    """Draws unit embeddings (text, image) of 512 dimensions around one centre per person, and the identity of each row."""
     rng = generator(0, "benchmark", "evaluation", queries, images)
     text_ids, image_ids = np.arange(queries) % people, np.arange(images) % people
     centres = rng.standard_normal((people, 512), dtype=np.float32)
@@ -207,7 +218,7 @@ def embeddings(queries: int, images: int, people: int) -> tuple[np.ndarray, np.n
 
 
 def copied(model: PersonModel) -> PersonModel:
-    """The same weights to train on."""
+    """Copies a model for training."""
     return PersonModel(copy.deepcopy(model.clip), model.tokenizer, model.spec, model.name)
 
 

@@ -1,8 +1,8 @@
-"""How long a command takes to start: `python benchmarks/startup.py [--toy]`.
+"""Start-up time of commands: `python benchmarks/startup.py [--toy]`.
 
-Fresh processes take turns: an interpreter that does nothing, `import tbps`, `tbps --help`, and `tbps search` on a small gallery of
-the bundled model. One round beforehand does not count, so this is a second start: bytecode is compiled, files are in the page
-cache. CPU time is what other work on the machine changes least.
+New processes in turn: an interpreter that does nothing, `import tbps`, `tbps --help`, and `tbps search` on a small gallery of the
+bundled model. The first round is not counted, so bytecode is compiled and files are in the page cache. CPU time depends least on
+other work of the machine.
 """
 
 import os
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import Row
+from measuring import Measurement
 from results import Benchmark, run_alone
 
 import tbps
@@ -24,7 +24,7 @@ MODEL = ROOT / "models" / "mannequin-tiny"
 
 
 def started(arguments: Sequence[str]) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of a fresh interpreter."""
+    """Returns wall-clock and CPU seconds of a new interpreter."""
     begun = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=environment)
@@ -53,7 +53,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
                 if run:
                     spent[name].append(measured)
     rows = [
-        Row(name, unit, each)
+        Measurement(name, unit, each)
         for name, pairs in spent.items()
         for unit, each in zip(("s", "s of CPU"), zip(*pairs, strict=True), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What is measured: drawn people, and towers of CLIP's published shapes with random weights."""
+"""Models and data that are measured: mannequins, and towers of CLIP's published shapes with random weights."""
 
 import json
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import ImageSpec
 from tbps.study.recipes import IMAGENET_MEAN, IMAGENET_STD
 
-MEAN_TOKENS = 28.6  # of a mannequin's caption, start and end included (400 captions measured)
-LEARNED = 1400  # pieces that mannequins' captions need; they keep their length in tokens near that of CLIP's own
+MEAN_TOKENS = 28.6  # mean of 400 captions of mannequins, start and end token included
+LEARNED = 1400  # learned tokens; mannequins' captions then have about as many tokens as with CLIP's own vocabulary
 
 
 def published_shape(patch: int) -> ModelShape:
-    """CLIP ViT-B/32 or ViT-B/16."""
+    """Returns the shape of CLIP ViT-B/32 or ViT-B/16."""
     return ModelShape(
         image=TowerShape(width=768, layers=12, heads=12),
         text=TowerShape(width=512, layers=12, heads=8),
@@ -29,13 +29,13 @@ def published_shape(patch: int) -> ModelShape:
 
 
 def toy_shape() -> ModelShape:
-    """The same in small."""
+    """Returns a tiny shape."""
     tower = TowerShape(width=32, layers=2, heads=2)
     return ModelShape(image=tower, text=tower, image_size=32, patch=8, vocabulary=2000, embedding=32)
 
 
 def random_model(shape: ModelShape, captions: list[str]) -> PersonModel:
-    """A model of that shape that reads these captions: their words' pieces, then unused ones up to the whole vocabulary."""
+    """Builds a random model whose vocabulary covers these captions and is padded with unused tokens to full size."""
     learned = train_tokenizer([clean_caption(caption) for caption in captions], min(LEARNED, shape.vocabulary))
     known = {piece: number for piece, number in learned.get_vocab().items() if piece not in (START, END)}
     unused = {f"<unused {number}>": number for number in range(len(known), shape.vocabulary - 2)}
@@ -46,19 +46,19 @@ def random_model(shape: ModelShape, captions: list[str]) -> PersonModel:
 
 
 def draw_people(folder: Path, people: int, images: int, held_out: int = 2) -> PersonDataset:
-    """A data set of so many training people with so many images each, and a few more in the other splits."""
+    """Draws a data set of `people` training identities with `images` images each, and a few identities in the other splits."""
     splits = {"train": SplitSize(people, images), "val": SplitSize(held_out, 2), "test": SplitSize(held_out, 2)}
     write_mannequins(folder, splits, seed=11, workers=1)
     return read_dataset("folder", folder)
 
 
 def captions_of(dataset: PersonDataset) -> list[str]:
-    """All of them."""
+    """Lists all captions of a data set."""
     return [caption for image in dataset.images for caption in image.captions]
 
 
 def endless(batches: Batches) -> Iterator[Batch]:
-    """Epoch after epoch."""
+    """Yields batches without end, epoch after epoch."""
     for epoch in count():
         yield from batches.epoch(epoch)
 

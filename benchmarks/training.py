@@ -1,15 +1,15 @@
-"""What a training step costs, and what makes it cheaper on this machine: `python benchmarks/training.py [--toy]`.
+"""Cost of a training step, and optimisations on this machine: `python benchmarks/training.py [--toy]`.
 
-One step (both towers forward and backward, N-ITC, no optimizer) of the bundled model's shape on random pictures and captions of
-mannequins' lengths: fused attention against attention in plain steps, captions padded to the longest of the batch against runs
-by length. The settings take turns within one process, so that the ratios hold when the machine's speed drifts.
+One step (both towers forward and backward, N-ITC, no optimizer) of the bundled model's shape on random images and captions with
+mannequins' lengths: fused against plain attention, captions padded to the longest of the batch against runs by length. The variants
+alternate within one process, so that ratios stay valid when the speed of the machine drifts.
 """
 
 from functools import partial
 
 import numpy as np
 import torch
-from measuring import Row, in_turn, rates, ratios
+from measuring import Measurement, in_turn, rates, ratios
 from results import Benchmark, run_alone
 from subjects import toy_shape
 
@@ -17,7 +17,7 @@ from tbps.losses import itc
 from tbps.model import build, image_features, text_features_in_parts
 from tbps.study.recipes import mannequin_start
 
-WORDS = (10, 52)  # tokens of a caption: from ten to about fifty, most near 27
+WORDS = (10, 52)  # range of tokens per caption; most have about 27
 
 
 def measure(toy: bool, runs: int) -> Benchmark:
@@ -45,7 +45,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
     times = in_turn({names[setting]: partial(step, *setting) for setting in settings}, runs)
     rows, first = [], names[settings[0]]
     for name, values in times.items():
-        rows.append(Row(name, "s a step", values))
+        rows.append(Measurement(name, "s a step", values))
         rows.append(rates(name, "pairs a second", batch, values))
         if name != first:
             rows.append(ratios(f"{name} / {first}", values, times[first]))

@@ -1,9 +1,11 @@
-"""A model with twice the text layers that answers as before, to drop and freeze layers of.
+"""Makes a model with twice as many text layers and unchanged embeddings, for experiments that drop and freeze layers.
 
     python examples/deeper_text.py models/mannequin-tiny runs/deeper
 
-Behind every layer of the text tower stands a copy whose last projections are zero, so that it adds nothing until it is trained
-(Net2Net: Chen, Goodfellow and Shlens, 2016).
+Every layer of the text tower is followed by a copy whose last projections are zero, so it has no effect until it is trained
+(Net2Net: Chen, Goodfellow and Shlens, ICLR 2016).
+
+Cost: seconds. Result: `runs/deeper`, a model folder whose embeddings equal the original's to 1e-6 (checked).
 """
 
 import copy
@@ -19,7 +21,7 @@ PROBE = ["A woman in a red coat with a black backpack", "A man"]
 
 
 def main(source: str, target: Path) -> None:
-    """Writes `target`, a model folder."""
+    """Writes the deeper model to `target`."""
     model = tbps.load(source)
     before = model.encode_texts(PROBE)
     deepen(model.clip.text_model.encoder)

@@ -1,4 +1,10 @@
-"""The main job on the data set drawn here: `make demo`. Every command shown can be typed as it stands."""
+"""Demonstration of the whole project on mannequins: draw, index, search, evaluate, train.
+
+    make demo
+
+Every command is shown as it can be typed. Cost: a few minutes on two cores. Result: the folder `demo` with a data set, a gallery, a
+contact sheet `hits.png` of five searches and a training run.
+"""
 
 import io
 import shlex
@@ -16,7 +22,7 @@ from tbps.sheet import SheetRow, Tile, contact_sheet
 MODEL, HERE = "models/mannequin-tiny", Path("demo")
 HITS = 8
 
-# Each query with what makes an image right: slot of the drawn attributes -> values.
+# Each query with the attributes of a correct image: slot -> values.
 QUERIES: dict[str, dict[str, set[str]]] = {
     "a woman in a red dress": {"gender": {"woman"}, "upper.kind": {"dress"}, "upper.colour": {"red", "maroon"}},
     "a man wearing a black t-shirt and jeans": {"gender": {"man"}, "upper.kind": {"t-shirt"}, "upper.colour": {"black"}, "lower.kind": {"jeans"}},  # noqa: E501
@@ -27,18 +33,18 @@ QUERIES: dict[str, dict[str, set[str]]] = {
 
 
 def run(title: str, *command: str) -> None:
-    """Shows and runs a `tbps` command."""
+    """Prints and runs a `tbps` command."""
     print(f"\n== {title}\n$ tbps {shlex.join(command)}", flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tbps")), *command], check=True)
 
 
 def is_right(hit: Hit, wanted: dict[str, set[str]]) -> bool:
-    """Whether the attributes drawn in the picture are those that the query asks for."""
+    """Returns whether the drawn attributes are those that the query asks for."""
     return all(hit.attributes.get(slot) in values for slot, values in wanted.items())
 
 
 def search(gallery_folder: Path, picture: Path) -> None:
-    """Searches with the five queries, prints the hits and draws them, right ones framed."""
+    """Searches with the five queries, prints the hits and draws them; correct ones have a frame."""
     gallery = tbps.Gallery.open(gallery_folder, tbps.load(MODEL))
     rows = []
     for query, wanted in QUERIES.items():
@@ -57,7 +63,7 @@ def search(gallery_folder: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Model, gallery, index, search, evaluation, training, what next."""
+    """Runs all steps and prints what to do next."""
     began = time.monotonic()
     people, gallery, lesson, trained = HERE / "people", HERE / "gallery", HERE / "lesson", HERE / f"run-{int(time.time())}"
     run("1. Open the bundled model", "doctor", "--model", MODEL)

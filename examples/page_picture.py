@@ -1,4 +1,10 @@
-"""The README's picture of the page: the demo's gallery, served, searched in Chromium. Run: python examples/page_picture.py"""
+"""Draws docs/images/page.png, the README's picture of the search page: the demo's gallery, served and searched in Chromium.
+
+    python examples/page_picture.py
+
+Cost: half a minute once the demo's gallery exists, else a few minutes. Needs Chromium on the path.
+Result: docs/images/page.png, 1280 x 860 pixels in 256 colours.
+"""
 
 import io
 import re
@@ -20,7 +26,7 @@ SEEN = "a woman in a red dress"
 
 
 def make_gallery() -> None:
-    """As `make demo` makes it; nothing is done where it is there already."""
+    """Creates the gallery of `make demo`; does nothing where it exists."""
     sizes = ("--train", "0", "--val", "0", "--test", "250", "--images", "4", "--seed", "7")
     subprocess.run([TBPS, "data", "mannequins", str(PEOPLE), *sizes], check=True)
     subprocess.run([TBPS, "index", str(PEOPLE), "--gallery", str(GALLERY), "--model", MODEL], check=True)
@@ -28,7 +34,7 @@ def make_gallery() -> None:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The address of `tbps serve`."""
+    """Runs `tbps serve` and yields its address."""
     with subprocess.Popen([TBPS, "serve", str(GALLERY), "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -38,7 +44,7 @@ def served() -> Iterator[str]:
 
 
 def take(address: str) -> bytes:
-    """A search with the line of the calibration, one result marked."""
+    """Takes a screenshot of a search with the calibration line and one marked result."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE, color_scheme="light")

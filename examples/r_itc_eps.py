@@ -1,12 +1,15 @@
-"""What R-ITC's eps does: where the minimum of the loss lies for a batch size, and what thirty updates reach with it.
+"""Effect of R-ITC's eps: where the minimum of the loss lies for a batch size, and what thirty updates reach with it.
 
     tbps data mannequins people --train 240 --val 60 --test 200 --seed 41
     python examples/another_domain.py people evening
     python examples/r_itc_eps.py evening 3
 
-First it minimises the loss itself over all distributions p: the share of p on the right column is then (1 + eps) / (1 + N eps).
-Then it trains the bundled model with the settings of the study's row `r_itc` (table `losses`, one epoch of batches of 64) for
-every eps, and without R-ITC, under as many seeds as the second argument says. A minute a seed and eps on two cores.
+First the loss itself is minimised over all distributions p: the share of p on the correct column is then (1 + eps) / (1 + N eps).
+Then the bundled model is trained with the settings of the study's row `r_itc` (table `losses`, one epoch of batches of 64) for
+every eps, and without R-ITC, with as many seeds as the second argument says.
+
+Cost: a minute per seed and eps on two cores. Result with one seed: Rank-1 of 11.6, 16.6 and 21.6 % with eps
+0.05, 0.01 and 0.0025, and 31.0 % without R-ITC (docs/study/README.md).
 """
 
 import sys
@@ -28,7 +31,7 @@ CHANGES = {"schedule.epochs": 1, "schedule.peak_rate": 1e-3, "batch_size": 64, "
 
 
 def best_share(pairs: int, eps: float) -> float:
-    """Share of p on the right column where R-ITC of so many people is least: one similarity for all right pairs, found by
+    """Returns the share of p on the correct column at the minimum of R-ITC, with one similarity for all correct pairs, by
     bisection.
     """
     identity, targets = torch.eye(pairs, dtype=torch.float64), identity_targets(range(pairs), range(pairs))
@@ -41,7 +44,7 @@ def best_share(pairs: int, eps: float) -> float:
 
 
 def rank_1_after_one_epoch(root: Path, eps: float | None, seed: int) -> float:
-    """On the test split, in percent; without R-ITC for None."""
+    """Returns Rank-1 on the test split in percent; None trains without R-ITC."""
     table = losses()
     settings = table.row("clip*+aug" if eps is None else "r_itc").work.train.override(CHANGES | {"seed": seed})
     settings = settings if eps is None else settings.override({"losses.r_itc.eps": eps})
@@ -53,7 +56,7 @@ def rank_1_after_one_epoch(root: Path, eps: float | None, seed: int) -> float:
 
 
 def main(root: Path, seeds: int) -> None:
-    """Prints both."""
+    """Prints the minima and the Rank-1 values."""
     for pairs in (16, 64, 320):
         shares = ", ".join(f"{100 * best_share(pairs, eps):.0f} % with {eps}" for eps in EPS if eps)
         print(f"least R-ITC of {pairs} people puts on the right column: {shares}")

@@ -1,9 +1,12 @@
-"""Trains `models/mannequin-tiny` anew: draws the data, trains, evaluates on 1,000 unseen identities, writes folder and card.
+"""Trains `models/mannequin-tiny` from scratch: draws the data, trains, evaluates on 1,000 unseen identities, writes the model
+folder.
 
     python examples/train_mannequin_tiny.py [--work runs/mannequin-tiny] [--out models/mannequin-tiny]
 
-Interrupted, the same command goes on from the last checkpoint. The data are drawn from DATA_SEED, the weights and batches from
-the recipe's seed, so the same command gives the same data and start; float32 sums may differ between machines.
+The same command resumes an interrupted run from the last checkpoint. The data are drawn from DATA_SEED, weights and batches from
+the recipe's seed, so the same command gives the same data and initial weights; float32 sums may differ between machines.
+
+Cost: about two hours on two cores. Result: Rank-1 of about 74.5 % on the test split; all figures: models/mannequin-tiny/README.md.
 """
 
 import argparse
@@ -17,7 +20,7 @@ TRAIN, VAL, TEST, IMAGES = 30_000, 250, 1_000, 4
 
 
 def run(*command: str) -> None:
-    """Runs a `tbps` command and shows it."""
+    """Prints and runs a `tbps` command."""
     print("$ tbps", *command, flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tbps")), *command], check=True)
 
@@ -31,7 +34,7 @@ def train(recipe: str, data: Path, out: Path, *changes: str, model: Path | None 
 
 
 def main() -> None:
-    """Data, training, evaluation, model folder."""
+    """Draws the data, trains, evaluates and writes the model folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/mannequin-tiny"))
     parser.add_argument("--out", type=Path, default=Path("models/mannequin-tiny"))

@@ -1,4 +1,9 @@
-"""Draws the picture of the README that says why somebody was found: docs/images/why.png."""
+"""Draws docs/images/why.png, the README's picture that explains why a person was found.
+
+    python examples/why.py [TARGET]
+
+Cost: seconds. Result: the best hit of one query among forty mannequins, with the patches that contributed to its similarity.
+"""
 
 import sys
 import tempfile
@@ -15,7 +20,7 @@ ASKED = "a blonde woman in a red dress and red shoes"
 
 
 def main(target: Path) -> None:
-    """Forty people in a gallery of their own; the best hit explained."""
+    """Indexes forty people and explains the best hit."""
     views = [replace(sample_view(generator(SEED, "why", number)), hidden="none") for number in range(PEOPLE)]
     pictures = [draw_person(person, view).image for person, view in zip(population(SEED, "val", PEOPLE), views, strict=True)]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Settings refuse what they do not know and name the likely key."""
+"""Settings refuse unknown keys, name the likely one, and have a fingerprint."""
 
 from typing import Annotated, Literal
 
@@ -35,12 +35,12 @@ def test_override_parses_dotted_text_and_leaves_the_original() -> None:
     assert changed.override({"maybe": "null"}).maybe is None
 
 
-def test_a_key_into_an_absent_group_makes_the_group() -> None:
+def test_a_key_into_an_absent_group_creates_the_group() -> None:
     assert Outer().override({"maybe.weight": "2"}).maybe == Inner(weight=2, label="paper")
     assert Outer().override({"maybe": "null", "maybe.label": "x", "maybe.weight": 3}).maybe == Inner(weight=3, label="x")
     assert Outer(maybe=Inner(label="kept")).override({"maybe.weight": 2}).maybe == Inner(weight=2, label="kept")
     assert Outer().override({"whole.inner.weight": 2, "whole.width": 5}).whole == Whole(width=5, inner=Inner(weight=2))
-    with pytest.raises(SettingsError, match=r"'whole.width'.*Field required"):  # the group is judged as a whole
+    with pytest.raises(SettingsError, match=r"'whole.width'.*Field required"):  # the group is validated as a whole
         Outer().override({"whole.inner.weight": 2})
     with pytest.raises(SettingsError, match=r"'maybe.weight': maybe = 5 holds no settings"):
         Outer().override({"maybe": 5, "maybe.weight": 2})
@@ -62,7 +62,7 @@ def test_unknown_keys_are_refused_with_the_likely_one(key: str, likely: str) -> 
         Outer().override({key: 1})
 
 
-def test_wrong_values_name_key_and_value() -> None:
+def test_errors_of_invalid_values_name_key_and_value() -> None:
     with pytest.raises(SettingsError, match=r"'inner.weight' = 'heavy'"):
         Outer().override({"inner.weight": "heavy"})
 

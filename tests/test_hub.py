@@ -1,4 +1,4 @@
-"""A model is a folder here, or what the hub's cache holds under its id, or an error with the way out."""
+"""A model is a local folder, or in the hub's cache, or an error that says how to get it."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_local_folder_is_used(tmp_path: Path) -> None:
     assert find(tmp_path) == find(str(tmp_path)) == tmp_path
 
 
@@ -33,11 +33,11 @@ def test_an_id_is_found_in_the_cache(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["models/none", "./none", "none", "a/b/c", "x" * 300, "someone/" + "y" * 300 + "?"])
-def test_what_is_neither_folder_nor_id_is_refused(cache: Path, name: str) -> None:
+def test_names_that_are_neither_folder_nor_id_are_refused(cache: Path, name: str) -> None:
     with pytest.raises(ModelError, match="does not exist; give a folder or a Hugging Face id like someone/some-model"):
         find(name)
 
 
-def test_out_of_reach_names_the_command(cache: Path) -> None:
+def test_an_unreachable_hub_names_the_download_command(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"`hf download someone/some-model --local-dir models/some-model`"):
         find("someone/some-model")

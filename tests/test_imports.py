@@ -53,7 +53,7 @@ def work(source: Path, *names: str) -> tuple[int, list[list[str]]]:
     return count, found
 
 
-def test_importing_every_module_does_no_work() -> None:
+def test_importing_every_module_has_no_side_effects() -> None:
     count, found = work(Path(tbps.__file__).parent)
     assert count > 90
     assert found == NEEDED
@@ -68,7 +68,7 @@ def test_importing_every_module_does_no_work() -> None:
         ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
     ],
 )
-def test_work_is_seen(line: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_side_effects_are_detected(line: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "busy.py").write_text(line)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     _, found = work(tmp_path, "busy")

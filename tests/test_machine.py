@@ -7,7 +7,7 @@ from tbps.machine import available_cores
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux restricts a process to cores")
-def test_a_process_restricted_to_one_core_has_one() -> None:
+def test_a_restricted_process_has_one_available_core() -> None:
     before = os.sched_getaffinity(0)
     assert available_cores() == len(before)
     os.sched_setaffinity(0, {min(before)})

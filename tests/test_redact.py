@@ -1,4 +1,4 @@
-"""Secrets of addresses are removed from text and from every error; other text stays as it is."""
+"""Secrets in addresses are removed from text and from every error; other text is unchanged."""
 
 import pickle
 
@@ -36,7 +36,7 @@ WORD = "s3cr3t"
         ("rtsp://10.0.0.2/user=admin_password=s3cr3t_channel=1", "rtsp://10.0.0.2/user=***"),
         ("with url: /api?X-Amz-Signature=s3cr3t (Caused by", "with url: /api?X-Amz-Signature=*** (Caused by"),
         ("http://u:s3cr3t@proxy:3128, then http://v:s3cr3t@p2:1", "http://***@proxy:3128, then http://***@p2:1"),
-        ("rtsp://admin:s3cr3t", "rtsp://***"),  # of admin:s3cr3t&1@h a shell leaves this
+        ("rtsp://admin:s3cr3t", "rtsp://***"),  # what a shell leaves of admin:s3cr3t&1@h
         ("rtsp://admin:s3cr3t%40h:554/x", "rtsp://***/x"),
         ("cannot open rtsp://admin:12s3cr3t: no such file", "cannot open rtsp://*** no such file"),
         ("rtsp://a:s3cr3t@h/x\nrtsp://b:s3cr3t@h/y", "rtsp://***@h/x\nrtsp://***@h/y"),
@@ -61,20 +61,20 @@ def test_secrets_of_addresses_are_removed(text: str, expected: str) -> None:
         "https://huggingface.co/openai/clip@main",
     ],
 )
-def test_other_text_stays(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert redacted(text) == text
 
 
-def test_data_keep_queries_without_secrets() -> None:
+def test_queries_without_secrets_are_kept_in_data() -> None:
     assert redacted("https://h/photo?id=3&token=x#top", queries=False) == "https://h/photo?id=3&token=***#top"
 
 
-def test_addresses_and_paths() -> None:
+def test_addresses_are_told_from_paths() -> None:
     assert all(map(is_address, ("rtsp://h", "rtsp:/h", "https://h/x", "S3://b/x")))
     assert not any(map(is_address, ("C:/x", "C:\\x", "photos", "/rtsp://h", "a b://x", "shard-{000..012}.tar")))
 
 
-def test_every_error_is_without_secrets() -> None:
+def test_errors_contain_no_secrets() -> None:
     for error in (DataError(f"rtsp://a:{WORD}@h"), RequestError(400, "x", f"http://h?token={WORD}")):
         assert WORD not in str(error) + repr(error) and "***" in str(error)
     again = pickle.loads(pickle.dumps(DataError(f"rtsp://a:{WORD}@h")))

@@ -14,7 +14,7 @@ def count(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(sheet) == colour).all(-1).sum())
 
 
-def test_right_tiles_are_framed_in_green_four_pixels_wide() -> None:
+def test_correct_tiles_have_a_green_frame_of_four_pixels() -> None:
     tiles = [Tile(crop("navy")) for _ in range(3)]
     plain = contact_sheet([SheetRow("a man", tuple(tiles))], thumb=(96, 224))
     one = contact_sheet([SheetRow("a man", (Tile(crop("navy"), right=True), *tiles[1:]))], thumb=(96, 224))
@@ -33,7 +33,7 @@ def test_crops_keep_their_aspect_ratio_inside_the_box() -> None:
         assert (width, height) == (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
 
 
-def test_long_captions_wrap_and_nothing_is_cut_off() -> None:
+def test_long_captions_are_wrapped_completely() -> None:
     tiles = (Tile(crop("teal"), "1  0.83"),) * 4
     short = contact_sheet([SheetRow("a man", tiles)])
     long = contact_sheet([SheetRow("a woman in a long coat " * 30, tiles)])
@@ -47,7 +47,7 @@ def test_long_captions_wrap_and_nothing_is_cut_off() -> None:
             assert (border == 255).all()
 
 
-def test_rows_of_any_length_and_pictures_of_any_mode() -> None:
+def test_rows_of_any_length_and_images_of_any_mode() -> None:
     sheet = contact_sheet(
         [SheetRow("gap", ()), SheetRow("one", (Tile(crop("red").convert("L")),)), SheetRow("", (Tile(crop("red")),) * 12)],
         title="A title that is much longer than the sheet is wide " * 5,

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""Atomic writes: a file is complete or absent."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tbps.errors import StorageError
 from tbps.storage import atomic_path, make_folder, write_bytes, write_text
 
 
-def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text(target, "old")
     with pytest.raises(RuntimeError), atomic_path(target) as temporary:
@@ -20,7 +20,7 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_parents_are_made_and_content_replaced(tmp_path: Path) -> None:
+def test_parent_folders_are_created_and_content_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "x" / "y" / "a.bin"
     write_bytes(target, b"1")
     write_bytes(target, b"22")
@@ -35,7 +35,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "f" / "g", "x")
 
 
-def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path; from tbps.storage import write_bytes, write_text\n"
         "from tbps.errors import StorageError\n"

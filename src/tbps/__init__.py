@@ -34,7 +34,9 @@ UNSUPPORTED = "tbps does not run on Windows, which lacks the file locks that it 
 
 
 def __getattr__(name: str) -> Any:
-    """Late imports: `import tbps` loads no torch. Raises UnsupportedSystemError on Windows."""
+    """Imports a public name when it is first used, so that `import tbps` loads no torch. Raises
+    UnsupportedSystemError on Windows.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'tbps' has no attribute {name!r}")
     if os.name != "posix":

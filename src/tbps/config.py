@@ -1,11 +1,11 @@
-"""The strict base of every settings object.
+"""Base class of all settings: frozen, validated, with dotted overrides and a fingerprint.
 
-Settings are frozen, refuse unknown keys by naming the likely one, and are changed only by deriving a new object
-(`settings.override({"losses.r_itc.weight": "0.5"})`). Nothing edits one after it is made.
+Settings refuse unknown keys and name the likely one. They never change: `settings.override({"losses.r_itc.weight": "0.5"})` returns
+a new object.
 
-A group that gets a new setting names in `earlier` the value under which programs that did not know the setting worked. Files that
-lack the setting are read with that value (`parse_stored`), and the fingerprint of settings that have it is the one of those
-programs.
+Settings files written by older versions stay readable. A class that gains a setting lists it in `earlier` with the value that
+reproduces the behaviour before the setting existed: `parse_stored` fills in that value where a file lacks the setting, and the
+fingerprint leaves the setting out while it has that value.
 """
 
 import ast
@@ -27,18 +27,18 @@ from tbps.errors import SettingsError
 
 
 class Settings(BaseModel):
-    """Frozen settings with dotted overrides and a fingerprint."""
+    """Base class of settings: frozen, unknown keys refused, with dotted overrides and a fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     earlier: ClassVar[Mapping[str, Any]] = {}
-    """Values of settings of this group that older files do not have, as the programs worked that wrote those files."""
+    """Settings that older files lack -> the value that reproduces the behaviour of the versions that wrote those files."""
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted keys replaced; string values are read as JSON where they parse as such. A key into a group that is
-        absent (`lora.rank` where lora is null) makes the group, its other settings as the group has them by itself.
+        """Returns a copy with the values of dotted keys replaced; strings are parsed as JSON where they are valid JSON.
 
-        Raises SettingsError that names an unknown key and the likely one, or the value that does not fit.
+        A key inside an optional group that is null (`lora.rank` where `lora` is null) creates the group with its defaults first.
+        Raises SettingsError for an unknown key, naming the likely one, and for an invalid value.
         """
         tree = self.model_dump()
         for key, value in changes.items():
@@ -47,7 +47,7 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Validated settings from plain values; raises SettingsError naming the first offending key, or the likely known one."""
+        """Returns validated settings from plain values. Raises SettingsError that names the first invalid key, or the likely known one."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -59,25 +59,27 @@ class Settings(BaseModel):
 
     @classmethod
     def parse_stored(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from a file, which an older program may have written: what it lacks has the values of `earlier`."""
+        """Returns settings from the values of a file; settings that an older version did not write get their
+        values of `earlier`.
+        """
         return cls.parse(cls._completed(values))
 
     def as_earlier(self, stored: Mapping[str, Any]) -> Self:
-        """These settings with the values of `earlier` in place of those that `stored`, the content of a file, lacks."""
+        """Returns a copy in which every setting that `stored` (the content of a file) lacks has its value of `earlier`."""
         return type(self).parse(_filled(self, self.model_dump(), stored))
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on every value. A setting that equals its value in `earlier` is left out."""
+        """Returns 16 hexadecimal digits over all values. A setting that equals its value of `earlier` is left out."""
         text = json.dumps(_known_before(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def keys(self) -> list[str]:
-        """Every dotted key that `override` accepts."""
+        """Returns every dotted key that `override` accepts."""
         return self.dotted()
 
     @classmethod
     def dotted(cls) -> list[str]:
-        """Every dotted key of such settings."""
+        """Returns every dotted key of this class."""
         return list(_keys(cls, ""))
 
     @classmethod
@@ -201,13 +203,13 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
 
 
 def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
-    """The error that names a key and the likely one of those that are known."""
+    """Returns the error for an unknown key; it names the most similar of the known keys."""
     likely = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
     return SettingsError(f"unknown setting {key!r}{f'; did you mean {likely[0]!r}?' if likely else ''}")
 
 
 def _known_before(settings: Settings) -> dict[str, Any]:
-    """The dump of settings without what equals its value in `earlier`, at every depth."""
+    """Dumps settings without those that equal their value of `earlier`, at every depth."""
     dump: dict[str, Any] = settings.model_dump(mode="json")
     for name, value in settings:
         if name in settings.earlier and value == settings.earlier[name]:
@@ -227,7 +229,7 @@ def _filled(settings: Settings, dump: dict[str, Any], stored: Mapping[str, Any])
 
 
 def _group(annotation: Any) -> type[Settings] | None:
-    """The group of settings among the types that an annotation allows."""
+    """Returns the Settings class among the types that an annotation allows, None where there is none."""
     for choice in (annotation, *get_args(annotation)):
         if isinstance(choice, type) and issubclass(choice, Settings):
             return choice
@@ -245,7 +247,7 @@ def _parse(value: Any) -> Any:
 
 @cache
 def _keys(group: type[Settings], prefix: str) -> tuple[str, ...]:
-    """Dotted keys of a group's settings, those of groups in it after their own."""
+    """Returns the dotted keys of a group, depth first."""
     found: list[str] = []
     for name, field in group.model_fields.items():
         found.append(prefix + name)

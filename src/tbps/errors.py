@@ -1,34 +1,34 @@
-"""Every error that `tbps` raises on purpose.
+"""Exceptions that `tbps` raises on purpose.
 
     TbpsError
     ├── SettingsError          a setting is unknown, out of range or contradicts another
     ├── DataError
     │   ├── AnnotationError    an annotation file, record or split is wrong; names file, index and field
-    │   ├── ImageError         a picture cannot be decoded or is refused (corrupt, truncated, too large)
-    │   └── CaptionError       a caption is empty or cannot be used
-    ├── ModelError             a model folder is missing, incomplete, foreign or of another shape
+    │   ├── ImageError         an image cannot be decoded or is refused (corrupt, truncated, too large)
+    │   └── CaptionError       a caption is empty or unusable
+    ├── ModelError             a model folder is missing, incomplete, of another kind or of another shape
     ├── CheckpointError        a training checkpoint is missing, damaged or belongs to another run
     ├── GalleryError           a gallery is missing or damaged
     │   ├── MixedModelsError   embeddings of two different models would meet in one gallery
     │   ├── BusyError          other processes kept writing to a gallery for too long
     │   └── StaleVersionError  another process replaced the version of a gallery that was being read
     ├── QueryError             a search query is empty, malformed or filters on an unknown column
-    │   └── UnknownIdError     no image of the gallery has that id, or none that may be seen
-    ├── EvaluationError        metrics are undefined (a query without a relevant image, empty split)
+    │   └── UnknownIdError     no image of the gallery has that id, or the caller may not see it
+    ├── EvaluationError        metrics are undefined (a query without a relevant image, an empty split)
     ├── StorageError           the disk is full, read-only or a folder cannot be written
     ├── RequestError           a request to the service is refused; carries the HTTP status
-    ├── MissingDependencyError an optional package or data file is absent; says how to get it
+    ├── MissingDependencyError an optional package or data file is missing; says how to get it
     └── UnsupportedSystemError tbps does not run on this operating system
 
-Library code raises these and never prints or exits; the command line turns each into one line and exit code 2.
-A message names the offending value and the way out. Passwords in network addresses are removed from every message (`redact`).
+Library code raises these and never prints or exits; the command line prints each as one line and exits with code 2. A message
+names the offending value and how to correct it. Passwords in network addresses are removed from every message (`redact`).
 """
 
 from tbps.redact import redacted
 
 
 class TbpsError(Exception):
-    """Base of every error raised on purpose by `tbps`."""
+    """Base class of all exceptions that `tbps` raises on purpose."""
 
     def __init__(self, *parts: object) -> None:
         super().__init__(*(redacted(part) if isinstance(part, str) else part for part in parts))
@@ -39,7 +39,7 @@ class SettingsError(TbpsError):
 
 
 class DataError(TbpsError):
-    """Input data are unusable."""
+    """Input data cannot be used."""
 
 
 class AnnotationError(DataError):
@@ -47,15 +47,15 @@ class AnnotationError(DataError):
 
 
 class ImageError(DataError):
-    """A picture cannot be decoded or is refused."""
+    """An image cannot be decoded or is refused."""
 
 
 class CaptionError(DataError):
-    """A caption is empty or cannot be used."""
+    """A caption is empty or unusable."""
 
 
 class ModelError(TbpsError):
-    """A model folder is missing, incomplete, foreign or of another shape."""
+    """A model folder is missing, incomplete, of another kind or of another shape."""
 
 
 class CheckpointError(TbpsError):
@@ -95,7 +95,10 @@ class StorageError(TbpsError):
 
 
 class RequestError(TbpsError):
-    """A request to the service is refused. status: of HTTP; code: a word for programs; retry_after: seconds, where it may pass."""
+    """A request to the service is refused.
+
+    `status`: HTTP status; `code`: word for programs to compare; `retry_after`: seconds after which the request may succeed.
+    """
 
     def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -103,7 +106,7 @@ class RequestError(TbpsError):
 
 
 class MissingDependencyError(TbpsError):
-    """An optional package or data file is absent."""
+    """An optional package or data file is missing."""
 
 
 class UnsupportedSystemError(TbpsError):

@@ -1,6 +1,6 @@
-"""Faces of packages: names that a package exports, imported from their modules when they are first used.
+"""Lazy exports of packages: a name is imported from its module when it is first used.
 
-So `from tbps.gallery import Gallery` loads what a gallery needs, and `import tbps.gallery` next to nothing.
+So `from tbps.gallery import Gallery` loads what a gallery needs, while `import tbps.gallery` loads almost nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package that exports names of its modules; homes: module -> names."""
+    """Returns `__getattr__` and `__dir__` for a package that exports names of its modules; `homes`: module -> names."""
     module_of = {name: module for module, names in homes.items() for name in names}
 
     def __getattr__(name: str) -> Any:

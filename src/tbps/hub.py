@@ -1,4 +1,4 @@
-"""Model folders: one that is here, or the files that the Hugging Face hub has under an id."""
+"""Model folders, local or downloaded from the Hugging Face hub."""
 
 import os
 import re
@@ -9,10 +9,10 @@ from tbps.errors import ModelError
 
 
 def model_folder(model: str | Path, files: Sequence[str], kind: str, example: str) -> Path:
-    """`model` where it is a folder; else the folder that holds the hub's `files` (glob patterns) of the id `model`.
+    """Returns `model` if it is a folder, else the local folder with the hub's `files` (glob patterns) of the model id `model`.
 
-    Raises ModelError when it is neither a folder nor an id such as `example`, and, where the hub is out of reach, with the command
-    that fetches it. `kind` is what the message calls it.
+    `kind`: what the messages call the model; `example`: an id that they show. Raises ModelError where `model` is neither a folder
+    nor an id, or the hub cannot be reached; the message then contains the download command.
     """
     if os.path.isdir(model):  # Path.is_dir raises on a name too long for the disk
         return Path(model)

@@ -1,4 +1,4 @@
-"""The machine: how many cores this process may use, and how freed memory is kept."""
+"""Resources of the machine: available cores, and how the C library keeps freed memory."""
 
 import contextlib
 import ctypes
@@ -9,16 +9,16 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed, for the next tensor of that size; elsewhere it does nothing.
+    """Makes glibc keep freed memory for later allocations; does nothing where the C library is another one.
 
-    By default a large block comes from the system and goes back to it, and the system clears every page of the next one: on a CPU
-    that takes longer than many an operation on it. The process then holds on to the most that it ever needed.
+    By default glibc returns large blocks to the system, which clears every page when it is allocated again. On a CPU that often
+    takes longer than the operation on the tensor. In exchange, the process keeps its peak memory.
     """
     if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # a C library without it
+    except AttributeError:  # a C library other than glibc
         return
     for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20)):
         mallopt(setting, value)
@@ -29,13 +29,13 @@ def return_freed_memory() -> None:
     if arrow := sys.modules.get("pyarrow"):
         arrow.default_memory_pool().release_unused()
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(AttributeError):  # a C library without it
+        with contextlib.suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which a container, `taskset` or a batch system can make fewer than the machine has."""
+    """Returns the number of cores that this process may use; a container, `taskset` or a batch system can restrict it."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux restricts a process to cores
+    except AttributeError:  # sched_getaffinity exists on Linux only
         return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Packages that only some uses need: imported late, and a clear way out where one is missing."""
+"""Optional dependencies, imported when they are needed."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ from tbps.errors import MissingDependencyError
 
 
 def needed(module: str, what: str, extra: str) -> Any:
-    """A module of an optional extra. Raises MissingDependencyError that says what needs it and how to get it."""
+    """Imports a module of an optional extra. Raises MissingDependencyError that names the feature and the command to install it."""
     try:
         return import_module(module)
     except ImportError as error:

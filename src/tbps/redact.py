@@ -1,12 +1,12 @@
-"""Removes passwords and other secrets from text that holds network addresses, before it is printed, stored or logged.
+"""Removal of passwords and other secrets from text with network addresses, before it is printed, stored or logged.
 
-Removed are the user and password of `scheme://user:password@host`, the query and fragment of an address (cameras and clouds take
-passwords, tokens and signatures there), and values such as `password=...` in a path, as recorders have them:
+Removed are user and password of `scheme://user:password@host`, the query and fragment of an address (cameras and cloud services put
+passwords, tokens and signatures there), and values such as `password=...` inside a path, as video recorders use them:
 
     rtsp://admin:pa@ss@10.0.0.5/ch1?token=x         ->  rtsp://***@10.0.0.5/ch1?***
     rtsp://10.0.0.2/user=admin&password=x&channel=1 ->  rtsp://10.0.0.2/user=***&password=***&channel=1
 
-Schemes of one letter are Windows drives. `pathlib` makes one slash of two, and JSON escapes slashes: both are recognised.
+A scheme of one letter is a Windows drive. Addresses whose two slashes became one (`pathlib`) or were escaped (JSON) are recognised.
 """
 
 import re
@@ -34,9 +34,10 @@ _IS_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[\\/]")
 
 
 def redacted(text: str, queries: bool = True) -> str:
-    """`text` with the secrets of every address in it replaced by `***`; applied twice it changes nothing more.
+    """Returns `text` with the secrets of every address replaced by `***`; applying it again changes nothing.
 
-    queries: replace queries and fragments whole; else only their values that are named like a secret, so that data keep the rest.
+    `queries`: replace queries and fragments completely; if False, only the values that are named like a secret, so that other data
+    stay.
     """
     if "@" not in text and "=" not in text and "%" not in text and ":/" not in text:
         return text
@@ -47,14 +48,14 @@ def redacted(text: str, queries: bool = True) -> str:
 
 
 def is_address(place: str) -> bool:
-    """Whether a place that was asked for is a network address (`rtsp://...`) instead of a path."""
+    """Returns whether `place` is a network address (`rtsp://...`) rather than a path."""
     return _IS_ADDRESS.match(place) is not None
 
 
 def _redacted_address(found: re.Match[str], queries: bool) -> str:
     scheme, rest = found[1], found[2]
     first = re.split(r"[/\\?#]", rest, maxsplit=1)[0]
-    # A password may hold / ? # and @ unescaped: then the part up to the first of them is no host and port.
+    # A password may hold / ? # and @ unescaped: then the part before the first of them is not host and port.
     secret = "@" in first or re.fullmatch(r"[\w.\-]*|\[[0-9A-Fa-f:.%]*\]|[\w.\-]+:\d*[.,;:)\]]*", first) is None
     if "@" in rest and (secret or re.fullmatch(r"[\w.\-]+:\d*", first)):
         rest = f"{HIDDEN}@{_after_user(rest)}"
@@ -67,13 +68,13 @@ def _redacted_address(found: re.Match[str], queries: bool) -> str:
 
 
 def _after_user(rest: str) -> str:
-    """What follows user and password: after the last @ of the address without its query, or after the last of all."""
+    """Returns the part after user and password: after the last @ before the query, else after the last @."""
     before = rest.partition("?")[0]
     return rest[(before if "@" in before else rest).rindex("@") + 1 :]
 
 
 def _cut(rest: str) -> tuple[str, str, str]:
-    """An address without query and fragment, the mark that begins them, and them."""
+    """Splits an address into the part before query and fragment, the character that begins them, and them."""
     found = re.search(r"[?#]", rest)
     if found is None or found.end() == len(rest):
         return rest, "", ""

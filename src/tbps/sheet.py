@@ -1,4 +1,4 @@
-"""Contact sheets: a caption and under it a row of ranked crops, right ones framed in green."""
+"""Contact sheets: captions, each above a row of its ranked crops; correct crops have a green frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One crop; `label` is written under it (rank and score). `right`: True green, False thin grey, None no frame."""
+    """One crop. `label` (rank and score) is written below it. `right`: True green frame, False thin grey frame, None no frame."""
 
     image: Image.Image
     label: str = ""
@@ -32,14 +32,16 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """A caption (a query) and its crops in ranked order."""
+    """One query caption and its crops in ranked order."""
 
     caption: str
     tiles: tuple[Tile, ...]
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, thumb: tuple[int, int] = (96, 224), title: str = "") -> Image.Image:
-    """Rows of crops below their wrapped captions, on white. `thumb`: (width, height) of the box each crop is fitted into."""
+    """Draws a contact sheet on white, with captions wrapped to its width. `thumb`: (width, height) of the box that each crop fits
+    into.
+    """
     longest = max((len(row.tiles) for row in rows), default=0)
     width = max(_MIN_WIDTH, 2 * _MARGIN + longest * (thumb[0] + 2 * _FRAME + _GAP) - _GAP)
     drawn = [_draw_row(row, width, thumb) for row in rows]
@@ -105,7 +107,7 @@ def _line_height(font: _Font) -> int:
 
 
 def _wrap(text: str, font: _Font, width: int) -> list[str]:
-    """Lines no wider than `width` pixels; a word that is wider is cut where it must."""
+    """Wraps text to lines of at most `width` pixels; a word that is wider is broken."""
     lines: list[str] = []
     line = ""
     for word in text.split():

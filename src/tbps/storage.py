@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there whole or not at all, whatever is killed or full."""
+"""Atomic file writes: after a crash or on a full disk, a file is either complete or absent."""
 
 import errno
 import hashlib
@@ -18,36 +18,38 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write below `folder` into a StorageError that names folder and way out."""
+    """Converts operating system errors while writing below `folder` into a StorageError that names the folder and a remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(f"the disk of {folder} is full; nothing half-written was kept; free space and run again") from error
+            raise StorageError(f"the disk of {folder} is full; no partial file was kept; free space and run again") from error
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{folder} cannot be written ({error.strerror}); choose another folder or its permissions"
             ) from error
         if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError):
-            raise  # what these mean depends on the file
+            raise  # callers handle these
         raise StorageError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def make_folder(folder: Path) -> Path:
-    """`folder`, created with its parents. Raises StorageError if that is refused."""
+    """Creates `folder` and its parents and returns it. Raises StorageError where that fails."""
     with writing_to(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StorageError(f"{folder} is needed as a folder but a file stands there; move it away") from error
         except FileNotFoundError as error:
-            raise StorageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
+            raise StorageError(f"{folder} cannot be created ({error.strerror}); choose another folder") from error
     return folder
 
 
 @contextmanager
 def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
-    """A temporary path beside `target` that is flushed to disk and renamed onto it when the block ends well, else removed."""
+    """Yields a temporary path beside `target`; it is flushed to disk and renamed to `target` at the end, or
+    removed after an error.
+    """
     make_folder(target.parent)
     with writing_to(target.parent):
         if target.exists() and not (target.is_file() or target.is_dir()):  # the rename would put a file in place of /dev/null

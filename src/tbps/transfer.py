@@ -1,7 +1,7 @@
-"""From the host to a device without waiting for it.
+"""Copies of tensors from the host to a device that do not block.
 
-`tensor.to("cuda")` waits until the device has done everything it was given before. From pinned memory, and told not to wait, the
-copy takes its place in the queue like any other operation.
+`tensor.to("cuda")` waits until the device has finished all earlier work. A non-blocking copy from pinned memory is queued like any
+other operation.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; the very same where it is there already."""
+    """Returns `tensor` on `device`; the same object where it is there already."""
     if tensor.device == device or tensor.device.type != "cpu":
         return tensor.to(device)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

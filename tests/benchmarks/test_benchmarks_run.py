@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gpu
+import gpu_bench
 import pytest
 import quality
 import scaling
@@ -13,7 +14,7 @@ STARTING_PROCESSES = ("side by side", "startup", "serving")  # several per run, 
 
 
 @pytest.mark.parametrize("name", list(ALL))
-def test_it_runs(name: str, tmp_path: Path) -> None:
+def test_every_benchmark_runs(name: str, tmp_path: Path) -> None:
     runs = 1 if name in STARTING_PROCESSES else 2
     benchmark = ALL[name](True, runs)
     assert benchmark.name == name and benchmark.rows
@@ -26,7 +27,7 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
         assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-def test_all_that_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     file, failed = gpu.measure("cpu", True, 300, tmp_path)
     (benchmark,) = read(file)["benchmarks"]
     assert not failed, benchmark["conditions"]["notes"]
@@ -37,16 +38,16 @@ def test_all_that_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
-    sizes = gpu.TOY
-    bench = gpu.Bench("cpu", sizes, 0, tmp_path)
+    sizes = gpu_bench.TOY
+    bench = gpu_bench.Bench("cpu", sizes, 0, tmp_path)
     gpu.part_cache(bench)
     gpu.part_run(bench)
     (row,) = [row for row in bench.rows if "five epochs" in row.what]
     assert "extrapolated from 1 of 20 updates" in row.what
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(bench: gpu.Bench) -> None:
+def test_a_failed_part_is_named_and_the_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: gpu_bench.Bench) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setitem(gpu.PARTS, "compiled", (broken, 0))
@@ -61,14 +62,14 @@ def test_the_gpu_data_have_the_published_numbers() -> None:
     from tbps.data.records import PersonDataset, PersonImage
 
     drawn = PersonDataset("x", Path("/"), (PersonImage(Path("/a.jpg"), 0, "train", ("one", "two"), ("three", "four")),))
-    made = gpu.repeated(drawn, gpu.FULL)
+    made = gpu_bench.repeated(drawn, gpu_bench.FULL)
     train = made.split("train")
     assert (len(train.images), len(train.pairs())) == (34_054, 68_126)
     assert len({image.identity for image in train.images}) == 11_003
     assert [(len(s.images), len(s.pairs())) for s in (made.split("val"), made.split("test"))] == [(3078, 6158), (3074, 6156)]
 
 
-def test_quality_runs() -> None:
+def test_the_quality_benchmark_runs() -> None:
     benchmark = quality.measure(True, 1)
     assert {row.unit for row in benchmark.rows} == {"%", "s"}
     assert benchmark.conditions["fast mean"] == benchmark.rows[0].runs[0]

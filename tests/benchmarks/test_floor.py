@@ -1,20 +1,14 @@
-"""The formula of the floor against torch's own count of what the towers did."""
+"""The formula of the lower bound against PyTorch's count of operations."""
 
 import pytest
 import torch
 from floor import image_operations, step_bytes, step_operations, text_operations
+from shapes import model_shape
 from torch.utils.flop_counter import FlopCounterMode
 
-from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
+from tbps.model.clip import LockSettings, bottom_parameters, build, image_features, text_features
 
-SHAPE = ModelShape(
-    image=TowerShape(width=64, layers=3, heads=2),
-    text=TowerShape(width=48, layers=2, heads=2),
-    image_size=48,
-    patch=8,
-    vocabulary=100,
-    embedding=32,
-)
+SHAPE = model_shape((64, 3, 2), (48, 2, 2), image_size=48, patch=8, embedding=32)
 LENGTH = 11
 
 
@@ -32,13 +26,13 @@ def counted(views: int, pairs: int, backward: bool) -> int:
     return counter.get_total_flops()
 
 
-def test_forward_operations_are_those_that_torch_counts() -> None:
+def test_forward_operations_equal_those_that_torch_counts() -> None:
     assert counted(0, 3, backward=False) == 3 * text_operations(SHAPE, LENGTH)
     assert counted(1, 3, backward=False) == 3 * (text_operations(SHAPE, LENGTH) + image_operations(SHAPE))
 
 
 @pytest.mark.parametrize("views", [1, 2, 4])
-def test_a_step_is_what_torch_counts_forward_and_backward(views: int) -> None:
+def test_operations_of_a_step_equal_those_that_torch_counts(views: int) -> None:
     assert counted(views, 2, backward=True) == step_operations(SHAPE, 2, views, LENGTH)
 
 

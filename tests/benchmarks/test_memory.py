@@ -1,4 +1,4 @@
-"""Benchmarks look for memory before they start, keep to 10 GiB in all, and say so."""
+"""Benchmarks check the available memory before they start and are ended above 10 GiB."""
 
 import os
 import runpy
@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def machine(folder: Path, free: int, **groups: str) -> Path:
-    """A system's files: so many bytes available, and control groups: path_of_file=content."""
+    """System files with that many available bytes, and control groups: path_of_file=content."""
     (folder / "proc/self").mkdir(parents=True)
     (folder / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {free // 1024} kB\n")
     (folder / "proc/self/cgroup").write_text("0::/outer/inner\n4:memory,cpu:/old\n3:cpuset:/elsewhere\n")
@@ -29,7 +29,7 @@ def machine(folder: Path, free: int, **groups: str) -> Path:
     return folder
 
 
-def test_available_is_the_least_that_machine_and_control_groups_leave(tmp_path: Path) -> None:
+def test_available_memory_is_the_minimum_of_machine_and_control_groups(tmp_path: Path) -> None:
     assert available(machine(tmp_path / "free", 12 * GIB)) == 12 * GIB
     two = {
         "outer/memory.max": f"{8 * GIB}\n",
@@ -43,12 +43,12 @@ def test_available_is_the_least_that_machine_and_control_groups_leave(tmp_path: 
     assert available(machine(tmp_path / "full", GIB, **two)) == GIB
 
 
-def test_the_machine_that_runs_this_has_memory() -> None:
+def test_this_machine_has_memory() -> None:
     assert 0 < available() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize("name", [*ALL, "gpu", "quality"])
-def test_no_benchmark_asks_for_more_than_10_gib_and_all_are_refused_without(name: str, tmp_path: Path) -> None:
+def test_no_benchmark_needs_more_than_10_gib_and_all_require_memory(name: str, tmp_path: Path) -> None:
     for toy in (True, False):
         wanted = needed(name, toy)
         assert 0 < wanted <= LIMIT == 10 * GIB
@@ -58,7 +58,7 @@ def test_no_benchmark_asks_for_more_than_10_gib_and_all_are_refused_without(name
 
 
 @pytest.mark.parametrize("file", ["floor.py", "side_by_side.py", "everything.py", "quality.py"])
-def test_the_program_refuses_in_one_line(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_in_one_line(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda root=None: 0)
     monkeypatch.setattr(sys, "argv", [file, "--toy", "--folder", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
@@ -69,7 +69,7 @@ def test_the_program_refuses_in_one_line(file: str, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_processes_take_is_counted_with_their_children() -> None:
+def test_memory_includes_child_processes() -> None:
     hold = "import subprocess, sys; held = b'x' * {0}; {1}; print('ready', flush=True); sys.stdin.read()"
     inner = f"[sys.executable, '-c', {hold.format(64 * 2**20, 'pass')!r}]"
     outer = hold.format(
@@ -83,7 +83,7 @@ def test_what_processes_take_is_counted_with_their_children() -> None:
     assert 96 * 2**20 <= found < 96 * 2**20 + 100 * 2**20
 
 
-def test_beyond_the_limit_the_processes_are_ended() -> None:
+def test_processes_are_ended_above_the_limit() -> None:
     code = """
 import memory, os, subprocess, sys
 with memory.within_limit("floor", True, limit=64 * 2**20):
@@ -101,15 +101,15 @@ with memory.within_limit("floor", True, limit=64 * 2**20):
     assert not Path(f"/proc/{number}/cmdline").exists() or not Path(f"/proc/{number}/cmdline").read_bytes()
 
 
-def test_runs_apart_never_hold_their_memory_at_once() -> None:
-    """Each sees only itself below the process that measures, however many ways there are."""
+def test_separate_runs_never_hold_memory_at_the_same_time() -> None:
+    """Each run finds only itself among the children of the measuring process."""
     before = len(tree(os.getpid()))
     found = apart({name: hold for name in "abc"}, 1)
-    assert all(each.outcome <= before + 2 for each in found.values())  # itself, and multiprocessing's tracker of resources
+    assert all(each.outcome <= before + 2 for each in found.values())  # itself, and the resource tracker of multiprocessing
     assert all(each.seconds[0] > 0 and each.megabytes[0] > 30 for each in found.values())
     assert len(tree(os.getpid())) <= before + 1
 
 
-def test_a_run_apart_that_dies_is_named() -> None:
+def test_a_separate_run_that_dies_is_named() -> None:
     with pytest.raises(RuntimeError, match="ended with 7"):
         apart({"dies": die}, 1)

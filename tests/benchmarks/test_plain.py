@@ -1,4 +1,4 @@
-"""The plain trainer is the same method: same loss and gradients on the same views, same metrics, and it learns."""
+"""The plain trainer has the same loss, gradients and metrics as `tbps` on the same views, and it learns."""
 
 import random
 from dataclasses import replace
@@ -8,19 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plain import (
-    PlainBatch,
-    PlainTrainer,
-    collate,
-    draw_box,
-    jitter,
-    metrics_by_argsort,
-    strong_view,
-    to_pixels,
-    train,
-    turn_hue,
-    weak_view,
-)
+from plain import PlainBatch, PlainTrainer, collate, metrics_by_argsort, train
+from plain_augmentation import draw_box, jitter, strong_view, to_pixels, turn_hue, weak_view
 from side_by_side import copied, embeddings
 
 from tbps.data.augment.image import ImageAugmentation
@@ -61,7 +50,7 @@ def picture() -> Image.Image:
 
 
 def test_the_same_loss_and_gradients_on_the_same_views(people: PersonDataset, model: PersonModel, tmp_path: Path) -> None:
-    """Dropout off: then the second pass for the soft labels is the first one, and padding to 77 changes nothing."""
+    """Without dropout, the second pass for the soft labels equals the first one, and padding to 77 changes nothing."""
     still = {"text_attention_dropout": 0, "text_augmentation.enabled": False}
     settings = tbps_clip().override({"batch_size": 8, "losses.c_itc.weight": 0.3} | still)
     run, plain = Run(settings, copied(model), people, tmp_path, Silent()), PlainTrainer(settings, copied(model), people, workers=0)
@@ -88,8 +77,8 @@ def test_the_same_loss_and_gradients_on_the_same_views(people: PersonDataset, mo
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_one_update_is_that_of_the_trainer(people: PersonDataset, model: PersonModel, tmp_path: Path) -> None:
-    """Whole pictures and no text augmentation, so that both see the same: from the files here, from the cache there."""
+def test_one_update_equals_that_of_the_trainer(people: PersonDataset, model: PersonModel, tmp_path: Path) -> None:
+    """Without image and text augmentation both see the same: the plain trainer from files, `tbps` from the cache."""
     off = {"image_augmentation.enabled": False, "text_augmentation.enabled": False, "text_attention_dropout": 0}
     changes = {"batch_size": 8, "losses.ss.weight": 0, "schedule.warmup_epochs": 0, "schedule.peak_rate": 1e-3}
     settings = tbps_clip().override(off | changes)
@@ -103,19 +92,19 @@ def test_one_update_is_that_of_the_trainer(people: PersonDataset, model: PersonM
     plain.update(theirs)
     for (name, one), other in zip(run.model.clip.named_parameters(), plain.model.clip.parameters(), strict=True):
         if name.endswith("k_proj.bias"):
-            continue  # moves all scores of a query alike, so its gradient is 0 but for rounding, whose sign Adam follows
+            continue  # changes all scores of a query equally, so its gradient is 0 up to rounding, whose sign Adam follows
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4, msg=name)  # Adam's first step divides by tiny gradients
 
 
-def test_metrics_by_sorting_are_those_by_counting() -> None:
+def test_metrics_by_sorting_equal_those_by_counting() -> None:
     text, image, text_ids, image_ids = embeddings(90, 60, 20)
     plain = metrics_by_argsort(*(torch.from_numpy(array) for array in (text, image, text_ids, image_ids)))
     ours = retrieval_metrics(text, image, text_ids, image_ids)
     assert (plain.r1, plain.map, plain.minp) == pytest.approx((ours.r1, ours.map, ours.minp), abs=1e-3)
 
 
-def test_it_learns(people: PersonDataset) -> None:
-    """Rank-1 on the people that it was trained on; chance is one in eight."""
+def test_the_plain_trainer_learns(people: PersonDataset) -> None:
+    """Rank-1 on the training people; chance is one in eight."""
     train_images = people.split("train").images
     known = replace(people, images=(*train_images, *(replace(image, split="test") for image in train_images)))
     small = {"width": 32, "layers": 1, "heads": 2}
@@ -136,7 +125,7 @@ def test_pairs_come_with_four_views_of_the_right_size(people: PersonDataset, mod
     views = (batch.image, batch.image_second, batch.strong_one, batch.strong_two)
     assert all(view.shape == (4, 3, 32, 32) for view in views)
     assert len({float(view.sum()) for view in views}) == 4
-    assert len(batch.captions) == 4 and batch.identities.tolist() == [0, 0, 1, 1]  # two captions an image, an identity each
+    assert len(batch.captions) == 4 and batch.identities.tolist() == [0, 0, 1, 1]  # two captions per image, one image per identity
 
 
 def test_views_change_the_picture_as_drawn() -> None:
@@ -144,7 +133,7 @@ def test_views_change_the_picture_as_drawn() -> None:
     still = to_pixels(picture(), SPEC)
     assert torch.equal(to_pixels(weak_view(picture(), ImageAugmentation(enabled=False)), SPEC), still)
     changed = [not torch.equal(to_pixels(weak_view(picture(), ImageAugmentation()), SPEC), still) for _ in range(200)]
-    # Two draws leave it alone with ((0 + 1/2 + 9/10 + 0 + 1/2 + 0) / 6)^2 = 0.10.
+    # Two draws leave the image unchanged with probability ((0 + 1/2 + 9/10 + 0 + 1/2 + 0) / 6)^2 = 0.10.
     assert 0.8 < sum(changed) / len(changed) < 0.97
     assert all(strong_view(picture(), ViewAugmentation(), (32, 32)).size == (32, 32) for _ in range(20))
 
@@ -162,6 +151,6 @@ def test_boxes_have_the_wanted_area_and_shape() -> None:
 def test_jitter_and_hue_do_nothing_at_strength_zero() -> None:
     assert np.array_equal(np.array(jitter(picture(), (0, 0, 0))), np.array(picture()))
     turned, before = np.array(turn_hue(picture(), 0.0)).astype(int), np.array(picture()).astype(int)
-    assert np.abs(turned - before).max() < 8  # through 8 bits of hue, saturation and value
+    assert np.abs(turned - before).max() < 8  # rounding through 8-bit HSV
     red = Image.new("RGB", (4, 4), (250, 0, 0))
     assert np.array(turn_hue(red, 1 / 3))[0, 0].argmax() == 1

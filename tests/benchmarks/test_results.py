@@ -1,4 +1,4 @@
-"""What is kept of a run, how two runs are compared, and how figures come into the documents. No time is asserted."""
+"""Records of runs, comparison of two runs, and figures in documents. No time is asserted."""
 
 import json
 from datetime import datetime
@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from compare import changes
 from compare import report as comparison
-from measuring import Row, ratios
+from measuring import Measurement, ratios
 from report import filled, sections
 from results import Benchmark, keep, read
 
 STARTED = datetime(2026, 11, 25, 12, 30, 5)
 
 
-def kept(folder: Path, *rows: Row, toy: bool = False) -> Path:
+def kept(folder: Path, *rows: Measurement, toy: bool = False) -> Path:
     return keep([Benchmark("steps", rows, {"batch": 8})], toy, STARTED, folder)
 
 
-def test_a_run_is_kept_whole_and_read_back(tmp_path: Path) -> None:
-    file = kept(tmp_path / "new", Row("ours", "s", (3.0, 1.0, 2.0)), Row("built", "s", (4.0,), at=1000))
+def test_a_record_is_written_and_read_back(tmp_path: Path) -> None:
+    file = kept(tmp_path / "new", Measurement("ours", "s", (3.0, 1.0, 2.0)), Measurement("built", "s", (4.0,), at=1000))
     assert sorted(path.name for path in file.parent.iterdir()) == ["2026-11-25-123005.json", "2026-11-25-123005.md"]
     found = read(file)
     assert found["started"] == "2026-11-25T12:30:05" and found["toy"] is False
@@ -43,9 +43,23 @@ def test_ratios_are_taken_run_by_run() -> None:
     assert ratios("a / b", (2.0, 9.0), (1.0, 3.0)).runs == (2.0, 3.0)
 
 
-def test_a_change_exceeds_the_spread_when_the_runs_do_not_overlap(tmp_path: Path) -> None:
-    a = read(kept(tmp_path / "a", Row("faster", "s", (4.0, 5.0)), Row("same", "s", (4.0, 5.0)), Row("gone", "s", (1.0,))))
-    b = read(kept(tmp_path / "b", Row("faster", "s", (2.0, 3.0)), Row("same", "s", (3.0, 4.5)), Row("new", "s", (1.0,))))
+def test_a_change_exceeds_the_spread_where_runs_do_not_overlap(tmp_path: Path) -> None:
+    a = read(
+        kept(
+            tmp_path / "a",
+            Measurement("faster", "s", (4.0, 5.0)),
+            Measurement("same", "s", (4.0, 5.0)),
+            Measurement("gone", "s", (1.0,)),
+        )
+    )
+    b = read(
+        kept(
+            tmp_path / "b",
+            Measurement("faster", "s", (2.0, 3.0)),
+            Measurement("same", "s", (3.0, 4.5)),
+            Measurement("new", "s", (1.0,)),
+        )
+    )
     faster, same = changes(a, b)
     assert (faster.what, faster.exceeds) == ("faster", True) and (same.what, same.exceeds) == ("same", False)
     assert (faster.ratio, faster.least, faster.most) == pytest.approx((2.5 / 4.5, 2 / 5, 3 / 4))
@@ -58,16 +72,16 @@ def test_a_change_exceeds_the_spread_when_the_runs_do_not_overlap(tmp_path: Path
 
 
 def test_sections_of_a_document_are_filled(tmp_path: Path) -> None:
-    texts = sections([read(kept(tmp_path, Row("ours", "s", (1.0,))))])
+    texts = sections([read(kept(tmp_path, Measurement("ours", "s", (1.0,))))])
     document = "x\n<!-- begin steps -->\nold\n<!-- end steps -->\ny\n<!-- begin gpu -->\nkept\n<!-- end gpu -->\n"
     after = filled(document, texts)
     assert "old" not in after and "| ours | 1 | 1 | 1 | s |" in after and "kept" in after
     assert after.startswith("x\n") and filled(after, texts) == after
 
 
-def test_toy_figures_come_into_no_document(tmp_path: Path) -> None:
+def test_toy_figures_are_refused_for_documents(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="toy"):
-        sections([read(kept(tmp_path, Row("ours", "s", (1.0,)), toy=True))])
+        sections([read(kept(tmp_path, Measurement("ours", "s", (1.0,)), toy=True))])
 
 
 def test_every_section_of_the_documents_is_closed() -> None:

@@ -1,4 +1,4 @@
-"""Batches made ahead are the batches."""
+"""Prefetching yields the same items, stops in time and passes errors on."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ def test_same_items_in_the_same_order(depth: int) -> None:
     assert not _threads()
 
 
-def test_up_to_depth_items_are_made_before_they_are_asked_for() -> None:
+def test_up_to_depth_items_are_prefetched() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -30,14 +30,14 @@ def test_up_to_depth_items_are_made_before_they_are_asked_for() -> None:
     stream = ahead(items(), 2)
     assert next(stream) == 0
     deadline = time.monotonic() + 300
-    while len(made) < 4 and time.monotonic() < deadline:  # 0 was taken, 1 and 2 wait in the queue, 3 in the thread's hand
+    while len(made) < 4 and time.monotonic() < deadline:  # 0 was consumed, 1 and 2 are in the queue, 3 waits in the thread
         time.sleep(0.01)
     time.sleep(0.3)
     assert made == [0, 1, 2, 3]
     assert list(stream) == list(range(1, 20))
 
 
-def test_an_error_comes_where_its_item_would_have() -> None:
+def test_an_error_is_raised_at_the_position_of_its_item() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("caption 7")

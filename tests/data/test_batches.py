@@ -37,7 +37,7 @@ def make(**changes: object) -> Batches:
 
 
 def spell(texts: list[str]) -> torch.Tensor:
-    """(N, 100) code points: a tokenizer that loses nothing."""
+    """A lossless tokenizer: (N, 100) code points."""
     return torch.tensor([[ord(c) for c in text.ljust(100)[:100]] for text in texts])
 
 
@@ -49,7 +49,7 @@ def content(batches: Batches, epoch: int, start: int = 0) -> list[tuple[list[str
     return [(read(b.tokens), b.identities.tolist(), b.images[:, 0, 0, 0].tolist()) for b in batches.epoch(epoch, start)]
 
 
-def test_epoch_batches_are_a_permutation_without_the_rest() -> None:
+def test_epoch_batches_are_a_permutation_without_a_partial_batch() -> None:
     order = epoch_batches(1, 0, 103, 10)
     assert order.shape == (10, 10)
     assert len(set(order.ravel())) == 100
@@ -83,7 +83,7 @@ def test_a_batch_shows_image_caption_and_identity_of_the_same_pair() -> None:
 
 
 @pytest.mark.parametrize("start", range(6))
-def test_a_resumed_epoch_equals_the_rest_of_an_uninterrupted_one(start: int) -> None:
+def test_a_resumed_epoch_equals_the_remainder_of_an_uninterrupted_one(start: int) -> None:
     whole = content(make(), 3)
     assert content(make(), 3, start) == whole[start:]
 
@@ -110,7 +110,7 @@ def test_too_few_pairs_are_refused() -> None:
         make(batch_size=47)
 
 
-def test_missing_paraphrases_are_refused_only_when_they_are_wanted() -> None:
+def test_missing_paraphrases_are_refused_only_when_they_are_needed() -> None:
     dataset = make().dataset
     poor = replace(dataset, images=(*dataset.images[:-1], replace(dataset.images[-1], captions_bt=("only one",))))
     with pytest.raises(DataError, match=r"22\.png has 1 paraphrases .* for 2 captions"):
@@ -118,7 +118,7 @@ def test_missing_paraphrases_are_refused_only_when_they_are_wanted() -> None:
     assert len(content(make(dataset=poor, text=TextAugmentation(paraphrase_probability=0)), 0)) == 5
 
 
-def test_other_contradictions_are_refused() -> None:
+def test_contradicting_arguments_are_refused() -> None:
     dataset = make().dataset
     with pytest.raises(DataError, match="22 cached images for 23"):
         make(images=np.zeros((22, 6, 4, 3), dtype=np.uint8))
@@ -129,7 +129,7 @@ def test_other_contradictions_are_refused() -> None:
         make(dataset=wordless)
 
 
-def test_mixed_pairs_say_and_show_two_and_name_both() -> None:
+def test_mixed_pairs_contain_two_pairs_and_both_identities() -> None:
     settings = PairAugmentation(method="mixgen", share=0.25, probability=1)
     plain = make(text=TextAugmentation(enabled=False))
     mixing = make(text=TextAugmentation(enabled=False), mixing=settings)

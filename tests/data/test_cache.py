@@ -37,7 +37,7 @@ def dataset(tmp_path: Path) -> PersonDataset:
     return dataset_of(tmp_path, 9)
 
 
-def test_holds_every_image_in_order(dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_holds_every_image_in_order(dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_CHUNK", 4)
     seen: list[tuple[int, int]] = []
     cache = ImageCache.open(dataset, SPEC, tmp_path / "cache", on_progress=lambda done, total: seen.append((done, total)))
@@ -55,7 +55,7 @@ def test_two_processes_write_the_same_file(dataset: PersonDataset, tmp_path: Pat
     assert alone.path.name == together.path.name
 
 
-def test_is_built_once(dataset: PersonDataset, tmp_path: Path) -> None:
+def test_the_cache_is_built_once(dataset: PersonDataset, tmp_path: Path) -> None:
     first = ImageCache.open(dataset, SPEC, tmp_path / "cache")
     stamp = first.path.stat().st_mtime_ns
 
@@ -66,7 +66,7 @@ def test_is_built_once(dataset: PersonDataset, tmp_path: Path) -> None:
     assert again.path.stat().st_mtime_ns == stamp
 
 
-def test_every_change_of_input_is_another_file(dataset: PersonDataset, tmp_path: Path) -> None:
+def test_every_change_of_the_input_gives_another_file(dataset: PersonDataset, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     names = {ImageCache.open(dataset, SPEC, folder).path.name}
     names.add(ImageCache.open(dataset, ImageSpec(height=8, width=12), folder).path.name)
@@ -82,7 +82,7 @@ def test_every_change_of_input_is_another_file(dataset: PersonDataset, tmp_path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_corrupt_image_is_named_and_nothing_stays(workers: int, dataset: PersonDataset, tmp_path: Path) -> None:
+def test_a_corrupt_image_is_named_and_no_file_remains(workers: int, dataset: PersonDataset, tmp_path: Path) -> None:
     bad = dataset.images[5].path
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"5\.png"):
@@ -99,7 +99,7 @@ def test_missing_images_and_empty_data_sets_are_refused(dataset: PersonDataset, 
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: b"x" * 40])
-def test_a_damaged_file_is_built_anew(damage: object, dataset: PersonDataset, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rebuilt(damage: object, dataset: PersonDataset, tmp_path: Path) -> None:
     cache = ImageCache.open(dataset, SPEC, tmp_path / "cache")
     cache.path.write_bytes(damage(cache.path.read_bytes()))
     assert np.array_equal(ImageCache.open(dataset, SPEC, tmp_path / "cache").images, expected(dataset))
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_is_named(dataset: PersonDataset, tmp_pa
         ImageCache.open(dataset, SPEC, tmp_path / "file")
 
 
-def test_the_folder_is_the_users_unless_another_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_folder_and_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TBPS_CACHE", str(tmp_path / "chosen"))
     assert cache_folder() == tmp_path / "chosen"
     monkeypatch.delenv("TBPS_CACHE")
@@ -122,7 +122,7 @@ def test_the_folder_is_the_users_unless_another_is_chosen(monkeypatch: pytest.Mo
     assert cache_folder() == tmp_path / ".cache" / "tbps"
 
 
-def test_the_same_names_in_another_folder_are_another_cache(tmp_path: Path) -> None:
+def test_the_same_names_in_another_folder_give_another_cache(tmp_path: Path) -> None:
     one, other = (dataset_of(make, 3) for make in (tmp_path / "one", tmp_path / "other") if not make.mkdir())
     Image.new("RGB", (9, 9), "red").save(tmp_path / "one" / "0.png")
     (tmp_path / "other" / "0.png").write_bytes((tmp_path / "one" / "0.png").read_bytes())
@@ -134,7 +134,7 @@ def test_the_same_names_in_another_folder_are_another_cache(tmp_path: Path) -> N
 
 
 def _open_slowly(dataset: PersonDataset, folder: Path, built: Path) -> None:
-    """Opens the cache, and leaves a mark where this process built it."""
+    """Opens the cache, and creates a marker file if this process built it."""
     ImageCache.open(dataset, SPEC, folder, workers=1, on_progress=lambda done, total: built.mkdir(exist_ok=True))
 
 
@@ -151,7 +151,7 @@ def test_one_process_builds_and_the_others_wait(dataset: PersonDataset, tmp_path
     assert np.array_equal(ImageCache.open(dataset, SPEC, tmp_path / "cache").images, expected(dataset))
 
 
-def test_a_full_disk_is_named_and_nothing_half_built_stays(
+def test_a_full_disk_is_named_and_no_partial_file_remains(
     dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -163,7 +163,7 @@ def test_a_full_disk_is_named_and_nothing_half_built_stays(
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_erasing_removes_every_trace_of_the_pictures_and_nothing_else(dataset: PersonDataset, tmp_path: Path) -> None:
+def test_erasing_deletes_all_files_of_the_cache_and_no_others(dataset: PersonDataset, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     cache = ImageCache.open(dataset, SPEC, folder)
     (folder / f".{cache.path.name}.abc.part").write_bytes(b"half")

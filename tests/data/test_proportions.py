@@ -1,4 +1,4 @@
-"""Pictures in their own proportions, and the views of self-supervision that are cropped from them."""
+"""Images in their own proportions, and the views of self-supervision that are cropped from them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +34,12 @@ def dataset(tmp_path: Path) -> PersonDataset:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_picture_is_kept_as_it_is_or_shrunk_in_proportion(
+def test_every_image_is_unchanged_or_shrunk_in_proportion(
     dataset: PersonDataset, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proportions_module, "_CHUNK", 2)
     told: list[tuple[int, int]] = []
-    pictures = Pictures.open(dataset, SPEC, tmp_path / "cache", lambda *counts: told.append(counts), workers=workers)
+    pictures = Pictures.open(dataset, SPEC, tmp_path / "cache", on_progress=lambda *counts: told.append(counts), workers=workers)
     assert told == [(2, 6), (4, 6), (6, 6)] and len(pictures) == 6
     for row, image in enumerate(dataset.images):
         original = np.asarray(open_image(image.path))
@@ -54,11 +54,11 @@ def test_every_picture_is_kept_as_it_is_or_shrunk_in_proportion(
         pictures[1][:] = 0
 
 
-def test_the_file_is_built_once_and_anew_when_it_is_damaged(dataset: PersonDataset, tmp_path: Path) -> None:
+def test_the_file_is_built_once_and_rebuilt_when_it_is_damaged(dataset: PersonDataset, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     first = Pictures.open(dataset, SPEC, folder)
     content = first.path.read_bytes()
-    Pictures.open(dataset, SPEC, folder, lambda *counts: pytest.fail("it was there"))
+    Pictures.open(dataset, SPEC, folder, on_progress=lambda *counts: pytest.fail("it was there"))
     first.path.write_bytes(content[:-40])
     again = Pictures.open(dataset, SPEC, folder)
     assert again.path.read_bytes() == content
@@ -78,7 +78,9 @@ def some_pictures(count: int) -> list[np.ndarray]:
 
 
 def test_a_box_is_resized_as_pillow_resizes_a_crop() -> None:
-    """Nothing outside the box counts, and a large box is antialiased: torchvision's crop and resize of Pillow's pictures."""
+    """Pixels outside of the box have no influence, and a large box is antialiased: torchvision's crop and
+    resize of Pillow images.
+    """
     pictures = some_pictures(3)
     boxes = [[10, 4, 60, 50], [0, 0, 170, 64], [100, 30, 9, 20]]
     cut = cut_out(pictures, boxes, (24, 16))
@@ -88,8 +90,8 @@ def test_a_box_is_resized_as_pillow_resizes_a_crop() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_view_of_a_picture_is_its_box_with_all_that_follows(device: str) -> None:
-    """In 8 bits and in floats: the drawn box by Pillow, then the other operations of the same draw on it."""
+def test_a_view_is_the_resized_box_with_the_other_operations_applied(device: str) -> None:
+    """Checks, in 8 bits and in floats: the drawn box resized by Pillow, then the other operations of the same draw."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     pictures, settings, size = some_pictures(12), ViewAugmentation(), (48, 40)
@@ -113,7 +115,7 @@ def test_a_view_of_a_picture_is_its_box_with_all_that_follows(device: str) -> No
 
 
 def overlap(size: tuple[int, int], settings: ViewAugmentation) -> tuple[float, float, float]:
-    """Share of the height and of the area that a view shows, and of pairs of views without a row in common."""
+    """Returns the share of the height and of the area that a view shows, and the share of pairs of views without a common row."""
     count, generator = 40_000, torch.Generator().manual_seed(0)
     one, other = (draw_view(count, size, settings, generator).crop for _ in range(2))
     apart = (one[:, 0] >= other[:, 0] + other[:, 2]) | (other[:, 0] >= one[:, 0] + one[:, 2])
@@ -125,7 +127,7 @@ def overlap(size: tuple[int, int], settings: ViewAugmentation) -> tuple[float, f
 
 
 def test_the_reference_shows_a_third_of_the_height_and_the_squashed_input_three_quarters() -> None:
-    """The figures of the reference on a crop of 64 x 170 pixels: 35 % of the height, 31 % of the area, 22 % of pairs apart."""
+    """Figures of the reference for a crop of 64 x 170 pixels: 35 % of the height, 31 % of the area, 22 % of pairs disjoint."""
     assert overlap((170, 64), ViewAugmentation()) == pytest.approx((0.35, 0.31, 0.22), abs=0.01)
     height, _, apart = overlap((224, 224), ViewAugmentation(source="squashed"))
     assert height == pytest.approx(0.73, abs=0.015) and apart < 0.005
@@ -135,15 +137,15 @@ def test_the_reference_shows_a_third_of_the_height_and_the_squashed_input_three_
 
 @pytest.mark.parametrize("size", [(384, 128), (224, 224), (96, 96), (256, 128), (170, 64), (300, 20)])
 @pytest.mark.parametrize("source", ["reference", "squashed"])
-def test_no_view_falls_back_on_the_centre(size: tuple[int, int], source: str) -> None:
+def test_no_view_uses_the_central_fallback(size: tuple[int, int], source: str) -> None:
     boxes = draw_view(20_000, size, ViewAugmentation.parse({"source": source}), torch.Generator().manual_seed(1)).crop
     top, left, height, width = boxes.unbind(1)
     assert (top + height <= size[0]).all() and (left + width <= size[1]).all() and (boxes[:, 2:] > 0).all()
     assert float((boxes == boxes.mode(0).values).all(1).float().mean()) < 0.02, "no box is the rule"
 
 
-def test_one_view_is_that_of_images_that_are_the_pictures() -> None:
-    """Pictures of the input's own size are cropped alike by both ways, but for how a border blends."""
+def test_images_of_the_input_size_give_equal_views_in_both_ways() -> None:
+    """Images of the input size are cropped equally in both ways, except for blending at borders."""
     generator = torch.Generator().manual_seed(2)
     images = torch.nn.functional.interpolate(torch.rand(8, 3, 6, 6, generator=generator), size=(96, 96), mode="bicubic")
     images = (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""A share of the training identities: whole people, nested, other splits untouched."""
+"""Subsets of the training identities: complete identities, nested, other splits unchanged."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def kept(dataset: PersonDataset) -> set[int]:
     return {image.identity for image in dataset.split("train").images}
 
 
-def test_whole_people_and_whole_other_splits() -> None:
+def test_identities_and_other_splits_stay_complete() -> None:
     whole = people(200)
     few = with_train_identities(whole, 0.05, seed=3)
     assert len(kept(few)) == 10 and len(few.split("train").images) == 30
@@ -45,7 +45,7 @@ def test_seeds_choose_differently_and_evenly() -> None:
     chosen = [kept(with_train_identities(whole, 0.25, seed)) for seed in range(200)]
     assert len(set(map(frozenset, chosen))) > 190
     counts = [sum(identity in one for one in chosen) for identity in range(40)]
-    assert min(counts) >= 25 and max(counts) <= 77  # 50 expected, deviation 6.1: more than four of them to either side
+    assert min(counts) >= 25 and max(counts) <= 77  # 50 expected, standard deviation 6.1: bounds at more than four of them
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1])

@@ -1,4 +1,4 @@
-"""QuickGELU of training against transformers' own."""
+"""The QuickGELU of training against that of transformers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tbps.model.clip import image_features
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_the_same_values_to_the_bit_and_gradients_to_rounding(kind: torch.dtype) -> None:
+def test_values_are_bitwise_equal_and_gradients_equal_up_to_rounding(kind: torch.dtype) -> None:
     values = torch.cat([torch.linspace(-30, 30, 4001), torch.tensor([0.0, -0.0, 1e4, -1e4])]).to(kind)
     weights = torch.randn(len(values), generator=torch.Generator().manual_seed(0)).to(kind)
     found, expected = [], []
@@ -22,11 +22,11 @@ def test_the_same_values_to_the_bit_and_gradients_to_rounding(kind: torch.dtype)
         activated.backward(weights)
         results += [activated.detach(), given.grad]
     assert torch.equal(found[0], expected[0]) and torch.isfinite(found[1]).all()
-    # a few roundings each; |slope| <= 1.1, and rounding 1.702 x moves it by less than that
+    # a few roundings each; |slope| <= 1.1, and rounding 1.702 x changes it by less
     torch.testing.assert_close(found[1], expected[1], rtol=0, atol=8 * torch.finfo(kind).eps * float(weights.abs().max()))
 
 
-def test_the_slope_is_that_of_the_values_and_has_none_itself() -> None:
+def test_the_gradient_is_correct_and_has_no_second_derivative() -> None:
     values = torch.randn(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(QuickGELU(), values)
     (slope,) = torch.autograd.grad(QuickGELU()(values).sum(), values, create_graph=True)
@@ -34,7 +34,7 @@ def test_the_slope_is_that_of_the_values_and_has_none_itself() -> None:
         slope.sum().backward()
 
 
-def test_only_the_input_is_kept() -> None:
+def test_only_the_input_is_saved_for_the_backward_pass() -> None:
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         values = torch.randn(8, requires_grad=True)
@@ -42,7 +42,7 @@ def test_only_the_input_is_kept() -> None:
     assert len(kept) == 1 and kept[0] is values
 
 
-def test_chosen_in_both_towers_and_saved_as_before(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_both_towers_use_it_and_are_saved_unchanged(tiny_model_folder: Path, tmp_path: Path) -> None:
     plain, chosen = load(tiny_model_folder), load(tiny_model_folder)
     choose_activation(chosen.clip)
     for tower in (chosen.clip.vision_model, chosen.clip.text_model):

@@ -1,4 +1,4 @@
-"""A tower climbed layer by layer gives the embeddings of the whole one, whatever is changed from there on."""
+"""Layer-by-layer evaluation gives the embeddings of the whole tower, also after changes to the remaining layers."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ CAPTIONS = [f"a {colour} coat{' and a black backpack' * times}" for times in (4,
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_rows_are_those_of_the_model(tiny_model_folder: Path, size: int) -> None:
-    """To 1e-6: batches of other sizes round otherwise. 144 captions and 70 images are more than one batch."""
+    """To 1e-6, because batches of other sizes are rounded differently. 144 captions and 70 images are more than one batch."""
     opened = load(tiny_model_folder)
     model = PersonModel(opened.clip, opened.tokenizer, ImageSpec(height=size, width=size), "tiny")
     arrays = np.random.default_rng(0).integers(256, size=(70, size, size, 3), dtype=np.uint8)

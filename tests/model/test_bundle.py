@@ -1,4 +1,4 @@
-"""A model folder opens in plain transformers with the same embeddings; wrong folders are refused with their fault named."""
+"""Model folders open in transformers with the same embeddings; faulty folders are refused and the fault is named."""
 
 import io
 import json
@@ -95,7 +95,7 @@ def test_empty_captions_are_refused(tiny_model_folder: Path, caption: str) -> No
 
 
 @pytest.mark.parametrize("caption", ["person", "word " * 500, "一个穿红色外套的女人", "a man 😀 with a cap", "tab\tand\x07bell"])
-def test_odd_captions_embed(tiny_model_folder: Path, caption: str) -> None:
+def test_unusual_captions_can_be_embedded(tiny_model_folder: Path, caption: str) -> None:
     model = load(tiny_model_folder)
     assert np.isfinite(model.encode_texts([caption])).all()
     assert model.is_cut(caption) == (len(caption) > 1000)
@@ -109,7 +109,7 @@ def test_missing_weight_is_named(folder: Path) -> None:
         load(folder)
 
 
-def test_foreign_and_misshapen_weights_are_named(folder: Path) -> None:
+def test_unexpected_and_misshapen_weights_are_named(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["head.bias"] = torch.zeros(3)
     weights["text_projection.weight"] = torch.zeros(5, 5)
@@ -126,7 +126,7 @@ def test_position_numbers_of_old_folders_are_ignored(folder: Path, tiny_model_fo
 
 
 class Draws(TorchDispatchMode):
-    """Counts the random numbers that are drawn while it is on."""
+    """Counts the random numbers that are drawn inside the block."""
 
     numbers = 0
 
@@ -137,19 +137,19 @@ class Draws(TorchDispatchMode):
         return result
 
 
-def test_opening_draws_no_random_weights(tiny_model_folder: Path) -> None:
+def test_loading_draws_no_random_weights(tiny_model_folder: Path) -> None:
     with Draws() as drawn:
         model = load(tiny_model_folder)
-    # transformers makes the class token with torch.randn, whatever becomes of it
+    # transformers creates the class token with torch.randn in any case
     assert drawn.numbers == model.clip.config.vision_config.hidden_size
     stored = load_file(tiny_model_folder / "model.safetensors")
     assert all(torch.equal(tensor, stored.pop(name)) for name, tensor in model.clip.state_dict().items()) and not stored
     plain = CLIPModel.from_pretrained(tiny_model_folder)
-    numbers = dict(plain.named_buffers())  # position numbers, which are no weights and not in the file
+    numbers = dict(plain.named_buffers())  # position numbers, which are not weights and not in the file
     assert numbers and all(torch.equal(buffer, numbers.pop(name)) for name, buffer in model.clip.named_buffers()) and not numbers
     with Draws() as drawn:
         CLIPModel(model.clip.config)
-    assert drawn.numbers > 10_000  # so the count is no blind one
+    assert drawn.numbers > 10_000  # the counter does see random numbers
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_broken_folders_are_refused(folder: Path, name: str, content: str | None
         load(folder)
 
 
-def test_a_pickle_of_more_than_tensors_is_not_executed(folder: Path, tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_not_executed(folder: Path, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (exec, (f"open({str(tmp_path / 'owned')!r}, 'w')",))
@@ -212,7 +212,7 @@ def test_unknown_folder_and_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> 
         ("config.json", '{"model_type": "clip", "projection_dim": null}'),
     ],
 )
-def test_a_file_with_an_odd_value_is_named(folder: Path, file: str, content: str) -> None:
+def test_a_file_with_an_invalid_value_is_named(folder: Path, file: str, content: str) -> None:
     (folder / file).write_text(content)
     with pytest.raises(ModelError, match=re.escape(file)):
         load(folder)
@@ -226,7 +226,7 @@ def test_a_name_too_long_for_the_disk_is_no_folder() -> None:
 def test_pictures_of_any_mode_and_orientation(tiny_model_folder: Path) -> None:
     model, upright = load(tiny_model_folder), pictures(1)[0]
     turned = upright.transpose(Image.Transpose.ROTATE_90)
-    turned.getexif()[0x0112] = 6  # to be turned clockwise to stand upright
+    turned.getexif()[0x0112] = 6  # must be rotated clockwise
     file = io.BytesIO()
     turned.save(file, "PNG", exif=turned.getexif())
     expected = model.encode_images([upright])

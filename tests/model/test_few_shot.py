@@ -1,4 +1,4 @@
-"""CoOp and CLIP-Adapter are their formulas on a locked backbone, which their folders still hold."""
+"""CoOp and CLIP-Adapter against their formulas on a locked backbone, and their model folders."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def added(folder: Path, moved: bool = True, **settings: Any) -> PersonModel:
-    """The tiny model with a prompt or adapter; `moved`: with other values than at the start, as after some training."""
+    """The tiny model with a prompt or adapter; `moved`: with changed values, as after some training."""
     model = load(folder)
     add_few_shot(model.clip, model.tokenizer, FewShotSettings(**settings), seed=0)
     generator = torch.Generator().manual_seed(1)
@@ -47,7 +47,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)) for _ in range(3)]
 
 
-def test_a_new_prompt_is_the_text_that_it_began_as(tiny_model_folder: Path) -> None:
+def test_a_new_prompt_equals_its_initial_text(tiny_model_folder: Path) -> None:
     model = added(tiny_model_folder, moved=False, prompt=TEXT)
     expected = load(tiny_model_folder).encode_texts([f"{TEXT} {caption}" for caption in CAPTIONS])
     assert np.array_equal(model.encode_texts(CAPTIONS), expected)
@@ -116,7 +116,9 @@ def test_the_adapter_and_its_gradients_are_those_of_the_formula(tiny_model_folde
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_folder_opens_as_it_was_and_holds_the_backbone(tiny_model_folder: Path, tmp_path: Path, way: str, half: bool) -> None:
+def test_a_saved_folder_is_restored_and_contains_the_backbone(
+    tiny_model_folder: Path, tmp_path: Path, way: str, half: bool
+) -> None:
     model = added(tiny_model_folder, **WAYS[way])
     model.save(tmp_path, half=half)
     opened, reader, backbone = load(tmp_path), TextReader.open(tmp_path), load(tiny_model_folder)
@@ -153,7 +155,7 @@ def test_the_prompt_counts_in_the_context(tiny_model_folder: Path, tmp_path: Pat
     np.testing.assert_allclose(reader.encode_texts([long]), model.encode_texts([long]), atol=1e-6)
 
 
-def test_tokens_of_prompt_and_caption_stay_apart(tiny_model_folder: Path) -> None:
+def test_tokens_of_prompt_and_caption_are_not_merged(tiny_model_folder: Path) -> None:
     model = added(tiny_model_folder, prompt=TEXT)
     for caption in (*CAPTIONS, "'s", "12", "-", "\u00fcber"):
         alone, before = model.tokenizer(clean_caption(caption))["input_ids"], model.tokenizer(TEXT)["input_ids"]
@@ -161,16 +163,16 @@ def test_tokens_of_prompt_and_caption_stay_apart(tiny_model_folder: Path) -> Non
 
 
 @pytest.mark.parametrize(("way", "learned"), [("prompt", 4 * 512), ("adapter", 2 * 512 * 128)])
-def test_counts_on_the_towers_of_the_paper(way: str, learned: int) -> None:
+def test_parameter_counts_on_the_towers_of_the_paper(way: str, learned: int) -> None:
     tokenizer = train_tokenizer([TEXT] * 20, 600)
-    assert len(tokenise(tokenizer, [TEXT], 77)[0]) == 6  # one token a word, as in OpenAI's vocabulary
+    assert len(tokenise(tokenizer, [TEXT], 77)[0]) == 6  # one token per word, as in OpenAI's vocabulary
     with torch.device("meta"):
         clip = CLIPModel(CLIPConfig())
     add_few_shot(clip, tokenizer, FewShotSettings(**WAYS[way]))
     assert sum(p.numel() for name, p in clip.named_parameters() if name in ADDED) == learned
 
 
-def test_what_is_wrong_is_named(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_errors_name_the_fault(tiny_model_folder: Path, tmp_path: Path) -> None:
     model = added(tiny_model_folder, prompt=TEXT)
     with pytest.raises(SettingsError, match="start from its backbone"):
         add_few_shot(model.clip, model.tokenizer, FewShotSettings(adapter_ratio=0.4))

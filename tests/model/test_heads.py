@@ -1,4 +1,4 @@
-"""Heads have the sizes that the papers report, and the cross-modal encoder looks at both of its inputs."""
+"""Heads have the published sizes, and the cross-modal encoder uses both of its inputs."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_more_layers_than_there_are_is_refused(tiny_model_folder: Path) -> None:
             bottom_parameters(load(tiny_model_folder).clip, LockSettings(text_layers=wanted))
 
 
-def test_locked_layers_of_a_list_are_those_alone(tiny_model_folder: Path) -> None:
+def test_a_list_locks_only_the_listed_layers(tiny_model_folder: Path) -> None:
     clip, settings = load(tiny_model_folder).clip, LockSettings().override({"text_layers": "[2]", "patch_projection": False})
     locked = {id(parameter) for parameter in bottom_parameters(clip, settings)}
     found = {name for name, parameter in clip.named_parameters() if id(parameter) in locked}
@@ -65,7 +65,7 @@ def test_locked_layers_of_a_list_are_those_alone(tiny_model_folder: Path) -> Non
     assert LockSettings.parse(settings.model_dump(mode="json")) == settings
 
 
-def test_the_cross_modal_encoder_sees_words_and_image() -> None:
+def test_the_cross_modal_encoder_depends_on_words_and_image() -> None:
     torch.manual_seed(0)
     encoder = CrossModalEncoder(32, 50, layers=2)
     text, image = torch.randn(2, 5, 32), torch.randn(2, 7, 32)

@@ -1,6 +1,6 @@
-"""Files that a reader could work on without end, or for which it would take all memory, are refused within bounds of both.
+"""Hostile files that could take unlimited time or memory are refused within bounds of both.
 
-Every file is read in a process of its own that the kernel ends after 60 seconds of processor time or beyond 8 GiB of addresses.
+Every file is read in its own process, which the kernel ends after 60 seconds of CPU time or above 8 GiB of address space.
 """
 
 import json
@@ -21,7 +21,7 @@ from tbps.errors import ModelError
 from tbps.model.bundle import load
 from tbps.model.pickles import read_tensors
 
-TUPLE60 = b")" + b"2\x86" * 60  # a pair of the same twice, 60 times: 2^60 parts to walk through
+TUPLE60 = b")" + b"2\x86" * 60  # pairs of the same element, nested 60 times: 2^60 parts
 MEMOISED60 = b")q\x000" + b"".join(b"h%ch%c\x86q%c0" % (n, n, n + 1) for n in range(60)) + b"h\x3c"
 DEEP = b")" + b"\x85" * 300_000
 STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
@@ -58,14 +58,14 @@ def write_zip(path: Path, pickled: bytes, *more: tuple[str, bytes]) -> None:
 
 
 def same_attributes(modules: int, entries: int) -> bytes:
-    """Modules that share one dict of attributes, all of them in the dict of the first."""
+    """Modules that share one dict of attributes, all stored in the dict of the first."""
     shared = b"}q\x00(" + b"".join(text(f"n{n}") + b"N" for n in range(entries)) + b"u"
     made = b"".join(text(f"m{n}") + b"c__torch__\nM\n)\x81h\x00b" for n in range(modules))
     return b"\x80\x02c__torch__\nM\n)\x81}(" + text("a") + shared + made + b"ub."
 
 
 def chain(depth: int) -> bytes:
-    """A module in a module in a module."""
+    """Nested modules."""
     one = b"c__torch__\nM\n)\x81}" + text("child" * 20)
     return b"\x80\x02" + one * depth + b"N" + b"sb" * depth + b"."
 
@@ -128,13 +128,13 @@ PICKLES = {
     "modules with the same attributes": (same_attributes(2_000, 2_000), "than a model has"),
     "modules 100,000 deep": (chain(100_000), "than a model has"),
     "17 MiB of nothing": (b"\x80\x02" + b"N0" * (17 * 2**19) + b"N.", "more than"),
-    "a call of a class's method": (b"\x80\x02})R.", "no function"),
+    "a call of a class's method": (b"\x80\x02})R.", "not a function"),
     "attributes for a type": (b"\x80\x02ctorch\nSize\n}" + text("__setitem__") + b"NsN\x86b.", "attributes for"),
 }
 
 
 def old(*pickles: bytes) -> Callable[[Path], None]:
-    """A file of the time before PyTorch 1.6 with these as its last pickles."""
+    """A file in the format from before PyTorch 1.6 with these last pickles."""
     usual = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
 
     def write(path: Path) -> None:
@@ -150,8 +150,8 @@ def many_entries(path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(f"a/data/{entry:060}"), b"")
 
 
-def entries_upon_each_other(path: Path) -> None:
-    """1,000 storages whose entries all lead to the same bytes."""
+def overlapping_entries(path: Path) -> None:
+    """1,000 storages whose entries all point to the same bytes."""
     storages = [
         STORAGE.replace(b"X\x01\x00\x00\x000", text(f"{n:04}")).replace(b"K\x04t", number(250_000) + b"t") for n in range(1_000)
     ]
@@ -205,7 +205,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         "list of storages",
     ),
     "zip: 150,000 entries": (many_entries, "list of entries"),
-    "zip: entries upon each other": (entries_upon_each_other, "larger than the file"),
+    "zip: entries upon each other": (overlapping_entries, "larger than the file"),
     "zip: compressed": (compressed, "is compressed"),
     "safetensors: a header of 90 MB": (safetensors(b"{" + b" " * 90_000_000), "header would have"),
     "safetensors: a header of 2^60": (safetensors(b"{", 2**60), "header would have"),
@@ -243,7 +243,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[subprocess.Popen[str]]:
-    """A process that reads each file in a fork of itself. It has no threads: a fork of this one could wait for a lock of theirs."""
+    """A process that reads each file in a fork of itself. It has no threads, whose locks a fork could inherit."""
     with subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         assert process.stdin is not None
@@ -251,7 +251,9 @@ def reader() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_is_refused_within_bounds_of_time_and_memory(name: str, reader: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_hostile_files_are_refused_within_bounds_of_time_and_memory(
+    name: str, reader: subprocess.Popen[str], tmp_path: Path
+) -> None:
     write, message = FILES[name]
     path, outcome = tmp_path / "weights.pt", tmp_path / "outcome"
     write(path)
@@ -288,7 +290,7 @@ def test_files_from_before_pytorch_1_6_keep_views_and_leave_an_optimizer_unread(
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 10**7}, {"vocab_size": 10**12}, {"max_position_embeddings": 10**10}])
-def test_a_folder_whose_configuration_asks_for_more_than_its_weights_hold(
+def test_a_configuration_larger_than_its_weights_is_refused(
     change: dict[str, int], tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
@@ -300,7 +302,7 @@ def test_a_folder_whose_configuration_asks_for_more_than_its_weights_hold(
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_a_folder_whose_json_is_nested_without_end(name: str, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_deeply_nested_json_is_refused(name: str, tiny_model_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / name).write_text("[" * 200_000)
     with pytest.raises(ModelError, match=str(tmp_path)):

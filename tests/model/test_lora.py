@@ -1,4 +1,4 @@
-"""An adapted model is W + (alpha / rank) B A, nothing else of it learns, and merged it is a plain CLIP."""
+"""LoRA against its formula W + (alpha / rank) B A; only adapters learn, and merging gives a plain CLIP."""
 
 import copy
 import re
@@ -86,7 +86,7 @@ def test_only_the_chosen_matrices_and_the_temperature_learn(
     assert learning == {id(p) for pair in adapters(clip).values() for p in pair} | {id(clip.logit_scale)}
 
 
-def test_a_newly_adapted_model_is_the_plain_one(tiny_model_folder: Path) -> None:
+def test_a_newly_adapted_model_equals_the_plain_one(tiny_model_folder: Path) -> None:
     clips = [adapted(tiny_model_folder, LoraSettings(), moved=False) for _ in range(2)]
     assert torch.equal(embeddings(clips[0]), embeddings(load(tiny_model_folder).clip))
     assert all(torch.equal(one, other) for one, other in zip(clips[0].parameters(), clips[1].parameters(), strict=True))
@@ -104,13 +104,13 @@ def test_merged_adapters_leave_a_plain_model(tiny_model_folder: Path) -> None:
     assert not torch.allclose(expected, embeddings(plain), atol=0.1)
 
 
-def test_without_peft_the_command_is_named(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_the_installation_command_is_named(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingDependencyError, match=r"LoRA needs peft.*pip install -e '\.\[lora\]'"):
         add_adapters(load(tiny_model_folder).clip, LoraSettings(), seed=0)
 
 
-def test_peft_brings_no_torchvision(tiny_model_folder: Path) -> None:
+def test_peft_does_not_install_torchvision(tiny_model_folder: Path) -> None:
     adapted(tiny_model_folder, LoraSettings())
     needed = [line for package in ("peft", "accelerate") for line in requires(package) or [] if "extra ==" not in line]
     assert needed and not any(line.startswith("torchvision") for line in needed)

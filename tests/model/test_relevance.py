@@ -1,4 +1,4 @@
-"""Integrated gradients: complete, faithful against occlusion, and nothing left behind; on the bundled model and drawn people."""
+"""Integrated gradients are complete and agree with occlusion, on the bundled model and mannequins."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tbps.data.mannequins.drawing import draw_person
-from tbps.data.mannequins.people import population, sample_view
+from tbps.data.mannequins.population import population, sample_view
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.folder import read
 from tbps.model.bundle import PersonModel, load
@@ -32,7 +32,7 @@ def model() -> PersonModel:
 
 @pytest.fixture(scope="module")
 def cases(model: PersonModel, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    """Pictures as the tower sees them and their own captions' embeddings."""
+    """Normalised images and the embeddings of their captions."""
     folder = tmp_path_factory.mktemp("people")
     write_mannequins(folder, {"test": SplitSize(PEOPLE, 1)}, seed=5, workers=1)
     found = []
@@ -49,7 +49,7 @@ def score(model: PersonModel, pixels: torch.Tensor, vector: torch.Tensor) -> tor
 
 
 def covered(pixels: torch.Tensor, patches: np.ndarray) -> torch.Tensor:
-    """The picture with these patches grey."""
+    """Replaces patches by grey."""
     made = pixels.clone()
     for patch in patches.tolist():
         y, x = PATCH * (patch // GRID), PATCH * (patch % GRID)
@@ -57,7 +57,7 @@ def covered(pixels: torch.Tensor, patches: np.ndarray) -> torch.Tensor:
     return made
 
 
-def test_patches_carry_the_whole_difference_to_a_grey_picture(model: PersonModel, cases: list[Case]) -> None:
+def test_patch_contributions_add_up_to_the_difference_to_a_grey_image(model: PersonModel, cases: list[Case]) -> None:
     for number, (pixels, vector) in enumerate(cases):
         whole = score(model, torch.stack([pixels, torch.zeros_like(pixels)]), vector)
         difference = float(whole[0] - whole[1])
@@ -68,8 +68,8 @@ def test_patches_carry_the_whole_difference_to_a_grey_picture(model: PersonModel
         )
 
 
-def test_covering_what_carried_most_costs_most(model: PersonModel, cases: list[Case]) -> None:
-    """Six of 36 patches covered: those that carried most, against six at random, and against the best six by occlusion."""
+def test_covering_the_most_important_patches_lowers_the_score_most(model: PersonModel, cases: list[Case]) -> None:
+    """Six of 36 patches covered: the most important, six at random, and the best six by occlusion."""
     rng = np.random.default_rng(0)
     lost: dict[str, list[float]] = {"carried": [], "random": [], "occlusion": []}
     for pixels, vector in cases:
@@ -87,10 +87,11 @@ def test_covering_what_carried_most_costs_most(model: PersonModel, cases: list[C
     assert means["carried"] > 0.9 * means["occlusion"]
 
 
-def test_regions_are_where_the_garment_is(model: PersonModel) -> None:
-    """The truth is what changes when only the garment's colour does; the area under the ROC curve of its patches is 0.5 by luck.
+def test_important_patches_lie_on_the_mentioned_garment(model: PersonModel) -> None:
+    """The ground truth is where the image changes when only the garment's colour does; chance is an area under the ROC curve of
+    0.5.
 
-    It was 0.74 on 128 garments and bags, and 0.70 where patches are ranked by what covering them costs.
+    It was 0.74 for 128 garments and bags, and 0.70 where patches are ranked by occlusion.
     """
     areas = []
     for number, person in enumerate(population(778, "val", 16)):
@@ -112,12 +113,12 @@ def test_regions_are_where_the_garment_is(model: PersonModel) -> None:
     assert np.mean(areas) > 0.65
 
 
-def test_no_gradient_stays_in_the_model(model: PersonModel, cases: list[Case]) -> None:
+def test_no_gradient_remains_in_the_model(model: PersonModel, cases: list[Case]) -> None:
     with torch.no_grad():
         carried_by_patches(model.clip, *cases[0])
     assert all(parameter.grad is None for parameter in model.clip.parameters())
 
 
-def test_the_model_explains_pictures_of_any_size(model: PersonModel) -> None:
+def test_images_of_any_size_can_be_explained(model: PersonModel) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8))
     assert model.carried(picture, model.encode_texts(["a man"])[0]).shape == (GRID, GRID)

@@ -1,15 +1,16 @@
-"""Modules silenced, led back and cut out, against towers whose layers are called one by one."""
+"""Removing, interpolating and cutting out modules, against towers whose layers are called one by one."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import torch
+from shapes import model_shape
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.errors import ModelError, SettingsError
 from tbps.model.bundle import load
-from tbps.model.clip import LockSettings, ModelShape, TowerShape, bottom_parameters, build, image_features, text_features
+from tbps.model.clip import LockSettings, bottom_parameters, build, image_features, text_features
 from tbps.model.few_shot import add_few_shot, few_shot_of
 from tbps.model.folder import FewShotSettings
 from tbps.model.heads import ProjectionHead
@@ -26,15 +27,7 @@ from tbps.model.surgery import (
     without_layers,
 )
 
-SHAPE = ModelShape(
-    image=TowerShape(width=48, layers=3, heads=3),
-    text=TowerShape(width=32, layers=4, heads=2),
-    image_size=32,
-    patch=16,
-    vocabulary=100,
-    context_length=12,
-    embedding=24,
-)
+SHAPE = model_shape((48, 3, 3), (32, 4, 2), image_size=32, patch=16, context_length=12, embedding=24)
 
 
 @pytest.fixture
@@ -42,7 +35,7 @@ def clip() -> CLIPModel:
     made = build(SHAPE, seed=3)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        for parameter in made.parameters():  # transformers starts biases at 0, which would hide mistakes
+        for parameter in made.parameters():  # transformers initialises biases with 0, which would hide mistakes
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return made
 
@@ -79,7 +72,7 @@ def text_by_hand(clip: CLIPModel, tokens: torch.Tensor, without: Module) -> torc
 
 @pytest.mark.parametrize("part", ["attention", "feed_forward", "layer"])
 @torch.no_grad()
-def test_a_removed_module_adds_nothing_and_comes_back(clip: CLIPModel, tokens: torch.Tensor, part: str) -> None:
+def test_a_removed_module_has_no_effect_and_is_restored(clip: CLIPModel, tokens: torch.Tensor, part: str) -> None:
     before, kept = text_features(clip, tokens), copy.deepcopy(clip.state_dict())
     module = Module("text", 2, part)
     with removed(clip, module):
@@ -100,7 +93,7 @@ def test_the_image_tower_has_its_own_modules(clip: CLIPModel, tokens: torch.Tens
 
 
 @torch.no_grad()
-def test_leading_back_goes_along_the_line(clip: CLIPModel) -> None:
+def test_interpolated_weights_lie_on_the_line_to_the_start(clip: CLIPModel) -> None:
     start = {name: tensor + 1 for name, tensor in clip.state_dict().items()}
     module = Module("image", 2, "feed_forward")
     own = {name: tensor.clone() for name, tensor in weights_of(clip, module).items()}
@@ -114,7 +107,7 @@ def test_leading_back_goes_along_the_line(clip: CLIPModel) -> None:
     assert all(torch.equal(tensor, own[name]) for name, tensor in weights_of(clip, module).items())
 
 
-def test_an_error_inside_puts_the_weights_back(clip: CLIPModel) -> None:
+def test_weights_are_restored_after_an_error(clip: CLIPModel) -> None:
     kept = copy.deepcopy(clip.state_dict())
     with pytest.raises(RuntimeError, match="inside"), removed(clip, Module("text", 1, "layer")):
         raise RuntimeError("inside")
@@ -129,7 +122,7 @@ def test_modules_are_numbered_from_one(clip: CLIPModel) -> None:
 
 
 @torch.no_grad()
-def test_dropped_layers_are_those_that_were_silenced(clip: CLIPModel, tokens: torch.Tensor, tmp_path: Path) -> None:
+def test_dropping_layers_equals_removing_them(clip: CLIPModel, tokens: torch.Tensor, tmp_path: Path) -> None:
     dropped = without_layers(clip, image=[1], text=[2, 4])
     with removed(clip, Module("text", 2, "layer")), removed(clip, Module("text", 4, "layer")):
         torch.testing.assert_close(text_features(dropped, tokens), text_features(clip, tokens), atol=1e-6, rtol=1e-6)
@@ -142,7 +135,7 @@ def test_dropped_layers_are_those_that_were_silenced(clip: CLIPModel, tokens: to
 
 
 @pytest.mark.parametrize(("numbers", "reason"), [([5], "not there"), ([0], "not there"), ([1, 2, 3, 4], "none would be left")])
-def test_layers_that_cannot_be_dropped(clip: CLIPModel, numbers: list[int], reason: str) -> None:
+def test_layers_that_cannot_be_dropped_are_refused(clip: CLIPModel, numbers: list[int], reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         without_layers(clip, text=numbers)
 
@@ -170,14 +163,14 @@ def test_trainable_parameters_of_the_paper(layers: list[int], full: float, simpl
 
 
 @torch.no_grad()
-def test_a_copy_as_wide_as_the_model_is_the_model(clip: CLIPModel, tokens: torch.Tensor) -> None:
+def test_a_copy_of_full_width_equals_the_model(clip: CLIPModel, tokens: torch.Tensor) -> None:
     same = narrowed(clip, image_heads=3, text_heads=2)
     assert all(torch.equal(tensor, clip.state_dict()[name]) for name, tensor in same.state_dict().items())
     torch.testing.assert_close(text_features(same, tokens), text_features(clip, tokens))
 
 
 @torch.no_grad()
-def test_a_narrow_copy_keeps_the_largest(clip: CLIPModel, tokens: torch.Tensor, tmp_path: Path) -> None:
+def test_a_narrow_copy_keeps_the_largest_weights(clip: CLIPModel, tokens: torch.Tensor, tmp_path: Path) -> None:
     attention = clip.vision_model.encoder.layers[0].self_attn
     attention.v_proj.weight[16:32] *= 100  # its second head
     narrow = narrowed(clip, image_heads=1, text_heads=1)
@@ -198,12 +191,12 @@ def test_a_narrow_copy_keeps_the_largest(clip: CLIPModel, tokens: torch.Tensor, 
 
 
 @torch.no_grad()
-def test_pruned_is_dropped_spread_and_narrowed(clip: CLIPModel, tokens: torch.Tensor) -> None:
+def test_pruning_drops_spreads_and_narrows(clip: CLIPModel, tokens: torch.Tensor) -> None:
     whole = pruned(clip, PruneSettings())
     assert whole is not clip and torch.equal(text_features(whole, tokens), text_features(clip, tokens))
     listed = pruned(clip, PruneSettings(image_layers=(2,), text_layers=(1, 4)))
     assert torch.equal(text_features(listed, tokens), text_features(without_layers(clip, [2], [1, 4]), tokens))
-    half = pruned(clip, PruneSettings(depth=0.5))  # of three layers the outer two, of four too
+    half = pruned(clip, PruneSettings(depth=0.5))  # the outer two of three layers, and of four
     assert torch.equal(image_features(half, pixels()), image_features(without_layers(clip, image=[2]), pixels()))
     assert torch.equal(text_features(half, tokens), text_features(without_layers(clip, text=[2, 3]), tokens))
     both = pruned(clip, PruneSettings(text_layers=(1,), depth=0.6, width=0.5))
@@ -232,21 +225,21 @@ def test_the_bundled_model_can_be_taken_apart() -> None:
         PruneSettings(depth=0.01, width=0.01),
     ],
 )
-def test_the_configuration_of_what_is_left_is_known_before(clip: CLIPModel, settings: PruneSettings) -> None:
+def test_the_configuration_after_pruning_is_known_before(clip: CLIPModel, settings: PruneSettings) -> None:
     before = clip.config.to_dict()
     assert pruned_config(clip.config, settings).to_dict() == pruned(clip, settings).config.to_dict()
     assert clip.config.to_dict() == before
 
 
-def test_a_configuration_refuses_what_the_model_refuses(clip: CLIPModel) -> None:
+def test_configuration_and_model_refuse_the_same_settings(clip: CLIPModel) -> None:
     with pytest.raises(SettingsError, match="cannot drop layers"):
         pruned_config(clip.config, PruneSettings(text_layers=(5,)))
 
 
 @pytest.mark.parametrize("added", [{"prompt": "a red coat"}, {"adapter_ratio": 0.4}])
-def test_what_something_was_added_to_is_not_narrowed(tiny_model_folder: Path, added: dict[str, str | float]) -> None:
+def test_models_with_prompt_or_adapter_are_not_narrowed(tiny_model_folder: Path, added: dict[str, str | float]) -> None:
     model = load(tiny_model_folder)
     add_few_shot(model.clip, model.tokenizer, FewShotSettings.parse(added))
     with pytest.raises(ModelError, match=r"cannot be made narrower; narrow the backbone first.*prune\.width=1"):
         pruned(model.clip, PruneSettings(width=0.5))
-    assert few_shot_of(pruned(model.clip, PruneSettings(depth=0.5))) == few_shot_of(model.clip)  # layers can be dropped
+    assert few_shot_of(pruned(model.clip, PruneSettings(depth=0.5))) == few_shot_of(model.clip)  # dropping layers is possible

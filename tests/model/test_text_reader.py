@@ -1,7 +1,9 @@
-"""The text tower in numpy gives the embeddings, the fingerprint and the cuts of the whole model."""
+"""The numpy text tower gives the embeddings, the fingerprint and the cuts of the whole model, without torch."""
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ def folder(request: pytest.FixtureRequest, tiny_model_folder: Path, tmp_path: Pa
     model = load(tiny_model_folder)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        for parameter in model.clip.parameters():  # biases start at 0, norms at 1
+        for parameter in model.clip.parameters():  # biases are initialised with 0, norms with 1
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     model.clip.config.text_config.hidden_act = "gelu" if request.param == "gelu" else "quick_gelu"
     PersonModel(model.clip, model.tokenizer, model.spec, "made").save(tmp_path, half=request.param == "half")
@@ -41,7 +43,7 @@ def folder(request: pytest.FixtureRequest, tiny_model_folder: Path, tmp_path: Pa
 def test_embeddings_fingerprint_and_cuts_are_those_of_the_whole_model(folder: Path) -> None:
     whole, reader = load(folder), TextReader.open(folder)
     assert reader is not None
-    # Two orders of summation in float32 over at most 192 channels and six layers.
+    # Other order of summation in float32 over at most 192 channels and six layers.
     np.testing.assert_allclose(reader.encode_texts(CAPTIONS), whole.encode_texts(CAPTIONS), atol=1e-6)
     assert reader.encode_texts(CAPTIONS).dtype == np.float32
     assert [reader.is_cut(text) for text in CAPTIONS] == [whole.is_cut(text) for text in CAPTIONS]
@@ -55,14 +57,14 @@ def test_embeddings_fingerprint_and_cuts_are_those_of_the_whole_model(folder: Pa
     )
 
 
-def test_pictures_go_through_the_whole_model() -> None:
+def test_images_are_encoded_by_the_whole_model() -> None:
     picture = Image.new("RGB", (40, 90), (200, 30, 30))
     reader = TextReader.open(TINY)
     assert reader is not None
     assert np.array_equal(reader.encode_images([picture]), load(TINY).encode_images([picture]))
 
 
-def test_no_word_and_no_caption() -> None:
+def test_an_empty_list_and_an_empty_caption() -> None:
     reader = TextReader.open(TINY)
     assert reader is not None
     assert reader.encode_texts([]).shape == (0, reader.dim)
@@ -71,7 +73,7 @@ def test_no_word_and_no_caption() -> None:
 
 
 @pytest.mark.parametrize("damage", ["no tokenizer", "no weights", "broken weights", "activation", "broken tokenizer", "no json"])
-def test_what_it_cannot_read_is_left_to_the_whole_model(damage: str, tmp_path: Path) -> None:
+def test_unsupported_folders_are_left_to_the_whole_model(damage: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "model"))
     weights, tokenizer, config = (folder / name for name in ("model.safetensors", "tokenizer.json", "config.json"))
     if damage == "activation":
@@ -85,3 +87,15 @@ def test_what_it_cannot_read_is_left_to_the_whole_model(damage: str, tmp_path: P
         else:
             file.unlink()
     assert TextReader.open(folder) is None
+
+
+def test_reading_descriptions_loads_no_torch() -> None:
+    code = """
+import sys
+from pathlib import Path
+from tbps.model import TextReader
+reader = TextReader.open(Path(sys.argv[1]))
+assert reader.encode_texts(["a woman in a red coat"]).shape == (1, reader.dim)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(TINY)], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The project's own vocabulary covers any text and survives saving; cut captions keep their end token."""
+"""A trained vocabulary covers any text and can be saved; cut captions keep their end token."""
 
 from pathlib import Path
 
@@ -23,21 +23,21 @@ def test_frequent_words_become_one_token() -> None:
 
 
 @pytest.mark.parametrize("text", ["zyxw", "一个女人", "😀", "naïve café", "x" * 40])
-def test_unknown_text_survives_encoding(text: str) -> None:
+def test_unknown_text_can_be_encoded_and_decoded(text: str) -> None:
     tokenizer = train_tokenizer(CAPTIONS, 560)
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.eos_token_id not in ids[1:-1]
     assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
 
 
-def test_saved_and_opened_is_the_same(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_restored(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(CAPTIONS, 600)
     tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
     assert again(CAPTIONS[0])["input_ids"] == tokenizer(CAPTIONS[0])["input_ids"]
 
 
-def test_cut_keeps_the_end_token() -> None:
+def test_cutting_keeps_the_end_token() -> None:
     tokenizer = train_tokenizer(CAPTIONS, 600)
     tokens = tokenise(tokenizer, ["man " * 300, "man"], 77)
     assert tokens.shape == (2, 77)

@@ -26,23 +26,23 @@ from tbps.preprocess.caption import clean_caption
         ("half \ud83d emoji", "half \ufffd emoji"),
     ],
 )
-def test_cleans(raw: str, clean: str) -> None:
+def test_captions_are_cleaned(raw: str, clean: str) -> None:
     assert clean_caption(raw) == clean
 
 
-def test_keeps_77_words_of_500() -> None:
+def test_77_of_500_words_are_kept() -> None:
     words = [f"w{i}" for i in range(500)]
     assert clean_caption(" ".join(words)).split() == words[:77]
 
 
 @pytest.mark.parametrize("raw", ["", "   ", "\n\t", "...!!", '"()*#:;~', "\u0000\u200b", "&#32;"])
-def test_refuses_what_has_no_word(raw: str) -> None:
+def test_captions_without_a_word_are_refused(raw: str) -> None:
     with pytest.raises(CaptionError, match="no word left"):
         clean_caption(raw)
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_refused_or_comes_out_clean(raw: str) -> None:
+def test_any_text_is_refused_or_cleaned(raw: str) -> None:
     try:
         clean = clean_caption(raw)
     except CaptionError:
@@ -57,7 +57,7 @@ def test_any_text_is_refused_or_comes_out_clean(raw: str) -> None:
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [
-        ("a red\u200bcoat", "a red coat"),  # zero width space: a word ends here
+        ("a red\u200bcoat", "a red coat"),  # zero width space: separates words
         ("a red&#8203;coat &ZeroWidthSpace; bag", "a red coat bag"),
         ("\u200ba coat\u200b", "a coat"),
         ("\u200b\u200bred\u200b \u200bcoat", "red coat"),
@@ -66,5 +66,5 @@ def test_any_text_is_refused_or_comes_out_clean(raw: str) -> None:
         ("\u200fred coat\u200e", "red coat"),
     ],
 )
-def test_of_characters_without_width_only_the_space_separates_words(text: str, cleaned: str) -> None:
+def test_the_zero_width_space_alone_separates_words(text: str, cleaned: str) -> None:
     assert clean_caption(text) == cleaned

@@ -15,7 +15,7 @@ from tbps.preprocess.image import ImageSpec, check_image, normalise, open_image,
 
 
 def picture(width: int = 48, height: int = 80) -> Image.Image:
-    """A smooth picture whose four corners differ, so that every turn shows."""
+    """A smooth image whose four corners differ, so that every rotation is visible."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [x * 255 / width, y * 255 / height, 255 - x * 128 / width - y * 127 / height]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
@@ -33,7 +33,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 
 def png(width: int, height: int, rows: bytes, bits: int = 1, colour: int = 0) -> bytes:
-    """A PNG written by hand: `rows` are the raw filtered rows."""
+    """Writes a PNG; `rows` are the raw filtered rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -43,7 +43,7 @@ def png(width: int, height: int, rows: bytes, bits: int = 1, colour: int = 0) ->
 
 
 @pytest.mark.parametrize(("file_format", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
-def test_lossless_formats_come_back_exactly(file_format: str, options: dict[str, object], tmp_path: Path) -> None:
+def test_lossless_formats_are_decoded_exactly(file_format: str, options: dict[str, object], tmp_path: Path) -> None:
     content = encode(picture(), file_format, **options)
     (tmp_path / "p").write_bytes(content)
     for source in (content, tmp_path / "p", str(tmp_path / "p")):
@@ -95,7 +95,7 @@ def test_pixels_of_unknown_range_are_refused() -> None:
             open_image(encode(Image.fromarray(np.full((8, 8), far, dtype=np.int32)), "TIFF"))
 
 
-def test_cmyk_palette_grey_and_bilevel() -> None:
+def test_cmyk_palette_grey_and_bilevel_images() -> None:
     assert difference(open_image(encode(picture().convert("CMYK"), "JPEG", quality=95)), picture()) < 8
     palette = picture().quantize(64)
     assert difference(open_image(encode(palette, "PNG")), palette.convert("RGB")) == 0
@@ -141,7 +141,7 @@ def test_animations_give_their_first_frame(file_format: str) -> None:
         ("drawing.jpg", bytes(range(128, 256)) * 4, "is damaged or of an unknown format"),
     ],
 )
-def test_what_is_no_picture_is_refused_by_name(name: str, content: bytes, what: str, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused_by_name(name: str, content: bytes, what: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     for read in (open_image, check_image):
         with pytest.raises(ImageError, match=f"{name}: is not a readable .* picture: it {what}"):
@@ -168,16 +168,16 @@ def test_truncated_files_are_refused(file_format: str, tmp_path: Path) -> None:
             open_image(tmp_path / "cut")
 
 
-def test_jpeg_without_its_last_bytes_is_refused() -> None:
+def test_a_jpeg_without_its_last_bytes_is_refused() -> None:
     with pytest.raises(ImageError, match="cannot be decoded"):
         open_image(encode(picture(), "JPEG")[:-2])
 
 
 @pytest.mark.parametrize("side", [8_001, 12_000, 30_000])
 def test_huge_pictures_are_refused_before_decoding(side: int) -> None:
-    """12,000 x 12,000 is where Pillow itself warns, 30,000 x 30,000 where it raises its own error.
+    """Pillow itself warns at 12,000 x 12,000 pixels and raises its own error at 30,000 x 30,000.
 
-    Only the first row of pixels is there: decoding would end in another error.
+    The file holds only the first row of pixels: decoding would raise another error.
     """
     content = png(side, side, b"\0" * (1 + (side + 7) // 8))
     for read in (open_image, check_image):
@@ -185,7 +185,7 @@ def test_huge_pictures_are_refused_before_decoding(side: int) -> None:
             read(content)
 
 
-def test_real_bomb_of_30000_squared_is_refused() -> None:
+def test_a_real_decompression_bomb_is_refused() -> None:
     row = b"\0" * (1 + 30_000 // 8)
     content = png(30_000, 30_000, row * 30_000)
     assert len(content) < 200_000
@@ -210,7 +210,7 @@ def test_damaged_files_give_a_picture_or_an_image_error() -> None:
     assert refused > 50
 
 
-def test_threads_leave_no_warning_filter_behind() -> None:
+def test_threads_do_not_change_the_warning_filters() -> None:
     import warnings
 
     before = list(warnings.filters)
@@ -245,7 +245,7 @@ def test_normalise() -> None:
     assert torch.equal(normalise(kept.clone(), spec, overwrite=True), normalise(kept, spec)) and torch.equal(kept, before)
 
 
-def test_impossible_specs_are_refused() -> None:
+def test_invalid_specs_are_refused() -> None:
     for wrong in ({"height": 0}, {"std": (0.1, 0.0, 0.1)}, {"hight": 3}):
         with pytest.raises(SettingsError):
             ImageSpec.parse(wrong)

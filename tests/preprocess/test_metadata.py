@@ -13,7 +13,7 @@ def write(tmp_path: Path, content: str | bytes) -> Path:
     return file
 
 
-def test_reads_rows_in_order(tmp_path: Path) -> None:
+def test_rows_are_read_in_order(tmp_path: Path) -> None:
     lines = [
         json.dumps({"file_name": "a/1.jpg", "caption": "a man", "camera": "lobby", "n": [1, None]}),
         "",
@@ -45,7 +45,7 @@ def test_reads_rows_in_order(tmp_path: Path) -> None:
         ('{"file_name": "a.jpg", "caption": "x", "captions": ["x"]}', "both 'caption' and 'captions'"),
     ],
 )
-def test_bad_lines_are_named(line: str, problem: str, tmp_path: Path) -> None:
+def test_invalid_lines_are_named(line: str, problem: str, tmp_path: Path) -> None:
     file = write(tmp_path, '{"file_name": "ok.jpg"}\n' + line)
     with pytest.raises(AnnotationError, match=f"metadata.jsonl: line 2.*{problem}"):
         list(read_metadata(file))
@@ -64,7 +64,7 @@ def test_names_that_leave_the_folder_are_refused(name: str, tmp_path: Path) -> N
         resolve_inside(tmp_path, name)
 
 
-def test_names_inside_resolve(tmp_path: Path) -> None:
+def test_names_inside_the_folder_are_resolved(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     assert resolve_inside(tmp_path, "real/..b.jpg") == tmp_path / "real" / "..b.jpg"

@@ -16,7 +16,7 @@ def test_labels_are_composed_and_without_invisible_characters() -> None:
     for given in (NFC, NFD, f"  {NFD}\t", f"\u200b{NFC}\ufeff", f"\u200d {NFC}\u2060 "):
         assert label(given) == NFC
     assert label("front  desk") == "front  desk" and label("\u200b ") == "\u200b " and label("") == ""
-    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # the joiner inside the word is part of its spelling
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # the joiner belongs to the spelling of the word
     assert label(persian) == persian
     assert composed(NFD) == NFC and set(spellings(NFD)) == {NFC, NFD} == set(spellings(NFC)) and spellings("a") == ("a",)
 
@@ -30,17 +30,17 @@ def test_file_keys() -> None:
 @pytest.mark.parametrize("on_disk", [NFC, NFD])
 @pytest.mark.parametrize("written", [NFC, NFD])
 @pytest.mark.parametrize("slash", ["/", "\\"])
-def test_names_are_found_however_they_are_spelled(on_disk: str, written: str, slash: str, tmp_path: Path) -> None:
+def test_names_are_found_in_any_spelling(on_disk: str, written: str, slash: str, tmp_path: Path) -> None:
     file = tmp_path / on_disk / f"{on_disk}.jpg"
     file.parent.mkdir()
     file.write_bytes(b"")
     assert resolve_inside(tmp_path, f"{written}{slash}{written}.jpg") == file
     later = tmp_path / on_disk / f"{on_disk} 2.jpg"
-    later.write_bytes(b"")  # a folder that has changed since it was listed
+    later.write_bytes(b"")  # a folder that changed after it was listed
     assert resolve_inside(tmp_path, f"{written}{slash}{written} 2.jpg") == later
 
 
-def test_a_file_of_exactly_that_name_goes_first(tmp_path: Path) -> None:
+def test_a_file_with_exactly_that_name_is_preferred(tmp_path: Path) -> None:
     for name in (NFC, NFD, "a\\b"):
         (tmp_path / name).write_bytes(b"")
         assert resolve_inside(tmp_path, name) == tmp_path / name
@@ -50,14 +50,14 @@ def test_a_file_of_exactly_that_name_goes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..\\a.jpg", "a\\..\\..\\b.jpg", "\\\\server\\a.jpg", "C:\\a.jpg", "\ud800.jpg"])
-def test_other_spellings_do_not_lead_out(name: str, tmp_path: Path) -> None:
+def test_other_spellings_do_not_leave_the_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(AnnotationError):
         resolve_inside(tmp_path / "in", name)
 
 
-def test_an_absolute_name_with_backslashes_is_not_looked_for(tmp_path: Path) -> None:
+def test_an_absolute_name_with_backslashes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "passwd").write_bytes(b"")
     assert resolve_inside(tmp_path, "\\etc\\passwd") == tmp_path / "\\etc\\passwd"

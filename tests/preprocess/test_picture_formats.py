@@ -1,4 +1,4 @@
-"""Which formats are read, and what is made of deep pixels, large texts and capture times."""
+"""Image formats, values of more than 8 bits, large texts and capture times."""
 
 import io
 import struct
@@ -98,7 +98,7 @@ def test_orientation_is_applied_once_in_every_format(file_format: str, orientati
         ("MPO", "holds several pictures; the first is taken"),
     ],
 )
-def test_the_first_of_several_is_taken_and_said_so(file_format: str, remark: str) -> None:
+def test_the_first_of_several_images_is_read_with_a_remark(file_format: str, remark: str) -> None:
     first, second = Image.new("RGB", (20, 20), "red"), Image.new("RGB", (20, 20), "blue")
     found = open_photograph(_encoded(first, file_format, save_all=True, append_images=[second]))
     assert found.remarks == (remark,)
@@ -108,7 +108,7 @@ def test_the_first_of_several_is_taken_and_said_so(file_format: str, remark: str
     assert open_photograph(_encoded(first, alone)).remarks == ()
 
 
-def test_heic_without_its_package_says_how_to_get_it() -> None:
+def test_heic_without_its_package_names_the_installation_command() -> None:
     program = (
         "import sys; sys.modules['pillow_heif'] = None\n"
         "from tbps.preprocess.image import open_image\n"
@@ -120,18 +120,18 @@ def test_heic_without_its_package_says_how_to_get_it() -> None:
     assert found.strip() == f"ImageError <{len(content)} bytes>: {HEIC_NEEDS}" and "pip install 'tbps[heic]'" in found
 
 
-def test_a_raw_photograph_is_not_shown_by_its_preview() -> None:
+def test_the_preview_of_a_raw_photograph_is_not_read() -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[50706] = b"\1\4\0\0"
     with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
         open_image(_encoded(_picture(), "TIFF", tiffinfo=tags))
     preview = TiffImagePlugin.ImageFileDirectory_v2()
-    preview[254], preview[330] = 1, 8  # as NEF and ARW have it: a smaller picture, and where the others are
+    preview[254], preview[330] = 1, 8  # as in NEF and ARW: a reduced image, and a pointer to the others
     with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
         open_image(_encoded(_picture(), "TIFF", tiffinfo=preview))
 
 
-def test_endings_are_told_apart() -> None:
+def test_known_suffixes_are_disjoint() -> None:
     assert not PICTURES & OTHER_PICTURES
     assert {".jpe", ".jfif", ".avif", ".gif", ".heic", ".mpo"} <= PICTURES and {".dng", ".nef", ".psd", ".pdf"} <= OTHER_PICTURES
 
@@ -152,7 +152,7 @@ def _deep(values: np.ndarray, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF big-endian", "TIFF 32", "TIFF float"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_values_of_few_bits_in_16_become_the_picture_of_8_bits(kind: str, bits: int) -> None:
+def test_values_of_fewer_than_16_bits_are_scaled_to_8(kind: str, bits: int) -> None:
     found = open_photograph(_deep(GREY << (bits - 8), kind))
     assert np.array_equal(np.asarray(found.image)[..., 1], GREY)
     expected = () if bits == 16 else (f"{bits}-bit values in a 16-bit file were scaled to the whole range",)
@@ -161,21 +161,21 @@ def test_values_of_few_bits_in_16_become_the_picture_of_8_bits(kind: str, bits: 
 
 def test_a_dark_picture_of_16_bits_stays_dark() -> None:
     dark = np.random.default_rng(0).integers(0, 3000, (80, 48)).astype(np.uint16)
-    dark[0, 0] = 60_000  # one lamp
+    dark[0, 0] = 60_000  # one bright pixel
     assert np.asarray(open_image(_encoded(Image.fromarray(dark), "PNG")))[1:].max() <= 3000 >> 8
-    for factor in (256, 257):  # 8 bits spread over 16
+    for factor in (256, 257):  # 8 bits scaled to 16
         faint = (np.random.default_rng(0).integers(0, 12, (80, 48)) * factor).astype(np.uint16)
         found = open_photograph(_encoded(Image.fromarray(faint), "PNG"))
         assert np.asarray(found.image).max() <= 11 and found.remarks == ()
 
 
-def test_floating_point_values_up_to_1_are_shares_of_white() -> None:
+def test_floating_point_values_up_to_1_are_fractions_of_white() -> None:
     found = open_photograph(_encoded(Image.fromarray((GREY / 255).astype(np.float32)), "TIFF"))
     assert np.array_equal(np.asarray(found.image)[..., 0], GREY) and found.remarks == ()
 
 
 def _deep_png(values: np.ndarray, colour: int) -> bytes:
-    """A PNG of 16 bits a channel written by hand; colour: its colour type."""
+    """Writes a PNG of 16 bits per channel; colour: its colour type."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
@@ -183,7 +183,7 @@ def _deep_png(values: np.ndarray, colour: int) -> bytes:
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_colour_of_few_bits_in_16_becomes_the_picture_of_8_bits(bits: int) -> None:
+def test_colour_of_fewer_than_16_bits_is_scaled_to_8(bits: int) -> None:
     picture = np.asarray(_picture()).astype(np.uint16)
     found = open_photograph(_deep_png(picture << (bits - 8), 2))
     assert np.array_equal(np.asarray(found.image), picture) and len(found.remarks) == (bits < 16)
@@ -191,7 +191,7 @@ def test_colour_of_few_bits_in_16_becomes_the_picture_of_8_bits(bits: int) -> No
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("opaque", [12, 16])
-def test_colour_and_grey_of_few_bits_with_transparency_lie_on_white(channels: int, opaque: int) -> None:
+def test_transparency_of_deep_images_becomes_white(channels: int, opaque: int) -> None:
     picture = np.asarray(_picture())[..., :channels].astype(np.uint16)
     alpha = np.full((80, 48, 1), (1 << opaque) - 1, np.uint16)
     alpha[:20] = 0
@@ -201,7 +201,7 @@ def test_colour_and_grey_of_few_bits_with_transparency_lie_on_white(channels: in
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt", "behind the pixels", "colour profile", "many small ones"])
-def test_large_texts_in_a_png_are_left_out_and_the_picture_is_read(kind: str) -> None:
+def test_large_texts_in_a_png_are_ignored(kind: str) -> None:
     texts, large = PngImagePlugin.PngInfo(), "x" * (70 * 2**20 if kind == "tEXt" else 3 * 2**20)
     if kind in ("zTXt", "tEXt"):
         texts.add_text("workflow", large, zip=kind == "zTXt")
@@ -220,7 +220,7 @@ def test_large_texts_in_a_png_are_left_out_and_the_picture_is_read(kind: str) ->
     assert np.array_equal(np.asarray(open_image(content)), np.asarray(_picture().rotate(270, expand=True)))
 
 
-def test_a_damaged_text_does_not_hide_the_picture() -> None:
+def test_a_damaged_text_is_ignored() -> None:
     content = _encoded(_picture(), "PNG")
     text = _chunk(b"zTXt", b"a\0\0" + b"no zlib data")
     at = content.index(b"IDAT") - 4
@@ -232,7 +232,7 @@ def _exif(details: dict[int, object], place: dict[int, object] | None = None) ->
     exif.get_ifd(ExifTags.IFD.Exif).update(details)
     if place:
         exif.get_ifd(ExifTags.IFD.GPSInfo).update(place)
-    exif[ExifTags.Base.DateTime] = "2030:01:01 00:00:00"  # when the file was changed: not used
+    exif[ExifTags.Base.DateTime] = "2030:01:01 00:00:00"  # the time of the last change: not used
     return exif
 
 
@@ -241,7 +241,7 @@ GPS = {ExifTags.GPS.GPSDateStamp: "2024:05:01", ExifTags.GPS.GPSTimeStamp: (Frac
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
-def test_the_time_of_capture_is_read_from_every_format(file_format: str) -> None:
+def test_the_capture_time_is_read_from_every_format(file_format: str) -> None:
     exif = _exif({TIME: "2024:05:01 10:00:00", FRACTION: "25", ZONE: "+02:00"})
     content = _encoded(_picture(), file_format, exif=exif.tobytes())
     for found in (open_photograph(content).taken, capture_time(content)):
@@ -277,14 +277,14 @@ def test_the_time_of_capture_is_read_from_every_format(file_format: str) -> None
         ({}, {ExifTags.GPS.GPSDateStamp: "2024:05:01"}, None, None),
     ],
 )
-def test_times_of_capture(details: dict[int, object], place: dict[int, object] | None, at: str | None, unread: str | None) -> None:
+def test_capture_times(details: dict[int, object], place: dict[int, object] | None, at: str | None, unread: str | None) -> None:
     found = capture_time(_encoded(_picture(), "JPEG", exif=_exif(details, place)))
     assert found.at == at
     if at is None or place:
         assert found.unread == unread
 
 
-def test_damaged_details_give_no_time() -> None:
+def test_damaged_exif_gives_no_time() -> None:
     content = _encoded(_picture(), "JPEG", exif=_exif({TIME: "2024:05:01 10:00:00"}).tobytes())
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -295,7 +295,7 @@ def test_damaged_details_give_no_time() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
-def test_a_text_with_a_wrong_checksum_does_not_hide_the_picture(kind: bytes) -> None:
+def test_a_text_with_a_wrong_checksum_is_ignored(kind: bytes) -> None:
     plain = _encoded(_picture(), "PNG")
     chunk = _chunk(kind, b"key\0\0" + zlib.compress(b"value"))
     broken = plain[:33] + chunk[:-1] + bytes([chunk[-1] ^ 1]) + plain[33:]

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tbps.data.embedding import identities
-from tbps.data.mannequins.people import attributes, population
+from tbps.data.mannequins.people import attributes
+from tbps.data.mannequins.population import population
 from tbps.data.readers.folder import read
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError

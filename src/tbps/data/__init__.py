@@ -1,4 +1,4 @@
-"""Data sets for training and evaluation: reading, caching, augmenting, batching. Other rooms import from here."""
+"""Data sets for training and evaluation: reading, caching, augmentation, batching. Other packages import from here."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tbps.data.embedding import decoded, describe_source, embed_split, identities
     from tbps.data.mannequins.ceiling import ceiling_scores
     from tbps.data.mannequins.drawing import draw_person, encode_picture
-    from tbps.data.mannequins.people import population, sample_view
+    from tbps.data.mannequins.population import population, sample_view
     from tbps.data.mannequins.writing import SplitSize, write_mannequins
     from tbps.data.proportions import Pictures
     from tbps.data.readers.annotations import CONTEXT_WORDS, long_captions
@@ -33,7 +33,7 @@ else:
             "tbps.data.embedding": ["decoded", "describe_source", "embed_split", "identities"],
             "tbps.data.mannequins.ceiling": ["ceiling_scores"],
             "tbps.data.mannequins.drawing": ["draw_person", "encode_picture"],
-            "tbps.data.mannequins.people": ["population", "sample_view"],
+            "tbps.data.mannequins.population": ["population", "sample_view"],
             "tbps.data.mannequins.writing": ["SplitSize", "write_mannequins"],
             "tbps.data.proportions": ["Pictures"],
             "tbps.data.readers.annotations": ["CONTEXT_WORDS", "long_captions"],

@@ -1,4 +1,4 @@
-"""The next batches made while the device works on this one."""
+"""Prefetching: the next items are produced by a thread while the current one is used."""
 
 import queue
 import threading
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_PATIENCE = 0.1  # seconds between looks at whether anybody still wants the next item
+_PATIENCE = 0.1  # seconds between checks whether the iterator was closed
 
 
 def ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:
-    """The same items in the same order, up to `depth` of them made before they are asked for, by a thread of their own.
+    """Yields the same items in the same order; a thread produces up to `depth` of them in advance.
 
-    An error of `items` is raised where its item would have come. Whoever stops asking lets the thread end by closing the iterator
-    (or forgetting it). `depth` 0: no thread.
+    An error of `items` is raised at the position of its item. Closing or deleting the iterator ends the thread. `depth` 0: no
+    thread.
     """
     return _ahead(items, depth) if depth > 0 else items
 
@@ -37,7 +37,7 @@ def _ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:
                 if not put((item,)):
                     return
             put(None)
-        except BaseException as error:  # raised again where it is asked for
+        except BaseException as error:  # raised again by the consumer
             put(error)
 
     maker = threading.Thread(target=make, name="tbps-ahead", daemon=True)

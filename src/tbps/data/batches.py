@@ -1,4 +1,6 @@
-"""Batches of (image, caption) pairs whose content depends on seed, epoch and step only: never on where a run was resumed."""
+"""Training batches of (image, caption) pairs. Their content depends on seed, epoch and step only, not on where
+a run was resumed.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ Tokenise = Callable[[list[str]], torch.Tensor]
 
 
 def epoch_batches(seed: int, epoch: int, pairs: int, batch_size: int) -> np.ndarray:
-    """(steps, batch_size) int64: a permutation of the pairs, cut into batches; the last partial batch is dropped.
+    """Permutes the pairs and cuts them into batches: (steps, batch_size) int64; the last partial batch is dropped.
 
     Raises DataError when there are fewer pairs than one batch holds.
     """
@@ -36,16 +38,16 @@ def epoch_batches(seed: int, epoch: int, pairs: int, batch_size: int) -> np.ndar
 class Batches:
     """Training batches of one split.
 
-    `images`: (N, H, W, 3) uint8, row i showing `dataset.images[i]` (an `ImageCache` of this split,
-    or `cache.near` of it). `pictures`: the same in their own proportions, where a loss needs those. `tokenise`: N
-    texts -> (N, L) int64 tokens. `batch_size` is the global one; process `rank` of `world_size` gets its part.
-    The words deleted from a caption depend on seed, epoch and pair, so they do not change with the number of processes.
-    `second_text`: every caption comes in a second, independently augmented view too. `mixing`: some pairs become two in one.
+    `images`: (N, H, W, 3) uint8; row i shows `dataset.images[i]` (an `ImageCache` of this split, or `cache.near` of it).
+    `pictures`: the same in their own proportions, where a loss needs them. `tokenise`: N texts -> (N, L) int64 tokens. `batch_size`
+    is the global one; process `rank` of `world_size` gets its part. Text augmentation depends on seed, epoch and pair, so it does
+    not change with the number of processes. `second_text`: adds a second, independently augmented view of every caption. `mixing`:
+    mixes some pairs.
 
-    Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase is
-    missing while `text` uses them; MissingDependencyError when `text` needs WordNet, which is absent; SettingsError when the batch
-    does not divide among the processes, or pairs are to be mixed beside a second view of the caption, which would not show the
-    same two; CaptionError for a caption without a word.
+    Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase that `text`
+    uses is missing; MissingDependencyError when `text` needs WordNet and it is missing; SettingsError when the batch cannot be
+    divided among the processes, or pairs are mixed while `second_text` is set (its views would show other pairs); CaptionError for
+    a caption without a word.
     """
 
     dataset: PersonDataset
@@ -65,13 +67,17 @@ class Batches:
 
     def __post_init__(self) -> None:
         if any(len(cached) != len(self.dataset.images) for cached in (self.images, self.pictures or self.images)):
-            raise DataError(f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; build the cache anew")
+            raise DataError(
+                f"{len(self.images)} cached images for {len(self.dataset.images)} of the split; delete the cache and run again"
+            )
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise SettingsError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         if self.second_text and self.mixing.method != "none":
-            raise SettingsError(f"pair_augmentation.method = {self.mixing.method!r} does not go with a second view of the caption")
+            raise SettingsError(
+                f"pair_augmentation.method = {self.mixing.method!r} cannot be combined with a second view of the caption"
+            )
         if self.text.uses_synonyms:
-            from tbps.data.augment.wordnet import open_wordnet  # late: NLTK is needed by few
+            from tbps.data.augment.wordnet import open_wordnet  # late: few recipes need NLTK
 
             open_wordnet()
         pairs = self.dataset.pairs()
@@ -82,11 +88,11 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches in one epoch."""
+        """Number of batches per epoch."""
         return len(self._pairs) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of steps `start`, `start + 1`, ... of that epoch."""
+        """Yields the batches of steps `start`, `start + 1`, ... of an epoch."""
         batches = epoch_batches(self.seed, epoch, len(self._pairs), self.batch_size)
         share = self.batch_size // self.world_size
         for step in range(start, len(batches)):
@@ -111,7 +117,7 @@ class Batches:
         )
 
     def _pixels(self, images: np.ndarray) -> torch.Tensor:
-        """(n, 3, H, W), where the images are."""
+        """Returns the images of these rows as (n, 3, H, W), on the device of `images`."""
         if isinstance(self.images, torch.Tensor):
             rows = send(torch.from_numpy(images), self.images.device)
             return self.images[rows].permute(0, 3, 1, 2).contiguous()

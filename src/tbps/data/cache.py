@@ -1,9 +1,9 @@
-"""Every image of a data set decoded and resized once, in one memory-mapped file.
+"""Cache of all images of a data set, decoded and resized once, in one memory-mapped file.
 
-The file is a NumPy array (N, H, W, 3) uint8 in the order of the data set. Its name carries a fingerprint of the paths, sizes
-and times of all images and of the input size, so a changed image or data set is another file; it appears whole or not at all.
-Runs and processes share a folder of such files: one builds, under a lock that the system drops however it ends, and the others
-wait. The files show the people of the data set: `erase_cache` removes them.
+The file is a NumPy array (N, H, W, 3) uint8 in the order of the data set. Its name contains a fingerprint of the paths, sizes and
+modification times of all images and of the input size, so a changed image or data set has another file. It is written atomically.
+Runs and processes share the folder: one builds a file under a lock, which the operating system releases however the process ends,
+and the others wait. The files show the people of the data set; `erase_cache` deletes them.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,17 +30,18 @@ from tbps.machine import available_cores
 from tbps.preprocess.image import ImageSpec, Resize, open_image, to_array
 from tbps.storage import atomic_path, make_folder, writing_to
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+T = TypeVar("T")
 
 _SHARE_OF_DEVICE = 0.25
 _CHUNK = 128
-# Starting a worker costs about two seconds of imports, in which one core decodes some three thousand crops.
+# A worker takes about two seconds to start, in which one core decodes some three thousand crops.
 _IMAGES_PER_WORKER = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """`images` is read-only and in the order of the data set."""
+    """Decoded images of a data set in its order; `images` is read-only."""
 
     path: Path
     images: UInt8[np.ndarray, "N H W 3"]
@@ -50,52 +52,44 @@ class ImageCache:
         dataset: PersonDataset,
         spec: ImageSpec,
         folder: Path,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         workers: int | None = None,
         resize: Resize = "bicubic",
     ) -> "ImageCache":
-        """The cache of all images of `dataset` in `folder`, built first where it is missing.
+        """Opens the cache of all images of `dataset` in `folder`, and builds it first where it is missing.
 
-        `workers` processes decode (default: one a core to use, fewer for small data sets; 1: none but this one). They
-        are spawned, so a script that builds a cache needs `if __name__ == "__main__":`.
+        `workers`: processes that decode (default: one per core, fewer for small data sets; 1: decode in this process). They are
+        spawned, so a script that builds a cache needs `if __name__ == "__main__":`.
 
-        Raises ImageError naming an image that is missing or broken, DataError for an empty data set, StorageError for a full or
+        Raises ImageError that names a missing or broken image, DataError for an empty data set, StorageError for a full or
         read-only disk.
         """
-        if not dataset.images:
-            raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
         target = cache_file(dataset, folder, spec.height, spec.width, *([] if resize == "bicubic" else [resize]))
         shape = (len(dataset.images), spec.height, spec.width, 3)
-        images = _map(target, shape)
-        if images is None:
-            with alone(target):
-                images = _map(target, shape)  # another process may have built it while this one waited
-                if images is None:
-                    decode = partial(_decoded, spec=spec, resize=resize)
-                    with atomic_path(target) as temporary:
-                        _build(temporary, [image.path for image in dataset.images], shape, decode, on_progress, workers)
-                    images = _map(target, shape)
-        if images is None:
-            raise DataError(f"{target} changed while it was being opened; run again")
-        return cls(target, images)
+        decode = partial(_decoded, spec=spec, resize=resize)
+
+        def build(file: Path) -> None:
+            _build(file, [image.path for image in dataset.images], shape, decode, on_progress, workers)
+
+        return cls(target, opened_or_built(target, lambda: _map(target, shape), build))
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept for all runs: $TBPS_CACHE, else `tbps` in the user's cache folder."""
+    """Returns the folder of the caches of all runs: $TBPS_CACHE, else `tbps` in the user's cache folder."""
     if chosen := os.environ.get("TBPS_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbps"
 
 
 def cached_files(folder: Path) -> list[Path]:
-    """The caches in a folder; nothing else that lies there."""
+    """Lists the cache files in a folder and no other files."""
     return sorted(folder.glob("*-*x*-" + "[0-9a-f]" * 16 + ".npy"))
 
 
 def erase_cache(folder: Path) -> int:
-    """Removes the caches of a folder, those left half-built by a kill, and their locks; the number of bytes that were freed.
+    """Deletes the caches in a folder, partial ones and their locks; returns the number of bytes freed.
 
-    A run that has one open goes on with it. Raises StorageError where the folder cannot be written.
+    A run that has a cache open can continue. Raises StorageError where the folder cannot be written.
     """
     name = "*-*x*-" + "[0-9a-f]" * 16 + ".npy"
     freed = 0
@@ -107,9 +101,9 @@ def erase_cache(folder: Path) -> int:
 
 
 def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int | None = None) -> np.ndarray | torch.Tensor:
-    """All images on the device where they fit into `room` bytes, else as given.
+    """Copies all images to the device if they fit into `room` bytes, else returns them unchanged.
 
-    `room`: by default a quarter of what is free on a CUDA device, and 0 on a CPU.
+    `room`: by default a quarter of the free memory of a CUDA device, and 0 on a CPU.
     """
     if room is None:
         room = int(_SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
@@ -122,26 +116,48 @@ def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int |
 
 
 def cache_file(dataset: PersonDataset, folder: Path, height: int, width: int, *more: str) -> Path:
-    """Where pictures of that size, decoded in a way that `more` tells, are kept in `folder`, which is made where it is missing.
+    """Path of the cache of a data set in `folder`, which is created where it is missing.
 
-    Raises ImageError naming an image file that cannot be read.
+    `height`, `width`: size of the decoded images; `more`: words that tell other ways of decoding apart. Raises DataError for a
+    data set without images, ImageError naming an image file that cannot be read.
     """
+    if not dataset.images:
+        raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
     if not folder.exists():
-        make_folder(folder).chmod(0o700)  # pictures of people
+        make_folder(folder).chmod(0o700)  # the images show people
     kind = "".join(f"{word}-" for word in more)
     return make_folder(folder) / f"{dataset.name}-{kind}{height}x{width}-{_fingerprint(dataset, [height, width, *more])}.npy"
 
 
+def opened_or_built(target: Path, open_target: Callable[[], T | None], build: Callable[[Path], None]) -> T:
+    """Opens `target`, which one process builds first where `open_target` returns None while the others wait for it.
+
+    `build` writes the file to the path that it is given. Raises DataError where the file changed while it was being opened,
+    StorageError where it cannot be written.
+    """
+    found = open_target()
+    if found is None:
+        with _locked(target):
+            found = open_target()  # another process may have built it while this one waited
+            if found is None:
+                with atomic_path(target) as temporary:
+                    build(temporary)
+                found = open_target()
+    if found is None:
+        raise DataError(f"{target} changed while it was being opened; run again")
+    return found
+
+
 @contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Waits until no other process builds `target`."""
+def _locked(target: Path) -> Iterator[None]:
+    """Holds the lock of `target`, which the operating system releases when the process ends."""
     with writing_to(target.parent), (target.parent / f".{target.name}.lock").open("ab") as file:
         acquire(file.fileno())
         yield
 
 
 def decoding_processes(images: int, workers: int | None) -> int:
-    """How many processes decode so many images; `workers`: what was asked for."""
+    """Returns the number of decoding processes; `workers`: the requested number, if any."""
     return workers or min(available_cores(), math.ceil(images / _IMAGES_PER_WORKER))
 
 
@@ -158,7 +174,7 @@ def _fingerprint(dataset: PersonDataset, how: Sequence[int | str]) -> str:
 
 
 def _map(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array in `target`, or None where the file is missing or is not the expected array."""
+    """Maps the array in `target`; None where the file is missing or holds another array."""
     try:
         with writing_to(target.parent):
             images: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
@@ -179,7 +195,7 @@ def _build(
     paths: Sequence[Path],
     shape: tuple[int, ...],
     decode: Decode,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
     workers: int | None,
 ) -> None:
     with file.open("wb") as header:
@@ -198,7 +214,7 @@ def _build(
 
 
 def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], Decode]], processes: int) -> Iterator[int]:
-    """The results in order of completion; the first error cancels what has not begun."""
+    """Yields results in order of completion; the first error cancels the tasks that have not begun."""
     executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
         waiting: set[Future[int]] = {executor.submit(_write_chunk, *task) for task in tasks}
@@ -211,7 +227,7 @@ def _in_processes(tasks: list[tuple[Path, int, tuple[Path, ...], Decode]], proce
 
 
 def _write_chunk(file: Path, offset: int, paths: tuple[Path, ...], decode: Decode) -> int:
-    """Decodes one run of images into its place. Written, not mapped: on a full disk a write fails and a mapping kills."""
+    """Decodes some images into their place in the file. On a full disk, write() raises an error where a memory map would crash."""
     pixels = np.stack([decode(path) for path in paths])
     with file.open("r+b") as out:
         out.seek(offset)

@@ -1,7 +1,7 @@
-"""The images of a data set decoded once in their own proportions, which views of self-supervision are cropped from.
+"""Cache of all images of a data set in their own proportions, from which the views of self-supervision are cropped.
 
-One memory-mapped file beside those of `tbps.data.cache`: the pixels of all pictures one after the other, then their heights and
-widths (N, 2) int32. A picture of more than `max_pixels` is shrunk to so many, its proportions kept, which bounds the file.
+One memory-mapped file beside those of `tbps.data.cache`: the pixels of all images one after another, then their heights and widths
+(N, 2) int32. An image of more than `max_pixels` is shrunk to that many with its proportions kept, which limits the file.
 """
 
 import multiprocessing
@@ -16,20 +16,20 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tbps.data.cache import Progress, alone, cache_file, decoding_processes
+from tbps.data.cache import OnProgress, cache_file, decoding_processes, opened_or_built
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.preprocess.image import ImageSpec, open_image
-from tbps.storage import atomic_path, writing_to
+from tbps.storage import writing_to
 
 _CHUNK = 128
-# The smallest view shows a fifth of a picture, and then has nearly the pixels of the input.
-_INPUTS_A_PICTURE = 4
+# The smallest view shows a fifth of an image; it then has almost as many pixels as the input.
+_INPUTS_PER_IMAGE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures of a data set in its order."""
+    """Images of a data set in their own proportions, in its order."""
 
     path: Path
     _bytes: UInt8[np.ndarray, " B"]
@@ -40,7 +40,7 @@ class Pictures:
         return len(self._sizes)
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of one image, read-only."""
+        """Returns the pixels of one image, read-only."""
         height, width = self._sizes[row]
         start = self._starts[row]
         picture: np.ndarray = self._bytes[start : start + 3 * height * width].reshape(height, width, 3)
@@ -52,33 +52,26 @@ class Pictures:
         dataset: PersonDataset,
         spec: ImageSpec,
         folder: Path,
-        on_progress: Progress | None = None,
+        *,
+        on_progress: OnProgress | None = None,
         workers: int | None = None,
     ) -> "Pictures":
-        """All pictures of `dataset`, from a file in `folder` that is built first where it is missing.
+        """Opens the cache of all images of `dataset` in `folder`, and builds it first where it is missing.
 
-        `spec`: the input that views are resized to; four times its pixels are the most that is kept of a picture. `workers` and
-        errors as in `ImageCache.open`.
+        `spec`: the input that views are resized to; at most four times its pixels are kept per image. `workers` and errors as in
+        `ImageCache.open`.
         """
-        if not dataset.images:
-            raise DataError(f"{dataset.name} at {dataset.root} has no image to cache; check the split and the annotation file")
         target = cache_file(dataset, folder, spec.height, spec.width, "proportions")
-        found = _open(target, len(dataset.images))
-        if found is None:
-            with alone(target):
-                found = _open(target, len(dataset.images))  # another process may have built it while this one waited
-                if found is None:
-                    paths = [image.path for image in dataset.images]
-                    with atomic_path(target) as temporary:
-                        _build(temporary, paths, _INPUTS_A_PICTURE * spec.height * spec.width, on_progress, workers)
-                    found = _open(target, len(dataset.images))
-        if found is None:
-            raise DataError(f"{target} changed while it was being opened; run again")
-        return found
+        paths, max_pixels = [image.path for image in dataset.images], _INPUTS_PER_IMAGE * spec.height * spec.width
+
+        def build(file: Path) -> None:
+            _build(file, paths, max_pixels, on_progress, workers)
+
+        return opened_or_built(target, lambda: _open(target, len(paths)), build)
 
 
 def in_proportion(picture: Image.Image, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a picture, shrunk to at most `max_pixels` where it has more."""
+    """Returns the pixels of an image, shrunk to at most `max_pixels`."""
     excess = picture.width * picture.height / max_pixels
     if excess > 1:
         size = (max(1, int(picture.width / excess**0.5)), max(1, int(picture.height / excess**0.5)))
@@ -87,7 +80,7 @@ def in_proportion(picture: Image.Image, max_pixels: int) -> UInt8[np.ndarray, "h
 
 
 def _open(target: Path, count: int) -> Pictures | None:
-    """The file, or None where it is missing or is not that of so many pictures."""
+    """Opens the file; None where it is missing or does not hold `count` images."""
     try:
         with writing_to(target.parent):
             stored: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
@@ -100,7 +93,7 @@ def _open(target: Path, count: int) -> Pictures | None:
     return Pictures(target, stored, sizes, np.append(0, ends[:-1])) if ends[-1] + 8 * count == len(stored) else None
 
 
-def _build(file: Path, paths: Sequence[Path], max_pixels: int, on_progress: Progress | None, workers: int | None) -> None:
+def _build(file: Path, paths: Sequence[Path], max_pixels: int, on_progress: OnProgress | None, workers: int | None) -> None:
     sizes: list[tuple[int, int]] = []
     with file.open("wb") as out:
         _write_header(out, 0)
@@ -115,7 +108,7 @@ def _build(file: Path, paths: Sequence[Path], max_pixels: int, on_progress: Prog
         length = out.tell() - begins
         out.seek(0)
         _write_header(out, length)
-        if out.tell() != begins:  # NumPy leaves room for a longer number
+        if out.tell() != begins:  # NumPy pads the header for a longer number
             raise DataError(f"{file}: the header of an array of {length} bytes does not fit")
 
 
@@ -124,7 +117,7 @@ def _write_header(out: BinaryIO, length: int) -> None:
 
 
 def _decoded(paths: Sequence[Path], max_pixels: int, processes: int) -> Iterator[list[np.ndarray]]:
-    """The pictures in order, in runs; a few runs ahead of what is asked for where several processes decode."""
+    """Yields the images in order, in chunks; several processes decode a few chunks ahead."""
     runs = [tuple(paths[start : start + _CHUNK]) for start in range(0, len(paths), _CHUNK)]
     if processes <= 1:
         yield from (_decode_run(run, max_pixels) for run in runs)

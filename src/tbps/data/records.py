@@ -1,4 +1,4 @@
-"""The records that carry person images and captions through the project."""
+"""Records of person images, captions and training batches."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,9 +17,9 @@ from tbps.transfer import send
 class PersonImage:
     """One crop of one person with its captions.
 
-    `path` is absolute and inside the data set's image root. `captions_bt` is empty or aligned with `captions`. `attributes`
-    holds every further column of the annotation (ground truth of mannequins, columns of a `folder`); equal texts and lists in it
-    are shared by all images, and so are not to be edited.
+    `path` is absolute and inside the data set's image root. `captions_bt` (back translations) is empty or aligned with `captions`.
+    `attributes` holds all other columns of the annotation (ground truth of mannequins, columns of a `folder`). Images share equal
+    texts and lists in it, so do not modify them.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Pair:
 class PersonDataset:
     """A data set or one split of it, in annotation order.
 
-    `warnings` are the reader's remarks (counts that differ from the published ones, identical captions on two identities).
+    `warnings`: the reader's remarks (counts that differ from the published ones, identical captions of two identities).
     """
 
     name: str
@@ -53,21 +53,22 @@ class PersonDataset:
     warnings: tuple[str, ...] = ()
 
     def split(self, name: str) -> "PersonDataset":
-        """The images of one split ("train", "val" or "test"); may be empty."""
+        """Returns the images of one split ("train", "val" or "test"); may be empty."""
         return PersonDataset(self.name, self.root, tuple(i for i in self.images if i.split == name))
 
     def pairs(self) -> list[Pair]:
-        """Every (image, caption) pair in order: what an epoch passes over, and the queries of an evaluation."""
+        """Lists every (image, caption) pair in order: the pairs of a training epoch, the queries of an evaluation."""
         return [Pair(i, c) for i, image in enumerate(self.images) for c in range(len(image.captions))]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch: images not yet augmented, and captions padded behind the end token.
+    """One training batch: images before augmentation, and captions padded behind the end token.
 
-    `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a pair
-    that is two in one, of any other its own once more; None where none is. `pairs`: positions in `PersonDataset.pairs()`.
-    `pictures`: the images in their own proportions, where views are cropped from those; of a pair that is two in one, its first.
+    `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a mixed
+    pair (MixGen, ConcatGen), the pair's own identity for others; None where no pair is mixed. `pairs`: positions in
+    `PersonDataset.pairs()`. `pictures`: the images in their own proportions, where views are cropped from those; for a mixed pair,
+    its first image.
     """
 
     images: UInt8[Tensor, "N 3 H W"]
@@ -79,7 +80,6 @@ class Batch:
     pictures: tuple[UInt8[np.ndarray, "_ _ 3"], ...] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Images and identities on a device, without waiting for it; what the CPU reads (captions, `pairs`, `pictures`)
-        stays."""
+        """Copies images and identities to a device without blocking; captions, `pairs` and `pictures` stay on the CPU."""
         mixed = None if self.mixed_with is None else send(self.mixed_with, device)
         return replace(self, images=send(self.images, device), identities=send(self.identities, device), mixed_with=mixed)

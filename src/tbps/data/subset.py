@@ -1,4 +1,4 @@
-"""A share of a data set's training identities: what few-shot training learns from."""
+"""Subsets of the training identities, for few-shot training."""
 
 from dataclasses import replace
 
@@ -8,12 +8,13 @@ from tbps.seeding import generator
 
 
 def with_train_identities(dataset: PersonDataset, share: float, seed: int) -> PersonDataset:
-    """`dataset` with that share (0 to 1) of its training identities, at least one, and all of the other splits.
+    """Returns `dataset` with a share (0 to 1) of its training identities, at least one, and the other splits complete.
 
-    Nested: with one seed, the identities of a smaller share are among those of a larger one.
+    Subsets of one seed are nested: the identities of a smaller share are among those of a larger one. Raises SettingsError for a
+    share outside of (0, 1].
     """
     if not 0 < share <= 1:
-        raise SettingsError(f"a share of {share} of the training identities; it must be above 0 and at most 1")
+        raise SettingsError(f"share of training identities = {share}; it must be above 0 and at most 1")
     if share == 1:
         return dataset
     identities = sorted({image.identity for image in dataset.split("train").images})

@@ -1,4 +1,4 @@
-"""Two towers, and what is put on them. Other rooms import from here."""
+"""CLIP models: two towers, their folders, heads, and converted checkpoints of others. Other packages import from here."""
 
 from typing import TYPE_CHECKING
 

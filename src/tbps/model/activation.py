@@ -1,4 +1,4 @@
-"""QuickGELU, the activation of OpenAI's CLIP, for training: the same values in five passes over memory instead of eight."""
+"""QuickGELU, the activation of OpenAI's CLIP, in five passes over memory instead of eight, for training."""
 
 from typing import Any, final
 
@@ -10,7 +10,9 @@ from transformers.activations import QuickGELUActivation
 
 
 class _QuickGELU(torch.autograd.Function):
-    """x * sigmoid(1.702 x) is silu(1.702 x) / 1.702, so its slope is that of silu at 1.702 x. Only x is kept for the way back."""
+    """x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, so its derivative is that of silu at 1.702 x. Only x is saved for the backward
+    pass.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -27,16 +29,16 @@ class _QuickGELU(torch.autograd.Function):
 
 @final
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), to the bit as transformers computes it; gradients differ by rounding."""
+    """x * sigmoid(1.702 x), bitwise equal to transformers' implementation; gradients differ by rounding."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """The same shape."""
+        """Applies the activation elementwise."""
         activated: Tensor = _QuickGELU.apply(values)  # type: ignore[no-untyped-call]  # torch has no types here
         return activated
 
 
 def choose_activation(clip: CLIPModel) -> None:
-    """`QuickGELU` in both towers, where theirs is transformers' own."""
+    """Replaces transformers' QuickGELU by `QuickGELU` in both towers; another activation stays."""
     for tower in (clip.vision_model, clip.text_model):
         for layer in tower.encoder.layers:
             if isinstance(layer.mlp.activation_fn, QuickGELUActivation):

@@ -1,6 +1,6 @@
-"""A tower climbed layer by layer over all its inputs, for those who change one layer many times and ask what comes out.
+"""Layer-by-layer evaluation of a tower over all inputs, for probes that change one layer many times.
 
-What stands below a changed layer is computed once: the states that enter it are kept, at each moment those of one layer.
+The states that enter the current layer are kept in memory, so the layers below it are computed only once.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +20,13 @@ from tbps.model.surgery import Tower, layers_of
 from tbps.preprocess.caption import clean_caption
 from tbps.preprocess.image import normalise
 
-_IMAGES, _CAPTIONS = 64, 128  # of a batch
+_IMAGES, _CAPTIONS = 64, 128  # inputs per batch
 
 
 class Ascent(ABC):
-    """The batches of states (n, L, width) that enter layer `layer` (from 1) of a tower. `half`: what its layers compute in, None:
-    float32.
+    """Batches of states (n, L, width) that enter layer `layer` (from 1) of a tower.
+
+    `half`: dtype in which the layers compute; None for float32.
     """
 
     tower: Tower
@@ -38,7 +39,7 @@ class Ascent(ABC):
 
     @torch.no_grad()
     def climb(self) -> None:
-        """Goes on to the next layer, through this one as it now is."""
+        """Advances to the next layer, through the current one with its present weights."""
         layer = layers_of(self.clip, self.tower)[self.layer - 1]
         with self._computing():
             self._states = [layer(states, self._mask(number)) for number, states in enumerate(self._states)]
@@ -46,7 +47,9 @@ class Ascent(ABC):
 
     @torch.no_grad()
     def rows(self) -> Float32[np.ndarray, "N D"]:
-        """Embeddings with unit rows, in the order of the inputs, by the layers from here on as they now are."""
+        """Returns the embeddings with unit rows, in the order of the inputs, through this layer and those above with their present
+        weights.
+        """
         above = layers_of(self.clip, self.tower)[self.layer - 1 :]
 
         def embed(number: int, states: Tensor) -> Tensor:
@@ -59,16 +62,18 @@ class Ascent(ABC):
         return self._in_order(rows.cpu().numpy())
 
     def _computing(self) -> torch.autocast:
-        """Entered anew each time: inside, weights are kept as they were first read."""
+        """Returns a new autocast context; one context caches the weights that it has cast, so it cannot be
+        reused after a change.
+        """
         return torch.autocast(self.clip.logit_scale.device.type, self._half, enabled=self._half is not None)
 
     @abstractmethod
     def _mask(self, number: int) -> Tensor | None:
-        """What is added to the attention of a batch."""
+        """Returns the attention mask that is added to the scores of a batch."""
 
     @abstractmethod
     def _read(self, number: int, states: Tensor) -> Tensor:
-        """(n, L, width) states of the last layer -> (n, D)."""
+        """Reads the embeddings: (n, L, width) states of the last layer -> (n, D)."""
 
     @abstractmethod
     def _in_order(self, rows: np.ndarray) -> np.ndarray: ...
@@ -76,7 +81,7 @@ class Ascent(ABC):
 
 @final
 class ImageAscent(Ascent):
-    """`arrays`: (N, height, width, 3) uint8, resized as `model` asks."""
+    """The image tower over `arrays`: (N, height, width, 3) uint8, already at the input size of `model`."""
 
     tower: Tower = "image"
 
@@ -104,7 +109,7 @@ class ImageAscent(Ascent):
 
 @final
 class TextAscent(Ascent):
-    """Captions are cleaned and cut, and encoded with those of their length."""
+    """The text tower over captions, which are cleaned, cut to the context and batched by length."""
 
     tower: Tower = "text"
 

@@ -1,4 +1,4 @@
-"""A model folder in and out: weights, tokenizer and preprocessing in the Hugging Face layout, opened with every key checked.
+"""Loading and saving model folders: weights, tokenizer and preprocessing in the Hugging Face layout, every tensor checked.
 
     config.json               towers (transformers.CLIPConfig)
     model.safetensors         weights, float16 or float32
@@ -56,15 +56,15 @@ _HUB_FILES = [
     "special_tokens_map.json",
 ]
 
-_SMALL = 2**26  # numbers of a model that may be made in any case: what does not fit is then named tensor by tensor
+_SMALL = 2**26  # a model of fewer parameters is built in any case; tensors that do not fit are then named one by one
 
 
 @final
 class PersonModel:
-    """Two towers, their tokenizer and their preprocessing: the one encoder of training, evaluation, indexing and search.
+    """A CLIP model with tokenizer and preprocessing: the encoder of training, evaluation, indexing and search.
 
     Embeddings are (N, `dim`) float32 with unit rows. `fingerprint` depends on weights, tokenizer and preprocessing: two models
-    with the same fingerprint give the same embeddings.
+    with the same fingerprint compute the same embeddings.
     """
 
     def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer, spec: ImageSpec, name: str, folder: Path | None = None) -> None:
@@ -79,7 +79,9 @@ class PersonModel:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over all that decides an embedding; computed once, so train on `clip`, not on this."""
+        """16 hexadecimal digits over everything that determines an embedding. Computed once: train `clip` before, or build a new
+        object.
+        """
         if self._fingerprint is None:
             weights = ((name, tensor.detach().cpu().numpy()) for name, tensor in self.clip.state_dict().items())
             self._fingerprint = fingerprint(weights, self.tokenizer.backend_tokenizer.to_str(), self.spec, self.few_shot)
@@ -87,23 +89,23 @@ class PersonModel:
 
     @property
     def few_shot(self) -> FewShotSettings | None:
-        """What was added to the towers; None for plain ones."""
+        """Settings of the learned prompt and adapter, None for plain towers."""
         return few_shot_of(self.clip)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         device: torch.device = self.clip.logit_scale.device
         return device
 
     def to(self, device: str | torch.device) -> "PersonModel":
-        """Moves the weights and returns this model."""
+        """Moves the weights to a device and returns this model."""
         choose_products(tf32=False)
         self.clip.to(device)
         return self
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """(N, dim) float32 unit rows of pictures of any size and mode, turned upright; the whole crop is resized."""
+        """Encodes images of any size and mode, resized as a whole, to (N, dim) float32 unit rows. EXIF orientation is applied."""
         rows = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
             arrays = np.stack([to_array(upright_rgb(image), self.spec) for image in images[start : start + batch_size]])
@@ -111,13 +113,13 @@ class PersonModel:
         return np.concatenate(rows)
 
     def encode_arrays(self, arrays: np.ndarray) -> np.ndarray:
-        """(N, height, width, 3) uint8, already resized -> (N, dim) float32 unit rows."""
+        """Encodes images of the input size: (N, height, width, 3) uint8 -> (N, dim) float32 unit rows."""
         pixels = torch.from_numpy(np.array(arrays)).permute(0, 3, 1, 2).to(self.device)
         with torch.no_grad():
             return _unit_rows(image_features(self.clip, normalise(pixels, self.spec)))
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """(N, dim) float32 unit rows of captions, cleaned and cut to the context. Raises CaptionError on an empty one."""
+        """Encodes captions, cleaned and cut to the context, to (N, dim) float32 unit rows. Raises CaptionError for an empty one."""
         cleaned = [clean_caption(text) for text in texts]
         by_length = sorted(range(len(cleaned)), key=lambda row: len(cleaned[row]))
         embeddings = np.zeros((len(cleaned), self.dim), np.float32)
@@ -129,23 +131,23 @@ class PersonModel:
         return embeddings
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """(rows, columns) float32: what each patch carried of a picture's similarity to a (dim,) vector (`model.relevance`)."""
+        """Attributes an image's similarity to a (dim,) vector to its patches: (rows, columns) float32 (`model.relevance`)."""
         pixels = torch.from_numpy(to_array(upright_rgb(image), self.spec).copy()).permute(2, 0, 1)[None].to(self.device)
         seen = torch.from_numpy(np.asarray(vector, np.float32)).to(self.device)
         carried: np.ndarray = carried_by_patches(self.clip, normalise(pixels, self.spec)[0], seen).cpu().numpy()
         return carried
 
     def is_cut(self, text: str) -> bool:
-        """Whether the text is longer than the model's context, so that its end is not read."""
+        """Returns whether the text is longer than the model's context, so that its end is ignored."""
         return count_tokens(self.tokenizer, prompted(clean_caption(text), self.few_shot)) > self.context_length
 
     def tokenise(self, captions: Sequence[str]) -> torch.Tensor:
-        """Cleaned captions -> (N, L) token ids as the towers want them, with the places of a learned prompt, cut to the context."""
+        """Tokenises cleaned captions to (N, L) token ids, with the positions of a learned prompt, cut to the context."""
         few_shot = self.few_shot
         return tokenise(self.tokenizer, [prompted(caption, few_shot) for caption in captions], self.context_length)
 
     def save(self, folder: str | Path, half: bool = False) -> None:
-        """Writes the folder, each file atomically and the weights last; `half` stores float16."""
+        """Saves the model folder, each file atomically and the weights last; `half` stores float16."""
         target = make_folder(Path(folder))
         self.tokenizer.save_pretrained(target)
         config = self.clip.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
@@ -161,10 +163,10 @@ class PersonModel:
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
-    """Opens a model folder, or a Hugging Face id such as "openai/clip-vit-base-patch16" on a machine that reaches the hub.
+    """Loads a model folder, or a Hugging Face id such as "openai/clip-vit-base-patch16".
 
-    Raises ModelError when the folder is missing, has missing, foreign or mis-shaped weights (each named), or the hub is out of
-    reach (with the command that fetches the model).
+    Raises ModelError when the folder is missing, has missing, unexpected or mis-shaped weights (each named), or the hub cannot be
+    reached (with the command that downloads the model).
     """
     folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
     config, few_shot = _config(folder)
@@ -180,7 +182,9 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
 
 
 def load_weights(folder: Path, clip: CLIPModel) -> None:
-    """Puts the weights of a model folder into towers of the same shape; every missing, foreign or mis-shaped one is named."""
+    """Loads the weights of a model folder into towers of the same shape. Raises ModelError that names every tensor that does not
+    fit.
+    """
     state = _weights(folder)
     if few_shot_of(clip) is not None:
         state |= _tensors(folder / FEW_SHOT)
@@ -188,14 +192,14 @@ def load_weights(folder: Path, clip: CLIPModel) -> None:
 
 
 def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
-    """The tokenizer of a model folder. Raises ModelError where it is missing, damaged or larger than `vocabulary`."""
+    """Opens the tokenizer of a model folder. Raises ModelError where it is missing, damaged or larger than `vocabulary`."""
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise ModelError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
-    except Exception as error:  # the only type that the library of tokenizers raises
+    except Exception as error:  # the only type that the `tokenizers` library raises
         if type(error) is not Exception:
             raise
         raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
@@ -210,7 +214,7 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
 def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
     file = folder / "config.json"
     if not file.is_file():
-        raise ModelError(f"{folder} is no model folder: config.json is missing")
+        raise ModelError(f"{folder} is not a model folder: config.json is missing")
     values = read_json(file)
     if not isinstance(values, dict) or values.get("model_type") != "clip":
         kind = values.get("model_type") if isinstance(values, dict) else type(values).__name__
@@ -221,7 +225,7 @@ def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
 
 
 def _check_size(folder: Path, config: CLIPConfig) -> None:
-    """Refuses a large configuration of more numbers than its weights have bytes, before memory is taken for them."""
+    """Raises ModelError, before memory is allocated, for a large configuration with more parameters than its weights have bytes."""
     file = _weight_file(folder)
     size, vision, text = file.stat().st_size, config.vision_config, config.text_config
     side = vision.image_size // max(1, vision.patch_size)
@@ -238,7 +242,7 @@ def _check_size(folder: Path, config: CLIPConfig) -> None:
 
 @contextmanager
 def _understanding(file: Path) -> Iterator[None]:
-    """A value of a configuration file that transformers does not take becomes a ModelError that names the file."""
+    """Converts errors of transformers for an invalid configuration value into a ModelError that names the file."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -249,7 +253,7 @@ def _understanding(file: Path) -> Iterator[None]:
 
 
 def _weight_file(folder: Path) -> Path:
-    """Where the weights of a model folder are; old folders of the hub hold a pickle, of which only the tensors are read."""
+    """Returns the weights file of a model folder; in old folders of the hub a pickle, of which only the tensors are read."""
     for file in (folder / WEIGHTS, folder / "pytorch_model.bin"):
         if file.is_file():
             return file
@@ -269,7 +273,7 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _checked(state: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -> dict[str, torch.Tensor]:
     expected = clip.state_dict()
-    # Folders written by old transformers carry the position numbers 0, 1, 2, ... as if they were weights.
+    # Folders written by old versions of transformers store the position numbers 0, 1, 2, ... as weights.
     state = {name: tensor for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
     faults = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
     faults += [f"unexpected {name}" for name in sorted(state.keys() - expected.keys())]

@@ -1,4 +1,4 @@
-"""The two towers on `transformers.CLIPModel`: shapes of new models, features, and the tricks that touch layers."""
+"""Functions on `transformers.CLIPModel`: building it, features of the two towers, and training tricks that change layers."""
 
 from typing import Annotated
 
@@ -12,11 +12,11 @@ from tbps.errors import SettingsError
 from tbps.seeding import entropy
 from tbps.transfer import send
 
-_CAPTIONS_OF_A_RUN = 32  # at least
+_CAPTIONS_PER_RUN = 32  # at least this many captions per run
 
 
 class TowerShape(Settings):
-    """Width, depth and heads of one transformer tower; the feed-forward layer is four times as wide."""
+    """Shape of one transformer tower; the feed-forward layer is four times as wide."""
 
     width: int
     """Width of the layers; the feed-forward layer is four times as wide."""
@@ -27,7 +27,7 @@ class TowerShape(Settings):
 
 
 class ModelShape(Settings):
-    """The shape of a two-tower model built from random weights. `image_size` and `patch` are in pixels (square)."""
+    """Shape of a two-tower model with random weights. `image_size` and `patch`: side in pixels."""
 
     image: TowerShape
     """Image tower."""
@@ -46,7 +46,7 @@ class ModelShape(Settings):
 
 
 def shape_config(shape: ModelShape) -> CLIPConfig:
-    """The configuration of a model of that shape.
+    """Returns the configuration of a model of that shape.
 
     The end token is the last of the vocabulary and also pads, the start token is the one before, as in OpenAI's CLIP.
     """
@@ -66,7 +66,7 @@ def shape_config(shape: ModelShape) -> CLIPConfig:
 
 
 def build(shape: ModelShape, seed: int) -> CLIPModel:
-    """A model of that shape with transformers' own initialisation, the same for the same seed."""
+    """Builds a model of that shape with transformers' initialisation, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(seed, "weights") & (2**63 - 1))
         return CLIPModel(shape_config(shape)).eval()
@@ -82,18 +82,20 @@ def _tower(shape: TowerShape) -> dict[str, int]:
 
 
 def unfilled(config: CLIPConfig) -> CLIPModel:
-    """Towers to put weights into: memory as it comes. Drawing random weights first takes ten times as long as filling them."""
+    """Builds towers with uninitialised weights, to be loaded. Random initialisation takes ten times as long as loading."""
     with no_init_weights():
         return CLIPModel(config).eval()
 
 
 def image_features(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) normalised pixels -> (N, D) un-normalised embeddings; other sizes than the model's interpolate positions."""
+    """Computes unnormalised image embeddings: (N, 3, H, W) normalised pixels -> (N, D). Other input sizes interpolate the
+    positions.
+    """
     return project_image(clip, image_states(clip, pixels)[:, 0])
 
 
 def image_states(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) normalised pixels -> (N, 1 + patches, width) states of the last layer, the class token first."""
+    """Computes the states of the last layer: (N, 3, H, W) normalised pixels -> (N, 1 + patches, width), the class token first."""
     size = clip.config.vision_config.image_size
     resized = tuple(pixels.shape[-2:]) != (size, size)
     states: torch.Tensor = clip.vision_model(pixel_values=pixels, interpolate_pos_encoding=resized).last_hidden_state
@@ -101,34 +103,34 @@ def image_states(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def project_image(clip: CLIPModel, states: torch.Tensor) -> torch.Tensor:
-    """(..., width) states of the image tower -> (..., D): of the class token the embedding, of the others what MLM looks at."""
+    """Projects states of the image tower: (..., width) -> (..., D). The class token gives the embedding; MLM attends to all."""
     projected: torch.Tensor = clip.visual_projection(clip.vision_model.post_layernorm(states))
     return projected
 
 
 def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
-    """(N, L) token ids, padded behind the end token -> (N, D) un-normalised embeddings.
+    """Computes unnormalised text embeddings: (N, L) token ids, padded behind the end token -> (N, D).
 
-    No padding mask: attention is causal and the embedding is read at the first end token, which sees nothing behind it.
+    No padding mask is needed: attention is causal, and the embedding is read at the first end token.
     """
     features: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).pooler_output)
     return features
 
 
 def text_tokens(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
-    """(N, L) token ids -> (N, L, D): every token in the space of the embeddings, for MLM."""
+    """Computes (N, L) token ids -> (N, L, D): every token projected to the embedding space, for MLM."""
     projected: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).last_hidden_state)
     return projected
 
 
 def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) -> torch.Tensor:
-    """`text_features` of (N, L) tokens on the CPU, shortest captions first in `parts` runs, each cut to its own longest caption.
+    """Computes `text_features` of (N, L) tokens on the CPU in `parts` runs sorted by length, each cut to its longest caption.
 
-    The same embeddings in the given order: a run shorter than L leaves out only what stands behind every end token. The end token
-    has the highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches take fewer runs: each costs a
-    gradient of every weight, the whole vocabulary's included.
+    Returns the same embeddings in the given order: a shorter run omits only positions behind every end token. The end token has the
+    highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches use fewer runs: each run computes a
+    gradient of every weight, including the whole vocabulary's.
     """
-    parts = max(1, min(parts, len(tokens) // _CAPTIONS_OF_A_RUN))
+    parts = max(1, min(parts, len(tokens) // _CAPTIONS_PER_RUN))
     lengths = tokens.argmax(dim=1) + 1
     order = lengths.argsort(stable=True)
     device = clip.logit_scale.device
@@ -137,32 +139,33 @@ def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) ->
 
 
 def choose_attention(clip: CLIPModel) -> None:
-    """Attention for training: fused on a GPU, in plain steps on a CPU, where the fused backward pass is the slower one
+    """Selects the attention implementation for training: fused on a GPU, plain on a CPU, where the fused backward pass is slower
     (`benchmarks/training.py`).
     """
     clip.set_attn_implementation("eager" if clip.logit_scale.device.type == "cpu" else "sdpa")
 
 
 def choose_products(tf32: bool) -> None:
-    """Whether a GPU multiplies float32 in TF32, of 10 bits of mantissa. Left alone, torch does so in convolutions."""
+    """Sets whether a GPU multiplies float32 in TF32 (10 bits of mantissa). PyTorch's default uses it in convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
 
 def set_text_attention_dropout(clip: CLIPModel, probability: float) -> None:
-    """Dropout on the text tower's self-attention probabilities only (paper: trick 2)."""
+    """Sets dropout on the self-attention probabilities of the text tower only (TBPS-CLIP, trick 2)."""
     for layer in clip.text_model.encoder.layers:
         layer.self_attn.dropout = probability
 
 
 Layers = tuple[Annotated[int, Field(ge=1)], ...]
-"""Numbers of layers, from 1, the lowest."""
+"""Numbers of layers; 1 is the lowest."""
 
 
 class LockSettings(Settings):
-    """What stays as it was (paper: trick 3 locks the patch projection).
+    """Which parameters are locked (TBPS-CLIP, trick 3, locks the patch projection).
 
-    `image_layers`, `text_layers`: so many of the lowest layers, with the embeddings below them; or, as a list, the layers of these
-    numbers alone. `rate_factor`: 0 locks; between 0 and 1 the locked parameters learn at a reduced rate instead.
+    `image_layers`, `text_layers`: a number locks that many of the lowest layers and the embeddings below them; a list locks only
+    the layers with these numbers. `rate_factor`: 0 locks; a value between 0 and 1 trains the locked parameters at a reduced rate
+    instead.
     """
 
     patch_projection: bool = True
@@ -176,7 +179,7 @@ class LockSettings(Settings):
 
 
 def bottom_parameters(clip: CLIPModel, settings: LockSettings) -> list[torch.nn.Parameter]:
-    """The parameters that `settings` lock, each once. Raises SettingsError for more layers than a tower has."""
+    """Returns the parameters that `settings` lock, each once. Raises SettingsError for more layers than a tower has."""
     image, text = clip.vision_model, clip.text_model
     modules = [image.embeddings.patch_embedding] if settings.patch_projection else []
     for name, wanted, tower, below in (

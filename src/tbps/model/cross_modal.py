@@ -1,9 +1,10 @@
-"""The cross-modal encoder of IRRA: masked captions look at their image, and a head predicts the masked words.
+"""Cross-modal encoder of IRRA for masked language modelling: masked captions attend to their image, a head predicts the masked
+words.
 
 Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval", CVPR 2023, section 3.2:
 one cross attention (queries: text tokens; keys and values: image tokens), four transformer layers, and a head of dense, QuickGELU,
 LayerNorm and vocabulary layers. As in its code, both inputs and the output are normalised, layers are pre-norm, and every norm has
-torch's eps, 1e-5.
+PyTorch's default eps, 1e-5.
 """
 
 from typing import final
@@ -16,7 +17,7 @@ from tbps.model.activation import QuickGELU
 
 @final
 class CrossModalEncoder(nn.Module):
-    """Text tokens (n, L, D) and image tokens (n, P, D) -> logits over the vocabulary."""
+    """Cross-modal encoder: text tokens (n, L, D) and image tokens (n, P, D) -> logits over the vocabulary."""
 
     def __init__(self, dim: int, vocabulary: int, layers: int = 4) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class CrossModalEncoder(nn.Module):
     def forward(
         self, text: Float[Tensor, "n L D"], image: Float[Tensor, "n P D"], unseen: Bool[Tensor, "n L"] | None = None
     ) -> Float[Tensor, "n L D"]:
-        """Text tokens that have seen the image: (n, L, D). No token looks at those that are `unseen`."""
+        """Returns text tokens after attending to the image: (n, L, D). Positions that are `unseen` are masked as attention keys."""
         keys = self.image_norm(image)
         mixed: Tensor = self.attention(self.text_norm(text), keys, keys, need_weights=False)[0]
         for layer in self.layers:
@@ -40,12 +41,14 @@ class CrossModalEncoder(nn.Module):
         return normed
 
     def predict(self, tokens: Float[Tensor, "m D"]) -> Float[Tensor, "m V"]:
-        """Logits over the vocabulary of chosen tokens; only masked ones need them, and the vocabulary is wide."""
+        """Returns vocabulary logits for the given tokens. Pass the masked ones only: the vocabulary is large."""
         logits: Tensor = self.words(self.norm(self.activation(self.dense(tokens))))
         return logits
 
     def _initialise(self, dim: int, layers: int) -> None:
-        """IRRA's: attention with std dim^-0.5, layers that widen (2 * dim)^-0.5, those that end a block or predict narrower."""
+        """Initialises as IRRA: std dim^-0.5 for attention inputs, (2 * dim)^-0.5 for widening layers; layers that end a block or
+        predict use less.
+        """
         narrow = dim**-0.5 * (2 * layers) ** -0.5
         for attention in (self.attention, *(layer.attention for layer in self.layers if isinstance(layer, _Block))):
             nn.init.normal_(attention.in_proj_weight, std=dim**-0.5)
@@ -69,7 +72,7 @@ class _Block(nn.Module):
         self.widen, self.activation, self.narrow = nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim)
 
     def forward(self, tokens: Tensor, unseen: Tensor | None = None) -> Tensor:
-        """(n, L, D) -> (n, L, D)."""
+        """Applies the layer: (n, L, D) -> (n, L, D)."""
         keys = self.first_norm(tokens)
         tokens = tokens + self.attention(keys, keys, keys, key_padding_mask=unseen, need_weights=False)[0]
         widened: Tensor = self.narrow(self.activation(self.widen(self.second_norm(tokens))))

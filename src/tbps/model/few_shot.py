@@ -1,14 +1,14 @@
-"""What learns from few shots on locked towers, put into a `CLIPModel` in place.
+"""Few-shot methods for a `CLIPModel` with locked towers: learned prompt (CoOp) and adapter (CLIP-Adapter), added in place.
 
-CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022): vectors v_1 ... v_M, the same for all captions,
-stand between the start token and the caption's first one. They begin as the embeddings of a text, and a caption is given to the
-towers with that text in front, so that positions, end token and the cut to the context count them.
+CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022): vectors v_1 ... v_M, shared by all captions, stand
+between the start token and the first token of the caption. They are initialised with the embeddings of a text. The towers get each
+caption with that text in front, so that positions, end token and context length account for the vectors.
 
 CLIP-Adapter (Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", IJCV 2024): the image embedding f
 becomes a G(f) + (1 - a) f with the bottleneck G(f) = ReLU(W2 ReLU(W1 f)), W1 (D/4, D), W2 (D, D/4).
 
-Both take the place of a module of the towers and hold its weight under its name: the state of towers with them is that of plain
-ones and `ADDED`.
+Both replace a module of the towers and keep its weight under the same name, so the state has the names of plain towers plus
+`ADDED`.
 """
 
 from typing import final
@@ -23,14 +23,14 @@ from tbps.model.folder import PROMPT, FewShotSettings
 from tbps.seeding import entropy
 
 ADDED = (PROMPT, "visual_projection.narrow.weight", "visual_projection.widen.weight")
-"""Names, in the state of the towers, of what plain ones do not have."""
+"""Names of the added weights in the state of the towers."""
 
-_NARROWER = 4  # the adapter's inner width, as a part of D
+_NARROWER = 4  # inner width of the adapter: D / 4
 
 
 @final
 class PromptedEmbedding(nn.Module):
-    """The embedding of tokens, with learned vectors in the places behind the start token."""
+    """Token embedding with learned vectors in the positions behind the start token."""
 
     def __init__(self, words: nn.Parameter, text: str, tokens: Tensor) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class PromptedEmbedding(nn.Module):
         self.vectors = nn.Parameter(words.detach()[tokens].clone())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, L) token ids, `text` in front of every caption -> (n, L, width)."""
+        """Embeds (n, L) token ids with `text` in front of every caption -> (n, L, width)."""
         words, after = embedding(tokens, self.weight), 1 + len(self.vectors)
         return torch.cat([words[:, :1], self.vectors.expand(len(words), -1, -1), words[:, after:]], dim=1)
 
 
 @final
 class AdaptedProjection(nn.Module):
-    """The projection to the image embedding, with an adapter behind it."""
+    """Projection to the image embedding, followed by an adapter."""
 
     def __init__(self, projection: nn.Parameter, ratio: float) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class AdaptedProjection(nn.Module):
         self.widen = nn.Linear(dim // _NARROWER, dim, bias=False)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(..., width) -> (..., D)."""
+        """Projects (..., width) -> (..., D)."""
         features = linear(states, self.weight)
         adapted: Tensor = self.widen(self.narrow(features).relu()).relu()
         return self.ratio * adapted + (1 - self.ratio) * features
 
 
 def add_few_shot(clip: CLIPModel, tokenizer: CLIPTokenizer, settings: FewShotSettings, seed: int = 0) -> None:
-    """Adds in place what `settings` name; the adapter's weights depend on the seed.
+    """Adds a prompt, an adapter or both in place; the initial weights of the adapter depend on the seed.
 
-    Raises SettingsError where something was added before, or where the prompt leaves no room for a caption.
+    Raises SettingsError where the model has one already, or where the prompt leaves no room for a caption.
     """
     if few_shot_of(clip) is not None:
         raise SettingsError("the start model has a learned prompt or adapter already; start from its backbone")
@@ -83,7 +83,7 @@ def add_few_shot(clip: CLIPModel, tokenizer: CLIPTokenizer, settings: FewShotSet
 
 
 def few_shot_of(clip: CLIPModel) -> FewShotSettings | None:
-    """What was added to the towers."""
+    """Returns the settings of the prompt and adapter of a model, None for plain towers."""
     words, projection = clip.text_model.embeddings.token_embedding, clip.visual_projection
     prompt = words.text if isinstance(words, PromptedEmbedding) else None
     ratio = projection.ratio if isinstance(projection, AdaptedProjection) else None

@@ -1,4 +1,4 @@
-"""The parts of a model folder that need no towers: preprocessing and the fingerprint of everything that decides an embedding."""
+"""Parts of a model folder that need no torch: preprocessing, few-shot settings and the fingerprint."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ PROMPT = "text_model.embeddings.token_embedding.vectors"
 
 
 class FewShotSettings(Settings):
-    """What is added to towers and learned in their place (`tbps.model.few_shot`); config.json names it as "few_shot".
+    """Prompt and adapter that are trained while the towers are locked (`tbps.model.few_shot`); "few_shot" in config.json.
 
-    `prompt` (CoOp): the text that the vectors in front of every caption begin as, one vector a token. `adapter_ratio`
-    (CLIP-Adapter): the share of the adapter in the image embedding.
+    `prompt` (CoOp): the text whose token embeddings initialise the vectors in front of every caption, one vector per token.
+    `adapter_ratio` (CLIP-Adapter): weight of the adapter's output in the image embedding.
     """
 
     prompt: str | None = None
@@ -45,7 +45,7 @@ class FewShotSettings(Settings):
 
 
 def read_few_shot(config: Mapping[str, Any], file: Path) -> FewShotSettings | None:
-    """What the values of a `config.json` say was added to the towers; None for plain ones. `file`: where they stand."""
+    """Returns the few-shot settings in the values of a `config.json`, None for plain towers. `file` is named in errors."""
     values = config.get("few_shot")
     try:
         return None if values is None else FewShotSettings.parse(values)
@@ -54,12 +54,12 @@ def read_few_shot(config: Mapping[str, Any], file: Path) -> FewShotSettings | No
 
 
 def prompted(caption: str, few_shot: FewShotSettings | None) -> str:
-    """A cleaned caption as it is tokenised: with the text in front whose places a learned prompt takes."""
+    """Returns a cleaned caption with the text of the learned prompt in front, whose positions the learned vectors take."""
     return caption if few_shot is None or few_shot.prompt is None else f"{few_shot.prompt} {caption}"
 
 
 def read_json(file: Path) -> Any:
-    """Raises ModelError naming the file where it cannot be read."""
+    """Reads a JSON file. Raises ModelError that names the file where it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -69,11 +69,11 @@ def read_json(file: Path) -> Any:
 
 
 def read_spec(folder: Path, image_size: int) -> ImageSpec:
-    """The preprocessing of a model folder; square pictures of `image_size` where it names no height and width."""
+    """Reads the preprocessing of a model folder; images of `image_size` x `image_size` where it gives no height and width."""
     file = folder / PREPROCESSOR
     values: Any = read_json(file) if file.is_file() else {}
     if not isinstance(values, dict):
-        raise ModelError(f"{file} is no JSON object")
+        raise ModelError(f"{file} is not a JSON object")
     wanted = values.get("size")
     square = (image_size, image_size)
     height, width = (wanted["height"], wanted.get("width")) if isinstance(wanted, dict) and "height" in wanted else square
@@ -85,7 +85,7 @@ def read_spec(folder: Path, image_size: int) -> ImageSpec:
 
 
 def preprocessor(spec: ImageSpec) -> dict[str, Any]:
-    """What `transformers` calls the preprocessing, for `preprocessor_config.json`."""
+    """Returns the content of `preprocessor_config.json` in the format of transformers."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
@@ -104,12 +104,12 @@ def preprocessor(spec: ImageSpec) -> dict[str, Any]:
 def fingerprint(
     weights: Iterable[tuple[str, np.ndarray]], tokenizer: str, spec: ImageSpec, few_shot: FewShotSettings | None
 ) -> str:
-    """16 hexadecimal digits over weights, tokenizer (its JSON by `tokenizers`), preprocessing and what was added to the towers."""
+    """Returns 16 hexadecimal digits over weights, tokenizer (its JSON by `tokenizers`), preprocessing and few-shot settings."""
     digest = hashlib.sha256()
     for name, array in sorted(weights, key=lambda pair: pair[0]):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array).data)
-    # Only the byte pairs: truncation and padding of the backend change with every call.
+    # Only vocabulary and merges: truncation and padding of the tokenizer change with every call.
     pairs = json.loads(tokenizer)["model"]
     digest.update(json.dumps([pairs["vocab"], pairs["merges"]], sort_keys=True).encode())
     digest.update(spec.fingerprint().encode())

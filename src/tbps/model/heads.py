@@ -1,4 +1,4 @@
-"""Heads that only training needs: a projection for NT-Xent, an identity classifier, the cross-modal encoder of MLM."""
+"""Training heads: projection for NT-Xent, identity classifier, cross-modal encoder of MLM."""
 
 from typing import final
 
@@ -11,21 +11,21 @@ from tbps.model.cross_modal import CrossModalEncoder
 
 @final
 class ProjectionHead(nn.Module):
-    """The two-layer MLP of SimCLR (D, hidden, D with ReLU) on un-normalised embeddings."""
+    """Two-layer MLP of SimCLR (D, hidden, D with ReLU) on unnormalised embeddings."""
 
     def __init__(self, dim: int, hidden: int = 128) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 
     def forward(self, features: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-        """(n, D) -> (n, D)."""
+        """Projects (n, D) -> (n, D)."""
         projected: Tensor = self.layers(features)
         return projected
 
 
 @final
 class IdentityClassifier(nn.Module):
-    """One linear layer for the embeddings of both modalities; `identities` are numbered from 0."""
+    """Linear classifier of identities, shared by both modalities; `identities` is their number."""
 
     def __init__(self, dim: int, identities: int) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class IdentityClassifier(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Float[Tensor, "n D"]) -> Float[Tensor, "n C"]:
-        """(n, D) -> (n, identities)."""
+        """Returns logits (n, identities)."""
         logits: Tensor = self.linear(features)
         return logits
 
 
 @final
 class Heads(nn.Module):
-    """The heads of the losses that are on; the others are None."""
+    """Heads of the enabled losses; the others are None."""
 
     def __init__(
         self,
@@ -58,5 +58,5 @@ class Heads(nn.Module):
 
 
 def label_of(identities: Int[Tensor, "*n"], known: Int[Tensor, " C"]) -> Int[Tensor, "*n"]:
-    """Positions of identities among the sorted `known` ones: the labels of the classifier."""
+    """Returns positions of identities among the sorted `known` ones: the labels of the classifier."""
     return torch.searchsorted(known, identities)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022), by the package peft.
+"""Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022), with the package peft.
 
-y = W x + (alpha / rank) B A x, with W (out, in) frozen, A (rank, in) from random weights and B (out, rank) from zeros: an adapted
-model starts as the plain one, and W + (alpha / rank) B A makes it a plain one again.
+y = W x + (alpha / rank) B A x, with W (out, in) frozen, A (rank, in) initialised at random and B (out, rank) with zeros. An adapted
+model therefore starts equal to the plain one, and merging W + (alpha / rank) B A makes it plain again.
 """
 
 from typing import Literal
@@ -16,8 +16,10 @@ from tbps.seeding import entropy
 
 
 class LoraSettings(Settings):
-    """Which matrices of every layer get an adapter: the four of the attention (queries, keys, values, output), the two of the
-    feed-forward layer, or all six; in which towers. `dropout`: of what the adapters see.
+    """Which matrices of every layer get an adapter, and in which towers.
+
+    `matrices`: the four of the attention (queries, keys, values, output), the two of the feed-forward layer, or all six. `dropout`:
+    on the input of the adapters.
     """
 
     rank: int = Field(8, ge=1)
@@ -41,7 +43,7 @@ _TOWERS = {"image": "vision_model", "text": "text_model", "both": "(vision_model
 
 
 def add_adapters(clip: CLIPModel, settings: LoraSettings, seed: int) -> None:
-    """Adapts the towers in place, the same for the same seed. The adapters and the temperature learn, all else is frozen.
+    """Adds adapters to the towers in place, the same for the same seed. Only the adapters and the temperature are trained.
 
     Raises MissingDependencyError without the package peft.
     """
@@ -57,7 +59,7 @@ def add_adapters(clip: CLIPModel, settings: LoraSettings, seed: int) -> None:
 
 
 def merge_adapters(clip: CLIPModel) -> CLIPModel:
-    """Makes adapted towers plain ones in place: W + (alpha / rank) B A in the place of W and its adapter. Returns them."""
+    """Merges the adapters into the weights in place, W + (alpha / rank) B A, and returns the model."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(clip.named_modules()):

@@ -1,22 +1,22 @@
-"""The tensors of a PyTorch or safetensors file, with nothing in it executed.
+"""Reading the tensors of a PyTorch or safetensors file without executing anything in it.
 
 `torch.save` and TorchScript both write a zip file:
 
     NAME/data.pkl   a pickle of dicts, lists and numbers, where a tensor is (storage, offset, shape, strides)
     NAME/data/7     the numbers of storage 7
-    NAME/code/...   TorchScript only: the program of the model; never looked at
+    NAME/code/...   TorchScript only: the program of the model; never read
 
-Before PyTorch 1.6, `torch.save` wrote five pickles one after another (a magic number, the version of the format, facts of the
-machine, the tree, the keys of the storages), then of each storage a count in 8 bytes and its numbers.
+Before PyTorch 1.6, `torch.save` wrote five pickles one after another (a magic number, the version of the format, facts about the
+machine, the object, the keys of the storages), then for each storage a count in 8 bytes and its numbers.
 
-Each pickle goes through an unpickler that knows a closed list of names and turns each into something inert
-(`tbps.model.unpickling`): a TorchScript module becomes its attributes, an `easydict.EasyDict` a dict, a tensor a note of where
-its numbers lie. Any other name is refused. `torch.jit.load` is not used: it compiles the program of the archive and calls the
-`__setstate__` methods that it defines, which is to run a stranger's code. Nor is `torch.load(weights_only=True)`: it hashes
-whatever stands where a name should, which a small file can make endless.
+Each pickle is read by an unpickler with a fixed list of allowed names, each of which becomes something inert
+(`tbps.model.unpickling`): a TorchScript module its attributes, an `easydict.EasyDict` a dict, a tensor a description of where its
+numbers are. Any other name is refused. `torch.jit.load` is not used: it compiles the program of the archive and calls the
+`__setstate__` methods that it defines, which would execute untrusted code. `torch.load(weights_only=True)` is not used either: it
+hashes any value that stands where a key should, which a small file can make endless.
 
-What is read is bounded by the file: no storage is read twice, and all tensors together have at most 4 times as many numbers as the
-storages that they lie in (tied weights share theirs).
+The size of the file limits how much is read: no storage is read twice, and all tensors together have at most 4 times as many
+numbers as their storages (tied weights share theirs).
 """
 
 import io
@@ -36,15 +36,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tbps.errors import ModelError
-from tbps.model.unpickling import InertUnpickler, Module, Storage, Stored
+from tbps.model.unpickling import InertUnpickler, ScriptModule, Storage, Stored
 
-_LONGEST_LIST = 8 * 2**20  # bytes of a zip file's list of entries: about 100,000 of them
-_LONGEST_HEADER = 16 * 2**20  # of a safetensors file
+_LONGEST_LIST = 8 * 2**20  # bytes of a zip file's directory: about 100,000 entries
+_LONGEST_HEADER = 16 * 2**20  # bytes of the header of a safetensors file
 _SHARED = 4
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of files from before PyTorch 1.6
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # in files from before PyTorch 1.6
 _MODULES, _DEPTH = 1_000_000, 64
 
-# What unpickling a damaged or hostile pickle raises, by the documentation of `pickle` and by trying.
+# Exceptions of unpickling a damaged or hostile pickle, by the documentation of `pickle` and by trying.
 _BROKEN = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -65,21 +65,23 @@ _BROKEN = (
 @final
 @dataclass(frozen=True)
 class TensorFile:
-    """The tensors of a model state by their names in the file, and whether the file is a TorchScript archive."""
+    """Tensors of a model state by their names in the file, and whether the file is a TorchScript archive."""
 
     tensors: dict[str, torch.Tensor]
     torchscript: bool
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """The model state of a `.pt`, `.pth`, `.bin` or `.safetensors` file, told apart by content.
+    """Reads the model state of a `.pt`, `.pth`, `.bin` or `.safetensors` file; the format is recognised by content.
 
-    The state may lie at the top or under "state_dict" or "model", as training scripts write it; optimizers beside it are not read.
-    Raises ModelError: no such file, damaged or truncated, a pickle that names anything not on the list (by its qualified name), a
-    state that is empty or holds other things than tensors, or more of anything than a model has.
+    The state may be the top-level object or stand under "state_dict" or "model", as training scripts write it; optimizers beside it
+    are not read. Raises ModelError where the file is missing, damaged or truncated, its pickle contains a name that is not allowed
+    (given in full), or the state is empty, holds other things than tensors, or exceeds a limit.
     """
     if not path.is_file():
-        raise ModelError(f"{path} {'is no file' if path.exists() else 'does not exist'}; give a checkpoint file or a model folder")
+        raise ModelError(
+            f"{path} {'is not a file' if path.exists() else 'does not exist'}; give a checkpoint file or a model folder"
+        )
     with path.open("rb") as file:
         head = file.read(9)
     torchscript = False
@@ -101,15 +103,15 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises ModelError where it is damaged or none."""
+    """Reads the tensors of a safetensors file. Raises ModelError where it is damaged or another kind of file."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
-            raise ModelError(f"{path} is damaged or no safetensors file: its header would have {length:,} bytes")
+            raise ModelError(f"{path} is damaged or not a safetensors file: its header would have {length:,} bytes")
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ModelError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _kind(value: object) -> str:
@@ -136,7 +138,7 @@ def _read_old(path: Path) -> dict[Any, Any]:
         with path.open("rb") as file:
             magic, version = (InertUnpickler(file, path).load() for _ in range(2))
             if (magic, version) != (_MAGIC, _VERSION):
-                raise ModelError(f"{path} is no checkpoint, or is damaged or truncated; fetch or copy it again")
+                raise ModelError(f"{path} is not a checkpoint, or is damaged or truncated; fetch or copy it again")
             machine = InertUnpickler(file, path).load()
             if not isinstance(machine, dict) or machine.get("little_endian") is not True:
                 raise ValueError("its numbers are big-endian; save it again on the machine that wrote it, as safetensors")
@@ -150,14 +152,14 @@ def _read_old(path: Path) -> dict[Any, Any]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     reason = str(error)[:300] or type(error).__name__
-    return ModelError(f"{path} is no checkpoint, or is damaged or truncated ({reason}); fetch or copy it again")
+    return ModelError(f"{path} is not a checkpoint, or is damaged or truncated ({reason}); fetch or copy it again")
 
 
 def _check_list(path: Path) -> None:
-    """Refuses a zip file whose list of entries is longer than any model's, before it is read.
+    """Raises ValueError, before reading it, for a zip directory longer than that of any model.
 
-    Its length stands 12 bytes into the record that ends the file (at most 65,557 bytes before the end), or 40 bytes into the larger
-    record, which PyTorch writes too.
+    Its length is stored 12 bytes into the record that ends the file (which begins at most 65,557 bytes before the end), or 40 bytes
+    into the larger zip64 record, which PyTorch writes too.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
@@ -183,7 +185,7 @@ def _root(archive: zipfile.ZipFile) -> str:
 
 
 def _plain(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """The entry, which PyTorch never compresses: an uncompressed one cannot be larger than the file."""
+    """Returns an uncompressed entry, which cannot be larger than the file. PyTorch never compresses."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, which PyTorch does not do")
@@ -194,7 +196,7 @@ _Numbers = dict[str, torch.Tensor]
 
 
 def _materialised(state: dict[Any, Any], read: Callable[[dict[str, Storage]], _Numbers]) -> dict[Any, Any]:
-    """The state with its tensors; `read` gets the numbers of the storages that they lie in."""
+    """Replaces the descriptions of tensors in a state by tensors; `read` returns the numbers of the given storages."""
     stored = [value for value in state.values() if isinstance(value, Stored)]
     storages: dict[str, Storage] = {}
     for value in stored:
@@ -219,7 +221,7 @@ def _tensor_of(stored: Stored, held_by: _Numbers) -> torch.Tensor:
 
 
 def _of_zip(archive: zipfile.ZipFile, root: str, storages: dict[str, Storage], size: int) -> _Numbers:
-    """`size`: bytes of the file, since entries of a hostile one may lie upon each other."""
+    """Reads storages from a zip file. `size`: bytes of the file, a limit because entries of a hostile one may overlap."""
     if sum(storage.count * storage.dtype.itemsize for storage in storages.values()) > size:
         raise ValueError("its storages would be larger than the file")
     numbers = {}
@@ -230,7 +232,9 @@ def _of_zip(archive: zipfile.ZipFile, root: str, storages: dict[str, Storage], s
 
 
 def _of_old(file: BinaryIO, keys: Any, storages: dict[str, Storage], wanted: dict[str, Storage]) -> _Numbers:
-    """Storages stand one after another in the order of `keys`; those that nobody wants (an optimizer's) are passed over."""
+    """Reads storages that stand one after another in the order of `keys`; those that are not wanted (an
+    optimizer's) are skipped.
+    """
     if (
         not isinstance(keys, list)
         or not all(isinstance(key, str) and key in storages for key in keys)
@@ -259,21 +263,25 @@ def _numbers(content: bytes, storage: Storage) -> torch.Tensor:
 
 
 def _state_of(tree: Any, path: Path) -> dict[Any, Any]:
-    """The names and tensors in what the pickle held."""
+    """Returns the state (names and tensors) inside the unpickled object."""
     for _ in range(3):
         inner = [
-            tree[key] for key in ("state_dict", "model") if isinstance(tree, dict) and isinstance(tree.get(key), dict | Module)
+            tree[key]
+            for key in ("state_dict", "model")
+            if isinstance(tree, dict) and isinstance(tree.get(key), dict | ScriptModule)
         ]
         tree = inner[0] if inner else tree
-    if isinstance(tree, Module):
+    if isinstance(tree, ScriptModule):
         return _attributes(tree)
     if not isinstance(tree, dict):
         raise ModelError(f"{path} holds a {type(tree).__name__}, not a model state: a dict of names and tensors is needed")
     return tree
 
 
-def _attributes(module: Module) -> dict[Any, Any]:
-    """The tensors of a tree of modules by their dotted names; each module once, so that no pickle can make this endless."""
+def _attributes(module: ScriptModule) -> dict[Any, Any]:
+    """Returns the tensors of a tree of modules by their dotted names. Each module is visited once, so a hostile pickle cannot make
+    it endless.
+    """
     found: dict[Any, Any] = {}
     waiting, seen, looked_at = [("", 0, module)], {id(module)}, 0
     while waiting:
@@ -284,7 +292,7 @@ def _attributes(module: Module) -> dict[Any, Any]:
         for name, value in current.attributes.items():
             if isinstance(value, Stored):
                 found[f"{prefix}{name}"[:1000]] = value
-            elif isinstance(value, Module) and id(value) not in seen:
+            elif isinstance(value, ScriptModule) and id(value) not in seen:
                 seen.add(id(value))
                 waiting.append((f"{prefix}{name}."[:1000], depth + 1, value))
     return found

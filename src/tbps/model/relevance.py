@@ -1,9 +1,9 @@
-"""Which regions of a picture carried its similarity to a vector: integrated gradients (Sundararajan et al., 2017) by patches.
+"""Attribution of an image's similarity to its patches by integrated gradients (Sundararajan et al., ICML 2017).
 
     carried(patch)  =  sum over its pixels of (x - b) * mean over a of  d s(b + a (x - b)) / d x,      s(x) = cos(f(x), v)
 
-x: the picture as the image tower sees it; b: mean grey, which is 0 there. All patches together carry s(x) - s(b), up to the number
-of steps that the mean is taken over.
+x: normalised image; b: mean grey, which is 0 after normalisation; f: image tower; v: the other embedding. The sum over all patches
+is s(x) - s(b), up to the error of taking the mean over few steps.
 """
 
 import torch
@@ -15,13 +15,13 @@ from transformers import CLIPModel
 from tbps.model.clip import image_features
 
 STEPS = 8
-_AT_ONCE = 4  # steps; each keeps its activations until its gradient is known
+_AT_ONCE = 4  # steps per batch; each keeps its activations until its gradient is computed
 
 
 def carried_by_patches(
     clip: CLIPModel, pixels: Float[Tensor, "3 H W"], vector: Float[Tensor, " D"], steps: int = STEPS
 ) -> Float[Tensor, "rows columns"]:
-    """What every patch carried, signed; `pixels` normalised. No gradient is left in the model."""
+    """Returns the signed contribution of every patch; `pixels` are normalised. Leaves no gradients in the model."""
     patch: int = clip.config.vision_config.patch_size
     path = (torch.arange(steps, device=pixels.device) + 0.5) / steps
     slope = torch.zeros_like(pixels)

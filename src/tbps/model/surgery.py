@@ -1,7 +1,8 @@
-"""Towers taken apart: one module silenced or led back to its start weights, layers dropped, a narrower copy cut out.
+"""Changes to the towers: remove or interpolate one module, drop layers, cut out a narrower copy.
 
-A module is the self-attention or the feed-forward part of one layer with the norm before it, or the whole layer (paper:
-compression probes). Every function leaves a plain `CLIPModel`, and the context managers put back what they changed.
+A module is the self-attention or the feed-forward part of one layer together with the norm before it, or the whole layer
+(TBPS-CLIP: compression probes). Every function returns a plain `CLIPModel`, and the context managers restore what they
+change.
 """
 
 import copy
@@ -22,16 +23,16 @@ from tbps.model.clip import Layers
 from tbps.model.few_shot import few_shot_of
 
 Tower = Literal["image", "text"]
-Part = Literal["attention", "feed_forward", "layer"]
-PARTS: tuple[Part, ...] = ("attention", "feed_forward", "layer")
+ModulePart = Literal["attention", "feed_forward", "layer"]
+PARTS: tuple[ModulePart, ...] = ("attention", "feed_forward", "layer")
 
 _TOWERS = {"image": "vision_model", "text": "text_model"}
-_INSIDE: dict[Part, tuple[str, ...]] = {
+_INSIDE: dict[ModulePart, tuple[str, ...]] = {
     "attention": ("self_attn", "layer_norm1"),
     "feed_forward": ("mlp", "layer_norm2"),
     "layer": ("self_attn", "layer_norm1", "mlp", "layer_norm2"),
 }
-_OUTPUTS: dict[Part, tuple[str, ...]] = {
+_OUTPUTS: dict[ModulePart, tuple[str, ...]] = {
     "attention": ("self_attn.out_proj",),
     "feed_forward": ("mlp.fc2",),
     "layer": ("self_attn.out_proj", "mlp.fc2"),
@@ -39,11 +40,11 @@ _OUTPUTS: dict[Part, tuple[str, ...]] = {
 
 
 class PruneSettings(Settings):
-    """What is cut off the model that a run starts from.
+    """Which parts of the start model are cut off.
 
-    `image_layers`, `text_layers`: numbers (from 1) of layers that are dropped. Of what is left of each tower, `depth` is the share
-    of layers and `width` the share of attention heads, channels and feed-forward units that stay: layers evenly spread from the
-    first to the last, heads and channels those with the largest weights.
+    `image_layers`, `text_layers`: numbers (from 1) of layers to drop. Of what remains of each tower, `depth` is the share of layers
+    to keep, spread evenly from first to last, and `width` the share of attention heads, channels and feed-forward units to keep,
+    those with the largest weights.
     """
 
     image_layers: Layers = ()
@@ -58,29 +59,29 @@ class PruneSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """`layer` counts from 1, the lowest."""
+    """One module of a tower; `layer` counts from 1, the lowest."""
 
     tower: Tower
     layer: int
-    part: Part
+    part: ModulePart
 
     def __str__(self) -> str:
         return f"{self.tower} layer {self.layer} {self.part.replace('_', '-')}"
 
 
 def modules(clip: CLIPModel) -> list[Module]:
-    """All modules of both towers, towers and layers in order."""
+    """Lists all modules of both towers, ordered by tower and layer."""
     depths = {tower: len(layers_of(clip, tower)) for tower in _TOWERS}
     return [Module(tower, layer + 1, part) for tower in ("image", "text") for layer in range(depths[tower]) for part in PARTS]
 
 
 def layers_of(clip: CLIPModel, tower: str) -> Any:
-    """The layers of a tower, lowest first."""
+    """Returns the layers of a tower, lowest first."""
     return getattr(clip, _TOWERS[tower]).encoder.layers
 
 
 def weights_of(clip: CLIPModel, module: Module) -> dict[str, Tensor]:
-    """The module's parameters by their names in the model's state; changing them in place changes the model."""
+    """Returns the parameters of a module by their names in the model's state; changing them in place changes the model."""
     prefix = f"{_TOWERS[module.tower]}.encoder.layers.{module.layer - 1}."
     inside = tuple(f"{prefix}{name}." for name in _INSIDE[module.part])
     found = {name: parameter.data for name, parameter in clip.named_parameters() if name.startswith(inside)}
@@ -90,7 +91,7 @@ def weights_of(clip: CLIPModel, module: Module) -> dict[str, Tensor]:
 
 
 def pruned_config(config: CLIPConfig, settings: PruneSettings) -> CLIPConfig:
-    """The configuration of what `pruned` makes of such towers. Raises as `pruned`."""
+    """Returns the configuration of the model that `pruned` would return. Raises as `pruned`."""
     made = copy.deepcopy(config)
     for tower, shape, numbers in (
         ("image", made.vision_config, settings.image_layers),
@@ -103,7 +104,7 @@ def pruned_config(config: CLIPConfig, settings: PruneSettings) -> CLIPConfig:
 
 
 def pruned(clip: CLIPModel, settings: PruneSettings) -> CLIPModel:
-    """A copy, cut as `settings` say. Raises SettingsError for layers that are not there, ModelError as `narrowed`."""
+    """Returns a copy that is cut as `settings` say. Raises SettingsError for layers that do not exist, ModelError as `narrowed`."""
     made = without_layers(clip, settings.image_layers, settings.text_layers)
     made = without_layers(made, *(_between(len(layers_of(made, tower)), settings.depth) for tower in _TOWERS))
     if settings.width == 1:
@@ -113,19 +114,19 @@ def pruned(clip: CLIPModel, settings: PruneSettings) -> CLIPModel:
 
 
 def _share_of(count: int, share: float) -> int:
-    """At least 1; halves are rounded up."""
+    """Returns that share of a count, at least 1; halves are rounded up."""
     return max(1, int(share * count + 0.5))
 
 
 def _between(depth: int, share: float) -> list[int]:
-    """Numbers of the layers that go so that a share stays, evenly spread, with the first and the last."""
+    """Returns the numbers of the layers to drop so that a share remains, evenly spread, with the first and the last."""
     kept = np.rint(np.linspace(1, depth, _share_of(depth, share))).astype(int).tolist()
     return sorted(set(range(1, depth + 1)) - set(kept))
 
 
 @contextmanager
 def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
-    """The model without the module; its residual path stays. Its last linear layer gives 0, which is the same."""
+    """Removes a module inside the block; its residual path remains. Its last linear layer is set to 0, which is equivalent."""
     prefix = f"{_TOWERS[module.tower]}.encoder.layers.{module.layer - 1}."
     ends = tuple(f"{prefix}{name}." for name in _OUTPUTS[module.part])
     with _restored({name: data for name, data in weights_of(clip, module).items() if name.startswith(ends)}) as outputs:
@@ -136,7 +137,7 @@ def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
 
 @contextmanager
 def led_back(clip: CLIPModel, module: Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """The model with the module's weights (1 - share) * start + share * own (paper: C2, share = a)."""
+    """Interpolates a module's weights inside the block: (1 - share) * start + share * own (TBPS-CLIP: C2, share = a)."""
     with _restored(weights_of(clip, module)) as weights:
         for name, data in weights.items():
             data.copy_(torch.lerp(start[name].to(data), data, share))
@@ -154,7 +155,9 @@ def _restored(weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def without_layers(clip: CLIPModel, image: Collection[int] = (), text: Collection[int] = ()) -> CLIPModel:
-    """A copy without the layers numbered in `image` and `text` (from 1). Raises SettingsError for layers that are not there."""
+    """Returns a copy without the layers numbered in `image` and `text` (from 1). Raises SettingsError for
+    layers that do not exist.
+    """
     dropped: dict[str, Collection[int]] = {"image": image, "text": text}
     made = copy.deepcopy(clip)
     for tower, numbers in dropped.items():
@@ -168,7 +171,9 @@ def without_layers(clip: CLIPModel, image: Collection[int] = (), text: Collectio
 
 
 def _kept(tower: str, depth: int, dropped: Collection[int]) -> list[int]:
-    """Numbers of the layers that stay. Raises SettingsError where one to drop is not there, or none would stay."""
+    """Returns the numbers of the layers that remain. Raises SettingsError where one to drop does not exist, or
+    none would remain.
+    """
     kept = [number for number in range(1, depth + 1) if number not in dropped]
     wrong = sorted(set(dropped) - set(range(1, depth + 1)))
     if wrong or not kept:
@@ -178,12 +183,12 @@ def _kept(tower: str, depth: int, dropped: Collection[int]) -> list[int]:
 
 
 def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
-    """A narrower copy: so many attention heads a tower, the width that they need, and a feed-forward layer in proportion.
+    """Returns a narrower copy: so many attention heads per tower, the width that they need, and feed-forward layers in proportion.
 
-    The heads and feed-forward units of a layer and the channels of a tower that are kept are those with the largest weights; what
-    is kept keeps its values. The copy is a start for distillation, not a finished model: norms see fewer channels than before.
-    Raises SettingsError for more heads than there are, or none; ModelError for towers that something was added to, which would not
-    fit the narrower ones.
+    Kept are the heads and feed-forward units of a layer and the channels of a tower with the largest weights; kept weights are not
+    changed. The copy is a start for distillation, not a finished model: norms see fewer channels than before. Raises SettingsError
+    for more heads than there are, or none; ModelError for a model with a learned prompt or adapter, which would not fit the
+    narrower towers.
     """
     if few_shot_of(clip) is not None:
         raise ModelError(
@@ -214,22 +219,24 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
 
 
 def _narrow(shape: CLIPTextConfig | CLIPVisionConfig, heads: int) -> None:
-    """Makes the configuration of a tower that of one with so many heads."""
+    """Changes the configuration of a tower to that number of heads."""
     whole = shape.num_attention_heads
     shape.hidden_size, shape.intermediate_size = shape.hidden_size // whole * heads, shape.intermediate_size * heads // whole
     shape.num_attention_heads = heads
 
 
-_WRITERS = ("embedding.weight", "self_attn.out_proj.weight", "mlp.fc2.weight")  # what adds to the channels of a tower
+_WRITERS = ("embedding.weight", "self_attn.out_proj.weight", "mlp.fc2.weight")  # weights that write to the channels of a tower
 
 
 def _largest(importance: Tensor, count: int) -> Tensor:
-    """Ascending positions of the `count` largest."""
+    """Returns the positions of the `count` largest values in ascending order."""
     return importance.topk(count).indices.sort().values
 
 
 def _written(own: Mapping[str, Tensor]) -> Tensor:
-    """(width,) how much embeddings and layers add to every channel: the root of the sum of squares of the weights that write it."""
+    """Returns (width,): for each channel, the root of the sum of squares of all weights of embeddings and
+    layers that write to it.
+    """
     squares = []
     for name, tensor in own.items():
         if name.endswith(_WRITERS):
@@ -239,14 +246,14 @@ def _written(own: Mapping[str, Tensor]) -> Tensor:
 
 
 def _rows_of_heads(own: Mapping[str, Tensor], inside: str, head_width: int, heads: int) -> Tensor:
-    """The rows of the attention's matrices that belong to its `heads` largest heads."""
+    """Returns the rows of the attention matrices that belong to the `heads` largest heads."""
     per_row = own[f"{inside}self_attn.v_proj.weight"].norm(dim=1) * own[f"{inside}self_attn.out_proj.weight"].norm(dim=0)
     chosen = _largest(per_row.view(-1, head_width).sum(1), heads)
     return (chosen[:, None] * head_width + torch.arange(head_width, device=chosen.device)).flatten()
 
 
 def _cut_layer(own: Mapping[str, Tensor], inside: str, rows: Tensor, units: Tensor) -> dict[str, Tensor]:
-    """A layer's matrices with fewer attention rows and feed-forward units, still of the full number of channels."""
+    """Returns a layer's matrices with fewer attention rows and feed-forward units and the full number of channels."""
     kept = {f"self_attn.{name}.": rows for name in ("q_proj", "k_proj", "v_proj")} | {"mlp.fc1.": units}
     cut = {f"{inside}{name}{end}": own[f"{inside}{name}{end}"][at] for name, at in kept.items() for end in ("weight", "bias")}
     for name, at in (("self_attn.out_proj.weight", rows), ("mlp.fc2.weight", units)):
@@ -259,7 +266,7 @@ _INNER = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "fc1.bias")
 
 
 def _cut_channels(name: str, tensor: Tensor, channels: Tensor) -> Tensor:
-    """A tower's tensor with fewer channels, whichever of its axes they are."""
+    """Returns a tensor of a tower with fewer channels, on whichever axis they are."""
     if name.endswith(_INNER):
         return tensor
     by_column = name.endswith(_READERS) or name.endswith(("token_embedding.weight", "position_embedding.weight"))

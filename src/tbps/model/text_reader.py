@@ -1,7 +1,7 @@
-"""A model that reads descriptions at once: the text tower in numpy, for a first search without the seconds torch takes to load.
+"""The text tower in numpy, for a first search without loading torch.
 
-The same embeddings as `PersonModel.encode_texts` to 1e-6 (tested), and the same fingerprint, which is computed over all weights of
-the folder. Pictures need the image tower: the whole model is opened when the first one comes.
+Embeddings equal those of `PersonModel.encode_texts` to 1e-6, and the fingerprint is the same, since it is computed over all weights
+of the folder. Images need the image tower: the whole model is loaded for the first one. What it saves: docs/decisions/model.md.
 """
 
 import math
@@ -29,7 +29,7 @@ _LAYERS = "text_model.encoder.layers."
 
 @final
 class TextReader:
-    """The encoder of a model folder, made by `open`; the attributes are those of `PersonModel`."""
+    """Text encoder of a model folder, created by `open`, with the attributes of `PersonModel`."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.name, self.folder = str(folder), folder.resolve()
@@ -54,31 +54,33 @@ class TextReader:
 
     @classmethod
     def open(cls, folder: Path) -> "TextReader | None":
-        """None where the folder is damaged or of a kind that only `tbps.model.bundle.load` reads, and has words for."""
+        """Opens a model folder. Returns None where it is damaged or unsupported; `tbps.model.bundle.load` then
+        explains the fault.
+        """
         try:
             return cls(folder, read_json(folder / "config.json"))
         except (ModelError, SafetensorError, OSError, KeyError, TypeError, AttributeError):
             return None
-        except Exception as error:  # the only type that the library of tokenizers raises
+        except Exception as error:  # the only type that the `tokenizers` library raises
             if type(error) is not Exception:
                 raise
             return None
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """(N, dim) float32 unit rows of captions, cleaned and cut to the context. Raises CaptionError on an empty one."""
+        """Encodes captions, cleaned and cut to the context, to (N, dim) float32 unit rows. Raises CaptionError for an empty one."""
         rows = [self._embedding(self._tokens(text)) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """(N, dim) float32 unit rows of pictures of any size and mode."""
+        """Encodes images of any size and mode to (N, dim) float32 unit rows."""
         return self._whole.encode_images(images, batch_size)
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """`PersonModel.carried`."""
+        """As `PersonModel.carried`."""
         return self._whole.carried(image, vector)
 
     def is_cut(self, text: str) -> bool:
-        """Whether the text is longer than the model's context, so that its end is not read."""
+        """Returns whether the text is longer than the model's context, so that its end is ignored."""
         return len(self._pieces(text)) > self.context_length
 
     @cached_property
@@ -96,7 +98,7 @@ class TextReader:
         return ids if len(ids) <= self.context_length else [*ids[: self.context_length - 1], ids[-1]]
 
     def _embedding(self, tokens: Sequence[int]) -> np.ndarray:
-        """(L,) token ids, the end token last -> (dim,)."""
+        """Computes the embedding of one caption: (L,) token ids, the end token last -> (dim,)."""
         weights = self._weights
         states = weights["text_model.embeddings.token_embedding.weight"][list(tokens)]
         states[1 : 1 + len(self._prompt)] = self._prompt

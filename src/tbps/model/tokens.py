@@ -1,4 +1,4 @@
-"""Captions to CLIP token ids, and a small BPE vocabulary of one's own in the Hugging Face layout."""
+"""Tokenising captions for CLIP, and training a small BPE vocabulary."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,33 +12,37 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str], context_length: int) -> torch.Tensor:
-    """Cleaned captions -> (N, L) int64, L the longest of the batch, at most `context_length`; the end token is kept."""
+    """Tokenises cleaned captions to (N, L) int64; L is the longest of the batch, at most `context_length`. The
+    end token is kept.
+    """
     encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=context_length, return_tensors="pt")
     tokens: torch.Tensor = encoded["input_ids"]
     return tokens
 
 
 def behind_captions(tokens: Int[torch.Tensor, "n L"]) -> Bool[torch.Tensor, "n L"]:
-    """Which places lie behind the end token of their caption. It has the highest id, so it is the first maximum of a row."""
+    """Returns which positions lie behind the end token of their caption. It has the highest id, so it is the first maximum of a
+    row.
+    """
     return torch.arange(tokens.shape[1], device=tokens.device) > tokens.argmax(dim=1, keepdim=True)
 
 
 def padded_to(tokens: Int[torch.Tensor, "n L"], length: int) -> Int[torch.Tensor, "n {length}"]:
-    """Captions padded with token 0 to `length`, as OpenAI's CLIP and IRRA pad; what padded them before gives way."""
+    """Pads captions with token 0 to `length`, as OpenAI's CLIP and IRRA do; replaces earlier padding."""
     blank = tokens.masked_fill(behind_captions(tokens), 0)
     return torch.nn.functional.pad(blank, (0, length - tokens.shape[1]))
 
 
 def count_tokens(tokenizer: CLIPTokenizer, caption: str) -> int:
-    """Tokens of a cleaned caption with start and end token, before any cut."""
+    """Counts the tokens of a cleaned caption, including start and end token, without cutting it."""
     return len(tokenizer(caption)["input_ids"])
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from cleaned captions; at most `vocabulary` pieces in all.
+    """Trains the byte-pair merges of a CLIP tokenizer on cleaned captions; at most `vocabulary` tokens in all.
 
-    Any text can be encoded: the 256 bytes, alone and at the end of a word, are part of the vocabulary. The end token gets the
-    last id and the start token the one before, as in OpenAI's vocabulary.
+    Any text can be encoded: the 256 bytes, alone and at the end of a word, are part of the vocabulary. The end token gets the last
+    id and the start token the one before, as in OpenAI's vocabulary.
     """
     reference = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))

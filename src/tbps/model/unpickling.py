@@ -1,15 +1,15 @@
-"""An unpickler that makes inert values only, in time and memory that the size of the pickle bounds.
+"""An unpickler that creates inert values only, with time and memory bounded by the size of the pickle.
 
-A pickle of 500 bytes can describe a tuple that holds 2^60 times the same number: harmless to keep, since its parts are shared, but
-endless to hash, compare or print. Nothing here does any of the three to a container. The limits:
+A pickle of 500 bytes can describe a tuple that contains the same number 2^60 times. Storing it is harmless because its parts are
+shared, but hashing, comparing or printing it never ends. The code here does none of the three to a container. Limits:
 
     length            16 MiB; a model state of 10,000 tensors has about 1.5
-    keys of dicts     text, numbers, None (hashing a nested tuple is a walk without end, or one too deep for the machine's stack)
+    keys of dicts     text, numbers, None (hashing a nested tuple may take forever or overflow the stack)
     whole numbers     255 bytes
-    copies            dicts that are made from lists, and shapes, hold a million entries in all
+    copies            dicts made from lists, and shapes, have a million entries in all
     opcodes           those that Python and PyTorch write; no sets, byte arrays, extension codes or classes of Python 2
 
-It builds on the unpickler that Python's library holds in Python, because the one in C cannot be told any of this.
+It extends the Python implementation of the unpickler, because the one in C cannot be restricted like this.
 """
 
 import pickle
@@ -48,7 +48,7 @@ _UNUSED = (
 @final
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where numbers lie in the file; `view`: (offset, count) within the storage, in files from before PyTorch 1.6."""
+    """Storage of a tensor in the file. `view`: (offset, count) within the storage, in files from before PyTorch 1.6."""
 
     key: str
     dtype: torch.dtype
@@ -59,7 +59,7 @@ class Storage:
 @final
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor whose numbers still lie in the file."""
+    """Description of a tensor that is not read yet."""
 
     storage: Storage
     offset: int
@@ -68,8 +68,8 @@ class Stored:
 
 
 @final
-class Module:
-    """What became of a TorchScript module: its attributes."""
+class ScriptModule:
+    """Attributes of a TorchScript module."""
 
     def __init__(self) -> None:
         self.attributes: Mapping[Any, Any] = {}
@@ -77,7 +77,7 @@ class Module:
 
 @final
 class _Dict(dict[Any, Any]):
-    """A dict of the pickle, also where it names an OrderedDict, a Counter or an EasyDict."""
+    """A dict of the pickle, also in place of an OrderedDict, a Counter or an EasyDict."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, str | int | float | bytes | None):
@@ -87,7 +87,7 @@ class _Dict(dict[Any, Any]):
 
 @final
 class _Ignored:
-    """A value that no model state consists of, such as a number of numpy in an optimizer."""
+    """A value that is not part of a model state, such as a numpy scalar in an optimizer."""
 
     def __new__(cls, *_: object) -> "_Ignored":
         return super().__new__(cls)
@@ -95,7 +95,7 @@ class _Ignored:
 
 @final
 class _Limited:
-    """The reading side of a file, no further than a pickle of sensible length goes."""
+    """A readable file that refuses to read more than _LONGEST bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -122,14 +122,14 @@ class _Limited:
         return size
 
 
-_Unpickler: Any = pickle._Unpickler  # typeshed takes it for the one in C, which has no table of opcodes
+_Unpickler: Any = pickle._Unpickler  # typeshed declares it as the one in C, which has no table of opcodes
 
 
 class InertUnpickler(_Unpickler):  # type: ignore[misc]
-    """One pickle at the place where `file` stands; `load` makes its value.
+    """Reads one pickle from the current position of `file`; `load` returns its value.
 
-    torchscript: whether it named a module of TorchScript; storages: all that it named, by key. Raises ModelError for a name off the
-    list, UnpicklingError beyond the limits, and what `pickle` raises for a damaged pickle.
+    `torchscript`: whether it names a TorchScript module; `storages`: all storages that it names, by key. Raises ModelError for a
+    name that is not allowed, UnpicklingError for an exceeded limit, and what `pickle` raises for a damaged pickle.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -154,10 +154,10 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The inert stand-in of a name."""
+        """Returns the inert replacement for a class or function."""
         if module == "__torch__" or module.startswith("__torch__."):
             self.torchscript = True
-            return Module
+            return ScriptModule
         whole = f"{module}.{name}"
         if whole in self._called:
             return self._called[whole]
@@ -166,7 +166,9 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         refuse(whole, self._path)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """A storage: ("storage", type, key, device, count), and before PyTorch 1.6 (key, offset, count) of a view or None."""
+        """Returns the storage for ("storage", type, key, device, count); before PyTorch 1.6, (key, offset, count) of a view or None
+        follows.
+        """
         match pid:
             case ("storage", torch.dtype() as dtype, str(key), _, int(count), *rest) if 0 <= count < 2**63:
                 whole = self.storages.setdefault(key, Storage(key, dtype, count))
@@ -196,7 +198,7 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         return tuple(lengths)
 
     def _is_known(self, called: Any) -> bool:
-        return called is Module or any(called is known for known in self._called.values())
+        return called is ScriptModule or any(called is known for known in self._called.values())
 
     def _load_empty_dict(self) -> None:
         self.append(_Dict())
@@ -212,18 +214,18 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         arguments = self.stack.pop()
         called = self.stack[-1]
         if not self._is_known(called) or not isinstance(arguments, tuple):
-            raise pickle.UnpicklingError("a call of what is no function")
+            raise pickle.UnpicklingError("a call of something that is not a function")
         self.stack[-1] = called(*arguments)
 
     def _load_newobj_ex(self) -> None:
-        self.stack.pop()  # keyword arguments, which nothing on the list takes
+        self.stack.pop()  # keyword arguments, which no allowed function takes
         self._load_reduce()
 
     def _load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
-        if isinstance(built, Module):
+        if isinstance(built, ScriptModule):
             if not isinstance(state, _Dict):
-                raise pickle.UnpicklingError("a module whose attributes are no dict")
+                raise pickle.UnpicklingError("a module whose attributes are not a dict")
             built.attributes = state
         elif not isinstance(built, _Dict | _Ignored):  # an EasyDict repeats its entries, a state dict has version numbers
             raise pickle.UnpicklingError(f"attributes for a {type(built).__name__}")
@@ -270,7 +272,7 @@ _IGNORED = (
 
 
 def refuse(name: str, path: Path, cause: Exception | None = None) -> NoReturn:
-    """Raises ModelError for a pickle that names what is neither a tensor nor plain data."""
+    """Raises ModelError for a pickle that names something other than tensors and plain data."""
     raise ModelError(
         f"{path} is refused: its pickle names {name[:200]}, which is neither a tensor nor plain data, and was not executed; "
         "where it was written, save the model's state_dict() alone"

@@ -1,4 +1,4 @@
-"""Caption cleaning: the one form in which text reaches a tokenizer, in training, evaluation, export and search alike."""
+"""Caption cleaning, the same for training, evaluation and search."""
 
 import html
 import unicodedata
@@ -10,20 +10,19 @@ from tbps.errors import CaptionError
 MAX_WORDS = 77
 
 _TO_SPACE = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
-# Control, format and surrogate characters. Surrogates cannot be encoded as UTF-8, which tokenizers need.
+# Control, format and surrogate characters. Surrogates cannot be encoded as UTF-8, which tokenizers require.
 _UNWRITABLE = {"Cc", "Cf", "Cs"}
-# The one format character that separates words: where scripts write no spaces, it says where a word ends. All others stand within
-# words (joiners, soft hyphens), forbid a break (word joiner, byte order mark) or direct the writing, and are dropped.
+# The only format character that separates words, in scripts without spaces. The others are dropped: they stand inside words
+# (joiners, soft hyphens), forbid a break (word joiner, byte order mark) or set the writing direction.
 _ZERO_WIDTH_SPACE = "\u200b"
 
 
 def clean_caption(text: str) -> str:
     """Repairs mojibake and HTML entities, drops control characters, lower-cases, blanks . ! " ( ) * # : ; ~, keeps 77 words.
 
-    Format characters are dropped too, but for U+200B, a space without width, which is a space.
-
-    The repair (`ftfy.fix_text`, `html.unescape` twice) is the one of OpenAI's CLIP tokenizer and makes transformers' tokenizer
-    agree with it; the rest is the caption cleaning of TBPS-CLIP. Words are separated by single spaces.
+    Format characters are dropped too, except U+200B (zero width space), which becomes a space. The repair (`ftfy.fix_text`,
+    `html.unescape` twice) is that of OpenAI's CLIP tokenizer, so that transformers' tokenizer gives the same tokens; the rest is
+    the caption cleaning of TBPS-CLIP. Words are separated by single spaces.
 
     Raises CaptionError when no word is left.
     """
@@ -31,7 +30,7 @@ def clean_caption(text: str) -> str:
 
 
 def caption_words(text: str) -> list[str]:
-    """The words of a cleaned caption, also those beyond the first 77. Raises CaptionError when there is none."""
+    """Returns the words of a cleaned caption without the limit of 77. Raises CaptionError where there are none."""
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
     words = _drop_unwritable(repaired).lower().translate(_TO_SPACE).split()
     if not words:

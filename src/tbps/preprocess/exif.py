@@ -1,8 +1,8 @@
-"""When a photograph was taken, by its EXIF data.
+"""Capture time of a photograph from its EXIF data.
 
-DateTimeOriginal with its fraction (SubSecTimeOriginal) and zone (OffsetTimeOriginal); else DateTimeDigitized with its own; else the
-time of the GPS, which is UTC. A time without a zone is taken as it is, as those of metadata lines are. The plain DateTime says when
-the file was last changed and is not used.
+Used are DateTimeOriginal with its fraction (SubSecTimeOriginal) and zone (OffsetTimeOriginal), else DateTimeDigitized with its own,
+else the GPS time, which is UTC. A time without a zone is kept without one, like the times in metadata lines. DateTime is ignored:
+it is when the file was last changed.
 """
 
 import re
@@ -19,14 +19,15 @@ _TIMES = (
 )
 _TIME = re.compile(r"(\d{4})[:./-](\d{1,2})[:./-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d+))?)?")
 _ZONE = re.compile(r"([+-])(\d{1,2}):?(\d{2})")
-_UNKNOWN = re.compile(r"[\s:\0]*")  # the standard's way to say that a time is not known
+_UNKNOWN = re.compile(r"[\s:\0]*")  # the standard's notation for an unknown time
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """at: the time of capture in ISO 8601, with its zone where one is known; None where none is given.
+    """Capture time of a photograph.
 
-    unread: a value that is no time.
+    `at`: ISO 8601, with a zone where one is known; None where there is no time. `unread`: a value that could not be parsed as a
+    time.
     """
 
     at: str | None = None
@@ -34,7 +35,7 @@ class Taken:
 
 
 def taken(details: Mapping[int, Any], place: Mapping[int, Any]) -> Taken:
-    """The time of capture by the Exif and GPS directories of a picture."""
+    """Returns the capture time from the Exif and GPS directories of an image (tag -> value)."""
     unread: str | None = None
     for time, fraction, zone in _TIMES:
         text = _text(details.get(time))

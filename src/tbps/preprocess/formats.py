@@ -1,4 +1,4 @@
-"""Formats of picture files: which are read, which are known and not read, and what a file is by its first bytes."""
+"""Image file formats: which are read, which are known but not read, and recognition by the first bytes."""
 
 import threading
 from importlib import import_module
@@ -54,20 +54,20 @@ _OTHER_STARTS = {
 }
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-HEAD = 64  # bytes that are enough for `picture_format` and `described`
+HEAD = 64  # bytes that `picture_format` and `described` need
 
 _registering = threading.Lock()
 
 
 def unread_reason(suffix: str) -> str:
-    """Why a picture with a suffix of OTHER_PICTURES is not read, and what to do."""
+    """Returns why a file with a suffix of OTHER_PICTURES is not read, and what to do."""
     if suffix in RAW:
         return "is a raw photograph, which is not read; export it as JPEG"
     return "is a picture of a format that is not read; save it as JPEG or PNG"
 
 
 def picture_format(head: bytes) -> str | None:
-    """The format of a picture by the first bytes of its file, as Pillow calls it; None for anything else."""
+    """Returns Pillow's name of the image format that a file begins with, None for other files."""
     for start, name in _PICTURE_STARTS.items():
         if head.startswith(start):
             return name
@@ -81,7 +81,7 @@ def picture_format(head: bytes) -> str | None:
 
 
 def described(head: bytes) -> str:
-    """What a file that is no readable picture seems to be, for an error."""
+    """Describes, for an error message, a file that is not a readable image."""
     known = [name for start, name in _OTHER_STARTS.items() if head.startswith(start)]
     if not head.strip(b"\0"):
         return "holds zero bytes only" if head else "is empty"
@@ -98,7 +98,7 @@ def described(head: bytes) -> str:
 
 
 def heif_formats() -> tuple[str, ...]:
-    """The formats with HEIF where pillow-heif is installed, which is told to Pillow the first time; () where it is not."""
+    """Registers HEIF with Pillow and returns (HEIF,); () where pillow-heif is not installed."""
     with _registering:
         try:
             opener = import_module("pillow_heif")
@@ -110,7 +110,7 @@ def heif_formats() -> tuple[str, ...]:
 
 
 def _by_brand(head: bytes) -> str | None:
-    """AVIF and HEIF share a container: its first brand tells them apart, else the brands that it is compatible with."""
+    """Tells AVIF from HEIF, which share a container, by the first brand or else by the compatible brands."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))]
     for brand in brands:

@@ -1,4 +1,4 @@
-"""From a picture file to the pixels a tower sees: decode, orient, resize, normalise. One contract for every use of a model."""
+"""Image preprocessing, from the file to the input of the image tower: decode, orient, resize, normalise. The same for every use."""
 
 import io
 import os
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
-MAX_SCANS = 100  # of a JPEG; programs write 1 to 20
+MAX_SCANS = 100  # scans of a JPEG; programs write 1 to 20
 MAX_SCANNED_PIXELS = 24 * MAX_PIXELS
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -38,7 +38,7 @@ _Positive = Annotated[float, Field(gt=0)]
 
 Resize = Literal["bilinear", "bicubic"]
 
-# What Pillow raises on damaged files, as found by feeding it damaged files; all of them mean "this file is broken".
+# Exceptions that Pillow raises for damaged files, found by trying damaged files.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -65,17 +65,17 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others stand within a scan
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a JPEG marker; other bytes after 0xff occur within a scan
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _DNG_VERSION, _FURTHER_PICTURES = 50706, 330
-_KIND_OF_PICTURE = 254  # odd where the picture is a smaller one of another in the file
+_KIND_OF_PICTURE = 254  # tag whose value is odd where the image is a reduced version of another one in the file
 
-# `warnings.catch_warnings` changes the whole process: two threads inside it could leave warnings off for good.
+# `warnings.catch_warnings` changes process-wide state: two threads inside it could switch warnings off permanently.
 _quiet = threading.Lock()
 
 
 class ImageSpec(Settings):
-    """Input of an image tower: size in pixels, and mean and deviation per RGB channel of pixels in [0, 1]."""
+    """Input of an image tower: size in pixels, and mean and standard deviation per RGB channel of pixels in [0, 1]."""
 
     height: int = Field(default=224, ge=1, le=4096)
     width: int = Field(default=224, ge=1, le=4096)
@@ -85,7 +85,7 @@ class ImageSpec(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A picture as `open_image` gives it, with remarks on what was done to read it, and when it was taken by its EXIF data."""
+    """An image as `open_image` returns it, with remarks on how it was read and its capture time from the EXIF data."""
 
     image: Image.Image
     remarks: tuple[str, ...] = ()
@@ -93,21 +93,21 @@ class Photograph:
 
 
 def open_image(source: str | Path | bytes) -> Image.Image:
-    """A fully decoded upright RGB picture from a file or from a file's bytes.
+    """Decodes an image file, or the bytes of one, to an upright RGB image.
 
-    Reads JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000 and PPM, told by the content and not by the name, and HEIC where
-    pillow-heif is installed; of an animation or of several pages the first. The EXIF orientation is applied (unreadable EXIF counts
-    as upright), transparent pixels lie on white, colour profiles and large texts are ignored. Values of more than 8 bits are
-    brought to 8 by the range that they use (see `deep`).
+    Reads JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000 and PPM, recognised by content, not by name, and HEIC where pillow-heif
+    is installed. Of an animation or a file with several pages, the first image is read. The EXIF orientation is applied (unreadable
+    EXIF counts as upright), transparent pixels become white, colour profiles and large texts are ignored. Values of more than 8
+    bits are scaled to 8 by the range that they use (see `deep`).
 
-    Raises ImageError that names the source: missing, not a picture, truncated, of unknown value range, or with more than
-    MAX_PIXELS pixels (found from the header, before decoding).
+    Raises ImageError that names the source: missing, not an image, truncated, of unknown value range, or with more than MAX_PIXELS
+    pixels (known from the header, before decoding).
     """
     return open_photograph(source).image
 
 
 def open_photograph(source: str | Path | bytes) -> Photograph:
-    """As `open_image`, with everything else that is to be known of the file. Raises as `open_image`."""
+    """Like `open_image`, with remarks and capture time. Raises as `open_image`."""
     with _open_checked(source) as image:
         remarks = [] if (several := _several(image)) is None else [several]
         deep = _is_deep_colour(image)
@@ -121,9 +121,9 @@ def open_photograph(source: str | Path | bytes) -> Photograph:
 
 
 def capture_time(content: bytes) -> Taken:
-    """When a picture was taken, read without decoding it; nothing where it cannot be read."""
+    """Returns the capture time of an image without decoding it; an empty one where it cannot be read."""
     if picture_format(content[:HEAD]) == "PNG" and not any(word in content for word in (b"eXIf", b"Raw profile type exif")):
-        return Taken()  # else Pillow decodes it whole to look for one behind the pixels
+        return Taken()  # Pillow would decode the whole image to look for EXIF data behind the pixels
     try:
         with _open_checked(content) as image:
             return _taken(image)
@@ -132,22 +132,24 @@ def capture_time(content: bytes) -> Taken:
 
 
 def upright_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
-    """A copy of a picture in memory as `open_image` would give it. Raises ImageError, with `name`, when it cannot.
+    """Returns a copy of an image in memory, as `open_image` would return it. Raises ImageError, with `name`, where it cannot be
+    decoded.
 
-    The copy carries no orientation any more: made upright again, it stays as it is.
+    The copy has no orientation tag, so applying the function again changes nothing.
     """
     return _decoded(image, name)[0]
 
 
 def check_image(source: str | Path | bytes) -> tuple[int, int]:
-    """(width, height) as stored, from the header only. Raises ImageError as `open_image` does, but sees no damage to pixels."""
+    """Returns (width, height) as stored, from the header only. Raises ImageError as `open_image`, except for damaged pixels."""
     with _open_checked(source) as image:
         return image.size
 
 
 def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") -> np.ndarray:
-    """(height, width, 3) uint8: the whole picture resized, aspect ratio not kept. A model sees bicubic ones, but for its
-    training.
+    """Resizes the whole image to (height, width, 3) uint8 without keeping the aspect ratio.
+
+    Models are used with bicubic interpolation; training may use another.
     """
     rgb = image if image.mode == "RGB" else _to_rgb(image)[0]
     resampling = Image.Resampling.BICUBIC if resize == "bicubic" else Image.Resampling.BILINEAR
@@ -155,11 +157,11 @@ def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") ->
 
 
 def normalise(images: "torch.Tensor", spec: ImageSpec, *, overwrite: bool = False) -> "torch.Tensor":
-    """(N, 3, H, W), uint8 or float in [0, 1], to float32 with `spec.mean` subtracted and divided by `spec.std`.
+    """Normalises (N, 3, H, W) images, uint8 or float in [0, 1], to float32: subtracts `spec.mean` and divides by `spec.std`.
 
-    `overwrite`: float32 images are not needed any more, and their memory takes the result.
+    `overwrite`: the result may take the memory of float32 images.
     """
-    import torch  # late: a gallery, and whoever only opens pictures, needs none
+    import torch  # late: searching a gallery and opening images need no torch
 
     from tbps.transfer import send
 
@@ -175,7 +177,7 @@ def _name(source: str | Path | bytes) -> str:
 
 @contextmanager
 def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """The undecoded picture, once its size is known to be fine."""
+    """Yields the image before decoding, after its size has been checked."""
     name = _name(source)
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source))
     with file:
@@ -194,7 +196,7 @@ def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
 
 
 def _check_scans(file: BinaryIO, pixels: int, name: str) -> None:
-    """Raises ImageError on a JPEG whose scans would be decoded for minutes: each goes over the whole picture again."""
+    """Raises ImageError for a JPEG with so many scans that decoding takes minutes: each scan passes over the whole image."""
     place = file.tell()
     file.seek(0)
     found = scans(file.read(), MAX_SCANS)
@@ -205,7 +207,7 @@ def _check_scans(file: BinaryIO, pixels: int, name: str) -> None:
 
 
 def scans(jpeg: bytes, most: int) -> int:
-    """How many scans a JPEG file has, counted no further than `most` + 1: markers are followed as its decoder does."""
+    """Counts the scans of a JPEG file up to `most` + 1, following its markers as a decoder does."""
     place, found = 2, 0
     while found <= most and (marker := _MARKER.search(jpeg, place)) is not None:
         kind, place = marker[0][-1], marker.end()
@@ -218,7 +220,8 @@ def scans(jpeg: bytes, most: int) -> int:
 
 
 def _open_file(path: Path) -> io.BufferedReader:
-    if os.path.exists(path) and not os.path.isfile(path):  # these, unlike Path's, never raise: `open` below says why
+    # Unlike Path.exists, os.path.exists never raises: `open` below then gives the reason.
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ImageError(f"{path}: is not a file")
     try:
         return path.open("rb")
@@ -234,7 +237,7 @@ def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=formats)
-            if image.format == "TIFF":  # decoding a TIFF reads its tags again and would warn outside this block
+            if image.format == "TIFF":  # decoding a TIFF reads its tags again and would warn outside of this block
                 for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                     image.getexif().get_ifd(directory)
             return image
@@ -245,14 +248,14 @@ def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
 
 
 def _is_raw(image: Image.Image) -> bool:
-    """Whether a TIFF is a raw photograph (DNG, NEF, ARW, ...), of which Pillow would show the small preview."""
+    """Returns whether a TIFF is a raw photograph (DNG, NEF, ARW, ...), of which Pillow would return the small preview."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     kind = tags.get(_KIND_OF_PICTURE, 0)
     return _DNG_VERSION in tags or (_FURTHER_PICTURES in tags and isinstance(kind, int) and kind & 1 == 1)
 
 
 def _several(image: Image.Image) -> str | None:
-    """What to say of a file that holds several pictures."""
+    """Returns the remark on a file that holds several images."""
     try:
         if image.format == "TIFF":
             return "has several pages; the first is taken" if getattr(image, "tag_v2").next else None  # noqa: B009
@@ -266,12 +269,12 @@ def _several(image: Image.Image) -> str | None:
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether an undecoded picture has 16 bits a colour, of which Pillow will keep the upper 8."""
+    """Returns whether an image that is not yet decoded has 16 bits per colour value, of which Pillow keeps the upper 8."""
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _decoded(image: Image.Image, name: str | None) -> tuple[Image.Image, str | None]:
-    """The upright RGB copy, and a remark where its values were scaled. Raises ImageError as `upright_rgb`."""
+    """Returns the upright RGB copy, and a remark where its values were scaled. Raises ImageError as `upright_rgb`."""
     try:
         image.load()
         rgb, remark = _to_rgb(image)
@@ -284,7 +287,7 @@ def _decoded(image: Image.Image, name: str | None) -> tuple[Image.Image, str | N
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """Pixels turned as the EXIF data of their picture say."""
+    """Applies the EXIF orientation of `image` to `pixels`."""
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

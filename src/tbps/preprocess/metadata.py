@@ -1,9 +1,9 @@
-"""The line format of `metadata.jsonl`: one JSON object an image, beside the images (Hugging Face's `imagefolder` convention).
+"""Reading of `metadata.jsonl`: one JSON object per image (the `imagefolder` convention of Hugging Face).
 
     {"file_name": "a/0001.jpg", "caption": "a woman in a red coat", "camera": "lobby"}
 
-`file_name` is relative to the folder of the file; `caption` (text) or `captions` (list of texts) is optional; every further
-column is kept as it is.
+`file_name` is relative to the folder of the file. `caption` (text) or `captions` (list of texts) is optional; all other columns are
+kept unchanged.
 """
 
 import io
@@ -23,14 +23,14 @@ from tbps.errors import AnnotationError
 from tbps.preprocess.names import composed, file_key
 
 METADATA_FILE = "metadata.jsonl"
-_EXACT = 2**53  # up to here every whole number is a double
+_EXACT = 2**53  # every whole number up to this one is exact as a double
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataRow:
-    """One line (numbered from 1). `captions` may be empty; `columns` holds everything but file name and captions."""
+    """One line of the file, numbered from 1. `columns` holds everything except file name and captions."""
 
     line: int
     file_name: str
@@ -39,10 +39,10 @@ class MetadataRow:
 
 
 def read_metadata(file: Path) -> Iterator[MetadataRow]:
-    """The rows of a `metadata.jsonl` in order; blank lines are skipped.
+    """Yields the rows of a `metadata.jsonl` in order, without blank lines.
 
-    Raises AnnotationError naming file, line and field: unreadable, not UTF-8, not a JSON object, a missing `file_name`, a value
-    of another type. Paths are not resolved (see `resolve_inside`) and duplicates are the reader's business.
+    Raises AnnotationError that names file, line and field: unreadable, not UTF-8, not a JSON object, no `file_name`, a value of
+    another type. Does not resolve paths (see `resolve_inside`) and does not look for duplicates.
     """
     try:
         with file.open(encoding="utf-8-sig") as lines:
@@ -54,7 +54,9 @@ def read_metadata(file: Path) -> Iterator[MetadataRow]:
 
 
 def parse_metadata(content: bytes, name: str) -> Iterator[MetadataRow]:
-    """The rows of a `metadata.jsonl` that is no file of its own; `name` stands in the errors. Raises as `read_metadata`."""
+    """Yields the rows of the content of a `metadata.jsonl`, e.g. from an archive; errors name it `name`. Raises
+    as `read_metadata`.
+    """
     try:
         lines = io.StringIO(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -63,9 +65,9 @@ def parse_metadata(content: bytes, name: str) -> Iterator[MetadataRow]:
 
 
 def parse_columns(content: bytes, name: str) -> dict[str, JSON]:
-    """The columns of one picture from a JSON object of its own, captions left out.
+    """Returns the columns of one image from the content of a JSON file, without captions.
 
-    Raises AnnotationError, with `name`, when it is no JSON object.
+    Raises AnnotationError, with `name`, where it is not a JSON object.
     """
     record = _parse_object(name, content.decode("utf-8-sig", "replace"))
     _captions(name, record)
@@ -73,12 +75,10 @@ def parse_columns(content: bytes, name: str) -> dict[str, JSON]:
 
 
 def resolve_inside(root: Path, name: str) -> Path:
-    """The absolute path of `name` below `root`, links followed; it need not exist.
+    """Returns the absolute path of `name` below `root`, with links resolved; the file need not exist.
 
-    Where there is no file of exactly that name, one that is the same but for composed or decomposed letters, or for backslashes
-    between folders, is meant.
-
-    Raises AnnotationError for an empty or absolute name, one with `..`, or a link that leaves `root`.
+    Where no file has exactly that name, a file is used whose name differs only in composed or decomposed letters, or in backslashes
+    between folders. Raises AnnotationError for an empty or absolute name, one with `..`, or a link that leaves `root`.
     """
     if not name.strip() or "\0" in name:
         raise AnnotationError(f"{name!r} is not a file name")
@@ -109,7 +109,7 @@ def _no_name(name: str) -> str:
 
 
 def _spelled_as_on_disk(base: str, slashed: str) -> str | None:
-    """The path of a name as the folders on the way spell it; None where they have none like it."""
+    """Returns the path with each part spelled as on disk, None where a part does not exist."""
     place = base
     for part in file_key(slashed).split("/"):
         step = os.path.join(place, part)
@@ -127,7 +127,9 @@ def _spelled_as_on_disk(base: str, slashed: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _composed_names(folder: str, changed: int) -> Mapping[str, str]:
-    """What a folder holds: composed name -> name on the disk, where they differ. changed: the folder's time, of which this is."""
+    """Returns composed name -> name on disk of the non-ASCII entries of a folder; `changed` (its modification time) is part of the
+    cache key.
+    """
     return {composed(name): name for name in sorted(os.listdir(folder), reverse=True) if not name.isascii()}
 
 
@@ -138,18 +140,18 @@ def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """The value of a JSON text, whole numbers to the last digit.
+    """Parses JSON strictly and keeps all digits of whole numbers.
 
-    Raises ValueError on NaN and infinite numbers, `1e999` included, which are no JSON values.
+    Raises ValueError for NaN and infinite numbers, including `1e999`, which JSON does not have.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=json_number)
 
 
 def json_number(text: str) -> int | float:
-    """A number of a JSON text that has a point or an exponent.
+    """Parses a JSON number that has a decimal point or an exponent.
 
-    A whole one above 2^53 keeps its digits, as 9007199254740993.0 would not as a double, unless it is how a double is printed,
-    such as 1e+300. Raises ValueError on an infinite one.
+    A whole number above 2^53 becomes an int where a double would lose digits (9007199254740993.0), but not where its text is how a
+    double is printed (1e+300). Raises ValueError for an infinite number.
     """
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:50]} is beyond every number that can be stored")
@@ -180,7 +182,7 @@ def _parse_row(file: str | Path, line: int, text: str) -> MetadataRow:
 
 
 def _captions(where: str, record: dict[str, Any]) -> tuple[str, ...]:
-    """Takes `caption` and `captions` out of the record."""
+    """Removes `caption` and `captions` from the record and returns them."""
     one, many = record.pop("caption", None), record.pop("captions", None)
     if one is not None and many is not None:
         raise AnnotationError(f"{where}: has both 'caption' and 'captions'; keep one of them")
@@ -200,7 +202,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def parse_time(value: Any) -> datetime | None:
-    """ISO 8601 text or a datetime, to UTC without zone; a time without zone is taken as it is. None for anything else."""
+    """Converts ISO 8601 text or a datetime to UTC without zone; a time without zone is kept as it is. None for anything else."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -210,5 +212,5 @@ def parse_time(value: Any) -> datetime | None:
         return None
     try:
         return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # year 1 or 9999, pushed over the edge by its zone
+    except OverflowError:  # year 1 or 9999, out of range after the conversion
         return None

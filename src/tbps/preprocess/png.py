@@ -1,7 +1,8 @@
-"""PNG files with large texts: image generators and editors put workflows and histories of many megabytes beside the pixels.
+"""Removal of large text chunks from PNG files, in which image generators and editors store workflows and histories of many
+megabytes.
 
-Pillow refuses such files whole, and those of which a text has a wrong checksum. Texts and colour profiles are not needed here, so
-those that are large or damaged are left out before it looks.
+Pillow refuses the whole file for a large text or a text with a wrong checksum. Texts and colour profiles are not needed here, so
+large and damaged ones are removed before Pillow opens the file.
 """
 
 import io
@@ -9,15 +10,16 @@ import zlib
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST = 2**18  # bytes of one text that are kept: orientation and capture time can stand in texts
+_MOST = 2**18  # bytes of one text that is kept: orientation and capture time can be stored in texts
 _MOST_TOGETHER = 2**22
 _NAMED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _BLOCK = 2**20
 
 
 def without_large_texts(file: BinaryIO) -> BinaryIO | None:
-    """A PNG without its large and damaged texts and profiles; None where it has none. `file` stands at its beginning, before and
-    after.
+    """Returns a PNG without its large or damaged texts and profiles, None where it has none.
+
+    `file` must be at its beginning, and is again on return.
     """
     file.seek(len(SIGNATURE))
     large: list[tuple[int, int]] = []
@@ -37,7 +39,7 @@ def without_large_texts(file: BinaryIO) -> BinaryIO | None:
 
 
 def _unpacked(kind: bytes, body: bytes) -> int:
-    """About how many bytes a text or profile takes, at most a little more than _MOST."""
+    """Returns about how many bytes a text or profile has when uncompressed; counting stops a little above _MOST."""
     packed = kind in (b"zTXt", b"iCCP") or (kind == b"iTXt" and body.partition(b"\0")[2][:1] == b"\1")
     if not packed:
         return len(body)
@@ -46,7 +48,7 @@ def _unpacked(kind: bytes, body: bytes) -> int:
     try:
         return len(zlib.decompressobj().decompress(packed_text, _MOST + 1))
     except zlib.error:
-        return _MOST + 1  # damaged, and of no use
+        return _MOST + 1  # damaged: remove it
 
 
 def _without(file: BinaryIO, large: list[tuple[int, int]]) -> BinaryIO:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tbps.data.cache import ImageCache, Progress
+from tbps.data.cache import ImageCache, OnProgress
 from tbps.data.proportions import Pictures
 from tbps.data.records import PersonDataset
 from tbps.distributed import barrier, rank
@@ -35,7 +35,7 @@ def splits_of(dataset: PersonDataset, settings: TrainSettings) -> dict[str, Pers
 
 
 def open_caches(
-    splits: Mapping[str, PersonDataset], spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: Progress
+    splits: Mapping[str, PersonDataset], spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: OnProgress
 ) -> dict[str, ImageCache]:
     """Decoded images of every split at the input size; those of train with the interpolation of `training_resize`."""
     make = partial(ImageCache.open, spec=spec, folder=folder, on_progress=on_progress)
@@ -48,13 +48,13 @@ def open_caches(
 
 
 def open_pictures(
-    train: PersonDataset, spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: Progress
+    train: PersonDataset, spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: OnProgress
 ) -> Pictures | None:
     """Training images in their own proportions, if the views of self-supervision are cropped from those; else None."""
     if not settings.losses.ss_image or settings.strong_views.source != "reference":
         return None
     with _first_process_first():
-        return Pictures.open(train, spec, folder, on_progress)
+        return Pictures.open(train, spec, folder, on_progress=on_progress)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_neutral_rounds_and_disabled_settings_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_shape_range_input_and_the_global_random_state(method: str) -> None:
+def test_every_method_keeps_shape_range_input_and_global_random_state(method: str) -> None:
     settings = ImageAugmentation.parse({"method": method})
     images = photos(12, (40, 36))
     unit = images.float() / 255
@@ -74,7 +74,7 @@ def test_every_method_keeps_shape_range_input_and_the_global_random_state(method
     assert torch.equal(unit, copy)
     if method == "none" or method.endswith("_augment"):
         assert torch.equal(as_float, augmented), "floats in [0, 1] and uint8 are the same picture"
-    else:  # up to the levels of uint8; `test_augment_opencv` holds each operation to its own bound
+    else:  # to the precision of uint8; `test_augment_opencv` checks each operation to its own bound
         assert (as_float - augmented).abs().mean() < 0.5 / 255
         assert (as_float - augmented).abs().max() < 8 / 255
     assert torch.equal(augment_images(images, settings, seeded(3)), augmented)
@@ -90,7 +90,7 @@ def test_images_of_a_batch_get_their_own_strengths(method: str) -> None:
     assert len({one.numpy().tobytes() for one in augmented}) > 5
 
 
-def test_rotation_equals_kornia_and_turns_as_pil_does() -> None:
+def test_rotation_equals_kornia_and_has_the_direction_of_pil() -> None:
     images, angle = photos(), torch.tensor([15.0, -7.5, 0.0, 90.0])
     turned = apply_rounds(as_unit(images), (only(angle=angle),))
     oracle = kornia.geometry.transform.rotate(images.float() / 255, angle, mode="bilinear", padding_mode="zeros")
@@ -164,12 +164,12 @@ def test_crop_then_flip_then_rotation_equals_three_single_steps() -> None:
     for step in (only(1, crop=box), only(1, flip=yes), only(1, angle=angle)):
         steps = (apply_rounds(steps, (step,)) * 255).round().to(torch.uint8)
     inner = (at_once - steps.float() / 255)[:, :, 20:-20, 16:-16].abs()
-    assert inner.mean() < 0.5 / 255  # sampling three times blurs a little
+    assert inner.mean() < 0.5 / 255  # sampling three times blurs slightly
     assert inner.max() < 6 / 255
 
 
-def test_rounds_follow_one_another() -> None:
-    """The same operation drawn twice acts twice."""
+def test_rounds_are_applied_one_after_another() -> None:
+    """An operation that is drawn twice is applied twice."""
     images = as_unit(photos(2))
     yes = torch.tensor([True, True])
     assert torch.allclose(apply_rounds(images, (only(2, flip=yes),) * 2), images, atol=1e-5)
@@ -243,7 +243,7 @@ def test_same_generator_same_images() -> None:
 
 
 def used(drawn: Round) -> torch.Tensor:
-    """(N, 9) bool: which operation of `SINGLE` visibly acts on each image."""
+    """Returns (N, 9) bool: which operation of `SINGLE` visibly changes each image."""
     neutral = neutral_round(len(drawn.angle), SIZE)
     jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
     crop = (drawn.crop != neutral.crop).any(1)
@@ -257,7 +257,7 @@ CERTAIN = ImageAugmentation(
 
 
 @pytest.mark.parametrize("with_replacement", [False, True])
-def test_two_of_six_uniformly(with_replacement: bool) -> None:
+def test_two_of_six_operations_are_drawn_uniformly(with_replacement: bool) -> None:
     count = 12_000
     rounds = draw_rounds(count, SIZE, CERTAIN.override({"with_replacement": with_replacement}), seeded(1))
     chosen = torch.stack([used(r) for r in rounds])  # (2, N, 9)
@@ -268,15 +268,15 @@ def test_two_of_six_uniformly(with_replacement: bool) -> None:
     if with_replacement:
         assert abs(same - 1 / 6) < 4 * math.sqrt(1 / 6 * 5 / 6 / count)
     else:
-        assert same < 1e-3  # only where an erasing box fitted in no attempt does the first index stand for "none"
+        assert same < 1e-3  # the first index means "none" only where no erasing box fitted
     for draw in which:
         assert stats.chisquare(np.bincount(draw.numpy(), minlength=6)).pvalue > 1e-4
 
 
-def test_stacking_does_all_six_and_a_single_method_one_thing() -> None:
+def test_stacking_applies_all_six_operations_and_a_single_method_one() -> None:
     (drawn,) = draw_rounds(500, SIZE, CERTAIN.override({"method": "stacking"}), seeded())
     share = used(drawn).float().mean(0)
-    assert (share[:6] > 0.98).all()  # some erasing box fits in no attempt
+    assert (share[:6] > 0.98).all()  # for some images no erasing box fits
     assert (share[6:] == 0).all()
     for i, method in enumerate(SINGLE):
         (drawn,) = draw_rounds(500, SIZE, CERTAIN.override({"method": method}), seeded())
@@ -285,7 +285,7 @@ def test_stacking_does_all_six_and_a_single_method_one_thing() -> None:
         assert share.sum() == share[i]
 
 
-def test_strengths_of_what_is_not_in_the_pool() -> None:
+def test_strengths_of_operations_outside_the_pool() -> None:
     count = 20_000
     (blur,) = draw_rounds(count, SIZE, ImageAugmentation(method="blur", blur_kernel=7, blur_sigma=(0.5, 1.5)), seeded(1))
     assert blur.blur_kernel == 7
@@ -330,7 +330,7 @@ def test_boxes_stay_inside_with_the_drawn_area_and_ratio() -> None:
         share = height * width / (size[0] * size[1])
         assert share.min() > area[0] - 0.03
         assert share.max() < area[1] + 0.03
-        shape = 2 * width / height if name == "crop" else height / width  # of a crop relative to the input, which is 1 to 2
+        shape = 2 * width / height if name == "crop" else height / width  # of a crop relative to the input: 1 to 2
         assert shape.min() > ratio[0] - 0.05
         assert shape.max() < ratio[1] + 0.3
         assert (top == 0).any()
@@ -345,14 +345,14 @@ NARROW = [(384, 128), (224, 224), (96, 96), (256, 128), (128, 384)]
 
 @pytest.mark.parametrize("size", NARROW)
 @pytest.mark.parametrize("settings", [PAPER, CERTAIN, ImageAugmentation(crop_ratio=(0.5, 0.8), crop_scale=(0.9, 1))])
-def test_every_crop_is_drawn_and_none_falls_back(size: tuple[int, int], settings: ImageAugmentation) -> None:
-    """The proportions of a box are those of the input times the ratio, at any input alike; places and areas vary."""
+def test_every_crop_is_random_and_none_uses_the_fallback(size: tuple[int, int], settings: ImageAugmentation) -> None:
+    """A box has the proportions of the input times the ratio, for any input; places and areas vary."""
     low, high = settings.crop_ratio
     boxes = draw_crops(20_000, size, settings.crop_scale, settings.crop_ratio, seeded(1))
     top, left, height, width = boxes.unbind(1)
     share = height * width / (size[0] * size[1])
     shape = (width / height) / (size[1] / size[0])
-    rounding = 0.6 / height + 0.6 / width  # half a pixel of either side
+    rounding = 0.6 / height + 0.6 / width  # half a pixel on either side
     assert (shape > low * (1 - rounding)).all() and (shape < high * (1 + rounding)).all()
     possible = min(settings.crop_scale[1], high, 1 / low)  # 0.8 of the width and all of the height are 0.8 of the area
     least = min(settings.crop_scale[0], possible)
@@ -363,7 +363,7 @@ def test_every_crop_is_drawn_and_none_falls_back(size: tuple[int, int], settings
     assert central < 0.2, "where there is room for several places, the middle one is not the rule"
 
 
-def test_of_a_square_input_a_draw_that_fits_is_torchvisions() -> None:
+def test_for_a_square_input_a_draw_that_fits_equals_torchvisions() -> None:
     ours, theirs = (
         draw_crops(5_000, (224, 224), (0.9, 1.0), (3 / 4, 4 / 3), seeded(2), rule) for rule in ("fitting", "torchvision")
     )
@@ -383,13 +383,13 @@ def test_an_erased_box_always_fits(size: tuple[int, int], area: tuple[float, flo
     rounding = 0.6 / height + 0.6 / width
     assert (height / width < 3.3 * (1 + rounding)).all() and (height / width > 0.3 * (1 - rounding)).all()
     share = height * width / (size[0] * size[1])
-    least = min(area[0], 3.3 * size[1] / size[0])  # in a strip the largest box of a shape that is allowed
+    least = min(area[0], 3.3 * size[1] / size[0])  # in a narrow strip, the largest box of an allowed shape
     assert (share > least * (1 - rounding)).all() and (share < area[1] * (1 + rounding)).all()
     assert len(drawn.erase.unique(dim=0)) > 200
 
 
-def test_with_torchvisions_rule_a_crop_that_fits_nowhere_is_the_centre() -> None:
-    """Of a 1:10 strip no box of 90 % area has a ratio within [3/4, 4/3]; torchvision then takes the central 3:4."""
+def test_with_torchvisions_rule_a_crop_that_fits_nowhere_is_central() -> None:
+    """In a 1:10 strip no box of 90 % area has a ratio within [3/4, 4/3]; torchvision then takes the central 3:4."""
     strip = ImageAugmentation(pool_size=6, boxes="torchvision")
     boxes = torch.cat([r.crop for r in draw_rounds(50, (200, 20), strip, seeded())])
     changed = boxes[boxes[:, 2] != 200]
@@ -401,7 +401,9 @@ IRRA = irra().image_augmentation
 
 
 def moved_as_irra_does(image: np.ndarray, flip: bool, top: int, left: int) -> np.ndarray:
-    """Flip, edges of ten black pixels, crop of the size before at (top, left): what IRRA's code says, on (H, W, 3) floats."""
+    """IRRA's augmentation as its code defines it, on (H, W, 3) floats: flip, ten black pixels of padding, crop of the old size at
+    (top, left).
+    """
     height, width = image.shape[:2]
     flipped = image[:, ::-1] if flip else image
     return np.pad(flipped, ((10, 10), (10, 10), (0, 0)))[top : top + height, left : left + width]
@@ -409,7 +411,9 @@ def moved_as_irra_does(image: np.ndarray, flip: bool, top: int, left: int) -> np
 
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_irras_augmentation_is_flip_pad_crop_and_erase(as_bytes: bool) -> None:
-    """Every image against what its round says, done by NumPy; the erased colour is CLIP's mean put in after normalisation."""
+    """Compares every image with its round applied in NumPy; the colour of erased boxes is CLIP's mean, inserted after
+    normalisation.
+    """
     count, size = 24, (384, 128)
     images = photos(count, size)
     (drawn,) = draw_rounds(count, size, IRRA, seeded(4))
@@ -455,7 +459,7 @@ ONE = {
 @pytest.mark.parametrize("second", ONE)
 @pytest.mark.parametrize("first", ONE)
 def test_operations_are_applied_in_the_order_drawn(first: str, second: str) -> None:
-    """Two rounds are one after the other, whichever they are: erased boxes turn, black corners brighten."""
+    """Two rounds are applied one after the other: erased boxes rotate, black corners are brightened."""
     images = photos(1).clamp(min=60)
     one, two = only(1, **ONE[first]), only(1, **ONE[second])
     stepwise = apply_rounds(apply_rounds(as_unit(images), (one,)), (two,))
@@ -470,7 +474,7 @@ def test_operations_are_applied_in_the_order_drawn(first: str, second: str) -> N
     assert (bytewise - at_once).abs().mean() < 0.5 / 255
 
 
-def test_erasing_before_turning_is_not_turning_before_erasing() -> None:
+def test_the_order_of_erasing_and_rotation_matters() -> None:
     images = as_unit(photos(1).clamp(min=60))
     erase, turn = only(1, **ONE["erase"]), only(1, **ONE["rotation"])
     assert (apply_rounds(images, (erase, turn)) - apply_rounds(images, (turn, erase))).abs().max() > 0.2
@@ -510,5 +514,5 @@ def test_gpu_equals_cpu(method: str) -> None:
     on_gpu = augment_images(images.cuda(), settings, seeded(1))
     assert on_gpu.device.type == "cuda"
     apart = (on_gpu.cpu() - on_cpu).abs() > 2e-3
-    # The policies cut pixels into levels: some lie on the edge of one.
+    # The policies quantise pixels: some values lie on the edge of a level.
     assert apart.float().mean() < (0.01 if method.endswith("_augment") else 1e-9)

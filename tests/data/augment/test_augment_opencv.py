@@ -1,4 +1,4 @@
-"""uint8 on a CPU, which OpenCV augments, against the same draws in float32, which `test_augment_image` holds to other libraries."""
+"""OpenCV's augmentation of uint8 on a CPU against float32, which `test_augment_image` compares with other libraries."""
 
 import colorsys
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tbps.data.augment.views import ViewAugmentation, draw_view
 
 COUNT, SIZE = 12, (96, 64)
 LEVEL = 1 / 255
-HALF = 0.501 * LEVEL  # what rounding once moves
+HALF = 0.501 * LEVEL  # largest change by one rounding
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -31,7 +31,7 @@ def photos(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
 
 
 def noise(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
-    """(N, 3, H, W) uint8, in which every colour and every edge occurs."""
+    """(N, 3, H, W) uint8 with every colour and edge."""
     return torch.randint(0, 256, (count, 3, *size), generator=seeded(1), dtype=torch.uint8)
 
 
@@ -44,7 +44,7 @@ def within(low: float, high: float, seed: int) -> torch.Tensor:
 
 
 def apart(images: torch.Tensor, *rounds: Round) -> torch.Tensor:
-    """How far 8 bits lie from float32, in levels."""
+    """Returns the difference between 8 bits and float32, in levels."""
     return (apply_rounds(images, rounds) - apply_rounds(as_unit(images), rounds)).abs() / LEVEL
 
 
@@ -59,7 +59,7 @@ def test_flips_move_whole_pixels(across: bool, down: bool, times: int) -> None:
 
 
 @pytest.mark.parametrize("mixed", ["erasing", "flip and erasing", "neutral rounds"])
-def test_what_moves_no_level_is_exact(mixed: str) -> None:
+def test_operations_without_rounding_are_exact(mixed: str) -> None:
     images = noise()
     flip = torch.arange(COUNT) % 2 == 0 if mixed == "flip and erasing" else torch.zeros(COUNT, dtype=torch.bool)
     boxes = torch.zeros(COUNT, 4)
@@ -74,25 +74,25 @@ def test_what_moves_no_level_is_exact(mixed: str) -> None:
     assert torch.equal(apply_rounds(images, (only(flip=flip), only(erase=boxes), only())), expected)
 
 
-def test_grey_is_rounded_once() -> None:
+def test_grayscale_is_rounded_once() -> None:
     """OpenCV's weights of the channels are whole 2^-14ths, 0.02 of a level."""
     assert apart(noise(), only(grayscale=torch.arange(COUNT) % 3 > 0)).max() < 0.52
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
-def test_a_jitter_alone_is_rounded_once(name: str, strength: float) -> None:
-    """And the colour matrix of saturation holds its entries to 1 / 2048: 3 x 255 / 2048 of a level more."""
+def test_a_single_jitter_is_rounded_once(name: str, strength: float) -> None:
+    """The colour matrix of saturation stores its entries to 1 / 2048: 3 x 255 / 2048 of a level more."""
     for images in (photos(), noise()):
         drawn = only(**{name: within(1 - strength, 1 + strength, 2)})
         assert apart(images, drawn).max() <= (0.501 + 0.374 if name == "saturation" else 0.52)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.4])
-def test_jitter_rounds_before_what_may_be_clipped(strength: float) -> None:
-    """At most three times: half a level of brightness, times contrast and saturation up to 1 + strength, and so on."""
+def test_jitter_is_rounded_before_each_step_that_may_clip(strength: float) -> None:
+    """At most three roundings: half a level of brightness, times contrast and saturation up to 1 + strength, and so on."""
     drawn = only(**{name: within(1 - strength, 1 + strength, i) for i, name in enumerate(("brightness", "contrast", "saturation"))})
-    gain = (1 + strength) * (1 + 2 * strength)  # saturation takes grey away from up to 1 + strength of a colour
+    gain = (1 + strength) * (1 + 2 * strength)  # saturation subtracts grey from up to 1 + strength of a colour
     for images in (photos(), noise()):
         difference = apart(images, drawn)
         assert difference.max() <= 0.5 * gain + 0.5 * (1 + 2 * strength) + 0.5 + 0.374
@@ -100,7 +100,7 @@ def test_jitter_rounds_before_what_may_be_clipped(strength: float) -> None:
 
 
 def test_jitter_clips_in_between_as_float_does() -> None:
-    """Brighter, then duller: what was white must come out even, not as it was."""
+    """Brighter, then less contrast: pixels that were clipped to white must come out equal."""
     images = noise()
     bright = only(brightness=torch.full((COUNT,), 1.4), contrast=torch.full((COUNT,), 0.6), saturation=torch.full((COUNT,), 0.7))
     assert apart(images, bright).max() < 2
@@ -109,7 +109,7 @@ def test_jitter_clips_in_between_as_float_does() -> None:
 
 
 def test_hue_is_within_two_half_steps_of_its_circle_of_colorsys() -> None:
-    """1/512 and 1/510 of the circle are six levels of the purest colours; saturation adds half a level, rounding another."""
+    """1/512 and 1/510 of the circle are six levels of the purest colours; saturation adds half a level, rounding another half."""
     images, turns = noise(6, (8, 6)), (0.1, -0.07, 0.0, 0.5, -0.5, 0.001)
     turned = apply_rounds(images, (only(6, (8, 6), hue=torch.tensor(turns)),))
     off = []
@@ -133,7 +133,7 @@ def test_hue_neither_drifts_nor_moves_grey() -> None:
 @pytest.mark.parametrize("size", [SIZE, (8, 4), (1, 3)])
 @pytest.mark.parametrize("kernel", [3, 7, 13])
 def test_blur_equals_scipys_truncated_gaussian_to_half_a_level(size: tuple[int, int], kernel: int) -> None:
-    """Of pictures smaller than the kernel too, whose border is reflected more than once: torch refuses those."""
+    """Also for images smaller than the kernel, whose border is reflected more than once: torch refuses those."""
     images, sigmas = noise(5, size), (0.1, 0.4, 2.0, 0.0, 1.1)
     blurred = apply_rounds(images, (only(5, size, blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
     for image, sigma, result in zip(images.double().numpy() / 255, sigmas, blurred, strict=True):
@@ -143,7 +143,7 @@ def test_blur_equals_scipys_truncated_gaussian_to_half_a_level(size: tuple[int, 
         assert np.abs(result - expected).max() < HALF
 
 
-def test_blurs_of_several_rounds_follow_one_another() -> None:
+def test_blurs_of_several_rounds_are_applied_one_after_another() -> None:
     drawn = [only(blur=within(0.5, 2, seed), blur_kernel=kernel) for seed, kernel in ((1, 7), (2, 11))]
     assert apart(noise(), *drawn).max() < 1
     assert apart(noise(), drawn[0]).max() < 0.5
@@ -153,7 +153,7 @@ def test_blurs_of_several_rounds_follow_one_another() -> None:
 # where the step is 255; the mean step of noise is 85.
 @pytest.mark.parametrize(("images", "mean", "most"), [(photos(), 0.5, 3.0), (noise(), 1.2, 8.5)], ids=["photos", "noise"])
 @pytest.mark.parametrize("what", ["crop", "rotation", "both twice"])
-def test_geometry_is_held_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: float, most: float, what: str) -> None:
+def test_geometry_is_exact_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: float, most: float, what: str) -> None:
     boxes = torch.stack([within(0, 20, 1), within(0, 20, 2), within(40, 76, 3), within(30, 44, 4)], 1)
     flips = torch.rand(COUNT, 2, generator=seeded(5)) < 0.5
     cropped = only(crop=boxes, flip=flips[:, 0], vertical_flip=flips[:, 1])
@@ -161,7 +161,7 @@ def test_geometry_is_held_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: float
     rounds = {"crop": (cropped,), "rotation": (turned,), "both twice": (cropped, turned, cropped, turned)}[what]
     difference = apart(images, *rounds)
     assert difference.mean() < mean
-    # A turned picture ends in a hard edge to black, steeper than anything in a smooth picture.
+    # A rotated image ends in a hard edge to black, steeper than anything in a smooth image.
     assert difference.max() < (8.5 if what != "crop" else most)
 
 
@@ -177,14 +177,14 @@ MIXTURES = {
     ("mixture", "mean", "most"), [("pool", 0.4, 7), ("stacking", 0.5, 7), ("view", 0.5, 10), ("two views", 0.6, 10)]
 )
 def test_drawn_mixtures_of_everything_stay_near_float(mixture: str, mean: float, most: float) -> None:
-    """The bounds above, added up: a wrong order or a step left out moves the mean by several levels."""
+    """Sum of the bounds above: a wrong order or a missing step changes the mean by several levels."""
     difference = apart(photos(), *MIXTURES[mixture])
     assert difference.mean() < mean
     assert difference.max() < most
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_neither_company_nor_layout_nor_threads_change_a_picture(mixture: str) -> None:
+def test_batch_memory_layout_and_threads_do_not_change_an_image(mixture: str) -> None:
     images, rounds = photos(), MIXTURES[mixture]
     threads = torch.get_num_threads()
     try:
@@ -197,7 +197,7 @@ def test_neither_company_nor_layout_nor_threads_change_a_picture(mixture: str) -
     for i in range(COUNT):
         alone = apply_rounds(images[i : i + 1], tuple(drawn.part(slice(i, i + 1)) for drawn in rounds))
         assert torch.equal(alone[0], together[i])
-    innermost = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels, as a cache has them
+    innermost = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, as in a cache
     spread = torch.zeros(COUNT, 3, SIZE[0], 2 * SIZE[1], dtype=torch.uint8)[..., ::2].copy_(images)
     for other in (innermost, spread):
         result = apply_rounds(other, rounds)
@@ -209,7 +209,7 @@ def test_neither_company_nor_layout_nor_threads_change_a_picture(mixture: str) -
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_a_read_only_cache_is_only_read(mixture: str, tmp_path: Path) -> None:
+def test_a_read_only_cache_is_not_written(mixture: str, tmp_path: Path) -> None:
     images = photos().permute(0, 2, 3, 1).numpy()
     np.save(tmp_path / "cache.npy", images)
     cache = torch.from_numpy(np.load(tmp_path / "cache.npy", mmap_mode="r")).permute(0, 3, 1, 2)  # writing to it would crash
@@ -217,7 +217,7 @@ def test_a_read_only_cache_is_only_read(mixture: str, tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "cache.npy"), images)
 
 
-def test_tiny_and_no_pictures() -> None:
+def test_tiny_images_and_an_empty_batch() -> None:
     size = (8, 4)
     view = draw_view(COUNT, size, ViewAugmentation(), seeded(3))
     assert view.blur_kernel > max(size)

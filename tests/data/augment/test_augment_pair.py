@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def mixtures(pairs: MixedPairs) -> list[tuple[int, int]]:
-    """(row, partner) of every mixed pair, read off the captions."""
+    """Returns (row, partner) of every mixed pair, derived from the captions."""
     found = []
     for row, caption in enumerate(pairs.captions):
         numbers = [int(word) for word in caption.split() if word.isdigit()]
@@ -72,7 +72,7 @@ def test_concatgen_of_an_odd_width_keeps_the_size() -> None:
     assert (halves[..., 3:] == 200).all()
 
 
-def test_how_often_and_how_many() -> None:
+def test_probability_and_share_of_mixing() -> None:
     assert PairAugmentation() == PairAugmentation(method="none", share=0.1, probability=0.1)
     images, state = noise((1, 2)), torch.get_rng_state()
     settings, stream = PairAugmentation(method="mixgen"), seeded(4)
@@ -82,7 +82,7 @@ def test_how_often_and_how_many() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_same_generator_same_pairs_and_none_changes_nothing() -> None:
+def test_the_generator_determines_the_pairs_and_none_changes_nothing() -> None:
     images = noise()
     first, again, other = (mix_pairs(images, CAPTIONS, IDENTITIES, certain("mixgen"), seeded(s)) for s in (1, 1, 2))
     assert first.captions == again.captions

@@ -10,7 +10,7 @@ from scipy import stats
 from tbps.data.augment.policies import (
     IMAGENET_POLICY,
     OPERATIONS,
-    Step,
+    PolicyStep,
     apply_policy,
     draw_auto_augment,
     draw_rand_augment,
@@ -29,7 +29,7 @@ def photos(count: int = 2, seed: int = 0) -> torch.Tensor:
 
 
 def noise(count: int = 2) -> torch.Tensor:
-    """(N, 3, H, W) uint8 in which every level occurs."""
+    """(N, 3, H, W) uint8 with every level."""
     return torch.randint(0, 256, (count, 3, *SIZE), generator=seeded(1), dtype=torch.uint8)
 
 
@@ -39,7 +39,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def applied(images: torch.Tensor, name: str, *strengths: float) -> torch.Tensor:
     operation = torch.full((len(strengths),), OPERATIONS.index(name))
-    return apply_policy(images, (Step(operation, torch.tensor(strengths)),))
+    return apply_policy(images, (PolicyStep(operation, torch.tensor(strengths)),))
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -88,7 +88,7 @@ def test_geometry_equals_pil(name: str, oracle: object, strengths: tuple[float, 
     for image, strength, moved in zip(images, strengths, result, strict=True):
         difference = (moved - from_pil(oracle(to_pil(image), strength))).abs()  # type: ignore[operator]
         assert difference.median() < LEVEL
-        assert difference.quantile(0.9) < 2 * LEVEL  # only where the black begins do the two blend differently
+        assert difference.quantile(0.9) < 2 * LEVEL  # the two differ only in blending at the edge to black
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_the_imagenet_policy_is_the_published_one() -> None:
     assert [list(pair) for pair in IMAGENET_POLICY] == published
 
 
-def chosen(steps: tuple[Step, ...], name: str) -> torch.Tensor:
-    """The strengths of the images that drew this operation, over all steps."""
+def chosen(steps: tuple[PolicyStep, ...], name: str) -> torch.Tensor:
+    """Returns the strengths of the images that drew this operation, over all steps."""
     return torch.cat([step.strength[step.operation == OPERATIONS.index(name)] for step in steps])
 
 
@@ -147,7 +147,7 @@ def test_auto_augment_draws_pairs_probabilities_magnitudes_and_signs() -> None:
             expected = sum(pair[i][1] for pair in IMAGENET_POLICY if pair[i][0] == name) / len(IMAGENET_POLICY)
             share = (step.operation == OPERATIONS.index(name)).float().mean().item()
             assert abs(share - expected) <= 4 * math.sqrt(expected * (1 - expected) / count), (name, share, expected)
-    # A shear is always followed by equalisation: the two operations belong to one sub-policy.
+    # A shear is always followed by equalisation: both operations are from one sub-policy.
     assert (second.operation[first.operation == OPERATIONS.index("shear_x")] == OPERATIONS.index("equalize")).all()
     tenths = {round(abs(s), 3) for s in chosen((first, second), "rotate").tolist()}
     assert tenths == {10.0, round(80 / 3, 3), 30.0}
@@ -190,6 +190,6 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
     steps = draw_auto_augment(24, seeded(2)) + draw_trivial_augment(24, seeded(3))
     together = apply_policy(images, steps)
     for i in range(24):
-        alone = tuple(Step(step.operation[i : i + 1], step.strength[i : i + 1]) for step in steps)
+        alone = tuple(PolicyStep(step.operation[i : i + 1], step.strength[i : i + 1]) for step in steps)
         difference = (apply_policy(images[i : i + 1], alone)[0] - together[i]).abs()
         assert (difference > 1e-5).float().mean() < 1e-3  # a pixel may lie on the edge of a level

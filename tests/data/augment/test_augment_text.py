@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tbps.data.augment.text import (
     STOP_WORDS,
-    Method,
     TextAugmentation,
+    TextMethod,
     augment_caption,
     delete_words,
     edit_count,
@@ -22,8 +22,8 @@ from tbps.data.augment.text import (
 from tbps.errors import CaptionError, SettingsError
 
 PAPER = TextAugmentation()
-PATIENT = hypothesis.settings(deadline=None)  # a busy machine is no fault
-METHODS: tuple[Method, ...] = get_args(Method)
+PATIENT = hypothesis.settings(deadline=None)  # a slow machine is not an error
+METHODS: tuple[TextMethod, ...] = get_args(TextMethod)
 KNOWN = {"jacket": ("anorak", "coat"), "black": ("dark",), "bag": ("carrier bag", "sack"), "the": ("thé",)}
 
 
@@ -59,7 +59,7 @@ def is_subsequence(part: list[str], whole: list[str]) -> bool:
     return all(word in rest for word in part)
 
 
-def test_one_word_survives_certain_deletion() -> None:
+def test_one_word_remains_when_all_are_deleted() -> None:
     certain = TextAugmentation(deletion_probability=1)
     assert augment_caption("man", None, certain, rng()) == "man"
     survivors = {augment_caption("a b c", None, certain, rng(seed)) for seed in range(60)}
@@ -71,7 +71,7 @@ def test_disabled_and_zero_change_nothing() -> None:
         assert augment_caption("a man in red", "red man", settings, rng()) == "a man in red"
 
 
-def test_rates_are_those_of_the_settings() -> None:
+def test_rates_equal_the_settings() -> None:
     stream = rng(1)
     caption, paraphrase = " ".join(["word"] * 20), " ".join(["other"] * 20)
     results = [augment_caption(caption, paraphrase, PAPER, stream) for _ in range(5000)]
@@ -101,8 +101,8 @@ def test_probabilities_above_one_are_refused() -> None:
         TextAugmentation.parse({"deletion_probability": 1.01})
 
 
-def test_the_default_draws_never_change() -> None:
-    """Recorded before there were other methods: a seed goes on meaning the same captions."""
+def test_draws_of_the_default_method_never_change() -> None:
+    """Recorded before other methods existed: a seed must keep giving the same captions."""
     digest = hashlib.sha256()
     for row in range(300):
         caption = " ".join(f"word{number}" for number in range(1 + row % 40))
@@ -121,7 +121,7 @@ def test_the_default_draws_never_change() -> None:
     seed=st.integers(0, 1000),
 )
 def test_every_method_gives_words_separated_by_single_spaces(
-    words: list[str], paraphrase: str | None, method: Method, strength: float, seed: int
+    words: list[str], paraphrase: str | None, method: TextMethod, strength: float, seed: int
 ) -> None:
     settings = TextAugmentation(method=method, paraphrase_probability=strength, deletion_probability=strength, edit_share=strength)
     result = augment_caption("  ".join(words), paraphrase, settings, rng(seed), synonyms)
@@ -136,7 +136,7 @@ def test_every_method_gives_words_separated_by_single_spaces(
     method=st.sampled_from(METHODS),
     seed=st.integers(0, 50),
 )
-def test_a_caption_of_one_unknown_word_stays(word: str, method: Method, seed: int) -> None:
+def test_a_caption_of_one_unknown_word_stays(word: str, method: TextMethod, seed: int) -> None:
     settings = TextAugmentation(method=method, deletion_probability=1, edit_share=1)
     assert augment_caption(word, None, settings, rng(seed), lambda _: ()) == word
 
@@ -149,14 +149,14 @@ def test_back_translation_alone_deletes_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in ("stacking", "back_translation")])
-def test_other_methods_use_no_paraphrase(method: Method) -> None:
+def test_other_methods_use_no_paraphrase(method: TextMethod) -> None:
     settings = TextAugmentation(method=method, paraphrase_probability=1)
     for seed in range(20):
         assert "other" not in augment_caption("a b c d", "other", settings, rng(seed), synonyms)
     assert not settings.uses_paraphrases
 
 
-def test_what_a_method_needs_is_known_beforehand() -> None:
+def test_settings_say_what_a_method_needs() -> None:
     paraphrases = {method for method in METHODS if TextAugmentation(method=method).uses_paraphrases}
     wordnet = {method for method in METHODS if TextAugmentation(method=method).uses_synonyms}
     assert paraphrases == {"stacking", "back_translation"}
@@ -177,7 +177,7 @@ def test_a_caption_is_edited_alpha_times_its_length_but_at_least_once(words: int
 
 @PATIENT
 @given(length=st.integers(0, 40), probability=st.floats(0, 1), seed=st.integers(0, 1000))
-def test_deletion_keeps_the_words_whose_coin_says_so(length: int, probability: float, seed: int) -> None:
+def test_deletion_keeps_the_words_that_were_drawn_to_stay(length: int, probability: float, seed: int) -> None:
     words = [f"w{number}" for number in range(length + 1)]
     coins = rng(seed).random(len(words))
     expected = [word for word, coin in zip(words, coins, strict=True) if coin >= probability]
@@ -187,14 +187,14 @@ def test_deletion_keeps_the_words_whose_coin_says_so(length: int, probability: f
 
 @PATIENT
 @given(length=st.integers(1, 30), count=st.integers(0, 30), seed=st.integers(0, 1000))
-def test_swapping_permutes_by_that_many_transpositions(length: int, count: int, seed: int) -> None:
+def test_swapping_applies_that_many_transpositions(length: int, count: int, seed: int) -> None:
     result = [int(word) for word in swap_words([str(number) for number in range(length)], count, rng(seed))]
     assert sorted(result) == list(range(length))
     if length == 1:
         return
     cycles = count_cycles(result)
-    assert length - cycles <= count  # no fewer transpositions would do
-    assert (length - cycles) % 2 == count % 2  # each one turns the parity: none swaps a word with itself
+    assert length - cycles <= count  # fewer transpositions would not suffice
+    assert (length - cycles) % 2 == count % 2  # each transposition changes the parity: no word is swapped with itself
 
 
 def count_cycles(permutation: list[int]) -> int:
@@ -234,7 +234,7 @@ def test_replacement_changes_that_many_places(words: list[str], count: int, seed
     different = {word.strip("(,)") for word in words if word in allowed}
     replaced = {old.strip("(,)"): new.strip("(,)") for old, new in changed}
     assert len(replaced) == min(count, len(different))
-    for old, new in zip(words, result, strict=True):  # a word that is replaced is so wherever it occurs, by one synonym
+    for old, new in zip(words, result, strict=True):  # a word is replaced at all its occurrences, by one synonym
         assert new.strip("(,)") == replaced.get(old.strip("(,)"), old.strip("(,)"))
 
 
@@ -252,7 +252,7 @@ def test_a_chosen_word_is_replaced_wherever_it_occurs_as_in_eda() -> None:
     count=st.integers(0, 25),
     seed=st.integers(0, 1000),
 )
-def test_insertion_adds_that_many_synonyms_of_words_that_are_there(words: list[str], count: int, seed: int) -> None:
+def test_insertion_adds_that_many_synonyms_of_words_of_the_caption(words: list[str], count: int, seed: int) -> None:
     result = insert_words(words, count, synonyms, rng(seed))
     added = Counter(result) - Counter(words)
     possible = {text for word in words if word not in STOP_WORDS for text in synonyms(word.strip("(,)"))}

@@ -23,14 +23,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_a_view_keeps_shape_range_input_and_the_global_random_state() -> None:
+def test_a_view_keeps_shape_range_input_and_global_random_state() -> None:
     images = photos(16)
     unit, before, state = images.float() / 255, images.clone(), torch.get_rng_state()
     view = simclr_view(images, PAPER, seeded(1))
     assert view.shape == images.shape
     assert view.min() >= 0
     assert view.max() <= 1 + 1e-6
-    # uint8 is held to its levels, as `test_augment_opencv` says in detail.
+    # uint8 is compared to the precision of its levels, see `test_augment_opencv`
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().mean() < 0.7 / 255
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().max() < 10 / 255
     assert torch.equal(images, before)
@@ -68,8 +68,8 @@ def test_probabilities_and_ranges_of_the_paper() -> None:
     assert 0.5 < share.mean() < 0.65
 
 
-def test_the_operations_come_in_simclrs_order() -> None:
-    """Crop (and flip, which commutes with all that follows), jitter, hue, grayscale, blur."""
+def test_operations_have_simclrs_order() -> None:
+    """Crop (and flip, which commutes with the rest), jitter, hue, grayscale, blur."""
     images = as_unit(photos(64))
     drawn = draw_view(64, SIZE, PAPER, seeded(3))
     nothing = neutral_round(64, SIZE)

@@ -21,7 +21,7 @@ CAPTIONS = [f"caption {'long ' * (number % 5)}{number}" for number in range(23)]
 
 
 def reverse(batches: list[list[str]] | None = None) -> Translate:
-    """A translator that reads backwards, and notes the batches it got."""
+    """A translator that reverses words and records its batches."""
 
     def translate(texts: Sequence[str]) -> list[str]:
         if batches is not None:
@@ -35,7 +35,7 @@ def shout(texts: Sequence[str]) -> list[str]:
     return [text.upper() for text in texts]
 
 
-def test_every_wording_is_translated_there_and_back_once(tmp_path: Path) -> None:
+def test_every_distinct_caption_is_translated_once(tmp_path: Path) -> None:
     batches: list[list[str]] = []
     seen: list[tuple[int, int]] = []
     journal = Journal(tmp_path / "j", FACTS)
@@ -51,7 +51,7 @@ def test_every_wording_is_translated_there_and_back_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("cut", [0, 1, 30])
-def test_an_interrupted_run_goes_on_with_the_same_batches(tmp_path: Path, after: int, cut: int) -> None:
+def test_an_interrupted_run_resumes_with_the_same_batches(tmp_path: Path, after: int, cut: int) -> None:
     whole: list[list[str]] = []
     back_translate(CAPTIONS, reverse(whole), shout, Journal(tmp_path / "whole", FACTS), 5)
 
@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_with_the_same_batches(tmp_path: Path, after:
     else:
         back_translate(CAPTIONS, failing, shout, Journal(file, FACTS), 5)
     if file.exists() and cut:
-        file.write_bytes(file.read_bytes()[:-cut])  # as a kill in the middle of a write leaves it
+        file.write_bytes(file.read_bytes()[:-cut])  # as after a crash in the middle of a write
     rest: list[list[str]] = []
     journal = Journal(file, FACTS)
     back_translate(CAPTIONS, reverse(rest), shout, journal, 5)
@@ -96,14 +96,14 @@ def test_a_translation_without_words_is_none_and_never_translated_back(tmp_path:
     assert Journal(tmp_path / "silent", FACTS).known == silent.known
 
 
-def test_odd_captions_survive_the_journal(tmp_path: Path) -> None:
+def test_the_journal_keeps_unusual_captions(tmp_path: Path) -> None:
     odd = ['a "quoted"\nline', "红 coat", "\ud800 alone", "a\u2028b", "  spaces "]
     journal = Journal(tmp_path / "folder" / "j", FACTS)
     journal.add({caption: caption[::-1] for caption in odd})
     assert Journal(tmp_path / "folder" / "j", FACTS).known == {caption: caption[::-1] for caption in odd}
 
 
-def test_a_journal_of_other_models_or_with_damage_is_refused(tmp_path: Path) -> None:
+def test_a_journal_of_other_models_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "j"
     Journal(file, FACTS).add({"a": "b"})
     before = file.read_bytes()
@@ -116,7 +116,7 @@ def test_a_journal_of_other_models_or_with_damage_is_refused(tmp_path: Path) -> 
             Journal(file, FACTS)
 
 
-def test_a_journal_that_holds_no_translation_yet_is_anyones(tmp_path: Path) -> None:
+def test_a_journal_without_translations_may_be_used_with_other_models(tmp_path: Path) -> None:
     file = tmp_path / "j"
     assert Journal(file, FACTS).known == {} and not file.exists()
     for beginning in (b'{"for', b'{"forward": "other"}\n', b'{"forward": "other"}\n{"cap'):
@@ -232,7 +232,7 @@ def test_published_layouts_become_the_same_data_set_in_the_layout_tbps(
     assert len({i.identity for i in opened.images}) == len({i.identity for i in original.images})
 
 
-def test_what_cannot_be_filled_is_refused(tmp_path: Path) -> None:
+def test_data_without_train_records_are_refused(tmp_path: Path) -> None:
     root = folder_data(tmp_path / "a")
     with pytest.raises(DataError, match="never overwritten"):
         read_train_file("folder", root, root / ".." / "a" / "metadata.jsonl")
@@ -287,7 +287,7 @@ def longest(folder: Path, texts: Sequence[str]) -> int:
     return max(len(tokenizer(text)["input_ids"]) for text in texts)
 
 
-def test_beams_and_odd_texts(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_beams_and_unusual_texts(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     translate = MarianTranslator(str(model), beams=4)
     texts = ["a man", "\ud800 alone", "红", "word " * 300, ">>fr<< a man"]
     result = translate(texts)
@@ -298,8 +298,8 @@ def test_beams_and_odd_texts(model: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert written.out == "" and written.err == ""
 
 
-def test_a_folder_in_the_older_form_of_the_hub_translates_the_same(model: Path, tmp_path: Path) -> None:
-    """A pickle of tensors, and a config.json that carries what is now in generation_config.json."""
+def test_an_older_model_folder_gives_the_same_translations(model: Path, tmp_path: Path) -> None:
+    """The older form has a pickle of tensors, and in config.json what is now in generation_config.json."""
     folder = tmp_path / "older"
     shutil.copytree(model, folder)
     weights = load_file(folder / "model.safetensors")
@@ -343,7 +343,7 @@ def test_weights_that_lack_a_layer_are_refused(model: Path, tmp_path: Path) -> N
         MarianTranslator(str(folder), beams=1)
 
 
-def test_a_model_out_of_reach_names_the_command_that_fetches_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_model_names_the_download_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'models/none' does not exist.*Helsinki-NLP/opus-mt-en-fr"):
         MarianTranslator("models/none", beams=1)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

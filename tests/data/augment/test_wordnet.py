@@ -1,4 +1,4 @@
-"""WordNet is read through the same code from a miniature database in the published file format and, where present, the real one."""
+"""WordNet is read by the same code from a miniature database in the published file format and, where installed, the real one."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ LICENCE = "  1 This miniature follows the file format of WordNet 3.0, wndb(5WN).
 
 
 def write_database(folder: Path) -> Path:
-    """The files that Debian ships: no lexnames, no index.sense."""
+    """Writes the files that Debian ships: no lexnames, no index.sense."""
     folder.mkdir(parents=True)
     for part, synsets in SYNSETS.items():
         data, offsets = LICENCE, dict[str, list[int]]()
@@ -57,13 +57,13 @@ def write_database(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither this machine's NLTK data nor its cache are seen."""
+    """Hides this machine's NLTK data and cache."""
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def as_downloaded(root: Path) -> Path:
-    """A folder that `nltk.download` could have written, on NLTK's path."""
+    """Makes a folder like one of `nltk.download`, on NLTK's path."""
     folder = write_database(root / "corpora" / "wordnet")
     names = [f"file.{number} {number % 4 + 1}" for number in range(45)]
     (folder / "lexnames").write_text("".join(f"{i:02d} {name}\n" for i, name in enumerate(names)))
@@ -124,7 +124,7 @@ def test_debians_files_are_copied_once_and_completed(tmp_path: Path) -> None:
     check(open_wordnet(tmp_path / "none"))
 
 
-def test_two_who_copy_at_once_both_succeed(tmp_path: Path) -> None:
+def test_two_processes_that_copy_at_once_both_succeed(tmp_path: Path) -> None:
     debian = write_database(tmp_path / "debian")
     results: list[tuple[str, ...]] = []
     start = threading.Barrier(3)
@@ -143,7 +143,7 @@ def test_two_who_copy_at_once_both_succeed(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "cache" / "tbps" / "nltk_data" / "corpora").iterdir()] == ["wordnet"]
 
 
-def test_threads_that_ask_one_database_get_what_one_alone_gets(tmp_path: Path) -> None:
+def test_several_threads_get_the_same_synonyms_as_one(tmp_path: Path) -> None:
     wordnet = open_wordnet(write_database(tmp_path / "debian"))
     words = [word.partition("(")[0] for synsets in SYNSETS.values() for _, _, many in synsets for word in many]
     found: list[dict[str, tuple[str, ...]]] = []
@@ -160,7 +160,7 @@ def test_threads_that_ask_one_database_get_what_one_alone_gets(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("incomplete", [False, True])
-def test_absence_names_both_ways_to_get_it(tmp_path: Path, incomplete: bool) -> None:
+def test_a_missing_database_names_both_ways_to_install_it(tmp_path: Path, incomplete: bool) -> None:
     debian = tmp_path / "debian"
     if incomplete:
         (write_database(debian) / "data.verb").unlink()

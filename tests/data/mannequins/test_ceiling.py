@@ -1,4 +1,4 @@
-"""The ceiling against the obvious loop, and what it says of captions that tell everything or nothing."""
+"""The ceiling against an obvious loop, and for captions that say everything or nothing."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import pytest
 
 from tbps.data.mannequins.ceiling import attribute_scores, has_mentions, mention_scores
 from tbps.data.mannequins.describing import describe_attributes, shown_attributes
-from tbps.data.mannequins.people import population, sample_view
+from tbps.data.mannequins.population import population, sample_view
 from tbps.data.records import PersonDataset, PersonImage
 from tbps.evaluation.metrics import chance, metrics_from_scores
 
 
 def slow_rank_key(mentions: dict, shown: dict) -> tuple[int, int]:
-    """(contradictions, -confirmations), by looking at one mention after the other."""
+    """Returns (contradictions, -confirmations), one mention at a time."""
     contradicted = confirmed = 0
     for slot, values in mentions.items():
         if slot in shown and shown[slot] in values:
@@ -25,7 +25,7 @@ def slow_rank_key(mentions: dict, shown: dict) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def crops() -> tuple[list[int], list[dict], list[list[dict]]]:
-    """Identity, shown attributes and the mentions of two captions, of 4 crops of 150 people."""
+    """Identity, shown attributes and mentions of two captions, for 4 images of each of 150 people."""
     rng = np.random.default_rng(4)
     identities, gallery, mentions = [], [], []
     for identity, person in enumerate(population(9, "test", 150)):
@@ -38,7 +38,7 @@ def crops() -> tuple[list[int], list[dict], list[list[dict]]]:
     return identities, gallery, mentions
 
 
-def test_scores_order_images_as_the_slow_loop_does(crops):
+def test_scores_order_images_as_the_slow_loop(crops):
     _, gallery, mentions = crops
     queries = [said for pair in mentions[:40] for said in pair]
     scores = mention_scores(queries, gallery)
@@ -49,14 +49,14 @@ def test_scores_order_images_as_the_slow_loop_does(crops):
         assert np.array_equal(np.unique(row, return_inverse=True)[1], np.unique([levels[k] for k in keys], return_inverse=True)[1])
 
 
-def test_own_image_is_never_contradicted(crops):
+def test_a_caption_never_contradicts_its_own_image(crops):
     _, gallery, mentions = crops
     for shown, pair in zip(gallery, mentions, strict=True):
         for said in pair:
             assert slow_rank_key(said, shown) == (0, -len(said))
 
 
-def test_it_lies_between_chance_and_full_information(crops):
+def test_the_ceiling_lies_between_chance_and_full_information(crops):
     identities, gallery, mentions = crops
     queries = [said for pair in mentions for said in pair]
     owners = np.repeat(identities, 2)

@@ -1,6 +1,6 @@
-"""Captions are true, in length, grammatical and varied; paraphrases say nothing new.
+"""Captions are true, of the right length, grammatical and varied; paraphrases say nothing new.
 
-The oracle reads the finished text with word lists of its own and knows nothing of claims, plans or mentions.
+The oracle reads the finished text with its own word lists and knows nothing of claims, plans or mentions.
 """
 
 import itertools
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tbps.data.mannequins.describing import Caption, describe, paraphrase, shown_attributes
-from tbps.data.mannequins.people import Person, View, population, sample_person, sample_view
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_person, sample_view
 
 DRAWS = 3000
 
@@ -106,7 +107,7 @@ NOUNS = {  # word -> (slots it may name, kinds that it may be said of)
     "water bottle|bottle": ("carried", "bottle"),
     "rolling suitcase|wheeled suitcase|suitcase|trolley": ("carried", "trolley"),
 }
-FACTS = {  # words that say a value outright
+FACTS = {  # words that name a value directly
     r"man|guy|male|gentleman|he|his": ("gender", "man"),
     r"woman|lady|female|she|her": ("gender", "woman"),
     r"young|youthful": ("age", "young"),
@@ -159,7 +160,7 @@ def _allowed(values: str) -> set[str]:
 
 
 def contradictions(text: str, shown: dict[str, str]) -> list[str]:
-    """What the text says that the view does not show."""
+    """Returns what the text says and the image does not show."""
     text = text.lower()
     found = [f"{w}: {shown.get(slot)}" for w, (slot, ok) in FACTS.items() if re.search(rf"(?<![\w-])(?:{w})(?![\w-])", text)
              and shown.get(slot) not in _allowed(ok)]  # fmt: skip
@@ -199,21 +200,21 @@ def _worn(row: tuple[str, str], shown: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[tuple[Person, View, Caption, str]]:
+def drawn() -> list[tuple[Mannequin, Viewpoint, Caption, str]]:
     rng = np.random.default_rng(11)
     crops = [(sample_person(rng), sample_view(rng)) for _ in range(DRAWS)]
     captions = [(person, view, describe(person, view, rng)) for person, view in crops]
     return [(person, view, caption, paraphrase(caption, rng)) for person, view, caption in captions]
 
 
-def test_mentions_hold_of_what_the_view_shows(drawn):
+def test_mentions_are_true_of_the_shown_attributes(drawn):
     for person, view, caption, _ in drawn:
         shown = shown_attributes(person, view)
         for mention in caption.mentions:
             assert shown.get(mention.slot) in mention.values, (caption.text, mention)
 
 
-def test_words_contradict_nothing(drawn):
+def test_captions_contradict_nothing(drawn):
     for person, view, caption, other in drawn:
         shown = shown_attributes(person, view)
         for text in (caption.text, other):
@@ -221,14 +222,16 @@ def test_words_contradict_nothing(drawn):
 
 
 def test_the_oracle_notices_a_lie(drawn):
-    """Read against another person's attributes, most captions must be found false."""
+    """Compared with another person's attributes, most captions must be found false."""
     shifted = itertools.pairwise(drawn)
     false = [bool(contradictions(caption.text, shown_attributes(p, v))) for (_, _, caption, _), (p, v, _, _) in shifted]
     assert np.mean(false) > 0.97
 
 
-def test_paraphrase_says_nothing_new(drawn):
-    """It holds of every assignment that the mentions allow: of the true one with each mentioned slot changed within them."""
+def test_a_paraphrase_says_nothing_new(drawn):
+    """A paraphrase is true for every assignment that the mentions allow: the true one with each mentioned slot
+    changed within them.
+    """
     rng = np.random.default_rng(3)
     for person, view, caption, other in drawn[:1000]:
         said = {mention.slot: mention.values for mention in caption.mentions}
@@ -240,7 +243,7 @@ def test_paraphrase_says_nothing_new(drawn):
         assert not contradictions(other, known), (caption.text, other, known)
 
 
-def test_paraphrase_is_worded_anew(drawn):
+def test_a_paraphrase_has_other_words(drawn):
     same = [caption.text.lower().strip(".") == other.lower().strip(".") for _, _, caption, other in drawn]
     assert not any(same)
     shared = [len(_bigrams(c.text) & _bigrams(o)) / len(_bigrams(c.text)) for _, _, c, o in drawn]
@@ -278,8 +281,8 @@ def test_ungendered_captions_use_no_gendered_pronoun(drawn):
             assert not re.search(rf"\b({wrong})\b", text.lower()), text
 
 
-def test_same_stream_same_caption():
-    person, view = population(5, "test", 3)[2], View("front", 0.3, "none", 7)
+def test_the_random_stream_determines_the_caption():
+    person, view = population(5, "test", 3)[2], Viewpoint("front", 0.3, "none", 7)
     texts = [describe(person, view, np.random.default_rng(seed)).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -296,11 +299,11 @@ def test_captions_are_varied(drawn):
 
 
 @pytest.mark.parametrize(("slot", "direction"), [("glasses", "back"), ("upper.second", "left"), ("upper.second", "back")])
-def test_what_a_view_hides_is_never_said(slot, direction):
+def test_hidden_attributes_are_never_mentioned(slot, direction):
     rng = np.random.default_rng(2)
     people = [person for person in population(3, "train", 400) if slot != "upper.second" or person.upper.pattern == "print"]
     for person in people:
-        caption = describe(person, View(direction, 0.1, "none", 1), rng)
+        caption = describe(person, Viewpoint(direction, 0.1, "none", 1), rng)
         assert slot not in {mention.slot for mention in caption.mentions}
 
 
@@ -308,6 +311,6 @@ def test_hidden_feet_and_legs():
     rng = np.random.default_rng(2)
     for person in population(4, "train", 300):
         for hidden, gone in (("feet", {"shoes.kind", "shoes.colour"}), ("legs", {"shoes.kind", "lower.kind"})):
-            caption = describe(person, View("front", 0.1, hidden, 1), rng)
+            caption = describe(person, Viewpoint("front", 0.1, hidden, 1), rng)
             assert not gone & {mention.slot for mention in caption.mentions}
             assert not re.search(r"shoes|sneakers|boots|sandals|heels|trainers", caption.text)

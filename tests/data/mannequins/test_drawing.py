@@ -1,4 +1,4 @@
-"""Crops are a function of person and view; all that is not the person comes from the view's seed."""
+"""Images depend on person and viewpoint only; everything except the person depends on the viewpoint's seed."""
 
 import hashlib
 import io
@@ -15,13 +15,14 @@ from PIL import Image
 from tbps.data.mannequins.camera import sample_camera
 from tbps.data.mannequins.colours import COLOURS
 from tbps.data.mannequins.drawing import draw_background, draw_person, encode_picture, figure_mask
-from tbps.data.mannequins.people import Person, View, population, sample_view
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_view
 from tbps.seeding import generator
 
 PEOPLE = population(3, "train", 60)
 
 
-def views(count: int, name: str = "views") -> list[View]:
+def views(count: int, name: str = "views") -> list[Viewpoint]:
     rng = generator(8, name)
     return [sample_view(rng) for _ in range(count)]
 
@@ -33,7 +34,7 @@ def digest(count: int) -> str:
     return found.hexdigest()
 
 
-def test_the_same_bytes_again_and_in_another_process() -> None:
+def test_images_are_reproducible_in_another_process() -> None:
     script = "from tests.data.mannequins.test_drawing import digest; print(digest(8))"
     settings = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[3])}
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=settings)
@@ -66,8 +67,8 @@ def test_sizes_and_files() -> None:
     assert min(weights) > 1000 and max(weights) < 60_000
 
 
-def test_camera_and_background_do_not_know_the_person() -> None:
-    """Two people before the same view: same size, same quality, same pixels wherever neither stands nor casts a shadow."""
+def test_camera_and_background_do_not_depend_on_the_person() -> None:
+    """Two people from the same viewpoint: same size, same quality, same pixels wherever neither stands nor casts a shadow."""
     left = []
     for number, view in enumerate(views(40)):
         first, second = PEOPLE[number], PEOPLE[(number + 17) % len(PEOPLE)]
@@ -80,8 +81,8 @@ def test_camera_and_background_do_not_know_the_person() -> None:
     assert np.mean(left) > 0.2
 
 
-def _near(mask: np.ndarray, view: View) -> np.ndarray:
-    """The figure's surroundings that blur and the shadow at its feet may reach."""
+def _near(mask: np.ndarray, view: Viewpoint) -> np.ndarray:
+    """Returns the surroundings of the figure that blur and its shadow may reach."""
     grown = mask.copy()
     for axis in (0, 1):
         grown = np.logical_or.reduce([np.roll(grown, shift, axis) for shift in range(-6, 7)])
@@ -90,14 +91,14 @@ def _near(mask: np.ndarray, view: View) -> np.ndarray:
     return grown
 
 
-def test_a_person_stands_in_every_view() -> None:
+def test_the_person_is_visible_in_every_image() -> None:
     for person, view in zip(PEOPLE, views(60, "stand"), strict=True):
         share = figure_mask(person, view).mean()
         assert 0.12 < share < 0.75, (person, view)
 
 
 def test_clothes_have_their_colour() -> None:
-    """The upper garment's median colour is nearest to its name's centre, in CIELAB, in most crops, whatever the camera."""
+    """The median colour of the upper garment is nearest to its name's centre, in CIELAB, in most images, whatever the camera."""
     exact = family = total = 0
     names = list(COLOURS)
     centres = lab(np.array([COLOURS[name].rgb for name in names]))
@@ -113,8 +114,8 @@ def test_clothes_have_their_colour() -> None:
     assert family / total > 0.88
 
 
-def upper_colour(person: Person, view: View) -> np.ndarray:
-    """Median colour of the pixels that the upper garment's colour decides."""
+def upper_colour(person: Mannequin, view: Viewpoint) -> np.ndarray:
+    """Returns the median colour of the pixels that the upper garment's colour determines."""
     view = replace(view, hidden="none")
     away = "red" if COLOURS[person.upper.colour].family != "red" else "green"
     dyed = replace(person, upper=replace(person.upper, colour=away, tint=(0, 0, 0)))
@@ -123,7 +124,7 @@ def upper_colour(person: Person, view: View) -> np.ndarray:
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB (0 .. 255) to CIELAB under D65 (IEC 61966-2-1, CIE 15)."""
+    """Converts sRGB (0 .. 255) to CIELAB under D65 (IEC 61966-2-1, CIE 15)."""
     value = np.asarray(rgb, dtype=float) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -136,7 +137,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 def test_the_left_hand_is_on_the_image_s_right_from_the_front_and_left_from_the_back(direction: str, side: int) -> None:
     for number, person in enumerate(p for p in PEOPLE if p.bag is not None and p.bag.side == "left"):
         assert person.bag is not None
-        view = View(direction, 0.25, "none", 100 + number)
+        view = Viewpoint(direction, 0.25, "none", 100 + number)
         with_bag, without = (np.asarray(draw_person(p, view).image, dtype=int) for p in (person, replace(person, bag=None)))
         columns = np.nonzero(np.abs(with_bag - without).max(axis=2) > 12)[1]
         if person.bag.kind != "messenger bag":  # its strap crosses the body

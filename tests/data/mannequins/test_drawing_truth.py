@@ -1,4 +1,4 @@
-"""What a view does not show must not change a pixel; what it shows must."""
+"""A hidden attribute must not change a pixel; a visible one must."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -7,25 +7,15 @@ import numpy as np
 import pytest
 
 from tbps.data.mannequins.drawing import draw_person, figure_mask
-from tbps.data.mannequins.people import (
-    DIRECTIONS,
-    HIDDEN,
-    Garment,
-    Item,
-    Person,
-    View,
-    attributes,
-    population,
-    sample_view,
-    visible_attributes,
-)
+from tbps.data.mannequins.people import DIRECTIONS, HIDDEN, Garment, Item, Mannequin, Viewpoint, attributes, visible_attributes
+from tbps.data.mannequins.population import population, sample_view
 from tbps.seeding import generator
 
 PEOPLE = population(11, "train", 100)
 
 
-def other(person: Person, slot: str) -> Person | None:
-    """The same person with another value of one slot, or None where the slot has no other value."""
+def other(person: Mannequin, slot: str) -> Mannequin | None:
+    """Returns the same person with another value of one slot, None where the slot has no other value."""
     head, _, tail = slot.partition(".")
     current = getattr(person, head, None)
     swaps = {
@@ -51,7 +41,7 @@ def other(person: Person, slot: str) -> Person | None:
     return None
 
 
-def _other_garment(person: Person, head: str, tail: str, worn: Garment) -> Person | None:
+def _other_garment(person: Mannequin, head: str, tail: str, worn: Garment) -> Mannequin | None:
     if tail == "kind":
         others = {
             "hat": ("cap", "beanie"), "upper": ("sweater", "hoodie"), "inner": ("shirt", "t-shirt"),
@@ -69,7 +59,7 @@ def _other_garment(person: Person, head: str, tail: str, worn: Garment) -> Perso
     return None
 
 
-def _other_item(person: Person, head: str, tail: str, item: Item) -> Person | None:
+def _other_item(person: Mannequin, head: str, tail: str, item: Item) -> Mannequin | None:
     if tail == "kind" and item.side == "both":
         return replace(person, **{head: None})
     if tail == "kind":
@@ -82,18 +72,18 @@ def _other_item(person: Person, head: str, tail: str, item: Item) -> Person | No
     return None
 
 
-def moved(before: np.ndarray, changed: Person, view: View, area: int) -> float:
-    """Pixels that differ clearly, in thousandths of the figure's area."""
+def moved(before: np.ndarray, changed: Mannequin, view: Viewpoint, area: int) -> float:
+    """Returns the number of clearly different pixels, in thousandths of the figure's area."""
     after = np.asarray(draw_person(changed, view).image, dtype=int)
     return 1000 * float((np.abs(before - after).max(axis=2) > 12).sum()) / area
 
 
-def cases() -> list[tuple[Person, View]]:
+def cases() -> list[tuple[Mannequin, Viewpoint]]:
     rng = generator(5, "truth")
     return [(person, sample_view(rng)) for person in PEOPLE]
 
 
-def test_what_a_view_hides_changes_no_pixel() -> None:
+def test_hidden_attributes_change_no_pixel() -> None:
     tried: set[str] = set()
     for person, view in cases():
         shown = visible_attributes(person, view)
@@ -110,7 +100,7 @@ def test_what_a_view_hides_changes_no_pixel() -> None:
             "bag.colour", "upper.second"} <= tried  # fmt: skip
 
 
-# The least share of the figure's area that a change of the slot moves in 95 of 100 views, per mille.
+# Smallest share of the figure's area, per mille, that changes in 95 of 100 images when the slot changes.
 LEAST = {
     "gender": 40, "age": 150, "build": 120, "glasses": 2, "sleeve": 25, "hair.length": 25, "hair.colour": 15, "hair.style": 30,
     "hat.kind": 12, "hat.colour": 20, "upper.kind": 20, "upper.colour": 90, "upper.pattern": 20, "upper.second": 20,
@@ -119,7 +109,7 @@ LEAST = {
 }  # fmt: skip
 
 
-def test_what_a_view_shows_changes_the_figure() -> None:
+def test_visible_attributes_change_the_figure() -> None:
     shares: dict[str, list[float]] = defaultdict(list)
     for person, view in cases():
         shown = visible_attributes(person, view)
@@ -135,7 +125,7 @@ def test_what_a_view_shows_changes_the_figure() -> None:
 
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_every_view_of_everybody_can_be_drawn(direction: str, hidden: str) -> None:
+def test_every_person_can_be_drawn_from_every_viewpoint(direction: str, hidden: str) -> None:
     for index, person in enumerate(PEOPLE[:12]):
-        picture = draw_person(person, View(direction, index / 12, hidden, index)).image
+        picture = draw_person(person, Viewpoint(direction, index / 12, hidden, index)).image
         assert picture.mode == "RGB"

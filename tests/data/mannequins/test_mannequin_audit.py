@@ -1,19 +1,19 @@
-"""The audit: nothing but what is seen of a person tells who they are.
+"""Leakage audit: nothing except the visible person identifies a mannequin.
 
-300 test identities with 4 images each. Every image (or caption) is a query; the gallery is all other images (or the captions of
-all other images), so that nothing matches itself; a feature ranks the gallery by distance. Chance is 3 / 1199 = 0.25 % Rank-1.
-A feature is near chance when its hits stay below the 99.9 % quantile of the binomial distribution around chance. Neighbours are
-often mutual, so hits are counted as pairs: twice the quantile for half the queries, 12 hits or 1.0 %.
+300 test identities with 4 images each. Every image (or caption) is a query; the gallery is all other images (or the captions of all
+other images), so nothing matches itself; a feature ranks the gallery by distance. Chance is 3 / 1199 = 0.25 % Rank-1. A feature is
+near chance when its hits stay below the 99.9 % quantile of the binomial distribution around chance. Neighbours are often mutual, so
+hits are counted as pairs: twice the quantile for half the queries, 12 hits or 1.0 %.
 
-Two readings had to be settled. *Mean colour of the whole crop* contains the clothes, which are the very thing to be found, so it
-cannot be at chance; it is held below 6 times chance (measured 0.67 %, 2.7 times), and the mean colour of the background alone
-is what must be at chance.
+Two features need other bounds. The *mean colour of the whole image* contains the clothes, which are what is to be found, so it
+cannot be at chance; its bound is 6 times chance (measured 0.67 %, 2.7 times). The mean colour of the background alone must be at
+chance.
 
-*Masked captions* are near chance, not at it. Words that name an attribute or go only with one are removed, the rest is compared
-as a bag of words. Over 12 populations Rank-1 was about 0.42 % (1.7 times chance, standard error 0.06 %) and about 0.56 % when
-the prepositions of bags and inner shirts are left in: how many things somebody wears and carries shows in the small words
-between them. A single population may pass the binomial bound by luck (0.25 %) or fail it (1.04 %), so the mean over several is
-held below 3 times chance. Unmasked captions reach about 10 %, 39 times chance.
+*Masked captions* are near chance, not at it. Words that name an attribute or occur only with one are removed, the rest is compared
+as a bag of words. Over 12 populations Rank-1 was about 0.42 % (1.7 times chance, standard error 0.06 %), and about 0.56 % with the
+prepositions of bags and inner shirts left in: the number of things that somebody wears and carries shows in the small words between
+them. A single population may pass the binomial bound by luck (0.25 %) or fail it (1.04 %), so the mean over several is bounded by 3
+times chance. Unmasked captions reach about 10 %, 39 times chance.
 """
 
 import io
@@ -28,8 +28,8 @@ from PIL import Image
 
 from tbps.data.mannequins.describing import describe, paraphrase
 from tbps.data.mannequins.drawing import draw_background
-from tbps.data.mannequins.people import population
 from tbps.data.mannequins.phrases import CLAIMS
+from tbps.data.mannequins.population import population
 from tbps.data.mannequins.writing import SplitSize, view_of, write_mannequins
 from tbps.seeding import generator
 
@@ -39,7 +39,7 @@ CHANCE = (IMAGES - 1) / (QUERIES - 1)
 
 
 def quantile(trials: int, share: float, level: float = 0.999) -> int:
-    """The smallest k with P(Binomial(trials, share) <= k) >= level."""
+    """Returns the smallest k with P(Binomial(trials, share) <= k) >= level."""
     total, k = 0.0, -1
     while total < level:
         k += 1
@@ -51,7 +51,7 @@ BOUND = 2 * quantile(QUERIES // 2, CHANCE) / QUERIES
 
 
 def rank1(features: np.ndarray, identities: np.ndarray, images: np.ndarray | None = None) -> float:
-    """Share of rows whose nearest row of another image (ties count by their share) has the same identity."""
+    """Returns the share of rows whose nearest row of another image has the same identity; ties count proportionally."""
     features = features.reshape(len(features), -1).astype(np.float64)
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
     images = np.arange(len(features)) if images is None else images
@@ -65,7 +65,7 @@ def rank1(features: np.ndarray, identities: np.ndarray, images: np.ndarray | Non
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory) -> list[dict]:
-    """The rows of the metadata with the file's bytes and the decoded image."""
+    """Rows of the metadata with the bytes of the file and the decoded image."""
     folder = tmp_path_factory.mktemp("audit") / "people"
     write_mannequins(folder, {"test": SplitSize(PEOPLE, IMAGES)}, seed=SEED, workers=2)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
@@ -83,7 +83,7 @@ def identities(crops) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def backgrounds() -> tuple[np.ndarray, np.ndarray]:
-    """(N, 12, 6, 3) thumbnails of what the views show without the person, and whose views they are."""
+    """(N, 12, 6, 3) thumbnails of the images without the person, and their identities."""
     views = [view_of(SEED, "test", index, number) for index in range(PEOPLE) for number in range(IMAGES)]
     thumbs = [np.asarray(draw_background(view).image.resize((6, 12), Image.Resampling.BOX), dtype=float) for view in views]
     return np.stack(thumbs), np.repeat(np.arange(PEOPLE), IMAGES)
@@ -125,7 +125,7 @@ def test_mean_colour_of_the_background_is_at_chance(backgrounds):
 
 
 def test_border_of_the_crop_is_at_chance(crops, identities):
-    """The outer twelfth left and right at the height of the head, where no clothes reach; umbrellas seldom do."""
+    """The outer twelfth left and right at the height of the head, where no clothes and few umbrellas reach."""
     means = []
     for row in crops:
         pixels = np.asarray(row["image"], dtype=float)
@@ -135,14 +135,14 @@ def test_border_of_the_crop_is_at_chance(crops, identities):
     assert rank1(np.array(means), identities) <= BOUND
 
 
-def test_mean_colour_of_the_whole_crop_says_little(crops, identities):
-    """Clothes fill a third of a crop, so this is above chance by right."""
+def test_mean_colour_of_the_whole_image_is_near_chance(crops, identities):
+    """Clothes fill a third of an image, so this must be above chance."""
     means = np.array([np.asarray(row["image"], dtype=float).mean(axis=(0, 1)) for row in crops])
     assert rank1(means, identities) <= 6 * CHANCE
 
 
-# Words that go only with an attribute though they name no value: parts of the body, marks of a pattern, verbs of carrying, the
-# prepositions of bags and inner shirts, gendered words. Verbs of wearing and the view's words stay.
+# Words that occur only with an attribute although they name no value: parts of the body, parts of a pattern, verbs of carrying, the
+# prepositions of bags and inner shirts, gendered words. Verbs of wearing and words for the viewpoint stay.
 _ATTENDANTS = [
     "hair",
     "head",
@@ -207,7 +207,7 @@ def attribute_words() -> frozenset[str]:
 
 
 def bags(texts: list[str], masked: bool) -> np.ndarray:
-    """(N, words) counts of the words that are left."""
+    """(N, words) counts of the remaining words."""
     hidden = attribute_words() if masked else frozenset()
     split = [[word for word in re.findall(r"[a-z]+", text.lower()) if word not in hidden] for text in texts]
     columns = {word: at for at, word in enumerate(sorted({word for words in split for word in words}))}
@@ -219,7 +219,7 @@ def bags(texts: list[str], masked: bool) -> np.ndarray:
 
 
 def described(seed: int) -> tuple[list[str], list[str], np.ndarray]:
-    """A caption of every image of one population, its paraphrase, and whose image it is."""
+    """A caption of every image of one population, its paraphrase, and the identity."""
     captions, paraphrases = [], []
     for index, person in enumerate(population(seed, "test", PEOPLE)):
         for number in range(IMAGES):
@@ -231,7 +231,7 @@ def described(seed: int) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def test_masked_captions_are_near_chance():
-    """One caption an image against those of all other images, over six populations."""
+    """One caption per image against those of all other images, over six populations."""
     populations = [described(seed) for seed in range(6)]
     for which in (0, 1):
         shares = [rank1(bags(texts[which], masked=True), texts[2]) for texts in populations]
@@ -239,7 +239,7 @@ def test_masked_captions_are_near_chance():
 
 
 def test_the_audit_has_power(crops, identities):
-    """Captions as they are, and a hint of the identity in the colour of the border, are far above the bound."""
+    """Unmasked captions, and a border coloured by identity, are far above the bound."""
     assert rank1(bags([row["captions"][0] for row in crops], masked=False), identities) > 5 * BOUND
     rng = np.random.default_rng(0)
     hints = rng.normal(size=(PEOPLE, 3))[identities] + 0.3 * rng.normal(size=(QUERIES, 3))

@@ -1,4 +1,4 @@
-"""Writing: the same files from the same seed however they are drawn, every layout as published, nothing half-written."""
+"""Written data sets are reproducible, follow the published layouts, and are complete or absent."""
 
 import errno
 import hashlib
@@ -18,7 +18,8 @@ from PIL import Image
 
 from tbps.data.mannequins import writing
 from tbps.data.mannequins.layouts import LAYOUTS
-from tbps.data.mannequins.people import attributes, population
+from tbps.data.mannequins.people import attributes
+from tbps.data.mannequins.population import population
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.data.readers.catalog import read_dataset
 from tbps.errors import SettingsError, StorageError
@@ -48,7 +49,7 @@ def records(folder: Path, name: str) -> list[dict]:
     return json.loads((folder / name).read_text())
 
 
-def test_same_files_whatever_the_number_of_workers(tmp_path, monkeypatch):
+def test_the_number_of_workers_does_not_change_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "POOL_FROM", 1)
     monkeypatch.setattr(writing, "CHUNK", 2)
     for workers in (1, 2):
@@ -76,7 +77,7 @@ def test_folder_layout(written):
             assert image.format == "JPEG" and image.mode == "RGB"
 
 
-def test_identities_are_people_of_one_split(written):
+def test_an_identity_is_in_one_split_only(written):
     rows = [json.loads(line) for line in (written["folder"] / "metadata.jsonl").read_text().splitlines()]
     splits: dict[int, set[str]] = {}
     for row in rows:
@@ -84,7 +85,7 @@ def test_identities_are_people_of_one_split(written):
     assert sorted(splits) == list(range(13)) and all(len(names) == 1 for names in splits.values())
 
 
-def test_splits_of_a_large_population_share_nobody():
+def test_splits_of_a_large_population_are_disjoint():
     everyone = [frozenset(attributes(p).items()) for split in ("train", "val", "test") for p in population(1, split, 400)]
     assert len(set(everyone)) == len(everyone)
 
@@ -136,7 +137,7 @@ def test_progress_reaches_the_total(tmp_path):
     assert seen[-1] == (30, 30) and seen == sorted(seen)
 
 
-def test_the_same_again_is_left_alone_and_another_is_refused(tmp_path, written):
+def test_the_same_data_set_is_kept_and_another_is_refused(tmp_path, written):
     before = digest(written["folder"])
     again = write_mannequins(written["folder"], dict(reversed(SMALL.items())), seed=3, workers=1)
     assert not again.fresh and digest(written["folder"]) == before
@@ -168,7 +169,7 @@ def test_an_empty_folder_is_filled(tmp_path):
         ({"workers": 0}, "at least 1"),
     ],
 )
-def test_impossible_requests_are_refused_and_leave_nothing(tmp_path, changes, message):
+def test_invalid_requests_are_refused_and_leave_no_files(tmp_path, changes, message):
     with pytest.raises(SettingsError, match=message):
         write_mannequins(**{"folder": tmp_path / "a", "splits": SMALL, "seed": 0, "workers": 1} | changes)
     assert not list(tmp_path.iterdir())
@@ -189,7 +190,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a file stands there"):
         write_mannequins(tmp_path / "file" / "below", SMALL, seed=0, workers=1)
@@ -218,8 +219,8 @@ def test_kill_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["people"]
 
 
-def test_names_numbers_and_captures_do_not_follow_the_identity(tmp_path):
-    """Positions are shuffled over the whole set, and near-twins are not numbered one after the other."""
+def test_names_numbers_and_capture_times_do_not_reveal_the_identity(tmp_path):
+    """Positions are shuffled over the whole set, and near-twins do not have consecutive numbers."""
     write_mannequins(tmp_path / "a", {"test": SplitSize(30, 3)}, seed=2, workers=1)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()]
     follows = sum(one["identity"] == other["identity"] for one, other in itertools.pairwise(rows))

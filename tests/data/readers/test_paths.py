@@ -1,4 +1,4 @@
-"""Paths found by listing each folder once are those found by following every component of every path."""
+"""Paths resolved with one listing per folder equal those resolved component by component."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ NAMES = [
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Files whose names are traps, and links inside, outside, to nothing and in a circle."""
+    """Files with difficult names, and links inside, outside, to nothing and in a circle."""
     root, outside = tmp_path / "images", tmp_path / "outside"
     for folder in (root / "sub" / "deep", outside):
         folder.mkdir(parents=True)
@@ -41,7 +41,7 @@ def outcome(find, *given) -> str:
 
 
 @pytest.mark.parametrize("through_link", [False, True])
-def test_agrees_with_following_every_link(root: Path, tmp_path: Path, through_link: bool) -> None:
+def test_paths_equal_those_resolved_link_by_link(root: Path, tmp_path: Path, through_link: bool) -> None:
     if through_link:
         (tmp_path / "way").symlink_to(root)
         root = tmp_path / "way"
@@ -52,7 +52,7 @@ def test_agrees_with_following_every_link(root: Path, tmp_path: Path, through_li
     assert sum(value.startswith("refused") for value in expected.values()) > 12
 
 
-def test_agrees_for_a_relative_and_a_missing_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_agree_for_a_relative_and_a_missing_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     for place in (Path(), Path("sub"), Path("nowhere")):
         folder = ImageFolder(place)

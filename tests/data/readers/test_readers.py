@@ -1,4 +1,4 @@
-"""Each published layout is written by hand here, then damaged in one place at a time."""
+"""Readers of all layouts, on files that are written here and damaged in one place at a time."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Records = list[Any]
 
 @dataclass(frozen=True)
 class Made:
-    """A layout on disk: its records as the file spells them, and how to write them again after a change."""
+    """A data set on disk: its records as the file contains them, and how to write them again after a change."""
 
     name: str
     root: Path
@@ -54,7 +54,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
 
 
 def make(name: str, root: Path) -> Made:
-    """Five people, two images each, two captions an image; TBPS-CLIP's file holds the three people of train."""
+    """Writes five people with two images each and two captions per image; TBPS-CLIP's file holds the three people of train."""
     file, path_field, images = LAYOUTS[name]
     (root / images).mkdir(exist_ok=True)
     records: Records = []
@@ -120,7 +120,7 @@ def test_missing_images_are_counted_and_the_first_is_named(made: Made) -> None:
         made.write()
 
 
-def test_a_name_longer_than_any_file_has_is_missing(made: Made) -> None:
+def test_a_name_that_is_too_long_for_a_file_counts_as_missing(made: Made) -> None:
     with pytest.raises(AnnotationError, match=r"1 of .* image files are missing, the first at (record 2|line 3): "):
         made.write(set_in(2, made.path_field, "a" * 5000))
 
@@ -142,7 +142,7 @@ def test_bad_identities(made: Made, bad: object) -> None:
 
 def test_identities_fit_into_64_bits(made: Made) -> None:
     if made.name == "folder":
-        assert made.write(set_in(5, "identity", 2**70)).images[5].identity == 3  # numbered anew
+        assert made.write(set_in(5, "identity", 2**70)).images[5].identity == 3  # renumbered
         return
     with pytest.raises(AnnotationError, match=r"record 5, field 'id': expected a whole number from 0 to 9223372036854775807"):
         made.write(set_in(5, "id", 2**63))
@@ -199,7 +199,7 @@ def test_missing_files_and_folders_are_explained(made: Made) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_right_folder_is_named_from_one_above(name: str, tmp_path: Path) -> None:
+def test_an_error_for_the_parent_folder_names_the_right_one(name: str, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     make(name, inside).write()
@@ -238,7 +238,7 @@ def test_published_counts_are_compared(tmp_path: Path) -> None:
         assert text in warnings
 
 
-def test_complete_counts_bring_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matching_counts_give_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tbps.data.readers import cuhk_pedes
     from tbps.data.readers.annotations import Published
 
@@ -255,7 +255,7 @@ def test_icfg_pedes_file_has_two_spellings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["icfg-pedes", "ufine6926", "folder", "tbps"])
-def test_val_is_carved_out_of_train_by_identity(name: str, tmp_path: Path) -> None:
+def test_val_is_taken_from_train_by_identity(name: str, tmp_path: Path) -> None:
     people = 40
     made = make(name, tmp_path)
     record = made.records[0]
@@ -340,7 +340,7 @@ def test_folder_defaults_labels_and_attributes(tmp_path: Path) -> None:
     assert (c.camera, c.captions, dict(c.attributes)) == (None, ("one", "two"), {})
 
 
-def test_folder_refuses_duplicates_however_they_are_spelled(tmp_path: Path) -> None:
+def test_folder_refuses_duplicates_in_any_spelling(tmp_path: Path) -> None:
     made = make("folder", tmp_path)
     with pytest.raises(AnnotationError, match=r"line 5, field 'file_name': repeats './0000_c1_0000\.jpg' of line 1"):
         made.write(set_in(4, "file_name", "./0000_c1_0000.jpg"))
@@ -360,11 +360,11 @@ def test_folder_keeps_every_value_of_a_column_with_its_type(tmp_path: Path) -> N
     read = [json.dumps(dict(image.attributes), sort_keys=True) for image in images]
     given = [{key: value for key, value in row.items() if key not in ("file_name", "caption")} for row in columns]
     assert read == [json.dumps(row, sort_keys=True) for row in given]
-    assert images[0].attributes["a"] is images[2].attributes["a"]  # one text in memory, however many images say it
+    assert images[0].attributes["a"] is images[2].attributes["a"]  # one text in memory for all images
 
 
 def ufine(root: Path, paths: list[str], base: str) -> Path:
-    """A root of UFine6926 with these paths, relative to `base`."""
+    """Makes a UFine6926 with these paths, relative to `base`."""
     records = []
     for number, path in enumerate(paths):
         file = root / base / path
@@ -385,7 +385,7 @@ def test_ufine_paths_are_relative_to_the_root_as_published_or_to_imgs(tmp_path: 
     assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is carved out of train"
 
 
-def test_ufine_with_folders_of_both_layouts_takes_the_one_that_has_the_images(tmp_path: Path) -> None:
+def test_ufine_with_both_folders_uses_the_one_with_the_images(tmp_path: Path) -> None:
     root = ufine(tmp_path, [f"images/{number}.jpg" for number in range(1, 7)], ".")
     (root / "imgs").mkdir()
     assert read_dataset("ufine6926", root).images[0].path == root / "images" / "1.jpg"
@@ -405,7 +405,9 @@ CUHK_FOLDERS = ("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "t
 
 @pytest.fixture
 def cuhk(tmp_path: Path) -> Path:
-    """A CUHK-PEDES of seven folders, two people a folder, two images a person; the last person of each folder in test."""
+    """Makes a CUHK-PEDES with seven folders, two people per folder, two images per person; the last person of each folder is in
+    test.
+    """
     records = []
     for number, folder in enumerate(CUHK_FOLDERS):
         (tmp_path / "imgs" / folder).mkdir(parents=True)
@@ -433,18 +435,18 @@ def test_missing_folders_are_named_and_counted(cuhk: Path) -> None:
     assert "train: 6 images, published 34,054" in dataset.warnings
 
 
-def test_nothing_left_is_an_error_however_much_may_be_missing(made: Made) -> None:
+def test_a_data_set_without_any_image_file_is_refused_even_with_allow_missing(made: Made) -> None:
     for file in (made.root / made.images).rglob("*.jpg"):
         file.unlink()
     for allowed in (False, True):
-        with pytest.raises(AnnotationError, match="none is left"):
+        with pytest.raises(AnnotationError, match="no image is left"):
             (made.root / made.file).write_text(
                 "\n".join(map(json.dumps, made.records)) if made.file.endswith("jsonl") else json.dumps(made.records)
             )
             read_dataset(made.name, made.root, allow_missing=allowed)
 
 
-def test_every_reader_leaves_out_what_is_missing_and_counts_it(made: Made) -> None:
+def test_every_reader_leaves_out_missing_images_and_counts_them(made: Made) -> None:
     made.write()
     (made.root / made.images / made.records[1][made.path_field]).unlink()
     with pytest.raises(AnnotationError, match=r"1 of .* image files are missing, the first at"):

@@ -1,4 +1,4 @@
-"""Foreign checkpoints embed as an independent forward pass on the same weights; wrong and hostile files are refused by name."""
+"""Converted checkpoints embed like an independent forward pass on the same weights; invalid and hostile files are refused."""
 
 import argparse
 import copy
@@ -62,7 +62,7 @@ def pixels(height: int = 32, width: int = 32) -> torch.Tensor:
 
 
 def tokens(vocabulary: int) -> torch.Tensor:
-    """Start token, words, end token, and behind it zeros, as OpenAI pads."""
+    """Start token, words, end token, then zeros, as OpenAI pads."""
     rows = torch.randint(1, vocabulary - 2, (4, 16), generator=torch.Generator().manual_seed(2))
     rows[:, 0] = vocabulary - 2
     for row, end in enumerate((15, 9, 3, 1)):
@@ -71,7 +71,7 @@ def tokens(vocabulary: int) -> torch.Tensor:
 
 
 def assert_same(model: PersonModel, clip: OpenAIClip, tolerance: float = 2e-5) -> None:
-    """Un-normalised embeddings of both towers agree; pictures have the model's own input size."""
+    """Compares unnormalised embeddings of both towers at the model's own input size."""
     vocabulary = clip.token_embedding.num_embeddings
     size = (model.spec.height, model.spec.width)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def state_of(clip: OpenAIClip) -> State:
 
 
 def write_torchscript(clip: OpenAIClip, path: Path, half: bool = False) -> Path:
-    """As OpenAI's: traced, with three numbers that repeat shapes among the buffers."""
+    """Writes an archive like OpenAI's: traced, with three numbers that repeat shapes among the buffers."""
     clip = copy.deepcopy(clip)
     for name, number in (("input_resolution", 32), ("context_length", 16), ("vocab_size", 99)):
         clip.register_buffer(name, torch.tensor(number))
@@ -98,7 +98,7 @@ def write_torchscript(clip: OpenAIClip, path: Path, half: bool = False) -> Path:
 
 
 def heads() -> State:
-    """Names and tensors of what the reference and IRRA train beside the towers."""
+    """Names and tensors of the training heads of the reference and IRRA."""
     names = ["classifier.weight", "classifier.bias", "cross_attn.in_proj_weight", "mlm_head.fc.weight", "ln_post.weight"]
     return {name: torch.ones(3) for name in [*names, "cross_modal_transformer.resblocks.0.ln_1.weight", "ln_pre_t.bias"]}
 
@@ -113,7 +113,9 @@ def irra_state(clip: OpenAIClip) -> State:
 
 
 def write_reference(clip: OpenAIClip, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As the reference saves: model, an optimizer with numpy's numbers in it, and an EasyDict that repeats itself as attributes."""
+    """Writes a checkpoint like the reference: model, an optimizer with numpy scalars, and an EasyDict that repeats itself as
+    attributes.
+    """
 
     class EasyDict(dict):  # type: ignore[type-arg]
         def __init__(self, values: dict[str, object]) -> None:
@@ -154,7 +156,7 @@ def write_reference(clip: OpenAIClip, path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.param(save_file, id="safetensors"),
     ],
 )
-def test_openai_states_embed_alike(
+def test_openai_states_give_the_same_embeddings(
     write: Callable[[State, Path], None], clip: OpenAIClip, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     write(state_of(clip), tmp_path / "weights.pt")
@@ -165,7 +167,9 @@ def test_openai_states_embed_alike(
     assert conversion.model.clip.logit_scale.item() == pytest.approx(clip.logit_scale.item())
 
 
-def test_torchscript_archives_embed_alike(clip: OpenAIClip, torchscript: Path, converted: Callable[..., Conversion]) -> None:
+def test_torchscript_archives_give_the_same_embeddings(
+    clip: OpenAIClip, torchscript: Path, converted: Callable[..., Conversion]
+) -> None:
     conversion = converted(torchscript)
     assert conversion.format == "openai"
     assert conversion.left_out == ("context_length (1 tensor)", "input_resolution (1 tensor)", "vocab_size (1 tensor)")
@@ -177,13 +181,13 @@ def test_torchscript_archives_embed_alike(clip: OpenAIClip, torchscript: Path, c
 def test_half_precision_archives_are_read_as_float32(vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path) -> None:
     clip = OpenAIClip(vocabulary=vocabulary)
     path = write_torchscript(clip, tmp_path / "ViT.pt", half=True)
-    clip.half().float()  # the weights as float16 keeps them
+    clip.half().float()  # the weights rounded to float16
     model = converted(path).model
     assert model.clip.dtype == torch.float32
     assert_same(model, clip)
 
 
-def test_the_reference_embeds_alike_without_its_heads(
+def test_the_reference_gives_the_same_embeddings_without_its_heads(
     clip: OpenAIClip, converted: Callable[..., Conversion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_reference(clip, tmp_path / "checkpoint_best.pth", monkeypatch)
@@ -200,7 +204,9 @@ def test_the_reference_embeds_alike_without_its_heads(
     assert "easydict" not in sys.modules
 
 
-def test_irra_embeds_alike_at_its_upright_input(vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path) -> None:
+def test_irra_gives_the_same_embeddings_at_its_input_size(
+    vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path
+) -> None:
     clip = OpenAIClip(grid=(6, 2), vocabulary=vocabulary)
     rest = {"optimizer": {}, "epoch": 60, "args": argparse.Namespace(img_size=(48, 16))}
     torch.save({"model": irra_state(clip) | heads(), **rest}, tmp_path / "best.pth")
@@ -219,7 +225,7 @@ def test_irra_embeds_alike_at_its_upright_input(vocabulary: int, converted: Call
         torch.testing.assert_close(found, clip.encode_image(pixels(48, 16)), atol=2e-5, rtol=2e-5)
 
 
-def test_the_activation_of_an_open_clip_model_must_be_told(
+def test_the_activation_of_an_open_clip_model_must_be_given(
     vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     clip = OpenAIClip(vocabulary=vocabulary, activation=torch.nn.GELU)
@@ -285,7 +291,7 @@ def test_text_positions_equal_the_slow_interpolation(old: int, new: int) -> None
     torch.testing.assert_close(resize_text_positions(positions, new), expected)
 
 
-def test_any_grid_is_given_back_by_transformers_interpolation_of_its_square() -> None:
+def test_interpolation_restores_any_grid_from_its_square() -> None:
     for height in range(1, 13):
         for width in range(1, 13):
             positions = torch.randn(1 + height * width, 3, generator=torch.Generator().manual_seed(5))
@@ -308,7 +314,7 @@ def test_any_grid_is_given_back_by_transformers_interpolation_of_its_square() ->
         ((3, 5), {"source_size": (24, 40)}, (24, 40)),
     ],
 )
-def test_another_input_size_embeds_as_with_interpolated_positions(
+def test_another_input_size_uses_interpolated_positions(
     grid: tuple[int, int],
     settings: dict[str, object],
     size: tuple[int, int],
@@ -326,7 +332,7 @@ def test_another_input_size_embeds_as_with_interpolated_positions(
 
 
 @pytest.mark.parametrize("length", [8, 40])
-def test_another_context_embeds_as_with_interpolated_positions(
+def test_another_context_uses_interpolated_positions(
     length: int, vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     clip = OpenAIClip(vocabulary=vocabulary)
@@ -344,7 +350,7 @@ def test_another_context_embeds_as_with_interpolated_positions(
         torch.testing.assert_close(found, longer.encode_text(rows[:, :length]), atol=2e-5, rtol=2e-5)
 
 
-def test_an_upright_folder_is_resized_from_the_positions_that_it_uses(
+def test_a_folder_with_another_input_size_is_resized_from_the_positions_in_use(
     vocabulary: int, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     clip = OpenAIClip(grid=(6, 2), vocabulary=vocabulary)
@@ -360,7 +366,7 @@ def test_an_upright_folder_is_resized_from_the_positions_that_it_uses(
 # ------------------------------------------------------------------------------------------ tokenizer
 
 
-def test_the_tokenizer_comes_from_byte_pairs_alone(clip: OpenAIClip, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_built_from_byte_pairs_only(clip: OpenAIClip, tiny_model_folder: Path, tmp_path: Path) -> None:
     pairs = json.loads((tiny_model_folder / "tokenizer.json").read_text())["model"]
     (tmp_path / "pairs").mkdir()
     (tmp_path / "pairs" / "vocab.json").write_text(json.dumps(pairs["vocab"]))
@@ -423,7 +429,7 @@ def changed(name: str, tensor: torch.Tensor) -> Callable[[State], State]:
         (changed("fusion.weight", torch.zeros(2)), r"unexpected fusion\.weight"),
         (changed("visual.class_embedding", torch.zeros(7)), r"visual\.class_embedding is \(7,\) instead of \(128,\)"),
         (changed("visual.conv1.weight", torch.zeros(7)), "has 1 dimensions instead of 4"),
-        (changed("visual.conv1.weight", torch.zeros(100, 3, 8, 8)), "width 100 of the image tower is no multiple of 64"),
+        (changed("visual.conv1.weight", torch.zeros(100, 3, 8, 8)), "width 100 of the image tower is not a multiple of 64"),
         (changed("visual.positional_embedding", torch.zeros(0, 128)), r"visual\.positional_embedding is empty"),
         (changed("visual.positional_embedding", torch.zeros(1, 128)), "no row for a patch"),
         (changed("visual.positional_embedding", torch.zeros(1 + 15, 128)), "15 patches of 8 pixels.*--source-size"),
@@ -433,7 +439,7 @@ def changed(name: str, tensor: torch.Tensor) -> Callable[[State], State]:
         (lambda state: {"vision_model.x": torch.zeros(1)}, "give the folder"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_tensors_that_do_not_fit_are_named(
     change: Callable[[State], State], message: str, clip: OpenAIClip, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     torch.save(change(state_of(clip)), tmp_path / "weights.pt")
@@ -444,13 +450,13 @@ def test_what_does_not_fit_is_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_size": (50, 16)}, "50 x 16 is no multiple of the patch of 8 pixels"),
+        ({"image_size": (50, 16)}, "50 x 16 is not a multiple of the patch of 8 pixels"),
         ({"source_size": (48, 16)}, "16 patches of 8 pixels, but 48 x 16 pixels have 6 x 2 patches"),
         ({"format": "huggingface"}, "give the folder"),
         ({"format": "irra"}, "names of the format openai, not of irra"),
     ],
 )
-def test_sizes_and_formats_that_do_not_fit(
+def test_sizes_and_formats_that_do_not_fit_are_refused(
     settings: dict[str, object], message: str, clip: OpenAIClip, converted: Callable[..., Conversion], tmp_path: Path
 ) -> None:
     torch.save(state_of(clip), tmp_path / "weights.pt")
@@ -472,7 +478,9 @@ def test_a_format_that_contradicts_the_names_is_refused(
         converted(tmp_path / "best.pth")
 
 
-def test_folders_that_cannot_be_read(tiny_model_folder: Path, converted: Callable[..., Conversion], tmp_path: Path) -> None:
+def test_folders_that_cannot_be_read_are_refused(
+    tiny_model_folder: Path, converted: Callable[..., Conversion], tmp_path: Path
+) -> None:
     for source, settings, message in (
         (tiny_model_folder, {"format": "irra"}, "is not a file"),
         (tiny_model_folder, {"activation": "gelu"}, "leave the two options out"),
@@ -525,7 +533,7 @@ def test_a_hostile_pickle_is_refused_by_name_and_not_executed(
         (b"\x80\x02ctorch\nload\n.", r"torch\.load"),
     ],
 )
-def test_every_name_off_the_list_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
+def test_every_name_that_is_not_allowed_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
     write_zip(tmp_path / "weights.pt", content)
     with pytest.raises(ModelError, match=f"names {name},"):
         read_tensors(tmp_path / "weights.pt")
@@ -559,7 +567,7 @@ def test_pickles_without_a_state_are_refused(pickled: bytes, message: str, tmp_p
         read_tensors(tmp_path / "weights.pt")
 
 
-def test_odd_archives_are_refused(clip: OpenAIClip, tmp_path: Path) -> None:
+def test_invalid_archives_are_refused(clip: OpenAIClip, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     write_zip(path, pickle.dumps({}, 2), zipfile.ZIP_DEFLATED)
     with pytest.raises(ModelError, match="is compressed"):
@@ -574,7 +582,7 @@ def test_odd_archives_are_refused(clip: OpenAIClip, tmp_path: Path) -> None:
     torch.save(clip, path)
     with pytest.raises(ModelError, match=r"names tests\.oracles\.openai_clip\.OpenAIClip"):
         read_tensors(path)
-    with pytest.raises(ModelError, match="is no file"):
+    with pytest.raises(ModelError, match="is not a file"):
         read_tensors(tmp_path)
 
 

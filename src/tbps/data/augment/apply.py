@@ -1,22 +1,21 @@
-"""What a drawn augmentation does to the pixels of a batch: one `Round` holds the strengths of every image.
+"""Applying drawn augmentations to the pixels of a batch, in PyTorch; one `Round` holds the strengths for every image.
 
-    crop       the box is resized back to the size of the image
+    crop       the box is resized to the size of the image
     flips      horizontal, vertical
     rotation   around the centre, black outside
     jitter     brightness b: b x; contrast c: c x + (1 - c) mean(L); saturation s: s x + (1 - s) L; each clipped to [0, 1]
-    hue        turns the colour circle of HSV
+    hue        rotates the hue of HSV
     grayscale  the three channels become L = 0.299 R + 0.587 G + 0.114 B
     blur       Gaussian of `blur_kernel` x `blur_kernel` pixels, the border reflected
     erase      the box gets one colour, `erase_fill`
 
-A field that holds its neutral value changes nothing, so one round of any mixture of operations is the same arithmetic. Rounds
-follow one another; within one, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and
-erasing. Geometry that nothing else comes between is one affine map and one bilinear sampling, of which the outermost half pixel
-blends with the black outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast,
-saturation, hue.
+A field with its neutral value changes nothing, so one round can hold any mixture of operations. Rounds are applied one after
+another. Within a round, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
+Consecutive geometry becomes one affine map with one bilinear sampling, which blends the outermost half pixel with the black
+outside. Semantics are torchvision's, except that jitter has the fixed order brightness, contrast, saturation, hue.
 
-Here PyTorch does it in float32, on any device. uint8 on a CPU goes through OpenCV instead (`opencv`), more than three times
-as fast and within a few of the 256 levels.
+Computed in float32 on any device. uint8 images on a CPU are processed by OpenCV instead (`augment.opencv`), which is more than
+three times as fast and differs by a few of the 256 levels.
 """
 
 from dataclasses import replace
@@ -29,11 +28,9 @@ from torch import Tensor
 from tbps.data.augment.rounds import LUMA, Round, neutral_round
 from tbps.transfer import send
 
-# On a CPU so many images at a time: their copies stay near the processor's cache and in memory that is already its own.
+# Images per chunk on a CPU, so that their copies stay in the cache and in memory that is already allocated.
 _CPU_IMAGES = 8
 
-
-"""The fields that hold a value for each image."""
 
 _KINDS = (
     ("crop", "flip", "vertical_flip", "angle"),
@@ -44,7 +41,7 @@ _KINDS = (
 
 
 def operation_by_operation(rounds: tuple[Round, ...], size: tuple[int, int]) -> tuple[Round, ...]:
-    """The same operations in a fixed order: the geometry of all rounds first, then all colours, all blurs and all erasing."""
+    """Reorders operations: the geometry of all rounds first, then all colours, all blurs and all erasing."""
     found = []
     for names in _KINDS:
         for drawn in rounds:
@@ -55,14 +52,14 @@ def operation_by_operation(rounds: tuple[Round, ...], size: tuple[int, int]) -> 
 
 
 def as_unit(images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float32[Tensor, "N 3 H W"]:
-    """A float32 copy in [0, 1]: uint8 is divided by 255, floats are in [0, 1] already."""
+    """Returns a float32 copy in [0, 1]: uint8 is divided by 255, floats are in [0, 1] already."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
 
 
 def apply_rounds(
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], rounds: tuple[Round, ...]
 ) -> Float32[Tensor, "N 3 H W"]:
-    """The images in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
+    """Applies rounds to images and returns them in [0, 1]; the rounds may be on another device."""
     if not rounds:
         return as_unit(images)
     if images.device.type == "cpu" and images.dtype == torch.uint8:
@@ -82,7 +79,7 @@ def _apply_together(images: Tensor, rounds: tuple[Round, ...]) -> Tensor:
     unit = as_unit(images)
     count, size = len(unit), (unit.shape[2], unit.shape[3])
     device = rounds[0].angle.device
-    # Geometry waits for the next operation of another kind: what comes together is sampled once.
+    # Geometry is collected until the next operation of another kind, so that consecutive geometry is sampled once.
     matrix, waits = torch.eye(3, device=device).repeat(count, 1, 1), torch.zeros(count, dtype=torch.bool, device=device)
     for drawn in rounds:
         moved = _moves(drawn, size)
@@ -101,24 +98,28 @@ def _apply_together(images: Tensor, rounds: tuple[Round, ...]) -> Tensor:
 
 
 def _moves(drawn: Round, size: tuple[int, int]) -> Tensor:
-    """(N,) bool: which images have geometry."""
+    """Returns (N,) bool: which images have geometric operations."""
     whole = torch.tensor([0.0, 0.0, *size], device=drawn.crop.device)
     return (drawn.crop != whole).any(1) | drawn.flip | drawn.vertical_flip | (drawn.angle != 0)
 
 
 def _changes_pixels(drawn: Round) -> Tensor:
-    """(N,) bool: which images have anything but geometry."""
+    """Returns (N,) bool: which images have other operations than geometry."""
     jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
     return jitter | (drawn.hue != 0) | drawn.grayscale | (drawn.blur > 0) | (drawn.erase[:, 2] > 0)
 
 
 def resample(images: Float32[Tensor, "n 3 H W"], backward: Float32[Tensor, "n 2 3"]) -> Float32[Tensor, "n 3 H W"]:
-    """Bilinear sampling, black outside. `backward` maps output to input coordinates (x, y, 1), where [-1, 1] spans the image."""
+    """Samples images bilinearly, black outside. `backward` maps output to input coordinates (x, y, 1), where [-1, 1] spans the
+    image.
+    """
     return F.grid_sample(images, _grid(backward, images.shape[2:]), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _grid(backward: Tensor, size: torch.Size) -> Tensor:
-    """(n, H, W, 2): what `F.affine_grid` gives, which takes ten times as long on a CPU for multiplying matrices of width 3."""
+    """Returns the result of `F.affine_grid`, (n, H, W, 2). That function takes ten times as long on a CPU, for
+    products of width 3.
+    """
     y, x = ((2 * torch.arange(length, device=backward.device) + 1) / length - 1 for length in size)
     grid = backward.new_empty(len(backward), *size, 2)
     for axis in range(2):
@@ -135,7 +136,9 @@ def _sample(unit: Tensor, matrix: Tensor, due: Tensor) -> None:
 
 
 def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """(n, 3, 3): from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation of one round."""
+    """Returns (n, 3, 3): the map from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation of one
+    round.
+    """
     height, width = size
     top, left, box_height, box_width = drawn.crop[rows].unbind(1)
     scale_x, scale_y = box_width / width, box_height / height
@@ -145,7 +148,7 @@ def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
     mirror_y = torch.where(drawn.vertical_flip[rows], -1.0, 1.0)
     radians = torch.deg2rad(drawn.angle[rows])
     cos, sin = radians.cos(), radians.sin()
-    # Turning is rigid in pixels, not in the square [-1, 1]: hence the aspect ratios. With y downwards, this turns the picture
+    # Rotation is rigid in pixels, not in the square [-1, 1]: hence the aspect ratios. With y downwards, this rotates the image
     # counter-clockwise, because an output pixel looks up the input pixel that lies clockwise of it.
     row_x = [mirror_x * scale_x * cos, -mirror_x * scale_x * sin * (height / width), shift_x]
     row_y = [mirror_y * scale_y * sin * (width / height), mirror_y * scale_y * cos, shift_y]
@@ -154,7 +157,7 @@ def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (n, 1, H, W)."""
+    """Computes the luma: (n, 3, H, W) -> (n, 1, H, W)."""
     red, green, blue = LUMA
     return (images[:, 0:1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
 
@@ -185,9 +188,11 @@ def _apply_hue(unit: Tensor, drawn: Round) -> None:
 
 
 def _turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """To HSV, the hue turned, and back: with the hue on a circle of six, a channel is value - chroma * clamp(2 - |k - 2|, 0, 1),
-    k = (n + hue) mod 6, n = 5, 3, 1 for red, green, blue. Masks are floats, and k - 2 the distance to the nearest multiple of 6:
-    on a CPU `where` and `remainder` cost ten times a product.
+    """Rotates the hue: to HSV, and back.
+
+    With the hue on a circle of six, a channel is value - chroma * clamp(2 - |k - 2|, 0, 1), k = (n + hue) mod 6, n = 5, 3, 1 for
+    red, green, blue. Masks are floats, and k - 2 is the distance to the nearest multiple of 6: on a CPU `where` and `remainder`
+    cost ten times as much as a product.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -196,7 +201,7 @@ def _turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     is_green.mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     hue = is_red.mul_(green - blue).addcmul_(is_green, blue - red).addcmul_(is_blue, red - green)
-    hue.div_(chroma.clamp(min=1e-12))  # grey has no hue, and chroma 0 takes any
+    hue.div_(chroma.clamp(min=1e-12))  # grey has no hue: any value serves
     hue.add_(is_green, alpha=2).add_(is_blue, alpha=4).div_(6).add_(turns)
     turned = torch.empty_like(images)
     for channel, n in enumerate((5, 3, 1)):
@@ -218,7 +223,7 @@ def _apply_blur(unit: Tensor, drawn: Round) -> None:
         return
     from kornia.filters import gaussian_blur2d
 
-    sigma = drawn.blur[rows, None].expand(-1, 2)  # Kornia looks whether they are positive, and sends them itself
+    sigma = drawn.blur[rows, None].expand(-1, 2)  # Kornia checks on the CPU that they are positive, and copies them itself
     rows = send(rows, unit.device)
     unit.index_copy_(0, rows, gaussian_blur2d(unit.index_select(0, rows), drawn.blur_kernel, sigma).clamp_(0, 1))
 

@@ -1,6 +1,6 @@
-"""Back translation: train captions from English to French and back, for the paraphrases (`captions_bt`) of TBPS-CLIP.
+"""Back translation of training captions from English to French and back, for the paraphrases (`captions_bt`) of TBPS-CLIP.
 
-Every wording is translated once and kept in a journal beside the output, so that a run that was stopped goes on where it was:
+Every distinct caption is translated once and stored in a journal beside the output, from which an interrupted run resumes:
 
     {"backward": "Helsinki-NLP/opus-mt-fr-en", "beams": 4, "forward": "Helsinki-NLP/opus-mt-en-fr"}
     {"caption": "A man in a red coat.", "paraphrase": "A man with a red coat."}
@@ -29,21 +29,21 @@ from tbps.preprocess.metadata import METADATA_FILE
 from tbps.storage import make_folder, writing_to
 
 Translate = Callable[[Sequence[str]], list[str]]
-"""Texts -> their translations, one each; a translation may be empty."""
+"""Texts -> one translation each; a translation may be empty."""
 
 OnProgress = Callable[[int, int], None]
 
 _HUB_FILES = ["*.json", "*.spm", "model.safetensors", "pytorch_model.bin"]
-# A translation three times as long as its source is a loop of the decoder.
+# A translation more than about three times as long as its source is a loop of the decoder.
 _LENGTH_FACTOR, _LENGTH_SPARE = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
 class TrainFile:
-    """The train records of a data set, and the file that gets their paraphrases.
+    """The train records of a data set, and the files to write with their paraphrases.
 
-    captions: those of each record, in order; source: the annotation file they are from; `text`: paraphrases of each record ->
-    content of `out`; others: content of further files, which make a data set of the layout `tbps` together with `out`.
+    `captions`: of each record, in order; `source`: annotation file that they come from; `text`: paraphrases of each record ->
+    content of `out`; `others`: content of further files, which form a data set of the layout `tbps` together with `out`.
     """
 
     source: Path
@@ -53,19 +53,19 @@ class TrainFile:
     others: Mapping[Path, str]
 
     def contents(self, paraphrases: Mapping[str, str | None]) -> dict[Path, str]:
-        """The text of every file. A caption whose paraphrase is None stands in for it."""
+        """Returns the content of every file. A caption whose paraphrase is None is used in its place."""
         filled = [[paraphrases[caption] or caption for caption in captions] for captions in self.captions]
         return {**self.others, self.out: self.text(filled)}
 
 
 def read_train_file(layout: str, root: Path, out: Path | None = None) -> TrainFile:
-    """The train records of the data set at `root`, which must be one that `read_dataset` opens.
+    """Reads the train records of the data set at `root`, which must be one that `read_dataset` opens.
 
-    `folder` and `tbps` keep their layout: a copy of the annotation file, by default `metadata.back_translated.jsonl` and
-    `train_reid.back_translated.json` beside the original. Published layouts have no place for paraphrases and become `tbps`: by
+    `folder` and `tbps` keep their layout: the output is a copy of the annotation file, by default `metadata.back_translated.jsonl`
+    or `train_reid.back_translated.json` beside the original. Published layouts have no field for paraphrases and become `tbps`: by
     default `train_reid.json` in `root`, with `val_reid.json` and `test_reid.json` beside it.
 
-    Raises DataError when the data set cannot be used, has no train record, or `out` is its annotation file.
+    Raises DataError when the data set is invalid, has no train record, or `out` is its annotation file.
     """
     images = read_dataset(layout, root).images
     if layout == folder.NAME:
@@ -83,10 +83,10 @@ def read_train_file(layout: str, root: Path, out: Path | None = None) -> TrainFi
 
 @final
 class Journal:
-    """Translations so far: JSON lines, a batch in one write. `known`: caption -> paraphrase, None where it had no word.
+    """Journal of translations: a file of JSON lines. `known`: caption -> paraphrase, None where the translation had no word.
 
-    `facts` say how it was translated; a journal begun with others is refused (DataError). A line that was cut short by a kill
-    or a full disk is dropped.
+    `facts`: how captions are translated (models, beams); a journal with other facts is refused (DataError). A last line that is
+    incomplete after a crash or on a full disk is removed.
     """
 
     def __init__(self, file: Path, facts: Mapping[str, str | int]) -> None:
@@ -104,7 +104,7 @@ class Journal:
             self._read(number, line)
 
     def add(self, translated: Mapping[str, str | None]) -> None:
-        """Keeps a batch: on disk when this returns. The first batch creates the file."""
+        """Appends a batch, which is on disk when this returns. The first batch creates the file."""
         records: list[Mapping[str, Any]] = [] if self._begun else [self._facts]
         records += [{"caption": caption, "paraphrase": paraphrase} for caption, paraphrase in translated.items()]
         make_folder(self.file.parent)
@@ -116,7 +116,7 @@ class Journal:
         self.known.update(translated)
 
     def _read(self, number: int, line: bytes) -> None:
-        way_out = f"remove {self.file} to translate anew, or give another --out"
+        way_out = f"remove {self.file} to translate again, or give another --out"
         try:
             record = json.loads(line)
             if number > 1:
@@ -135,10 +135,10 @@ def back_translate(
     batch_size: int,
     on_progress: OnProgress = lambda done, total: None,
 ) -> None:
-    """Translates there and back what the journal does not know yet; afterwards `journal.known` has every caption.
+    """Translates captions there and back that the journal lacks; afterwards `journal.known` contains every caption.
 
-    Batches hold captions of like length, the longest first, so that a machine too small for them fails at once. They do not
-    depend on what is known: an interrupted run translates the same batches as an uninterrupted one.
+    Batches hold captions of similar length, the longest first, so that too little memory shows at once. They do not depend on the
+    journal: an interrupted run translates the same batches as an uninterrupted one.
     """
     wordings = sorted(set(captions), key=lambda text: (-len(text), text))
     batches = [wordings[start : start + batch_size] for start in range(0, len(wordings), batch_size)]
@@ -154,10 +154,10 @@ def back_translate(
 
 @final
 class MarianTranslator:
-    """One direction of a MarianMT model, on the GPU where there is one.
+    """Translator with one direction of a MarianMT model, on the GPU where there is one.
 
-    `model`: a folder, or a Hugging Face id on a machine that reaches the hub. Raises ModelError when it is missing, of another
-    kind or incomplete, MissingDependencyError without the package sentencepiece.
+    `model`: a folder, or a Hugging Face id. Raises ModelError when it is missing, incomplete or of another kind,
+    MissingDependencyError without the package sentencepiece.
     """
 
     def __init__(self, model: str, beams: int) -> None:
@@ -170,7 +170,7 @@ class MarianTranslator:
         self._longest: int = self._model.config.max_position_embeddings
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
-        """Beam search; a text longer than the model's context is cut."""
+        """Translates texts by beam search; a text longer than the model's context is cut."""
         readable = [" ".join(text.encode("utf-8", "replace").decode().split()) for text in texts]  # lone surrogates become "?"
         tokens = self._tokenizer(readable, return_tensors="pt", padding=True, truncation=True, max_length=self._longest)
         room = min(self._longest - 1, _LENGTH_FACTOR * tokens["input_ids"].shape[1] + _LENGTH_SPARE)
@@ -181,7 +181,7 @@ class MarianTranslator:
 
 
 def _translate_worded(texts: Sequence[str | None], translate: Translate) -> list[str | None]:
-    """The translations; None stays None and is what becomes of a translation without a word."""
+    """Translates the texts; None stays None, and a translation without a word becomes None."""
     worded = [text for text in texts if text is not None]
     translated = iter(translate(worded) if worded else [])
     results = [None if text is None else next(translated) for text in texts]
@@ -217,7 +217,7 @@ def _is_train(record: Mapping[str, Any]) -> bool:
 
 
 def _captions(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those of a line that the reader has accepted."""
+    """Returns the captions of a validated record."""
     one = record.get("caption")
     return tuple(record["captions"]) if one is None else (one,)
 
@@ -252,7 +252,7 @@ def _json(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _open(path: Path) -> tuple[Any, Any]:
-    """MarianMTModel and MarianTokenizer of a folder."""
+    """Opens MarianMTModel and MarianTokenizer of a folder."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -273,7 +273,7 @@ def _open(path: Path) -> tuple[Any, Any]:
     absent = sorted(name for name in loading["missing_keys"] if ".layers." in name)
     if absent:
         raise ModelError(f"the weights in {path} lack {len(absent)} tensors, the first {absent[0]}; fetch the folder again")
-    model.generation_config.max_length = None  # a bound of its own comes with every batch
+    model.generation_config.max_length = None  # every batch has its own limit
     return model.eval(), tokenizer
 
 
@@ -281,7 +281,7 @@ def _model_type(config: Path) -> str:
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{config.parent} is no model folder: config.json is missing") from error
+        raise ModelError(f"{config.parent} is not a model folder: config.json is missing") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from error
     return str(values.get("model_type")) if isinstance(values, dict) else type(values).__name__
@@ -289,7 +289,7 @@ def _model_type(config: Path) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' bar, and without its advice to install sacremoses, which the tokenizer no longer calls."""
+    """Hides transformers' progress bar, and its advice to install sacremoses, which the tokenizer no longer uses."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,13 +1,13 @@
-"""Random boxes inside pictures: what crops keep and erasing fills.
+"""Random boxes inside images, for cropping and erasing.
 
-A box has a share of the picture's area, uniform in `area`, and a shape, height / width, log-uniform in `shape`. As in torchvision
-the first of ten draws counts that lies inside the picture. What happens where none does is the rule:
+A box has a share of the image's area, uniform in `area`, and a shape, height / width, log-uniform in `shape`. As in torchvision,
+the first of ten draws that fits into the image is used. The rule says what happens where none fits:
 
-    fitting      share and shape are drawn once more, from those alone whose box fits: every draw is a real one
-    torchvision  the caller's own way out: for a crop the largest central box within the shape, for erasing nothing
+    fitting      share and shape are drawn once more, from the boxes that fit: every draw stays random
+    torchvision  the caller's fallback: for a crop the largest central box within the shape, for erasing nothing
 
-In narrow pictures torchvision's way out is the rule: of 384 x 128 pixels no box of 90 % has a width within 3/4 and 4/3 of its
-height, so every crop would be the same 171 rows in the middle.
+In narrow images torchvision's fallback is the normal case: at 384 x 128 pixels no box of 90 % of the area has a width between 3/4
+and 4/3 of its height, so every crop would be the same central 171 rows.
 """
 
 import math
@@ -18,17 +18,17 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-# Draws of area and shape before a rule has to help, as in torchvision.
+# Draws of area and shape before the rule applies, as in torchvision.
 _ATTEMPTS = 10
 
 Rule = Literal["fitting", "torchvision"]
 Size = tuple[int, int] | Tensor
-"""(height, width) of all pictures, or (N, 2) of each."""
+"""(height, width) of all images, or (N, 2) with one row per image."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxRange:
-    """What boxes may be. `relative`: `shape` is a multiple of the picture's own height / width, so 1 has its proportions."""
+    """Ranges of boxes. `relative`: `shape` is a multiple of the image's own height / width, so 1 has its proportions."""
 
     area: tuple[float, float]
     shape: tuple[float, float]
@@ -39,10 +39,10 @@ class BoxRange:
 def draw_boxes(
     count: int, size: Size, wanted: BoxRange, generator: torch.Generator
 ) -> tuple[Float32[Tensor, "N 4"], Bool[Tensor, " N"]]:
-    """Boxes (top, left, height, width) of whole pixels, and whether they fit, which under the rule "fitting" all do.
+    """Draws boxes (top, left, height, width) in whole pixels, and whether they fit; with the rule "fitting" all do.
 
-    A picture in which no box has the wanted area and shape gets, under "fitting", the largest one of that shape, anywhere.
-    How many numbers are drawn depends on `count` alone.
+    With "fitting", an image that no box of the wanted area and shape fits into gets the largest box of that shape, at a random
+    place. The number of random numbers depends on `count` only.
     """
     height, width = _sides(size, generator.device)
 
@@ -61,8 +61,8 @@ def draw_boxes(
     sides = [side.gather(1, first) for side in (heights, widths)]
     fit = fits.any(1)
     if wanted.rule == "fitting":
-        # The numbers of draws that did not fit are not uniform any more, those of their places are, and only the first pair is
-        # used.
+        # Given that no draw fitted, shapes and shares are not uniform any more, but places are, and only the first place is used
+        # otherwise.
         last = _fitting(height, width, wanted, across[:, -1:], down[:, -1:])
         sides = [torch.where(fit[:, None], drawn, other) for drawn, other in zip(sides, last, strict=True)]
         fit = torch.ones_like(fit)
@@ -74,7 +74,7 @@ def draw_boxes(
 
 
 def central_boxes(count: int, size: Size, shape: tuple[float, float], device: torch.device) -> Float32[Tensor, "N 4"]:
-    """The largest central box whose height / width lies in `shape`: torchvision's way out for a crop."""
+    """Returns the largest central box with height / width in `shape`: torchvision's fallback for a crop."""
     height, width = (side.expand(count, 1) for side in _sides(size, device))
     heights = torch.minimum(height, (width * shape[1]).round())
     widths = torch.minimum(width, (height / shape[0]).round())
@@ -82,16 +82,16 @@ def central_boxes(count: int, size: Size, shape: tuple[float, float], device: to
 
 
 def _sides(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Heights and widths, (N, 1), or (1, 1) where all pictures have one size."""
+    """Returns heights and widths, (N, 1), or (1, 1) where all images have one size."""
     sizes = size if isinstance(size, Tensor) else torch.tensor([size])
     sides = sizes.to(device, torch.float32)
     return sides[:, :1], sides[:, 1:]
 
 
 def _fitting(height: Tensor, width: Tensor, wanted: BoxRange, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Heights and widths of boxes inside the pictures, from two uniform numbers for each.
+    """Returns heights and widths of boxes inside the images, from two uniform numbers per image.
 
-    A box of share s and shape v is not higher than the picture where s v <= H / W, and not wider where s / v <= W / H.
+    A box of share s and shape v is not higher than the image where s v <= H / W, and not wider where s / v <= W / H.
     """
     aspect = height / width
     least, most = (limit * aspect if wanted.relative else torch.full_like(aspect, limit) for limit in wanted.shape)

@@ -1,6 +1,6 @@
-"""The image augmentation of TBPS-CLIP and of its study, batched: every image gets its own operations with its own strengths.
+"""Image augmentation of TBPS-CLIP and of its ablation study, on batches: each image gets its own operations and strengths.
 
-Methods: the pool, all of the pool together, one operation alone, a published policy, or none.
+Methods are the pool, the whole pool at once ("stacking"), one operation alone, a published policy, or "none".
 
     pool        crop       RandomResizedCrop: area `crop_scale` of the image, width/height log-uniform in `crop_ratio`
                 erase      with probability: area `erase_area`, height/width log-uniform in `erase_ratio`, filled with black
@@ -11,15 +11,14 @@ Methods: the pool, all of the pool together, one operation alone, a published po
     not in it   blur       Gaussian of `blur_kernel` pixels, standard deviation uniform in `blur_sigma`
                 hue        uniform in +-`hue` turns of the colour circle
                 vertical_flip  with probability
-    irra        IRRA's (`datasets/build.py` of its code): flip, then black edges of `padding` pixels and a crop of the input's
-                size at a random place, then erase
+    irra        IRRA's (`datasets/build.py` of its code): flip, then black padding of `padding` pixels and a random crop of the
+                input size, then erase
 
-Of the pool each image gets `pool_size` operations (the paper: two distinct ones; its code draws with replacement) and applies
-them in the order drawn. Drawing (`draw_rounds`) and applying (`apply.apply_rounds`) are apart: a round of the pool holds
-one operation for each image.
+From the pool each image gets `pool_size` operations, applied in the order drawn (the paper: two distinct ones; its code draws with
+replacement). Drawing (`draw_rounds`) and applying (`apply.apply_rounds`) are separate; a round holds one operation per image.
 
-`crop_ratio` is relative to the input: 1 is the input's own width / height, so that 3/4 to 4/3 means the same at 224x224, where the
-reference uses it, and at 384x128. Of a square input it is the ratio of pixels, as in the reference. `erase_ratio` is of pixels.
+`crop_ratio` is relative to the input: 1 is the input's own width / height, so that 3/4 to 4/3 means the same at 224x224, which the
+reference uses, and at 384x128. For a square input it is the ratio in pixels, as in the reference. `erase_ratio` is in pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,34 +37,34 @@ from tbps.data.augment.policies import apply_policy, draw_auto_augment, draw_ran
 from tbps.data.augment.rounds import Round, neutral_round
 from tbps.errors import SettingsError
 
-Method = Literal[
+ImageMethod = Literal[
     "pool", "stacking", "none",
     "crop", "erase", "grayscale", "jitter", "flip", "rotation",
     "blur", "hue", "vertical_flip",
     "auto_augment", "rand_augment", "trivial_augment", "irra",
 ]  # fmt: skip
-METHODS: tuple[Method, ...] = get_args(Method)
-POOL: tuple[Method, ...] = ("crop", "erase", "grayscale", "jitter", "flip", "rotation")
-SINGLE: tuple[Method, ...] = (*POOL, "blur", "hue", "vertical_flip")
+METHODS: tuple[ImageMethod, ...] = get_args(ImageMethod)
+POOL: tuple[ImageMethod, ...] = ("crop", "erase", "grayscale", "jitter", "flip", "rotation")
+SINGLE: tuple[ImageMethod, ...] = (*POOL, "blur", "hue", "vertical_flip")
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class ImageAugmentation(Settings):
-    """Method and strengths; the defaults are the paper's. `with_replacement` reproduces the reference code's draws of the pool.
+    """Method and strengths of image augmentation; the defaults are the paper's.
 
-    `erase_fill`: colour of an erased box, in [0, 1] before normalisation. `padding`: pixels of the method "irra".
-    `order`: "drawn" applies the operations of an image one after the other as they were drawn; "fixed" all geometry first, then
-    colours, blur and erasing. `boxes`: what happens where ten draws of a crop or of an erased box do not fit into the input; with
-    "torchvision", `crop_ratio` is of pixels too (`data.boxes`).
+    `with_replacement`: draw operations of the pool with replacement, as the reference code does. `erase_fill`: colour of an erased
+    box, in [0, 1] before normalisation. `padding`: pixels, for the method "irra". `order`: "drawn" applies the operations of an
+    image in the order drawn; "fixed" applies all geometry first, then colours, blur and erasing. `boxes`: fallback where ten draws
+    of a crop or an erased box do not fit into the input; with "torchvision", `crop_ratio` is in pixels too (`augment.boxes`).
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
 
     enabled: bool = True
     """Whether images are augmented."""
-    method: Method = "pool"
+    method: ImageMethod = "pool"
     """Method: "pool" draws `pool_size` operations per image, "stacking" applies all of the pool, others are single operations."""
     pool_size: int = Field(default=2, ge=0, le=len(POOL))
     """Operations that are drawn from the pool per image."""
@@ -126,20 +125,20 @@ class ImageAugmentation(Settings):
 
 
 def check_ranges(settings: Settings, names: Sequence[str]) -> None:
-    """Raises SettingsError for the first of these (low, high) settings that falls."""
+    """Raises SettingsError for the first of these (low, high) settings whose low exceeds its high."""
     for name in names:
         low, high = getattr(settings, name)
         if low > high:
-            raise SettingsError(f"image augmentation: {name} = ({low}, {high}) must rise")
+            raise SettingsError(f"image augmentation: {name} = ({low}, {high}); the first number must not exceed the second")
 
 
 @torch.no_grad()
 def augment_images(
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], settings: ImageAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "N 3 H W"]:
-    """uint8, or floats in [0, 1], to float32 in [0, 1], augmented and not yet normalised.
+    """Augments images, uint8 or float in [0, 1], to float32 in [0, 1], before normalisation.
 
-    A CPU generator serves images on any device: the few parameters are drawn on the CPU and copied.
+    A CPU generator works for images on any device: the few parameters are drawn on the CPU and copied.
     """
     count = images.shape[0]
     if settings.enabled and settings.method == "auto_augment":
@@ -155,9 +154,10 @@ def augment_images(
 
 
 def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
-    """The rounds of pool, stacking, irra or one operation for `count` images of (height, width) `size`, on the generator's device.
+    """Draws the rounds of pool, stacking, irra or one operation for `count` images of (height, width) `size`, on the generator's
+    device.
 
-    Empty for "none", when disabled, and for the policies, which are drawn in `policies`.
+    Empty for "none", for disabled augmentation, and for the policies, which `policies` draws.
     """
     if settings.enabled and settings.method == "irra":
         return (_draw_irra(count, size, settings, generator),)
@@ -165,7 +165,7 @@ def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, 
 
 
 def _choose(count: int, settings: ImageAugmentation, generator: torch.Generator) -> list[dict[str, Bool[Tensor, " N"]]]:
-    """For each round, which images get which operation."""
+    """Returns for each round which images get which operation."""
     device = generator.device
     every = torch.ones(count, dtype=torch.bool, device=device)
     if not settings.enabled:
@@ -184,12 +184,12 @@ def _choose(count: int, settings: ImageAugmentation, generator: torch.Generator)
 def _draw_round(
     chosen: Mapping[str, Tensor], count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
 ) -> Round:
-    """Draws every operation of the pool for every image, then keeps the chosen, so that how many numbers are drawn never depends
-    on the choice; those outside the pool are drawn where they are the method.
+    """Draws every operation of the pool for every image, then keeps the chosen ones, so that the number of random numbers does not
+    depend on the choice. Operations outside the pool are drawn only where they are the method.
     """
     nothing = neutral_round(count, size, generator.device)
 
-    def picked(name: Method) -> Tensor:
+    def picked(name: ImageMethod) -> Tensor:
         return chosen.get(name, nothing.flip)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -223,7 +223,7 @@ def _draw_round(
 
 
 def _draw_irra(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> Round:
-    """The crop of a padded image is the image moved by up to `padding` pixels, black where there is none."""
+    """Draws IRRA's augmentation. The crop of a padded image equals the image shifted by up to `padding` pixels, black outside."""
     nothing = neutral_round(count, size, generator.device)
     flip = draw_uniform(count, 0, 1, generator) < settings.flip_probability
     down, right = (
@@ -232,7 +232,7 @@ def _draw_irra(count: int, size: tuple[int, int], settings: ImageAugmentation, g
     )
     erase, erasable = _draw_erased(count, size, settings, generator)
     erased = erasable & (draw_uniform(count, 0, 1, generator) < settings.erase_probability)
-    # IRRA flips first and a round crops first: the crop of a flipped image is that of the image from the other side.
+    # IRRA flips first, a round crops first: the crop of a flipped image is the crop from the other side of the image.
     place = torch.stack([down, torch.where(flip, -right, right)], 1)
     return replace(
         nothing,
@@ -244,11 +244,11 @@ def _draw_irra(count: int, size: tuple[int, int], settings: ImageAugmentation, g
 
 
 def draw_uniform(count: int, low: float, high: float, generator: torch.Generator) -> Float32[Tensor, " N"]:
-    """`count` numbers in [low, high), on the generator's device."""
+    """Draws `count` numbers in [low, high) on the generator's device."""
     return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
 
 
-def draw_crops(  # noqa: PLR0913 - what a crop may be, and how its ratio is meant
+def draw_crops(  # noqa: PLR0913 - one argument per property of a crop
     count: int,
     size: Size,
     scale: tuple[float, float],
@@ -258,10 +258,10 @@ def draw_crops(  # noqa: PLR0913 - what a crop may be, and how its ratio is mean
     *,
     relative: bool = True,
 ) -> Float32[Tensor, "N 4"]:
-    """Boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width / height within `ratio`.
+    """Draws boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width / height in `ratio`.
 
-    `relative`: the ratio is a multiple of the input's own width / height. Under the rule "torchvision" it is of pixels, and where
-    none of ten draws fits the box is the largest central one within it (`data.boxes`).
+    `relative`: the ratio is a multiple of the input's own width / height. With the rule "torchvision" it is in pixels, and where
+    none of ten draws fits, the box is the largest central one with that ratio (`augment.boxes`).
     """
     shape = (1 / ratio[1], 1 / ratio[0])
     wanted = BoxRange(scale, shape, relative and rule == "fitting", rule)
@@ -274,5 +274,5 @@ def draw_crops(  # noqa: PLR0913 - what a crop may be, and how its ratio is mean
 def _draw_erased(
     count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
 ) -> tuple[Float32[Tensor, "N 4"], Bool[Tensor, " N"]]:
-    """Boxes to erase; under the rule "torchvision" not all fit."""
+    """Draws boxes to erase, and which of them fit; with the rule "torchvision" some may not."""
     return draw_boxes(count, size, BoxRange(settings.erase_area, settings.erase_ratio, rule=settings.boxes), generator)

@@ -1,14 +1,16 @@
-"""What a `Round` does to uint8 images on a CPU: OpenCV, picture by picture, each step rounded to the 256 levels.
+"""Applying drawn augmentations to uint8 images on a CPU with OpenCV, image by image; each step is rounded to the 256 levels.
 
-Fields, their order and the black outside are those of `rounds`, whose float32 is the reference in tests. Besides rounding:
+Fields, their order and the black outside are those of `augment.apply`, whose float32 results are the reference in tests.
+Differences besides rounding:
 
     geometry   coordinates are rounded to 1/32 pixel, as in every warp of OpenCV; flips alone move whole pixels
-    jitter     one matrix of colours as long as nothing leaves [0, 1] in between
-    hue        in 255 steps of the circle, as in Pillow's pictures: a saturated colour may be six levels off
-    blur       float32; the ends of the kernel that together weigh less than half a level are cut off. It is rounded, like the
-               colour of an erased box, only where geometry or colour follows
+    jitter     one colour matrix as long as no value leaves [0, 1] in between
+    hue        255 steps of the circle, as for Pillow's images: a saturated colour may differ by six levels
+    blur       float32; ends of the kernel that together weigh less than half a level are cut off. Blur, and the colour of an
+               erased box, are rounded only where geometry or colour follows
 
-OpenCV releases the interpreter: as many pictures are in work as torch may use threads. It splits none of up to 2^16 pixels itself.
+OpenCV releases the interpreter lock: as many images are processed in parallel as torch may use threads. OpenCV itself uses one
+thread for images of up to 2^16 pixels.
 """
 
 import math
@@ -24,15 +26,15 @@ from torch import Tensor
 
 from tbps.data.augment.rounds import LUMA, Round
 
-# Below this a thread costs more than it saves.
-_PICTURES_A_THREAD = 4
+# Images per thread below which a thread costs more than it saves.
+_IMAGES_PER_THREAD = 4
 
-# What both ends of a blur's kernel may weigh: along two axes they then move no pixel by more than half a level.
+# Weight of the ends of a blur kernel that may be cut off: along two axes this changes no pixel by more than half a level.
 _SPARED = 1 / 1024
 
 
 class _Drawn(NamedTuple):
-    """One round of one picture."""
+    """One round for one image."""
 
     blur_kernel: int
     erase_fill: tuple[float, float, float]
@@ -50,17 +52,17 @@ class _Drawn(NamedTuple):
 
     @property
     def colours(self) -> bool:
-        """Whether a colour changes."""
+        """Returns whether any colour operation applies."""
         return not self.brightness == self.contrast == self.saturation == 1 or self.hue != 0 or self.grayscale
 
     @property
     def late(self) -> bool:
-        """Whether anything follows that is not rounded at once."""
+        """Returns whether blur or erasing applies; their results are not rounded at once."""
         return self.blur > 0 or self.erase[2] > 0
 
 
 def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -> Float32[Tensor, "N 3 H W"]:
-    """The images, which lie on a CPU, in [0, 1] with the drawn operations applied; the rounds may lie on another device."""
+    """Applies rounds to images on a CPU and returns them in [0, 1]; the rounds may be on another device."""
     count = len(images)
     pictures = images.permute(0, 2, 3, 1).numpy()
     drawn = list(zip(*(_by_picture(one) for one in rounds), strict=True))
@@ -70,7 +72,7 @@ def augment_bytes(images: UInt8[Tensor, "N 3 H W"], rounds: tuple[Round, ...]) -
         for row in rows:
             _augment(pictures[row], drawn[row], unit[row])
 
-    threads = min(torch.get_num_threads(), count // _PICTURES_A_THREAD)
+    threads = min(torch.get_num_threads(), count // _IMAGES_PER_THREAD)
     if threads <= 1:
         work(range(count))
     else:
@@ -85,9 +87,9 @@ def _by_picture(drawn: Round) -> list[_Drawn]:
 
 
 def _augment(picture: np.ndarray, rounds: Sequence[_Drawn], unit: np.ndarray) -> None:
-    """(H, W, 3) uint8, left as it is, to (3, H, W) float32 in [0, 1], written into `unit`.
+    """Augments one image: (H, W, 3) uint8, not modified, to (3, H, W) float32 in [0, 1], written to `unit`.
 
-    Geometry waits for the next operation of another kind, blur and erasing for the next geometry or colour.
+    Geometry is collected until the next operation of another kind, blur and erasing until the next geometry or colour.
     """
     height, width = picture.shape[:2]
     if not picture.flags.c_contiguous:
@@ -118,7 +120,7 @@ def _colour(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
 
 
 def _settle(picture: np.ndarray, late: Sequence[_Drawn]) -> np.ndarray:
-    """The picture in 8 bits with what was late."""
+    """Applies collected blur and erasing and rounds the image to 8 bits."""
     if not late:
         return picture
     planes = np.empty((3, *picture.shape[:2]), dtype=np.float32)
@@ -128,7 +130,7 @@ def _settle(picture: np.ndarray, late: Sequence[_Drawn]) -> np.ndarray:
 
 
 def _finish(picture: np.ndarray, late: Sequence[_Drawn], out: np.ndarray) -> None:
-    """Blurs and erases (H, W, 3) uint8 into (3, H, W) float32, both of 0 to 255."""
+    """Blurs and erases (H, W, 3) uint8 into (3, H, W) float32, both in 0 .. 255."""
     planes: Sequence[np.ndarray] = cv2.split(picture)
     for drawn in late:
         if drawn.blur > 0:
@@ -143,7 +145,7 @@ def _finish(picture: np.ndarray, late: Sequence[_Drawn], out: np.ndarray) -> Non
 
 
 def _whole(start: float, length: float) -> slice:
-    """The pixels from `start` on that lie before its end."""
+    """Returns the whole pixels whose index lies in [start, start + length)."""
     return slice(max(0, math.ceil(start)), max(0, math.ceil(start + length)))
 
 
@@ -161,7 +163,7 @@ def _move(picture: np.ndarray, rounds: Sequence[_Drawn]) -> np.ndarray:
 
 
 def _backward_map(rounds: Sequence[_Drawn], height: int, width: int) -> np.ndarray:
-    """(2, 3) from output to input coordinates, in pixels from the centre of the picture, y downwards."""
+    """Returns (2, 3), from output to input coordinates, in pixels from the centre of the image, y downwards."""
     backward = np.eye(3)
     for drawn in rounds:
         top, left, box_height, box_width = drawn.crop
@@ -175,7 +177,9 @@ def _backward_map(rounds: Sequence[_Drawn], height: int, width: int) -> np.ndarr
 
 
 def _jitter(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
-    """Brightness beyond 1 and contrast beyond 1 may leave [0, 1] and are clipped; all else is one matrix with saturation."""
+    """Applies jitter. Brightness and contrast above 1 may leave [0, 1] and are clipped at once; the rest is one matrix with
+    saturation.
+    """
     brightness, contrast, saturation = drawn.brightness, drawn.contrast, drawn.saturation
     if brightness == contrast == saturation == 1:
         return picture
@@ -195,20 +199,20 @@ def _jitter(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
 
 def _turn_hue(picture: np.ndarray, turns: float) -> np.ndarray:
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
-    # OpenCV writes a hue in 256ths of the circle, and reads it in 255ths.
+    # OpenCV writes a hue in 256ths of the circle and reads it in 255ths.
     turned = ((np.arange(256) / 256 + turns) % 1 * 255).round().astype(np.uint8)
     hsv = cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
 def _blur(planes: Sequence[np.ndarray], sigma: float, size: int) -> Sequence[np.ndarray]:
-    """Three of (H, W), uint8 or float32, to float32."""
+    """Blurs three planes (H, W), uint8 or float32, to float32."""
     kernel = _kernel(sigma, size)
     return [cv2.sepFilter2D(plane, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101) for plane in planes]
 
 
 def _kernel(sigma: float, size: int) -> np.ndarray:
-    """A Gaussian of `size` pixels, without the ends that weigh next to nothing; the sum is 1."""
+    """Returns a Gaussian kernel of `size` pixels with sum 1, without ends of negligible weight."""
     kernel = cv2.getGaussianKernel(size, sigma)[:, 0]
     spared = int((2 * kernel.cumsum() < _SPARED).sum())
     kernel = kernel[spared : size - spared]

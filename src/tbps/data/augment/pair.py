@@ -1,13 +1,13 @@
-"""Augmentation of whole (image, caption) pairs: two pairs become one that shows and says both.
+"""Augmentation of (image, caption) pairs (MixGen, ConcatGen): two pairs become one that contains both.
 
     MixGen     the mean of both images; both captions, one after the other
     ConcatGen  both images, squeezed to half their width, side by side; both captions, one after the other
 
-With `probability` a batch is mixed at all; then `share` of its pairs each take a partner, which itself stays as it is. So does
-the reference implementation; there the mixed pair keeps the identity of its first half, and the partner counts as a negative of
-a pair that shows it. Here the second identity is recorded too, and every loss over identities counts both. Masked words (MLM) need
-no more than this: they are words of both captions, to be found in an image that shows both people. Caption words behind the
-tokenizer's context length are lost, as in the reference, and so are neither read nor masked.
+A batch is mixed with `probability`; then `share` of its pairs are each mixed with a partner, which itself stays unchanged. The
+reference implementation does the same, but keeps only the identity of the first pair, so the partner counts as a negative of a pair
+that shows it. Here the second identity is recorded, and every loss over identities uses both. MLM needs nothing more: masked words
+belong to captions whose people the image shows. Words beyond the tokenizer's context are lost, as in the reference, and are neither
+read nor masked.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,9 @@ from tbps.transfer import send
 
 
 class PairAugmentation(Settings):
-    """`share` of a batch is mixed, with `probability`; the values are the paper's, which has it off in the end."""
+    """Settings of pair augmentation: `share` of a batch is mixed with `probability`. Values are the paper's; its final recipe does
+    not mix.
+    """
 
     method: Literal["none", "mixgen", "concatgen"] = "none"
     """Method: "mixgen" averages two images, "concatgen" puts them side by side; both join the captions. "none" for none."""
@@ -37,7 +39,7 @@ class PairAugmentation(Settings):
 
 @dataclass(frozen=True, slots=True)
 class MixedPairs:
-    """A batch of pairs, some of them mixed. `mixed_with`: the second identity of each; of an unmixed pair its own once more."""
+    """A batch of pairs, some of them mixed. `mixed_with`: the second identity of each pair, its own for an unmixed one."""
 
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]
     captions: tuple[str, ...]
@@ -52,9 +54,9 @@ def mix_pairs(
     settings: PairAugmentation,
     generator: torch.Generator,
 ) -> MixedPairs:
-    """The batch with some pairs mixed; nothing given is changed. uint8 stays uint8, rounded; floats stay floats.
+    """Mixes some pairs of a batch; the inputs are not modified. uint8 stays uint8, rounded; floats stay floats.
 
-    A CPU generator serves tensors on any device. `ValueError` when images, captions and identities differ in number.
+    A CPU generator works for tensors on any device. Raises ValueError when images, captions and identities differ in number.
     """
     count = len(captions)
     if not len(images) == count == len(identities):
@@ -84,7 +86,7 @@ def _mean(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
-    """Each squeezed by the mean of the pixels that fall together; of an odd width the right half gets the odd column."""
+    """Places two images side by side, each squeezed by averaging pixels; of an odd width the right half gets the extra column."""
     height, width = first.shape[2:]
     left = F.adaptive_avg_pool2d(first, (height, width // 2))
     right = F.adaptive_avg_pool2d(second, (height, width - width // 2))

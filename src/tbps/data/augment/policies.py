@@ -1,12 +1,12 @@
-"""AutoAugment (ImageNet policy), RandAugment and TrivialAugment (Wide), with a policy drawn for every image of a batch.
+"""AutoAugment (ImageNet policy), RandAugment and TrivialAugment (Wide), with a separate policy drawn for every image of a batch.
 
-Operations and strengths are those of torchvision's `AutoAugment`, `RandAugment` and `TrivialAugmentWide`. The policies that
-ship with Kornia are not used: they draw one policy for the whole batch, and differ in strength (its shear 0.3 is 54 degrees,
-torchvision's 17; its AutoAugment posterises 8 bits to 7 where torchvision keeps 4, and always turns the same way).
+Operations and strengths are those of torchvision's `AutoAugment`, `RandAugment` and `TrivialAugmentWide`. Kornia's classes are not
+used: they draw one policy for the whole batch and have other strengths (shear 0.3 is 54 degrees, in torchvision 17; AutoAugment
+posterises 8 bits to 7 where torchvision keeps 4, and always rotates the same way).
 
-Strengths: shear in pixels a pixel (from the top left corner), translation as a share of the side, rotation in degrees,
-brightness, color, contrast and sharpness as 1 + strength of the factor, posterisation in bits, solarisation in levels of 255.
-Drawing and applying are apart, and all numbers come from the given generator.
+Units of strength: shear in pixels per pixel (from the top left corner), translation as a share of the side, rotation in degrees,
+brightness, color, contrast and sharpness as factor 1 + strength, posterisation in bits, solarisation in levels of 255. Drawing
+and applying are separate, and all random numbers come from the given generator.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,40 +24,27 @@ OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",
     "posterize", "solarize", "auto_contrast", "equalize", "invert",
 )  # fmt: skip
-# RandAugment and TrivialAugment draw from all but the last.
+# RandAugment and TrivialAugment use all operations but the last.
 _DRAWABLE = 14
 
-# Strength at magnitude 0 and at the highest magnitude. Every strength that starts at 0 gets a random sign.
-_Scale = Mapping[str, tuple[float, float]]
-_MODERATE: _Scale = {
-    "shear_x": (0.0, 0.3),
-    "shear_y": (0.0, 0.3),
-    "translate_x": (0.0, 150 / 331),
-    "translate_y": (0.0, 150 / 331),
-    "rotate": (0.0, 30.0),
-    "brightness": (0.0, 0.9),
-    "color": (0.0, 0.9),
-    "contrast": (0.0, 0.9),
-    "sharpness": (0.0, 0.9),
-    "posterize": (8.0, 4.0),
-    "solarize": (255.0, 0.0),
+# Strength at magnitude 0, at the highest magnitude, and at TrivialAugment's highest magnitude, which is larger. A strength that is
+# 0 at magnitude 0 gets a random sign.
+_STRENGTHS: Mapping[str, tuple[float, float, float]] = {
+    "shear_x": (0.0, 0.3, 0.99),
+    "shear_y": (0.0, 0.3, 0.99),
+    "translate_x": (0.0, 150 / 331, 32 / 224),  # torchvision's wide range is 32 pixels at any size: here of 224
+    "translate_y": (0.0, 150 / 331, 32 / 224),
+    "rotate": (0.0, 30.0, 135.0),
+    "brightness": (0.0, 0.9, 0.99),
+    "color": (0.0, 0.9, 0.99),
+    "contrast": (0.0, 0.9, 0.99),
+    "sharpness": (0.0, 0.9, 0.99),
+    "posterize": (8.0, 4.0, 2.0),
+    "solarize": (255.0, 0.0, 0.0),
 }
-_WIDE: _Scale = {
-    "shear_x": (0.0, 0.99),
-    "shear_y": (0.0, 0.99),
-    "translate_x": (0.0, 32 / 224),  # torchvision: 32 pixels, whatever the size; here of a picture 224 pixels wide
-    "translate_y": (0.0, 32 / 224),
-    "rotate": (0.0, 135.0),
-    "brightness": (0.0, 0.99),
-    "color": (0.0, 0.99),
-    "contrast": (0.0, 0.99),
-    "sharpness": (0.0, 0.99),
-    "posterize": (8.0, 2.0),
-    "solarize": (255.0, 0.0),
-}
-_MAGNITUDES = 30  # of RandAugment and TrivialAugment, from 0
+_MAGNITUDES = 30  # magnitudes of RandAugment and TrivialAugment: 0 .. 30
 
-# (operation, probability, magnitude of 0..9), twice: AutoAugment's 25 sub-policies found on ImageNet.
+# (operation, probability, magnitude of 0..9), twice per sub-policy: the 25 that AutoAugment found on ImageNet.
 IMAGENET_POLICY = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
     (("solarize", 0.6, 5), ("auto_contrast", 0.6, 0)),
@@ -88,43 +75,43 @@ IMAGENET_POLICY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One operation for each of N images: its position in `OPERATIONS`, and its strength in its own unit."""
+class PolicyStep:
+    """One operation per image for N images: position in `OPERATIONS`, and strength in the operation's unit."""
 
     operation: Int64[Tensor, " N"]
     strength: Float32[Tensor, " N"]
 
 
-def draw_auto_augment(count: int, generator: torch.Generator) -> tuple[Step, ...]:
-    """Two steps: the operations of one sub-policy, each applied with its probability."""
+def draw_auto_augment(count: int, generator: torch.Generator) -> tuple[PolicyStep, ...]:
+    """Draws two steps per image: the operations of one sub-policy, each applied with its probability."""
     device = generator.device
     numbers = [[(OPERATIONS.index(name), chance, step) for name, chance, step in sub] for sub in IMAGENET_POLICY]
     table = torch.tensor(numbers, dtype=torch.float64, device=device)  # (25, 2, 3)
     drawn = table[torch.randint(len(table), (count,), generator=generator, device=device)]
     applied = torch.rand(count, 2, generator=generator, device=device) < drawn[..., 1]
     operation = torch.where(applied, drawn[..., 0].long(), OPERATIONS.index("identity"))  # (N, 2)
-    return _steps(operation, drawn[..., 2] / 9, _MODERATE, generator)
+    return _steps(operation, drawn[..., 2] / 9, generator)
 
 
-def draw_rand_augment(count: int, operations: int, magnitude: int, generator: torch.Generator) -> tuple[Step, ...]:
-    """`operations` (N in the paper) steps, each any of the 14 operations, at the same `magnitude` (M) of 0..30."""
+def draw_rand_augment(count: int, operations: int, magnitude: int, generator: torch.Generator) -> tuple[PolicyStep, ...]:
+    """Draws `operations` (N in the paper) steps, each one of the 14 operations, all at `magnitude` (M in the paper) of 0..30."""
     operation = torch.randint(_DRAWABLE, (count, operations), generator=generator, device=generator.device)
     fraction = torch.full_like(operation, magnitude, dtype=torch.float64) / _MAGNITUDES
-    return _steps(operation, fraction, _MODERATE, generator)
+    return _steps(operation, fraction, generator)
 
 
-def draw_trivial_augment(count: int, generator: torch.Generator) -> tuple[Step, ...]:
-    """One step: any of the 14 operations, at any of 31 magnitudes that reach further than RandAugment's."""
+def draw_trivial_augment(count: int, generator: torch.Generator) -> tuple[PolicyStep, ...]:
+    """Draws one step: one of the 14 operations at one of 31 magnitudes, with larger strengths than RandAugment's."""
     device = generator.device
     operation = torch.randint(_DRAWABLE, (count, 1), generator=generator, device=device)
     magnitude = torch.randint(_MAGNITUDES + 1, (count, 1), generator=generator, device=device)
-    return _steps(operation, magnitude.double() / _MAGNITUDES, _WIDE, generator)
+    return _steps(operation, magnitude.double() / _MAGNITUDES, generator, wide=True)
 
 
 def apply_policy(
-    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], steps: tuple[Step, ...]
+    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], steps: tuple[PolicyStep, ...]
 ) -> Float32[Tensor, "N 3 H W"]:
-    """The images in [0, 1] with the steps applied one after another; those that drew the same operation are treated together."""
+    """Applies steps one after another and returns images in [0, 1]; images with the same operation are processed together."""
     unit = as_unit(images)
     for step in steps:
         for position, name in enumerate(OPERATIONS):
@@ -135,17 +122,19 @@ def apply_policy(
     return unit
 
 
-def _steps(operation: Tensor, fraction: Tensor, scale: _Scale, generator: torch.Generator) -> tuple[Step, ...]:
-    """operation, fraction (of the highest magnitude): (N, steps). Draws the signs."""
-    low, high = torch.tensor([scale.get(name, (0.0, 0.0)) for name in OPERATIONS], dtype=torch.float64, device=operation.device).T
+def _steps(operation: Tensor, fraction: Tensor, generator: torch.Generator, *, wide: bool = False) -> tuple[PolicyStep, ...]:
+    """Steps from operations and fractions of the highest magnitude, both (N, steps); draws the signs."""
+    strengths = [_STRENGTHS.get(name, (0.0, 0.0, 0.0)) for name in OPERATIONS]
+    low, moderate, widest = torch.tensor(strengths, dtype=torch.float64, device=operation.device).T
+    high = widest if wide else moderate
     strength = low[operation] + (high - low)[operation] * fraction
     negative = torch.rand(operation.shape, generator=generator, device=operation.device) < 0.5
     strength = torch.where(negative & (low[operation] == 0), -strength, strength).float()
-    return tuple(Step(operation[:, i], strength[:, i]) for i in range(operation.shape[1]))
+    return tuple(PolicyStep(operation[:, i], strength[:, i]) for i in range(operation.shape[1]))
 
 
 def _shear_x(images: Tensor, slope: Tensor) -> Tensor:
-    """An output pixel (x, y) looks up (x + slope y, y), counted from the top left corner."""
+    """Shears: an output pixel (x, y) takes the value at (x + slope y, y), counted from the top left corner."""
     height, width = images.shape[2:]
     lean = slope * height / width
     return resample(images, _map({(0, 1): lean, (0, 2): lean}, images))
@@ -166,7 +155,7 @@ def _translate_y(images: Tensor, share: Tensor) -> Tensor:
 
 
 def _map(entries: Mapping[tuple[int, int], Tensor], images: Tensor) -> Tensor:
-    """(n, 2, 3), where the images are: the identity with these entries replaced."""
+    """Returns (n, 2, 3) on the device of the images: the identity with these entries replaced."""
     backward = torch.eye(2, 3).repeat(len(images), 1, 1)
     for (row, column), values in entries.items():
         backward[:, row, column] = values
@@ -210,7 +199,7 @@ def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    """Every channel stretched to [0, 1]; one of a single value stays as it is."""
+    """Stretches every channel to [0, 1]; a channel with a single value is unchanged."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
 
@@ -218,7 +207,7 @@ def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:
 def _equalize(images: Tensor, _: Tensor) -> Tensor:
     from kornia.enhance import equalize
 
-    # Kornia cuts 255 x down to a level: without the small excess, rounding would turn some level n / 255 into n - 1.
+    # Kornia truncates 255 x to a level: without the small offset, rounding errors would turn some n / 255 into n - 1.
     equalized: Tensor = equalize((_levels(images) + 1 / 64) / 255)
     return equalized
 
@@ -228,7 +217,7 @@ def _invert(images: Tensor, _: Tensor) -> Tensor:
 
 
 def _levels(images: Tensor) -> Tensor:
-    """The nearest whole numbers of 0..255."""
+    """Returns the nearest whole numbers of 0..255."""
     return (images * 255).round()
 
 

@@ -1,4 +1,4 @@
-"""One drawn augmentation of a batch: the strengths of every operation for every image."""
+"""Drawn augmentations of a batch: the strengths of every operation for every image."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -10,7 +10,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What happens to each of N images; an operation that spares an image has its neutral value there.
+    """One round of augmentation of N images; an operation that leaves an image unchanged has its neutral value there.
 
     crop, erase: (N, 4) float top, left, height, width in pixels (neutral: the whole image; an empty box). angle: (N,) degrees,
     counter-clockwise. flip, vertical_flip, grayscale: (N,) bool. brightness, contrast, saturation: (N,) factors (neutral: 1).
@@ -32,15 +32,16 @@ class Round:
     erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def part(self, rows: slice) -> "Round":
-        """What happens to some of the images."""
+        """Returns the round of a slice of the images."""
         return replace(self, **{name: getattr(self, name)[rows] for name in BY_IMAGE})
 
 
 BY_IMAGE = tuple(f.name for f in fields(Round) if f.name not in ("blur_kernel", "erase_fill"))
+"""Fields with one value per image."""
 
 
 def neutral_round(count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Round:
-    """The round that changes nothing, for `count` images of (height, width) `size`."""
+    """Returns the round that changes nothing, for `count` images of (height, width) `size`."""
     ones, zeros = torch.ones(count, device=device), torch.zeros(count, device=device)
     no = torch.zeros(count, dtype=torch.bool, device=device)
     return Round(

@@ -1,4 +1,4 @@
-"""The text augmentations of TBPS-CLIP: a caption gives way to its paraphrase, loses words, or is edited as in EDA.
+"""Text augmentation of TBPS-CLIP: back translation, random deletion and the edits of EDA.
 
 Easy data augmentation (EDA, Wei and Zou, EMNLP 2019) edits a caption of l words n = max(1, floor(alpha l)) times.
 """
@@ -17,9 +17,9 @@ from tbps.errors import CaptionError
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
 Synonyms = Callable[[str], Sequence[str]]
-"""A word -> what may stand in its place, each of one or more words; nothing for a word it does not know."""
+"""A word -> its synonyms, each of one or more words; empty for an unknown word."""
 
-Method = Literal[
+TextMethod = Literal[
     "stacking",
     "back_translation",
     "synonym_replacement",
@@ -30,7 +30,7 @@ Method = Literal[
     "none",
 ]
 
-EDA: tuple[Method, ...] = ("synonym_replacement", "random_insertion", "random_swap", "random_deletion")
+EDA: tuple[TextMethod, ...] = ("synonym_replacement", "random_insertion", "random_swap", "random_deletion")
 
 _STOP_WORDS = """
     a an the this that these those such some any no every each either neither all both another other
@@ -46,16 +46,17 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 class TextAugmentation(Settings):
-    """What happens to a training caption.
+    """Augmentation of training captions.
 
-    `method`: "stacking" is back translation, then random deletion; "eda" is one of the four EDA edits, drawn for every caption.
-    `paraphrase_probability`: back translation replaces a caption; `deletion_probability`: each word is deleted; `edit_share`:
-    alpha, the share of a caption's words that synonym replacement, insertion and swap touch, at least one unless it is 0.
+    `method`: "stacking" is back translation, then random deletion; "eda" draws one of the four EDA edits for every caption.
+    `paraphrase_probability`: of replacing a caption by its back translation; `deletion_probability`: of deleting each word;
+    `edit_share`: alpha, the share of a caption's words that synonym replacement, insertion and swap change, at least one word
+    unless it is 0.
     """
 
     enabled: bool = True
     """Whether captions are augmented."""
-    method: Method = "stacking"
+    method: TextMethod = "stacking"
     """Method; "stacking" is back translation, then random deletion; "eda" draws one of the four EDA edits per caption."""
     paraphrase_probability: _Probability = 0.1
     """Probability that a caption is replaced by its back translation."""
@@ -65,13 +66,13 @@ class TextAugmentation(Settings):
     """Share of a caption's words that synonym replacement, insertion and swap change, at least one unless it is 0."""
 
     @property
-    def active(self) -> Method:
-        """The method, "none" when augmentation is off."""
+    def active(self) -> TextMethod:
+        """The method, "none" when augmentation is disabled."""
         return self.method if self.enabled else "none"
 
     @property
     def uses_paraphrases(self) -> bool:
-        """Whether captions may be replaced by their back translation, which every caption then needs."""
+        """Whether captions may be replaced by their back translation, so that each caption needs one."""
         return self.active in ("stacking", "back_translation") and self.paraphrase_probability > 0
 
     @property
@@ -83,10 +84,10 @@ class TextAugmentation(Settings):
 def augment_caption(
     caption: str, paraphrase: str | None, settings: TextAugmentation, rng: np.random.Generator, synonyms: Synonyms | None = None
 ) -> str:
-    """The caption after `settings.method`; at least one word always stays, and single spaces separate the words.
+    """Augments a caption by `settings.method`; at least one word remains, and single spaces separate the words.
 
-    `synonyms`: by default WordNet's, opened when first needed. Raises CaptionError when the text to augment has no word,
-    MissingDependencyError when WordNet is needed and absent.
+    `synonyms`: default WordNet, opened on first use. Raises CaptionError when the caption or paraphrase has no word,
+    MissingDependencyError when WordNet is needed and missing.
     """
     method = settings.active
     paraphrasing = method in ("stacking", "back_translation")
@@ -101,12 +102,12 @@ def augment_caption(
 
 
 def edit_count(words: int, share: float) -> int:
-    """How often a caption of that many words is edited."""
+    """Returns the number of edits of a caption with that many words."""
     return max(1, int(share * words)) if share > 0 else 0
 
 
 def delete_words(words: Sequence[str], probability: float, rng: np.random.Generator) -> list[str]:
-    """Each word is deleted with that probability; where none would be left, one drawn at random stays."""
+    """Deletes each word with that probability; where none would remain, a random one is kept."""
     kept = rng.random(len(words)) >= probability
     if not kept.any():
         kept[rng.integers(len(words))] = True
@@ -114,7 +115,7 @@ def delete_words(words: Sequence[str], probability: float, rng: np.random.Genera
 
 
 def swap_words(words: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` times, the words at two different places change places; a single word stays where it is."""
+    """Swaps the words at two random places `count` times; a single word stays."""
     swapped = list(words)
     for _ in range(count if len(words) > 1 else 0):
         first, second = rng.choice(len(swapped), 2, replace=False)
@@ -123,10 +124,10 @@ def swap_words(words: Sequence[str], count: int, rng: np.random.Generator) -> li
 
 
 def replace_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.random.Generator) -> list[str]:
-    """`count` different words, or all that can be if those are fewer, each give way to a synonym drawn at random, the same one
-    wherever the word occurs, as in EDA.
+    """Replaces `count` different words (fewer where fewer have synonyms) by a random synonym each, the same at all occurrences, as
+    in EDA.
 
-    Stop words stay. Punctuation at either end of a word ("jacket,") is kept and hides no synonym; capitals make no other word.
+    Stop words stay. Punctuation around a word ("jacket,") is kept and ignored when synonyms are looked up, as is case.
     """
     replaced = list(words)
     places: dict[str, list[int]] = {}
@@ -145,7 +146,7 @@ def replace_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.
 
 
 def insert_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.random.Generator) -> list[str]:
-    """`count` times, a synonym of a word drawn at random is put in at a place drawn at random; stop words get no synonym."""
+    """Inserts a synonym of a random word at a random place `count` times; stop words are not used."""
     longer = list(words)
     known = _with_synonyms(words, synonyms)
     for _ in range(count if known else 0):
@@ -155,7 +156,7 @@ def insert_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.r
 
 
 def _edit(
-    words: Sequence[str], method: Method, settings: TextAugmentation, rng: np.random.Generator, synonyms: Synonyms | None
+    words: Sequence[str], method: TextMethod, settings: TextAugmentation, rng: np.random.Generator, synonyms: Synonyms | None
 ) -> Sequence[str]:
     count = edit_count(len(words), settings.edit_share)
     match method:
@@ -171,13 +172,13 @@ def _edit(
 
 
 def _wordnet() -> Synonyms:
-    from tbps.data.augment.wordnet import open_wordnet  # here, so that training without synonyms needs neither NLTK nor WordNet
+    from tbps.data.augment.wordnet import open_wordnet  # late: training without synonyms needs neither NLTK nor WordNet
 
     return open_wordnet().synonyms
 
 
 def _with_synonyms(words: Sequence[str], synonyms: Synonyms) -> list[tuple[int, Sequence[str]]]:
-    """The place and the synonyms of each word that has some and is no stop word."""
+    """Returns position and synonyms of each word that has any and is not a stop word."""
     cores = [_parts(word)[1].lower() for word in words]
     found = [(place, synonyms(core)) for place, core in enumerate(cores) if core and core not in STOP_WORDS]
     return [(place, some) for place, some in found if some]
@@ -185,7 +186,7 @@ def _with_synonyms(words: Sequence[str], synonyms: Synonyms) -> list[tuple[int, 
 
 @lru_cache(maxsize=65_536)
 def _parts(word: str) -> tuple[str, str, str]:
-    """What stands before a word, the word, what stands behind it: "(black-and-white)," -> "(", "black-and-white", "),"."""
+    """Splits off punctuation before and behind a word: "(black-and-white)," -> "(", "black-and-white", "),"."""
     match = re.fullmatch(r"(\W*)(.*?)(\W*)", word, re.DOTALL)
     before, core, after = match.groups() if match else ("", word, "")
     return before, core, after

@@ -1,8 +1,8 @@
-"""The views of self-supervision (SimCLR), batched: every image gets its own.
+"""SimCLR views for self-supervision (SS-I), on batches: each image gets its own view.
 
-The reference crops the picture as it was before it is squashed to the input's size. That matters: of a crop of 64 x 170 pixels a
-box of 20 to 100 % of the area whose width is 3/4 to 4/3 of its height shows a third of the height; of the same picture squashed
-to a square, three quarters (`ViewAugmentation.source`).
+The reference crops the image before it is resized to the input. In a crop of 64 x 170 pixels, a box of 20 to 100 % of the area
+whose width is 3/4 to 4/3 of its height shows a third of the height; after resizing to a square, three quarters
+(`ViewAugmentation.source`).
 """
 
 import math
@@ -32,8 +32,8 @@ class ViewAugmentation(Settings):
 
     Brightness, contrast, saturation and hue change together, with `jitter_probability`. `blur_sigma`: pixels.
 
-    `source`: what is cropped. "reference" is the picture in its own proportions, and `crop_ratio` is of its pixels; "squashed" is
-    the input of the tower, and `crop_ratio` is relative to the input's own width / height (`augment_image`). `boxes`: as there.
+    `source`: what is cropped. "reference": the image in its own proportions, `crop_ratio` in its pixels; "squashed": the input of
+    the tower, `crop_ratio` relative to the input's own width / height (`augment.image`). `boxes`: as in `ImageAugmentation`.
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
@@ -77,9 +77,9 @@ class ViewAugmentation(Settings):
 def simclr_view(
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], settings: ViewAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "N 3 H W"]:
-    """uint8, or floats in [0, 1], to one view of each image: float32 in [0, 1], not yet normalised. `images` are what is cropped.
+    """Draws one view of each image, uint8 or float in [0, 1], as float32 in [0, 1] before normalisation; `images` are cropped.
 
-    A CPU generator serves images on any device. Two views are two calls with one generator.
+    A CPU generator works for images on any device. Two views are two calls with one generator.
     """
     return apply_rounds(images, (draw_view(images.shape[0], (images.shape[2], images.shape[3]), settings, generator),))
 
@@ -92,9 +92,9 @@ def simclr_view_of(
     generator: torch.Generator,
     device: torch.device,
 ) -> Float32[Tensor, "N 3 H W"]:
-    """As `simclr_view`, of pictures in their own proportions; the views have (height, width) `size` and lie on `device`.
+    """Like `simclr_view` for images in their own proportions; the views have (height, width) `size` and are on `device`.
 
-    Boxes are cut out and resized on the CPU, as Pillow resizes with antialiasing; the rest happens on the device.
+    Boxes are cut out and resized on the CPU with antialiasing by Pillow; the other operations run on the device.
     """
     shapes = torch.tensor([picture.shape[:2] for picture in pictures], device=generator.device).view(-1, 2)
     drawn = draw_view(len(pictures), shapes, settings, generator)
@@ -106,8 +106,9 @@ def simclr_view_of(
 def cut_out(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "N H W 3"]:
-    """Box (top, left, height, width) of each picture, resized bilinearly to (height, width) `size`. Nothing outside a box
-    counts.
+    """Cuts a box (top, left, height, width) out of each image and resizes it bilinearly to (height, width) `size`.
+
+    Pixels outside of the box have no influence.
     """
     cut = np.empty((len(pictures), *size, 3), dtype=np.uint8)
 
@@ -116,14 +117,15 @@ def cut_out(
         part = Image.fromarray(np.ascontiguousarray(pictures[row][top : top + height, left : left + width]))
         cut[row] = np.asarray(part.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # Pillow resizes without the interpreter's lock
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # Pillow releases the interpreter lock while it resizes
         list(pool.map(work, range(len(pictures))))
     return cut
 
 
 def draw_view(count: int, size: Size, settings: ViewAugmentation, generator: torch.Generator) -> Round:
-    """What happens to `count` images of (height, width) `size`, one for all or (N, 2): how many numbers are drawn depends on
-    `count` alone.
+    """Draws the operations for `count` images of (height, width) `size`, one size for all or (N, 2).
+
+    The number of random numbers depends on `count` only.
     """
 
     def happens(probability: float) -> Tensor:
@@ -145,7 +147,7 @@ def draw_view(count: int, size: Size, settings: ViewAugmentation, generator: tor
         hue=jitter(0, settings.hue),
         grayscale=happens(settings.grayscale_probability),
         blur=torch.where(happens(settings.blur_probability), draw_uniform(count, *settings.blur_sigma, generator), 0.0),
-        # Beyond three standard deviations a Gaussian has 0.3 % of its weight.
+        # A Gaussian has 0.3 % of its weight beyond three standard deviations.
         blur_kernel=2 * math.ceil(3 * settings.blur_sigma[1]) + 1,
         flip=happens(settings.flip_probability),
     )

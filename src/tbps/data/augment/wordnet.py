@@ -1,7 +1,7 @@
-"""Synonyms from WordNet 3.0, through NLTK's reader.
+"""Synonyms from WordNet 3.0, read by NLTK.
 
-The database comes from NLTK's data folders or from Debian's package `wordnet-base`. NLTK reads no folder but its own, follows no
-links, and asks for two files that Debian leaves out; so Debian's files are copied once into the user's cache.
+The database comes from NLTK's data folders or from Debian's package `wordnet-base`. NLTK reads only its own folders, follows no
+links, and needs two files that Debian omits; therefore Debian's files are copied once into the user's cache.
 """
 
 import os
@@ -23,7 +23,7 @@ DEBIAN = Path("/usr/share/wordnet")
 _PARTS = ("adj", "adv", "noun", "verb")
 _FILES = (*(f"{kind}.{part}" for kind in ("data", "index") for part in _PARTS), *(f"{part}.exc" for part in _PARTS), "cntlist.rev")
 
-# lexnames(5WN): the lexicographers' files in the order of their numbers.
+# lexnames(5WN): the lexicographer files in numerical order.
 _LEXNAMES = """
     adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
     noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
@@ -33,24 +33,24 @@ _LEXNAMES = """
     """
 _CATEGORIES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
-# `warnings.catch_warnings` changes the whole process: two threads inside it at once would undo each other.
+# `warnings.catch_warnings` changes process-wide state: two threads inside it would undo each other's changes.
 _quiet = threading.Lock()
 
 
 @final
 class WordNet:
-    """An open database; several threads may ask it. `reader`: NLTK's `WordNetCorpusReader`."""
+    """An open WordNet database, usable by several threads. `reader`: NLTK's `WordNetCorpusReader`."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._known: dict[str, tuple[str, ...]] = {}
-        self._lock = threading.Lock()  # the reader's files have one position each
+        self._lock = threading.Lock()  # threads would share the file positions of the reader
 
     def synonyms(self, word: str) -> tuple[str, ...]:
-        """The lemmas of all synsets of a word and of its base forms, but not the word itself: cleaned like captions, sorted.
+        """Returns the lemmas of all synsets of a word and its base forms, without the word itself: cleaned like captions, sorted.
 
-        "tee_shirt" becomes "tee shirt". Lemmas with capitals are left out: they are names of peoples, persons and places, which
-        say nothing of a garment and much about a person. Empty for a word that WordNet does not have.
+        "tee_shirt" becomes "tee shirt". Capitalised lemmas are omitted: they are names of peoples, persons and places, which say
+        much about a person and nothing about clothes. Empty for an unknown word.
         """
         with self._lock:
             if word not in self._known:
@@ -62,9 +62,9 @@ class WordNet:
 
 @cache
 def open_wordnet(debian: Path = DEBIAN) -> WordNet:
-    """The WordNet of NLTK's data folders, else a copy of Debian's in the user's cache.
+    """Opens the WordNet in NLTK's data folders, else a copy of Debian's in the user's cache.
 
-    Takes some seconds the first time. Raises MissingDependencyError when NLTK or the database is absent, DataError when the
+    The first call takes some seconds. Raises MissingDependencyError when NLTK or the database is missing, DataError when the
     database is damaged or NLTK refuses it, StorageError when the copy cannot be written.
     """
     data, reader = (needed(module, "replacing synonyms", "text") for module in ("nltk.data", "nltk.corpus.reader.wordnet"))
@@ -79,7 +79,7 @@ def open_wordnet(debian: Path = DEBIAN) -> WordNet:
 
 
 def _find(data: Any, debian: Path) -> Any:
-    """NLTK's pointer to the folder or the zip file of the database. `data`: the module `nltk.data`."""
+    """Returns NLTK's pointer to the folder or zip file of the database. `data`: the module `nltk.data`."""
     own = _cache() / "nltk_data"
     if str(own) not in data.path:
         data.path.append(str(own))
@@ -109,9 +109,9 @@ def _cache() -> Path:
 
 
 def _copy(debian: Path, target: Path) -> None:
-    """Debian's files and the two that it leaves out, in a folder that is there whole or not at all.
+    """Copies Debian's files and creates the two that it omits, in a folder that is complete or absent.
 
-    The folders may be written by their owner only: NLTK reads no others.
+    Only the owner may write to the folders: NLTK refuses others.
     """
     for folder in (target.parent.parent, target.parent):
         with writing_to(make_folder(folder)):
@@ -136,5 +136,5 @@ def _move(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        if not target.is_dir():  # else another process was quicker
+        if not target.is_dir():  # else another process has copied it meanwhile
             raise

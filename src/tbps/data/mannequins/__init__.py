@@ -1,1 +1,1 @@
-"""Mannequins: the synthetic pedestrian data set that the project draws, with truthful captions and known attributes."""
+"""Mannequins: a synthetic pedestrian data set, drawn by the project, with true captions and known attributes."""

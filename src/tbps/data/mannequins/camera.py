@@ -1,4 +1,4 @@
-"""The camera of a crop: where it stands, how it frames, what it does to the light. All is drawn from the view's seed."""
+"""The camera of an image: position, framing and image quality, all drawn from the seed of the viewpoint."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,18 +8,18 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from tbps.data.mannequins.people import View
+from tbps.data.mannequins.people import Viewpoint
 from tbps.data.mannequins.tubes import Point
 from tbps.seeding import generator
 
 YAW = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
-CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `View.hidden` hides
+CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `Viewpoint.hidden` hides
 NOISE_TILE = 640
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Lengths in pixels of the crop, angles in degrees."""
+    """Camera parameters; lengths in pixels of the crop, angles in degrees."""
 
     width: int
     height: int
@@ -30,7 +30,7 @@ class Camera:
     body: float  # the height of an average adult
     ground: float  # y of the ground below the person
     centre: float  # x of the person
-    cropped: bool  # hides what `View.hidden` says by the crop's lower edge rather than by an obstacle
+    cropped: bool  # hides what `Viewpoint.hidden` says by the crop's lower edge rather than by an obstacle
     sun: float
     grade: Float32[np.ndarray, "3 3"]  # colour matrix: exposure, cast and saturation
     lift: float  # added to every value: haze
@@ -41,7 +41,7 @@ class Camera:
     quality: int  # of the JPEG
 
 
-def sample_camera(view: View) -> Camera:
+def sample_camera(view: Viewpoint) -> Camera:
     rng = generator(view.seed, "camera")
     a = rng.random(24).tolist()
     cropped = view.hidden != "none" and a[0] < 0.5
@@ -88,9 +88,9 @@ def _squeezed(z: float, squeeze: float) -> float:
 
 
 class Eye:
-    """Projects a body's coordinates to pixels.
+    """Projects coordinates of a body to pixels.
 
-    Coordinates are in heights of the body: x to the person's left, y forward, z up from the ground.
+    Coordinates are in body heights: x to the person's left, y forward, z up from the ground.
     """
 
     __slots__ = ("_cos", "_sin", "_tilt", "base", "camera", "centre", "facing", "unit", "wide")
@@ -112,23 +112,27 @@ class Eye:
         return self.centre + u * near * self.wide, self.base - low * self.unit + d * self._tilt * self.unit
 
     def depth(self, x: float, y: float) -> float:
-        """How much nearer than the body's axis."""
+        """Returns how much nearer to the camera a point is than the body's axis."""
         return x * self._sin + y * self._cos
 
     def extent(self, half_width: float, half_depth: float) -> float:
-        """Half the seen width of an upright ellipse, in bodies."""
+        """Returns half the visible width of an upright ellipse, in body heights."""
         return hypot(half_width * self._cos, half_depth * self._sin)
 
     def sag(self, half_width: float, half_depth: float) -> float:
-        """How far the near edge of a level ellipse lies below its sides, in pixels."""
+        """Returns how far the near edge of a level ellipse lies below its sides, in pixels."""
         return hypot(half_width * self._sin, half_depth * self._cos) * self._tilt * self.unit
 
     def angle(self, phi: float) -> float:
-        """Angle in degrees of a direction of the body (0 its front, 90 its left) from the line of sight, -180 .. 180."""
+        """Returns the angle of a direction of the body (0 its front, 90 its left) from the line of sight, in
+        degrees, -180 .. 180.
+        """
         return (phi - self.facing + 180) % 360 - 180
 
     def span(self, low: float, high: float) -> tuple[float, float] | None:
-        """The seen part, in -1 .. 1 across a round tube, of the surface between two directions; None when turned away."""
+        """Returns the visible part, in -1 .. 1 across a round tube, of the surface between two directions; None
+        when turned away.
+        """
         middle, half = self.angle((low + high) / 2), (high - low) / 2
         start, stop = max(middle - half, -90.0), min(middle + half, 90.0)
         if stop - start < 1:
@@ -137,7 +141,7 @@ class Eye:
 
 
 def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Image.Image:
-    """What the sensor makes of the light: blur, colour cast and exposure, haze, noise."""
+    """Simulates the sensor: blur, colour cast and exposure, haze, noise."""
     _, height, width = picture.shape
     picture = _blurred(picture, camera.blur + camera.shake, camera.blur)
     picture = (camera.grade @ picture.reshape(3, -1)).reshape(picture.shape)
@@ -150,7 +154,7 @@ def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Im
 
 
 def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
-    """Each pixel gives a share to its neighbours along the rows and the columns; the borders stay."""
+    """Blurs along rows and columns; the borders stay."""
     if (share := min(across, 0.33)) > 0.03:
         kept = picture * np.float32(1 - 2 * share)
         kept[..., 1:-1] += (picture[..., :-2] + picture[..., 2:]) * np.float32(share)
@@ -166,7 +170,7 @@ def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
 
 @cache
 def _noise() -> np.ndarray:
-    """float32 (3, NOISE_TILE, NOISE_TILE): unit variance, a little alike in the three colours and in neighbouring pixels."""
+    """Returns float32 (3, NOISE_TILE, NOISE_TILE): unit variance, slightly correlated between colours and neighbouring pixels."""
     fine = generator(0, "mannequins", "noise").standard_normal((3, NOISE_TILE, NOISE_TILE)).astype(np.float32)
     fine += 0.5 * fine.mean(axis=0)
     soft = fine + 0.5 * (np.roll(fine, 1, axis=1) + np.roll(fine, 1, axis=2))

@@ -1,7 +1,7 @@
-"""Two layers to paint on: crisp colours at twice the size, and at final size what a surface is made of and how the light falls.
+"""Canvas with two layers: colours at twice the final size, and light and material at the final size.
 
-Colours carry outlines, patterns and seams. The second layer carries light (128: as the colour says) and the stuff's number; its
-light is blurred before use, which is what makes limbs round and folds soft.
+Colours carry outlines, patterns and seams. The second layer holds light (128: the colour unchanged) and the number of the material;
+its light is blurred before use, which makes limbs look round and folds soft.
 """
 
 from functools import cache
@@ -19,10 +19,10 @@ _ROUND = ((0.3, 1.0, -14), (0.68, 1.0, -36), (-1.0, -0.8, -20), (-0.62, -0.2, 12
 
 
 class Canvas:
-    """`ground` is the picture behind, `SCALE` times the final size, and is painted over. Coordinates are pixels of the
-    final size.
+    """A canvas over a background. Coordinates are pixels of the final size.
 
-    `sun` says where the light comes from (-1 the left of the image, 1 the right), `ambient` how bright the ground is lit.
+    `ground`: background image at `SCALE` times the final size, which is painted over. `sun`: direction of the light (-1 the left of
+    the image, 1 the right); `ambient`: brightness of the background.
     """
 
     def __init__(self, ground: Image.Image, sun: float, ambient: int = 0) -> None:
@@ -33,23 +33,23 @@ class Canvas:
         self._paint = ImageDraw.Draw(self.colours)
         self._mark = ImageDraw.Draw(self.matter)
 
-    def shape(self, points: Points, rgb: Rgb, stuff: int, light: int = 0) -> None:
-        """A filled polygon that hides everything below it."""
+    def shape(self, points: Points, rgb: Rgb, material: int, light: int = 0) -> None:
+        """Fills a polygon that hides everything below it."""
         self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
-        self._mark.polygon(points, fill=(128 + light, stuff, 255))
+        self._mark.polygon(points, fill=(128 + light, material, 255))
 
-    def oval(self, centre: Point, radii: Point, rgb: Rgb, stuff: int, light: int = 0) -> None:
+    def oval(self, centre: Point, radii: Point, rgb: Rgb, material: int, light: int = 0) -> None:
         (x, y), (a, b) = centre, radii
         box = (x - a, y - b, x + a, y + b)
         self._paint.ellipse([c * SCALE for c in box], fill=rgb)
-        self._mark.ellipse(box, fill=(128 + light, stuff, 255))
+        self._mark.ellipse(box, fill=(128 + light, material, 255))
 
     def detail(self, points: Points, rgb: Rgb) -> None:
-        """A filled polygon in colour only: the light and the stuff below stay."""
+        """Fills a polygon in colour only: light and material below it stay."""
         self._paint.polygon([c * SCALE for p in points for c in p], fill=rgb)
 
     def block(self, corner: Point, opposite: Point, rgb: Rgb) -> None:
-        """An upright rectangle in colour only."""
+        """Fills an upright rectangle in colour only."""
         (ax, ay), (bx, by) = corner, opposite
         self._paint.rectangle((min(ax, bx) * SCALE, min(ay, by) * SCALE, max(ax, bx) * SCALE, max(ay, by) * SCALE), fill=rgb)
 
@@ -58,33 +58,33 @@ class Canvas:
         self._paint.ellipse(((x - a) * SCALE, (y - b) * SCALE, (x + a) * SCALE, (y + b) * SCALE), fill=rgb)
 
     def line(self, points: Points, rgb: Rgb, width: float) -> None:
-        """A line in colour only; `width` in final pixels, at least half of one."""
+        """Draws a line in colour only; `width` in final pixels, at least half a pixel."""
         self._paint.line([c * SCALE for p in points for c in p], fill=rgb, width=max(1, round(width * SCALE)), joint=None)
 
-    def tone(self, points: Points, light: int, stuff: int) -> None:
-        """Light or shadow on a piece: -128 black .. 127 twice as bright."""
-        self._mark.polygon(points, fill=(128 + light, stuff, 255))
+    def tone(self, points: Points, light: int, material: int) -> None:
+        """Adds light or shadow to a polygon: -128 black .. 127 twice as bright."""
+        self._mark.polygon(points, fill=(128 + light, material, 255))
 
-    def crease(self, points: Points, light: int, stuff: int, width: int = 1) -> None:
-        self._mark.line(points, fill=(128 + light, stuff, 255), width=width)
+    def crease(self, points: Points, light: int, material: int, width: int = 1) -> None:
+        self._mark.line(points, fill=(128 + light, material, 255), width=width)
 
     def shadow(self, centre: Point, radii: Point, light: int) -> None:
-        """A soft shadow on whatever lies there: rings that grow darker inwards."""
+        """Adds a soft shadow: rings that grow darker inwards."""
         (x, y), (a, b) = centre, radii
         for f in (1.0, 0.82, 0.64, 0.46):
             level = self._ambient + round(light * (1.25 - f))
             self._mark.ellipse((x - a * f, y - b * f, x + a * f, y + b * f), fill=(level, 0, 0))
 
-    def round(self, tube: Tube, stuff: int, depth: float = 1.0) -> None:
-        """Shades a tube as round under the light of this canvas."""
+    def round(self, tube: Tube, material: int, depth: float = 1.0) -> None:
+        """Shades a tube as a round surface under the light of the canvas."""
         side = 1.0 if self.sun <= 0 else -1.0
         strong = depth * (0.75 + 0.5 * abs(self.sun))
         for edge, far, light in _ROUND:
             low, high = (edge, far) if side > 0 else (-far, -edge)
-            self.tone(tube.strip(low, high), round(light * strong), stuff)
+            self.tone(tube.strip(low, high), round(light * strong), material)
 
     def picture(self, offset: tuple[int, int]) -> Float32[np.ndarray, "3 height width"]:
-        """Colours times light and stuff, 0 .. 255 and somewhat beyond."""
+        """Returns colours times light and texture, about 0 .. 255; values may lie slightly beyond."""
         width, height = self.size
         colours = np.empty((3, height, width), dtype=np.float32)
         for plane, band in zip(colours, self.colours.reduce(SCALE).split(), strict=True):
@@ -101,7 +101,7 @@ class Canvas:
         return colours
 
     def mask(self) -> Bool[np.ndarray, "height width"]:
-        """Where something was painted."""
+        """Returns where something was painted."""
         return np.asarray(self.matter.getchannel(2)) > 0
 
 
@@ -114,12 +114,12 @@ def _grid() -> np.ndarray:
 
 
 def shaded(rgb: Rgb, factor: float) -> Rgb:
-    """A darker (factor < 1) or lighter shade of a colour, kept in range; very dark ones still change visibly."""
+    """Returns a darker (factor < 1) or lighter shade of a colour, clipped; very dark colours still change visibly."""
     red, green, blue = ((c + 10) * factor - 10 if factor < 1 else c + (255 - c) * (factor - 1) for c in rgb)
     return max(0, min(255, round(red))), max(0, min(255, round(green))), max(0, min(255, round(blue)))
 
 
 def mixed(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """`share` of the second colour in the first."""
+    """Mixes `share` of the second colour into the first."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

@@ -1,13 +1,13 @@
-"""The ceiling: ranking mannequins by the ground-truth attributes that a caption mentions.
+"""The ceiling of retrieval on mannequins: ranking by the ground-truth attributes that a caption mentions.
 
-An image is ranked first by how few mentions it contradicts (it shows the slot, with a value that the words exclude), then by
-how many it confirms. Images that agree on both counts are tied; whoever reports the ceiling breaks ties at random.
+Images are ranked first by the number of mentions that they contradict (the image shows the slot, with a value that the words
+exclude), then by the number that they confirm. Images with equal numbers are tied; the report breaks ties at random.
 
-In what sense nothing does better: the ranking knows every attribute without error, and a true caption never contradicts its own
-image, so that is always among those without a contradiction. Whatever else has none is compatible with every word, and words
-are all that a query is. Limits: what a caption does *not* say counts for nothing here, and a word counts for all its values
-alike, although who sees a hat usually mentions it, and "blue" is more often said of blue than of navy. A model that learnt such
-habits could order images that the ceiling leaves tied, and so rise slightly above it.
+Why little can do better: the ranking knows every attribute without error, and a true caption never contradicts its own image, which
+is therefore always among the images without a contradiction. All of these are compatible with every word of the query. Limits: what
+a caption does *not* say counts for nothing, and a word counts equally for all its values, although annotators usually mention a hat
+that they see, and say "blue" more often of blue than of navy. A model that learns such habits could order tied images and so score
+slightly above the ceiling.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +19,11 @@ from tbps.data.records import PersonDataset
 
 Attributes = Mapping[str, str]
 Mentions = Mapping[str, Sequence[str]]
-Scores = Callable[[int, int], Float32[np.ndarray, "Q G"]]
+CeilingScores = Callable[[int, int], Float32[np.ndarray, "Q G"]]
 
 
 def has_mentions(split: PersonDataset) -> bool:
-    """Whether every image carries the columns that the ceiling needs: "attributes", and "mentions" of every caption."""
+    """Returns whether every image has the columns that the ceiling needs: "attributes", and "mentions" of every caption."""
     return bool(split.images) and all(
         isinstance(image.attributes.get("attributes"), Mapping)
         and isinstance(mentions := image.attributes.get("mentions"), Sequence)
@@ -33,22 +33,22 @@ def has_mentions(split: PersonDataset) -> bool:
     )
 
 
-def ceiling_scores(split: PersonDataset) -> Scores | None:
+def ceiling_scores(split: PersonDataset) -> CeilingScores | None:
     """`attribute_scores` of a split, None for a split without attributes and mentions."""
     return attribute_scores(split) if has_mentions(split) else None
 
 
-def attribute_scores(split: PersonDataset) -> Scores:
-    """`scores(start, stop)`: scores of the captions start .. stop - 1, in `split.pairs()` order, against all images."""
+def attribute_scores(split: PersonDataset) -> CeilingScores:
+    """Returns `scores(start, stop)`: scores of captions start .. stop - 1, in the order of `split.pairs()`, against all images."""
     queries = [mentions for image in split.images for mentions in image.attributes["mentions"]]
     return mention_scores(queries, [image.attributes["attributes"] for image in split.images])
 
 
-def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> Scores:
-    """Scores of mentions (slot -> compatible values) against shown attributes (slot -> value).
+def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> CeilingScores:
+    """Returns scores of mentions (slot -> compatible values) against shown attributes (slot -> value).
 
-    With one-hot rows over all (slot, value) pairs, confirmations are a matrix product; mentions that the image shows at all are
-    another one over slots, and what is shown but not confirmed is contradicted.
+    With one-hot rows over all (slot, value) pairs, confirmations are a matrix product. Mentions of slots that the image shows are a
+    second product, over slots; those that are not confirmed are contradicted.
     """
     values = _numbered((slot, value) for shown in gallery for slot, value in shown.items())
     slots = _numbered(slot for shown in gallery for slot in shown)
@@ -71,7 +71,7 @@ def _numbered(items: Iterable[object]) -> dict[object, int]:
 
 
 def _rows(bags: Iterable[Iterable[object]], count: int, columns: Mapping[object, int]) -> np.ndarray:
-    """(count, len(columns)) float32 with ones where a bag holds the column's item."""
+    """Returns (count, len(columns)) float32 with ones where a bag contains the item of the column."""
     found = np.zeros((count, len(columns)), dtype=np.float32)
     for row, bag in enumerate(bags):
         found[row, [columns[item] for item in bag if item in columns]] = 1

@@ -1,4 +1,4 @@
-"""The colours that mannequins wear and the words people use for them."""
+"""Colours of clothes and hair, with the words that people use for them."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """A wearable colour: its centre in sRGB, the words for it (most usual first), its broad family, and its tone.
+    """A colour of clothes: its centre in sRGB, the words for it (most usual first), its broad family, and its tone.
 
-    `family` is the word of someone who does not look closely ("blue" for navy); `tone` is "dark", "light", "bright" or "mid",
-    for vague mentions ("dark top").
+    `family`: the word for it at a glance ("blue" for navy); `tone`: "dark", "light", "bright" or "mid", for vague mentions ("dark
+    top").
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How upper garments are cut, and where one lies on its wearer."""
+"""Cuts of upper garments, and their place on a figure."""
 
 from dataclasses import dataclass
 from math import radians, sin
@@ -11,12 +11,12 @@ from tbps.data.mannequins.tubes import Point, Points, Tube
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Level of the hem, ease around the body, how much the waist is taken in (1 all the way), and the cloth."""
+    """Cut of a garment: level of the hem, ease around the body, how much the waist is taken in (1: fully), and the cloth."""
 
     hem: float
     ease: float
     tight: float
-    stuff: int = CLOTH
+    material: int = CLOTH
     sleeve_ease: float = 0.006
 
 
@@ -41,7 +41,7 @@ SLEEVE = {"short": 0.44, "long": 0.985}
 
 
 class Upper:
-    """The garment above the waist of one figure, and where it lies."""
+    """The upper garment of one figure."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure, self.person = figure, figure.person
@@ -61,21 +61,21 @@ class Upper:
         return self.figure.torso(cut.hem, cut.ease, cut.tight)
 
     def t(self, level: float) -> float:
-        """Length along the tube at a height of the body."""
+        """Returns the length along the tube at a height of the body."""
         return min(1.0, max(0.0, (SHOULDERS - level) / self.tall))
 
     def at(self, t: float, s: float) -> Point:
-        """A pixel of the tube, or above its top (t < 0, in the same units) of the ring around the throat."""
+        """Returns a pixel of the tube, or above its top (t < 0, in the same units) of the ring around the throat."""
         return self.tube.at(t, s) if t >= 0 else self.throat.at(max(0.0, 1 + t * self.tall / 0.05), s)
 
     def band(self, t0: float, t1: float, s0: float, s1: float) -> Points:
-        """A collar from above the shoulders (t0 < 0) to the chest (t1 > 0)."""
+        """Returns the outline of a collar from above the shoulders (t0 < 0) to the chest (t1 > 0)."""
         shares = [s0 + (s1 - s0) * f for f in (0.0, 0.3, 0.7, 1.0)]
         high = [self.at(t0, s) for s in shares]
         low = [self.at(t1, s * 0.62) for s in shares]
         return [*high, *reversed(low)]
 
     def s(self, phi: float) -> float | None:
-        """Place across the tube of a direction of the body, None when turned away."""
+        """Returns the place across the tube of a direction of the body, None when turned away."""
         angle = self.figure.eye.angle(phi)
         return sin(radians(angle)) if abs(angle) < 84 else None

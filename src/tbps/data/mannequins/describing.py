@@ -1,8 +1,8 @@
-"""Captions: what somebody who looks at a crop would write of the person, and what exactly they thereby claim.
+"""Captions of mannequins, with the attributes that each caption claims.
 
-A describer notices some of what the view shows (the striking things more often), decides how exactly to say each (a `Claim` of
-`phrases`), and then words it by one of the sentence plans of `sentences`. A caption carries its mentions, so that truth can be
-checked without reading, and so that a second describer can say the same things in other words: the paraphrase.
+The describer notices some of what the viewpoint shows (striking things more often), decides how exactly to express each
+(`phrases.AttributeClaim`), and words it by one of the sentence plans of `sentences`. A caption keeps its mentions, so that its
+truth can be checked without parsing it, and so that a second describer can say the same in other words: the paraphrase.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from math import pi, sin
 
 import numpy as np
 
-from tbps.data.mannequins.people import Person, View, visible_attributes
-from tbps.data.mannequins.phrases import CLAIMS, DIRECTION, MENU, STANCE, Claim, Mention
+from tbps.data.mannequins.people import Mannequin, Viewpoint, visible_attributes
+from tbps.data.mannequins.phrases import CLAIMS, DIRECTION, MENU, STANCE, AttributeClaim, Mention
 from tbps.data.mannequins.sentences import PLANS, compose
 from tbps.data.mannequins.wording import Dice
 
@@ -37,48 +37,48 @@ _NOTICED: Mapping[str, float] = {
     DIRECTION: 0.3,
     f"{STANCE}=closed": 0.35,
 }  # fmt: skip
-_CLOTH = ("t-shirt", "shirt", "blouse", "polo shirt", "sweater", "dress", "tank top")  # whose sleeves are worth a word
+_CLOTH = ("t-shirt", "shirt", "blouse", "polo shirt", "sweater", "dress", "tank top")  # garments whose sleeves are mentioned
 _HEADS = {"hat": "hat.kind", "inner": "inner.kind", "shoes": "shoes.kind", "bag": "bag.kind", "carried": "carried.kind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, what it claims, and the number of the sentence plan that it follows."""
+    """A caption, what it claims, and the index of its sentence plan."""
 
     text: str
     mentions: tuple[Mention, ...]
     plan: int
 
 
-def shown_attributes(person: Person, view: View) -> dict[str, str]:
-    """`visible_attributes` and how the view shows the person: "view.direction", and "view.stance": "closed" (the feet are about
-    below the body, as of somebody standing) or "open".
+def shown_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
+    """Returns `visible_attributes` with "view.direction" and "view.stance": "closed" (feet about below the body, as if standing) or
+    "open".
     """
     stance = "closed" if abs(sin(2 * pi * view.phase)) < 0.3 else "open"
     return visible_attributes(person, view) | {DIRECTION: view.direction, STANCE: stance}
 
 
-def describe(person: Person, view: View, rng: np.random.Generator) -> Caption:
-    """What one annotator writes of this crop: 8 to 60 words, true, and only of what the view shows."""
+def describe(person: Mannequin, view: Viewpoint, rng: np.random.Generator) -> Caption:
+    """Writes a caption of the image like one annotator: 8 to 60 words, true, and only about what the viewpoint shows."""
     return describe_attributes(shown_attributes(person, view), rng)
 
 
 def describe_attributes(shown: Mapping[str, str], rng: np.random.Generator) -> Caption:
-    """`describe` from the result of `shown_attributes`."""
+    """Like `describe`, from the result of `shown_attributes`."""
     dice = Dice(rng)
     return _write(_notice(shown, dice), dice)
 
 
 def paraphrase(caption: Caption, rng: np.random.Generator) -> str:
-    """The same mentions by another sentence plan and, where there are any, other words; it claims nothing new."""
+    """Writes the same mentions with another sentence plan and, where possible, other words; it claims nothing new."""
     dice = Dice(rng)
     claims = {mention.slot: CLAIMS[mention] for mention in caption.mentions}
     return _write(claims, dice, original=caption).text
 
 
-def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
-    """What the describer says, and how exactly."""
-    claims: dict[str, Claim] = {}
+def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, AttributeClaim]:
+    """Selects the claims of a caption."""
+    claims: dict[str, AttributeClaim] = {}
     for slot, value in shown.items():
         menu = MENU.get((slot, value))
         if menu is None:
@@ -89,11 +89,11 @@ def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, Claim]:
     if "lower.colour" in shown and not claims.keys() & {"lower.kind", "lower.colour"}:
         claims["lower.colour"] = dice.pick(MENU["lower.colour", shown["lower.colour"]])
     if "shoes.kind" in claims and "shoes.colour" not in claims and "shoes" in claims["shoes.kind"].words:
-        del claims["shoes.kind"]  # nobody notes that somebody wears shoes
+        del claims["shoes.kind"]  # that somebody wears shoes is not worth mentioning
     return claims
 
 
-def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Claim]) -> bool:
+def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, AttributeClaim]) -> bool:
     thing, _, detail = slot.partition(".")
     if detail and detail != "kind" and (head := _HEADS.get(thing)) is not None and head not in claims:
         return False
@@ -107,8 +107,8 @@ def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Claim]) -
     return True
 
 
-def _write(claims: Mapping[str, Claim], dice: Dice, original: Caption | None = None) -> Caption:
-    """Words for the claims; what makes the text too long is left out, the least striking first."""
+def _write(claims: Mapping[str, AttributeClaim], dice: Dice, original: Caption | None = None) -> Caption:
+    """Words the claims; where the text is too long, the least striking claims are left out."""
     said = dict(claims)
     index = dice.index(len(PLANS))
     if original is not None and PLANS[index] is PLANS[original.plan]:
@@ -124,7 +124,7 @@ def _write(claims: Mapping[str, Claim], dice: Dice, original: Caption | None = N
     return Caption(text, tuple(claim.mention for claim in said.values()), index)
 
 
-def _leave_out(said: dict[str, Claim]) -> None:
+def _leave_out(said: dict[str, AttributeClaim]) -> None:
     for slot in (DIRECTION, STANCE, "carried.colour", "inner.second", "sleeve", "build", "shoes.colour", "lower.second", "age"):
         if said.pop(slot, None) is not None:
             return

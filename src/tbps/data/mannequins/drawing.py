@@ -1,4 +1,4 @@
-"""A picture of a person in a view."""
+"""Drawing an image of a person from a viewpoint."""
 
 import io
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from PIL import Image
 from tbps.data.mannequins.camera import Eye, expose, sample_camera
 from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
-from tbps.data.mannequins.people import Person, View
+from tbps.data.mannequins.people import Mannequin, Viewpoint
 from tbps.data.mannequins.portrait import paint_person
 from tbps.data.mannequins.scene import paint_clutter, paint_foreground, sample_scene
 
@@ -23,20 +23,20 @@ class Rendered:
     quality: int
 
 
-def draw_person(person: Person, view: View) -> Rendered:
-    """The person in the view; a function of these two alone."""
+def draw_person(person: Mannequin, view: Viewpoint) -> Rendered:
+    """Draws the person from the viewpoint; depends on these two arguments only."""
     return _render(person, view)
 
 
-def draw_background(view: View) -> Rendered:
-    """What `draw_person` would give if nobody stood there."""
+def draw_background(view: Viewpoint) -> Rendered:
+    """Draws the image of `draw_person` without the person."""
     return _render(None, view)
 
 
-def figure_mask(person: Person, view: View) -> Bool[np.ndarray, "height width"]:
-    """Where the person and their things are painted, shadows left out. Obstacles are not considered.
+def figure_mask(person: Mannequin, view: Viewpoint) -> Bool[np.ndarray, "height width"]:
+    """Returns the mask of the person and their things, without shadows. Obstacles are ignored.
 
-    Painted over black and over white: what comes out alike on both was painted.
+    Drawn over black and over white: pixels that are equal in both belong to the person.
     """
     camera = sample_camera(view)
     size, painted = (camera.width * SCALE, camera.height * SCALE), []
@@ -49,13 +49,13 @@ def figure_mask(person: Person, view: View) -> Bool[np.ndarray, "height width"]:
 
 
 def encode_picture(rendered: Rendered) -> bytes:
-    """The crop as a JPEG file."""
+    """Encodes the crop as a JPEG file."""
     buffer = io.BytesIO()
     rendered.image.save(buffer, "JPEG", quality=rendered.quality)
     return buffer.getvalue()
 
 
-def _render(person: Person | None, view: View) -> Rendered:
+def _render(person: Mannequin | None, view: Viewpoint) -> Rendered:
     camera = sample_camera(view)
     scene = sample_scene(view, camera)
     canvas = Canvas(scene.ground, camera.sun, scene.ambient)

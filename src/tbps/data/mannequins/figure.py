@@ -8,7 +8,7 @@ import numpy as np
 
 from tbps.data.mannequins.camera import Eye
 from tbps.data.mannequins.colours import Rgb
-from tbps.data.mannequins.people import Item, Person, View
+from tbps.data.mannequins.people import Item, Mannequin, Viewpoint
 from tbps.data.mannequins.tubes import Point, Points, Tube, bent, hull
 from tbps.seeding import generator
 
@@ -19,8 +19,8 @@ _SKIN = ((240, 204, 178), (226, 176, 142), (196, 140, 102), (142, 94, 64), (84, 
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """Half widths, radii and levels in heights of the body."""
+class Physique:
+    """Proportions of a body: half widths, radii and levels in body heights."""
 
     scale: float  # height of this body in average adults
     shoulder: float
@@ -36,13 +36,13 @@ class Body:
     stride: float  # largest angle of the thigh in degrees
 
 
-def body_of(person: Person) -> Body:
+def body_of(person: Mannequin) -> Physique:
     woman, old, young = person.gender == "woman", person.age == "elderly", person.age == "young"
     wide = {"slim": 0.87, "average": 1.0, "heavy": 1.2}[person.build]
     waist = {"slim": 0.84, "average": 1.0, "heavy": 1.42}[person.build]
     thick = {"slim": 0.84, "average": 1.0, "heavy": 1.24}[person.build]
     frame = 0.95 if young else 1.0
-    return Body(
+    return Physique(
         scale=person.height * (0.97 if young or old else 1.0),
         shoulder=(0.098 if woman else 0.114) * (0.6 + 0.4 * wide) * frame,
         chest=(0.088 if woman else 0.102) * wide * frame,
@@ -60,7 +60,7 @@ def body_of(person: Person) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class Limb:
-    """Three joints and where the hand or the foot points."""
+    """A limb: three joints."""
 
     top: Joint
     middle: Joint
@@ -68,9 +68,9 @@ class Limb:
 
 
 class Figure:
-    """A person posed before an eye. What is seen follows from the person (as reduced to what the view shows) and the view."""
+    """A posed person before the camera. What is visible depends on the person (reduced by `portrait.seen`) and the viewpoint."""
 
-    def __init__(self, person: Person, view: View, eye: Eye) -> None:
+    def __init__(self, person: Mannequin, view: Viewpoint, eye: Eye) -> None:
         self.person, self.view, self.eye, self.body = person, view, eye, body_of(person)
         chance = generator(view.seed, "pose").random(24).tolist()
         self.umbrella_open = chance[0] < 0.55
@@ -95,7 +95,7 @@ class Figure:
         return "left" if self.eye.depth(1, 0) > 0 else "right"
 
     def forward(self, z: float) -> float:
-        """y of the body's axis at a level: the lean."""
+        """Returns y of the body's axis at a level: the lean."""
         return self.body.lean * (5.0 * float(max(0.0, z - 0.5) ** 1.4) - 0.25)
 
     def _leg(self, sign: int) -> Limb:
@@ -125,7 +125,7 @@ class Figure:
         return Limb(top, elbow, _reach(elbow, 0.148, upper + bend, sign * (out - inward)))
 
     def _holding(self, item: Item, free: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """Angles of the upper arm forward, the elbow, the arm outward, the forearm inward, in degrees."""
+        """Returns angles in degrees: upper arm forward, elbow, arm outward, forearm inward."""
         if item.kind == "umbrella":
             return (20.0, 112.0, 9.0, 12.0) if self.umbrella_open else (18.0 if self.profile() else 6.0, 14.0, 10.0, 2.0)
         return {
@@ -142,16 +142,16 @@ class Figure:
         return self.eye.at(*joint)
 
     def px(self, length: float) -> float:
-        """A length in bodies as pixels, along the width."""
+        """Converts a length in body heights to pixels, along the width."""
         return length * self.eye.wide
 
     def limb(self, limb: Limb, radii: Sequence[float], ease: float = 0.0) -> Tube:
-        """The tube of an arm or leg; `radii` at its joints and half-ways, in bodies."""
+        """Returns the tube of an arm or leg; `radii` at its joints and in between, in body heights."""
         joints = [self.at(limb.top), self.at(limb.middle), self.at(limb.end)]
         return bent(joints, [self.px(r + ease) for r in radii])
 
     def ring(self, levels: Sequence[tuple[float, float, float, float]]) -> Tube:
-        """An upright tube from levels (z, half width, half depth, y of the axis), top first."""
+        """Returns an upright tube from levels (z, half width, half depth, y of the axis), top first."""
         eye, left, right, sags = self.eye, [], [], []
         top, bottom = levels[0][0], levels[-1][0]
         for z, half_width, half_depth, y in levels:
@@ -163,7 +163,9 @@ class Figure:
         return Tube(left, right, [(top - level[0]) / (top - bottom) for level in levels], sags)
 
     def torso(self, hem: float, ease: float, tight: float = 1.0) -> Tube:
-        """From the neck's base to a hem at or above the crotch; `tight` < 1 draws the waist towards the chest's width."""
+        """Returns the tube from the base of the neck to a hem at or above the crotch; `tight` < 1 widens the waist towards the
+        chest.
+        """
         return self.ring(self.torso_levels(hem, ease, tight))
 
     def torso_levels(self, hem: float, ease: float, tight: float = 1.0) -> list[tuple[float, float, float, float]]:
@@ -188,7 +190,9 @@ class Figure:
         return [(level[0] + up, *level[1:]) for level in (*kept, last)]  # type: ignore[misc]  # mypy loses the length of a tuple here
 
     def drop(self, waist: float, hem: float, ease: float, flare: float) -> Tube:
-        """A skirt, dress or coat: from a level over the hips to a hem below the crotch, wide enough for both legs."""
+        """Returns the tube of a skirt, dress or coat: from a level over the hips to a hem below the crotch, wide enough for both
+        legs.
+        """
         upper = [level for level in self.torso_levels(0.47, ease) if level[0] <= waist + self.rise]
         tube = self.ring(upper)
         reach = self._leg_reach(hem)
@@ -201,7 +205,7 @@ class Figure:
         return Tube(left, right, [(y - ys[0]) / (ys[-1] - ys[0]) for y in ys], [*tube.sags, tube.sags[-1] * 1.3])
 
     def _leg_reach(self, z: float) -> tuple[float, float]:
-        """The left and right edge, in pixels, of both legs at a level."""
+        """Returns the left and right edge of both legs at a level, in pixels."""
         xs = []
         for leg in self.legs.values():
             upper, lower = (leg.top, leg.middle) if z + self.rise > leg.middle[2] else (leg.middle, leg.end)
@@ -212,13 +216,13 @@ class Figure:
         return min(xs) - radius, max(xs) + radius
 
     def box(self, centre: Joint, size: Joint) -> Points:
-        """The silhouette of an upright box (width, depth, height)."""
+        """Returns the silhouette of an upright box (width, depth, height)."""
         (x, y, z), (w, d, h) = centre, (size[0] / 2, size[1] / 2, size[2] / 2)
         return hull([self.eye.at(x + i * w, y + j * d, z + k * h) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
 
 
 def _reach(start: Joint, length: float, forward: float, outward: float = 0.0) -> Joint:
-    """The end of a bone that hangs down, turned forward and outward by angles in degrees."""
+    """Returns the end of a bone that hangs down, rotated forward and outward by angles in degrees."""
     a, b = radians(forward), radians(outward)
     return (start[0] + length * sin(b), start[1] + length * sin(a) * cos(b), start[2] - length * cos(a) * cos(b))
 
@@ -228,7 +232,7 @@ def _raised(limb: Limb, rise: float) -> Limb:
 
 
 def skin_of(depth: float) -> Rgb:
-    """The skin's colour between light (0) and dark (1)."""
+    """Returns the skin colour between light (0) and dark (1)."""
     place = depth * (len(_SKIN) - 1)
     index = min(int(place), len(_SKIN) - 2)
     red, green, blue = (np.array(_SKIN[index]) * (index + 1 - place) + np.array(_SKIN[index + 1]) * (place - index)).astype(int)
@@ -239,9 +243,9 @@ ARM_RADII = (0.027, 0.031, 0.025, 0.024, 0.016)
 LEG_RADII = (0.06, 0.052, 0.038, 0.037, 0.023)
 
 
-def arm_radii(body: Body) -> list[float]:
+def arm_radii(body: Physique) -> list[float]:
     return [radius * body.arm for radius in ARM_RADII]
 
 
-def leg_radii(body: Body) -> list[float]:
+def leg_radii(body: Physique) -> list[float]:
     return [radius * body.leg for radius in LEG_RADII]

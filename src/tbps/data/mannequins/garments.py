@@ -1,4 +1,4 @@
-"""What is worn above the waist: the torso, an open jacket's shirt, the neckline, the arms in their sleeves."""
+"""Painting of upper garments: torso, shirt of an open jacket, neckline, sleeves."""
 
 from tbps.data.mannequins.canvas import Canvas, shaded
 from tbps.data.mannequins.cuts import CUTS, SLEEVE, Upper
@@ -12,7 +12,7 @@ from tbps.data.mannequins.tubes import Points, Tube
 
 
 def paint_torso(canvas: Canvas, upper: Upper) -> None:
-    """The upper garment without its sleeves, over the neck and the legs."""
+    """Paints the upper garment without sleeves, over the neck and the legs."""
     figure, kind = upper.figure, upper.garment.kind
     if kind == "tank top":
         _tank_top(canvas, upper)
@@ -20,18 +20,18 @@ def paint_torso(canvas: Canvas, upper: Upper) -> None:
         _under(canvas, figure, upper.person.inner)
         _vest(canvas, upper)
     else:
-        dress(canvas, upper.tube, upper.garment, upper.cut.stuff, figure.eye.unit, 1.0)
+        dress(canvas, upper.tube, upper.garment, upper.cut.material, figure.eye.unit, 1.0)
     _creases(canvas, upper)
     _front(canvas, upper)
     _neckline(canvas, upper)
     if kind in DETAILS:
         DETAILS[kind](canvas, upper)
     hem = upper.tube
-    canvas.crease([hem.at(0.985, s) for s in (-0.95, -0.5, 0, 0.5, 0.95)], -34, upper.cut.stuff)
+    canvas.crease([hem.at(0.985, s) for s in (-0.95, -0.5, 0, 0.5, 0.95)], -34, upper.cut.material)
 
 
 def _front(canvas: Canvas, upper: Upper) -> None:
-    """What lies on the cloth: a dress's belt and folds, quilting, an open jacket's shirt, a print."""
+    """Paints what lies on the cloth: belt and folds of a dress, quilting, the shirt of an open jacket, a print."""
     figure, kind = upper.figure, upper.garment.kind
     if kind == "dress":
         skirt_folds(canvas, figure, upper.tube, upper.rgb, 0.62)
@@ -48,7 +48,7 @@ def _front(canvas: Canvas, upper: Upper) -> None:
 
 def _creases(canvas: Canvas, upper: Upper) -> None:
     """Folds at the waist and under the arms."""
-    tube, folds, stuff = upper.tube, upper.figure.folds, upper.cut.stuff
+    tube, folds, material = upper.tube, upper.figure.folds, upper.cut.material
     for index in range(4):
         side = -1 if index % 2 else 1
         t = upper.t(0.64 - 0.05 * (index // 2) + 0.03 * folds[index])
@@ -59,12 +59,12 @@ def _creases(canvas: Canvas, upper: Upper) -> None:
                 tube.at(t + 0.035, 0.95 * side),
             ],
             -32,
-            stuff,
+            material,
         )
     t = upper.t(0.76)
     for side in (-1, 1):
-        canvas.tone([tube.at(t, 0.8 * side), tube.at(t + 0.28, side * 0.62), tube.at(t + 0.1, side * 0.9)], -30, stuff)
-    canvas.tone(tube.patch(0.12, 0.3, -0.5, 0.5), 9, stuff)
+        canvas.tone([tube.at(t, 0.8 * side), tube.at(t + 0.28, side * 0.62), tube.at(t + 0.1, side * 0.9)], -30, material)
+    canvas.tone(tube.patch(0.12, 0.3, -0.5, 0.5), 9, material)
 
 
 def _under(canvas: Canvas, figure: Figure, inner: Garment) -> None:
@@ -73,11 +73,11 @@ def _under(canvas: Canvas, figure: Figure, inner: Garment) -> None:
 
 
 def _vest(canvas: Canvas, upper: Upper) -> None:
-    """A waistcoat: its armholes leave the shirt's shoulders free."""
+    """Paints a waistcoat; its armholes leave the shoulders of the shirt free."""
     tube, unit = upper.tube, upper.figure.eye.unit
     t = upper.t(0.735)
     low = tube.cut(t, 1.0)
-    dress(canvas, low, upper.garment, upper.cut.stuff, unit)
+    dress(canvas, low, upper.garment, upper.cut.material, unit)
     chest = [
         tube.at(0.05, -0.75),
         tube.at(0.2, -0.72),
@@ -86,7 +86,7 @@ def _vest(canvas: Canvas, upper: Upper) -> None:
         tube.at(0.2, 0.72),
         tube.at(0.05, 0.75),
     ]
-    canvas.shape(chest, upper.rgb, upper.cut.stuff)
+    canvas.shape(chest, upper.rgb, upper.cut.material)
 
 
 def _tank_top(canvas: Canvas, upper: Upper) -> None:
@@ -109,7 +109,7 @@ def _tank_top(canvas: Canvas, upper: Upper) -> None:
 
 
 def _opening(canvas: Canvas, upper: Upper, inner: Garment) -> None:
-    """What an open jacket shows from the front: the shirt between its edges."""
+    """Paints the shirt between the edges of an open jacket, as seen from the front."""
     figure, tube, kind = upper.figure, upper.tube, upper.garment.kind
     if kind == "suit jacket":
         top, middle = figure.eye.span(-26, 26), upper.s(0)
@@ -179,7 +179,7 @@ def _coat_slit(canvas: Canvas, upper: Upper, bottom: tuple[float, float], end: f
 
 
 def _neckline(canvas: Canvas, upper: Upper) -> None:
-    """The opening at the throat: skin, or the collar's ring at the back."""
+    """Paints the opening at the throat: skin, or the ring of the collar from behind."""
     figure, kind, tube = upper.figure, upper.garment.kind, upper.tube
     span = figure.eye.span(-52, 52)
     shown = upper.person.inner or upper.garment
@@ -209,7 +209,7 @@ def _neckline(canvas: Canvas, upper: Upper) -> None:
 
 
 def paint_arm(canvas: Canvas, upper: Upper, side: str) -> None:
-    """An arm in its sleeve, with the hand."""
+    """Paints an arm with sleeve and hand."""
     figure, arm = upper.figure, upper.figure.arms[side]
     radii = arm_radii(figure.body)
     bare = figure.limb(arm, radii)
@@ -228,10 +228,10 @@ def paint_arm(canvas: Canvas, upper: Upper, side: str) -> None:
     rgb = colour_of(worn)
     x, y = figure.at(arm.top)
     radius = figure.px(radii[0] + cut.sleeve_ease * 0.45)
-    canvas.oval((x, y), (radius, radius), rgb, cut.stuff)
-    dress(canvas, sleeve, worn, cut.stuff, figure.eye.unit, 1.15)
+    canvas.oval((x, y), (radius, radius), rgb, cut.material)
+    dress(canvas, sleeve, worn, cut.material, figure.eye.unit, 1.15)
     if far:
-        canvas.tone(sleeve.strip(-1.0, 1.0), -30, cut.stuff)
+        canvas.tone(sleeve.strip(-1.0, 1.0), -30, cut.material)
     _sleeve_details(canvas, upper, sleeve, worn)
 
 
@@ -250,7 +250,7 @@ def _sleeve_details(canvas: Canvas, upper: Upper, sleeve: Tube, worn: Garment) -
         for index in range(3):
             t = 0.42 + 0.09 * index
             canvas.crease(
-                [sleeve.at(t, -0.9 + folds[index] * 0.5), sleeve.at(t + 0.04, 0.4 + folds[index + 3] * 0.5)], -34, cut.stuff
+                [sleeve.at(t, -0.9 + folds[index] * 0.5), sleeve.at(t + 0.04, 0.4 + folds[index + 3] * 0.5)], -34, cut.material
             )
     if worn.kind == "puffer jacket":
         quilt(canvas, sleeve, rgb, upper.figure.eye.unit)

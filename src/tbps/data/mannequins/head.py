@@ -17,8 +17,8 @@ _SKULL = (
 HAIRLINE, EYES, MOUTH = 0.968, 0.928, 0.886
 
 
-class Head:
-    """The head of a figure: where its parts lie on the canvas."""
+class HeadShape:
+    """Places the parts of a head on the canvas."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure, self.person = figure, figure.person
@@ -34,7 +34,7 @@ class Head:
         return 0.85 + (level - 0.85) * self.figure.body.head + self.figure.rise - self.sink
 
     def shell(self, ease: float, top: float, bottom: float, back: float = 0.0) -> Tube:
-        """The skull's surface, `ease` larger, between two levels; `back` shifts it behind the skull."""
+        """Returns the surface of the skull, `ease` larger, between two levels; `back` shifts it backwards."""
         scale = self.figure.body.head
         levels = [
             (
@@ -49,7 +49,7 @@ class Head:
         return self.figure.ring(levels)
 
     def on(self, phi: float, level: float) -> Point | None:
-        """The pixel of a place on the face, or None when it is turned away."""
+        """Returns the pixel of a place on the face, None when it is turned away."""
         angle = self.figure.eye.angle(phi)
         if abs(angle) > 86:
             return None
@@ -64,15 +64,15 @@ def neck(canvas: Canvas, figure: Figure) -> None:
     canvas.shape(tube.outline(), figure.skin, SKIN, -26)
 
 
-def hair_behind(canvas: Canvas, head: Head) -> None:
-    """What hangs behind the shoulders in a front view, painted before the body."""
+def hair_behind(canvas: Canvas, head: HeadShape) -> None:
+    """Paints hair behind the shoulders from the front, before the body."""
     person = head.person
     if person.hair_length in ("medium", "long") and not head.tied:
         tube = _fall(head)
         canvas.shape(tube.outline(), shaded(head.hair, 0.8), HAIR, -20)
 
 
-def _fall(head: Head) -> Tube:
+def _fall(head: HeadShape) -> Tube:
     """Loose hair from the crown down: to the chin (medium) or the shoulder blades (long)."""
     figure, scale = head.figure, head.figure.body.head
     full = 0.014 if head.curly else 0.0
@@ -89,8 +89,8 @@ def _fall(head: Head) -> Tube:
     return figure.ring([(head.z(z), (w + full) * scale, (d + full) * scale, head.y - back) for z, w, d, back in levels])
 
 
-def paint_head(canvas: Canvas, head: Head) -> None:
-    """The whole head over the shoulders."""
+def paint_head(canvas: Canvas, head: HeadShape) -> None:
+    """Paints the head over the shoulders."""
     figure, person = head.figure, head.person
     hairy = person.hair_length != "bald"
     fallen = person.hair_length in ("medium", "long") and not head.tied
@@ -114,7 +114,7 @@ def paint_head(canvas: Canvas, head: Head) -> None:
         _ears(canvas, head)
 
 
-def _paint_fall(canvas: Canvas, head: Head) -> None:
+def _paint_fall(canvas: Canvas, head: HeadShape) -> None:
     tube = _fall(head)
     canvas.shape(tube.outline(), head.hair, HAIR)
     canvas.round(tube, HAIR, 0.8)
@@ -123,13 +123,13 @@ def _paint_fall(canvas: Canvas, head: Head) -> None:
         _curls(canvas, head, tube)
 
 
-def _strands(canvas: Canvas, head: Head, tube: Tube) -> None:
+def _strands(canvas: Canvas, head: HeadShape, tube: Tube) -> None:
     for s, factor in ((-0.7, 0.7), (-0.35, 1.14), (0.0, 0.72), (0.3, 1.12), (0.65, 0.7)):
         points = [tube.at(t, s * (1 + 0.1 * sin(9 * t + s))) for t in (0.15, 0.45, 0.75, 0.97)]
         canvas.line(points, shaded(head.hair, factor), max(0.5, 0.004 * head.figure.eye.unit))
 
 
-def _curls(canvas: Canvas, head: Head, tube: Tube) -> None:
+def _curls(canvas: Canvas, head: HeadShape, tube: Tube) -> None:
     radius = head.figure.px(0.017)
     for index in range(14):
         t = 0.1 + 0.88 * (index // 2) / 6
@@ -138,8 +138,8 @@ def _curls(canvas: Canvas, head: Head, tube: Tube) -> None:
         canvas.oval((x, y), (radius, radius), shaded(head.hair, 0.92 + 0.16 * (index % 3) / 2), HAIR, -8 + 8 * (index % 3))
 
 
-def _crown(canvas: Canvas, head: Head) -> None:
-    """Hair on the skull: all of it but the face."""
+def _crown(canvas: Canvas, head: HeadShape) -> None:
+    """Paints hair on the skull, except over the face."""
     figure, person = head.figure, head.person
     ease = 0.003 if head.tied else 0.016 if head.curly else 0.008
     low = {"short": 0.905, "medium": 0.886, "long": 0.886}[person.hair_length]
@@ -158,7 +158,7 @@ def _crown(canvas: Canvas, head: Head) -> None:
             canvas.line([spot, (spot[0] + radius, spot[1] + radius * 0.6)], shaded(head.hair, 1.25), max(0.5, radius * 0.3))
 
 
-def _face(canvas: Canvas, head: Head) -> None:
+def _face(canvas: Canvas, head: HeadShape) -> None:
     figure, person, skin = head.figure, head.person, head.figure.skin
     wide = 74 if person.hair_length in ("bald", "short") else 66 if head.tied and person.hat is None else 58
     span = figure.eye.span(-wide, wide)
@@ -187,7 +187,7 @@ def _jaw(skull: Tube, s0: float, s1: float) -> list[Point]:
     )]  # fmt: skip
 
 
-def _nose(canvas: Canvas, head: Head) -> None:
+def _nose(canvas: Canvas, head: HeadShape) -> None:
     figure = head.figure
     out = head.y + 0.064 * figure.body.head
     tip = figure.eye.at(0.0, out + 0.016, head.z(0.908))
@@ -202,7 +202,7 @@ def _nose(canvas: Canvas, head: Head) -> None:
             canvas.line([(low[0] - half, low[1]), (low[0] + half, low[1])], shaded(figure.skin, 0.72), max(0.5, figure.px(0.004)))
 
 
-def _features(canvas: Canvas, head: Head) -> None:
+def _features(canvas: Canvas, head: HeadShape) -> None:
     figure, skin = head.figure, head.figure.skin
     width = max(0.5, figure.px(0.0045))
     brow = mixed(shaded(skin, 0.45), head.hair, 0.5) if head.person.hair_length != "bald" else shaded(skin, 0.5)
@@ -232,7 +232,7 @@ def _features(canvas: Canvas, head: Head) -> None:
                 canvas.line(fold, shaded(skin, 0.72), width)
 
 
-def _ears(canvas: Canvas, head: Head) -> None:
+def _ears(canvas: Canvas, head: HeadShape) -> None:
     figure = head.figure
     for phi in (-90, 90):
         angle = figure.eye.angle(phi - (8 if phi > 0 else -8))
@@ -243,7 +243,7 @@ def _ears(canvas: Canvas, head: Head) -> None:
         canvas.oval(centre, (figure.px(0.0085), figure.px(0.016)), shaded(figure.skin, 0.9), SKIN, -10)
 
 
-def _locks(canvas: Canvas, head: Head) -> None:
+def _locks(canvas: Canvas, head: HeadShape) -> None:
     """Hair that frames the face from the front."""
     tube = _fall(head)
     tail = 0.9 if head.person.hair_length == "long" else 1.0
@@ -257,7 +257,7 @@ def _locks(canvas: Canvas, head: Head) -> None:
         _curls(canvas, head, tube)
 
 
-def _ponytail(canvas: Canvas, head: Head) -> None:
+def _ponytail(canvas: Canvas, head: HeadShape) -> None:
     figure = head.figure
     if not (figure.profile() or figure.back()):
         return
@@ -270,7 +270,7 @@ def _ponytail(canvas: Canvas, head: Head) -> None:
     canvas.shape(tie, shaded(head.hair, 0.5), HAIR, -20)
 
 
-def _bun(canvas: Canvas, head: Head) -> None:
+def _bun(canvas: Canvas, head: HeadShape) -> None:
     figure = head.figure
     if not (figure.profile() or figure.back()):
         return

@@ -1,22 +1,22 @@
-"""Glasses and hats."""
+"""Painting of glasses and hats."""
 
 from math import radians, sin
 
 from tbps.data.mannequins.canvas import Canvas, shaded
 from tbps.data.mannequins.colours import Rgb
-from tbps.data.mannequins.head import EYES, Head
+from tbps.data.mannequins.head import EYES, HeadShape
 from tbps.data.mannequins.patterns import colour_of
 from tbps.data.mannequins.textures import CLOTH, KNIT
 from tbps.data.mannequins.tubes import Point, Tube, hull
 
 
-def paint_headwear(canvas: Canvas, head: Head) -> None:
-    """Glasses and hat, over the finished head."""
+def paint_headwear(canvas: Canvas, head: HeadShape) -> None:
+    """Paints glasses and hat over the head."""
     _glasses(canvas, head)
     _hat(canvas, head)
 
 
-def _glasses(canvas: Canvas, head: Head) -> None:
+def _glasses(canvas: Canvas, head: HeadShape) -> None:
     kind, figure = head.person.glasses, head.figure
     if kind == "none" or figure.back():
         return
@@ -44,14 +44,14 @@ def _glasses(canvas: Canvas, head: Head) -> None:
         canvas.line([(ax, ay - tall * 0.3), (bx, ay - tall * 0.3)], frame, width)
 
 
-def _hat(canvas: Canvas, head: Head) -> None:
+def _hat(canvas: Canvas, head: HeadShape) -> None:
     hat = head.person.hat
     if hat is None:
         return
     {"cap": _cap, "beanie": _beanie, "brimmed hat": _brimmed}[hat.kind](canvas, head, colour_of(hat))
 
 
-def _dome(head: Head, ease: float, rim: float, tall: float) -> Tube:
+def _dome(head: HeadShape, ease: float, rim: float, tall: float) -> Tube:
     scale = head.figure.body.head
     levels = [
         (1.0 + tall, 0.024, 0.03),
@@ -62,7 +62,7 @@ def _dome(head: Head, ease: float, rim: float, tall: float) -> Tube:
     return head.figure.ring([(head.z(z), (w + ease) * scale, (d + ease) * scale, head.y) for z, w, d in levels])
 
 
-def _cap(canvas: Canvas, head: Head, rgb: Rgb) -> None:
+def _cap(canvas: Canvas, head: HeadShape, rgb: Rgb) -> None:
     figure = head.figure
     dome = _dome(head, 0.006, 0.952, 0.016)
     canvas.shape(dome.outline(), rgb, CLOTH)
@@ -81,7 +81,7 @@ def _cap(canvas: Canvas, head: Head, rgb: Rgb) -> None:
     canvas.shape(hull([figure.eye.at(x * scale, y, head.z(z)) for x, y, z in rim]), shaded(rgb, 0.84), CLOTH, -8)
 
 
-def _beanie(canvas: Canvas, head: Head, rgb: Rgb) -> None:
+def _beanie(canvas: Canvas, head: HeadShape, rgb: Rgb) -> None:
     dome = _dome(head, 0.01, 0.945, 0.034)
     canvas.shape(dome.outline(), rgb, KNIT)
     canvas.round(dome, KNIT, 0.8)
@@ -90,7 +90,7 @@ def _beanie(canvas: Canvas, head: Head, rgb: Rgb) -> None:
         canvas.line([dome.at(0.1 + abs(s) * 0.25, s * 0.7), dome.at(1.0, s)], shaded(rgb, 0.72), max(0.5, head.figure.px(0.003)))
 
 
-def _brimmed(canvas: Canvas, head: Head, rgb: Rgb) -> None:
+def _brimmed(canvas: Canvas, head: HeadShape, rgb: Rgb) -> None:
     figure = head.figure
     scale = figure.body.head
     x, y = figure.eye.at(0.0, head.y, head.z(0.966))

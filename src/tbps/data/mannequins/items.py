@@ -1,4 +1,4 @@
-"""Bags and carried things: boxes in space around the body, painted by what they are."""
+"""Painting of bags and carried objects, as boxes in space around the body."""
 
 from math import cos, pi, sin
 
@@ -12,14 +12,14 @@ from tbps.data.mannequins.tubes import Point, Points, Tube, limb
 
 
 def hand_of(figure: Figure, side: str) -> Joint:
-    """The middle of the palm."""
+    """Returns the middle of the palm."""
     arm = figure.arms[side]
     (ax, ay, az), (bx, by, bz) = arm.middle, arm.end
     return bx + (bx - ax) * 0.2, by + (by - ay) * 0.2, bz + (bz - az) * 0.2
 
 
 def rounded(points: Points, share: float = 0.16) -> Points:
-    """A polygon with its corners cut off."""
+    """Returns a polygon with its corners cut off."""
     made: Points = []
     for index, (x, y) in enumerate(points):
         (px, py), (nx, ny) = points[index - 1], points[(index + 1) % len(points)]
@@ -36,7 +36,7 @@ def _between(points: Points) -> tuple[Point, Point]:
 
 
 def backpack_behind(canvas: Canvas, figure: Figure, rgb: Rgb) -> None:
-    """The pack where the body is in front of it or beside it."""
+    """Paints a backpack behind or beside the body."""
     b, y = figure.body, figure.forward(0.7)
     centre = (0.0, y - b.depth - 0.058, 0.69 + figure.rise)
     outline = rounded(figure.box(centre, (0.2, 0.115, 0.265)), 0.25)
@@ -50,7 +50,7 @@ def backpack_behind(canvas: Canvas, figure: Figure, rgb: Rgb) -> None:
 
 
 def backpack_over(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
-    """From the back: the whole pack. Otherwise the straps."""
+    """Paints the whole backpack as seen from behind, otherwise its straps."""
     figure, tube = upper.figure, upper.tube
     if not figure.back():
         _straps(canvas, upper, rgb)
@@ -111,7 +111,7 @@ def _hip(figure: Figure, side: str, out: float, level: float) -> Joint:
 
 
 def paint_bag(canvas: Canvas, upper: Upper) -> None:
-    """The bag that hangs at one side, over the body."""
+    """Paints a bag at one side, over the body."""
     bag, figure = upper.person.bag, upper.figure
     if bag is None:
         return
@@ -196,7 +196,7 @@ def _pouch(canvas: Canvas, figure: Figure, body: Points, rgb: Rgb, flap: float) 
 
 
 def carried_behind(canvas: Canvas, figure: Figure) -> None:
-    """What stands or opens behind the body: an umbrella's canopy, a trolley."""
+    """Paints objects behind the body: an open umbrella, a trolley."""
     item = figure.person.carried
     if item is None:
         return
@@ -207,7 +207,7 @@ def carried_behind(canvas: Canvas, figure: Figure) -> None:
 
 
 def carried_before(canvas: Canvas, figure: Figure) -> None:
-    """What the hand holds, painted over the body and below the hand."""
+    """Paints the object in the hand, over the body and below the hand."""
     item = figure.person.carried
     if item is None:
         return

@@ -1,7 +1,7 @@
-"""The annotation files in which mannequins are written: `folder` and the published layouts.
+"""Layouts in which mannequins are written: `folder` and those of published data sets.
 
-A layout names the image files and turns the finished crops into annotation files. Where a published file name contains the
-identity and the camera (RSTPReid), so does ours; otherwise names are positions in one shuffle of the whole data set.
+A layout names the image files and creates the annotation files. Where published file names contain identity and camera (RSTPReid),
+so do these; otherwise names are positions in one shuffle of the whole data set.
 """
 
 import json
@@ -14,10 +14,10 @@ from tbps.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """Where a crop stands in the data set. None of it but `identity` depends on who is seen.
+    """Record of an image in the data set. Only `identity` depends on the person.
 
-    identity: from 0, over all splits, shuffled within each; position: from 0, shuffled over the whole data set;
-    camera: 1 .. 15; captured_at: ISO 8601.
+    `identity`: from 0 over all splits, shuffled within each; `position`: from 0, shuffled over the whole data set; `camera`: 1 ..
+    15; `captured_at`: ISO 8601.
     """
 
     split: str
@@ -29,7 +29,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is written of a crop. attributes: as `shown_attributes`; mentions: of each caption, slot -> compatible values."""
+    """Description of an image. `attributes`: as `shown_attributes`; `mentions`: for each caption, slot -> compatible values."""
 
     captions: tuple[str, ...]
     captions_bt: tuple[str, ...]
@@ -38,21 +38,21 @@ class Described:
     view: Mapping[str, Any]
 
 
-Crop = tuple[Shot, Described]
+DescribedShot = tuple[Shot, Described]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """`annotate` gives name -> text of the annotation files from crops in the order of their positions."""
+class MannequinLayout:
+    """A layout. `annotate`: creates annotation files (name -> content) from descriptions in the order of their positions."""
 
     name: str
     image: Callable[[Shot], str]  # path below the data set's folder
-    annotate: Callable[[Sequence[Crop], "Layout"], dict[str, str]]
+    annotate: Callable[[Sequence[DescribedShot], "MannequinLayout"], dict[str, str]]
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
-def find_layout(name: str) -> Layout:
-    """The layout of that name. Raises SettingsError that lists the names."""
+def find_layout(name: str) -> MannequinLayout:
+    """Returns the layout of that name. Raises SettingsError that lists the names."""
     if name not in LAYOUTS:
         raise SettingsError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
@@ -70,7 +70,7 @@ def _rstpreid_image(shot: Shot) -> str:
     return f"imgs/{shot.identity:04d}_c{shot.camera}_{shot.position:04d}.jpg"
 
 
-def _folder(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _folder(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     lines = [
         json.dumps(
             {
@@ -91,7 +91,7 @@ def _folder(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"metadata.jsonl": "".join(f"{line}\n" for line in lines)}
 
 
-def _cuhk_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _cuhk_pedes(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -105,7 +105,7 @@ def _cuhk_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"reid_raw.json": _json(records)}
 
 
-def _icfg_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _icfg_pedes(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "split": shot.split,
@@ -119,7 +119,7 @@ def _icfg_pedes(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"ICFG-PEDES.json": _json(records)}
 
 
-def _rstpreid(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _rstpreid(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     records = [
         {
             "id": shot.identity,
@@ -132,7 +132,7 @@ def _rstpreid(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
     return {"data_captions.json": _json(records)}
 
 
-def _tbps(crops: Sequence[Crop], own: Layout) -> dict[str, str]:
+def _tbps(crops: Sequence[DescribedShot], own: MannequinLayout) -> dict[str, str]:
     files: dict[str, list[dict[str, Any]]] = {}
     for shot, crop in crops:
         record = {"file_path": own.image(shot).removeprefix("imgs/"), "id": shot.identity, "captions": crop.captions}
@@ -149,13 +149,13 @@ def _json(records: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(records, indent=0) + "\n"
 
 
-LAYOUTS: Mapping[str, Layout] = {
+LAYOUTS: Mapping[str, MannequinLayout] = {
     made.name: made
     for made in (
-        Layout("folder", _by_position, _folder),
-        Layout("cuhk-pedes", _below_imgs, _cuhk_pedes),
-        Layout("icfg-pedes", _below_imgs, _icfg_pedes, splits=("train", "test")),
-        Layout("rstpreid", _rstpreid_image, _rstpreid),
-        Layout("tbps", _below_imgs, _tbps),
+        MannequinLayout("folder", _by_position, _folder),
+        MannequinLayout("cuhk-pedes", _below_imgs, _cuhk_pedes),
+        MannequinLayout("icfg-pedes", _below_imgs, _icfg_pedes, splits=("train", "test")),
+        MannequinLayout("rstpreid", _rstpreid_image, _rstpreid),
+        MannequinLayout("tbps", _below_imgs, _tbps),
     )
 }

@@ -1,4 +1,4 @@
-"""What is worn below the waist: trousers of all kinds and skirts."""
+"""Painting of lower garments: trousers of all kinds and skirts."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ WAIST = 0.615
 
 @dataclass(frozen=True, slots=True)
 class LegCut:
-    """`length` of the leg that is covered (1 to the ankle), ease at thigh and hem."""
+    """Cut of trousers. `length`: covered part of the leg (1 to the ankle)."""
 
     length: float
     ease: tuple[float, ...]  # at hip, thigh, knee, calf, ankle
-    stuff: int
+    material: int
 
 
 LEGS = {
@@ -33,7 +33,7 @@ SKIRTS = {"skirt": (0.325, 0.022), "long skirt": (0.105, 0.045), "thighs": (0.20
 
 
 def paint_legs(canvas: Canvas, figure: Figure) -> None:
-    """Legs, shoes and whatever covers them, the farther leg first."""
+    """Paints legs, shoes and lower garment, the farther leg first."""
     lower = figure.person.lower
     order = sorted(figure.legs, key=lambda side: figure.eye.depth(figure.legs[side].middle[0], figure.legs[side].middle[1]))
     for rank, side in enumerate(order):
@@ -57,11 +57,11 @@ def _leg(canvas: Canvas, figure: Figure, leg: Limb, far: bool) -> None:
     paint_shoe(canvas, figure, leg, shoes)
     if covered and lower is not None:
         tube = _trouser_leg(figure, leg, lower.kind)
-        dress(canvas, tube, lower, LEGS[lower.kind].stuff, figure.eye.unit, 1.15)
+        dress(canvas, tube, lower, LEGS[lower.kind].material, figure.eye.unit, 1.15)
         _leg_folds(canvas, figure, tube, lower)
         if far:
-            canvas.tone(tube.patch(0.0, 0.45, -1.0, 1.0), -26, LEGS[lower.kind].stuff)
-    if shoes.kind == "boots":  # over the trousers, so that boots are always told from shoes
+            canvas.tone(tube.patch(0.0, 0.45, -1.0, 1.0), -26, LEGS[lower.kind].material)
+    if shoes.kind == "boots":  # over the trousers, so that boots always differ from shoes
         paint_shaft(canvas, figure, leg, colour_of(shoes))
 
 
@@ -73,13 +73,13 @@ def _trouser_leg(figure: Figure, leg: Limb, kind: str) -> Tube:
 
 
 def _leg_folds(canvas: Canvas, figure: Figure, tube: Tube, lower: Garment) -> None:
-    rgb, stuff = colour_of(lower), LEGS[lower.kind].stuff
+    rgb, material = colour_of(lower), LEGS[lower.kind].material
     width = max(0.5, figure.px(0.004))
     if lower.kind == "jeans":
         for s in (-0.86, 0.86):
             canvas.line([tube.at(t, s) for t in (0.12, 0.4, 0.7, 0.97)], shaded(rgb, 0.68), width)
-        canvas.tone(tube.patch(0.1, 0.42, -0.45, 0.15), 20, stuff)
-        canvas.tone(tube.patch(0.5, 0.6, -0.4, 0.3), 14, stuff)
+        canvas.tone(tube.patch(0.1, 0.42, -0.45, 0.15), 20, material)
+        canvas.tone(tube.patch(0.5, 0.6, -0.4, 0.3), 14, material)
         canvas.line([tube.at(0.965, s) for s in (-1, 0, 1)], shaded(rgb, 1.28), width)
     elif lower.kind == "trousers":
         canvas.line([tube.at(t, 0.05) for t in (0.2, 0.5, 0.97)], shaded(rgb, 0.82), width * 0.8)
@@ -87,8 +87,8 @@ def _leg_folds(canvas: Canvas, figure: Figure, tube: Tube, lower: Garment) -> No
         for index in range(4):
             t = (0.47, 0.55, 0.86, 0.93)[index]
             s = -0.7 + figure.folds[index] * 0.6
-            canvas.crease([tube.at(t, s), tube.at(t + 0.03, s + 0.7)], -30, stuff)
-    canvas.crease([tube.at(0.985, s) for s in (-0.9, 0, 0.9)], -26, stuff)
+            canvas.crease([tube.at(t, s), tube.at(t + 0.03, s + 0.7)], -30, material)
+    canvas.crease([tube.at(0.985, s) for s in (-0.9, 0, 0.9)], -26, material)
 
 
 def _seat(canvas: Canvas, figure: Figure, lower: Garment) -> None:
@@ -98,14 +98,14 @@ def _seat(canvas: Canvas, figure: Figure, lower: Garment) -> None:
     _, width, depth, y = levels[-1]
     levels.append((0.445 + figure.rise, width * 0.8, depth * 0.8, y))
     tube = figure.ring(levels)
-    dress(canvas, tube, lower, cut.stuff, figure.eye.unit, 0.7)
+    dress(canvas, tube, lower, cut.material, figure.eye.unit, 0.7)
     rgb, width_px = colour_of(lower), max(0.5, figure.px(0.004))
     middle = figure.eye.span(-4, 4) or figure.eye.span(176, 184)
     if middle is not None and not figure.profile():
         s = sum(middle) / 2
         canvas.line([tube.at(0.35, s), tube.at(1.0, s)], shaded(rgb, 0.66), width_px)
         for side in (-1, 1):
-            canvas.crease([tube.at(1.0, s), tube.at(0.62, s + 0.5 * side)], -26, cut.stuff)
+            canvas.crease([tube.at(1.0, s), tube.at(0.62, s + 0.5 * side)], -26, cut.material)
     if lower.kind == "jeans" and figure.back():
         for s0 in (-0.68, 0.2):
             pocket = tube.patch(0.42, 0.74, s0, s0 + 0.46)

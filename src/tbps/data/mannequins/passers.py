@@ -1,4 +1,4 @@
-"""Other people: a pool of cut-out figures, made once a process, that walk by in the background and at the edges of crops."""
+"""Passers-by in the background and at the edges of crops, from a pool of cut-out figures that is drawn once per process."""
 
 from dataclasses import replace
 from functools import cache
@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from tbps.data.mannequins.camera import Eye, sample_camera
 from tbps.data.mannequins.canvas import SCALE, Canvas
 from tbps.data.mannequins.figure import body_of
-from tbps.data.mannequins.people import sample_person, sample_view
+from tbps.data.mannequins.population import sample_person, sample_view
 from tbps.data.mannequins.portrait import paint_person
 from tbps.seeding import generator
 
@@ -19,7 +19,7 @@ _TALL, _WIDE = 260, 180
 
 @cache
 def passer(number: int) -> Image.Image:
-    """A cut-out (RGBA, `_WIDE` x `_TALL`) of a random person, walking, feet at the lower edge."""
+    """Draws a cut-out (RGBA, `_WIDE` x `_TALL`) of a random walking person, with the feet at the lower edge."""
     rng = generator(0, "mannequins", "passer", number)
     person, view = sample_person(rng), replace(sample_view(rng), hidden="none")
     camera = replace(sample_camera(view), width=_WIDE, height=_TALL, body=_TALL * 0.9, ground=_TALL * 0.96, centre=_WIDE / 2)

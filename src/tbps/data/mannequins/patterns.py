@@ -1,4 +1,4 @@
-"""Cloth on a tube: its colour, its pattern in the second colour, and the light on it."""
+"""Painting of cloth on a tube: colour, pattern in the second colour, and light."""
 
 from math import sin
 
@@ -9,20 +9,20 @@ from tbps.data.mannequins.tubes import Tube
 
 
 def colour_of(garment: Garment) -> Rgb:
-    """The garment's very own shade: the named colour's centre and its tint."""
+    """Returns the individual shade of a garment: the centre of its colour plus its tint."""
     red, green, blue = (max(0, min(255, c + t)) for c, t in zip(COLOURS[garment.colour].rgb, garment.tint, strict=True))
     return red, green, blue
 
 
-def dress(canvas: Canvas, tube: Tube, garment: Garment, stuff: int, unit: float, depth: float = 1.0) -> None:
-    """Covers a tube with the garment's cloth. `unit` is the body's height in pixels, which sets the size of patterns."""
-    canvas.shape(tube.outline(), colour_of(garment), stuff)
+def dress(canvas: Canvas, tube: Tube, garment: Garment, material: int, unit: float, depth: float = 1.0) -> None:
+    """Paints a tube with the cloth of a garment. `unit`: height of the body in pixels, which sets the size of patterns."""
+    canvas.shape(tube.outline(), colour_of(garment), material)
     weave(canvas, tube, garment, unit)
-    canvas.round(tube, stuff, depth)
+    canvas.round(tube, material, depth)
 
 
 def weave(canvas: Canvas, tube: Tube, garment: Garment, unit: float) -> None:
-    """The pattern alone."""
+    """Paints the pattern only."""
     if garment.second is None:
         return
     second = COLOURS[garment.second].rgb
@@ -72,7 +72,9 @@ def _dots(canvas: Canvas, tube: Tube, second: Rgb, unit: float) -> None:
 
 
 def motif(canvas: Canvas, tube: Tube, garment: Garment, s: tuple[float, float]) -> None:
-    """A print on the chest: a block of the second colour with a figure in it, one of three by the colours' names."""
+    """Paints a print on the chest: a block of the second colour with one of three figures in it, chosen by the names of the
+    colours.
+    """
     if garment.pattern != "print" or garment.second is None:
         return
     second, first = COLOURS[garment.second].rgb, colour_of(garment)

@@ -1,59 +1,21 @@
-"""Who a mannequin is, how a view shows them, and what of them that view shows.
+"""The appearance of a mannequin, the viewpoint of an image, and the attributes that the image shows.
 
-A `Person` is what stays with an identity; a `View` is drawn anew for every image and carries nothing about the identity.
-`attributes` flattens a person to slots ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a view shows.
-Captions, the audit and the ceiling speak in these slots only.
+A `Mannequin` holds what all images of an identity share. A `Viewpoint` is drawn for every image and carries no information about
+the identity. `attributes` maps slots to values ("upper.colour" -> "navy"); `visible_attributes` keeps the slots that a viewpoint
+shows. Captions, the leakage audit and the ceiling use these slots only.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-import numpy as np
-
-from tbps.data.mannequins.colours import COLOURS, HAIR_COLOURS
-from tbps.seeding import generator
+from dataclasses import dataclass
 
 DIRECTIONS = ("front", "back", "left", "right")  # the side of the person that faces the camera
 HIDDEN = ("none", "feet", "legs")
 
-# How often each colour is worn: streets are darker than rainbows, but every colour occurs.
-_UPPER_COLOURS = {
-    "black": 11, "charcoal": 5, "grey": 7, "light grey": 4, "white": 9, "beige": 5, "brown": 4, "olive": 4, "green": 5,
-    "mint": 2.5, "teal": 3, "navy": 6, "blue": 7, "light blue": 5, "purple": 4, "lavender": 2.5, "maroon": 4, "red": 7,
-    "pink": 5, "hot pink": 2.5, "orange": 4, "yellow": 4.5,
-}  # fmt: skip
-_LOWER_COLOURS = {
-    "black": 14, "charcoal": 6, "grey": 7, "light grey": 3, "white": 5, "beige": 7, "brown": 5, "olive": 4, "navy": 8,
-    "blue": 9, "light blue": 5, "maroon": 2, "red": 2.5, "green": 2, "pink": 2, "purple": 1.5, "yellow": 1,
-}  # fmt: skip
-_JEANS_COLOURS = {"blue": 5, "navy": 5, "light blue": 4, "black": 3, "grey": 2}
-_SHOE_COLOURS = {
-    "black": 9, "white": 8, "brown": 5, "grey": 5, "red": 3, "blue": 2.5, "pink": 2, "beige": 2, "navy": 2, "yellow": 1,
-    "green": 1,
-}  # fmt: skip
-_BAG_COLOURS = {
-    "black": 9, "brown": 5, "red": 4, "blue": 4, "grey": 3, "beige": 3, "white": 2, "navy": 2.5, "pink": 2.5, "green": 2.5,
-    "yellow": 2, "purple": 1.5, "orange": 2,
-}  # fmt: skip
-_UPPER_PATTERNS: dict[str, Mapping[str, float]] = {
-    "t-shirt": {"plain": 4, "striped": 2, "print": 3},
-    "shirt": {"plain": 4, "checked": 3, "striped": 1.5},
-    "blouse": {"plain": 4, "dotted": 1.5, "striped": 1},
-    "polo shirt": {"plain": 3, "striped": 1.5},
-    "sweater": {"plain": 4, "striped": 2},
-    "hoodie": {"plain": 4, "print": 2},
-    "tank top": {"plain": 4, "striped": 1, "print": 1},
-    "coat": {"plain": 6, "checked": 1},
-    "dress": {"plain": 5, "dotted": 1.5, "striped": 1, "checked": 0.8},
-}
-_BRIGHT = {"red": 2, "blue": 2, "white": 2, "black": 3, "yellow": 1, "green": 1, "pink": 1, "orange": 1, "purple": 1, "navy": 1}
-
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """One piece of clothing. `second` is the colour of stripes, checks, dots or a print; None on a plain one.
+    """One piece of clothing. `second`: colour of stripes, checks, dots or a print; None for a plain one.
 
-    `tint` is added to the colour's sRGB centre: the shade of this very piece, constant over an identity's images.
+    `tint`: offset from the sRGB centre of the colour, the individual shade of this piece; the same in all images of an identity.
     """
 
     kind: str
@@ -65,7 +27,7 @@ class Garment:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A bag or a carried object. `side` is the person's own left or right; a backpack has "both"."""
+    """A bag or a carried object. `side`: the person's own left or right; "both" for a backpack."""
 
     kind: str
     colour: str
@@ -73,8 +35,8 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Everything that stays with an identity. `skin` (0 light .. 1 dark) is drawn and never described."""
+class Mannequin:
+    """Appearance of one identity, the same in all its images. `skin` (0 light .. 1 dark) is drawn and never described."""
 
     gender: str  # man, woman
     age: str  # young, adult, elderly
@@ -97,8 +59,8 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One look at a person. Everything else about the picture (camera, background, clutter, crop) is drawn from `seed`.
+class Viewpoint:
+    """Direction and visibility of a person in one image. Camera, background, clutter and crop are drawn from `seed`.
 
     `hidden`: "feet" when the crop or an obstacle ends above the shoes, "legs" when it ends above the knees.
     """
@@ -109,8 +71,8 @@ class View:
     seed: int
 
 
-def attributes(person: Person) -> dict[str, str]:
-    """Slot -> value for every slot that applies; an absent thing is the value "none" of its kind."""
+def attributes(person: Mannequin) -> dict[str, str]:
+    """Returns slot -> value for every slot that applies; for an absent thing the value of its kind is "none"."""
     found = {"gender": person.gender, "age": person.age, "build": person.build, "hair.length": person.hair_length}
     if person.hair_length != "bald":
         found |= {"hair.colour": person.hair_colour, "hair.style": person.hair_style}
@@ -135,12 +97,12 @@ def _garment(slot: str, garment: Garment | None) -> dict[str, str]:
 
 
 def far_side(direction: str) -> str | None:
-    """The person's side that the body hides: in a left view the right one. None from the front and the back."""
+    """Returns the person's side that the body hides: from the left, the right side. None from the front and the back."""
     return {"left": "right", "right": "left"}.get(direction)
 
 
-def visible_attributes(person: Person, view: View) -> dict[str, str]:
-    """The slots of `attributes` that this view shows; what it does not show is absent, never "none"."""
+def visible_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
+    """Returns the slots of `attributes` that this viewpoint shows; hidden slots are absent, not "none"."""
     dropped = _turned_away(person, view) | _hair_hidden(person, view) | _items_hidden(person, view)
     if view.hidden in ("feet", "legs"):
         dropped.add("shoes")
@@ -150,8 +112,8 @@ def visible_attributes(person: Person, view: View) -> dict[str, str]:
     return {slot: value for slot, value in shown.items() if slot not in dropped and slot.split(".")[0] not in dropped}
 
 
-def _turned_away(person: Person, view: View) -> set[str]:
-    """Slots of the face and the chest that a view from the side or from behind hides."""
+def _turned_away(person: Mannequin, view: Viewpoint) -> set[str]:
+    """Returns the slots of the face and the chest that are hidden from the side or from behind."""
     dropped: set[str] = set()
     if view.direction == "back":
         dropped.add("glasses")
@@ -164,7 +126,7 @@ def _turned_away(person: Person, view: View) -> set[str]:
     return dropped
 
 
-def _hair_hidden(person: Person, view: View) -> set[str]:
+def _hair_hidden(person: Mannequin, view: Viewpoint) -> set[str]:
     if person.hat is not None and (person.hat.kind == "beanie" or person.hair_length in ("bald", "short")):
         return {"hair"}
     dropped = {"hair.style"} if person.hat is not None else set()
@@ -173,7 +135,7 @@ def _hair_hidden(person: Person, view: View) -> set[str]:
     return dropped
 
 
-def _items_hidden(person: Person, view: View) -> set[str]:
+def _items_hidden(person: Mannequin, view: Viewpoint) -> set[str]:
     dropped: set[str] = set()
     for slot, item in (("bag", person.bag), ("carried", person.carried)):
         if item is None:
@@ -185,213 +147,8 @@ def _items_hidden(person: Person, view: View) -> set[str]:
     return dropped
 
 
-def _hidden_with_legs(person: Person) -> set[str]:
+def _hidden_with_legs(person: Mannequin) -> set[str]:
     dropped = {"lower.kind"}  # the hem is out of sight; colour and pattern of the thighs are not
     if person.carried is not None and person.carried.kind == "trolley":
         dropped.add("carried")
     return dropped
-
-
-def sample_view(rng: np.random.Generator) -> View:
-    """A view drawn without looking at who is seen."""
-    direction = str(rng.choice(DIRECTIONS, p=(0.36, 0.28, 0.18, 0.18)))
-    hidden = str(rng.choice(HIDDEN, p=(0.84, 0.10, 0.06)))
-    return View(direction, float(rng.random()), hidden, int(rng.integers(2**62)))
-
-
-def population(seed: int, split: str, count: int) -> list[Person]:
-    """`count` people of one split ("train", "val", "test"); the splits' streams are independent.
-
-    In the test split every third person is a near-twin of the one before: the same but for one or two attributes. No two
-    people of a population have the same attributes.
-    """
-    people: list[Person] = []
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    for index in range(count):
-        rng = generator(seed, "mannequins", split, index)
-        twin = split == "test" and index % 3 == 2
-        person = near_twin(people[-1], rng) if twin else sample_person(rng)
-        while (key := tuple(sorted(attributes(person).items()))) in seen:
-            person = near_twin(person, rng)
-        seen.add(key)
-        people.append(person)
-    return people
-
-
-def near_twin(person: Person, rng: np.random.Generator) -> Person:
-    """The same person but for one or two attributes that views usually show; tints are drawn anew."""
-    changes = [_other_upper, _other_lower, _other_bag, _other_shoes, _other_hat]
-    twin = person
-    for change in rng.permutation(len(changes))[: int(rng.integers(1, 3))]:
-        twin = changes[change](twin, rng)
-    return twin
-
-
-def _other_upper(person: Person, rng: np.random.Generator) -> Person:
-    return replace(person, upper=_recoloured(person.upper, _UPPER_COLOURS, rng))
-
-
-def _other_lower(person: Person, rng: np.random.Generator) -> Person:
-    if person.lower is None:
-        return _other_upper(person, rng)
-    worn = _JEANS_COLOURS if person.lower.kind == "jeans" else _LOWER_COLOURS
-    return replace(person, lower=_recoloured(person.lower, worn, rng))
-
-
-def _other_shoes(person: Person, rng: np.random.Generator) -> Person:
-    return replace(person, shoes=_recoloured(person.shoes, _SHOE_COLOURS, rng))
-
-
-def _other_bag(person: Person, rng: np.random.Generator) -> Person:
-    if person.bag is not None and rng.random() < 0.5:
-        return replace(person, bag=None)
-    bag = _sample_bag(person.gender, rng)
-    while bag == person.bag:
-        bag = _sample_bag(person.gender, rng)
-    return replace(person, bag=bag)
-
-
-def _other_hat(person: Person, rng: np.random.Generator) -> Person:
-    return replace(person, hat=None if person.hat is not None else _sample_hat(rng))
-
-
-def _recoloured(garment: Garment, worn: Mapping[str, float], rng: np.random.Generator) -> Garment:
-    family = COLOURS[garment.colour].family
-    others = {name: weight for name, weight in worn.items() if COLOURS[name].family != family and name != garment.second}
-    return replace(garment, colour=_pick(others, rng), tint=_tint(rng))
-
-
-def sample_person(rng: np.random.Generator) -> Person:
-    """A person whose clothes go together: short sleeves with shorts, coats over trousers, dresses on women."""
-    gender = _pick({"man": 1, "woman": 1}, rng)
-    age = _pick({"young": 4, "adult": 4, "elderly": 1.4}, rng)
-    warm = bool(rng.random() < 0.5)
-    upper, sleeve, inner = _sample_upper(gender, warm, rng)
-    lower = None if upper.kind == "dress" else _sample_lower(gender, warm, rng)
-    length, style = _sample_hair(gender, age, rng)
-    return Person(
-        gender=gender,
-        age=age,
-        build=_pick({"slim": 3, "average": 5, "heavy": 2}, rng),
-        height=float(rng.uniform(0.93, 1.03) + (0.05 if gender == "man" else 0.0)),
-        skin=float(rng.random()),
-        hair_length=length,
-        hair_style=style,
-        hair_colour=_sample_hair_colour(age, rng),
-        hat=_sample_hat(rng) if rng.random() < 0.18 else None,
-        glasses=_pick({"none": 7, "glasses": 2, "sunglasses": 1}, rng),
-        upper=upper,
-        sleeve=sleeve,
-        inner=inner,
-        lower=lower,
-        shoes=_sample_shoes(gender, warm, rng),
-        bag=_sample_bag(gender, rng) if rng.random() < 0.62 else None,
-        carried=_sample_carried(rng) if rng.random() < 0.34 else None,
-    )
-
-
-def _sample_upper(gender: str, warm: bool, rng: np.random.Generator) -> tuple[Garment, str, Garment | None]:
-    if gender == "woman" and rng.random() < 0.22:
-        sleeve = _pick({"sleeveless": 2, "short": 2, "long": 1}, rng)
-        return _garment_of("dress", _UPPER_COLOURS, _UPPER_PATTERNS["dress"], rng), sleeve, None
-    kind = _pick(_upper_kinds(gender, warm), rng)
-    short = {"t-shirt", "polo shirt"}
-    sleeve = "short" if kind in short or (kind in ("shirt", "blouse") and warm) else "sleeveless" if kind == "tank top" else "long"
-    upper = _garment_of(kind, _UPPER_COLOURS, _UPPER_PATTERNS.get(kind, {"plain": 1}), rng)
-    can_open = kind in ("jacket", "coat", "puffer jacket", "suit jacket", "vest")
-    opened = kind in ("suit jacket", "vest") or (can_open and rng.random() < 0.55)
-    if not opened:
-        return upper, sleeve, None
-    under = {"t-shirt": 3, "shirt": 2} if kind != "suit jacket" else {"shirt": 1}
-    inner = _garment_of(_pick(under, rng), _UPPER_COLOURS, {"plain": 4, "striped": 1}, rng)
-    while COLOURS[inner.colour].family == COLOURS[upper.colour].family:
-        inner = _garment_of(inner.kind, _UPPER_COLOURS, {"plain": 4, "striped": 1}, rng)
-    return upper, sleeve, inner
-
-
-def _upper_kinds(gender: str, warm: bool) -> Mapping[str, float]:
-    if warm and gender == "man":
-        return {"t-shirt": 6, "shirt": 2, "polo shirt": 1.5, "tank top": 1}
-    if warm:
-        return {"t-shirt": 5, "blouse": 3, "tank top": 2}
-    kinds = {"sweater": 3, "hoodie": 3, "jacket": 3, "coat": 2, "puffer jacket": 2, "shirt": 1.5, "vest": 0.8}
-    return kinds | ({"suit jacket": 1.2} if gender == "man" else {"blouse": 1.0})
-
-
-def _sample_lower(gender: str, warm: bool, rng: np.random.Generator) -> Garment:
-    kinds = {"jeans": 4.0, "trousers": 4.0}
-    kinds |= {"shorts": 4.5} if warm else {}
-    kinds |= {"leggings": 2.0, "skirt": 2.0 if warm else 1.0, "long skirt": 1.0} if gender == "woman" else {}
-    kind = _pick(kinds, rng)
-    patterns: dict[str, Mapping[str, float]] = {
-        "skirt": {"plain": 4, "checked": 1, "dotted": 0.7},
-        "long skirt": {"plain": 4, "dotted": 0.8},
-        "shorts": {"plain": 5, "checked": 1},
-        "trousers": {"plain": 8, "striped": 0.8, "checked": 0.6},
-    }
-    worn = _JEANS_COLOURS if kind == "jeans" else _LOWER_COLOURS
-    return _garment_of(kind, worn, patterns.get(kind, {"plain": 1}), rng)
-
-
-def _sample_shoes(gender: str, warm: bool, rng: np.random.Generator) -> Garment:
-    kinds = {"sneakers": 5.0, "dress shoes": 1.5}
-    kinds |= {"sandals": 1.5} if warm else {"boots": 2.5}
-    kinds |= {"high heels": 1.5} if gender == "woman" else {}
-    return _garment_of(_pick(kinds, rng), _SHOE_COLOURS, {"plain": 1}, rng)
-
-
-def _sample_hair(gender: str, age: str, rng: np.random.Generator) -> tuple[str, str]:
-    if gender == "man":
-        length = _pick({"bald": 2.5 if age == "elderly" else 0.6, "short": 8, "medium": 1}, rng)
-        return length, _pick({"loose": 5, "curly": 1}, rng)
-    length = _pick({"short": 2, "medium": 3, "long": 5}, rng)
-    styles = {"loose": 5, "curly": 1.5} | ({"ponytail": 3, "bun": 1.5} if length == "long" else {})
-    return length, _pick(styles, rng)
-
-
-def _sample_hair_colour(age: str, rng: np.random.Generator) -> str:
-    if age == "elderly":
-        return _pick({"grey": 5, "black": 1, "brown": 1}, rng)
-    return _pick(dict(zip(HAIR_COLOURS, (5, 4, 2, 0.8, 0.2), strict=True)), rng)
-
-
-def _sample_hat(rng: np.random.Generator) -> Garment:
-    return Garment(_pick({"cap": 4, "beanie": 2.5, "brimmed hat": 1.5}, rng), _pick(_BRIGHT, rng), tint=_tint(rng))
-
-
-def _sample_bag(gender: str, rng: np.random.Generator) -> Item:
-    kinds = {"backpack": 4.0, "shoulder bag": 2.0, "messenger bag": 2.0} | ({"handbag": 3.0} if gender == "woman" else {})
-    kind = _pick(kinds, rng)
-    side = "both" if kind == "backpack" else _pick({"left": 1, "right": 1}, rng)
-    return Item(kind, _pick(_BAG_COLOURS, rng), side)
-
-
-def _sample_carried(rng: np.random.Generator) -> Item:
-    kind = _pick({"umbrella": 2, "phone": 2.5, "book": 1.5, "bottle": 1.5, "trolley": 1.5}, rng)
-    colours: Mapping[str, float] = {
-        "phone": {"black": 3, "white": 1},
-        "bottle": {"blue": 1, "white": 1, "green": 1, "red": 1},
-    }.get(kind, _BRIGHT)
-    return Item(kind, _pick(colours, rng), _pick({"left": 1, "right": 1.6}, rng))
-
-
-def _garment_of(kind: str, worn: Mapping[str, float], patterns: Mapping[str, float], rng: np.random.Generator) -> Garment:
-    colour, pattern = _pick(worn, rng), _pick(patterns, rng)
-    second = None
-    if pattern != "plain":
-        base = COLOURS[colour]
-        others = {n: w for n, w in worn.items() if COLOURS[n].family != base.family and COLOURS[n].tone != base.tone}
-        second = _pick(others, rng)
-    return Garment(kind, colour, pattern, second, _tint(rng))
-
-
-def _tint(rng: np.random.Generator) -> tuple[int, int, int]:
-    shade, hue = rng.normal(0, 6), rng.normal(0, 3, 3)
-    red, green, blue = np.clip(shade + hue, -14, 14).round().astype(int)
-    return int(red), int(green), int(blue)
-
-
-def _pick(weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    names = list(weights)
-    shares = np.fromiter(weights.values(), dtype=float)
-    return names[int(rng.choice(len(names), p=shares / shares.sum()))]

@@ -1,8 +1,8 @@
-"""The words for what a view shows, and what each of them claims.
+"""Words for what an image shows, and the attribute values that each word claims.
 
-A `Claim` is a set of values of one slot together with every word that says exactly that much: "navy" and "dark blue" claim
-{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. A describer who sees a value picks one of the
-claims that hold of it, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
+An `AttributeClaim` is a set of values of one slot, with all words that express exactly this set: "navy" and "dark blue" claim
+{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. For a value, a describer picks one of the true
+claims, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
 """
 
 from collections import defaultdict
@@ -14,22 +14,22 @@ from tbps.data.mannequins.colours import COLOURS
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """What a caption says of one slot: the values that are compatible with its words."""
+    """The values of one slot that are compatible with a caption."""
 
     slot: str
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A mention and the words for it, the most usual ones more than once."""
+class AttributeClaim:
+    """A mention and its words, the most usual ones repeated."""
 
     mention: Mention
     words: tuple[str, ...]
 
 
-Table = tuple[tuple[tuple[str, ...], tuple[str, ...], Mapping[str, int]], ...]
-"""Rows of (values, words, value -> how often who sees that value says it this way)."""
+PhraseTable = tuple[tuple[tuple[str, ...], tuple[str, ...], Mapping[str, int]], ...]
+"""Rows of (values, words, value -> relative frequency of this wording for this value)."""
 
 DIRECTION = "view.direction"
 STANCE = "view.stance"
@@ -37,7 +37,7 @@ STANCE = "view.stance"
 ANY_BAG = ("backpack", "shoulder bag", "handbag", "messenger bag")
 PATTERNED = ("striped", "checked", "dotted", "print")
 
-_UPPER_KINDS: Table = (
+_UPPER_KINDS: PhraseTable = (
     (("t-shirt",), ("t-shirt", "t-shirt", "tee", "tee shirt"), {"t-shirt": 7}),
     (("shirt",), ("button-up shirt", "button-down shirt"), {"shirt": 4}),
     (("shirt", "polo shirt"), ("collared shirt",), {"shirt": 3, "polo shirt": 1}),
@@ -62,7 +62,7 @@ _UPPER_KINDS: Table = (
     ),
     (("dress",), ("dress",), {"dress": 1}),
 )
-_LOWER_KINDS: Table = (
+_LOWER_KINDS: PhraseTable = (
     (("jeans",), ("jeans", "jeans", "denim jeans", "denim pants"), {"jeans": 7}),
     (("trousers",), ("trousers", "trousers", "slacks"), {"trousers": 5}),
     (("jeans", "trousers", "leggings"), ("pants", "pants", "long pants"), {"jeans": 5, "trousers": 7, "leggings": 4}),
@@ -72,7 +72,7 @@ _LOWER_KINDS: Table = (
     (("skirt",), ("short skirt", "knee-length skirt"), {"skirt": 5}),
     (("long skirt",), ("long skirt", "maxi skirt", "ankle-length skirt"), {"long skirt": 7}),
 )
-_SHOE_KINDS: Table = (
+_SHOE_KINDS: PhraseTable = (
     (("sneakers",), ("sneakers", "sneakers", "trainers", "running shoes", "sports shoes", "tennis shoes"), {"sneakers": 7}),
     (("boots",), ("boots",), {"boots": 8}),
     (("sandals",), ("sandals",), {"sandals": 8}),
@@ -80,7 +80,7 @@ _SHOE_KINDS: Table = (
     (("high heels",), ("high heels", "heels", "high-heeled shoes"), {"high heels": 7}),
     (("sneakers", "dress shoes", "high heels"), ("shoes",), {"sneakers": 7, "dress shoes": 6, "high heels": 3}),
 )
-_PATTERNS: Table = (
+_PATTERNS: PhraseTable = (
     (("plain",), ("plain", "plain", "solid"), {"plain": 1}),
     (("striped",), ("striped",), {"striped": 9}),
     (("checked",), ("checked", "plaid", "checkered"), {"checked": 9}),
@@ -88,7 +88,7 @@ _PATTERNS: Table = (
     (("print",), ("printed", "graphic"), {"print": 7}),
     (PATTERNED, ("patterned",), {"striped": 2, "checked": 2, "dotted": 2, "print": 2}),
 )
-_BAG_KINDS: Table = (
+_BAG_KINDS: PhraseTable = (
     (("backpack",), ("backpack", "backpack", "backpack", "rucksack", "knapsack"), {"backpack": 9}),
     (("shoulder bag",), ("shoulder bag",), {"shoulder bag": 6}),
     (("handbag",), ("handbag",), {"handbag": 6}),
@@ -96,25 +96,25 @@ _BAG_KINDS: Table = (
     (("messenger bag",), ("messenger bag", "satchel", "crossbody bag"), {"messenger bag": 7}),
     (ANY_BAG, ("bag",), {"backpack": 4, "shoulder bag": 5, "handbag": 4, "messenger bag": 5}),
 )
-_CARRIED_KINDS: Table = (
+_CARRIED_KINDS: PhraseTable = (
     (("umbrella",), ("umbrella",), {"umbrella": 1}),
     (("phone",), ("phone", "phone", "mobile phone", "cell phone", "smartphone"), {"phone": 1}),
     (("book",), ("book",), {"book": 1}),
     (("bottle",), ("bottle", "water bottle"), {"bottle": 1}),
     (("trolley",), ("suitcase", "rolling suitcase", "wheeled suitcase", "trolley"), {"trolley": 1}),
 )
-_HAT_KINDS: Table = (
+_HAT_KINDS: PhraseTable = (
     (("cap",), ("cap", "cap", "baseball cap"), {"cap": 8}),
     (("beanie",), ("beanie", "beanie", "knit hat", "knitted hat"), {"beanie": 8}),
     (("brimmed hat",), ("brimmed hat", "wide-brimmed hat", "sun hat"), {"brimmed hat": 7}),
     (("cap", "beanie", "brimmed hat"), ("hat",), {"cap": 3, "beanie": 4, "brimmed hat": 5}),
 )
-_INNER_KINDS: Table = (
+_INNER_KINDS: PhraseTable = (
     (("t-shirt",), ("t-shirt", "tee"), {"t-shirt": 6}),
     (("t-shirt", "shirt"), ("shirt",), {"t-shirt": 2, "shirt": 3}),
     (("shirt",), ("button-up shirt", "dress shirt", "collared shirt"), {"shirt": 5}),
 )
-_HAIR_COLOURS: Table = (
+_HAIR_COLOURS: PhraseTable = (
     (("black",), ("black",), {"black": 7}),
     (("brown",), ("brown", "brown", "brunette"), {"brown": 7}),
     (("black", "brown"), ("dark", "dark coloured"), {"black": 3, "brown": 2}),
@@ -122,7 +122,7 @@ _HAIR_COLOURS: Table = (
     (("red",), ("red", "ginger", "auburn"), {"red": 1}),
     (("grey",), ("grey", "gray", "silver"), {"grey": 1}),
 )
-_HAIR_STYLES: Table = (
+_HAIR_STYLES: PhraseTable = (
     (("loose",), ("straight",), {"loose": 1}),
     (("curly",), ("curly", "curly", "wavy"), {"curly": 1}),
     (("ponytail",), ("in a ponytail", "tied back in a ponytail", "pulled into a ponytail"), {"ponytail": 1}),
@@ -131,12 +131,12 @@ _HAIR_STYLES: Table = (
 )
 
 
-def _same(**words: tuple[str, ...]) -> Table:
-    """One claim a value; underscores stand for spaces."""
+def _same(**words: tuple[str, ...]) -> PhraseTable:
+    """Makes one claim per value; underscores stand for spaces."""
     return tuple(((value.replace("_", " "),), said, {value.replace("_", " "): 1}) for value, said in words.items())
 
 
-_TABLES: Mapping[str, Table] = {
+_TABLES: Mapping[str, PhraseTable] = {
     "gender": _same(man=("man", "man", "man", "guy", "male", "gentleman"), woman=("woman", "woman", "woman", "lady", "female")),
     "age": _same(young=("young", "young", "youthful"), adult=("middle-aged", "adult"), elderly=("elderly", "older", "old")),
     "build": _same(slim=("slim", "thin", "slender"), average=("average-sized",), heavy=("heavy", "heavyset", "stout", "large")),
@@ -175,8 +175,8 @@ _TONES = {
 _NEVER_FAMILY = {"beige"}  # nobody calls it brown
 
 
-def _colour_table() -> Table:
-    """Exact words, the family's word and the tone of every wearable colour."""
+def _colour_table() -> PhraseTable:
+    """Makes claims for every colour: the exact words, the word of its family, and its tone."""
     families: defaultdict[str, list[str]] = defaultdict(list)
     tones: defaultdict[str, list[str]] = defaultdict(list)
     for colour in COLOURS.values():
@@ -202,7 +202,7 @@ _COLOURED = ("hat", "upper", "inner", "lower", "shoes", "bag", "carried")
 _SECOND = ("upper", "inner", "lower")
 
 
-def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
+def _claims() -> Iterable[tuple[AttributeClaim, Mapping[str, int]]]:
     tables = dict(_TABLES)
     tables |= {f"{slot}.colour": _WEARABLE for slot in _COLOURED} | {f"{slot}.second": _WEARABLE for slot in _SECOND}
     for slot, table in tables.items():
@@ -214,12 +214,12 @@ def _claims() -> Iterable[tuple[Claim, Mapping[str, int]]]:
                 weights[value] = weights.get(value, 0) + weight
         for values, (said, shares) in rows.items():
             if said:
-                yield Claim(Mention(slot, values), tuple(said)), shares
+                yield AttributeClaim(Mention(slot, values), tuple(said)), shares
 
 
-MENU: dict[tuple[str, str], tuple[Claim, ...]] = {}
-"""(slot, value) -> the claims that hold of it, repeated as often as they are made."""
-CLAIMS: dict[Mention, Claim] = {}
+MENU: dict[tuple[str, str], tuple[AttributeClaim, ...]] = {}
+"""(slot, value) -> its true claims, repeated by frequency."""
+CLAIMS: dict[Mention, AttributeClaim] = {}
 
 for _claim, _weights in _claims():
     CLAIMS[_claim.mention] = _claim

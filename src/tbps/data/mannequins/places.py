@@ -1,6 +1,6 @@
-"""Where crops are taken: streets, shop fronts, corridors, parks and platforms, several pictures of each, made once a process.
+"""Backgrounds: streets, shop fronts, corridors, parks and platforms, several images of each, drawn once per process.
 
-Every picture is `WIDTH` x `HEIGHT` with the foot of the wall at `HORIZON`; a crop takes a window of one.
+Every image is `WIDTH` x `HEIGHT` with the foot of the wall at `HORIZON`; a crop shows a window of one.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Pen = ImageDraw.ImageDraw
 
 @cache
 def place(name: str, variant: int) -> Image.Image:
-    """The picture of one place, slightly out of focus and unevenly lit."""
+    """Draws one place, slightly out of focus and unevenly lit."""
     rng = generator(0, "mannequins", "place", name, variant)
     picture = Image.new("RGB", (WIDTH, HEIGHT))
     PLACES[name](ImageDraw.Draw(picture), rng)
@@ -34,7 +34,7 @@ def place(name: str, variant: int) -> Image.Image:
 
 
 def _grey(rng: np.random.Generator, low: int, high: int, spread: int = 14) -> Rgb:
-    """A wall's colour: near grey, now warm, now cool."""
+    """Draws a wall's colour: nearly grey, warm or cool."""
     base, warm = rng.integers(low, high), rng.integers(-spread, spread + 1)
     return int(base + warm), int(base), int(base - warm)
 

@@ -1,4 +1,4 @@
-"""A person on a canvas: the order of painting, and the reduction of a person to what a view shows."""
+"""Painting a person on a canvas, reduced to what the viewpoint shows."""
 
 from dataclasses import replace
 
@@ -8,20 +8,20 @@ from tbps.data.mannequins.colours import COLOURS
 from tbps.data.mannequins.cuts import Upper
 from tbps.data.mannequins.figure import SIDES, Figure
 from tbps.data.mannequins.garments import paint_arm, paint_torso
-from tbps.data.mannequins.head import Head, hair_behind, neck, paint_head
+from tbps.data.mannequins.head import HeadShape, hair_behind, neck, paint_head
 from tbps.data.mannequins.headwear import paint_headwear
 from tbps.data.mannequins.items import backpack_behind, carried_before, carried_behind, paint_bag
 from tbps.data.mannequins.legwear import paint_legs
-from tbps.data.mannequins.people import Garment, Person, View, visible_attributes
+from tbps.data.mannequins.people import Garment, Mannequin, Viewpoint, visible_attributes
 from tbps.data.mannequins.tubes import Point
 
 _PLAIN_SHOES = Garment("dress shoes", "black")
 
 
-def seen(person: Person, view: View) -> Person:
-    """The person with everything that the view does not show set to one fixed value.
+def seen(person: Mannequin, view: Viewpoint) -> Mannequin:
+    """Returns the person with everything that the viewpoint does not show set to one fixed value.
 
-    Drawing starts from this, so an attribute outside `visible_attributes` cannot change a single pixel.
+    Drawing starts from this, so an attribute outside of `visible_attributes` cannot change any pixel.
     """
     shown = visible_attributes(person, view)
     if "hair.colour" not in shown and person.hair_length != "bald":
@@ -47,11 +47,11 @@ def seen(person: Person, view: View) -> Person:
     return person
 
 
-def paint_person(canvas: Canvas, person: Person, view: View, eye: Eye) -> Figure:
-    """Paints the person, as the view shows them, from the back of the scene to its front."""
+def paint_person(canvas: Canvas, person: Mannequin, view: Viewpoint, eye: Eye) -> Figure:
+    """Paints the person as seen from the viewpoint, from back to front."""
     person = seen(person, view)
     figure = Figure(person, view, eye)
-    upper, head = Upper(figure), Head(figure)
+    upper, head = Upper(figure), HeadShape(figure)
     for centre, radii in _shadows(figure):
         canvas.shadow(centre, radii, -62)
     carried_behind(canvas, figure)

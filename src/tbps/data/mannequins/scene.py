@@ -1,4 +1,4 @@
-"""What is behind and before the person: a place, passers-by, clutter, obstacles. All of it is drawn from the view's seed."""
+"""The surroundings of the person: place, passers-by, clutter, obstacles, all drawn from the seed of the viewpoint."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from tbps.data.mannequins.camera import CUT, Camera
 from tbps.data.mannequins.canvas import SCALE, Canvas, shaded
 from tbps.data.mannequins.colours import Rgb
 from tbps.data.mannequins.passers import POOL, passer
-from tbps.data.mannequins.people import View
+from tbps.data.mannequins.people import Viewpoint
 from tbps.data.mannequins.places import HEIGHT, HORIZON, PLACES, VARIANTS, WIDTH, place
 from tbps.data.mannequins.textures import CLOTH, LEATHER, NOTHING
 from tbps.data.mannequins.tubes import Points
@@ -20,8 +20,11 @@ OBSTACLES = ("bench", "car", "railing", "plant", "cart")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`ground`: the place with its passers-by at the canvas's size; `ambient`: how it is lit; `offset`: of the stuffs' tiles;
-    `chances`: for all the rest."""
+    """Background of an image.
+
+    `ground`: place with passers-by at the size of the canvas; `ambient`: brightness; `offset`: of the texture tiles; `chances`:
+    random numbers for everything else.
+    """
 
     ground: Image.Image
     ambient: int
@@ -29,7 +32,7 @@ class Scene:
     chances: list[float]
 
 
-def sample_scene(view: View, camera: Camera) -> Scene:
+def sample_scene(view: Viewpoint, camera: Camera) -> Scene:
     rng = generator(view.seed, "scene")
     a = rng.random(48).tolist()
     ground = _window(camera, a)
@@ -41,7 +44,7 @@ def sample_scene(view: View, camera: Camera) -> Scene:
 
 
 def _window(camera: Camera, a: list[float]) -> Image.Image:
-    """A part of a place, the foot of its wall somewhere behind the legs, mirrored half of the time."""
+    """Cuts a window out of a place, with the foot of its wall behind the legs, mirrored half of the time."""
     picture = place(_NAMES[int(a[0] * len(_NAMES))], int(a[1] * VARIANTS))
     tall = min(230 + 160 * a[2], (WIDTH - 1) * camera.height / camera.width)
     wide = tall * camera.width / camera.height
@@ -53,7 +56,7 @@ def _window(camera: Camera, a: list[float]) -> Image.Image:
 
 
 def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> None:
-    """A passer-by: small in the distance, or cut by the crop's left or right edge."""
+    """Paints a passer-by, small in the distance or cut by the left or right edge of the crop."""
     figure = passer(int(a[0] * POOL))
     scale = SCALE * camera.body / figure.height * ((0.28 + 0.3 * a[1]) if far else (0.85 + 0.3 * a[1]))
     figure = figure.resize((max(4, round(figure.width * scale)), max(8, round(figure.height * scale))), Image.Resampling.NEAREST)
@@ -71,7 +74,7 @@ def _walk_by(ground: Image.Image, camera: Camera, a: list[float], far: bool) -> 
 
 
 def paint_clutter(canvas: Canvas, scene: Scene, camera: Camera) -> None:
-    """Posts, bins, signs and plants behind the person."""
+    """Paints posts, bins, signs and plants behind the person."""
     a = scene.chances
     for index in range(3):
         if a[index] < 0.32:
@@ -80,7 +83,7 @@ def paint_clutter(canvas: Canvas, scene: Scene, camera: Camera) -> None:
 
 
 def _plain(a: float, b: float) -> Rgb:
-    """The colour of a thing in the street: mostly dull."""
+    """Returns the colour of a street object, mostly dull."""
     base = 40 + 150 * a
     warm = 60 * (b - 0.5)
     return round(base + warm), round(base), round(base - warm)
@@ -125,8 +128,8 @@ def _plant(canvas: Canvas, camera: Camera, a: list[float]) -> None:
         canvas.detail([(x - size * 0.1, y - size * 0.55), tip, (x + size * 0.1, y - size * 0.5)], shaded(leaf, 0.7 + 0.5 * b))
 
 
-def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: View) -> None:
-    """What stands before the person: the obstacle that hides feet or legs, or a thin post that hides nothing."""
+def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: Viewpoint) -> None:
+    """Paints the foreground: the obstacle that hides feet or legs, or a thin post that hides nothing."""
     a = scene.chances
     if view.hidden != "none" and not camera.cropped:
         low = CUT[view.hidden]

@@ -1,11 +1,11 @@
-"""Sentence plans: the ways in which annotators put the same observations into sentences.
+"""Sentence plans: different ways to put the same observations into sentences.
 
-A plan takes a `Scribe` and returns sentences without capitals and full stops. Every plan can say every claim.
+A plan takes a `Scribe` and returns sentences without capitals and full stops. Every plan can express every claim.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tbps.data.mannequins.phrases import Claim
+from tbps.data.mannequins.phrases import AttributeClaim
 from tbps.data.mannequins.wording import Dice, Scribe, listed
 
 Plan = Callable[[Scribe], list[str]]
@@ -21,18 +21,18 @@ _FINITE = {
 
 
 def _carrying(scribe: Scribe) -> list[str]:
-    """Bag and carried thing as participles: ["carrying a bag", "holding a phone"]."""
+    """Returns bag and carried object as participles: ["carrying a bag", "holding a phone"]."""
     return [f"{verb} {thing}" for verb, thing in (scribe.bag(), scribe.carried()) if verb]
 
 
 def _carries(scribe: Scribe) -> list[str]:
-    """Bag and carried thing as predicates: ["carries a bag", "is holding a phone"]."""
+    """Returns bag and carried object as predicates: ["carries a bag", "is holding a phone"]."""
     found = [(verb, thing) for verb, thing in (scribe.bag(), scribe.carried()) if verb]
     return [f"{scribe.dice.pick(_FINITE.get(verb, (f'is {verb}',)))} {thing}" for verb, thing in found]
 
 
 def _head(scribe: Scribe) -> tuple[list[str], list[str]]:
-    """What is said of the head: as things that a person has ("with ...") and as things that they wear."""
+    """Returns phrases about the head: for "with ..." and as things worn."""
     with_them, worn = [scribe.hair()], [""]
     for thing in (scribe.hat(), scribe.some(scribe.word("glasses")) if scribe.says("glasses") else ""):
         (with_them if scribe.dice.roll() < 0.35 else worn).append(thing)
@@ -149,7 +149,7 @@ def _piece_by_piece(scribe: Scribe) -> list[str]:
 
 
 def _predicate(scribe: Scribe, slot: str) -> str:
-    """ "his pants are black", or "he wears striped black pants" where there is more to say than a colour."""
+    """Returns "his pants are black", or "he wears striped black pants" where more than a colour is said."""
     kind, simple = f"{slot}.kind", not scribe.says(f"{slot}.pattern")
     if not (scribe.says(kind) and scribe.says(f"{slot}.colour") and simple):
         garment = scribe.lower() if slot == "lower" else scribe.shoes()
@@ -214,13 +214,13 @@ PLANS: tuple[Plan, ...] = (
 )  # fmt: skip
 
 
-def compose(plan: Plan, claims: Mapping[str, Claim], dice: Dice, avoid: str = "") -> str:
-    """The claims in the sentences of that plan; words of the text to `avoid` are replaced where others mean the same."""
+def compose(plan: Plan, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str = "") -> str:
+    """Words the claims by a plan; words that occur in `avoid` are replaced where a synonym exists."""
     return _finished(plan(Scribe(claims, dice, avoid)), dice)
 
 
 def _finished(sentences: Sequence[str], dice: Dice) -> str:
-    """Capitals and full stops, as carefully as people type."""
+    """Adds capitals and full stops, as carefully as people type them."""
     care = dice.roll()
     if care < 0.1:
         return ". ".join(sentences) + ("." if care < 0.04 else "")

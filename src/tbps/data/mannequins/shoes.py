@@ -1,4 +1,4 @@
-"""Shoes of all kinds."""
+"""Painting of shoes."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _BOTH = (-1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Foot:
-    """A foot in space: the ankle's place, the levels of heel and toes above the ground, half the width, the sole's corners."""
+    """A foot in space: place of the ankle, levels of heel and toes above the ground, half the width, corners of the sole."""
 
     figure: Figure
     x: float

@@ -1,4 +1,4 @@
-"""The details that tell one upper garment from another: collars, buttons, hoods, pockets, lapels, quilting."""
+"""Details of upper garments: collars, buttons, hoods, pockets, lapels, quilting."""
 
 from math import sin
 
@@ -161,7 +161,7 @@ def _stand_collar(canvas: Canvas, upper: Upper, tall: float) -> None:
     pieces = ((-1.05, -0.45), (0.45, 1.05)) if opened else ((-1.05, 1.05),)
     for s0, s1 in pieces:
         piece = upper.band(-tall, low, s0, s1)
-        canvas.shape(piece, shaded(upper.rgb, 0.86), upper.cut.stuff, -6)
+        canvas.shape(piece, shaded(upper.rgb, 0.86), upper.cut.material, -6)
         canvas.line(piece[4:], shaded(upper.rgb, 0.6), upper.line)
 
 

@@ -1,7 +1,7 @@
-"""What surfaces look like from near: noise tiles of light for skin, cloth, denim, knit, leather, hair and padding.
+"""Surface textures: noise tiles of light for skin, cloth, denim, knit, leather, hair and padding.
 
-Each stuff has a number; the tile of that number is added to the light where the stuff is seen. Tiles are made once a
-process, from a fixed seed, and shifted at random over each image.
+Each material has a number; the tile of that number is added to the light where the material is visible. Tiles are made once per
+process from a fixed seed, and shifted at random for each image.
 """
 
 from functools import cache
@@ -16,8 +16,8 @@ TILE = 640  # pixels; larger than any crop, so that a tile never repeats in one
 
 
 @cache
-def tiles() -> Float32[np.ndarray, "stuffs TILE TILE"]:
-    """Light to add, about -0.3 .. 0.3; exactly 0 for `NOTHING`."""
+def tiles() -> Float32[np.ndarray, "materials TILE TILE"]:
+    """Returns the light to add, about -0.3 .. 0.3; exactly 0 for `NOTHING`."""
     rng = generator(0, "mannequins", "textures")
     folds = _blurred(rng, (18, 5)) + 0.6 * _blurred(rng, (6, 3))
     made = np.zeros((8, TILE, TILE), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Flat shapes with a length and a width: a limb, a torso, a skirt, a head are all tubes seen from the side.
+"""Flat shapes with a length and a width, for limbs, torsos, skirts and heads.
 
 A tube is a list of cross sections in pixels. A point on it is `(t, s)`: t from 0 (top) to 1 (bottom), s from -1 (left edge
-in the image) to 1 (right edge). Folds, seams, stripes and buttons are laid out in these coordinates and so follow every pose.
+in the image) to 1 (right edge). Folds, seams, stripes and buttons use these coordinates and so follow every pose.
 """
 
 from bisect import bisect_right
@@ -27,7 +27,7 @@ class Tube:
         self.sags = sags if sags is not None else (0.0,) * len(left)
 
     def at(self, t: float, s: float) -> Point:
-        """The pixel of `(t, s)`."""
+        """Returns the pixel of `(t, s)`."""
         stations, left, right, sags = self.stations, self.left, self.right, self.sags  # `section`, written out: called most
         index = bisect_right(stations, t, 1, len(stations) - 1) - 1
         after = index + 1
@@ -40,7 +40,7 @@ class Tube:
         return (lx * g + mx * f) * v + (rx * g + nx * f) * w, (ly * g + my * f) * v + (ry * g + ny * f) * w + sag
 
     def section(self, t: float) -> tuple[float, float, float, float, float]:
-        """Left edge, right edge and sag at a length."""
+        """Returns left edge, right edge and sag at a length."""
         stations, left, right, sags = self.stations, self.left, self.right, self.sags
         index = bisect_right(stations, t, 1, len(stations) - 1) - 1
         after = index + 1
@@ -51,20 +51,20 @@ class Tube:
         return lx * g + mx * f, ly * g + my * f, rx * g + nx * f, ry * g + ny * f, sags[index] * g + sags[after] * f
 
     def across(self, t: float, places: Sequence[float]) -> Points:
-        """Several pixels of one section."""
+        """Returns several pixels of one section."""
         lx, ly, rx, ry, sag = self.section(t)
         dx, dy = (rx - lx) * 0.5, (ry - ly) * 0.5
         cx, cy = lx + dx, ly + dy
         return [(cx + dx * s, cy + dy * s + sag * (1.0 - s * s)) for s in places]
 
     def outline(self) -> Points:
-        """The silhouette, with the bottom edge hanging by its sag."""
+        """Returns the silhouette, with the bottom edge lowered by its sag."""
         if not self.sags[-1]:
             return self.left + self.right[::-1]
         return self.left + self.across(1.0, (-0.6, 0.0, 0.6)) + self.right[::-1]
 
     def patch(self, t0: float, t1: float, s0: float, s1: float) -> Points:
-        """The piece between two lengths and two widths."""
+        """Returns the piece between two lengths and two widths."""
         wide = s1 - s0
         places = (s0, s1) if wide < 0.7 else (s0, s0 + 0.3 * wide, s0 + 0.7 * wide, s1)
         top, bottom = self.across(t0, places), self.across(t1, places)
@@ -74,13 +74,13 @@ class Tube:
         return [top[0], *down, *bottom, *up, *top[:0:-1]]
 
     def strip(self, s0: float, s1: float) -> Points:
-        """The piece between two widths over the whole length (corners at the sections only: quick)."""
+        """Returns the piece between two widths over the whole length; corners only at the sections, which is fast."""
         down, up = self.lane(s0), self.lane(s1)
         up.reverse()
         return down + up
 
     def lane(self, s: float) -> Points:
-        """A line along the tube: one point a section."""
+        """Returns a line along the tube, with one point per section."""
         if s in (-1.0, 1.0):
             return list(self.left if s < 0 else self.right)
         b = (s + 1) / 2
@@ -88,17 +88,17 @@ class Tube:
         return [(x * a + u * b, y * a + v * b) for (x, y), (u, v) in zip(self.left, self.right, strict=True)]
 
     def width(self, t: float) -> float:
-        """Distance of the two edges at `t`, in pixels."""
+        """Returns the distance between the two edges at `t`, in pixels."""
         (ax, ay), (bx, by) = self.at(t, -1.0), self.at(t, 1.0)
         return hypot(bx - ax, by - ay)
 
     def length(self) -> float:
-        """Length of the middle line in pixels."""
+        """Returns the length of the middle line in pixels."""
         middles = [((x + u) / 2, (y + v) / 2) for (x, y), (u, v) in zip(self.left, self.right, strict=True)]
         return sum(hypot(bx - ax, by - ay) for (ax, ay), (bx, by) in pairwise(middles))
 
     def cut(self, t0: float, t1: float) -> "Tube":
-        """The piece between two lengths, as a tube of its own."""
+        """Returns the piece between two lengths as a tube."""
         inner = [i for i, t in enumerate(self.stations) if t0 < t < t1]
         stations = [t0, *(self.stations[i] for i in inner), t1]
         left = [self.at(t0, -1.0), *(self.left[i] for i in inner), self.at(t1, -1.0)]
@@ -108,7 +108,7 @@ class Tube:
 
 
 def limb(middles: Sequence[Point], radii: Sequence[float]) -> Tube:
-    """A tube around a bent middle line that runs down the image; `s` = -1 is its left edge."""
+    """Builds a tube around a bent middle line that runs down the image; `s` = -1 is its left edge."""
     left: Points = []
     right: Points = []
     last = len(middles) - 1
@@ -123,7 +123,7 @@ def limb(middles: Sequence[Point], radii: Sequence[float]) -> Tube:
 
 
 def bent(joints: Sequence[Point], radii: Sequence[float]) -> Tube:
-    """A limb through its joints, with a section half-way between each two; `radii` names joints and half-ways in turn."""
+    """Builds a limb through its joints, with a section half-way between each two; `radii`: of joints and half-ways in turn."""
     middles = [joints[0]]
     for (ax, ay), (bx, by) in pairwise(joints):
         middles += [((ax + bx) / 2, (ay + by) / 2), (bx, by)]
@@ -131,7 +131,7 @@ def bent(joints: Sequence[Point], radii: Sequence[float]) -> Tube:
 
 
 def hull(points: Sequence[Point]) -> Points:
-    """The convex hull, counter-clockwise in mathematical axes (Andrew's monotone chain): silhouettes of boxes and shoes."""
+    """Returns the convex hull, counter-clockwise in mathematical axes (Andrew's monotone chain)."""
     ordered = sorted(set(points))
     if len(ordered) < 3:
         return ordered

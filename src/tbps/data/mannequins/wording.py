@@ -1,11 +1,11 @@
-"""From claims to noun phrases and clauses: articles, pronouns, the order of adjectives, where a bag hangs."""
+"""Noun phrases and clauses from claims: articles, pronouns, order of adjectives, where a bag is carried."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from tbps.data.mannequins.phrases import DIRECTION, STANCE, Claim
+from tbps.data.mannequins.phrases import DIRECTION, STANCE, AttributeClaim
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ _HOLDING: Mapping[str, tuple[str, ...]] = {
 
 
 class Dice:
-    """Quick draws: numbers in [0, 1) taken from the generator in blocks."""
+    """Fast random draws: numbers in [0, 1), generated in blocks."""
 
     __slots__ = ("_left", "_rng")
 
@@ -72,9 +72,9 @@ class Dice:
 
 
 class Scribe:
-    """The words of one caption: every claim is worded once, if possible not as in the text to `avoid`."""
+    """Chooses the words of one caption, if possible others than those in the text to `avoid`."""
 
-    def __init__(self, claims: Mapping[str, Claim], dice: Dice, avoid: str) -> None:
+    def __init__(self, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str) -> None:
         self.claims, self.dice, self._avoid = claims, dice, avoid
         gender = claims["gender"].mention.values[0] if "gender" in claims else ""
         self.they = {"man": "he", "woman": "she"}.get(gender, "the person")
@@ -82,7 +82,7 @@ class Scribe:
         self._noun = self.word("gender") or dice.pick(_PEOPLE)
 
     def word(self, slot: str) -> str:
-        """A word of the claim on this slot; empty where there is none."""
+        """Returns a word for the claim on this slot; empty where there is no claim."""
         claim = self.claims.get(slot)
         if claim is None:
             return ""
@@ -93,25 +93,25 @@ class Scribe:
         return slot in self.claims
 
     def some(self, phrase: str) -> str:
-        """A noun phrase with its article: "a" or "an" before one thing, "a pair of" or nothing before several."""
+        """Adds the article to a noun phrase: "a" or "an" before one thing, "a pair of" or nothing before several."""
         noun = phrase.split(" with ", 1)[0]
         if noun.endswith("s") and not noun.endswith("ss"):
             return f"a pair of {phrase}" if self.dice.roll() < 0.12 else phrase
         return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
     def person(self) -> str:
-        """The person without an article: "slim young man"."""
+        """Returns the person without an article: "slim young man"."""
         qualities = [word for slot in ("build", "age") if (word := self.word(slot))]
         if len(qualities) == 2 and qualities[0] == "average-sized":
             qualities.reverse()
         return " ".join((*qualities, self._noun))
 
     def the_person(self) -> str:
-        """A later mention at the beginning of a sentence."""
+        """Returns the subject of a later sentence."""
         return self.they if self.dice.roll() < 0.85 else f"the {self._noun}"
 
     def hair(self) -> str:
-        """A phrase to stand after "with": "long black hair in a ponytail", "a bald head"; empty where nothing is said."""
+        """Returns the hair, to follow "with": "long black hair in a ponytail", "a bald head"; empty where nothing is said."""
         length, colour, style = self.word("hair.length"), self.word("hair.colour"), self.word("hair.style")
         if length == "bald":
             return "a bald head"
@@ -124,7 +124,7 @@ class Scribe:
         return " ".join((*before, "hair", style)) if tied else " ".join((*before, "hair"))
 
     def garment(self, slot: str, noun: str = "") -> str:
-        """A garment without its article; `noun` where its kind is not said."""
+        """Returns a garment without its article; `noun` where its kind is not said."""
         noun = self.word(f"{slot}.kind") or noun
         colour, second, after = self.word(f"{slot}.colour"), self.word(f"{slot}.second"), ""
         pattern = self.word(f"{slot}.pattern")
@@ -149,7 +149,7 @@ class Scribe:
         return f"with {self.some(f'{second} {motif}' if second else motif)} {where}"
 
     def _two_colours(self, colour: str, second: str, pattern: str) -> tuple[str, str, str]:
-        """The words before the pattern, the pattern before the noun, and what comes after the noun."""
+        """Returns the words before the pattern, the pattern before the noun, and what follows the noun."""
         vague = any(word.startswith(_VAGUE_COLOURS) and word.endswith(("dark", "ed", "bright")) for word in (colour, second))
         if colour and not vague and self.dice.roll() < 0.5:
             return f"{colour} and {second}", pattern, ""
@@ -157,7 +157,7 @@ class Scribe:
         return colour, "", f"with {second} {self.dice.pick(marks.get(pattern, ('checks', 'check pattern', 'squares')))}"
 
     def upper(self) -> str:
-        """The upper garment with what is worn under it."""
+        """Returns the upper garment with what is worn under it."""
         outer = self.some(self.garment("upper"))
         if not self.says("inner.kind"):
             return outer
@@ -171,7 +171,7 @@ class Scribe:
                                worn_open, f"{outer} and {inner} under it"))  # fmt: skip
 
     def lower(self) -> str:
-        """Empty where nothing is said of it."""
+        """Returns the lower garment; empty where nothing is said about it."""
         if self.says("lower.kind"):
             return self.some(self.garment("lower"))
         return self.garment("lower", "bottoms") if self.says("lower.colour") else ""
@@ -183,7 +183,7 @@ class Scribe:
         return self.some(self.garment("hat")) if self.says("hat.kind") else ""
 
     def bag(self) -> tuple[str, str]:
-        """A verb and its object: ("carrying", "a red backpack on his back"); empty where no bag is mentioned."""
+        """Returns a verb and its object: ("carrying", "a red backpack on his back"); empty where no bag is mentioned."""
         if not self.says("bag.kind"):
             return "", ""
         kinds = self.claims["bag.kind"].mention.values
@@ -196,7 +196,7 @@ class Scribe:
         return verb, f"{self.some(self.garment('bag'))} {where.replace('{their}', self.their)}".rstrip()
 
     def carried(self) -> tuple[str, str]:
-        """As `bag`, of what the person holds or pulls."""
+        """Like `bag`, for what the person holds or pulls."""
         if not self.says("carried.kind"):
             return "", ""
         kind = self.claims["carried.kind"].mention.values[0]
@@ -207,7 +207,7 @@ class Scribe:
         return verb, f"{thing} in {self.their} hand" if kind != "trolley" and self.dice.roll() < 0.25 else thing
 
     def action(self, always: bool = False) -> str:
-        """What the person does and from where they are seen, as a participle; sometimes empty unless `always`."""
+        """Returns what the person does and the direction, as a participle; sometimes empty unless `always`."""
         view = self.claims[DIRECTION].mention.values if self.says(DIRECTION) else ()
         if self.says(STANCE):
             return self.dice.pick(_STANDING[view]).replace("{their}", self.their)
@@ -217,7 +217,7 @@ class Scribe:
 
 
 def listed(parts: Sequence[str], dice: Dice) -> str:
-    """ "a", "a and b", "a, b and c", "a, b, and c" or "a and b, with c"."""
+    """Joins phrases: "a", "a and b", "a, b and c", "a, b, and c" or "a and b, with c"."""
     parts = [part for part in parts if part]
     if len(parts) < 2:
         return "".join(parts)

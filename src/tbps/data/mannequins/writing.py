@@ -1,9 +1,8 @@
-"""Writes mannequins as a data set: image files and the annotation files of a layout.
+"""Writing mannequins as a data set: image files and the annotation files of a layout.
 
-The whole is a function of seed, sizes and layout: every person, view, caption and capture has a random stream of its own, so
-neither the number of processes nor the order of their work shows. It is written into a hidden folder beside the target, which
-takes the target's name when everything is there: an interrupted run leaves no data set rather than half of one, and the next
-run removes what it left.
+The result depends on seed, sizes and layout only: every person, viewpoint, caption and capture time has its own random stream, so
+the number of processes and their order do not matter. The data set is written to a hidden folder beside the target and renamed when
+it is complete; an interrupted run leaves no partial data set, and the next run deletes what it left.
 """
 
 import json
@@ -21,34 +20,35 @@ from pathlib import Path
 
 from tbps.data.mannequins.describing import describe_attributes, paraphrase, shown_attributes
 from tbps.data.mannequins.drawing import draw_person, encode_picture
-from tbps.data.mannequins.layouts import Crop, Described, Shot, find_layout
-from tbps.data.mannequins.people import Person, View, population, sample_view
+from tbps.data.mannequins.layouts import Described, DescribedShot, Shot, find_layout
+from tbps.data.mannequins.people import Mannequin, Viewpoint
+from tbps.data.mannequins.population import population, sample_view
 from tbps.errors import SettingsError, StorageError
 from tbps.machine import available_cores
 from tbps.seeding import generator
 from tbps.storage import make_folder, write_text, writing_to
 
 STAMP = "mannequins.json"
-VERSION = 1  # of what is drawn and said: other pictures or captions from the same seed raise it
+VERSION = 1  # version of images and captions; increased when the same seed gives others
 CAMERAS = 15
 CAPTIONS = 2
-CHUNK = 16  # people handed to a process at a time
-POOL_FROM = 100  # images; fewer are drawn sooner than processes start
+CHUNK = 16  # people per task of a process
+POOL_FROM = 100  # images; fewer are drawn faster than processes start
 
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSize:
-    """How many people a split has, and images of each."""
+    """Size of a split: number of identities, and images of each."""
 
     identities: int
     images_per_identity: int
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What lies in the folder. `images` counts them by split; `fresh` is False where the same data set was already there."""
+class WrittenDataset:
+    """The data set in the folder. `images`: number by split; `fresh`: False where the same data set was already there."""
 
     folder: Path
     layout: str
@@ -58,12 +58,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One person's images to draw: where each stands and the file that it goes to."""
+    """Images of one person to draw, with their records and files."""
 
     seed: int
     split: str
     index: int
-    person: Person
+    person: Mannequin
     shots: tuple[Shot, ...]
     files: tuple[Path, ...]
 
@@ -75,30 +75,31 @@ def write_mannequins(
     layout: str = "folder",
     workers: int | None = None,
     on_progress: OnProgress | None = None,
-) -> Written:
-    """Writes the data set into `folder`, which must be missing, empty, or hold exactly this data set already (then a no-op).
+) -> WrittenDataset:
+    """Writes the data set into `folder`, which must be missing, be empty, or already hold exactly this data set (nothing is done
+    then).
 
-    splits: of train, val and test those wanted. workers: processes, by default one a core; scripts that use more than one need
-    the usual `if __name__ == "__main__"`. on_progress: called with (images done, images in all).
+    `splits`: sizes of the wanted splits among train, val and test. `workers`: processes, by default one per core; a script that
+    uses more than one needs `if __name__ == "__main__":`. `on_progress`: called with (images done, images in total).
 
-    Raises SettingsError for impossible sizes, an unknown layout or a split that it does not have; StorageError for a folder
-    that holds something else, a full or read-only disk, or drawing processes that were killed.
+    Raises SettingsError for invalid sizes, an unknown layout or a split that the layout lacks; StorageError for a folder that holds
+    something else, a full or read-only disk, or drawing processes that were killed.
     """
     folder = Path(os.path.abspath(folder))
     stamp = _stamp(splits, seed, layout)
     images = {name: size.identities * size.images_per_identity for name, size in splits.items()}
     if _is_written(folder, stamp):
-        return Written(folder, layout, images, fresh=False)
+        return WrittenDataset(folder, layout, images, fresh=False)
     with _unfinished(folder) as target:
         tasks = _plan(target, splits, seed, layout)
         crops = _draw_all(tasks, workers, on_progress or (lambda done, total: None))
         _annotate(target, crops, layout)
         write_text(target / STAMP, json.dumps(stamp, indent=2) + "\n")
-    return Written(folder, layout, images, fresh=True)
+    return WrittenDataset(folder, layout, images, fresh=True)
 
 
 def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, object]:
-    """What identifies the data set, checked for sense."""
+    """Returns what identifies the data set, and validates it."""
     known = find_layout(name).splits
     for split, size in splits.items():
         if split not in known:
@@ -117,7 +118,9 @@ def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, o
 
 
 def _is_written(folder: Path, stamp: Mapping[str, object]) -> bool:
-    """Whether `folder` holds the data set of this stamp; False for nothing at all, StorageError for anything else."""
+    """Returns whether `folder` holds the data set of this stamp; False where it is missing or empty. Raises StorageError for other
+    content.
+    """
     if not folder.exists():
         return False
     if not folder.is_dir():
@@ -141,7 +144,7 @@ def _read_stamp(file: Path) -> object:
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` that takes its name when the block ends well and is removed otherwise."""
+    """Yields a hidden folder beside `folder`; it is renamed to `folder` at the end, or deleted after an error."""
     make_folder(folder.parent)
     with writing_to(folder.parent):
         _remove_leftovers(folder)
@@ -155,7 +158,7 @@ def _unfinished(folder: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what runs left that were killed; the folder of a run that still lives stays."""
+    """Deletes folders left by runs that were killed; the folder of a run in progress stays."""
     for left in folder.parent.glob(f".{folder.name}.*.part"):
         owner = left.name.removeprefix(f".{folder.name}.").split(".")[0]
         if owner.isdigit() and not _alive(int(owner)):
@@ -173,7 +176,9 @@ def _alive(process: int) -> bool:
 
 
 def _plan(target: Path, splits: Mapping[str, SplitSize], seed: int, name: str) -> list[_Task]:
-    """Everybody to draw. Identities are numbered in another order than people were made, so that near-twins do not adjoin."""
+    """Plans the images of all people. Identities are numbered in another order than people are drawn, so that near-twins are not
+    adjacent.
+    """
     ours = find_layout(name)
     names = [split for split in ours.splits if split in splits]
     total = sum(splits[split].identities * splits[split].images_per_identity for split in names)
@@ -195,40 +200,40 @@ def _plan(target: Path, splits: Mapping[str, SplitSize], seed: int, name: str) -
 
 
 def _shot(seed: int, key: tuple[str, int, int], identity: int, position: int) -> Shot:
-    """Camera and time are drawn for each image, in a year of days between 7 and 22 o'clock."""
+    """Draws camera and capture time of an image, within one year and between 7 and 22 o'clock."""
     rng = generator(seed, "mannequins", "capture", *key)
     moment = datetime(2025, 1, 1, 7) + timedelta(days=int(rng.integers(365)), seconds=int(rng.integers(15 * 3600)))
     return Shot(key[0], identity, position, int(rng.integers(1, CAMERAS + 1)), moment.isoformat())
 
 
-def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgress) -> list[Crop]:
-    """Draws and writes every image; the crops in the order of their positions."""
+def _draw_all(tasks: Sequence[_Task], workers: int | None, on_progress: OnProgress) -> list[DescribedShot]:
+    """Draws and writes every image; returns the descriptions in the order of their positions."""
     total = sum(len(task.shots) for task in tasks)
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     processes = min(workers if workers is not None else available_cores(), len(chunks))
     if processes < 1:
         raise SettingsError(f"{workers} workers cannot draw; give at least 1")
-    crops: list[Crop] = []
+    crops: list[DescribedShot] = []
     for drawn in map(_draw_chunk, chunks) if processes == 1 or total < POOL_FROM else _in_processes(chunks, processes):
         crops.extend(drawn)
         on_progress(len(crops), total)
     return sorted(crops, key=lambda crop: crop[0].position)
 
 
-def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator[list[Crop]]:
-    """The chunks as they are finished. Processes are started anew rather than forked: the caller may have threads."""
+def _in_processes(chunks: Sequence[Sequence[_Task]], processes: int) -> Iterator[list[DescribedShot]]:
+    """Yields finished chunks. Processes are spawned, not forked, because the caller may have threads."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context)
     try:
         for done in as_completed([pool.submit(_draw_chunk, chunk) for chunk in chunks]):
             yield done.result()
     except BrokenProcessPool as error:
-        raise StorageError("a drawing process was killed, perhaps for want of memory; run again with fewer workers") from error
+        raise StorageError("a drawing process was killed, probably for lack of memory; run again with fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
+def _draw_chunk(tasks: Sequence[_Task]) -> list[DescribedShot]:
     crops = []
     for task in tasks:
         for number, (shot, file) in enumerate(zip(task.shots, task.files, strict=True)):
@@ -239,13 +244,13 @@ def _draw_chunk(tasks: Sequence[_Task]) -> list[Crop]:
     return crops
 
 
-def view_of(seed: int, split: str, index: int, number: int) -> View:
-    """The view of the image of that number of the person who is at `index` in `population`."""
+def view_of(seed: int, split: str, index: int, number: int) -> Viewpoint:
+    """Returns the viewpoint of image `number` of the person at `index` in `population`."""
     return sample_view(generator(seed, "mannequins", "view", split, index, number))
 
 
-def _describe(task: _Task, view: View, number: int) -> Described:
-    """Captions draw from a stream of their own: what is said never depends on how the picture came out."""
+def _describe(task: _Task, view: Viewpoint, number: int) -> Described:
+    """Describes an image. Captions have their own random stream, independent of the drawing."""
     rng = generator(task.seed, "mannequins", "captions", task.split, task.index, number)
     shown = shown_attributes(task.person, view)
     captions = [describe_attributes(shown, rng) for _ in range(CAPTIONS)]
@@ -258,7 +263,7 @@ def _describe(task: _Task, view: View, number: int) -> Described:
     )
 
 
-def _annotate(target: Path, crops: Sequence[Crop], name: str) -> None:
+def _annotate(target: Path, crops: Sequence[DescribedShot], name: str) -> None:
     ours = find_layout(name)
     for file, text in ours.annotate(crops, ours).items():
         write_text(target / file, text)

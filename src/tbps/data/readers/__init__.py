@@ -1,1 +1,1 @@
-"""Readers of data sets, one file per layout; they do not know each other."""
+"""Readers of data sets, one file per layout. Readers do not import each other."""

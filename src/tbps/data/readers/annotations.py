@@ -1,7 +1,7 @@
-"""What every reader of an annotation file shares: strict reading of records, checks across records, published counts.
+"""Shared parts of the data set readers: parsing records, checks across records, comparison with published counts.
 
-A reader says where its fields are (`Layout`) and what was published (`Published`); the rest happens here. Every refusal is an
-AnnotationError that names the file, the record by its index (from 0) or its line, and the field.
+A reader declares where its fields are (`AnnotationFile`) and what was published (`Published`). Every error is an AnnotationError
+that names the file, the record by its index (from 0) or its line, and the field.
 """
 
 import json
@@ -23,7 +23,7 @@ from tbps.seeding import generator
 SPLITS = ("train", "val", "test")
 ALL = "all"
 
-# Two of CLIP's 77 tokens mark start and end, and a word is at least one token.
+# Two of CLIP's 77 tokens mark start and end, and a word has at least one token.
 CONTEXT_WORDS = 75
 
 MAX_IDENTITY = 2**63 - 1  # identities are compared as 64-bit integers
@@ -33,8 +33,8 @@ VAL_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where an annotation file keeps its fields. `split`: the split of the whole file, None where each record names its own."""
+class AnnotationFile:
+    """An annotation file and the names of its fields. `split`: the split of the whole file; None where each record has its own."""
 
     file: Path
     images: Path
@@ -44,7 +44,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Counts that the authors published, per split, or of "all" together; an absent count is not compared."""
+    """Counts published by the authors, per split or of "all" together; an absent count is not compared."""
 
     identities: Mapping[str, int] = field(default_factory=dict)
     images: Mapping[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Published:
 
 
 def find_file(root: Path, *names: str, instead: str = "") -> Path:
-    """The first of these files below `root`. Raises AnnotationError naming what was looked for and the remark `instead`."""
+    """Returns the first existing file of `names` below `root`. Raises AnnotationError with the names and the remark `instead`."""
     if not os.path.isdir(root):
         raise AnnotationError(f"{root} is not a folder; give the folder that holds {names[0]}")
     for name in names:
@@ -63,10 +63,10 @@ def find_file(root: Path, *names: str, instead: str = "") -> Path:
     raise AnnotationError(f"{root} holds no {' or '.join(names)}{remark}")
 
 
-def read_images(layout: Layout) -> tuple[PersonImage, ...]:
-    """The records of a JSON list as images, each validated on its own; see `assemble` for the checks across records."""
-    folder = ImageFolder(layout.images)
-    return tuple(_read_image(layout, folder, index, record) for index, record in enumerate(read_records(layout.file)))
+def read_images(source: AnnotationFile) -> tuple[PersonImage, ...]:
+    """Reads the records of a JSON list as images, each validated separately; see `assemble` for checks across records."""
+    folder = ImageFolder(source.images)
+    return tuple(_read_image(source, folder, index, record) for index, record in enumerate(read_records(source.file)))
 
 
 def assemble(
@@ -78,11 +78,11 @@ def assemble(
     *,
     allow_missing: bool = False,
 ) -> PersonDataset:
-    """A data set from the images of each annotation file; `place` says where in its file the image of an index stands.
+    """Builds a data set from the images of each annotation file; `place` describes the position of an image's index in its file.
 
-    Checks that all image files exist, or with `allow_missing` leaves out the records of those that do not, and says how many;
-    that no identity lies in two splits; compares with the published counts; moves whole identities, the same ones every time,
-    from train to val where there is no val: 200, or a tenth where that is fewer.
+    Checks that all image files exist (with `allow_missing`, leaves out records without one and reports how many) and that no
+    identity is in two splits. Compares with the published counts. Where there is no val split, moves 200 identities (a tenth where
+    that is fewer) from train to val, always the same ones.
     """
     _require_disjoint_splits(tables, place)
     images: list[PersonImage] = []
@@ -105,12 +105,12 @@ def assemble(
 
 
 def refuse(where: str, name: str, problem: str) -> NoReturn:
-    """Raises the AnnotationError of one field; `where` names file and record."""
+    """Raises AnnotationError for one field; `where` names file and record."""
     raise AnnotationError(f"{where}, field {name!r}: {problem}")
 
 
 def check_captions(where: str, name: str, captions: Any) -> tuple[str, ...]:
-    """A non-empty list of texts, each with a word in it."""
+    """Validates a non-empty list of texts, each with at least one word."""
     if not isinstance(captions, list | tuple) or not captions:
         refuse(where, name, f"expected a list with at least one caption, found {_shown(captions)}")
     for position, caption in enumerate(captions):
@@ -122,14 +122,14 @@ def check_captions(where: str, name: str, captions: Any) -> tuple[str, ...]:
 
 
 def check_split(where: str, split: Any) -> str:
-    """One of train, val and test."""
+    """Validates a split: train, val or test."""
     if not isinstance(split, str) or split not in SPLITS:
         refuse(where, "split", f"{_shown(split)} is none of {', '.join(SPLITS)}")
-    return SPLITS[SPLITS.index(split)]  # not one more copy of the word an image
+    return SPLITS[SPLITS.index(split)]  # so that all images share one string
 
 
 def check_path(where: str, name: str, images: ImageFolder, value: Any) -> Path:
-    """A path inside the folder of images."""
+    """Validates a path inside the image folder."""
     if not isinstance(value, str):
         refuse(where, name, f"expected a path, found {_shown(value)}")
     try:
@@ -141,7 +141,7 @@ def check_path(where: str, name: str, images: ImageFolder, value: Any) -> Path:
 
 
 def check_paraphrases(where: str, value: Any, captions: Sequence[str]) -> tuple[str, ...]:
-    """`captions_bt`: absent, or exactly one paraphrase for each caption."""
+    """Validates `captions_bt`: absent, or exactly one paraphrase per caption."""
     if value is None:
         return ()
     paraphrases = check_captions(where, "captions_bt", value)
@@ -151,7 +151,7 @@ def check_paraphrases(where: str, value: Any, captions: Sequence[str]) -> tuple[
 
 
 def read_records(file: Path) -> list[Any]:
-    """The records of a JSON list, not looked at yet. Raises AnnotationError where it is none."""
+    """Reads a JSON list without validating its records. Raises AnnotationError where the file holds something else."""
     try:
         records = json.loads(file.read_bytes())
     except OSError as error:
@@ -163,11 +163,11 @@ def read_records(file: Path) -> list[Any]:
     return records
 
 
-def _read_image(layout: Layout, folder: ImageFolder, index: int, record: Any) -> PersonImage:
-    where = f"{layout.file}: record {index}"
+def _read_image(source: AnnotationFile, folder: ImageFolder, index: int, record: Any) -> PersonImage:
+    where = f"{source.file}: record {index}"
     if not isinstance(record, dict):
         raise AnnotationError(f"{where}: expected a JSON object, found {_shown(record)}")
-    needed = [layout.path_field, "id", "captions", *([] if layout.split else ["split"])]
+    needed = [source.path_field, "id", "captions", *([] if source.split else ["split"])]
     for name in needed:
         if name not in record:
             refuse(where, name, f"is missing; the record has {', '.join(sorted(map(str, record))) or 'no field'}")
@@ -176,16 +176,16 @@ def _read_image(layout: Layout, folder: ImageFolder, index: int, record: Any) ->
         refuse(where, "id", f"expected a whole number from 0 to {MAX_IDENTITY}, found {_shown(identity)}")
     captions = check_captions(where, "captions", record["captions"])
     return PersonImage(
-        path=check_path(where, layout.path_field, folder, record[layout.path_field]),
+        path=check_path(where, source.path_field, folder, record[source.path_field]),
         identity=identity,
-        split=layout.split or check_split(where, record["split"]),
+        split=source.split or check_split(where, record["split"]),
         captions=captions,
         captions_bt=check_paraphrases(where, record.get("captions_bt"), captions),
     )
 
 
 def _has_words(caption: str) -> bool:
-    """Whether cleaning leaves anything; a letter or digit is proof enough and found fast."""
+    """Returns whether cleaning leaves a word; a letter or digit suffices and is found fast."""
     if any(map(str.isalnum, caption)):
         return True
     try:
@@ -209,7 +209,7 @@ def _require_disjoint_splits(tables: Mapping[Path, Sequence[PersonImage]], place
                     f"{file}: {place(index)}",
                     "split",
                     f"identity {image.identity} is in {image.split}, but in {other.split} at {other_file}: {place(other_index)} "
-                    f"({image.path.name} and {other.path.name}); give a person one split",
+                    f"({image.path.name} and {other.path.name}); put each identity into one split",
                 )
 
 
@@ -228,7 +228,7 @@ def _count_differences(images: Sequence[PersonImage], published: Published) -> I
 
 
 def _remarks(images: Sequence[PersonImage]) -> Iterable[str]:
-    """Quirks that are worth knowing and no error."""
+    """Yields remarks on unusual data that are not errors."""
     repeated = len(images) - len({image.path for image in images})
     if repeated:
         yield f"{repeated:,} records repeat an image file of an earlier record"
@@ -241,7 +241,7 @@ def _remarks(images: Sequence[PersonImage]) -> Iterable[str]:
 
 
 def long_captions(images: Sequence[PersonImage]) -> list[str]:
-    """The remark on captions that CLIP's context certainly cuts, if there are any."""
+    """Returns the remark on captions that certainly exceed CLIP's context; empty where there are none."""
     lengths = [len(re.findall(r"\w+", caption)) for image in images for caption in image.captions]
     cut = sum(length > CONTEXT_WORDS for length in lengths)
     remark = f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"

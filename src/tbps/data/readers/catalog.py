@@ -1,4 +1,4 @@
-"""The name of a data set and the reader of its layout."""
+"""Data set names and their readers."""
 
 import difflib
 from pathlib import Path
@@ -11,7 +11,7 @@ from tbps.errors import DataError
 
 
 class Reader(Protocol):
-    """Reads a layout. `allow_missing`: records whose image file is missing are left out, and counted among the remarks."""
+    """Reads a layout. `allow_missing`: leaves out records whose image file is missing and counts them in the remarks."""
 
     def __call__(self, root: Path, *, allow_missing: bool = False) -> PersonDataset: ...
 
@@ -33,19 +33,19 @@ _PUBLISHED = {
 
 
 def published(name: str) -> Published | None:
-    """The counts that the authors of a data set published, None for others."""
+    """Returns the counts that the authors of a data set published, None for others."""
     return _PUBLISHED.get(name)
 
 
 def names() -> list[str]:
-    """Every name that `read_dataset` knows."""
+    """Lists the names that `read_dataset` accepts."""
     return list(_READERS)
 
 
 def read_dataset(name: str, root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set of that name in the folder `root`, `allow_missing` without the records whose image file is missing.
+    """Reads a data set in the folder `root`; with `allow_missing`, records whose image file is missing are left out.
 
-    Raises DataError for an unknown name, AnnotationError for a bad file.
+    Raises DataError for an unknown name, AnnotationError for an invalid file.
     """
     if name not in _READERS:
         likely = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)

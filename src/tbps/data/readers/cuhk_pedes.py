@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tbps.data.readers.annotations import Layout, Published, assemble, find_file, read_images
+from tbps.data.readers.annotations import AnnotationFile, Published, assemble, find_file, read_images
 from tbps.data.records import PersonDataset
 
 NAME = "cuhk-pedes"
@@ -16,8 +16,8 @@ PUBLISHED = Published(
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set below `root`. The older `caption_all.json` names no splits and is refused with that explanation."""
+    """Reads the data set in `root`. The older file `caption_all.json` has no splits and is refused with an explanation."""
     older = "its caption_all.json is the older release without splits; get reid_raw.json from the authors"
     file = find_file(root, FILE, instead=older if (root / "caption_all.json").exists() else "request it from the authors")
-    images = read_images(Layout(file, root / "imgs"))
+    images = read_images(AnnotationFile(file, root / "imgs"))
     return assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)

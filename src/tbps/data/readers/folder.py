@@ -1,7 +1,7 @@
-"""One's own photographs: `metadata.jsonl` beside the images (see `tbps.preprocess.metadata` for the line format).
+"""Reader of your own photographs: `metadata.jsonl` beside the images (`tbps.preprocess.metadata` describes the lines).
 
-Columns with a meaning, all optional but the captions: `identity` (text or whole number; without it every image is a person of
-its own), `split` (default test), `camera`, `captured_at`, `captions_bt`. All others become attributes.
+Recognised columns, all optional except the captions: `identity` (text or whole number; images without one have distinct
+identities), `split` (default test), `camera`, `captured_at`, `captions_bt`. All others become attributes.
 """
 
 from collections.abc import Hashable
@@ -16,16 +16,15 @@ from tbps.preprocess.names import label
 
 NAME = "folder"
 
-Known = dict[Hashable, Any]
-
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set below `root`; identities are numbered by first appearance.
+    """Reads the data set in `root`; identities are numbered in order of appearance.
 
-    Besides the checks that all readers share, two lines with the same `file_name` are refused.
+    Raises AnnotationError as all readers do, and for two lines with the same `file_name`.
     """
-    file = find_file(root, METADATA_FILE, instead="write one JSON object a line with 'file_name' and 'caption'")
-    folder, known = ImageFolder(file.parent), Known()
+    file = find_file(root, METADATA_FILE, instead="write one JSON object per line with 'file_name' and 'caption'")
+    folder = ImageFolder(file.parent)
+    known: dict[Hashable, Any] = {}
     numbers: dict[tuple[str, str], int] = {}
     lines: dict[Path, int] = {}
     images: list[PersonImage] = []
@@ -40,7 +39,9 @@ def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
     return assemble(NAME, root, {file: images}, place=lambda index: f"line {numbered[index]}", allow_missing=allow_missing)
 
 
-def _read_row(where: str, row: MetadataRow, folder: ImageFolder, numbers: dict[tuple[str, str], int], known: Known) -> PersonImage:
+def _read_row(
+    where: str, row: MetadataRow, folder: ImageFolder, numbers: dict[tuple[str, str], int], known: dict[Hashable, Any]
+) -> PersonImage:
     columns: dict[str, Any] = dict(row.columns)
     captions = check_captions(where, "captions", row.captions)
     split = columns.pop("split", None)
@@ -56,10 +57,10 @@ def _read_row(where: str, row: MetadataRow, folder: ImageFolder, numbers: dict[t
     )
 
 
-def _shared(value: Any, known: Known) -> Any:
-    """An equal value made of the texts and lists of texts in `known`.
+def _shared(value: Any, known: dict[Hashable, Any]) -> Any:
+    """Returns an equal value built from the texts and lists of texts in `known`.
 
-    A column says a few words over and over; as JSON gives every image its own copies, they are most of a data set's memory.
+    Columns repeat a few words many times; the separate copies per image that JSON creates would be most of a data set's memory.
     """
     if isinstance(value, str):
         return known.setdefault(value, value)
@@ -74,7 +75,7 @@ def _shared(value: Any, known: Known) -> Any:
 
 
 def _person(where: str, identity: Any) -> tuple[str, str]:
-    """A key that is the same for the same person; the number 7 and the text "7" are the same person."""
+    """Returns a key of the person; the number 7 and the text "7" are the same person."""
     if isinstance(identity, int) and not isinstance(identity, bool) and identity < 0:
         refuse(where, "identity", f"expected text or a whole number from 0, found {identity}")
     name = _label(where, "identity", identity)
@@ -82,7 +83,7 @@ def _person(where: str, identity: Any) -> tuple[str, str]:
 
 
 def _label(where: str, name: str, value: Any) -> str | None:
-    """Text, or a whole number as text."""
+    """Validates text, or a whole number, which becomes text."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():

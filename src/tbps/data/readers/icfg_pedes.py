@@ -1,11 +1,11 @@
-"""ICFG-PEDES (Ding et al., 2021): `ICFG-PEDES.json`, with paths relative to `imgs/` and one caption an image.
+"""ICFG-PEDES (Ding et al., 2021): `ICFG-PEDES.json`, with paths relative to `imgs/` and one caption per image.
 
 The folders `imgs/train` and `imgs/test` are MSMT17's and do not equal the splits. No val split is published.
 """
 
 from pathlib import Path
 
-from tbps.data.readers.annotations import Layout, Published, assemble, find_file, read_images
+from tbps.data.readers.annotations import AnnotationFile, Published, assemble, find_file, read_images
 from tbps.data.records import PersonDataset
 
 NAME = "icfg-pedes"
@@ -19,7 +19,7 @@ PUBLISHED = Published(
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set below `root`; val is carved out of train by identity."""
+    """Reads the data set in `root`; val is taken from train by identity."""
     file = find_file(root, FILE, "ICFG_PEDES.json", instead="request it from the authors")
-    images = read_images(Layout(file, root / "imgs"))
+    images = read_images(AnnotationFile(file, root / "imgs"))
     return assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)

@@ -1,6 +1,6 @@
-"""Records whose image file is missing: named by folder, refused, or left out where that is asked for.
+"""Handling of records whose image file is missing.
 
-Copies of CUHK-PEDES circulate whose `imgs/` holds some of its seven folders only, while the annotation names all.
+Copies of CUHK-PEDES exist in which `imgs/` contains only some of its seven folders while the annotation file names all.
 """
 
 import os
@@ -17,31 +17,32 @@ _NAMED = 8
 def without_missing(
     file: Path, root: Path, images: Sequence[PersonImage], place: Callable[[int], str], allowed: bool
 ) -> tuple[Sequence[PersonImage], list[str]]:
-    """The images whose files exist, and a remark on the others if there are any.
+    """Returns the images whose files exist, and a remark on the others if there are any.
 
-    Raises AnnotationError that counts them by folder and names the first, unless `allowed`; and in any case where none is left.
+    Raises AnnotationError that counts the missing files by folder and names the first, unless `allowed`; and always where no image
+    is left.
     """
-    # `Path.is_file` would raise for a name that is too long and a folder that must not be entered
+    # `Path.is_file` would raise for a name that is too long and for a folder without permission
     missing = [index for index, image in enumerate(images) if not os.path.isfile(image.path)]
     if not missing:
         return images, []
-    told = f"{len(missing):,} of {len(images):,} image files are missing"
+    counted = f"{len(missing):,} of {len(images):,} image files are missing"
     folders = _by_folder(root, [images[index].path for index in missing], [image.path for image in images])
     if len(missing) == len(images):
         raise AnnotationError(
-            f"{file}: {told}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; none is left to work with"
+            f"{file}: {counted}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; no image is left"
         )
     if not allowed:
         raise AnnotationError(
-            f"{file}: {told}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; "
+            f"{file}: {counted}, the first at {place(missing[0])}: {images[missing[0]].path}{folders}; "
             "add --allow-missing to go on without them"
         )
     gone = set(missing)
-    return [image for index, image in enumerate(images) if index not in gone], [f"{told} and were left out{folders}"]
+    return [image for index, image in enumerate(images) if index not in gone], [f"{counted} and were left out{folders}"]
 
 
 def _by_folder(root: Path, missing: Sequence[Path], every: Iterable[Path]) -> str:
-    """Which folders lack files, those that are not there at all first; empty where all files lie in one folder."""
+    """Describes which folders lack files, absent folders first; empty where all files are in one folder."""
     base = Path(os.path.realpath(root))
     lacking, named = (Counter(path.parent for path in paths) for paths in (missing, every))
     if len(named) == 1:

@@ -1,4 +1,4 @@
-"""Paths of annotation files: every folder on the way is resolved and listed once, not once an image."""
+"""Resolving the paths of an annotation file with one directory listing per folder instead of one per image."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,7 @@ from tbps.preprocess.metadata import resolve_inside
 class ImageFolder:
     """The folder that the paths of an annotation file are relative to.
 
-    What its folders hold is read when the first path below each is asked for; files that appear afterwards are found more
-    slowly, but found.
+    A folder is listed when the first path in it is resolved; files that appear afterwards are still found, but more slowly.
     """
 
     def __init__(self, root: Path) -> None:
@@ -21,18 +20,18 @@ class ImageFolder:
         self._folders: dict[str, tuple[Path, frozenset[str]]] = {}
 
     def resolve(self, name: str) -> Path:
-        """As `resolve_inside(root, name)`, with the same refusals."""
+        """Resolves a path like `resolve_inside(root, name)`, with the same errors."""
         parent, _, file = name.rpartition("/")
         if name[:1] == "/" or "\\" in name or ":" in name or name.isspace():
             return resolve_inside(self.root, name)
         if parent not in self._folders:
             self._folders[parent] = self._list(parent)
         folder, files = self._folders[parent]
-        # A name that is spelled otherwise on the disk (letters composed or not) is looked for more slowly.
+        # A name that is spelled differently on disk (composed or decomposed letters) takes the slower way.
         return folder / file if file in files else resolve_inside(self.root, name)
 
     def _list(self, parent: str) -> tuple[Path, frozenset[str]]:
-        """The folder with links followed, and the names of its plain files; none where it is missing or refused."""
+        """Lists the resolved folder and the names of its regular files; no names where it is missing or refused."""
         try:
             folder = resolve_inside(self.root, parent or ".")
             with os.scandir(folder) as entries:

@@ -1,19 +1,19 @@
-"""RSTPReid (Zhu et al., 2021): `data_captions.json`, with `img_path` relative to `imgs/` and two captions an image.
+"""RSTPReid (Zhu et al., 2021): `data_captions.json`, with `img_path` relative to `imgs/` and two captions per image.
 
-The file name `0000_c5_0022.jpg` tells identity, camera and index.
+A file name such as `0000_c5_0022.jpg` contains identity, camera and index.
 """
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from tbps.data.readers.annotations import SPLITS, Layout, Published, assemble, find_file, read_images
+from tbps.data.readers.annotations import SPLITS, AnnotationFile, Published, assemble, find_file, read_images
 from tbps.data.records import PersonDataset, PersonImage
 
 NAME = "rstpreid"
 FILE = "data_captions.json"
 CAMERAS = 15
-# A faulty early release is known by its identities per split.
+# Numbers of identities per split of a faulty early release.
 FAULTY = (3_901, 100, 100)
 
 PUBLISHED = Published(
@@ -27,9 +27,9 @@ _CODE = re.compile(r"[{}<>\\=\[\]]|\w\(|function|return |null\b")
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set below `root`, with the camera of each image and remarks on the release and on damaged captions."""
+    """Reads the data set in `root`, with the camera of each image and remarks on the release and on damaged captions."""
     file = find_file(root, FILE, instead="request it from the authors")
-    records = read_images(Layout(file, root / "imgs", path_field="img_path"))
+    records = read_images(AnnotationFile(file, root / "imgs", path_field="img_path"))
     dataset = assemble(NAME, root, {file: records}, PUBLISHED, allow_missing=allow_missing)
     images = tuple(replace(image, camera=_camera(image)) for image in dataset.images)
     return replace(dataset, images=images, warnings=(*_remarks(images), *dataset.warnings))

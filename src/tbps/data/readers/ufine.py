@@ -1,7 +1,7 @@
 """UFine6926 (Zuo et al., CVPR 2024): `UFine6926_Annotations_1024.json`, with paths such as `images/1.jpg` relative to its folder.
 
-Copies arranged as other data sets are, with the images below `imgs/` and paths relative to that, are read too. About 81 words a
-caption: longer than CLIP's context. Records name their split; where none is val, val is carved out of train by identity.
+Copies with the images below `imgs/` and paths relative to it, like other data sets, are read too. Captions have about 81 words and
+exceed CLIP's context. Records name their split; where there is no val split, it is taken from train by identity.
 """
 
 import os
@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tbps.data.readers.annotations import ALL, Layout, Published, assemble, find_file, long_captions, read_images, read_records
+from tbps.data.readers.annotations import (
+    ALL,
+    AnnotationFile,
+    Published,
+    assemble,
+    find_file,
+    long_captions,
+    read_images,
+    read_records,
+)
 from tbps.data.records import PersonDataset
 
 NAME = "ufine6926"
@@ -19,15 +28,17 @@ PUBLISHED = Published(identities={ALL: 6_926}, images={ALL: 26_206}, captions={A
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """The data set below `root`, with a remark on how many captions are longer than CLIP's context."""
+    """Reads the data set in `root`, with a remark on the number of captions that exceed CLIP's context."""
     file = find_file(root, FILE, instead="request it from the authors")
-    images = read_images(Layout(file, _base(root, read_records(file))))
+    images = read_images(AnnotationFile(file, _base(root, read_records(file))))
     dataset = assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)
     return replace(dataset, warnings=(*dataset.warnings, *long_captions(dataset.images)))
 
 
 def _base(root: Path, records: list[Any]) -> Path:
-    """What the paths are relative to: `root` as published, or `imgs/` where that holds an image that `root` does not."""
+    """Returns the folder that paths are relative to: `root` as published, or `imgs/` where that contains an image that `root` does
+    not.
+    """
     for record in records:
         name = record.get("file_path") if isinstance(record, dict) else None
         if isinstance(name, str) and "\0" not in name:

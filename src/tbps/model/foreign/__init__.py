@@ -1,1 +1,1 @@
-"""Checkpoints of other projects: formats, pickles, layouts, position tables."""
+"""Conversion of checkpoints of other projects: formats, tensor layouts, position embeddings."""

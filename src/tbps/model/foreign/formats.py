@@ -1,15 +1,15 @@
-"""Foreign checkpoints in: OpenAI's CLIP, open_clip, the TBPS-CLIP reference, IRRA and Hugging Face folders become a `PersonModel`.
+"""Conversion of checkpoints of OpenAI's CLIP, open_clip, the TBPS-CLIP reference, IRRA and Hugging Face folders to a `PersonModel`.
 
-All but the last name their tensors as OpenAI does (`visual.transformer.resblocks.0.attn.in_proj_weight`); what differs:
+All but the last name their tensors as OpenAI does (`visual.transformer.resblocks.0.attn.in_proj_weight`); the differences:
 
     format               names                                   image size    pixels of     activation
-    openai               as they are; TorchScript or state       square        CLIP          QuickGELU
-    open_clip            as they are; state                      square        CLIP          the file does not say
+    openai               unchanged; TorchScript or state dict    square        CLIP          QuickGELU
+    open_clip            unchanged; state dict                   square        CLIP          not in the file
     tbps-clip-reference  text tower under `encode_text.`         224 x 224     ImageNet      QuickGELU
     irra                 both towers under `base_model.`         384 x 128     CLIP          QuickGELU
 
-IRRA resizes pictures bilinearly and computes in float16, tbps bicubically and in float32: embeddings of pictures differ by that.
-Shapes are read off the tensors. A missing, unexpected or mis-shaped name is an error; heads of training are left out by name.
+IRRA resizes images bilinearly and computes in float16, tbps bicubically and in float32, so image embeddings differ slightly. Shapes
+are derived from the tensors. A missing, unexpected or mis-shaped tensor is an error; training heads are left out by name.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ from tbps.model import bundle
 from tbps.model.bundle import PersonModel
 from tbps.model.clip import unfilled
 from tbps.model.foreign.layouts import IMAGE_POSITIONS, TEXT_POSITIONS, Shape, check_layout, listed, transformers_names
-from tbps.model.foreign.positions import Grid, resize_image_positions, resize_text_positions, square_image_positions
+from tbps.model.foreign.positions import PatchGrid, resize_image_positions, resize_text_positions, square_image_positions
 from tbps.model.pickles import TensorFile, read_tensors
 from tbps.preprocess.image import CLIP_MEAN, CLIP_STD, ImageSpec
 
@@ -41,8 +41,8 @@ Format = Literal["openai", "open_clip", "huggingface", "tbps-clip-reference", "i
 Activation = Literal["quick_gelu", "gelu"]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
-# Parts of training, of no use to the two towers: heads of the reference and of IRRA, the bias of SigLIP's loss, OpenAI's three
-# numbers that repeat shapes, and causal masks.
+# Tensors that only training uses: heads of the reference and of IRRA, the bias of SigLIP's loss, OpenAI's three numbers that repeat
+# shapes, and causal masks.
 _LEFT_OUT = (
     "simclr_mlp.",
     "classifier.",
@@ -58,10 +58,10 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 
 class ConvertSettings(Settings):
-    """How to read a checkpoint and what to make of it. Sizes are (height, width) in pixels; None keeps the checkpoint's.
+    """How to convert a checkpoint. Sizes are (height, width) in pixels; None keeps the checkpoint's.
 
-    `source_size` is the input that the checkpoint was trained for; without it, the grid of positions is taken as square, else as
-    three times as high as wide. `activation` is what the file of an open_clip model does not say.
+    `source_size`: the input size that the checkpoint was trained with; without it, the grid of positions is assumed to be square,
+    else three times as high as wide. `activation`: needed for open_clip models, whose files do not contain it.
     """
 
     format: Literal["auto", Format] = "auto"
@@ -74,7 +74,9 @@ class ConvertSettings(Settings):
 @final
 @dataclass(frozen=True)
 class Conversion:
-    """The model, the format that it came in, what was left out (with counts of tensors) and what was changed, in words."""
+    """Result of a conversion: the model, the source format, what was left out (with counts of tensors) and
+    descriptions of changes.
+    """
 
     model: PersonModel
     format: Format
@@ -85,19 +87,19 @@ class Conversion:
 @final
 @dataclass(frozen=True)
 class _Towers:
-    """Weights by transformers' names, and the grid that the image positions lie on."""
+    """Configuration and weights with transformers' names, and the grid of the image positions."""
 
     config: dict[str, Any]
     state: dict[str, torch.Tensor]
-    grid: Grid
+    grid: PatchGrid
     spec: ImageSpec
 
 
 def convert(source: str, settings: ConvertSettings, tokenizer: Path | None = None) -> Conversion:
-    """A checkpoint file, model folder or Hugging Face id as a model; `tokenizer` is a folder with OpenAI's byte pairs.
+    """Converts a checkpoint file, model folder or Hugging Face id to a model.
 
-    Raises ModelError that names what is wrong with the file (see `read_tensors`), every tensor that does not fit, a size that is no
-    multiple of the patch, or the command that fetches the tokenizer.
+    `tokenizer`: folder with OpenAI's byte-pair vocabulary. Raises ModelError that names the fault of the file (see `read_tensors`),
+    every tensor that does not fit, a size that is not a multiple of the patch size, or the command that downloads the tokenizer.
     """
     path = Path(source)
     if path.is_file() or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
@@ -127,7 +129,7 @@ def _convert_folder(source: str, settings: ConvertSettings, tokenizer: Path | No
             f"{source} is not a file: the format {settings.format} is read from a checkpoint file; leave the format out"
         )
     if settings.activation or settings.source_size:
-        raise ModelError(f"activation and source size of {source} stand in its own files; leave the two options out")
+        raise ModelError(f"activation and source size of {source} are given by its own files; leave out both options")
     model = bundle.load(source)
     if model.few_shot is not None:
         raise ModelError(f"{source} has a learned prompt or adapter, which fits only its own towers; convert its start model")
@@ -139,7 +141,7 @@ def _convert_folder(source: str, settings: ConvertSettings, tokenizer: Path | No
     if same_size and settings.context_length in (None, model.context_length):
         return Conversion(PersonModel(clip, opened, model.spec, source), "huggingface", (), ())
     state = {name: tensor.float() for name, tensor in clip.state_dict().items()}
-    # Positions as the model uses them at its own input size, which may differ from the square grid that it stores.
+    # Use the positions at the model's own input size, which may differ from the square grid that it stores.
     if (model.spec.height, model.spec.width) != (config["vision_config"]["image_size"],) * 2:
         patches = torch.zeros(1, 1 + grid[0] * grid[1], config["vision_config"]["hidden_size"])
         with torch.no_grad():
@@ -152,12 +154,12 @@ def _convert_folder(source: str, settings: ConvertSettings, tokenizer: Path | No
 def _assemble(
     towers: _Towers, settings: ConvertSettings, tokenizer: CLIPTokenizer, name: str
 ) -> tuple[PersonModel, tuple[str, ...]]:
-    """The model at the wanted sizes, and what had to be changed."""
+    """Returns the model at the wanted sizes, and descriptions of the changes."""
     vision, text = dict(towers.config["vision_config"]), dict(towers.config["text_config"])
     state, patch, changes = dict(towers.state), vision["patch_size"], []
     height, width = settings.image_size or (towers.spec.height, towers.spec.width)
     if settings.image_size and (height % patch or width % patch):
-        raise ModelError(f"an image size of {height} x {width} is no multiple of the patch of {patch} pixels")
+        raise ModelError(f"an image size of {height} x {width} is not a multiple of the patch of {patch} pixels")
     grid = (height // patch, width // patch)
     if grid != towers.grid:
         state[IMAGE_POSITIONS] = resize_image_positions(state[IMAGE_POSITIONS], towers.grid, grid)
@@ -180,7 +182,7 @@ def _assemble(
 
 
 def _unwrapped(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the prefixes that distributed training and compilation put before every name."""
+    """Removes the prefixes that distributed training and compilation add to every name."""
     state = dict(tensors)
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -210,7 +212,7 @@ def _format(state: Mapping[str, torch.Tensor], file: TensorFile, path: Path, set
 
 
 def _openai_names(state: Mapping[str, torch.Tensor], kind: Format, path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """The state with the towers named as OpenAI names them, and what had to be added."""
+    """Returns the state with OpenAI's names, and descriptions of what was added."""
     if kind == "tbps-clip-reference":
         return _unprefixed(state, "encode_text.", path), ()
     if kind != "irra":
@@ -218,7 +220,7 @@ def _openai_names(state: Mapping[str, torch.Tensor], kind: Format, path: Path) -
     towers = _unprefixed(state, "base_model.", path)
     if "logit_scale" in towers:
         return towers, ()
-    # IRRA multiplies similarities by a constant, 1 / 0.02 unless its command line said otherwise, that it does not save.
+    # IRRA multiplies similarities by a constant that it does not save: 1 / 0.02 by default.
     return {**towers, "logit_scale": torch.tensor(log(50))}, ("no logit_scale in the file: IRRA's constant 50 is set",)
 
 
@@ -237,7 +239,9 @@ def _without_heads(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.T
 
 
 def _check_kind(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuses what is no pair of a vision transformer and CLIP's text tower, by its kind rather than by hundreds of names."""
+    """Raises ModelError for other architectures than CLIP's vision transformer and text tower, naming the kind instead of hundreds
+    of tensors.
+    """
     if any(name.startswith(("visual.layer1.", "visual.attnpool.")) for name in state):
         raise ModelError(f"{path} has a ResNet as image tower; tbps reads vision transformers (ViT-B/16, ViT-L/14, ...)")
     foreign = sorted({prefix for prefix in ("visual.trunk.", "text.") for name in state if name.startswith(prefix)})
@@ -253,8 +257,8 @@ def _check_kind(state: Mapping[str, torch.Tensor], path: Path) -> None:
         raise ModelError(f"{path} holds no CLIP towers; it begins with {listed(sorted(state)[:3])}")
 
 
-def _grid(shape: Shape, source_size: tuple[int, int] | None, path: Path) -> Grid:
-    """(down, across) of the checkpoint's patches, whose number alone is in the file."""
+def _grid(shape: Shape, source_size: tuple[int, int] | None, path: Path) -> PatchGrid:
+    """Returns the grid of patches (down, across); the file contains only their number."""
     side, third = isqrt(shape.patches), isqrt(shape.patches // 3)
     if source_size:
         grid = (source_size[0] // shape.patch, source_size[1] // shape.patch)
@@ -274,14 +278,14 @@ def _grid(shape: Shape, source_size: tuple[int, int] | None, path: Path) -> Grid
     )
 
 
-def _spec(kind: Format, grid: Grid, patch: int) -> ImageSpec:
-    """The input that the checkpoint was trained for."""
+def _spec(kind: Format, grid: PatchGrid, patch: int) -> ImageSpec:
+    """Returns the input that the checkpoint was trained for."""
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if kind == "tbps-clip-reference" else (CLIP_MEAN, CLIP_STD)
     return ImageSpec.parse({"height": grid[0] * patch, "width": grid[1] * patch, "mean": mean, "std": std})
 
 
 def _open_tokenizer(folder: Path | None, vocabulary: int) -> CLIPTokenizer:
-    """OpenAI's byte pairs, which no checkpoint holds: from the folder, else from what the hub left on this machine."""
+    """Opens OpenAI's tokenizer, which no checkpoint contains, from `folder` or from the local hub cache."""
     folder = folder or _cached_tokenizer()
     tokenizer = bundle.open_tokenizer(folder, vocabulary)
     ends, wanted = (tokenizer.bos_token_id, tokenizer.eos_token_id), (vocabulary - 2, vocabulary - 1)

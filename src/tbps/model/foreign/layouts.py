@@ -1,7 +1,7 @@
-"""The tensors of OpenAI's CLIP by name and shape, and their names in transformers' `CLIPModel`.
+"""Names and shapes of the tensors of OpenAI's CLIP, and their names in transformers' `CLIPModel`.
 
-OpenAI, open_clip and, after their prefixes are taken off, the TBPS-CLIP reference and IRRA name their tensors alike. The shape of a
-model is read off its tensors, then every missing, unexpected and mis-shaped one is named.
+OpenAI, open_clip and, without their prefixes, the TBPS-CLIP reference and IRRA use the same tensor names. The shape of a model is
+derived from its tensors; then every missing, unexpected and mis-shaped tensor is named.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tbps.errors import ModelError
 IMAGE_POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 
-# Heads are 64 wide but in open_clip's ViT-H, ViT-g, ViT-G and ViT-e, told by the width of the image tower.
+# Heads have width 64 except in open_clip's ViT-H, ViT-g, ViT-G and ViT-e, recognised by the width of the image tower.
 _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 
 _LAYER = {
@@ -42,7 +42,7 @@ _SINGLE = {
     "logit_scale": "logit_scale",
 }
 _TRANSPOSED = ("visual.proj", "text_projection")
-# The tensors that shapes are read off, with their number of dimensions.
+# Tensors from which the shape is derived, with their number of dimensions.
 _TELLING = {
     "visual.conv1.weight": 4,
     "visual.positional_embedding": 2,
@@ -56,7 +56,7 @@ _TELLING = {
 @final
 @dataclass(frozen=True)
 class _Tower:
-    """`prefix` leads to the layers in OpenAI's names, `target` in transformers'."""
+    """Shape of one tower. `prefix` precedes its layers in OpenAI's names, `target` in transformers' names."""
 
     prefix: str
     target: str
@@ -102,7 +102,7 @@ class _Tower:
 @final
 @dataclass(frozen=True)
 class Shape:
-    """What tells one CLIP model from another. `patch` is in pixels; `patches` counts them, without the class position."""
+    """Shape of a CLIP model. `patch`: side of a patch in pixels; `patches`: their number, without the class token."""
 
     image: _Tower
     text: _Tower
@@ -114,7 +114,7 @@ class Shape:
 
     @staticmethod
     def of(state: Mapping[str, torch.Tensor], path: Path) -> "Shape":
-        """Read off the tensors. Raises ModelError when one of them is missing or cannot be of a CLIP model."""
+        """Derives the shape from the tensors. Raises ModelError when one of them is missing or cannot belong to a CLIP model."""
         faults = [f"missing {name}" for name in _TELLING if name not in state]
         faults += [
             f"{name} has {state[name].ndim} dimensions instead of {ndim}"
@@ -127,7 +127,7 @@ class Shape:
         head_width = _HEAD_WIDTHS.get(image, 64)
         faults = [f"{name} is empty" for name in _TELLING if not state[name].numel()]
         faults += [
-            f"width {width} of the {tower} tower is no multiple of {head}, the width of a head"
+            f"width {width} of the {tower} tower is not a multiple of {head}, the width of a head"
             for tower, width, head in (("image", image, head_width), ("text", text, 64))
             if width % head
         ]
@@ -148,7 +148,9 @@ class Shape:
         )
 
     def config(self, activation: str) -> dict[str, Any]:
-        """Of transformers. Start and end token are the last two of the vocabulary: OpenAI reads a caption at its highest id."""
+        """Returns the configuration for transformers; start and end token are the last two of the vocabulary,
+        as in OpenAI's CLIP.
+        """
         tokens = {"bos_token_id": self.vocabulary - 2, "eos_token_id": self.vocabulary - 1, "pad_token_id": self.vocabulary - 1}
         lengths = {"vocab_size": self.vocabulary, "max_position_embeddings": self.context, "projection_dim": self.embedding}
         return {
@@ -159,7 +161,7 @@ class Shape:
         }
 
     def layout(self) -> dict[str, tuple[int, ...]]:
-        """Every name of OpenAI's layout with its shape."""
+        """Returns every tensor name of OpenAI's layout with its shape."""
         image, text = self.image.width, self.text.width
         norms = {"visual.ln_pre": image, "visual.ln_post": image, "ln_final": text}
         return {
@@ -178,7 +180,7 @@ class Shape:
 
 
 def check_layout(state: Mapping[str, torch.Tensor], shape: Shape, path: Path) -> None:
-    """Raises ModelError that names every tensor which is missing, unexpected, of another shape, whole-numbered or not finite."""
+    """Raises ModelError that names every tensor that is missing, unexpected, of another shape, of an integer type or not finite."""
     expected = shape.layout()
     faults = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
     faults += [f"unexpected {name}" for name in sorted(state.keys() - expected.keys())]
@@ -191,11 +193,11 @@ def check_layout(state: Mapping[str, torch.Tensor], shape: Shape, path: Path) ->
 
 def _refuse(faults: list[str], path: Path) -> None:
     if faults:
-        raise ModelError(f"the weights of {path} are no CLIP model that tbps reads: {listed(faults)}")
+        raise ModelError(f"the weights of {path} are not those of a CLIP model that tbps reads: {listed(faults)}")
 
 
 def transformers_names(state: Mapping[str, torch.Tensor], shape: Shape) -> dict[str, torch.Tensor]:
-    """float32 under transformers' names: projections transposed, query, key and value apart."""
+    """Renames tensors to transformers' names as float32: projections transposed; query, key and value split."""
     named = {target: (state[name].T if name in _TRANSPOSED else state[name]) for name, target in _SINGLE.items()}
     named |= {f"{target}.{part}": state[f"{name}.{part}"] for name, target in _NORMS.items() for part in ("weight", "bias")}
     for tower in (shape.image, shape.text):
@@ -209,5 +211,5 @@ def transformers_names(state: Mapping[str, torch.Tensor], shape: Shape) -> dict[
 
 
 def listed(parts: list[str]) -> str:
-    """The first eight, and how many more."""
+    """Joins the first eight parts, and says how many more there are."""
     return "; ".join(parts[:8]) + (f"; and {len(parts) - 8} more" if len(parts) > 8 else "")

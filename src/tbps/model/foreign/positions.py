@@ -1,17 +1,17 @@
-"""Position embeddings of another size: pure functions of tensors.
+"""Resizing position embeddings to another number of patches or tokens.
 
-Image positions are rows (1 + h * w, D): the class position, then the grid of patches from left to right, from top to bottom.
+Image positions are rows (1 + h * w, D): the class token, then the grid of patches from left to right, from top to bottom.
 """
 
 import torch
 from jaxtyping import Float
 from torch.nn.functional import interpolate
 
-Grid = tuple[int, int]  # patches down, patches across
+PatchGrid = tuple[int, int]  # patches down, patches across
 
 
-def resize_image_positions(positions: Float[torch.Tensor, "n d"], old: Grid, new: Grid) -> Float[torch.Tensor, "m d"]:
-    """Bilinear on the 2-d grid, as in TBPS-CLIP and IRRA; the class position stays."""
+def resize_image_positions(positions: Float[torch.Tensor, "n d"], old: PatchGrid, new: PatchGrid) -> Float[torch.Tensor, "m d"]:
+    """Interpolates image positions bilinearly on the 2-d grid, as TBPS-CLIP and IRRA do; the class token's stays."""
     if old == new:
         return positions
     grid = interpolate(_as_grid(positions, old), size=new, mode="bilinear", align_corners=False)
@@ -19,18 +19,18 @@ def resize_image_positions(positions: Float[torch.Tensor, "n d"], old: Grid, new
 
 
 def resize_text_positions(positions: Float[torch.Tensor, "n d"], length: int) -> Float[torch.Tensor, "length d"]:
-    """Linear between the first and the last position, which stay. Both lengths are 3 or more."""
+    """Interpolates text positions linearly; the first and the last stay. Both lengths are 3 or more."""
     if len(positions) == length:
         return positions
     inner = interpolate(positions[1:-1].T[None], size=length - 2, mode="linear", align_corners=False)[0].T
     return torch.cat([positions[:1], inner, positions[-1:]])
 
 
-def square_image_positions(positions: Float[torch.Tensor, "n d"], grid: Grid) -> Float[torch.Tensor, "m d"]:
-    """A square grid, side max(h, w), from which transformers' bicubic interpolation to (h, w) gives back `positions`.
+def square_image_positions(positions: Float[torch.Tensor, "n d"], grid: PatchGrid) -> Float[torch.Tensor, "m d"]:
+    """Returns a square grid of side max(h, w) from which transformers' bicubic interpolation to (h, w) restores `positions`.
 
     `CLIPModel` stores square grids only. Bicubic interpolation is separable and linear: a square grid P of side n becomes
-    A P B' with A (h, n) and B (w, n), both of full row rank because no side of the grid is longer than n. So P exists; this is
+    A P B' with A (h, n) and B (w, n), both of full row rank because no side of the grid is longer than n. So P exists; returned is
     the one nearest to the bilinear enlargement G of the wanted T: P = G + A^+ (T - A G B') B^+'.
     """
     height, width = grid
@@ -46,12 +46,12 @@ def square_image_positions(positions: Float[torch.Tensor, "n d"], grid: Grid) ->
 
 
 def _bicubic(old: int, new: int) -> torch.Tensor:
-    """(new, old) float64: bicubic interpolation along one side as a matrix."""
+    """Returns bicubic interpolation along one side as a matrix (new, old) float64."""
     units = torch.eye(old, dtype=torch.float64).view(1, old, old, 1)
     return interpolate(units, size=(new, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
 
 
-def _as_grid(positions: torch.Tensor, grid: Grid) -> torch.Tensor:
+def _as_grid(positions: torch.Tensor, grid: PatchGrid) -> torch.Tensor:
     return positions[1:].T.reshape(1, -1, *grid)  # (1, D, h, w)
 
 

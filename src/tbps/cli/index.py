@@ -185,7 +185,7 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
-    from tbps.gallery import told_left_out
+    from tbps.gallery import describe_left_out
 
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
     line = (
@@ -206,7 +206,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
         count = f"{len(names):,} files" if len(names) > 1 else "1 file"
         _note(f"{count}: {remark} (such as {names[0]})" if len(names) > 1 else f"{names[0]}: {remark}")
     if outcome.left_out:
-        _note(told_left_out(outcome.left_out))
+        _note(describe_left_out(outcome.left_out))
     for note in outcome.notes:
         _note(note)
 

@@ -7,9 +7,10 @@ from tbps.faces import lazy
 if TYPE_CHECKING:
     from tbps.gallery.encoder import Encoder, Picture
     from tbps.gallery.gallery import Gallery
+    from tbps.gallery.ingest.candidates import Admission, Named
+    from tbps.gallery.ingest.folders import describe_left_out
     from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
-    from tbps.gallery.ingest.ingest import IngestReport
-    from tbps.gallery.ingest.sources import Admission, Named, told_left_out
+    from tbps.gallery.ingest.report import IngestReport
     from tbps.gallery.lifecycle.compact import compact
     from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
     from tbps.gallery.lifecycle.info import GalleryInfo, cameras_of, describe
@@ -46,9 +47,10 @@ else:
         {
             "tbps.gallery.encoder": ["Encoder", "Picture"],
             "tbps.gallery.gallery": ["Gallery"],
+            "tbps.gallery.ingest.candidates": ["Admission", "Named"],
+            "tbps.gallery.ingest.folders": ["describe_left_out"],
             "tbps.gallery.ingest.footage": ["Footage", "FootageSettings", "parse_every"],
-            "tbps.gallery.ingest.ingest": ["IngestReport"],
-            "tbps.gallery.ingest.sources": ["Admission", "Named", "told_left_out"],
+            "tbps.gallery.ingest.report": ["IngestReport"],
             "tbps.gallery.lifecycle.compact": ["compact"],
             "tbps.gallery.lifecycle.forget": ["ForgetReport", "Selection", "forget"],
             "tbps.gallery.lifecycle.info": ["GalleryInfo", "cameras_of", "describe"],
@@ -125,6 +127,7 @@ __all__ = [
     "compact",
     "complete_begun",
     "describe",
+    "describe_left_out",
     "descriptions",
     "draw_explanation",
     "export",
@@ -144,6 +147,5 @@ __all__ = [
     "sentences",
     "snapshots",
     "take_snapshot",
-    "told_left_out",
     "written",
 ]

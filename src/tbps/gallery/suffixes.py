@@ -1,4 +1,4 @@
-"""Which files are images, archives and videos, by their names."""
+"""Kinds of files by their names: pictures, archives, videos."""
 
 from pathlib import PurePosixPath
 from typing import Literal
@@ -11,30 +11,30 @@ VIDEOS = frozenset(
     | {".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".tod", ".ts", ".mts", ".m2ts", ".m2t", ".trp"}
     | {".h264", ".264", ".h265", ".265", ".hevc"}
 )
-_SOUND = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")  # brands
+_SOUND = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")  # brands of files without pictures
 
-Kind = Literal["picture", "other picture", "video", "archive"]
+FileKind = Literal["picture", "other picture", "video", "archive"]
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file's name is one of an archive."""
+    """Whether a file has the name of an archive."""
     return name.lower().endswith(ARCHIVES)
 
 
 def is_video(head: bytes) -> bool:
-    """Whether a file begins as the common containers of videos do, by its first 12 bytes."""
+    """Whether the first 12 bytes of a file are those of a common container of videos."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _SOUND
     return head.startswith((b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"FLV\1")) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def suffix_of(name: str) -> str:
-    """The ending of a file's name in small letters, with its dot."""
+    """The suffix of a file's name in lower case, with its dot."""
     return PurePosixPath(name).suffix.lower()
 
 
-def kind_of(name: str) -> Kind | None:
-    """None for everything that is none of these."""
+def kind_of(name: str) -> FileKind | None:
+    """The kind of a file by its name; None for other files."""
     suffix = suffix_of(name)
     if suffix in PICTURES:
         return "picture"

@@ -13,7 +13,8 @@ from walkers import Walker, still, write_detections
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.ingest.reading import UNREAD_TIME
-from tbps.gallery.store.columns import RowMetadata
+from tbps.gallery.store.layout import manifest_at, replace_head, table_of
+from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.video.detectors.ready_made import JsonDetector
 
 
@@ -77,20 +78,16 @@ def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None
     assert _times(gallery) == expected | {"zone.jpg": EXPECTED["zone.jpg"]}
 
 
-def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tbps.gallery.ingest import commits
-
-    make = commits.row_metadata
-
-    def without_time(columns: dict[str, object], kinds: dict[str, str]) -> RowMetadata:
-        return make({name: value for name, value in columns.items() if name != "captured_at"}, kinds)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(commits, "row_metadata", without_time)
+def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos)
-    monkeypatch.undo()
+    head = gallery.path / MANIFEST_FILE
+    table = table_of(head)
+    assert table is not None
+    # Version 0.1 read no EXIF data.
+    ids = [row["id"] for batch in table.batches(["id"]) for row in batch.to_pylist()]
+    table.copy_changed(set(), {each: {"captured_at": None} for each in ids}, "images-9")
+    replace_head(head, manifest_at(head).model_copy(update={"table": "images-9"}))
     assert set(_times(gallery).values()) == {None}
     report = gallery.add(photos)
     assert sorted(name for name, _ in report.corrected) == ["plain.png", "zone.jpg"] and set(_times(gallery).values()) == {None}

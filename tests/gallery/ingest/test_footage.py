@@ -22,7 +22,8 @@ from walkers import Walker, film, still, write_detections, write_film
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import commits
-from tbps.gallery.ingest.footage import Footage, FootageSettings, Record, parse_every
+from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
+from tbps.gallery.ingest.record import Finished, Record
 from tbps.gallery.store.hit import Hit
 from tbps.gallery.store.layout import FOOTAGE_FILE
 from tbps.video.detectors.protocol import Detection, Frame
@@ -186,14 +187,14 @@ def test_the_record_holds_digests_only_and_survives_a_torn_line(filmed: tuple[Pa
     assert not any(word in content for word in ("lobby", "secret", "2024", "mp4"))
     guess = {"camera": "a-secret-place", "start": datetime(2024, 5, 1)}
     record = Record(file)
-    assert not any(record.differs(json.loads(line)[0], guess) is False for line in content.splitlines() if line)
+    assert not any(record.differs(Finished(json.loads(line)[0], guess)) is False for line in content.splitlines() if line)
     with file.open("a") as torn:
         torn.write('["0123')
     Record(file).append({"key": {"camera": "x"}})
     again = Record(file)
     (key,) = (json.loads(line)[0] for line in content.splitlines() if line)
     assert key in record and key in again and "key" in again
-    assert again.differs("key", {"camera": "y"}) and not again.differs("key", {"camera": "x"})
+    assert again.differs(Finished("key", {"camera": "y"})) and not again.differs(Finished("key", {"camera": "x"}))
 
 
 def test_tracklets_of_different_videos_are_different(filmed: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.errors import GalleryError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.ingest.footage import Footage, FootageSettings, Record
+from tbps.gallery.ingest.footage import Footage, FootageSettings
+from tbps.gallery.ingest.record import Finished, Record
 from tbps.gallery.lifecycle.reembed import Reembedding, reembed
 from tbps.gallery.lifecycle.snapshots import restore, take_snapshot
 from tbps.gallery.lifecycle.transfer import export, import_export
@@ -58,7 +59,7 @@ def test_two_records_lose_nothing_of_each_other(tmp_path: Path) -> None:
     second.append({"a": {"camera": "y"}})
     first.refresh()
     assert "a" in first and "b" in first and "b" in Record(file)
-    assert not second.differs("a", {"camera": "x"})  # what came first is kept
+    assert not second.differs(Finished("a", {"camera": "x"}))  # what came first is kept
     file.unlink()
     first.refresh()
     assert "a" not in first

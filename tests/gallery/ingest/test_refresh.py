@@ -23,7 +23,7 @@ from walkers import Walker, film, still, write_detections, write_film
 from tbps.errors import DataError, GalleryError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
-from tbps.gallery.ingest.ingest import IngestReport
+from tbps.gallery.ingest.report import IngestReport
 from tbps.gallery.lifecycle.reembed import Reembedding, reembed
 from tbps.gallery.lifecycle.snapshots import restore, take_snapshot
 from tbps.gallery.store.hit import Hit

@@ -16,9 +16,11 @@ from walkers import Walker, film, write_detections, write_film
 
 from tbps.errors import DataError
 from tbps.video.crops import cut, quality
-from tbps.video.decode import Every, Following, Tally, Tracklet, open_video, tracklets
+from tbps.video.decode import Every, open_video
 from tbps.video.detectors.protocol import Detection, Frame
 from tbps.video.detectors.ready_made import JsonDetector
+from tbps.video.following import Following, Tracklet, tracklets
+from tbps.video.tally import Tally
 from tbps.video.timeline import Timeline
 from tbps.video.tracking import colour_signature
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tbps.errors import DataError, GalleryError, MixedModelsError, SettingsError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.lifecycle import transfer
+from tbps.gallery.lifecycle import export_format
 from tbps.gallery.lifecycle.transfer import export, import_export
 from tbps.preprocess.image import open_image
 
@@ -27,7 +27,7 @@ COUNT = 30
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "ROWS_A_PART", 12)
+    monkeypatch.setattr(export_format, "ROWS_PER_PART", 12)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Reading videos: which frames, when, which way up; damage; and files that only pretend to be videos."""
+"""Decoding videos: intervals, times, orientation, damage, and files that are not videos."""
 
 import re
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def _look(path: Path, every: Every) -> tuple[list[tuple[float, Frame]], Tally]:
 
 
 def _packets(path: Path) -> list[tuple[int, int]]:
-    """Where every packet lies in a file, and its size."""
+    """Offset and size of every packet in a file."""
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
@@ -50,7 +50,7 @@ def _packets(path: Path) -> list[tuple[int, int]]:
         (Every(frames=7), range(0, 30, 7)),
     ],
 )
-def test_frames_are_looked_at_every_so_often(every: Every, numbers: range, frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_frames_at_regular_intervals(every: Every, numbers: range, frames: list[np.ndarray], tmp_path: Path) -> None:
     looked, tally = _look(write_film(tmp_path / "a.mp4", frames), every)
     assert [frame.number for _, frame in looked] == list(numbers)
     assert [offset for offset, _ in looked] == pytest.approx([number / 10 for number in numbers])
@@ -60,7 +60,7 @@ def test_frames_are_looked_at_every_so_often(every: Every, numbers: range, frame
 
 
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])
-def test_a_turned_film_is_upright_as_opencv_has_it(turned: int, frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_rotated_video_is_upright_as_in_opencv(turned: int, frames: list[np.ndarray], tmp_path: Path) -> None:
     path = write_film(tmp_path / "turned.mp4", frames[:2], turned)
     capture = cv2.VideoCapture(str(path))
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
@@ -81,14 +81,14 @@ def test_broken_packets_are_counted_and_skipped(frames: list[np.ndarray], tmp_pa
     assert (tally.frames, tally.broken, len(looked)) == (27, 3, 27)
 
 
-def test_what_there_is_of_a_film_that_was_cut_off(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_truncated_video_is_read_as_far_as_it_goes(frames: list[np.ndarray], tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mkv", frames)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _, tally = _look(path, Every())
     assert 0 < tally.frames < 30
 
 
-def test_a_film_says_when_it_began(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_the_start_of_a_recording_is_read_from_its_metadata(frames: list[np.ndarray], tmp_path: Path) -> None:
     for began, expected in (
         ("2024-05-01T08:30:00Z", datetime(2024, 5, 1, 8, 30)),
         (None, None),
@@ -107,16 +107,14 @@ def test_a_film_says_when_it_began(frames: list[np.ndarray], tmp_path: Path) -> 
         ("list.mkv", b"ffconcat version 1.0\nfile real.mp4\n"),
     ],
 )
-def test_what_only_pretends_to_be_a_video_opens_nothing(
-    name: str, content: bytes, frames: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_playlists_named_as_videos_open_no_other_file(name: str, content: bytes, frames: list[np.ndarray], tmp_path: Path) -> None:
     write_film(tmp_path / "real.mp4", frames[:2])
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="cannot be opened as a video"), open_video(tmp_path / name):
         pass
 
 
-def test_a_file_without_pictures(tmp_path: Path) -> None:
+def test_a_file_without_a_video_stream(tmp_path: Path) -> None:
     path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
@@ -135,7 +133,7 @@ def _tracklets(path: Path, detections: Path, **options: object) -> tuple[list[Tr
         return list(tracklets(video, path.name, how, tally, lambda done, total: None)), tally
 
 
-def test_the_best_crops_of_everybody_are_kept(tmp_path: Path) -> None:
+def test_the_best_crops_of_each_person_are_kept(tmp_path: Path) -> None:
     walkers = [Walker(3, 60, 60, 150, 270), Walker(4, 400, -90, 170, 300)]
     pictures, truth = film(walkers, 40)
     path = write_film(tmp_path / "a.mp4", pictures)
@@ -165,7 +163,7 @@ def test_people_who_are_too_small_are_left_out(tmp_path: Path) -> None:
     assert _tracklets(path, detections, min_height=121)[0] == []
 
 
-def test_quality_prefers_the_sure_the_large_the_sharp_and_the_whole() -> None:
+def test_quality_grows_with_score_size_sharpness_and_wholeness() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
     blurred = cv2.GaussianBlur(noise, (0, 0), 4)
     sharp, dull = (Frame("x", 0, pixels) for pixels in (noise, blurred))
@@ -200,13 +198,13 @@ def test_quality_prefers_the_sure_the_large_the_sharp_and_the_whole() -> None:
         ([0.0, 30.0, 60.0, 160.0, 220.0], [0, 30, 60, 160, 220], 0),  # time lapse: 100 s are few of its frames
     ],
 )
-def test_time_goes_on_where_time_stamps_do_not(stamps: list[float | None], times: list[float], jumps: int) -> None:
+def test_time_advances_when_time_stamps_jump_or_repeat(stamps: list[float | None], times: list[float], jumps: int) -> None:
     timeline = Timeline(10)
     assert [timeline.at(stamp) for stamp in stamps] == pytest.approx(times)
     assert timeline.jumps == jumps
 
 
-def test_time_never_goes_back_and_misses_no_frame() -> None:
+def test_time_never_decreases_and_no_frame_is_skipped() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         stamps = [None if rng.random() < 0.1 else float(stamp) for stamp in rng.normal(0, 10 ** rng.uniform(-2, 5), 50)]
@@ -215,7 +213,7 @@ def test_time_never_goes_back_and_misses_no_frame() -> None:
         assert times[0] == 0 and (np.diff(times) >= 0).all() and times[-1] > 0
 
 
-def test_missing_frames_are_counted_where_the_rate_is_constant() -> None:
+def test_missing_frames_are_counted_when_the_rate_is_constant() -> None:
     def missing(stamps: Sequence[float]) -> int:
         timeline = Timeline(30)
         for stamp in stamps:
@@ -240,7 +238,7 @@ def _encode(
     turned: int = 0,
     **options: str,
 ) -> Path:
-    """A film of a codec, its first time stamp at `begins` seconds, its pixels wide : high."""
+    """Encodes a video. begins: its first time stamp in seconds; pixel: width : height of its pixels."""
     copied = {"mpegts_copyts": "1"} if path.suffix == ".ts" else {}
     with av.open(str(path), "w", options=copied | {"movflags": "faststart"} if path.suffix == ".mp4" else copied) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
@@ -264,10 +262,8 @@ def _joined(path: Path, *parts: Path) -> Path:
 
 
 @pytest.mark.parametrize("begin", [(0, 0), (5000, 0), (0, 5000), (0, 30), (95442, 0), (0, 0, 0)])
-def test_recordings_that_were_joined_are_looked_at_to_the_end(
-    begin: tuple[int, ...], frames: list[np.ndarray], tmp_path: Path
-) -> None:
-    """MPEG-TS files one after another. The third of the cases begins in the future of the second, (95442, 0) runs over within."""
+def test_joined_recordings_are_read_to_the_end(begin: tuple[int, ...], frames: list[np.ndarray], tmp_path: Path) -> None:
+    """Joined MPEG-TS files: time stamps that go back, jump ahead, or (95442, 0) overflow their 33 bits."""
     small = [pixels[::2, ::2] for pixels in frames]
     parts = [_encode(tmp_path / f"{number}.ts", small, begins=start) for number, start in enumerate(begin)]
     looked, tally = _look(_joined(tmp_path / "joined.ts", *parts), Every(0.5))
@@ -303,8 +299,8 @@ def test_pixels_are_made_square(
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
-def test_the_shape_of_pixels_may_change_in_the_middle(codec: str, frames: list[np.ndarray], tmp_path: Path) -> None:
-    """From 4 : 3 to 16 : 9, as television does: at the very frame, though the decoder reads ahead."""
+def test_the_shape_of_pixels_may_change_within_a_video(codec: str, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """From 4 : 3 to 16 : 9, as in television, exactly at that frame although the decoder reads ahead."""
     parts = [
         _encode(tmp_path / f"{pixel[0]}.ts", frames, codec, pixel=pixel, rate=25, begins=begins)
         for pixel, begins in (((8, 9), 0), ((32, 27), 2))
@@ -313,7 +309,7 @@ def test_the_shape_of_pixels_may_change_in_the_middle(codec: str, frames: list[n
     assert [frame.pixels.shape[:2] for _, frame in looked] == [(360, 480)] * 30 + [(320, 569)] * 30
 
 
-def test_turned_films_are_made_square_first(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_pixels_are_made_square_before_rotation(frames: list[np.ndarray], tmp_path: Path) -> None:
     path = _encode(tmp_path / "a.mp4", frames[:2], pixel=(2, 1), turned=90)
     ((_, frame),) = _look(path, Every())[0]
     assert frame.pixels.shape == (960, 320, 3) and frame.stretch == (1, 2)
@@ -323,8 +319,8 @@ def test_turned_films_are_made_square_first(frames: list[np.ndarray], tmp_path: 
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])
-def test_mirrored_films_are_as_players_show_them(turned: int, across: bool, frames: list[np.ndarray], tmp_path: Path) -> None:
-    """All eight orientations: turned, then mirrored, as front cameras store what they show."""
+def test_mirrored_videos_are_shown_as_in_players(turned: int, across: bool, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """All eight orientations: rotated, then mirrored, as front cameras store them."""
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -339,13 +335,13 @@ def test_mirrored_films_are_as_players_show_them(turned: int, across: bool, fram
 
 
 @pytest.mark.parametrize("pixel", [(1000, 1), (1, 1000)])
-def test_shapes_that_no_pixel_has_are_not_believed(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_impossible_shapes_of_pixels_are_ignored(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
     ((_, frame),) = _look(_encode(tmp_path / "a.mp4", frames[:2], "mpeg4", pixel=pixel), Every())[0]
     assert frame.pixels.shape == (320, 480, 3)
 
 
-def test_a_person_in_pixels_of_half_height_is_found_as_in_square_ones(frames: list[np.ndarray], tmp_path: Path) -> None:
-    """The detections of the square film fit the other's frames; those of the stored pixels are stretched."""
+def test_people_in_pixels_of_half_height_are_found_as_in_square_ones(frames: list[np.ndarray], tmp_path: Path) -> None:
+    """Detections in square pixels fit both videos; those in stored pixels are stretched."""
     pictures, truth = film([Walker(3, 200, 30)], 6)
     halved = [_resized(pixels, 480, 160) for pixels in pictures]
     low = [{p: (x, y / 2, width, height / 2) for p, (x, y, width, height) in boxes.items()} for boxes in truth]
@@ -362,7 +358,7 @@ def test_a_person_in_pixels_of_half_height_is_found_as_in_square_ones(frames: li
 
 
 def _damaged(path: Path, first: int, last: int, elements: bool) -> Path:
-    """Zeroes packets first .. last - 1; with `elements` all bytes between as well, so that the container has to find its way."""
+    """Zeroes packets first .. last - 1; with `elements` also the bytes between them, so that the demuxer must resynchronise."""
     packets, content = _packets(path), bytearray(path.read_bytes())
     if elements:
         start, end = packets[first][0] - 8, packets[last][0] - 8
@@ -386,10 +382,10 @@ def _damaged(path: Path, first: int, last: int, elements: bool) -> Path:
         ("a.ts", "libx264", True),
     ],
 )
-def test_lost_frames_are_counted_whatever_the_format(
+def test_missing_frames_are_counted_in_every_format(
     name: str, codec: str, elements: bool, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Against what is left: which frames are there is seen from the pictures themselves."""
+    """Compared with the frames that are left, which are recognised by their content."""
     path = _damaged(_encode(tmp_path / name, frames, codec), 12, 17, elements)
     looked, tally = _look(path, Every(frames=1))
     there = {round(offset * 10) for offset, _ in looked}
@@ -405,10 +401,10 @@ def test_lost_frames_are_counted_whatever_the_format(
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mp4", "mpeg4"), ("a.mp4", "libvpx-vp9"), ("a.mov", "libx265")]
 )
-def test_frames_that_are_lost_at_the_ends_are_counted(
+def test_missing_frames_at_both_ends_are_counted(
     name: str, codec: str, first: int, last: int, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Without its first key frame a film begins with the next one, often without any error."""
+    """A video without its first key frame begins with the next one, often without any error."""
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     path = _damaged(_encode(tmp_path / name, frames, codec, **quiet), first, last, False)
     looked, tally = _look(path, Every(frames=1))
@@ -417,7 +413,7 @@ def test_frames_that_are_lost_at_the_ends_are_counted(
     assert (0 not in seen) == (first == 0) and (29 not in seen) == (last == 30)
 
 
-def test_a_whole_film_has_nothing_to_remark(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_whole_video_has_no_remarks(frames: list[np.ndarray], tmp_path: Path) -> None:
     kinds = {"a.mp4": "libx264", "b.mkv": "libx264", "c.webm": "libvpx", "d.avi": "libx264", "e.ts": "libx264", "f.flv": "libx264"}
     kinds |= {"g.wmv": "wmv2", "h.mov": "mpeg4", "i.mpg": "mpeg2video", "j.webm": "libvpx-vp9"}
     for name, codec in kinds.items():
@@ -427,7 +423,7 @@ def test_a_whole_film_has_nothing_to_remark(frames: list[np.ndarray], tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_a_film_that_was_cut_off_is_incomplete(name: str, frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_truncated_video_is_incomplete(name: str, frames: list[np.ndarray], tmp_path: Path) -> None:
     path = _encode(tmp_path / name, frames, "mpeg4")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     tally = _look(path, Every())[1]
@@ -459,21 +455,21 @@ def _films(path: Path, *films: Sequence[np.ndarray], cover: bool = False) -> Pat
     return path
 
 
-def test_of_two_films_in_a_file_the_larger_is_looked_at_and_the_other_named(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_of_two_video_streams_the_larger_is_read_and_the_other_reported(frames: list[np.ndarray], tmp_path: Path) -> None:
     small = [pixels[::2, ::2] for pixels in frames]
     looked, tally = _look(_films(tmp_path / "two.mkv", small, frames), Every())
     assert {frame.pixels.shape for _, frame in looked} == {(320, 480, 3)} and len(looked) == 6
     assert tally.remarks == ["of its 2 video streams only number 1 (480 x 320) was looked at, not 0: 240 x 160"]
 
 
-def test_a_cover_is_no_film(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_cover_is_no_video_stream(frames: list[np.ndarray], tmp_path: Path) -> None:
     looked, tally = _look(_films(tmp_path / "covered.mp4", frames, cover=True), Every())
     assert {frame.pixels.shape for _, frame in looked} == {(320, 480, 3)} and len(looked) == 6 and tally.remarks == []
     with pytest.raises(DataError, match="only a cover"), open_video(_films(tmp_path / "cover.mp4", cover=True)):
         pass
 
 
-def test_pictures_may_change_their_size(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_frames_may_change_their_size(frames: list[np.ndarray], tmp_path: Path) -> None:
     small = [pixels[::2, ::2] for pixels in frames]
     parts = [_encode(tmp_path / "a.ts", frames), _encode(tmp_path / "b.ts", small, begins=3)]
     looked, _ = _look(_joined(tmp_path / "both.ts", *parts), Every(frames=1))
@@ -505,7 +501,7 @@ def test_pixel_formats(name: str, codec: str, pix: str, options: dict[str, str],
         assert np.abs(frame.pixels - expected).mean() < 8
 
 
-def test_frames_beside_those_of_every(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_further_frames_besides_the_interval(frames: list[np.ndarray], tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", frames)
     with open_video(path) as video:
         numbers = [frame.number for _, frame in video.frames("a", Every(1.0), Tally(), frozenset({3, 10, 11, 99}))]
@@ -526,7 +522,7 @@ def _fragmented(path: Path, frames: Sequence[np.ndarray]) -> Path:
     return path
 
 
-def test_fragments_behind_a_damaged_place_make_a_film_incomplete(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_damage_in_a_fragmented_video_makes_it_incomplete(frames: list[np.ndarray], tmp_path: Path) -> None:
     path = _fragmented(tmp_path / "a.mp4", frames)
     assert _look(path, Every(frames=1))[1].incomplete is None
     content = path.read_bytes()
@@ -541,7 +537,7 @@ def test_fragments_behind_a_damaged_place_make_a_film_incomplete(frames: list[np
     assert _look(path, Every(frames=1))[1].incomplete is None
 
 
-def test_a_second_film_behind_the_first_is_told_where_it_cannot_be_read(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_second_video_joined_to_the_first_is_reported_when_it_cannot_be_read(frames: list[np.ndarray], tmp_path: Path) -> None:
     whole, parts = _encode(tmp_path / "a.mp4", frames, "mpeg4"), _fragmented(tmp_path / "b.mp4", frames)
     tally = _look(_joined(tmp_path / "two.mp4", whole, whole), Every(frames=1))[1]
     assert tally.frames == 30 and tally.incomplete is not None and "a second recording from byte" in tally.incomplete
@@ -549,7 +545,9 @@ def test_a_second_film_behind_the_first_is_told_where_it_cannot_be_read(frames: 
     assert tally.frames >= 55 and tally.incomplete is None  # of the second, what the first one's edit list leaves
 
 
-def test_a_film_of_pictures_that_was_cut_off_is_held_to_the_count_in_its_header(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_truncated_motion_jpeg_avi_is_compared_with_the_frame_count_in_its_header(
+    frames: list[np.ndarray], tmp_path: Path
+) -> None:
     """FFmpeg guesses a shorter length from the size of the file that is left."""
     path = _encode(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")
     assert _look(path, Every(frames=1))[1].incomplete is None
@@ -559,7 +557,7 @@ def test_a_film_of_pictures_that_was_cut_off_is_held_to_the_count_in_its_header(
     assert 10 <= tally.frames < 20 and tally.missing == 30 - tally.frames
 
 
-def test_recordings_of_two_codecs_that_were_joined(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_joined_recordings_of_two_codecs(frames: list[np.ndarray], tmp_path: Path) -> None:
     parts = [_encode(tmp_path / f"{codec}.ts", frames, codec, rate=25) for codec in ("mpeg2video", "libx264")]
     looked, tally = _look(_joined(tmp_path / "joined.ts", *parts), Every(frames=1))
     assert len(looked) <= 30 and 30 <= tally.missing <= 33

@@ -48,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 EXPECTED = {"zone.jpg": "2024-05-01T08:00:00", "plain.png": "2024-05-01T10:00:00", "wrong.webp": None, "none.jpg": None}
 
 
-def test_capture_times_fill_the_column_and_are_no_correction_the_next_time(photos: Path, tmp_path: Path) -> None:
+def test_exif_capture_times_are_stored_and_are_no_correction_in_the_next_run(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(photos)
     assert report.remarks == (("wrong.webp", UNREAD_TIME),)
@@ -60,7 +60,7 @@ def test_capture_times_fill_the_column_and_are_no_correction_the_next_time(photo
     assert _times(gallery) == EXPECTED
 
 
-def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None:
+def test_a_time_in_the_metadata_takes_precedence_over_exif(photos: Path, tmp_path: Path) -> None:
     lines = [
         {"file_name": "zone.jpg", "captured_at": "2020-01-01"},
         {"file_name": "plain.png", "camera": "a"},
@@ -78,7 +78,7 @@ def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None
     assert _times(gallery) == expected | {"zone.jpg": EXPECTED["zone.jpg"]}
 
 
-def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(photos: Path, tmp_path: Path) -> None:
+def test_refresh_adds_exif_capture_times_to_a_gallery_of_version_0_1(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos)
     head = gallery.path / MANIFEST_FILE
@@ -95,7 +95,7 @@ def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(photos: Path, tmp_
     assert _times(gallery) == EXPECTED
 
 
-def test_the_people_of_a_photograph_have_its_time(tmp_path: Path) -> None:
+def test_people_in_a_photograph_have_its_capture_time(tmp_path: Path) -> None:
     scene, truth = still([Walker(3, 100, 0)])
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 1
@@ -109,7 +109,7 @@ def test_the_people_of_a_photograph_have_its_time(tmp_path: Path) -> None:
         assert _times(gallery) == {"scene.png": "2024-05-01T10:00:00"} and report.corrected == ()
 
 
-def test_deep_and_several_pictures_are_remarked_upon_once(tmp_path: Path) -> None:
+def test_remarks_on_deep_colour_and_animations_are_made_once(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     grey = np.linspace(0, 255, 16 * 32).reshape(32, 16).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Files that change after they were indexed: told, and taken over with `refresh`."""
+"""Files that changed after they were indexed: reported, and applied with `refresh`."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class Counting(ColourEncoder):
 
 
 def _hits(gallery: Gallery) -> dict[str, Hit]:
-    """By path; rows of one path under a number each."""
+    """Hits by path; further rows of one path with a number behind it."""
     found: dict[str, Hit] = {}
     for hit in sorted(gallery.search("someone", 999), key=lambda hit: hit.id):
         name = str(hit.path or hit.source)
@@ -56,7 +56,7 @@ def _differences(report: IngestReport) -> dict[str, list[str]]:
 
 
 def _content_ids(folder: Path) -> dict[str, str]:
-    """What a gallery of this folder must hold, by an independent reading of its files."""
+    """Path -> id that a gallery of this folder must hold, from the bytes of its files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:24] for path in files}
 
@@ -82,7 +82,7 @@ def _all_bytes(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_a_replaced_picture_is_told_and_nothing_is_changed_without_refresh(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_replaced_picture_is_reported_and_not_applied_without_refresh(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     before = _hits(gallery)
     (photos / "0002.jpg").write_bytes(_replacement(tmp_path))
     for _ in range(2):
@@ -92,9 +92,7 @@ def test_a_replaced_picture_is_told_and_nothing_is_changed_without_refresh(galle
         assert _hits(gallery) == before
 
 
-def test_a_replaced_picture_answers_alone_after_refresh_and_the_former_leaves_the_disk(
-    gallery: Gallery, photos: Path, tmp_path: Path
-) -> None:
+def test_refresh_stores_a_replaced_picture_and_deletes_the_former_from_disk(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     former = _hits(gallery)[str(photos / "0002.jpg")]
     assert former.thumbnail in _all_bytes(gallery.path)
     content, facts = _replacement(tmp_path), os.stat(photos / "0002.jpg")
@@ -110,7 +108,7 @@ def test_a_replaced_picture_answers_alone_after_refresh_and_the_former_leaves_th
     assert _differences(again) == {} and (again.added, again.skipped_existing) == (0, 6)
 
 
-def test_a_snapshot_keeps_what_was_replaced_since(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_snapshot_keeps_rows_that_refresh_replaces(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     before = _hits(gallery)
     take_snapshot(gallery.path, "before")
     (photos / "0002.jpg").write_bytes(_replacement(tmp_path))
@@ -120,7 +118,7 @@ def test_a_snapshot_keeps_what_was_replaced_since(gallery: Gallery, photos: Path
     assert _hits(Gallery.open(gallery.path, ColourEncoder())) == before
 
 
-def test_two_rows_of_one_path_that_version_0_1_left_are_told_and_the_former_goes(
+def test_of_two_rows_of_one_path_from_version_0_1_refresh_deletes_the_former(
     gallery: Gallery, photos: Path, tmp_path: Path
 ) -> None:
     new = tmp_path / "new" / "photos"
@@ -144,7 +142,7 @@ def test_two_rows_of_one_path_that_version_0_1_left_are_told_and_the_former_goes
     assert {path: hit.id for path, hit in _hits(other).items()} == _content_ids(photos)
 
 
-def test_a_renamed_folder_takes_its_new_place_and_another_model_finds_the_files_again(
+def test_refresh_updates_paths_of_a_renamed_folder_so_that_it_can_be_reembedded(
     gallery: Gallery, photos: Path, tmp_path: Path
 ) -> None:
     moved = photos.rename(tmp_path / "renamed")
@@ -166,7 +164,7 @@ def test_a_renamed_folder_takes_its_new_place_and_another_model_finds_the_files_
     assert _differences(Gallery.open(gallery.path, other).add(moved)) == {}
 
 
-def test_pictures_that_changed_places_with_each_other(gallery: Gallery, photos: Path) -> None:
+def test_two_pictures_that_swapped_names(gallery: Gallery, photos: Path) -> None:
     for old, new in (("0001.jpg", "x"), ("0003.jpg", "0001.jpg"), ("x", "0003.jpg")):
         (photos / old).rename(photos / new)
     report = gallery.add(photos)
@@ -183,7 +181,9 @@ def test_a_copy_is_a_duplicate_and_not_a_move(gallery: Gallery, photos: Path, tm
     assert {hit.root for hit in _hits(gallery).values()} == {str(photos)}
 
 
-def test_a_copy_in_another_folder_names_the_folder_of_what_was_kept(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_duplicate_in_another_folder_is_reported_with_the_folder_of_the_original(
+    gallery: Gallery, photos: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(photos / "0001.jpg", other)
@@ -191,7 +191,7 @@ def test_a_copy_in_another_folder_names_the_folder_of_what_was_kept(gallery: Gal
     assert report.duplicates == (("0001.jpg", f"has the same content as {photos}/0001.jpg, which was kept"),)
 
 
-def test_every_copy_is_named_also_of_what_was_moved(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_every_copy_is_reported_also_of_moved_pictures(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     for name in ("copy-1.jpg", "copy-2.jpg"):
         shutil.copy(photos / "0001.jpg", photos / name)
     report = gallery.add(photos)
@@ -203,7 +203,7 @@ def test_every_copy_is_named_also_of_what_was_moved(gallery: Gallery, photos: Pa
     assert str(photos / "copy-1.jpg") in _hits(gallery) and str(photos / "0001.jpg") not in _hits(gallery)
 
 
-def test_what_is_gone_is_told_and_stays(gallery: Gallery, photos: Path) -> None:
+def test_missing_files_are_reported_and_their_rows_kept(gallery: Gallery, photos: Path) -> None:
     before = _hits(gallery)
     (photos / "0004.jpg").unlink()
     for refresh in (False, True):
@@ -214,7 +214,7 @@ def test_what_is_gone_is_told_and_stays(gallery: Gallery, photos: Path) -> None:
     assert _differences(gallery.add([photos / "0001.jpg"])) == {}  # one file says nothing of its folder
 
 
-def test_an_unplugged_drive_takes_nothing_along(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_an_unplugged_drive_deletes_no_rows(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     before = _hits(gallery)
     away = photos.rename(tmp_path / "away")
     with pytest.raises(DataError, match="does not exist"):
@@ -231,7 +231,9 @@ def test_an_unplugged_drive_takes_nothing_along(gallery: Gallery, photos: Path, 
     assert _hits(gallery) == before
 
 
-def test_a_folder_that_may_not_be_read_is_not_gone(gallery: Gallery, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_an_unreadable_folder_are_not_reported_as_gone(
+    gallery: Gallery, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (photos / "inner").mkdir()
     gallery.add([*write_pictures(photos / "inner", 1, seed=8)])
     lstat = os.lstat
@@ -249,7 +251,7 @@ def _write_lines(folder: Path, *lines: dict[str, object]) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_corrected_metadata_become_the_columns_without_embedding_again(photos: Path, tmp_path: Path) -> None:
+def test_refresh_updates_columns_to_corrected_metadata_without_embedding_again(photos: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in photos.iterdir())
     _write_lines(photos, *({"file_name": name, "camera": "a", "identity": "7", "colour": "red", "age": 3} for name in names))
     gallery = Gallery.open(tmp_path / "gallery", Counting())
@@ -282,7 +284,7 @@ def test_corrected_metadata_become_the_columns_without_embedding_again(photos: P
     assert _differences(gallery.add(photos)) == {}
 
 
-def test_indexing_without_what_was_said_before_says_nothing_else(photos: Path, tmp_path: Path) -> None:
+def test_indexing_without_metadata_corrects_nothing(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     _write_lines(photos, *({"file_name": f"{n:04d}.jpg", "identity": "7"} for n in range(6)))
     gallery.add(photos, footage=Footage(camera="lobby"))
@@ -306,7 +308,7 @@ def test_metadata_of_a_duplicate_do_not_correct_the_picture_that_was_kept(photos
     assert [hit.camera for hit in _hits(gallery).values()] == ["a"]
 
 
-def test_a_moved_folder_with_other_metadata_takes_both(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_that_was_moved_and_described_differently(photos: Path, tmp_path: Path) -> None:
     _write_lines(photos, *({"file_name": f"{n:04d}.jpg", "camera": "a"} for n in range(6)))
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos)
@@ -318,7 +320,7 @@ def test_a_moved_folder_with_other_metadata_takes_both(photos: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_members_of_an_archive_that_was_packed_anew(ending: str, photos: Path, tmp_path: Path) -> None:
+def test_members_of_an_archive_that_was_written_again(ending: str, photos: Path, tmp_path: Path) -> None:
     def pack(*names: str) -> Path:
         place = tmp_path / "shards" / f"people.{ending}"
         place.parent.mkdir(exist_ok=True)
@@ -346,7 +348,7 @@ def test_members_of_an_archive_that_was_packed_anew(ending: str, photos: Path, t
     assert _differences(gallery.add(shards)) == {"gone": [f"people.{ending}/in/0002.jpg"]}
 
 
-def test_random_changes_of_a_folder_end_where_a_new_gallery_begins(tmp_path: Path) -> None:
+def test_refresh_after_random_changes_equals_a_new_gallery(tmp_path: Path) -> None:
     draw = random.Random(4)
     contents = [path.read_bytes() for path in write_pictures(tmp_path / "contents", 40)]
     for round_ in range(6):
@@ -387,7 +389,7 @@ def test_random_changes_of_a_folder_end_where_a_new_gallery_begins(tmp_path: Pat
         assert set(_differences(gallery.add(folder, refresh=True))) <= {"gone"}
 
 
-def test_an_unfinished_reembedding_follows(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_refresh_updates_an_unfinished_reembedding_too(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     other = ColourEncoder(seed=1)
 
     def interrupt(done: int, total: int) -> None:
@@ -403,7 +405,7 @@ def test_an_unfinished_reembedding_follows(gallery: Gallery, photos: Path, tmp_p
     assert {path: hit.id for path, hit in _hits(held).items()} == _content_ids(photos)
 
 
-def test_a_kill_at_any_step_loses_nothing_and_the_next_refresh_completes_it(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_kill_at_any_step_loses_no_row_and_the_next_refresh_completes_it(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     before = set(_content_ids(photos).values())
     (photos / "0002.jpg").write_bytes(_replacement(tmp_path))
     (photos / "0003.jpg").rename(photos / "0009.jpg")
@@ -420,9 +422,7 @@ def test_a_kill_at_any_step_loses_nothing_and_the_next_refresh_completes_it(gall
         assert [len(heads(state)), len(list(state.glob("*.lance")))] == [1, 1]
 
 
-def test_an_interrupted_refresh_and_another_writer_end_as_an_uninterrupted_one(
-    gallery: Gallery, photos: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_refresh_beside_another_writer_can_be_repeated(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     for n in range(6):
         (photos / f"{n:04d}.jpg").write_bytes(_replacement(tmp_path, 80 + n))
     extra = write_pictures(tmp_path / "extra", 3, seed=50)
@@ -444,7 +444,7 @@ def test_an_interrupted_refresh_and_another_writer_end_as_an_uninterrupted_one(
     assert held == _content_ids(photos) | _content_ids(tmp_path / "extra")
 
 
-def test_a_name_in_composed_letters_after_a_copy_is_the_same_file(tmp_path: Path) -> None:
+def test_a_name_in_composed_letters_is_the_same_file_as_in_decomposed_ones(tmp_path: Path) -> None:
     name = "Zoë.jpg"
     old = tmp_path / "photos" / unicodedata.normalize("NFD", name)
     write_pictures(tmp_path / "photos", 1)[0].rename(old)
@@ -460,7 +460,7 @@ def test_a_name_in_composed_letters_after_a_copy_is_the_same_file(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, JsonDetector]:
-    """Two films of other people under the same detections: two people in 20 frames."""
+    """Two videos of different people with the same detections: two people in 20 frames."""
     folder = tmp_path_factory.mktemp("films")
     walkers = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285)]
     others = [Walker(8, 40, 200, 150, 270), Walker(9, 440, -60, 160, 285)]
@@ -501,7 +501,7 @@ def test_a_video_that_was_replaced_in_place(films: tuple[Path, Path, JsonDetecto
     assert _hits(gallery) == of_first
 
 
-def test_other_settings_on_the_same_video_are_no_change(films: tuple[Path, Path, JsonDetector], tmp_path: Path) -> None:
+def test_searching_a_video_with_other_settings_is_no_change(films: tuple[Path, Path, JsonDetector], tmp_path: Path) -> None:
     place = tmp_path / "films" / "lobby.mp4"
     place.parent.mkdir()
     shutil.copy(films[0], place)
@@ -613,7 +613,7 @@ def test_a_scene_that_was_renamed_inside_its_archive_has_moved(ending: str, tmp_
 
 
 @pytest.mark.parametrize("copy", ["a-copy.png", "z-copy.png"])  # met before and after the file that was replaced
-def test_people_of_a_scene_that_was_replaced_stay_where_a_copy_of_it_is(copy: str, tmp_path: Path) -> None:
+def test_rows_of_a_replaced_scene_move_to_its_copy(copy: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     first, truth = still([Walker(3, 100, 0), Walker(4, 300, 0, tall=120)])

@@ -1,4 +1,4 @@
-"""Export and import: the same gallery again, and archives made by people who are not to be trusted."""
+"""Export and import: round trips, and exports from untrusted people."""
 
 import hashlib
 import io
@@ -59,7 +59,7 @@ def test_a_gallery_is_the_same_after_export_and_import(name: str, folder: Path, 
     assert not list(tmp_path.glob(".copy*"))
 
 
-def test_an_export_can_be_read_without_this_program(folder: Path, tmp_path: Path) -> None:
+def test_an_export_can_be_read_with_json_and_numpy(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
     lines = [json.loads(line) for line in (tmp_path / "copy" / "rows-00001.jsonl").read_text().split("\n")[:-1]]
     embeddings = np.load(tmp_path / "copy" / "embeddings-00001.npy", allow_pickle=False)
@@ -69,8 +69,8 @@ def test_an_export_can_be_read_without_this_program(folder: Path, tmp_path: Path
     assert open_image(tmp_path / "copy" / "thumbnails" / "00001" / f"{lines[0]['id']}.jpg").size == (16, 32)
 
 
-def test_an_import_meets_what_is_there(folder: Path, tmp_path: Path) -> None:
-    """Half of the images, one column of another kind: nothing twice, and the column's values stay in the attributes."""
+def test_importing_into_a_gallery_that_holds_some_of_the_images(folder: Path, tmp_path: Path) -> None:
+    """Half of the images are held already, and one column has another kind: its values stay in the attributes."""
     export(folder, tmp_path / "copy")
     other = Gallery.open(tmp_path / "other", ColourEncoder())
     other.add(sorted((tmp_path / "photos").iterdir())[:15], [{"age": "old"}] * 15)
@@ -81,7 +81,7 @@ def test_an_import_meets_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert sorted(h.attributes["age"] for h in other.search("x", 99, "age is null")) == list(range(15, 30))
 
 
-def test_what_cannot_be_exported_or_imported(folder: Path, tmp_path: Path) -> None:
+def test_invalid_exports_and_imports(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="exists already"):
         export(folder, tmp_path)
     with pytest.raises(GalleryError, match="there is no gallery"):
@@ -137,7 +137,7 @@ def test_archives_with_other_members_are_refused_as_a_whole(member: tarfile.TarI
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_folders_with_links_and_packed_or_cut_archives_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_folders_with_links_and_compressed_or_truncated_archives_are_refused(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
     with pytest.raises(DataError, match="no plain tar archive"):
         import_export(folder, _pack(tmp_path / "copy", tmp_path / "packed.tar", mode="w:gz"))
@@ -155,7 +155,7 @@ def test_folders_with_links_and_packed_or_cut_archives_are_refused(folder: Path,
 
 
 def test_a_header_that_asks_for_gigabytes_is_refused(folder: Path, tmp_path: Path) -> None:
-    """A pax header of a terabyte in a sparse file, and a member that is larger than any may be."""
+    """A pax header of 8 GiB in a sparse file, and a member above the size limit."""
     export(folder, tmp_path / "copy")
     bomb = tarfile.TarInfo("x")
     bomb.type, bomb.size = tarfile.XHDTYPE, 2**33 - 1
@@ -170,7 +170,7 @@ def test_a_header_that_asks_for_gigabytes_is_refused(folder: Path, tmp_path: Pat
 
 
 def _signed(copy: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Changes the rows of the first part and makes the checksums fit again."""
+    """Changes the rows of the first part and updates its checksum."""
     file = copy / "rows-00000.jsonl"
     rows = [json.loads(line) for line in file.read_bytes().splitlines()]
     change(rows)
@@ -215,7 +215,7 @@ def test_every_value_is_checked_before_the_first_image_is_added(name: str, folde
     assert not (tmp_path / "new").exists()
 
 
-def test_embeddings_thumbnails_and_the_list_are_checked(folder: Path, tmp_path: Path) -> None:
+def test_embeddings_thumbnails_and_export_json_are_checked(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "good")
 
     def refused(message: str, file: str, content: bytes) -> None:

@@ -265,7 +265,7 @@ def test_the_input_of_rt_detr(tmp_path: Path) -> None:
         ({"a": np.zeros((1, 9, 4), np.float32), "b": np.zeros((1, 9), np.float32)}, r"a \[1, 9, 4\], b \[1, 9\]"),
         (
             {"output": np.zeros((1, 99, 85), np.float32)},
-            r"output \[1, 99, 85\], are of no layout .* YOLOX \(1, 84 or 85, 5 \+ classes\).* for an input of 64 x 64",
+            r"output \[1, 99, 85\], match no known layout .* YOLOX \(1, 84 or 85, 5 \+ classes\).* for an input of 64 x 64",
         ),
     ],
 )
@@ -275,7 +275,7 @@ def test_the_error_for_an_unknown_layout_names_the_outputs(outputs: dict[str, np
 
 
 def test_a_person_class_that_the_file_does_not_have(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 2 classes; --person-class 2 is none of them"):
+    with pytest.raises(DataError, match="has 2 classes; --person-class 2 is not one of them"):
         open_detector(str(_onnx(tmp_path / "x.onnx", SIDE, {"output": _yolox(True)})), person_class=2)
 
 
@@ -564,7 +564,7 @@ def test_the_layout_can_be_given(tmp_path: Path) -> None:
     two = str(_onnx(tmp_path / "two.onnx", NET, {"output0": _yolov8(2, 1).transpose(0, 2, 1)}))
     detector = open_detector(two, person_class=1, layout="yolov8")
     assert np.allclose(_boxes(detector.detect(GREY)), CENTRED, atol=1e-3)
-    with pytest.raises(DataError, match=r"output0 \[1, 336, 6\], are of no layout"):
+    with pytest.raises(DataError, match=r"output0 \[1, 336, 6\], match no known layout"):
         open_detector(two, layout="yolov5")
     with pytest.raises(DataError, match=r"could be yolox with 1 classes or yolov8 with 2 classes.*--detector-layout NAME"):
         open_detector(two)
@@ -576,7 +576,7 @@ def test_the_layout_can_be_given(tmp_path: Path) -> None:
 
 
 def test_an_output_with_as_many_rows_as_columns_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"output0 \[1, 84, 84\], are of no layout.*yolov8 with 80 classes or yolov8 with 80"):
+    with pytest.raises(DataError, match=r"output0 \[1, 84, 84\], match no known layout.*yolov8 with 80 classes or yolov8 with 80"):
         open_detector(str(_onnx(tmp_path / "x.onnx", 64, {"output0": np.zeros((1, 84, 84), np.float32)})))
 
 

@@ -459,7 +459,7 @@ def test_of_two_video_streams_the_larger_is_read_and_the_other_reported(frames: 
     small = [pixels[::2, ::2] for pixels in frames]
     looked, tally = _look(_films(tmp_path / "two.mkv", small, frames), Every())
     assert {frame.pixels.shape for _, frame in looked} == {(320, 480, 3)} and len(looked) == 6
-    assert tally.remarks == ["of its 2 video streams only number 1 (480 x 320) was looked at, not 0: 240 x 160"]
+    assert tally.remarks == ["only stream 1 (480 x 320) of its 2 video streams was searched, not 0: 240 x 160"]
 
 
 def test_a_cover_is_no_video_stream(frames: list[np.ndarray], tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Completeness:
             why = "could not be decoded" if missing == self.failed else "could not be decoded or are not in the file"
             tally.remarks.append(f"{missing:,} of about {missing + tally.frames:,} frames {why}")
         if self.damaged:
-            tally.remarks.append(f"{self.damaged:,} decoded frames were damaged or too large and were not looked at")
+            tally.remarks.append(f"{self.damaged:,} decoded frames were damaged or too large and were not searched")
         if tally.jumps:
             places = "in one place" if tally.jumps == 1 else f"in {tally.jumps:,} places"
             tally.remarks.append(f"its time stamps go back or far ahead {places}; time was counted on from there")

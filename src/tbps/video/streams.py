@@ -42,7 +42,7 @@ def other_streams(container: Any, stream: Any) -> list[str]:
         return []
     size = f"{stream.codec_context.width} x {stream.codec_context.height}"
     others = ", ".join(f"{s.index}: {s.codec_context.width} x {s.codec_context.height}" for s in films if s.index != stream.index)
-    return [f"of its {len(films)} video streams only number {stream.index} ({size}) was looked at, not {others}"]
+    return [f"only stream {stream.index} ({size}) of its {len(films)} video streams was searched, not {others}"]
 
 
 def promised_length(container: Any, stream: Any) -> tuple[float | None, float]:

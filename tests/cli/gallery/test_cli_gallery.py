@@ -65,7 +65,10 @@ def test_forgetting_tells_asks_and_erases(run: Run, folder: Path) -> None:
     assert "0 images would be forgotten" in out and "warning: no camera 'loby'; did you mean 'lobby'?" in err
     code, _, err = run("forget", folder, "--where", "+".join(["1"] * 1000) + " > 0", "--yes")
     assert code == 2 and "arithmetic (+) is not supported" in err and _images(run, folder) == 2
-    for arguments, message in ((("forget", folder), "nothing says what to forget"), (("forget", folder, "--where", "x"), "column")):
+    for arguments, message in (
+        (("forget", folder), "no selection of images to forget was given"),
+        (("forget", folder, "--where", "x"), "column"),
+    ):
         code, _, err = run(*arguments)
         assert code == 2 and err.startswith("error: ") and message in err
 

@@ -210,7 +210,7 @@ def test_files_that_are_not_archives_are_reported(tmp_path: Path) -> None:
     found = find_sources(tmp_path, None)
     reasons = dict(found.failed)
     assert found.candidates == () and sorted(reasons) == ["a.tar", "b.tar", "c.zip", "d.tar.gz", "e.tar"]
-    assert "is no readable tar or zip archive" in reasons["b.tar"] and "holds no picture" in reasons["e.tar"]
+    assert "is not a readable tar or zip archive" in reasons["b.tar"] and "holds no picture" in reasons["e.tar"]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

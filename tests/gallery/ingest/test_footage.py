@@ -404,7 +404,7 @@ def test_unused_detections_are_in_the_notes(filmed: tuple[Path, Path], tmp_path:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(folder, footage=_footage(file, detector=detector, settings={"photographs": True}))
     assert set(report.notes) == {
-        f"{file}: 2 detections of lobby.mp4 not used, in frames behind its end or that could not be decoded (700, 701)",
+        f"{file}: 2 detections of lobby.mp4 not used, in frames after its end or that could not be decoded (700, 701)",
         f"{file}: 1 detection of scene.png not used: a photograph has frame 0 only",
         f"{file}: 2 detections of 2 names not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is the "
         "name below the indexed folder",
@@ -439,4 +439,4 @@ def test_detections_for_a_picture_of_another_size_are_refused(tmp_path: Path) ->
         report = gallery.add(tmp_path / "photos", footage=_footage(file, settings={"photographs": True}))
         assert report.added == added
         if not added:
-            assert f"says that scene.png (frame 0) is {size[0]} x {size[1]}, but it is 480 x 320" in report.failed[0][1]
+            assert f"gives scene.png (frame 0) the size {size[0]} x {size[1]}, but it is 480 x 320" in report.failed[0][1]

@@ -169,7 +169,7 @@ def test_links_pipes_and_sockets_are_reported_and_the_walk_ends(tmp_path: Path) 
     assert reasons["out.jpg"] == "is a link that leads out of the folder; copy the file instead"
     special = ["pipe", "pipe-link.zip", "pipe.jpg", "pipe.mp4", "pipe.zip", "socket.jpg", "zero.png"]
     assert sorted(name for name, reason in reasons.items() if "pipe, socket or device" in reason) == special
-    assert len(found.failed) == 15 and found.left_out == {"files ending in .txt, which are no pictures": (1, "notes.txt")}
+    assert len(found.failed) == 15 and found.left_out == {"files ending in .txt, which are not pictures": (1, "notes.txt")}
     names = ("itself.jpg", "pipe.jpg", "pipe.zip", "pipe.mp4", "nowhere.png")
     assert [reason for _, reason in find_sources([photos / name for name in names], None).failed] == [reasons["pipe.zip"]]
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
@@ -211,8 +211,8 @@ def test_files_of_operating_systems_are_left_out_and_counted(tmp_path: Path) -> 
     assert _left_out(tmp_path) == {
         "files and folders of the system": (10, "#recycle"),
         "hidden files and folders": (5, ".DS_Store"),
-        "files ending in .txt, which are no pictures": (2, "b.TXT"),
-        "files that are no pictures by their names": (1, "README"),
+        "files ending in .txt, which are not pictures": (2, "b.TXT"),
+        "files without the suffix of a picture": (1, "README"),
     }
     assert _names(tmp_path / "@eaDir") == ["0000.jpg/0000.jpg"]  # asked for by name
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
@@ -223,7 +223,7 @@ def test_files_of_operating_systems_are_left_out_and_counted(tmp_path: Path) -> 
     assert {kind: count for kind, (count, _) in found.left_out.items()} == {
         "files and folders of the system": 2,
         "hidden files and folders": 1,
-        "files that are no pictures by their names": 1,
+        "files without the suffix of a picture": 1,
     }
 
 
@@ -289,7 +289,7 @@ def test_exclude(patterns: list[str], kept: list[str], tmp_path: Path) -> None:
 def test_invalid_exclude_patterns(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     for pattern in ("", " ", "/", "x" * 2000, "a\0b"):
-        with pytest.raises(SettingsError, match="is no pattern"):
+        with pytest.raises(SettingsError, match="is not a valid pattern"):
             find_sources(tmp_path, None, [pattern])
     for pattern in ("[", "[z-a].jpg", "[]]", "a(b", "\\d", "[[]", "[a-", "[^]"):  # no regular expressions
         assert len(find_sources(tmp_path, None, [pattern]).candidates) == 1

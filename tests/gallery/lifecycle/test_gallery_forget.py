@@ -223,8 +223,8 @@ def test_forgetting_by_id_and_invalid_selections(tmp_path: Path) -> None:
     assert gallery.forget(ids=[gone, "0" * 24]).images == 1
     assert gone not in {hit.id for hit in gallery.search("x", 9)}
     for selection, message in (
-        ({}, "nothing says what to forget"),
-        ({"before": "soon"}, "before 'soon' is no time"),
+        ({}, "no selection of images to forget was given"),
+        ({"before": "soon"}, "before 'soon' is not a time"),
         ({"where": "hat = 'red'"}, "unknown column 'hat'"),
         ({"where": "true) or (true"}, "closes a bracket"),
     ):

@@ -139,7 +139,7 @@ def test_archives_with_other_members_are_refused_as_a_whole(member: tarfile.TarI
 
 def test_folders_with_links_and_compressed_or_truncated_archives_are_refused(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
-    with pytest.raises(DataError, match="no plain tar archive"):
+    with pytest.raises(DataError, match="not a plain tar archive"):
         import_export(folder, _pack(tmp_path / "copy", tmp_path / "packed.tar", mode="w:gz"))
     whole = _pack(tmp_path / "copy", tmp_path / "whole.tar").read_bytes()
     for size in (0, 700, len(whole) // 2, len(whole) - 20_000):
@@ -150,7 +150,7 @@ def test_folders_with_links_and_compressed_or_truncated_archives_are_refused(fol
     with pytest.raises(DataError, match=r"holds export.json twice"):
         import_export(folder, _pack(tmp_path / "copy", tmp_path / "twice.tar", (twice, b"{}")))
     (tmp_path / "copy" / "rows-00009.jsonl").symlink_to("/etc/passwd")
-    with pytest.raises(DataError, match="no plain file; it is refused as a whole"):
+    with pytest.raises(DataError, match="not a plain file; it is refused as a whole"):
         import_export(folder, tmp_path / "copy")
 
 
@@ -189,16 +189,16 @@ def _deep(rows: list[dict[str, Any]]) -> None:
 
 CHANGES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str]] = {
     "id": (lambda rows: rows[0].update(id="../../../../etc/passwd00"), "does not belong to its content hash"),
-    "hash": (lambda rows: rows[0].update(content_hash="x" * 64), "is no SHA-256"),
-    "kind": (lambda rows: rows[0].update(age="forty"), "holds a value that is no number"),
-    "infinite": (lambda rows: rows[0].update(age=float("inf")), "holds a value that is no number"),
-    "truth": (lambda rows: rows[0].update(bag=1), "holds a value that is no truth"),
-    "time": (lambda rows: rows[0].update(captured_at="soon"), "is no time"),
-    "text": (lambda rows: rows[0].update(source=None), "source is no text"),
-    "zero": (lambda rows: rows[0].update(camera="a\0b"), "camera is no text"),
+    "hash": (lambda rows: rows[0].update(content_hash="x" * 64), "is not a SHA-256"),
+    "kind": (lambda rows: rows[0].update(age="forty"), "holds a value that is not a number"),
+    "infinite": (lambda rows: rows[0].update(age=float("inf")), "holds a value that is not a number"),
+    "truth": (lambda rows: rows[0].update(bag=1), "holds a value that is not a truth"),
+    "time": (lambda rows: rows[0].update(captured_at="soon"), "is not a time"),
+    "text": (lambda rows: rows[0].update(source=None), "source is not a text"),
+    "zero": (lambda rows: rows[0].update(camera="a\0b"), "camera is not a text"),
     "surrogate": (lambda rows: rows[0].update(camera="\ud800"), "surrogates not allowed"),
-    "long": (lambda rows: rows[0].update(root="x" * 2_000_000), "root is no text of at most"),
-    "attributes": (_deep, "no JSON object"),
+    "long": (lambda rows: rows[0].update(root="x" * 2_000_000), "root is not a text of at most"),
+    "attributes": (_deep, "not a JSON object"),
     "column": (lambda rows: rows[0].update(embedding=[1]), "does not have the columns"),
     "count": (lambda rows: rows.pop(), "has 11 lines, not 12"),
     "thumbnail": (lambda rows: rows[0].update(thumbnail_sha256="0" * 64), "a thumbnail has another SHA-256"),
@@ -237,8 +237,8 @@ def test_embeddings_thumbnails_and_export_json_are_checked(folder: Path, tmp_pat
     refused("kind object instead of", "embeddings-00000.npy", npy(np.array([[{}] * 24] * 12, dtype=object)))
     refused("kind float64 instead of", "embeddings-00000.npy", npy(good.astype(np.float64)))
     refused(r"of shape \(11, 24\)", "embeddings-00000.npy", npy(good[:11]))
-    refused("no unit vectors", "embeddings-00000.npy", npy(good * 2))
-    refused("no unit vectors", "embeddings-00000.npy", npy(good * np.float32(np.nan)))
+    refused("not unit vectors", "embeddings-00000.npy", npy(good * 2))
+    refused("not unit vectors", "embeddings-00000.npy", npy(good * np.float32(np.nan)))
     refused("magic string|part 0", "embeddings-00000.npy", b"junk")
     huge = npy(good).replace(b"(12, 24)", b"(2**9,9)")
     refused("part 0", "embeddings-00000.npy", huge)
@@ -269,5 +269,5 @@ def test_a_thumbnail_that_is_no_small_jpeg_is_refused(folder: Path, tmp_path: Pa
             rows[0]["thumbnail_sha256"] = hashlib.sha256(content).hexdigest()
 
         _signed(tmp_path / "copy", change)
-        with pytest.raises(DataError, match="no JPEG of at most 224 x 256 pixels"):
+        with pytest.raises(DataError, match="not a JPEG of at most 224 x 256 pixels"):
             import_export(folder, tmp_path / "copy")

@@ -189,8 +189,8 @@ def apply_changes(folder: Path, former: Mapping[str, tuple[str, str]], updates: 
     needed = sum(bytes_on_disk(folder / f"{table.name}.lance") for _, table in tables)
     if (free := shutil.disk_usage(folder).free) < needed:
         raise StorageError(
-            f"gallery {folder} was not refreshed: it is written anew for that, which needs {needed:,} bytes, but {free:,} are "
-            "free; free space and run again"
+            f"gallery {folder} was not refreshed: rewriting its table needs {needed:,} bytes, but {free:,} are free; "
+            "free space and run again"
         )
     for head, table in tables:
         name = next_table(folder)

@@ -84,7 +84,7 @@ def _tar_entries(raw: BinaryIO, magic: bytes) -> Iterator[_Parts]:
                 raise EndedError(f"{what} at byte {stream.tell():,}")
     except _BROKEN as error:
         opened = stream.tell() > tarfile.BLOCKSIZE
-        raise EndedError(f"ends early ({error})" if opened else f"is no readable tar or zip archive ({error})") from error
+        raise EndedError(f"ends early ({error})" if opened else f"is not a readable tar or zip archive ({error})") from error
 
 
 def _tar_refusal(info: tarfile.TarInfo) -> str | None:

@@ -52,7 +52,7 @@ class LeftOut:
         base = name.rpartition("/")[2]
         ending = base[base.rindex(".") :].lower() if "." in base[1:] else ""
         known = 1 < len(ending) <= 10 and ending.isprintable()
-        self.add(f"files ending in {ending}, which are no pictures" if known else "files that are no pictures by their names", name)
+        self.add(f"files ending in {ending}, which are not pictures" if known else "files without the suffix of a picture", name)
 
     @property
     def found(self) -> Mapping[str, tuple[int, str]]:
@@ -132,7 +132,7 @@ def refusal_of(path: Path) -> str | None:
         return "is a link that leads back to itself" if loops else f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISREG(mode):
         return None
-    return "is a folder, not a file" if stat.S_ISDIR(mode) else "is no file but a pipe, socket or device, which is not read"
+    return "is a folder, not a file" if stat.S_ISDIR(mode) else "is a pipe, socket or device, which is not read"
 
 
 def _refusal(entry: os.DirEntry[str], root: Path) -> str | None:

@@ -52,7 +52,9 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], bool, bool]:
     key = file_key(pattern.strip())
     bare = key.strip("/")
     if not bare or len(bare) > _MOST or "\0" in bare:
-        raise SettingsError(f"--exclude {pattern[:80]!r} is no pattern; write one such as '*.png', thumbnails or 'drafts/**'")
+        raise SettingsError(
+            f"--exclude {pattern[:80]!r} is not a valid pattern; write one such as '*.png', thumbnails or 'drafts/**'"
+        )
     folders, whole = key.endswith("/"), "/" in bare or key.startswith("/")
     return re.compile(_expression(bare), re.DOTALL), whole, folders
 

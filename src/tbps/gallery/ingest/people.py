@@ -105,7 +105,7 @@ class PeopleFinder:
                 continue
             if name in videos:
                 where = ", ".join(str(number) for number in sorted(frames)[:5]) + (", ..." if len(frames) > 5 else "")
-                why = f", in frames behind its end or that could not be decoded ({where})"
+                why = f", in frames after its end or that could not be decoded ({where})"
             elif name in pictures and self.footage.settings.photographs:
                 why = ": a photograph has frame 0 only"
             elif name in pictures:

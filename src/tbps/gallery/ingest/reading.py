@@ -25,7 +25,7 @@ from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, Photograph, capture
 from tbps.preprocess.metadata import parse_time
 
 READERS = 4
-UNREAD_TIME = "has a capture time in its EXIF data that is no time; it was ignored"
+UNREAD_TIME = "has an invalid capture time in its EXIF data, which was ignored"
 
 Content = Path | Image.Image | bytes | str  # where a picture is read from, or its bytes; a text says why it cannot be read
 _T = TypeVar("_T")

@@ -35,7 +35,7 @@ class ExportFiles:
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises DataError when it is missing, cut off or too large."""
         if name not in self.found:
-            raise DataError(f"export {self.place} is not whole: {name} is missing")
+            raise DataError(f"export {self.place} is incomplete: {name} is missing")
         offset, size = self.found[name]
         limit = MAX_THUMBNAIL_BYTES if name.startswith("thumbnails/") else MAX_FILE_BYTES
         if size > limit:
@@ -60,7 +60,7 @@ def open_export(place: Path) -> ExportFiles:
     found: dict[str, tuple[int, int]] = {}
     for name, where in names:
         if not _NAME.fullmatch(name):
-            raise DataError(f"export {place} holds {name[:200]!r}, which no export does; it is refused as a whole")
+            raise DataError(f"export {place} holds {name[:200]!r}, which is not a file of an export; it is refused as a whole")
         if name in found or len(found) == MAX_FILES:
             what = f"{name} twice" if name in found else f"more than {MAX_FILES:,} files"
             raise DataError(f"export {place} holds {what}; it is refused as a whole")
@@ -102,7 +102,9 @@ def _folder_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         for name in (*names, *(folder for folder in folders if (Path(parent) / folder).is_symlink())):
             file = Path(parent) / name
             if file.is_symlink() or not file.is_file():
-                raise DataError(f"export {place} holds {file.relative_to(place)}, which is no plain file; it is refused as a whole")
+                raise DataError(
+                    f"export {place} holds {file.relative_to(place)}, which is not a plain file; it is refused as a whole"
+                )
             yield file.relative_to(place).as_posix(), (0, file.stat().st_size)
 
 
@@ -121,7 +123,11 @@ def _archive_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
                 if not member.isreg() or member.issparse():
-                    raise DataError(f"export {place} holds {member.name[:200]!r}, which is no plain file; it is refused as a whole")
+                    raise DataError(
+                        f"export {place} holds {member.name[:200]!r}, which is not a plain file; it is refused as a whole"
+                    )
                 yield member.name, (member.offset_data, member.size)
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
-        raise DataError(f"export {place} is no plain tar archive, or damaged ({error}); packed ones are not read") from error
+        raise DataError(
+            f"export {place} is not a plain tar archive, or is damaged ({error}); compressed ones are not read"
+        ) from error

@@ -151,7 +151,7 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"embeddings of shape {found} and kind {dtype} instead of {shape} float32")
     embeddings = np.frombuffer(content, "<f4", offset=buffer.tell()).reshape(shape)
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
-        raise ValueError("embeddings that are no unit vectors")
+        raise ValueError("embeddings that are not unit vectors")
     return embeddings
 
 
@@ -162,22 +162,22 @@ def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
         raise ValueError("a line does not have the columns that the export names")
     for name in ("content_hash", "thumbnail_sha256"):
         if not isinstance(row[name], str) or not _HASH.fullmatch(row[name]):
-            raise ValueError(f"{name} {str(row[name])[:80]!r} is no SHA-256")
+            raise ValueError(f"{name} {str(row[name])[:80]!r} is not a SHA-256")
     if row["id"] != row["content_hash"][:24]:
         raise ValueError(f"id {str(row['id'])[:80]!r} does not belong to its content hash")
     if not isinstance(row["attributes"], dict):
-        raise ValueError("attributes that are no JSON object")
+        raise ValueError("attributes that are not a JSON object")
     row["attributes"] = json_text(row["attributes"])
     texts = ["source", "root", "attributes", *(name for name, kind in columns.items() if kind == "text"), "identity", "camera"]
     for name in texts:
         _check_text(name, row[name], required=name in texts[:3])
     if row["captured_at"] is not None and (moment := parse_time(row["captured_at"])) is None:
-        raise ValueError(f"captured_at {str(row['captured_at'])[:80]!r} is no time")
+        raise ValueError(f"captured_at {str(row['captured_at'])[:80]!r} is not a time")
     row["captured_at"] = None if row["captured_at"] is None else moment
     for name, kind in columns.items():
         value = row[name]
         if value is not None and kind != "text" and not _is_of(kind, value):
-            raise ValueError(f"column {name!r} holds a value that is no {told_kind(kind)}")
+            raise ValueError(f"column {name!r} holds a value that is not a {told_kind(kind)}")
     return row
 
 
@@ -185,7 +185,7 @@ def _check_text(name: str, value: Any, required: bool) -> None:
     if value is None and not required:
         return
     if not isinstance(value, str) or len(value) > MAX_TEXT or "\0" in value:
-        raise ValueError(f"{name} is no text of at most {MAX_TEXT:,} characters")
+        raise ValueError(f"{name} is not a text of at most {MAX_TEXT:,} characters")
     value.encode()  # UnicodeEncodeError is a ValueError
 
 
@@ -200,5 +200,5 @@ def _thumbnail(content: bytes, digest: str) -> bytes:
         raise ValueError("a thumbnail has another SHA-256 than its line says")
     size = open_image(content).size
     if not content.startswith(b"\xff\xd8\xff") or size[0] > THUMBNAIL[0] or size[1] > THUMBNAIL[1]:
-        raise ValueError(f"a thumbnail is no JPEG of at most {THUMBNAIL[0]} x {THUMBNAIL[1]} pixels")
+        raise ValueError(f"a thumbnail is not a JPEG of at most {THUMBNAIL[0]} x {THUMBNAIL[1]} pixels")
     return content

@@ -44,12 +44,12 @@ class Selection:
             parts.append(Among("identity", (self.identity,)))
         if self.before is not None:
             if (moment := parse_time(self.before)) is None:
-                raise QueryError(f"before {shortened(self.before)} is no time; write it as 2024-05-01 or 2024-05-01T08:30:00")
+                raise QueryError(f"before {shortened(self.before)} is not a time; write it as 2024-05-01 or 2024-05-01T08:30:00")
             parts.append(Compare("captured_at", "<", moment))
         for id_ in self.ids:
             check_text("an id", id_)
         if not parts and not self.ids:
-            raise QueryError("nothing says what to forget; give a condition, an identity, a time or ids")
+            raise QueryError("no selection of images to forget was given; give a condition, an identity, a time or ids")
         return Every(tuple(parts)) if parts else Always(True)
 
 

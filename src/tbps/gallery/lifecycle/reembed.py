@@ -172,7 +172,7 @@ class _Reembedding:
     def _tables(self) -> tuple[Table, Table]:
         table, second = table_of(self._folder / MANIFEST_FILE), table_of(self._folder / REEMBED_FILE)
         if table is None or second is None:
-            raise GalleryError(f"gallery {self._folder} lost a table while it was embedded anew; run again")
+            raise GalleryError(f"gallery {self._folder} lost a table during re-embedding; run again")
         return table, second
 
 

@@ -91,7 +91,7 @@ def person_of(layout: Layout, file: str, given: int | None) -> int:
     classes, names = layout.classes, dict(layout.names)
     if given is not None:
         if classes is not None and given >= classes:
-            raise DataError(f"{file}: has {classes} classes; --person-class {given} is none of them")
+            raise DataError(f"{file}: has {classes} classes; --person-class {given} is not one of them")
         return given
     if names:
         people = [number for number, name in names.items() if name.strip().lower() in _PERSON]
@@ -162,7 +162,7 @@ def _family(signature: Signature, logits: np.ndarray, columns: int) -> str:
         return "conditional-detr"
     if columns in (1, _COCO) or (quiet and columns != 92):
         return "rt-detr"
-    raise unknown(signature, f"whether the last of {columns} logits means 'no object' cannot be told")
+    raise unknown(signature, f"it is unclear whether the last of {columns} logits means 'no object'")
 
 
 def _one_output(signature: Signature, given: str | None) -> Layout:
@@ -255,7 +255,7 @@ def unknown(signature: Signature, why: str) -> DataError:
     )
     reason = f"; {why}" if why else ""
     return DataError(
-        f"{signature.file}: {_shapes(signature)}, are of no layout that can be told for sure{reason}; {known}; or save your "
+        f"{signature.file}: {_shapes(signature)}, match no known layout with certainty{reason}; {known}; or save your "
         "detections as JSON and give that file"
     )
 

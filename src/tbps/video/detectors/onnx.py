@@ -126,7 +126,7 @@ class OnnxDetector:
             raise DataError(f"{self._file}: its inputs ({named}) are not one picture (1, 3, height, width)")
         batch, channels, *sides = self._inputs[pictures[0]].shape
         if (isinstance(channels, int) and channels != 3) or (isinstance(batch, int) and batch not in (1, -1)):
-            raise DataError(f"{self._file}: takes {named} where one picture (1, 3, height, width) is given; export it anew")
+            raise DataError(f"{self._file}: takes {named} where one picture (1, 3, height, width) is given; export it again")
         if self._inputs[pictures[0]].type not in _TYPES:
             raise DataError(f"{self._file}: takes {named}; known are pictures of float and float16")
         if others := [name for name in self._inputs if name not in (pictures[0], *_OTHER_INPUTS)]:

@@ -84,8 +84,8 @@ class JsonDetector:
         if size == (width, height):
             return 1.0, 1.0
         raise DataError(
-            f"{self.file}: says that {frame.source} (frame {frame.number}) is {size[0]} x {size[1]}, but it is {stored[0]} x "
-            f"{stored[1]} when upright; its boxes would lie elsewhere: make the detections anew on the upright picture, or correct "
+            f"{self.file}: gives {frame.source} (frame {frame.number}) the size {size[0]} x {size[1]}, but it is {stored[0]} x "
+            f"{stored[1]} when upright; its boxes would be misplaced: detect again on the upright picture, or correct "
             "its width and height"
         )
 

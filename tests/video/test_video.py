@@ -389,7 +389,7 @@ def test_missing_frames_are_counted_in_every_format(
     path = _damaged(_encode(tmp_path / name, frames, codec), 12, 17, elements)
     looked, tally = _look(path, Every(frames=1))
     there = {round(offset * 10) for offset, _ in looked}
-    assert 5 <= 30 - tally.frames <= 8  # Matroska goes on with the next cluster
+    assert 5 <= 30 - tally.frames <= 8  # the demuxer resumes at the next Matroska cluster
     assert tally.missing == 30 - tally.frames and tally.incomplete is None
     assert {*range(12), *range(20, 30)} - there <= {11} and 29 in there  # whose last bytes may be gone
     for offset, frame in looked:

@@ -7,10 +7,10 @@ from tbps.faces import lazy
 if TYPE_CHECKING:
     from tbps.gallery.encoder import Encoder, Picture
     from tbps.gallery.gallery import Gallery
-    from tbps.gallery.ingest.candidates import Admission, Named
-    from tbps.gallery.ingest.folders import describe_left_out
     from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
     from tbps.gallery.ingest.report import IngestReport
+    from tbps.gallery.ingest.sources.candidates import Admission, Named
+    from tbps.gallery.ingest.sources.folders import describe_left_out
     from tbps.gallery.lifecycle.compact import compact
     from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
     from tbps.gallery.lifecycle.info import GalleryInfo, cameras_of, describe
@@ -47,8 +47,8 @@ else:
         {
             "tbps.gallery.encoder": ["Encoder", "Picture"],
             "tbps.gallery.gallery": ["Gallery"],
-            "tbps.gallery.ingest.candidates": ["Admission", "Named"],
-            "tbps.gallery.ingest.folders": ["describe_left_out"],
+            "tbps.gallery.ingest.sources.candidates": ["Admission", "Named"],
+            "tbps.gallery.ingest.sources.folders": ["describe_left_out"],
             "tbps.gallery.ingest.footage": ["Footage", "FootageSettings", "parse_every"],
             "tbps.gallery.ingest.report": ["IngestReport"],
             "tbps.gallery.lifecycle.compact": ["compact"],

@@ -18,12 +18,12 @@ from PIL import Image
 
 from tbps.errors import GalleryError, SettingsError
 from tbps.gallery.encoder import Encoder, Picture
-from tbps.gallery.ingest.candidates import Named
 from tbps.gallery.ingest.context import IngestOptions
 from tbps.gallery.ingest.footage import Footage
 from tbps.gallery.ingest.ingest import OnProgress, ingest
 from tbps.gallery.ingest.report import IngestReport
-from tbps.gallery.ingest.sources import find_sources
+from tbps.gallery.ingest.sources.candidates import Named
+from tbps.gallery.ingest.sources.find import find_sources
 from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
 from tbps.gallery.lifecycle.info import GalleryInfo, describe
 from tbps.gallery.lifecycle.retention import retain

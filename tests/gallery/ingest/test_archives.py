@@ -18,9 +18,9 @@ from PIL import ExifTags, Image
 
 from tbps.errors import DataError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.ingest import archives, containers
-from tbps.gallery.ingest.archives import list_archive, read_members
-from tbps.gallery.ingest.sources import find_sources
+from tbps.gallery.ingest.sources import archives, containers
+from tbps.gallery.ingest.sources.archives import list_archive, read_members
+from tbps.gallery.ingest.sources.find import find_sources
 
 Members = Mapping[str, bytes]
 Write = Callable[[Path, Members], Path]

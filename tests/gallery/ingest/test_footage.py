@@ -175,7 +175,7 @@ def test_a_finished_video_is_not_decoded_again(filmed: tuple[Path, Path], tmp_pa
     assert report.corrected == (("lobby.mp4", "was indexed with other metadata (camera)"),) and report.duplicates == ()
     assert detector.asked == COUNT
     gallery.add(video, footage=_footage(detections, detector=detector, settings={"every_frames": 2}))
-    assert detector.asked == COUNT + COUNT // 2  # other settings: looked at again
+    assert detector.asked == COUNT + COUNT // 2  # searched again with other settings
 
 
 def test_the_record_holds_digests_only_and_survives_an_incomplete_line(filmed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -326,9 +326,6 @@ def test_on_video_is_called_as_frames_are_decoded(filmed: tuple[Path, Path], tmp
     Gallery.open(tmp_path / "gallery", ColourEncoder()).add(filmed[0], footage=footage)
     assert told[0] == ("lobby.mp4", 0, COUNT) and told[-1] == ("lobby.mp4", COUNT, COUNT)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told) and np.ptp([total for *_, total in told]) == 0
-
-
-# What was not looked at, and what was not used, is told.
 
 
 def test_an_incomplete_video_is_reported_stored_and_searched_again(filmed: tuple[Path, Path], tmp_path: Path) -> None:

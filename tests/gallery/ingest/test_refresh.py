@@ -211,7 +211,7 @@ def test_missing_files_are_reported_and_their_rows_kept(gallery: Gallery, photos
         assert report.gone == (("0004.jpg", f"is no longer in {photos}"),)
         assert _differences(report) == {"gone": ["0004.jpg"]} and report.erased == 0
         assert _hits(gallery) == before
-    assert _differences(gallery.add([photos / "0001.jpg"])) == {}  # one file says nothing of its folder
+    assert _differences(gallery.add([photos / "0001.jpg"])) == {}  # one file alone does not show what its folder lacks
 
 
 def test_an_unplugged_drive_deletes_no_rows(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_a_video_that_was_replaced_in_place(films: tuple[Path, Path, JsonDetecto
     fresh.add(place.parent, footage=footage)
     assert _hits(gallery) == _hits(fresh) != of_first
     assert _differences(gallery.add(place.parent, footage=footage)) == {}
-    shutil.copy(first, place)  # and back again, although it is remembered as looked at
+    shutil.copy(first, place)  # and back again, although it is recorded as finished
     gallery.add(place.parent, footage=footage, refresh=True)
     assert _hits(gallery) == of_first
 
@@ -612,7 +612,7 @@ def test_a_scene_that_was_renamed_inside_its_archive_has_moved(ending: str, tmp_
     assert _differences(gallery.add(archive.parent, footage=footage)) == {}
 
 
-@pytest.mark.parametrize("copy", ["a-copy.png", "z-copy.png"])  # met before and after the file that was replaced
+@pytest.mark.parametrize("copy", ["a-copy.png", "z-copy.png"])  # read before and after the file that was replaced
 def test_rows_of_a_replaced_scene_move_to_its_copy(copy: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -17,7 +17,7 @@ from PIL import Image
 from tbps.errors import AnnotationError, DataError, SettingsError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage
-from tbps.gallery.ingest.sources import find_sources
+from tbps.gallery.ingest.sources.find import find_sources
 from tbps.video.detectors.protocol import Frame
 from tbps.video.detectors.ready_made import JsonDetector
 

@@ -15,10 +15,10 @@ from walkers import Walker, still, write_detections
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import context, reading
-from tbps.gallery.ingest.candidates import Candidate
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.ingest.known import Known
 from tbps.gallery.ingest.record import Record
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.columns import RowMetadata
 from tbps.gallery.store.table import KnownRow
 from tbps.video.detectors.ready_made import JsonDetector

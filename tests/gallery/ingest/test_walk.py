@@ -16,9 +16,9 @@ from tbps.gallery.gallery import Gallery
 # As in docs/architecture.md: each function is called by one above it, and the picture passes through them in this order.
 WALK = (
     ("gallery/gallery.py", "Gallery.add"),
-    ("gallery/ingest/sources.py", "find_sources"),
-    ("gallery/ingest/sources.py", "_Found.add_folder"),
-    ("gallery/ingest/sources.py", "_Found.add_file"),
+    ("gallery/ingest/sources/find.py", "find_sources"),
+    ("gallery/ingest/sources/find.py", "_Found.add_folder"),
+    ("gallery/ingest/sources/find.py", "_Found.add_file"),
     ("gallery/ingest/ingest.py", "ingest"),
     ("gallery/ingest/ingest.py", "add_pictures"),
     ("gallery/ingest/ingest.py", "read_picture"),

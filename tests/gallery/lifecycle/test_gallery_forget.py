@@ -55,7 +55,7 @@ class _Rows:
     rows: dict[str, dict[str, object]]
 
     def without(self, ids: set[str]) -> "_Rows":
-        return _Rows({name: row for name, row in self.rows.items() if name not in ids})
+        return _Rows({id_: row for id_, row in self.rows.items() if id_ not in ids})
 
 
 def _tables(folder: Path) -> dict[str, _Rows]:
@@ -75,9 +75,9 @@ def _secrets(folder: Path, ids: set[str]) -> dict[str, list[bytes]]:
     """Bytes that must not be found, by kind: texts, pieces of thumbnails and of embeddings, from every table."""
     secrets: dict[str, list[bytes]] = {"text": [], "thumbnail": [], "embedding": []}
     for rows in _tables(folder).values():
-        for name in ids & rows.rows.keys():
-            row = rows.rows[name]
-            texts = [name, row["content_hash"], row["source"], row["identity"], row.get("note")]
+        for id_ in ids & rows.rows.keys():
+            row = rows.rows[id_]
+            texts = [id_, row["content_hash"], row["source"], row["identity"], row.get("note")]
             secrets["text"] += [str(text).encode() for text in texts if text is not None]
             jpeg = row["thumbnail"]
             secrets["thumbnail"] += [jpeg[at : at + 24] for at in range(620, len(jpeg) - 24, 24)]  # behind the tables all share

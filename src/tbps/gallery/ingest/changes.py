@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from tbps.errors import StorageError
-from tbps.gallery.ingest.candidates import Candidate, Sources
-from tbps.gallery.ingest.folders import Failure
 from tbps.gallery.ingest.known import Known, crop_columns
 from tbps.gallery.ingest.paths import is_gone, path_of
 from tbps.gallery.ingest.row import id_of
+from tbps.gallery.ingest.sources.candidates import Candidate, Sources
+from tbps.gallery.ingest.sources.folders import Failure
 from tbps.gallery.store.layout import REEMBED_FILE, bytes_on_disk, manifest_at, next_table, replace_head, table_of
 from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.preprocess.names import composed

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from tbps.gallery.ingest.candidates import Candidate
 from tbps.gallery.ingest.known import crop_columns
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.columns import RowMetadata, row_metadata
 from tbps.gallery.store.schema import Kind
 from tbps.gallery.store.table import KnownRow

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from tbps.errors import DataError
 from tbps.gallery.encoder import Encoder
-from tbps.gallery.ingest.candidates import Candidate, Sources
 from tbps.gallery.ingest.commits import Writer, Writing
 from tbps.gallery.ingest.context import Context, IngestOptions
-from tbps.gallery.ingest.folders import Failure
 from tbps.gallery.ingest.footage import CROP_COLUMNS
 from tbps.gallery.ingest.hashes import content_hash
 from tbps.gallery.ingest.known import Known
@@ -38,6 +36,8 @@ from tbps.gallery.ingest.record import Record
 from tbps.gallery.ingest.report import IngestReport
 from tbps.gallery.ingest.row import Row
 from tbps.gallery.ingest.scenes import read_scene
+from tbps.gallery.ingest.sources.candidates import Candidate, Sources
+from tbps.gallery.ingest.sources.folders import Failure
 from tbps.gallery.ingest.videos import add_video, check_start
 from tbps.gallery.store.columns import plan_columns
 from tbps.gallery.store.layout import FOOTAGE_FILE

@@ -5,11 +5,11 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
-from tbps.gallery.ingest.candidates import Candidate
 from tbps.gallery.ingest.footage import CROP_COLUMNS
 from tbps.gallery.ingest.hashes import camera_hash, crop_hash
 from tbps.gallery.ingest.paths import is_gone, path_of
 from tbps.gallery.ingest.record import Finished, Record
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.table import KnownRow
 from tbps.preprocess.names import composed
 

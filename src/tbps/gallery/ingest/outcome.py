@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tbps.errors import StorageError
-from tbps.gallery.ingest.candidates import Sources
 from tbps.gallery.ingest.changes import Changes, apply_changes
 from tbps.gallery.ingest.commits import Writer
 from tbps.gallery.ingest.context import Context
 from tbps.gallery.ingest.corrections import correction, crop_correction
-from tbps.gallery.ingest.folders import Failure
 from tbps.gallery.ingest.footage import VideoReport
 from tbps.gallery.ingest.reading import ReadPicture
 from tbps.gallery.ingest.report import IngestReport
 from tbps.gallery.ingest.row import Row
+from tbps.gallery.ingest.sources.candidates import Sources
+from tbps.gallery.ingest.sources.folders import Failure
 from tbps.preprocess.formats import HEIC_NEEDS
 from tbps.redact import redacted
 

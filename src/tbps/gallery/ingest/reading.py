@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from tbps.errors import ImageError
-from tbps.gallery.ingest.archives import Member, read_members
-from tbps.gallery.ingest.candidates import Candidate
-from tbps.gallery.ingest.folders import refusal_of
 from tbps.gallery.ingest.known import AtPath
 from tbps.gallery.ingest.record import Finished
 from tbps.gallery.ingest.row import Row
+from tbps.gallery.ingest.sources.archives import Member, read_members
+from tbps.gallery.ingest.sources.candidates import Candidate
+from tbps.gallery.ingest.sources.folders import refusal_of
 from tbps.gallery.store.columns import THUMBNAIL, RowMetadata
 from tbps.preprocess.exif import Taken
 from tbps.preprocess.image import MAX_FILE_BYTES, ImageSpec, Photograph, capture_time, open_photograph, to_array, upright_rgb

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tbps.gallery.ingest.folders import Failure
 from tbps.gallery.ingest.footage import VideoReport
+from tbps.gallery.ingest.sources.folders import Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tbps.gallery.ingest.candidates import Candidate
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.columns import RowMetadata
 from tbps.gallery.store.table import KnownRow
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from PIL import Image
 
-from tbps.gallery.ingest.candidates import Candidate
 from tbps.gallery.ingest.context import Context
 from tbps.gallery.ingest.hashes import content_hash, crop_hash
 from tbps.gallery.ingest.reading import ReadPicture, dated, dated_undecoded, decode, pixels_and_thumbnail, remarks_on
 from tbps.gallery.ingest.row import Row
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.columns import RowMetadata
 from tbps.video import Crop
 

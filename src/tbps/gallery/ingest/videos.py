@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tbps.errors import DataError, MissingDependencyError, SettingsError
-from tbps.gallery.ingest.candidates import Candidate
 from tbps.gallery.ingest.commits import Writer
 from tbps.gallery.ingest.footage import Footage, VideoReport
 from tbps.gallery.ingest.outcome import Outcome
 from tbps.gallery.ingest.reading import ReadPicture, check_file
 from tbps.gallery.ingest.record import Finished
 from tbps.gallery.ingest.scenes import crop_row
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.preprocess.metadata import parse_time
 from tbps.storage import file_hash
 from tbps.video import Tally

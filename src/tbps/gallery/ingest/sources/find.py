@@ -11,12 +11,12 @@ from PIL import Image
 
 from tbps.errors import AnnotationError, DataError
 from tbps.gallery.encoder import Picture
-from tbps.gallery.ingest.archives import Member, list_archive
-from tbps.gallery.ingest.candidates import Candidate, Named, Sources
-from tbps.gallery.ingest.clean_columns import ColumnCleaner
-from tbps.gallery.ingest.folders import EXCLUDED, Failure, LeftOut, describe_left_out, refusal_of, walk
-from tbps.gallery.ingest.patterns import Patterns
-from tbps.gallery.ingest.shards import expand_braces
+from tbps.gallery.ingest.sources.archives import Member, list_archive
+from tbps.gallery.ingest.sources.candidates import Candidate, Named, Sources
+from tbps.gallery.ingest.sources.clean_columns import ColumnCleaner
+from tbps.gallery.ingest.sources.folders import EXCLUDED, Failure, LeftOut, describe_left_out, refusal_of, walk
+from tbps.gallery.ingest.sources.patterns import Patterns
+from tbps.gallery.ingest.sources.shards import expand_braces
 from tbps.gallery.suffixes import FileKind, is_video, kind_of, suffix_of
 from tbps.preprocess.formats import HEAD, NAMES, OTHER_PICTURES, picture_format, unread_reason
 from tbps.preprocess.metadata import METADATA_FILE, read_metadata, resolve_inside

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, final
 
-from tbps.gallery.ingest.candidates import Candidate
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.redact import redacted
 
 

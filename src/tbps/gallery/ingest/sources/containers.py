@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tbps.gallery.ingest.unpacking import CHUNK, BoundedFile, EndedError, check_ratio, unpacker
+from tbps.gallery.ingest.sources.unpacking import CHUNK, BoundedFile, EndedError, check_ratio, unpacker
 
 MAX_MEMBERS = 1_000_000
 NOT_A_FILE = "is a folder, device or pipe, which is not read"

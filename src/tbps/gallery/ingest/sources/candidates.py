@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from tbps.gallery.ingest.archives import Member
-from tbps.gallery.ingest.folders import Failure
+from tbps.gallery.ingest.sources.archives import Member
+from tbps.gallery.ingest.sources.folders import Failure
 
 
 @dataclass(frozen=True, slots=True)

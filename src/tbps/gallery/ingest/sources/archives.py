@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tbps.errors import AnnotationError
-from tbps.gallery.ingest.containers import NOT_A_FILE, Entry, RefusedError, entries
-from tbps.gallery.ingest.folders import Failure, LeftOut, unwanted
-from tbps.gallery.ingest.unpacking import EndedError
+from tbps.gallery.ingest.sources.containers import NOT_A_FILE, Entry, RefusedError, entries
+from tbps.gallery.ingest.sources.folders import Failure, LeftOut, unwanted
+from tbps.gallery.ingest.sources.unpacking import EndedError
 from tbps.gallery.suffixes import kind_of, suffix_of
 from tbps.preprocess.formats import unread_reason
 from tbps.preprocess.image import MAX_FILE_BYTES

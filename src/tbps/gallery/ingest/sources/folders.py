@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from tbps.errors import DataError
-from tbps.gallery.ingest.patterns import Patterns
+from tbps.gallery.ingest.sources.patterns import Patterns
 from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.gallery.suffixes import kind_of
 

@@ -114,7 +114,7 @@ def test_another_model_and_a_copy(run: Run, folder: Path, tiny_model_folder: Pat
     assert run("search", folder, "a man", "--json")[0] == 0
     assert "4 images written to" in run("gallery", "export", folder, tmp_path / "copy.tar")[1]
     code, _, err = run("gallery", "import", tmp_path / "copy.tar", tmp_path / "new")
-    assert code == 2 and "say with --model" in err
+    assert code == 2 and "pass --model" in err
     code, _, err = run("gallery", "import", tmp_path / "copy.tar", tmp_path / "new", "--model", tiny_model_folder)
     assert code == 2 and "embeddings of model" in err
     code, out, _ = run("gallery", "import", tmp_path / "copy.tar", tmp_path / "new", "--model", other)

@@ -89,7 +89,7 @@ def test_invalid_exports_and_imports(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no export at"):
         import_export(folder, tmp_path / "nowhere")
     export(folder, tmp_path / "copy")
-    with pytest.raises(SettingsError, match=r"there is no gallery .* say with --model"):
+    with pytest.raises(SettingsError, match=r"there is no gallery .* pass --model"):
         import_export(tmp_path / "new", tmp_path / "copy")
     with pytest.raises(MixedModelsError, match=r"of model 'colours-0' .* 'colours-1'"):
         import_export(tmp_path / "new", tmp_path / "copy", ColourEncoder(seed=1))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tbps.errors import GalleryError, MixedModelsError, SettingsError
 from tbps.gallery.encoder import Encoder
 from tbps.gallery.lifecycle.export_files import new_export, open_export
@@ -70,7 +72,7 @@ def import_export(
     exported = read_export(files)
     manifest = read_manifest(folder) or (None if model is None else manifest_of(model))
     if manifest is None:
-        raise SettingsError(f"there is no gallery at {folder} yet; say with --model which model it is to be asked with")
+        raise SettingsError(f"there is no gallery at {folder} yet; pass --model with the model to search it with")
     _check_same_model(folder, manifest, exported)
     for _ in read_parts(files, exported):
         pass
@@ -82,12 +84,8 @@ def import_export(
         with writing(folder, patience):
             table = _table(folder, manifest)
             left_out |= _fit_columns(rows, table, exported.columns, lost)
-            present = table.present([row["id"] for row in rows])
-            kept = [at for at, row in enumerate(rows) if row["id"] not in present]
-            if kept:
-                given = [{**rows[at], "model": manifest.encoder_fingerprint} for at in kept]
-                table.append(given, embeddings[kept])
-        added, skipped = added + len(kept), skipped + len(present)
+            new = _append_new(table, rows, embeddings, manifest.encoder_fingerprint)
+        added, skipped = added + new, skipped + len(rows) - new
         progress(added + skipped, exported.rows)
     with writing(folder, patience):
         table = _table(folder, manifest)
@@ -113,8 +111,17 @@ def _table(folder: Path, manifest: Manifest) -> Table:
         write_manifest(folder, manifest)
         found = manifest
     if found.encoder_fingerprint != manifest.encoder_fingerprint:
-        raise MixedModelsError(f"gallery {folder} came to another model while images were imported; nothing more was added")
+        raise MixedModelsError(f"gallery {folder} was switched to another model during the import; nothing more was added")
     return Table.begin(folder, found.dim, found.table)
+
+
+def _append_new(table: Table, rows: list[dict[str, Any]], embeddings: np.ndarray, model: str) -> int:
+    """Adds the rows that the table does not hold; returns their number. model: fingerprint of the encoder."""
+    present = table.present([row["id"] for row in rows])
+    new = [place for place, row in enumerate(rows) if row["id"] not in present]
+    if new:
+        table.append([{**rows[place], "model": model} for place in new], embeddings[new])
+    return len(new)
 
 
 def _fit_columns(rows: list[dict[str, Any]], table: Table, columns: Mapping[str, Kind], lost: Counter[str]) -> set[str]:

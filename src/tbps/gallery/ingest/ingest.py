@@ -2,7 +2,8 @@
 
 Memory is bounded: the thread that decodes a picture shrinks it to the encoder's input and a thumbnail, and only a window of
 pictures is read ahead. A row is acknowledged (in `on_progress` and the report) after its commit. Videos follow, one after another.
-The gallery is locked during commits only. Threads share a frozen `Context`; only `Known` in it changes, under its own lock.
+The gallery is locked during commits only. Threads share a frozen `Context`, with `Known`, which has a lock, and the detector, which
+may be called from several threads.
 """
 
 import re

@@ -81,7 +81,7 @@ def list_archive(archive: Path) -> Contents:
 
 
 class _Listing:
-    """What was found in an archive so far.
+    """Collects the entries of an archive.
 
     pictures: name -> number of the entry; columns: WebDataset key -> metadata; lists: folder -> its metadata.jsonl.
     """
@@ -111,9 +111,7 @@ class _Listing:
         if (refusal := entry.refusal or _name_refusal(entry.name) or twice) is not None:
             self.failed.append((entry.name, refusal))
         elif is_metadata:
-            wrong, size = _read_metadata(entry, name, self.lists, self.columns, self._left)
-            self.failed += wrong
-            self._left -= size
+            self._add_metadata(entry, name)
         elif what == "picture":
             self.pictures[name] = entry.number
         elif what == "other picture":
@@ -122,21 +120,17 @@ class _Listing:
             thing = "a video" if what == "video" else "an archive"
             self.failed.append((name, f"is {thing} inside an archive, which is not opened; index it by itself"))
 
-
-def _read_metadata(
-    entry: Entry, name: str, lists: dict[str, bytes], columns: dict[str, dict[str, JSON]], limit: int
-) -> tuple[list[Failure], int]:
-    """Reads a `metadata.jsonl` or the JSON of one picture into `lists` or `columns`; returns failures, and its size."""
-    content = b""
-    try:
-        content = entry.read(limit)
-        if PurePosixPath(name).name == METADATA_FILE:
-            lists[str(PurePosixPath(name).parent)] = content
-        else:
-            columns[_key(name)] = parse_columns(content, name)
-    except (AnnotationError, RefusedError) as error:
-        return [(name, str(error).removeprefix(f"{name}: "))], len(content)
-    return [], len(content)
+    def _add_metadata(self, entry: Entry, name: str) -> None:
+        """Reads a `metadata.jsonl`, or the JSON object of one picture."""
+        try:
+            content = entry.read(self._left)
+            self._left -= len(content)
+            if PurePosixPath(name).name == METADATA_FILE:
+                self.lists[str(PurePosixPath(name).parent)] = content
+            else:
+                self.columns[_key(name)] = parse_columns(content, name)
+        except (AnnotationError, RefusedError) as error:
+            self.failed.append((name, str(error).removeprefix(f"{name}: ")))
 
 
 def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None) -> Iterator[bytes | str]:

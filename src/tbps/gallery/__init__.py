@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tbps.gallery.store.spread import Spread
     from tbps.gallery.store.table import Table
     from tbps.gallery.store.writing import complete_begun
-    from tbps.gallery.suffixes import SUFFIXES
+    from tbps.gallery.suffixes import ARCHIVE_SUFFIXES
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -80,15 +80,15 @@ else:
             "tbps.gallery.store.spread": ["Spread"],
             "tbps.gallery.store.table": ["Table"],
             "tbps.gallery.store.writing": ["complete_begun"],
-            "tbps.gallery.suffixes": ["SUFFIXES"],
+            "tbps.gallery.suffixes": ["ARCHIVE_SUFFIXES"],
         },
     )
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "MANIFEST_FILE",
     "MOST_CHARACTERS",
     "RERANKED",
-    "SUFFIXES",
     "Admission",
     "Calibration",
     "Encoder",

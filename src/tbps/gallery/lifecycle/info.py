@@ -15,7 +15,7 @@ from tbps.gallery.store.table import CameraSpan, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class UnfinishedReembedding:
     """A re-embedding that was begun. images: how many it has embedded."""
 
     model: str
@@ -42,7 +42,7 @@ class GalleryInfo:
     versions: int
     snapshots: tuple[SnapshotInfo, ...]
     retention: Retention
-    reembedding: Unfinished | None
+    reembedding: UnfinishedReembedding | None
     erasing: bool
 
 
@@ -83,9 +83,9 @@ def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
     )
 
 
-def _unfinished(folder: Path) -> Unfinished | None:
+def _unfinished(folder: Path) -> UnfinishedReembedding | None:
     coming = read_manifest(folder, REEMBED_FILE)
     if coming is None:
         return None
     table = table_of(folder / REEMBED_FILE)
-    return Unfinished(coming.encoder_name, 0 if table is None else len(table))
+    return UnfinishedReembedding(coming.encoder_name, 0 if table is None else len(table))

@@ -24,7 +24,7 @@ from tbps.gallery.store.lock import PATIENCE
 from tbps.gallery.store.manifest import MANIFEST_FILE, manifest_of, read_manifest, recorded
 from tbps.gallery.store.table import Table
 from tbps.gallery.store.writing import writing
-from tbps.gallery.suffixes import VIDEOS, is_archive
+from tbps.gallery.suffixes import VIDEO_SUFFIXES, is_archive
 from tbps.preprocess.image import MAX_FILE_BYTES, open_image, to_array
 from tbps.storage import file_hash
 
@@ -68,14 +68,14 @@ def reembed(
     already.
     """
     started = time.monotonic()
-    work = _Reembedding(folder, model, settings or Reembedding(), on_progress or (lambda done, total: None))
+    work = _Run(folder, model, settings or Reembedding(), on_progress or (lambda done, total: None))
     resumed = work.begin()
     while missing := work.missing():
         work.embed(missing)
     return ReembedReport(work.done - resumed, work.from_thumbnails, resumed, time.monotonic() - started)
 
 
-class _Reembedding:
+class _Run:
     """One run of `reembed`."""
 
     def __init__(self, folder: Path, model: Encoder, settings: Reembedding, on_progress: OnProgress) -> None:
@@ -191,7 +191,7 @@ def _gone(row: dict[str, Any]) -> bool:
 def _inside(row: dict[str, Any]) -> bool:
     """Whether an image is a crop of a scene or video, or was in an archive, so that the file of its name is not the image."""
     source = Path(row["source"])
-    if source.suffix.lower() in VIDEOS or any(is_archive(part) for part in source.parts[:-1]):
+    if source.suffix.lower() in VIDEO_SUFFIXES or any(is_archive(part) for part in source.parts[:-1]):
         return True
     if '"box_width"' not in row["attributes"] or not json.loads(row["attributes"]).keys() >= _BOX:
         return False

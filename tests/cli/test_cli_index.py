@@ -209,7 +209,7 @@ def test_missing_frames_of_a_video_are_reported(run: Run, tiny_model_folder: Pat
     assert code == 0 and "1 added" in out
     lost = re.search(r"note: gate\.mkv: (\d+) of about 30 frames could not be decoded", err)
     assert lost is not None and f"frames looked at, {lost[1]} missing" in out and 5 <= int(lost[1]) <= 8
-    assert "1 detection of gate.mkv not used, in frames behind its end or that could not be decoded (99)" in err
+    assert "1 detection of gate.mkv not used, in frames after its end or that could not be decoded (99)" in err
 
 
 def _phone(folder: Path) -> list[str]:
@@ -244,7 +244,7 @@ def test_every_file_of_a_phone_is_indexed_or_listed(run: Run, tiny_model_folder:
     assert "failed: 7.DNG: is a raw photograph, which is not read; export it as JPEG" in err
     assert "note: pictures of formats that are not read: 1 .dng; save them as JPEG or PNG" in err
     left_out = (
-        "files ending in .txt, which are no pictures (1, such as notes.txt); hidden files and folders (1, such as .thumbnails)"
+        "files ending in .txt, which are not pictures (1, such as notes.txt); hidden files and folders (1, such as .thumbnails)"
     )
     assert f"note: left out: {left_out}" in err
     written = json.loads(report.read_text())

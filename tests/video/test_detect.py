@@ -1,4 +1,4 @@
-"""Detectors: the built-in one on photographs and drawn people, ONNX files whose outputs are known, and detections from JSON."""
+"""Detectors: the built-in one on photographs and drawings, ONNX files with known outputs, and JSON files."""
 
 import json
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def test_the_built_in_detector_on_the_four_photographs() -> None:
     assert (right, wrong) == (6, 1)  # as the decisions say; another OpenCV 4 may differ
 
 
-def test_the_built_in_detector_finds_a_drawn_person_where_they_are() -> None:
+def test_the_built_in_detector_finds_a_drawn_person() -> None:
     picture, truth = still([Walker(5, 240, 0)])
     found = HogDetector().detect(Frame("x", 0, np.asarray(picture)))
     assert iou(_corners([truth[0]]), _corners(_boxes(found))).max() > 0.5
@@ -64,14 +64,14 @@ def _oracle(found: list[Detection], overlap: float) -> list[Detection]:
 
 
 def _iou(a: Detection, b: Detection) -> float:
-    """By counting pixels."""
+    """IoU by counting pixels."""
     canvas = np.zeros((2, 80, 80), bool)
     for plane, d in zip(canvas, (a, b), strict=True):
         plane[int(d.y) : int(d.y + d.height), int(d.x) : int(d.x + d.width)] = True
     return float((canvas[0] & canvas[1]).sum() / (canvas[0] | canvas[1]).sum())
 
 
-def test_suppression_against_a_slow_one() -> None:
+def test_suppression_equals_a_simple_implementation() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         found = [Detection(*map(float, rng.integers(1, 40, 4)), float(rng.random())) for _ in range(25)]
@@ -91,7 +91,7 @@ def test_ready_made_detections(tmp_path: Path) -> None:
     assert "'a/film.mp4'" in detector.advice
 
 
-def test_only_people_who_are_sure_enough_count(tmp_path: Path) -> None:
+def test_detections_below_the_minimum_score_are_dropped(tmp_path: Path) -> None:
     tree = {
         "images": [{"id": "x", "file_name": "a.jpg"}],
         "annotations": [
@@ -117,13 +117,13 @@ def test_only_people_who_are_sure_enough_count(tmp_path: Path) -> None:
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "car"}]}', "named 'person'"),
     ],
 )
-def test_malformed_detections_are_refused_by_place(tree: str, message: str, tmp_path: Path) -> None:
+def test_malformed_detections_are_refused_with_their_place_in_the_file(tree: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(tree)
     with pytest.raises(DataError, match=message):
         open_detector(str(tmp_path / "d.json"))
 
 
-def test_detectors_that_are_none(tmp_path: Path) -> None:
+def test_invalid_detectors(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"'yolo' is neither 'hog' nor a .onnx or .json file"):
         open_detector("yolo")
     with pytest.raises(DataError, match="does not exist"):
@@ -144,7 +144,7 @@ def _onnx(
     sizes: bool = False,
     half: bool = False,
 ) -> Path:
-    """A network whose outputs are known: constants, and in the first of them some of the input's values. half: all in float16."""
+    """An ONNX file with constant outputs; the first also contains some values of the input. half: in float16."""
     nodes, values = [], []
     if half:
         outputs = {name: constant.astype(np.float16) for name, constant in outputs.items()}
@@ -206,8 +206,8 @@ def test_yolox_boxes_are_decoded_and_scaled_back(decoded: bool, tmp_path: Path) 
     assert np.allclose(_boxes(cars), [(6 * 8, 3 * 8, 8, 8)], atol=1e-3) and len(cars) == 1
 
 
-def test_yolox_sees_blue_first_from_0_to_255_in_the_upper_left_corner_on_grey(tmp_path: Path) -> None:
-    """Four values of the input are made the scores (in 256ths) of four anchors that lie apart."""
+def test_the_input_of_yolox(tmp_path: Path) -> None:
+    """BGR, 0 .. 255, in the upper left corner on grey: four values of the input become scores (in 256ths) of four anchors."""
     output = np.zeros((1, ANCHORS, 6), np.float32)
     output[0, :, :4] = _yolox(True)[0, :, :4]
     blue, green, red, grey = 0, 2, 56, 26
@@ -247,7 +247,7 @@ def test_rt_detr_as_hugging_face_exports_it(tmp_path: Path) -> None:
     assert found[0].score == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
 
 
-def test_rt_detr_sees_red_first_from_0_to_1_stretched(tmp_path: Path) -> None:
+def test_the_input_of_rt_detr(tmp_path: Path) -> None:
     outputs = _rt_detr()
     outputs["scores"][:] = 0
     probes = [(0, 32, 10, (0, 0)), (2, 32, 60, (0, 2))]
@@ -265,17 +265,17 @@ def test_rt_detr_sees_red_first_from_0_to_1_stretched(tmp_path: Path) -> None:
         ({"a": np.zeros((1, 9, 4), np.float32), "b": np.zeros((1, 9), np.float32)}, r"a \[1, 9, 4\], b \[1, 9\]"),
         (
             {"output": np.zeros((1, 99, 85), np.float32)},
-            r"output \[1, 99, 85\], are of no layout .* YOLOX \(1, 84 or 85, 5 \+ classes\).* for an input of 64 x 64",
+            r"output \[1, 99, 85\], match no known layout .* YOLOX \(1, 84 or 85, 5 \+ classes\).* for an input of 64 x 64",
         ),
     ],
 )
-def test_an_unknown_layout_names_its_outputs(outputs: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_names_the_outputs(outputs: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         open_detector(str(_onnx(tmp_path / "x.onnx", SIDE, outputs)))
 
 
-def test_a_class_that_the_file_does_not_have(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 2 classes; --person-class 2 is none of them"):
+def test_a_person_class_that_the_file_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 2 classes; --person-class 2 is not one of them"):
         open_detector(str(_onnx(tmp_path / "x.onnx", SIDE, {"output": _yolox(True)})), person_class=2)
 
 
@@ -385,8 +385,8 @@ def test_yolo_boxes_are_scaled_back_from_the_middle(outputs: dict[str, np.ndarra
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", ["output0", "rows"])
-def test_what_yolo_networks_are_shown(name: str, half: bool, tmp_path: Path) -> None:
-    """Red first, from 0 to 1, in the middle, grey beside it; networks of half precision as well."""
+def test_the_input_of_yolo_networks(name: str, half: bool, tmp_path: Path) -> None:
+    """RGB, 0 .. 1, in the middle on grey; half-precision networks too."""
     at = {"red": (0, 64, 60), "green": (1, 64, 60), "blue": (2, 64, 60), "grey": (0, 64, 4)}
     if name == "output0":
         values = _yolov8(1)
@@ -405,7 +405,7 @@ def test_what_yolo_networks_are_shown(name: str, half: bool, tmp_path: Path) -> 
 
 
 def _detr(columns: int, person: int = 1, softmax: bool = True) -> dict[str, np.ndarray]:
-    """Queries 3 and 5 see people, query 4 another class, all others nothing."""
+    """Queries 3 and 5 detect people, query 4 another class, the others nothing."""
     logits = np.full((1, 20, columns), -6, np.float32)
     if softmax:
         logits[0, :, -1] = 8
@@ -432,7 +432,9 @@ def _sigmoid(x: float) -> float:
         (_detr(1, 0, False) | {"logits": _detr(2, 0, False)["logits"][:, :, :1]}, "rt-detr", [_sigmoid(4), _sigmoid(2)]),
     ],
 )
-def test_queries_by_softmax_and_sigmoid(outputs: dict[str, np.ndarray], layout: str, scores: list[float], tmp_path: Path) -> None:
+def test_scores_of_queries_by_softmax_and_sigmoid(
+    outputs: dict[str, np.ndarray], layout: str, scores: list[float], tmp_path: Path
+) -> None:
     detector = open_detector(str(_onnx(tmp_path / "d.onnx", NET, outputs)))
     found = detector.detect(GREY)
     assert isinstance(detector, OnnxDetector) and detector.layout == layout
@@ -441,8 +443,8 @@ def test_queries_by_softmax_and_sigmoid(outputs: dict[str, np.ndarray], layout: 
 
 
 @pytest.mark.parametrize(("columns", "softmax"), [(92, True), (91, False), (80, False)])
-def test_what_networks_with_queries_are_shown(columns: int, softmax: bool, tmp_path: Path) -> None:
-    """Stretched, red first, from 0 to 1; DETR's less ImageNet's mean and over its deviation. Read from the logits."""
+def test_the_input_of_networks_with_queries(columns: int, softmax: bool, tmp_path: Path) -> None:
+    """Stretched, RGB, 0 .. 1; for DETR minus ImageNet's mean, over its standard deviation. Read from the logits."""
     outputs = _detr(columns, 1 if columns > 80 else 0, softmax)
     person = 1 if columns > 80 else 0
     outputs["logits"][0, 3:6] = -60
@@ -462,7 +464,7 @@ def test_what_networks_with_queries_are_shown(columns: int, softmax: bool, tmp_p
     assert shown == pytest.approx(expected, abs=1e-3)
 
 
-def test_detrs_mask_is_given_and_means_imagenets_normalisation(tmp_path: Path) -> None:
+def test_a_file_with_a_pixel_mask_gets_one_and_imagenets_normalisation(tmp_path: Path) -> None:
     path = _onnx(tmp_path / "d.onnx", NET, _detr(80, 0, False))
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("pixel_mask", TensorProto.INT64, [1, NET, NET]))
@@ -483,7 +485,7 @@ def test_detrs_mask_is_given_and_means_imagenets_normalisation(tmp_path: Path) -
         ({"author": "Ultralytics"}, {"output": _yolov8().transpose(0, 2, 1)}, 0),
     ],
 )
-def test_metadata_name_classes_and_layout(
+def test_class_names_and_layout_by_metadata(
     metadata: dict[str, str], outputs: dict[str, np.ndarray], person: int, tmp_path: Path
 ) -> None:
     detector = open_detector(str(_meta(_onnx(tmp_path / "y.onnx", NET, outputs), **metadata)))
@@ -531,7 +533,7 @@ NOT_DETECTORS: dict[str, tuple[dict[str, np.ndarray], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", NOT_DETECTORS)
-def test_what_is_no_known_detector_is_refused_by_its_shapes(kind: str, tmp_path: Path) -> None:
+def test_unknown_detectors_are_refused_by_their_shapes(kind: str, tmp_path: Path) -> None:
     outputs, metadata = NOT_DETECTORS[kind]
     path = _meta(_onnx(tmp_path / "x.onnx", NET, outputs), **metadata)
     with pytest.raises(DataError) as refused:
@@ -558,11 +560,11 @@ def test_which_class_is_the_person_is_never_guessed(
     assert np.allclose(_boxes(open_detector(str(path), person_class=0).detect(GREY)), CENTRED, atol=1e-3)
 
 
-def test_a_layout_can_be_said(tmp_path: Path) -> None:
+def test_the_layout_can_be_given(tmp_path: Path) -> None:
     two = str(_onnx(tmp_path / "two.onnx", NET, {"output0": _yolov8(2, 1).transpose(0, 2, 1)}))
     detector = open_detector(two, person_class=1, layout="yolov8")
     assert np.allclose(_boxes(detector.detect(GREY)), CENTRED, atol=1e-3)
-    with pytest.raises(DataError, match=r"output0 \[1, 336, 6\], are of no layout"):
+    with pytest.raises(DataError, match=r"output0 \[1, 336, 6\], match no known layout"):
         open_detector(two, layout="yolov5")
     with pytest.raises(DataError, match=r"could be yolox with 1 classes or yolov8 with 2 classes.*--detector-layout NAME"):
         open_detector(two)
@@ -573,8 +575,8 @@ def test_a_layout_can_be_said(tmp_path: Path) -> None:
         open_detector(detr, layout="yolox")
 
 
-def test_as_many_rows_as_columns_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"output0 \[1, 84, 84\], are of no layout.*yolov8 with 80 classes or yolov8 with 80"):
+def test_an_output_with_as_many_rows_as_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"output0 \[1, 84, 84\], match no known layout.*yolov8 with 80 classes or yolov8 with 80"):
         open_detector(str(_onnx(tmp_path / "x.onnx", 64, {"output0": np.zeros((1, 84, 84), np.float32)})))
 
 
@@ -603,7 +605,7 @@ def _changed(values: np.ndarray, *changes: tuple[tuple[int, ...], float]) -> np.
         ({**_detr(92), "pred_boxes": _detr(92)["pred_boxes"] * 640}, "boxes outside the picture only"),
     ],
 )
-def test_what_no_detector_gives_is_an_error_and_no_person(outputs: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+def test_impossible_outputs_are_errors(outputs: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     detector = open_detector(str(_onnx(tmp_path / "x.onnx", NET, outputs, sizes="labels" in outputs)))
     with pytest.raises(DataError, match=message):
         detector.detect(GREY)
@@ -640,7 +642,7 @@ def test_an_unknown_second_input_is_refused(tmp_path: Path) -> None:
         open_detector(str(path))
 
 
-def test_a_file_of_any_size_is_run_at_the_size_in_its_metadata(tmp_path: Path) -> None:
+def test_a_file_with_an_open_input_size_is_run_at_the_size_in_its_metadata(tmp_path: Path) -> None:
     path = _onnx(tmp_path / "y.onnx", NET, {"output0": _yolov8()})
     model = onnx.load(path)
     for number, name in ((2, "height"), (3, "width")):

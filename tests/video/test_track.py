@@ -1,4 +1,4 @@
-"""Following people: drawn walkers who cross, hide one another and are missed now and then, with known truth."""
+"""Tracking: drawn people who cross, occlude each other and are missed now and then, with ground truth."""
 
 from itertools import permutations
 
@@ -14,7 +14,7 @@ from tests.support.walkers import RATE, Box, Walker, film, hidden
 
 
 def _scene(seed: int) -> list[Walker]:
-    """Four people: two from the left, two from the right, whose ways cross."""
+    """Four people whose paths cross: two from the left, two from the right."""
     figures = [int(number) for number in np.random.default_rng(seed).choice(96, 4, replace=False)]
     walkers = [
         Walker(figures[0], 40, 70, 150, 270),
@@ -31,7 +31,7 @@ def scenes() -> list[tuple[list[np.ndarray], list[dict[int, Box]]]]:
 
 
 def _follow(frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, missed: float, look: Appearance) -> tuple[int, int]:
-    """Identity switches, and how many tracklets the people were taken for. missed: share of detections that are left out."""
+    """Identity switches and number of tracklets. missed: share of detections that are dropped."""
     rng, tracker = np.random.default_rng(7), Tracker(every / RATE)
     last: dict[int, int] = {}
     switches, given = 0, set[int]()
@@ -50,7 +50,7 @@ def _follow(frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, m
 
 @pytest.mark.parametrize("missed", [0.0, 0.2])
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_walkers_who_cross_with_gaps_are_never_mistaken(
+def test_people_who_cross_and_are_missed_now_and_then_keep_their_numbers(
     every: int, missed: float, scenes: list[tuple[list[np.ndarray], list[dict[int, Box]]]]
 ) -> None:
     gaps = [len(scene[1][number]) - len(boxes) for scene in scenes for number, boxes in enumerate(hidden(scene[1]))]
@@ -59,7 +59,7 @@ def test_walkers_who_cross_with_gaps_are_never_mistaken(
         assert _follow(frames, hidden(truth), every, missed, colour_signature) == (0, 4)
 
 
-def test_where_looks_are_all_alike_places_decide() -> None:
+def test_people_of_equal_appearance_are_followed_by_place() -> None:
     frames, truth = film([Walker(3, 100, 20), Walker(4, 300, 20)], 40)
     assert _follow(frames, truth, 1, 0.1, lambda crops: np.ones((len(crops), 1))) == (0, 2)
 
@@ -80,7 +80,7 @@ def test_the_built_in_detector_on_walkers(scenes: list[tuple[list[np.ndarray], l
     assert right / people > 0.5 and wrong / people < 0.35
 
 
-def test_one_who_was_away_too_long_is_somebody_new() -> None:
+def test_a_person_who_was_away_too_long_gets_a_new_number() -> None:
     look, found = np.ones((1, 1)), [Detection(10, 10, 40, 100, 1.0)]
     tracker = Tracker(0.5)
     assert tracker.update(0, found, look) == tracker.update(2.0, found, look) == [0]
@@ -88,7 +88,7 @@ def test_one_who_was_away_too_long_is_somebody_new() -> None:
     assert tracker.update(4.2, found, look) == [1]
 
 
-def test_sparse_looks_wait_longer() -> None:
+def test_tracks_wait_longer_when_frames_are_sparse() -> None:
     look, found = np.ones((1, 1)), [Detection(10, 10, 40, 100, 1.0)]
     tracker = Tracker(5.0)
     assert tracker.update(0, found, look) == [0]
@@ -96,7 +96,7 @@ def test_sparse_looks_wait_longer() -> None:
     assert tracker.update(15.0, found, look) == [0]
 
 
-def test_another_look_or_size_is_another_person() -> None:
+def test_another_appearance_or_size_is_another_person() -> None:
     box = Detection(10, 10, 40, 100, 1.0)
     for other, look in ((box, [0.0, 1.0]), (Detection(10, 10, 90, 220, 1.0), [1.0, 0.0])):
         tracker = Tracker(0.5)
@@ -104,8 +104,8 @@ def test_another_look_or_size_is_another_person() -> None:
         assert tracker.update(0.5, [other], np.array([look])) == [1]
 
 
-def test_pairs_have_the_greatest_total_affinity() -> None:
-    """Against every possible pairing."""
+def test_the_assignment_has_the_greatest_total_affinity() -> None:
+    """Compared with every possible assignment."""
     rng = np.random.default_rng(2)
     for _ in range(30):
         first = [Detection(float(x), 10, 40, 100, 1.0) for x in rng.uniform(0, 120, 4)]
@@ -127,7 +127,7 @@ def test_pairs_have_the_greatest_total_affinity() -> None:
         assert sum(table[number, column] for column, number in enumerate(numbers) if number < 4) == pytest.approx(best)
 
 
-def test_the_same_calls_give_the_same_numbers(scenes: list[tuple[list[np.ndarray], list[dict[int, Box]]]]) -> None:
+def test_tracking_is_deterministic(scenes: list[tuple[list[np.ndarray], list[dict[int, Box]]]]) -> None:
     frames, truth = scenes[0]
     found = [[Detection(*map(float, box), 1.0) for box in boxes.values()] for boxes in truth]
     runs = []

@@ -195,7 +195,7 @@ def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") 
 
 def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path | None) -> None:
     """Print counts, one line per video, and the files with problems."""
-    from tbps.gallery import told_left_out
+    from tbps.gallery import describe_left_out
 
     rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
     line = (
@@ -216,7 +216,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
         count = f"{len(names):,} files" if len(names) > 1 else "1 file"
         note(f"{count}: {remark} (such as {names[0]})" if len(names) > 1 else f"{names[0]}: {remark}")
     if outcome.left_out:
-        note(told_left_out(outcome.left_out))
+        note(describe_left_out(outcome.left_out))
     for line in outcome.notes:
         note(line)
 

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from tbps.gallery.encoder import Encoder, Picture
     from tbps.gallery.gallery import Gallery
     from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
-    from tbps.gallery.ingest.ingest import IngestReport
-    from tbps.gallery.ingest.sources import Admission, Named, told_left_out
+    from tbps.gallery.ingest.report import IngestReport
+    from tbps.gallery.ingest.sources.candidates import Admission, Named
+    from tbps.gallery.ingest.sources.folders import describe_left_out
     from tbps.gallery.lifecycle.compact import compact
     from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
     from tbps.gallery.lifecycle.info import GalleryInfo, cameras_of, describe
@@ -41,16 +42,17 @@ if TYPE_CHECKING:
     from tbps.gallery.store.table import Table
     from tbps.gallery.store.version import ExactIndex
     from tbps.gallery.store.writing import complete_begun
-    from tbps.gallery.suffixes import SUFFIXES
+    from tbps.gallery.suffixes import ARCHIVE_SUFFIXES
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
             "tbps.gallery.encoder": ["Encoder", "Picture"],
             "tbps.gallery.gallery": ["Gallery"],
+            "tbps.gallery.ingest.sources.candidates": ["Admission", "Named"],
+            "tbps.gallery.ingest.sources.folders": ["describe_left_out"],
             "tbps.gallery.ingest.footage": ["Footage", "FootageSettings", "parse_every"],
-            "tbps.gallery.ingest.ingest": ["IngestReport"],
-            "tbps.gallery.ingest.sources": ["Admission", "Named", "told_left_out"],
+            "tbps.gallery.ingest.report": ["IngestReport"],
             "tbps.gallery.lifecycle.compact": ["compact"],
             "tbps.gallery.lifecycle.forget": ["ForgetReport", "Selection", "forget"],
             "tbps.gallery.lifecycle.info": ["GalleryInfo", "cameras_of", "describe"],
@@ -82,15 +84,15 @@ else:
             "tbps.gallery.store.table": ["Table"],
             "tbps.gallery.store.version": ["ExactIndex"],
             "tbps.gallery.store.writing": ["complete_begun"],
-            "tbps.gallery.suffixes": ["SUFFIXES"],
+            "tbps.gallery.suffixes": ["ARCHIVE_SUFFIXES"],
         },
     )
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "MANIFEST_FILE",
     "MOST_CHARACTERS",
     "RERANKED",
-    "SUFFIXES",
     "Admission",
     "Calibration",
     "Cutoff",
@@ -130,6 +132,7 @@ __all__ = [
     "complete_begun",
     "compose",
     "describe",
+    "describe_left_out",
     "descriptions",
     "draw_explanation",
     "export",
@@ -150,6 +153,5 @@ __all__ = [
     "sentences",
     "snapshots",
     "take_snapshot",
-    "told_left_out",
     "written",
 ]

@@ -18,10 +18,12 @@ from jaxtyping import Float
 
 from tbps.errors import GalleryError, QueryError, SettingsError
 from tbps.gallery.encoder import Encoder, Picture
-from tbps.gallery.ingest.commits import Manner
-from tbps.gallery.ingest.footage import Footage, Lookout
-from tbps.gallery.ingest.ingest import IngestReport, OnProgress, ingest
-from tbps.gallery.ingest.sources import Named, find_sources
+from tbps.gallery.ingest.context import IngestOptions
+from tbps.gallery.ingest.footage import Footage
+from tbps.gallery.ingest.ingest import OnProgress, ingest
+from tbps.gallery.ingest.report import IngestReport
+from tbps.gallery.ingest.sources.candidates import Named
+from tbps.gallery.ingest.sources.find import find_sources
 from tbps.gallery.lifecycle.forget import ForgetReport, Selection, forget
 from tbps.gallery.lifecycle.info import GalleryInfo, describe
 from tbps.gallery.lifecycle.retention import retain
@@ -113,9 +115,9 @@ class Gallery:
         """
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
-        sources = find_sources(images, metadata, exclude)
-        lookout = Lookout(footage or Footage(), self.path, self._model.encode_images)
-        return ingest(self._writing, self._model, sources, Manner(batch_size, refresh), on_progress, lookout)
+        options = IngestOptions(batch_size, refresh, footage or Footage())
+        sources = find_sources(images, metadata, exclude, options.footage.camera)
+        return ingest(self.path, self._writing, self._model, sources, options, on_progress)
 
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first: the hits of `find` for this text.

@@ -5,20 +5,20 @@ from typing import Literal
 
 from tbps.preprocess.formats import OTHER_PICTURES, PICTURES
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
-VIDEOS = frozenset(
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
+VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4v", ".mkv", ".mk3d", ".webm", ".avi", ".divx"}
     | {".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".tod", ".ts", ".mts", ".m2ts", ".m2t", ".trp"}
     | {".h264", ".264", ".h265", ".265", ".hevc"}
 )
-_SOUND = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")  # brands
+_SOUND = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")  # brands of files without pictures
 
-Kind = Literal["picture", "other picture", "video", "archive"]
+FileKind = Literal["picture", "other picture", "video", "archive"]
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file's name is that of an archive."""
-    return name.lower().endswith(ARCHIVES)
+    """Whether a file has the name of an archive."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def is_video(head: bytes) -> bool:
@@ -33,16 +33,13 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def kind_of(name: str) -> Kind | None:
-    """The kind of a file, by its name; None for any other file."""
+def kind_of(name: str) -> FileKind | None:
+    """The kind of a file by its name; None for other files."""
     suffix = suffix_of(name)
     if suffix in PICTURES:
         return "picture"
-    if suffix in VIDEOS:
+    if suffix in VIDEO_SUFFIXES:
         return "video"
     if is_archive(name):
         return "archive"
     return "other picture" if suffix in OTHER_PICTURES else None
-
-
-SUFFIXES = ARCHIVES

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from tbps.errors import DataError
-from tbps.gallery import SUFFIXES
+from tbps.gallery import ARCHIVE_SUFFIXES
 from tbps.server.pictures import picture_suffix
 
 FORMATS = (
@@ -132,7 +132,7 @@ def named_as(name: str, kind: Kind, suffix: str) -> str:
     """A name that ends as its content says, by which the rest of `tbps` goes."""
     path = PurePosixPath(name.lower())
     if kind is Kind.archive:
-        return name if suffix in SUFFIXES and name.lower().endswith(suffix) else f"{name}{suffix}"
+        return name if suffix in ARCHIVE_SUFFIXES and name.lower().endswith(suffix) else f"{name}{suffix}"
     return name if path.suffix in (suffix, *_SAME.get(suffix, ())) else f"{name}{suffix}"
 
 

@@ -1,19 +1,19 @@
-"""The outermost boxes of an MP4 or QuickTime file: whether they can be followed to its end.
+"""Checks an MP4 or QuickTime file for damage, by following its top-level boxes to its end.
 
-Recordings in fragments (cameras, phones, streams) have no index of the whole: behind a damaged place FFmpeg finds nothing any more
-and says nothing, and of two whole files that were joined byte by byte it reads the first only.
+FFmpeg reports no error in two cases. A fragmented recording (cameras, phones, streams) has no index of the whole, so nothing behind
+a damaged place is found; and of two files that were joined byte by byte only the first is read.
 """
 
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-_MOST = 2_000_000  # boxes that are followed: days of a stream in fragments of a second
+_MOST = 2_000_000  # boxes to follow: days of a recording in fragments of one second
 _INDEX = b"moov"
 
 
 def damage_of(path: Path) -> str | None:
-    """Why not all of a file can be read; None where its boxes follow each other to the end."""
+    """Why part of a file cannot be read; None when its boxes follow each other to the end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         place = indices = 0
@@ -29,14 +29,14 @@ def damage_of(path: Path) -> str | None:
             indices += is_index
             if length is None:
                 return f"it is damaged at byte {place:,}, and the {size - place:,} bytes from there on cannot be read"
-            if length == 0:  # up to the end of the file
+            if length == 0:  # this box extends to the end of the file
                 return None
             place += length
     return None
 
 
 def _length(header: bytes) -> int | None:
-    """The bytes of a box by its first bytes; None where they begin none."""
+    """The length of a box in bytes, by its first 16 bytes; None when they are not the header of a box."""
     kind, length = header[4:8], int.from_bytes(header[:4])
     if len(kind) < 4 or not all(32 <= byte < 127 or byte == 0xA9 for byte in kind):
         return None
@@ -47,13 +47,13 @@ def _length(header: bytes) -> int | None:
 
 
 def _is_of_fragments(file: BinaryIO, place: int, length: int) -> bool:
-    """Whether an index is that of a stream in fragments, which may repeat it."""
+    """Whether an index belongs to a fragmented recording, which may repeat it."""
     file.seek(place)
     return b"mvex" in file.read(min(length, 2**24))
 
 
 def _is_padding(file: BinaryIO, place: int, header: bytes) -> bool:
-    """Whether there are only zeroes up to the end, which recorders put where they reserved room."""
+    """Whether only zeros follow up to the end; recorders reserve space with them."""
     if header.strip(b"\0"):
         return False
     file.seek(place)

@@ -1,10 +1,10 @@
-"""People cut out of pictures: the crop, how good it is, and the columns that say where it came from.
+"""Crops of people from frames, with their quality and the metadata columns that say where they were found.
 
 quality = score x size x sharpness x whole, each in [0, 1]
-    score      the detector's
+    score      of the detector
     size       height of the box / 256, at most 1
     sharpness  v / (v + 100), v the variance of the Laplacian of the grey crop at 64 x 128 pixels
-    whole      1, or 0.5 where the box touches the picture's edge: the person may be cut off
+    whole      1, or 0.5 when the box touches the edge of the frame, since the person may be cut off
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from tbps.video.detectors.protocol import Detection, Frame
 _TALL = 256
 _SHARP = 100.0
 _CUT_OFF = 0.5
-_EDGE = 0.005  # of the picture's side
+_EDGE = 0.005  # of the side of the frame
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A person in a frame. box: left, top, width, height in whole pixels; offset: seconds from the start of a video."""
+    """A person in a frame. box: left, top, width, height in pixels; offset: seconds from the start of the video."""
 
     image: Image.Image
     box: tuple[int, int, int, int]
@@ -32,7 +32,7 @@ class Crop:
     offset: float | None = None
 
     def columns(self) -> dict[str, JSON]:
-        """The metadata columns of this crop."""
+        """The metadata columns of the crop."""
         x, y, width, height = self.box
         columns: dict[str, JSON] = {"box_x": x, "box_y": y, "box_width": width, "box_height": height}
         columns["quality"] = round(self.quality, 4)
@@ -42,7 +42,7 @@ class Crop:
 
 
 def cut(frame: Frame, detection: Detection, offset: float | None = None) -> Crop:
-    """The person of a detection cut out of its frame."""
+    """Cuts the person of a detection out of its frame. offset: of the frame, in seconds."""
     height, width = frame.pixels.shape[:2]
     left, top = min(int(detection.x), width - 1), min(int(detection.y), height - 1)
     right = min(width, max(left + 1, round(detection.x + detection.width)))
@@ -54,7 +54,7 @@ def cut(frame: Frame, detection: Detection, offset: float | None = None) -> Crop
 
 
 def quality(image: Image.Image, score: float, whole: bool) -> float:
-    """The formula above."""
+    """The quality of a crop, see the module. whole: whether its box lies within the frame."""
     grey = np.asarray(image.convert("L").resize((64, 128), Image.Resampling.BILINEAR), np.float64)
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
     variance = float(laplacian.var())

@@ -1,28 +1,27 @@
-"""The time of a video's frames, where its time stamps restart, jump, repeat or are missing; and which frames they leave room for.
+"""Times of a video's frames when its time stamps restart, jump, repeat or are missing; and estimates of missing frames.
 
-Recordings that were joined, clocks that were set and counters that ran over (33 bits in MPEG-TS, after 26.5 hours) make time
-stamps go back, or far ahead. There time goes on by the usual distance of two frames, so that every frame is looked at and none lies
-hours away.
+Time stamps go back or far ahead where recordings were joined, a clock was set, or a counter overflowed (33 bits in MPEG-TS, after
+26.5 hours). There the time advances by the usual distance of two frames, so that no frame is skipped or placed hours away.
 """
 
 from collections import Counter
 from typing import final
 
-FAR = 60.0  # seconds; a greater step ahead is a jump, unless frames are usually that far apart
-FAR_IN_STREAMS = 10.0  # the same in formats that are made to be cut and joined (MPEG-TS), as FFmpeg has it
+FAR = 60.0  # seconds; a longer step ahead is a jump, unless frames are usually that far apart
+FAR_IN_STREAMS = 10.0  # the same for formats that are made to be cut and joined (MPEG-TS); FFmpeg's value
 _TIMES_USUAL = 20
-_REPEATED = 2  # frames in a row with one time stamp; the next is taken to be later
-_DISORDER = 2  # usual distances by which a frame's time stamp may lie before the last one's without more: AVI at its end
-_NEAR = 0.25  # of the usual distance by which steps of a constant frame rate differ (time stamps in whole milliseconds)
-_CONSTANT = 0.8  # share of steps near the usual one, from which on the frame rate is constant
+_REPEATED = 2  # from this repetition of a time stamp in a row on, frames are taken to be later
+_DISORDER = 2  # a step back of at most so many usual distances is no jump: it occurs at the end of AVI files
+_NEAR = 0.25  # share of the usual distance by which steps of a constant frame rate may differ (time stamps in milliseconds)
+_CONSTANT = 0.8  # share of steps near the usual distance that makes a frame rate constant
 
 
 @final
 class Timeline:
-    """Seconds since the first frame, never going back. jumps: how often time stamps went back or far ahead."""
+    """Converts time stamps to seconds since the first frame, never decreasing. jumps: how often they went back or far ahead."""
 
     def __init__(self, rate: float, far: float = FAR) -> None:
-        """rate: frames a second, where the time stamps do not show it yet; far: seconds."""
+        """rate: frames per second, until time stamps show it; far: a longer step ahead, in seconds, is a jump."""
         self.jumps = 0
         self._far = far
         self._usual = 1 / rate
@@ -32,7 +31,7 @@ class Timeline:
         self._steps: Counter[float] = Counter()  # in milliseconds
 
     def at(self, stamp: float | None) -> float:
-        """The time of the next frame, given its time stamp in seconds, or None where it has none."""
+        """The time of the next frame. stamp: its time stamp in seconds, None when it has none."""
         if self._now is None:
             self._now = 0.0
         elif stamp is None or self._stamp is None:
@@ -69,15 +68,15 @@ class Timeline:
 
     @property
     def usual(self) -> float:
-        """The usual distance of two frames in seconds."""
+        """The median distance of two frames in seconds."""
         return self._median() if self._steps else self._usual
 
     @property
     def missing(self) -> int:
-        """For how many frames the gaps leave room, where the frame rate is constant; else 0, since gaps mean nothing then."""
+        """How many frames fit into the gaps between frames. 0 when the frame rate is not constant, since gaps are normal then."""
         usual = 1000 * self.usual
         near = sum(n for step, n in self._steps.items() if abs(step - usual) <= max(_NEAR * usual, 1.001))
         if near < _CONSTANT * self._steps.total():
             return 0
         room = sum(n * (round(step / usual) - 1) for step, n in self._steps.items() if step > 1.5 * usual)
-        return max(0, room - self._twice)  # a frame with the time stamp of another one leaves a gap
+        return max(0, room - self._twice)  # a frame with a repeated time stamp leaves a gap

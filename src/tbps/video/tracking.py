@@ -1,13 +1,13 @@
-"""Which detections of successive frames are the same person: association by place and appearance.
+"""Tracks people: associates detections of successive frames by place and appearance.
 
 affinity = 0.5 place + 0.5 look
-    place    IoU with the box expected from the last one and its velocity; where they do not overlap, half of
-             1 - distance / reach, reach = 0.5 + 0.6 seconds since seen, in heights of the box; 0 beyond it
+    place    IoU with the box predicted from the last box and velocity; without overlap (1 - distance / reach) / 2, with
+             reach = 0.5 + 0.6 (seconds since seen), in heights of the box; 0 beyond the reach
     look     cosine of appearance vectors
 
-The pairs of greatest total affinity are matched (Hungarian method). A pair needs some place, a look of LOOK, and heights within a
-factor of two. A person who is not seen for PATIENCE seconds (or three looked-at frames) is gone; who comes later
-is another tracklet.
+The assignment of greatest total affinity is taken (Hungarian method). A pair needs place > 0, look >= LOOK, and heights within a
+factor of two. The track of a person who is not seen for PATIENCE seconds, or 3.5 intervals of searched frames, ends; the same
+person starts another tracklet later.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from tbps.video.detectors.protocol import Detection, iou
 
 PATIENCE = 2.0
 LOOK = 0.5
-_NEWEST = 0.3  # how much of a track's appearance and velocity the newest detection makes
+_NEWEST = 0.3  # weight of the newest detection in the moving averages of a track's appearance and velocity
 _STRIPES, _LEVELS = 8, 4
 
 Appearance = Callable[[Sequence[Image.Image]], Float[np.ndarray, "N dim"]]
@@ -33,7 +33,7 @@ Appearance = Callable[[Sequence[Image.Image]], Float[np.ndarray, "N dim"]]
 class Track:
     number: int
     box: np.ndarray  # left, top, right, bottom
-    velocity: np.ndarray  # of the centre, in pixels a second
+    velocity: np.ndarray  # of the centre, in pixels per second
     look: np.ndarray
     seen: float  # seconds
     hits: int = 1
@@ -44,17 +44,17 @@ class Track:
 
 @final
 class Tracker:
-    """Numbers people from 0 in order of appearance. Deterministic: the same calls give the same numbers."""
+    """Numbers people from 0 in order of appearance. Deterministic."""
 
     def __init__(self, every: float) -> None:
-        """every: seconds between the frames that are looked at."""
+        """every: seconds between the frames that are searched."""
         self._assign = needed("scipy.optimize", "tracking", "video").linear_sum_assignment
         self._patience = max(PATIENCE, 3.5 * every)
         self._tracks: list[Track] = []
         self._next = 0
 
     def update(self, now: float, found: Sequence[Detection], looks: Float[np.ndarray, "N dim"]) -> list[int]:
-        """The number of each detection at `now` seconds, given unit appearance vectors."""
+        """The person's number for each detection at `now` seconds. looks: unit appearance vectors of the detections."""
         boxes = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in found]).reshape(-1, 4)
         numbers = [-1] * len(found)
         if self._tracks and found:
@@ -70,7 +70,7 @@ class Tracker:
         return numbers
 
     def gone(self, now: float) -> list[int]:
-        """The numbers of people who are not waited for any more; they are forgotten."""
+        """The numbers of people whose tracks end at `now` seconds; the tracker drops them."""
         lost = [track.number for track in self._tracks if now - track.seen > self._patience]
         self._tracks = [track for track in self._tracks if track.number not in lost]
         return lost
@@ -99,9 +99,10 @@ def affinity_of(track: Track, now: float, boxes: np.ndarray, looks: np.ndarray) 
 
 
 def colour_signature(crops: Sequence[Image.Image]) -> Float[np.ndarray, "N 512"]:
-    """Unit vectors of the colours in eight stripes from head to feet: square roots of histograms, so cosines are Bhattacharyya's.
+    """Appearance vectors from colours, without a model: square roots of colour histograms of eight horizontal stripes.
 
-    Only the middle 60 % of the width counts, since the sides show the ground. Costs no model; `Encoder.encode_images` fits as well.
+    Unit vectors, whose cosines are mean Bhattacharyya coefficients. Only the middle 60 % of the width counts, since the sides show
+    the background. `Encoder.encode_images` can be used in its place.
     """
     rows = np.empty((len(crops), _STRIPES * _LEVELS**3))
     for number, crop in enumerate(crops):

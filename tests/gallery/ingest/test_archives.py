@@ -1,4 +1,4 @@
-"""Pictures inside archives: what is listed, read and refused."""
+"""Pictures in archives: listing, reading, refusals."""
 
 import bz2
 import gzip
@@ -17,9 +17,9 @@ from PIL import ExifTags, Image
 
 from tbps.errors import DataError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.ingest import archives, containers
-from tbps.gallery.ingest.archives import list_archive, read_members
-from tbps.gallery.ingest.sources import find_sources
+from tbps.gallery.ingest.sources import archives, containers
+from tbps.gallery.ingest.sources.archives import list_archive, read_members
+from tbps.gallery.ingest.sources.find import find_sources
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 Members = Mapping[str, bytes]
@@ -51,7 +51,7 @@ def _jpegs(tmp_path: Path, count: int, seed: int = 0) -> list[bytes]:
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"])
-def test_an_archive_gives_the_rows_of_the_folder_that_it_packs(ending: str, tmp_path: Path) -> None:
+def test_an_archive_gives_the_same_rows_as_its_folder(ending: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     contents = {f"a/{number}.jpg": content for number, content in enumerate(_jpegs(tmp_path, 12))}
     for name, content in contents.items():
@@ -102,7 +102,7 @@ def test_webdataset_shards_by_folder_and_by_pattern(tmp_path: Path) -> None:
     assert {hit.source for hit in gallery.search("x", 99, "shard = 2 and camera = 'c3'")} == {"people-002.tar/000003.jpg"}
 
 
-def test_patterns(tmp_path: Path) -> None:
+def test_brace_patterns(tmp_path: Path) -> None:
     for name in ("a-8.tar", "a-9.tar", "a-10.tar", "b-9.tar"):
         _tar(tmp_path / name, {"x.jpg": name.encode()})
 
@@ -132,7 +132,7 @@ def _hostile_tar(path: Path, jpeg: bytes, target: Path) -> Path:
     return path
 
 
-def test_names_that_lead_out_links_and_devices_are_refused_by_name(tmp_path: Path) -> None:
+def test_members_outside_the_archive_links_and_devices_are_refused_by_name(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     jpeg, secret = _jpegs(tmp_path, 2)
@@ -175,7 +175,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "zip"])
-def test_of_an_archive_that_was_cut_off_what_can_be_read_is_kept(ending: str, tmp_path: Path) -> None:
+def test_the_readable_part_of_a_truncated_archive_is_added(ending: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     members = {f"{n:02d}.jpg": jpeg + noise.bytes(20_000) for n, jpeg in enumerate(_jpegs(tmp_path, 20))}
     whole = _write(tmp_path / f"whole.{ending}", members).read_bytes()
@@ -193,7 +193,7 @@ def test_of_an_archive_that_was_cut_off_what_can_be_read_is_kept(ending: str, tm
     assert whole_again.added + report.added == 20
 
 
-def test_a_damaged_header_is_told(tmp_path: Path) -> None:
+def test_a_damaged_header_is_reported(tmp_path: Path) -> None:
     path = _tar(tmp_path / "a.tar", {"1.jpg": b"x" * 512, "2.jpg": b"y"})
     content = bytearray(path.read_bytes())
     content[1024 + 10 : 1024 + 200] = b"\xff" * 190
@@ -203,18 +203,18 @@ def test_a_damaged_header_is_told(tmp_path: Path) -> None:
     assert contents.failed[0][0] == "" and "damaged header" in contents.failed[0][1]
 
 
-def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+def test_files_that_are_not_archives_are_reported(tmp_path: Path) -> None:
     for name, content in (("a.tar", b""), ("b.tar", b"text" * 999), ("c.zip", b"PK\3\4 no"), ("d.tar.gz", b"\x1f\x8b\x08")):
         (tmp_path / name).write_bytes(content)
     _tar(tmp_path / "e.tar", {"notes.txt": b"x"})
     found = find_sources(tmp_path, None)
     reasons = dict(found.failed)
     assert found.candidates == () and sorted(reasons) == ["a.tar", "b.tar", "c.zip", "d.tar.gz", "e.tar"]
-    assert "is no readable tar or zip archive" in reasons["b.tar"] and "holds no picture" in reasons["e.tar"]
+    assert "is not a readable tar or zip archive" in reasons["b.tar"] and "holds no picture" in reasons["e.tar"]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_a_packed_bomb_is_stopped_and_what_lies_before_it_is_kept(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_a_compressed_bomb_is_stopped_and_earlier_members_are_kept(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     jpeg = _jpegs(tmp_path, 1)[0]
     plain = _tar(tmp_path / "plain.tar", {"ok.jpg": jpeg, "bomb.bin": bytes(100 * 2**20), "late.jpg": jpeg}).read_bytes()
     bomb = tmp_path / "bomb.tar.gz"
@@ -235,7 +235,7 @@ def test_a_zip_bomb_is_stopped(tmp_path: Path) -> None:
     assert all("decompression bomb" in str(content) for content in read[1:])
 
 
-def test_large_members_and_many_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_and_number_of_members_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
     monkeypatch.setattr(containers, "MAX_MEMBERS", 3)
     for path in (tmp_path / "a.tar", tmp_path / "a.zip"):
@@ -246,7 +246,7 @@ def test_large_members_and_many_members_are_bounded(tmp_path: Path, monkeypatch:
         assert list(read_members(path, [0, 2])) == ["1,001 bytes are more than 1,000", b"b"]
 
 
-def test_the_metadata_of_an_archive_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_an_archives_metadata_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_METADATA_BYTES", 30)
     members = {"1.jpg": b"1", "1.json": b'{"hat": "red"}', "2.jpg": b"2", "2.json": b'{"hat": "blue coloured"}'}
     contents = list_archive(_tar(tmp_path / "a.tar", members))
@@ -254,7 +254,7 @@ def test_the_metadata_of_an_archive_are_bounded_together(tmp_path: Path, monkeyp
     assert contents.failed == (("2.json", "24 bytes are more than 16"),)
 
 
-def test_thumbnails_keep_nothing_but_the_picture(tmp_path: Path) -> None:
+def test_thumbnails_hold_no_exif_data_and_no_comment(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "secret camera"
     exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (52.0, 31.0, 12.0)}
@@ -267,7 +267,7 @@ def test_thumbnails_keep_nothing_but_the_picture(tmp_path: Path) -> None:
     assert not any(b"secret" in file.read_bytes() for file in (tmp_path / "gallery").rglob("*") if file.is_file())
 
 
-def test_a_name_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+def test_a_member_name_of_gigabytes_is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5 * 2**30
     path = tmp_path / "long.tar"
@@ -277,7 +277,7 @@ def test_a_name_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     assert "name of more than" in list_archive(path).failed[0][1]
 
 
-def test_the_metadata_of_an_archive_name_its_pictures(tmp_path: Path) -> None:
+def test_the_metadata_of_an_archive_choose_its_pictures(tmp_path: Path) -> None:
     lines = [{"file_name": "1.jpg", "camera": "a"}, {"file_name": "../2.jpg"}, {"file_name": "9.jpg"}, {"file_name": "./1.jpg"}]
     members = {
         "sub/1.jpg": b"1",
@@ -292,7 +292,7 @@ def test_the_metadata_of_an_archive_name_its_pictures(tmp_path: Path) -> None:
     assert contents.notes == ("1 pictures are not named in its metadata.jsonl and were left out",)
 
 
-def test_a_line_of_the_folder_gives_columns_to_an_archive(tmp_path: Path) -> None:
+def test_a_metadata_line_of_the_folder_gives_columns_to_an_archive(tmp_path: Path) -> None:
     _tar(tmp_path / "a.tar", {"1.jpg": b"1", "1.json": b'{"hat": true}'})
     _tar(tmp_path / "b.tar", {"2.jpg": b"2"})
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.tar", "camera": "lobby"}\n')
@@ -303,7 +303,7 @@ def test_a_line_of_the_folder_gives_columns_to_an_archive(tmp_path: Path) -> Non
     ]
 
 
-def test_zstd_is_read_or_the_way_out_is_told(tmp_path: Path) -> None:
+def test_zstd_is_read_or_refused_with_instructions(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.zst"
     try:
         from compression import zstd

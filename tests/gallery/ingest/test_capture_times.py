@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.ingest.reading import UNREAD_TIME
-from tbps.gallery.store.columns import RowMetadata
+from tbps.gallery.store.layout import manifest_at, replace_head, table_of
+from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.video.detectors.ready_made import JsonDetector
 from tests.support.colour_encoder import ColourEncoder
 from tests.support.walkers import Walker, still, write_detections
@@ -47,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 EXPECTED = {"zone.jpg": "2024-05-01T08:00:00", "plain.png": "2024-05-01T10:00:00", "wrong.webp": None, "none.jpg": None}
 
 
-def test_capture_times_fill_the_column_and_are_no_correction_the_next_time(photos: Path, tmp_path: Path) -> None:
+def test_exif_capture_times_are_stored_and_are_no_correction_in_the_next_run(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(photos)
     assert report.remarks == (("wrong.webp", UNREAD_TIME),)
@@ -59,7 +60,7 @@ def test_capture_times_fill_the_column_and_are_no_correction_the_next_time(photo
     assert _times(gallery) == EXPECTED
 
 
-def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None:
+def test_a_time_in_the_metadata_takes_precedence_over_exif(photos: Path, tmp_path: Path) -> None:
     lines = [
         {"file_name": "zone.jpg", "captured_at": "2020-01-01"},
         {"file_name": "plain.png", "camera": "a"},
@@ -77,20 +78,16 @@ def test_a_time_in_the_metadata_goes_first(photos: Path, tmp_path: Path) -> None
     assert _times(gallery) == expected | {"zone.jpg": EXPECTED["zone.jpg"]}
 
 
-def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tbps.gallery.ingest import commits
-
-    make = commits.row_metadata
-
-    def without_time(columns: dict[str, object], kinds: dict[str, str]) -> RowMetadata:
-        return make({name: value for name, value in columns.items() if name != "captured_at"}, kinds)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(commits, "row_metadata", without_time)
+def test_refresh_adds_exif_capture_times_to_a_gallery_of_version_0_1(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(photos)
-    monkeypatch.undo()
+    head = gallery.path / MANIFEST_FILE
+    table = table_of(head)
+    assert table is not None
+    # Version 0.1 read no EXIF data.
+    ids = [row["id"] for batch in table.batches(["id"]) for row in batch.to_pylist()]
+    table.copy_changed(set(), {each: {"captured_at": None} for each in ids}, "images-9")
+    replace_head(head, manifest_at(head).model_copy(update={"table": "images-9"}))
     assert set(_times(gallery).values()) == {None}
     report = gallery.add(photos)
     assert sorted(name for name, _ in report.corrected) == ["plain.png", "zone.jpg"] and set(_times(gallery).values()) == {None}
@@ -98,7 +95,7 @@ def test_a_gallery_of_version_0_1_gets_the_times_with_refresh(
     assert _times(gallery) == EXPECTED
 
 
-def test_the_people_of_a_photograph_have_its_time(tmp_path: Path) -> None:
+def test_people_in_a_photograph_have_its_capture_time(tmp_path: Path) -> None:
     scene, truth = still([Walker(3, 100, 0)])
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 1
@@ -112,7 +109,7 @@ def test_the_people_of_a_photograph_have_its_time(tmp_path: Path) -> None:
         assert _times(gallery) == {"scene.png": "2024-05-01T10:00:00"} and report.corrected == ()
 
 
-def test_deep_and_several_pictures_are_remarked_upon_once(tmp_path: Path) -> None:
+def test_remarks_on_deep_colour_and_animations_are_made_once(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     grey = np.linspace(0, 255, 16 * 32).reshape(32, 16).astype(np.uint16)

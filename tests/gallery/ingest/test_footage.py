@@ -1,4 +1,4 @@
-"""Scenes and videos in a gallery: rows and their columns, resuming, what is remembered, and what is refused."""
+"""Indexing scenes and videos: rows and their columns, resuming, the record of finished ones, refusals."""
 
 import io
 import json
@@ -20,7 +20,8 @@ from PIL import Image
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import commits
-from tbps.gallery.ingest.footage import Footage, FootageSettings, Record, parse_every
+from tbps.gallery.ingest.footage import Footage, FootageSettings, parse_every
+from tbps.gallery.ingest.record import Finished, Record
 from tbps.gallery.store.hit import Hit
 from tbps.gallery.store.layout import FOOTAGE_FILE
 from tbps.video.detectors.protocol import Detection, Frame
@@ -34,7 +35,7 @@ COUNT = 60  # the first walker is out of sight after 22 frames and given up afte
 
 @dataclass
 class Counting:
-    """A detector that counts how often it was asked."""
+    """A detector that counts its calls."""
 
     inner: JsonDetector
     asked: int = 0
@@ -51,7 +52,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A film of three people and its detections."""
+    """A video of three people, and its detections."""
     folder = tmp_path_factory.mktemp("filmed")
     frames, truth = film(WALKERS, COUNT)
     return write_film(folder / "lobby.mp4", frames), write_detections(folder / "lobby.json", "lobby.mp4", truth)
@@ -99,7 +100,7 @@ def test_a_video_gives_rows_with_time_camera_box_and_tracklet(filmed: tuple[Path
 
 
 @pytest.mark.parametrize("stop", [1, 30, 50, 60])
-def test_interrupted_and_resumed_gives_the_rows_of_an_uninterrupted_run(
+def test_an_interrupted_and_resumed_run_gives_the_rows_of_an_uninterrupted_one(
     stop: int, filmed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video, detections = filmed
@@ -172,10 +173,10 @@ def test_a_finished_video_is_not_decoded_again(filmed: tuple[Path, Path], tmp_pa
     assert report.corrected == (("lobby.mp4", "was indexed with other metadata (camera)"),) and report.duplicates == ()
     assert detector.asked == COUNT
     gallery.add(video, footage=_footage(detections, detector=detector, settings={"every_frames": 2}))
-    assert detector.asked == COUNT + COUNT // 2  # other settings: looked at again
+    assert detector.asked == COUNT + COUNT // 2  # searched again with other settings
 
 
-def test_the_record_holds_digests_only_and_survives_a_torn_line(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_record_holds_digests_only_and_survives_an_incomplete_line(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     video, detections = filmed
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(video, footage=_footage(detections, camera="a-secret-place", start=datetime(2024, 5, 1)))
@@ -184,17 +185,17 @@ def test_the_record_holds_digests_only_and_survives_a_torn_line(filmed: tuple[Pa
     assert not any(word in content for word in ("lobby", "secret", "2024", "mp4"))
     guess = {"camera": "a-secret-place", "start": datetime(2024, 5, 1)}
     record = Record(file)
-    assert not any(record.differs(json.loads(line)[0], guess) is False for line in content.splitlines() if line)
+    assert not any(record.differs(Finished(json.loads(line)[0], guess)) is False for line in content.splitlines() if line)
     with file.open("a") as torn:
         torn.write('["0123')
     Record(file).append({"key": {"camera": "x"}})
     again = Record(file)
     (key,) = (json.loads(line)[0] for line in content.splitlines() if line)
     assert key in record and key in again and "key" in again
-    assert again.differs("key", {"camera": "y"}) and not again.differs("key", {"camera": "x"})
+    assert again.differs(Finished("key", {"camera": "y"})) and not again.differs(Finished("key", {"camera": "x"}))
 
 
-def test_tracklets_of_different_videos_are_different(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_tracklets_of_two_videos_have_different_ids(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     frames, truth = film([Walker(9, 100, 30)], 10)
     (tmp_path / "films").mkdir()
     write_film(tmp_path / "films" / "gate.mp4", frames)
@@ -221,13 +222,13 @@ def test_tracklets_of_different_videos_are_different(filmed: tuple[Path, Path], 
     assert {hit.camera for hit in hits if hit.source == "lobby.mp4"} == {"elsewhere"}
 
 
-def test_the_model_may_tell_people_apart(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_people_can_be_followed_by_the_models_embeddings(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(filmed[0], footage=_footage(filmed[1], settings={"follow": "model"}))
     assert report.videos[0].tracklets == 3
 
 
-def test_the_people_of_photographs(tmp_path: Path) -> None:
+def test_people_in_photographs_become_rows(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     scene, truth = still([Walker(3, 100, 0), Walker(4, 300, 0, tall=120)])
@@ -252,7 +253,7 @@ def test_the_people_of_photographs(tmp_path: Path) -> None:
     assert (again.added, again.skipped_existing, again.nobody) == (0, 3, ()) and detector.asked == asked
 
 
-def test_one_camera_for_pictures_that_have_none(tmp_path: Path) -> None:
+def test_the_default_camera_is_set_where_metadata_name_none(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 2)
     lines = '{"file_name": "0000.jpg", "camera": "a"}\n{"file_name": "0001.jpg"}\n'
     (tmp_path / "photos" / "metadata.jsonl").write_text(lines)
@@ -261,7 +262,7 @@ def test_one_camera_for_pictures_that_have_none(tmp_path: Path) -> None:
     assert {hit.source: hit.camera for hit in gallery.search("x")} == {"0000.jpg": "a", "0001.jpg": "b"}
 
 
-def test_videos_that_cannot_be_read_are_named_and_the_rest_is_added(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unreadable_videos_are_reported_and_the_rest_is_added(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()
     (folder / "lobby.mp4").write_bytes(filmed[0].read_bytes())
@@ -286,17 +287,17 @@ def test_one_start_for_several_videos_is_refused(filmed: tuple[Path, Path], tmp_
 @pytest.mark.parametrize(
     ("text", "expected"), [("0.5", {"every": 0.5}), ("2s", {"every": 2.0}), ("12f", {"every_frames": 12}), (" 1 ", {"every": 1.0})]
 )
-def test_every(text: str, expected: dict[str, float]) -> None:
+def test_parse_every(text: str, expected: dict[str, float]) -> None:
     assert parse_every(text) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "0f", "1.5f", "-1", "often", "", "1h", "nan"])
-def test_every_that_cannot_be_read(text: str) -> None:
+def test_parse_every_refuses_other_texts(text: str) -> None:
     with pytest.raises(SettingsError, match=r"neither seconds such as 0\.5 nor frames such as 12f"):
         parse_every(text)
 
 
-def test_without_the_extra_pictures_are_added_and_the_way_out_is_told(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_without_the_video_extra_pictures_are_added_and_the_report_names_it(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "films"
     write_pictures(folder, 2)
     (folder / "lobby.mp4").write_bytes(filmed[0].read_bytes())
@@ -315,7 +316,7 @@ def test_without_the_extra_pictures_are_added_and_the_way_out_is_told(filmed: tu
     )
 
 
-def test_frames_are_told_as_they_are_decoded(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_on_video_is_called_as_frames_are_decoded(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     footage = _footage(filmed[1], on_video=lambda *call: told.append(call))
     Gallery.open(tmp_path / "gallery", ColourEncoder()).add(filmed[0], footage=footage)
@@ -323,11 +324,8 @@ def test_frames_are_told_as_they_are_decoded(filmed: tuple[Path, Path], tmp_path
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told) and np.ptp([total for *_, total in told]) == 0
 
 
-# What was not looked at, and what was not used, is told.
-
-
-def test_an_incomplete_video_is_named_kept_and_looked_at_again(filmed: tuple[Path, Path], tmp_path: Path) -> None:
-    """A film that is still being copied: what there is of it comes in, and the rest when it is there."""
+def test_an_incomplete_video_is_reported_stored_and_searched_again(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+    """A video that is still being copied: its people so far are stored, and the rest when the file is complete."""
     frames, _ = film(WALKERS, COUNT)
     whole = write_film(tmp_path / "whole.mkv", frames)
     path = tmp_path / "films" / "lobby.mp4"  # the name that the detections have
@@ -352,7 +350,7 @@ def test_an_incomplete_video_is_named_kept_and_looked_at_again(filmed: tuple[Pat
     assert (tmp_path / "gallery" / FOOTAGE_FILE).exists()
 
 
-def test_lost_frames_and_restarts_are_in_the_notes(tmp_path: Path) -> None:
+def test_jumps_of_time_stamps_are_in_the_notes(tmp_path: Path) -> None:
     frames, truth = film([Walker(3, 100, 20)], 30)
     path = write_film(tmp_path / "gate.ts", frames)
     once = path.read_bytes()
@@ -366,8 +364,8 @@ def test_lost_frames_and_restarts_are_in_the_notes(tmp_path: Path) -> None:
     assert offsets and max(offsets) < 6
 
 
-def test_detections_between_the_frames_of_every_are_used(tmp_path: Path) -> None:
-    """Every second of a film, but detections only in frames that lie between."""
+def test_frames_with_ready_made_detections_are_searched_besides_those_of_every(tmp_path: Path) -> None:
+    """One frame per second is searched, and detections exist only in frames between."""
     frames, truth = film([Walker(3, 100, 20)], 30)
     path = write_film(tmp_path / "gate.mp4", frames)
     between = [boxes if number in (13, 17, 24) else {} for number, boxes in enumerate(truth)]
@@ -379,7 +377,7 @@ def test_detections_between_the_frames_of_every_are_used(tmp_path: Path) -> None
     assert not report.notes
 
 
-def test_detections_that_were_not_used_are_told(filmed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unused_detections_are_in_the_notes(filmed: tuple[Path, Path], tmp_path: Path) -> None:
     scene, truth = still([Walker(3, 100, 0)])
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -399,7 +397,7 @@ def test_detections_that_were_not_used_are_told(filmed: tuple[Path, Path], tmp_p
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(folder, footage=_footage(file, detector=detector, settings={"photographs": True}))
     assert set(report.notes) == {
-        f"{file}: 2 detections of lobby.mp4 not used, in frames behind its end or that could not be decoded (700, 701)",
+        f"{file}: 2 detections of lobby.mp4 not used, in frames after its end or that could not be decoded (700, 701)",
         f"{file}: 1 detection of scene.png not used: a photograph has frame 0 only",
         f"{file}: 2 detections of 2 names not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is the "
         "name below the indexed folder",
@@ -411,7 +409,7 @@ def test_detections_that_were_not_used_are_told(filmed: tuple[Path, Path], tmp_p
 
 
 @pytest.mark.parametrize("name", ["./a/café.jpg", "a\\café.jpg", "a/cafe\u0301.jpg"])
-def test_names_in_detections_may_be_written_otherwise(name: str, tmp_path: Path) -> None:
+def test_file_names_in_detections_may_be_spelled_differently(name: str, tmp_path: Path) -> None:
     scene, truth = still([Walker(3, 100, 0)])
     (tmp_path / "photos" / "a").mkdir(parents=True)
     scene.save(tmp_path / "photos" / "a" / "café.jpg")
@@ -421,7 +419,7 @@ def test_names_in_detections_may_be_written_otherwise(name: str, tmp_path: Path)
     assert (report.added, report.notes) == (1, ())
 
 
-def test_boxes_of_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_detections_for_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
     scene, truth = still([Walker(3, 100, 0)])
     (tmp_path / "photos").mkdir()
     scene.save(tmp_path / "photos" / "scene.png")
@@ -434,4 +432,4 @@ def test_boxes_of_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
         report = gallery.add(tmp_path / "photos", footage=_footage(file, settings={"photographs": True}))
         assert report.added == added
         if not added:
-            assert f"says that scene.png (frame 0) is {size[0]} x {size[1]}, but it is 480 x 320" in report.failed[0][1]
+            assert f"gives scene.png (frame 0) the size {size[0]} x {size[1]}, but it is 480 x 320" in report.failed[0][1]

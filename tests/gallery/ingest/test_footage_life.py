@@ -1,4 +1,4 @@
-"""Scenes and videos through a gallery's life: two writers, forgetting, snapshots, export, another model."""
+"""Scenes and videos with two writers, forgetting, snapshots, export, and re-embedding."""
 
 import tarfile
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from tbps.errors import GalleryError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.ingest.footage import Footage, FootageSettings, Record
+from tbps.gallery.ingest.footage import Footage, FootageSettings
+from tbps.gallery.ingest.record import Finished, Record
 from tbps.gallery.lifecycle.reembed import Reembedding, reembed
 from tbps.gallery.lifecycle.snapshots import restore, take_snapshot
 from tbps.gallery.lifecycle.transfer import export, import_export
@@ -22,7 +23,7 @@ WALKERS = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285)]
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Footage]:
-    """A film of two people, and how to look at it."""
+    """A video of two people, and the settings to search it."""
     folder = tmp_path_factory.mktemp("filmed")
     frames, truth = film(WALKERS, 20)
     detections = write_detections(folder / "lobby.json", "lobby.mp4", truth)
@@ -30,7 +31,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Footage]:
     return write_film(folder / "lobby.mp4", frames), footage
 
 
-def test_what_another_process_finished_meanwhile_is_met_and_its_forgotten_people_stay_away(
+def test_a_video_that_another_process_finishes_meanwhile_is_left_alone_and_forgotten_people_stay_away(
     filmed: tuple[Path, Footage], tmp_path: Path
 ) -> None:
     video, footage = filmed
@@ -50,7 +51,7 @@ def test_what_another_process_finished_meanwhile_is_met_and_its_forgotten_people
     assert (again.added, again.skipped_existing, again.duplicates) == (0, 1, ())
 
 
-def test_two_records_lose_nothing_of_each_other(tmp_path: Path) -> None:
+def test_two_records_of_one_file_keep_each_others_lines(tmp_path: Path) -> None:
     file = tmp_path / FOOTAGE_FILE
     first, second = Record(file), Record(file)
     first.append({"a": {"camera": "x"}})
@@ -58,13 +59,13 @@ def test_two_records_lose_nothing_of_each_other(tmp_path: Path) -> None:
     second.append({"a": {"camera": "y"}})
     first.refresh()
     assert "a" in first and "b" in first and "b" in Record(file)
-    assert not second.differs("a", {"camera": "x"})  # what came first is kept
+    assert not second.differs(Finished("a", {"camera": "x"}))  # what came first is kept
     file.unlink()
     first.refresh()
     assert "a" not in first
 
 
-def test_a_snapshot_brings_its_record_back(filmed: tuple[Path, Footage], tmp_path: Path) -> None:
+def test_restoring_a_snapshot_restores_its_record(filmed: tuple[Path, Footage], tmp_path: Path) -> None:
     video, footage = filmed
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(write_pictures(tmp_path, 3, 0))
@@ -79,7 +80,7 @@ def test_a_snapshot_brings_its_record_back(filmed: tuple[Path, Footage], tmp_pat
     assert gallery.add(video, footage=footage).added == 2
 
 
-def test_an_export_does_not_say_what_was_looked_at(filmed: tuple[Path, Footage], tmp_path: Path) -> None:
+def test_an_export_has_no_record_of_finished_videos(filmed: tuple[Path, Footage], tmp_path: Path) -> None:
     video, footage = filmed
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(video, footage=footage)
@@ -91,9 +92,7 @@ def test_an_export_does_not_say_what_was_looked_at(filmed: tuple[Path, Footage],
     assert (report.added, report.skipped_existing, report.duplicates, len(report.videos)) == (0, 2, (), 1)
 
 
-def test_another_model_gets_crops_and_members_of_archives_from_their_thumbnails_only(
-    filmed: tuple[Path, Footage], tmp_path: Path
-) -> None:
+def test_crops_and_archive_members_are_reembedded_from_thumbnails_only(filmed: tuple[Path, Footage], tmp_path: Path) -> None:
     video, footage = filmed
     scene, truth = still(WALKERS)
     scene.save(tmp_path / "hall.png")

@@ -56,7 +56,7 @@ def uninterrupted(photos: Path) -> dict[str, tuple[str, float]]:
 
 
 @pytest.mark.parametrize(("acknowledged", "wait"), [(None, 0.0), (0, 0.02), (1, 0.0), (512, 0.13), (1400, 0.05)])
-def test_kill_9_loses_nothing_acknowledged(
+def test_kill_9_loses_no_acknowledged_row(
     acknowledged: int | None, wait: float, photos: Path, uninterrupted: dict[str, tuple[str, float]], tmp_path: Path
 ) -> None:
     process = _start(tmp_path / "gallery", photos)
@@ -84,7 +84,7 @@ def test_kill_9_loses_nothing_acknowledged(
     assert sorted(leftovers) == [".lock", "gallery.json", "images.lance"]
 
 
-def test_searches_beside_a_process_that_adds_see_whole_commits(
+def test_searches_during_indexing_see_whole_commits(
     photos: Path, uninterrupted: dict[str, tuple[str, float]], tmp_path: Path
 ) -> None:
     process = _start(tmp_path / "gallery", photos)

@@ -1,4 +1,4 @@
-"""Which pictures a folder, a metadata file or a list offers."""
+"""Finding pictures and videos in folders, metadata files and lists."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 from tbps.errors import AnnotationError, DataError, SettingsError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage
-from tbps.gallery.ingest.sources import find_sources
+from tbps.gallery.ingest.sources.find import find_sources
 from tbps.video.detectors.protocol import Frame
 from tbps.video.detectors.ready_made import JsonDetector
 from tests.support.colour_encoder import ColourEncoder, write_pictures
@@ -47,7 +47,7 @@ def test_another_gallery_inside_the_folder_is_left_out(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["0000.jpg"]
 
 
-def test_links_that_lead_out_are_named_and_not_followed(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_reported_and_not_followed(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     write_pictures(inside, 1)
     write_pictures(outside, 1, seed=1)
@@ -59,7 +59,7 @@ def test_links_that_lead_out_are_named_and_not_followed(tmp_path: Path) -> None:
     assert sorted(name for name, _ in found.failed) == ["escape", "escape.jpg"]
 
 
-def test_metadata_rows_that_cannot_be_used_are_named_with_their_line(tmp_path: Path) -> None:
+def test_unusable_metadata_lines_are_reported_with_their_number(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     write_pictures(inside, 3)
     write_pictures(tmp_path / "out", 1)
@@ -82,7 +82,7 @@ def test_metadata_rows_that_cannot_be_used_are_named_with_their_line(tmp_path: P
     assert found.notes == ("1 pictures of the folder are not named in metadata.jsonl and were left out",)
 
 
-def test_a_malformed_metadata_file_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_a_malformed_metadata_file_is_refused_with_the_line_number(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "0000.jpg"}\n{"file_name": \n')
     with pytest.raises(AnnotationError, match="line 2"):
@@ -103,7 +103,7 @@ def test_nothing_to_index(tmp_path: Path) -> None:
         find_sources(tmp_path, tmp_path / "other.jsonl")
 
 
-def test_names_that_no_disk_can_hold_are_like_missing_ones(tmp_path: Path) -> None:
+def test_names_that_are_too_long_for_a_disk_are_reported_as_missing(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     _metadata(tmp_path, {"file_name": "0000.jpg"}, {"file_name": "x" * 300 + ".jpg"})
     found = find_sources(tmp_path, None)
@@ -116,7 +116,7 @@ def test_names_that_no_disk_can_hold_are_like_missing_ones(tmp_path: Path) -> No
         find_sources(tmp_path, "x" * 300)
 
 
-def test_lists_take_one_mapping_a_picture(tmp_path: Path) -> None:
+def test_lists_take_one_metadata_mapping_per_picture(tmp_path: Path) -> None:
     path = write_pictures(tmp_path, 1)[0]
     found = find_sources([path, Image.new("RGB", (4, 8))], [{"camera": "a"}, {"camera": "b"}])
     assert [(c.name, c.root, c.columns["camera"]) for c in found.candidates] == [
@@ -135,7 +135,7 @@ def _left_out(folder: Path, *exclude: str) -> dict[str, tuple[int, str]]:
     return dict(find_sources(folder, None, exclude).left_out)
 
 
-def test_every_link_pipe_and_socket_is_named_and_the_walk_ends(tmp_path: Path) -> None:
+def test_links_pipes_and_sockets_are_reported_and_the_walk_ends(tmp_path: Path) -> None:
     photos, outside = tmp_path / "in", tmp_path / "out"
     write_pictures(photos, 1)
     write_pictures(outside, 1, seed=1)
@@ -169,7 +169,7 @@ def test_every_link_pipe_and_socket_is_named_and_the_walk_ends(tmp_path: Path) -
     assert reasons["out.jpg"] == "is a link that leads out of the folder; copy the file instead"
     special = ["pipe", "pipe-link.zip", "pipe.jpg", "pipe.mp4", "pipe.zip", "socket.jpg", "zero.png"]
     assert sorted(name for name, reason in reasons.items() if "pipe, socket or device" in reason) == special
-    assert len(found.failed) == 15 and found.left_out == {"files ending in .txt, which are no pictures": (1, "notes.txt")}
+    assert len(found.failed) == 15 and found.left_out == {"files ending in .txt, which are not pictures": (1, "notes.txt")}
     names = ("itself.jpg", "pipe.jpg", "pipe.zip", "pipe.mp4", "nowhere.png")
     assert [reason for _, reason in find_sources([photos / name for name in names], None).failed] == [reasons["pipe.zip"]]
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
@@ -177,7 +177,7 @@ def test_every_link_pipe_and_socket_is_named_and_the_walk_ends(tmp_path: Path) -
     assert {name: reason for name, reason in report.failed} == {name: reasons[name] for name in names}
 
 
-def test_folders_deeper_than_python_recurses_and_paths_allow_and_odd_names(tmp_path: Path) -> None:
+def test_deep_folders_and_odd_names(tmp_path: Path) -> None:
     content = write_pictures(tmp_path / "one", 1)[0].read_bytes()
     root, here = tmp_path / "deep", os.getcwd()
     root.mkdir()
@@ -199,7 +199,7 @@ def test_folders_deeper_than_python_recurses_and_paths_allow_and_odd_names(tmp_p
     assert reasons == ["cannot be read (File name too long)", "its path is not UTF-8 text and cannot be stored"]
 
 
-def test_bookkeeping_of_systems_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_files_of_operating_systems_are_left_out_and_counted(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     folders = ("@eaDir/0000.jpg", "#recycle", "$RECYCLE.BIN", "a/@eadir", "System Volume Information", "lost+found", "__MACOSX")
     hidden = (".Trash-1000", ".thumbnails", ".hidden")
@@ -211,8 +211,8 @@ def test_bookkeeping_of_systems_is_left_out_and_counted(tmp_path: Path) -> None:
     assert _left_out(tmp_path) == {
         "files and folders of the system": (10, "#recycle"),
         "hidden files and folders": (5, ".DS_Store"),
-        "files ending in .txt, which are no pictures": (2, "b.TXT"),
-        "files that are no pictures by their names": (1, "README"),
+        "files ending in .txt, which are not pictures": (2, "b.TXT"),
+        "files without the suffix of a picture": (1, "README"),
     }
     assert _names(tmp_path / "@eaDir") == ["0000.jpg/0000.jpg"]  # asked for by name
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
@@ -223,11 +223,11 @@ def test_bookkeeping_of_systems_is_left_out_and_counted(tmp_path: Path) -> None:
     assert {kind: count for kind, (count, _) in found.left_out.items()} == {
         "files and folders of the system": 2,
         "hidden files and folders": 1,
-        "files that are no pictures by their names": 1,
+        "files without the suffix of a picture": 1,
     }
 
 
-def test_pictures_that_are_not_read_are_named_and_counted_by_their_endings(tmp_path: Path) -> None:
+def test_pictures_of_unread_formats_are_reported_and_counted_by_suffix(tmp_path: Path) -> None:
     (picture,) = write_pictures(tmp_path, 1)
     for name in ("a.DNG", "b.dng", "c.nef", "d.psd", "e.svg", "f.pdf"):
         (tmp_path / name).write_bytes(b"x")
@@ -286,16 +286,16 @@ def test_exclude(patterns: list[str], kept: list[str], tmp_path: Path) -> None:
         assert sorted(candidate.name for candidate in packed.candidates) == sorted(f"photos.tar/{name}" for name in kept)
 
 
-def test_patterns_that_are_none(tmp_path: Path) -> None:
+def test_invalid_exclude_patterns(tmp_path: Path) -> None:
     write_pictures(tmp_path, 1)
     for pattern in ("", " ", "/", "x" * 2000, "a\0b"):
-        with pytest.raises(SettingsError, match="is no pattern"):
+        with pytest.raises(SettingsError, match="is not a valid pattern"):
             find_sources(tmp_path, None, [pattern])
     for pattern in ("[", "[z-a].jpg", "[]]", "a(b", "\\d", "[[]", "[a-", "[^]"):  # no regular expressions
         assert len(find_sources(tmp_path, None, [pattern]).candidates) == 1
 
 
-def test_metadata_lines_in_another_spelling_name_the_same_files(tmp_path: Path) -> None:
+def test_metadata_lines_may_spell_file_names_differently(tmp_path: Path) -> None:
     nfc, nfd = "Zoë", unicodedata.normalize("NFD", "Zoë")
     (picture,) = write_pictures(tmp_path / "one", 1)
     inside = tmp_path / "in"
@@ -322,7 +322,7 @@ def test_metadata_lines_in_another_spelling_name_the_same_files(tmp_path: Path) 
     assert {hit.camera for hit in gallery.search("x", 9)} == {nfc} and len(gallery) == 2
 
 
-def test_detections_in_another_spelling_are_of_the_same_file(tmp_path: Path) -> None:
+def test_detections_may_spell_file_names_differently(tmp_path: Path) -> None:
     nfc, nfd = "Zoë", unicodedata.normalize("NFD", "Zoë")
     image = {"id": 1, "file_name": f".\\{nfd}\\a.jpg"}
     boxes = [{"image_id": 1, "bbox": [1, 2, 30, 40], "score": 0.9}]
@@ -331,7 +331,7 @@ def test_detections_in_another_spelling_are_of_the_same_file(tmp_path: Path) -> 
     assert [(d.x, d.y, d.width, d.height) for d in found] == [(1, 2, 30, 40)]
 
 
-def test_excluded_pictures_that_metadata_name_are_counted_once(tmp_path: Path) -> None:
+def test_excluded_pictures_that_are_named_in_metadata_are_counted_once(tmp_path: Path) -> None:
     write_pictures(tmp_path, 3)
     _metadata(tmp_path, *({"file_name": f"{n:04d}.jpg", "camera": "a"} for n in range(3)))
     found = find_sources(tmp_path, None, ["*1.jpg"])
@@ -339,7 +339,7 @@ def test_excluded_pictures_that_metadata_name_are_counted_once(tmp_path: Path) -
     assert found.left_out == {"files and folders by --exclude": (1, "0001.jpg")} and found.failed == () and found.notes == ()
 
 
-def test_files_that_are_given_by_name_and_are_no_pictures_fail_by_name(tmp_path: Path) -> None:
+def test_named_files_that_are_no_pictures_are_reported(tmp_path: Path) -> None:
     (picture,) = write_pictures(tmp_path, 1)
     for name in ("notes.txt", "README", "raw.dng"):
         (tmp_path / name).write_text("x")
@@ -358,7 +358,7 @@ def test_formats_that_are_not_read_are_counted_once_over_several_folders(tmp_pat
     assert found.notes == ("pictures of formats that are not read: 2 .nef; save them as JPEG or PNG and index again",)
 
 
-def test_videos_are_told_by_their_names_and_else_by_their_first_bytes(tmp_path: Path) -> None:
+def test_videos_are_recognised_by_suffix_or_first_bytes(tmp_path: Path) -> None:
     film = b"\0\0\0\x18ftypisom"
     contents = {
         "a.3gp": film,
@@ -392,7 +392,7 @@ def test_a_raw_photograph_that_is_named_is_refused_and_a_renamed_picture_is_read
     assert found.failed == (raw,) and [candidate.name for candidate in found.candidates] == ["b.dng"]
 
 
-def test_further_bookkeeping_of_systems(tmp_path: Path) -> None:
+def test_more_files_of_operating_systems(tmp_path: Path) -> None:
     folders = ("@sharebin", "@SynoResource", "~snapshot", "Network Trash Folder", "Temporary Items", "$WINDOWS.~BT")
     for name in (".", *folders):
         write_pictures(tmp_path / name, 1)

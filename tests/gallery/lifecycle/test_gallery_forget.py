@@ -1,4 +1,4 @@
-"""Erasure, proved on the bytes of every file of the gallery's folder, whole and killed at every step."""
+"""Forgetting, checked in the bytes of every file of the gallery's folder, after whole runs and kills at every step."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def _metadata() -> list[dict[str, object]]:
 
 
 def _named(folder: Path) -> list[Path]:
-    """Pictures; those of the person to be forgotten have names of their own."""
+    """Writes pictures; those of the person to be forgotten have recognisable names."""
     paths = write_pictures(folder, COUNT)
     for number in (7, 60):
         paths[number] = paths[number].rename(folder / f"wombat-jacaranda-{number}.jpg")
@@ -55,7 +55,7 @@ class _Rows:
     rows: dict[str, dict[str, object]]
 
     def without(self, ids: set[str]) -> "_Rows":
-        return _Rows({name: row for name, row in self.rows.items() if name not in ids})
+        return _Rows({id_: row for id_, row in self.rows.items() if id_ not in ids})
 
 
 def _tables(folder: Path) -> dict[str, _Rows]:
@@ -72,12 +72,12 @@ def _tables(folder: Path) -> dict[str, _Rows]:
 
 
 def _secrets(folder: Path, ids: set[str]) -> dict[str, list[bytes]]:
-    """What must not be found, by kind: texts, and pieces of thumbnails and embeddings of every table."""
+    """Bytes that must not be found, by kind: texts, pieces of thumbnails and of embeddings, from every table."""
     secrets: dict[str, list[bytes]] = {"text": [], "thumbnail": [], "embedding": []}
     for rows in _tables(folder).values():
-        for name in ids & rows.rows.keys():
-            row = rows.rows[name]
-            texts = [name, row["content_hash"], row["source"], row["identity"], row.get("note")]
+        for id_ in ids & rows.rows.keys():
+            row = rows.rows[id_]
+            texts = [id_, row["content_hash"], row["source"], row["identity"], row.get("note")]
             secrets["text"] += [str(text).encode() for text in texts if text is not None]
             jpeg = row["thumbnail"]
             secrets["thumbnail"] += [jpeg[at : at + 24] for at in range(620, len(jpeg) - 24, 24)]  # behind the tables all share
@@ -86,7 +86,7 @@ def _secrets(folder: Path, ids: set[str]) -> dict[str, list[bytes]]:
 
 
 def _found(folder: Path, secrets: list[bytes]) -> set[str]:
-    """The files of a folder, hidden ones too, in whose bytes or name one of the secrets is."""
+    """The files of a folder, hidden ones included, whose name or bytes contain one of the secrets."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {
         str(f.relative_to(folder))
@@ -98,7 +98,7 @@ def _found(folder: Path, secrets: list[bytes]) -> set[str]:
 
 @pytest.fixture
 def lived(tmp_path: Path) -> Iterator[Path]:
-    """A gallery with several commits and versions, a snapshot, further images since, and a re-embedding under way."""
+    """A gallery with several versions, a snapshot, images that were added after it, and an unfinished re-embedding."""
     folder, paths, rows = tmp_path / "gallery", _named(tmp_path / "photos"), _metadata()
     gallery = Gallery.open(folder, ColourEncoder())
     for start, end in ((0, 40), (40, 100)):
@@ -119,7 +119,7 @@ def _victims(folder: Path) -> set[str]:
     return {hit.id for hit in Gallery.open(folder, ColourEncoder()).search("x", COUNT, VICTIM)}
 
 
-def test_nothing_of_a_forgotten_person_is_left_on_disk(lived: Path) -> None:
+def test_no_byte_of_a_forgotten_person_is_left_on_disk(lived: Path) -> None:
     victims, before, secrets = _victims(lived), _tables(lived), _secrets(lived, _victims(lived))
     data = {path.name for path in lived.rglob("data/*")}
     assert len(victims) == 2 and len({place.split("@")[0] for place in before}) == 2
@@ -143,7 +143,7 @@ def test_nothing_of_a_forgotten_person_is_left_on_disk(lived: Path) -> None:
     assert len(after) == 3
 
 
-def test_every_kill_in_an_erasure_is_completed_at_the_next_open(lived: Path, tmp_path: Path) -> None:
+def test_an_erasure_killed_at_any_step_is_completed_by_the_next_open(lived: Path, tmp_path: Path) -> None:
     victims, secrets = _victims(lived), _secrets(lived, _victims(lived))
     with recording(lived, tmp_path / "states") as recorded:
         Gallery.open(lived, ColourEncoder()).forget(VICTIM)
@@ -162,7 +162,7 @@ def test_every_kill_in_an_erasure_is_completed_at_the_next_open(lived: Path, tmp
     assert victims
 
 
-def test_a_table_that_was_half_written_when_it_was_killed_is_swept_up(lived: Path) -> None:
+def test_a_half_written_table_of_a_killed_process_is_deleted(lived: Path) -> None:
     (lived / "erasure.json").write_text(json.dumps(sorted(_victims(lived))))
     torn = lived / "images-3.lance"
     shutil.copytree(lived / "images.lance", torn)
@@ -175,7 +175,7 @@ def test_a_table_that_was_half_written_when_it_was_killed_is_swept_up(lived: Pat
     ]  # fmt: skip
 
 
-def test_an_open_gallery_of_another_process_forgets_too(lived: Path) -> None:
+def test_a_gallery_that_is_open_elsewhere_forgets_too(lived: Path) -> None:
     reader = Gallery.open(lived, ColourEncoder())
     assert len(reader.search("x", COUNT, VICTIM)) == 2
     forget(lived, VICTIM)
@@ -183,7 +183,7 @@ def test_an_open_gallery_of_another_process_forgets_too(lived: Path) -> None:
     assert len(reader.search("x", COUNT)) == len(reader) == COUNT - 2
 
 
-def test_a_dry_run_tells_and_changes_nothing(lived: Path) -> None:
+def test_a_dry_run_reports_and_changes_nothing(lived: Path) -> None:
     before = sorted(path for path in lived.rglob("*"))
     report = Gallery.open(lived, ColourEncoder()).forget("camera = 'gate'", before="2024-05-10", dry_run=True)
     expected = [r for r in _metadata() if r["camera"] == "gate" and str(r.get("captured_at", "9")) < "2024-05-10"]
@@ -204,7 +204,7 @@ def test_a_dry_run_tells_and_changes_nothing(lived: Path) -> None:
         ({"identity": "nobody's"}, set()),
     ],
 )
-def test_what_is_chosen_is_what_goes(selection: dict[str, object], numbers: set[int], tmp_path: Path) -> None:
+def test_exactly_the_selected_images_are_forgotten(selection: dict[str, object], numbers: set[int], tmp_path: Path) -> None:
     paths = _named(tmp_path / "photos")
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(paths, _metadata())
@@ -214,7 +214,7 @@ def test_what_is_chosen_is_what_goes(selection: dict[str, object], numbers: set[
     assert gallery.add(paths, _metadata()).added == len(numbers)  # the files were not touched
 
 
-def test_ids_and_what_cannot_be_chosen(tmp_path: Path) -> None:
+def test_forgetting_by_id_and_invalid_selections(tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     with pytest.raises(GalleryError, match="there is no gallery"):
         gallery.forget("true")
@@ -223,8 +223,8 @@ def test_ids_and_what_cannot_be_chosen(tmp_path: Path) -> None:
     assert gallery.forget(ids=[gone, "0" * 24]).images == 1
     assert gone not in {hit.id for hit in gallery.search("x", 9)}
     for selection, message in (
-        ({}, "nothing says what to forget"),
-        ({"before": "soon"}, "before 'soon' is no time"),
+        ({}, "no selection of images to forget was given"),
+        ({"before": "soon"}, "before 'soon' is not a time"),
         ({"where": "hat = 'red'"}, "unknown column 'hat'"),
         ({"where": "true) or (true"}, "closes a bracket"),
     ):
@@ -233,7 +233,7 @@ def test_ids_and_what_cannot_be_chosen(tmp_path: Path) -> None:
     assert len(gallery) == 2
 
 
-def test_forgetting_wins_over_a_snapshot_that_is_restored(lived: Path) -> None:
+def test_a_restored_snapshot_does_not_bring_forgotten_images_back(lived: Path) -> None:
     forget(lived, VICTIM)
     assert [(s.name, s.images) for s in snapshots(lived)] == [("monday", 98)]
     gallery = Gallery.open(lived, ColourEncoder())
@@ -242,7 +242,7 @@ def test_forgetting_wins_over_a_snapshot_that_is_restored(lived: Path) -> None:
     assert len(gallery.search("x", COUNT)) == len(gallery) == 98
 
 
-def test_what_only_a_snapshot_holds_is_forgotten_there(lived: Path) -> None:
+def test_images_that_only_a_snapshot_holds_can_be_forgotten(lived: Path) -> None:
     take_snapshot(lived, "tuesday")
     restore(lived, "monday")
     report = forget(lived, "coat = 'coat-110'")
@@ -251,8 +251,8 @@ def test_what_only_a_snapshot_holds_is_forgotten_there(lived: Path) -> None:
     assert len(Gallery.open(lived, ColourEncoder())) == COUNT - 1
 
 
-def test_an_erasure_that_another_process_is_at_is_left_to_it(lived: Path) -> None:
-    """While its process lives and holds the lock, opening neither waits nor fails, and its rows are not shown any more."""
+def test_an_erasure_of_a_living_process_is_left_to_it(lived: Path) -> None:
+    """While that process holds the lock, opening does not wait or fail, and the erased rows are hidden."""
     (lived / "erasure.json").write_text(json.dumps(sorted(_victims(lived))))
     with lock(lived):
         assert len(Gallery.open(lived, ColourEncoder()).search("x", COUNT)) == COUNT - 2

@@ -1,4 +1,4 @@
-"""What a gallery goes through: information, compaction, snapshots and another model; whole at every step."""
+"""Description, compaction, snapshots and re-embedding of a gallery, with kills at every step."""
 
 import shutil
 from datetime import datetime, timedelta
@@ -46,13 +46,13 @@ def _answers(folder: Path, seed: int = 0, where: str | None = None) -> dict[str,
 
 
 def _expected(photos: list[Path], seed: int) -> dict[str, float]:
-    """The scores of those pictures straight from an encoder."""
+    """The scores of the pictures, computed with an encoder."""
     query = np.ones(24) / np.sqrt(24)
     images = ColourEncoder(seed).encode_images([open_image(path) for path in photos]).astype(float)
     return {path.name: round(float(score), 5) for path, score in zip(photos, images @ query, strict=True)}
 
 
-def test_information(folder: Path) -> None:
+def test_describe(folder: Path) -> None:
     take_snapshot(folder, "monday")
     change_retention(folder, {"lobby": 30})
     found = describe(folder)
@@ -82,7 +82,7 @@ def test_compaction_removes_old_versions_and_the_rows_of_killed_writers(folder: 
     assert _answers(folder) == before
 
 
-def test_compaction_removes_its_own_intermediate_version_however_fast_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_removes_its_own_intermediate_version_even_if_it_is_fast(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "_AGE", timedelta(seconds=0.5))  # far longer than merging takes, as if that took no time
     Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])
     report = compact(folder)
@@ -90,7 +90,7 @@ def test_compaction_removes_its_own_intermediate_version_however_fast_it_is(fold
     assert len(list((folder / "images.lance" / "data").iterdir())) == 1
 
 
-def test_a_snapshot_costs_little_and_brings_the_gallery_back(folder: Path, photos: list[Path], tmp_path: Path) -> None:
+def test_a_snapshot_takes_little_space_and_can_be_restored(folder: Path, photos: list[Path], tmp_path: Path) -> None:
     compact(folder)
     before, size = _answers(folder), bytes_on_disk(folder)
     assert take_snapshot(folder, "monday").images == COUNT
@@ -105,7 +105,7 @@ def test_a_snapshot_costs_little_and_brings_the_gallery_back(folder: Path, photo
     assert snapshots(folder) == [] and len(reader) == COUNT + 9
 
 
-def test_snapshots_that_cannot_be(folder: Path) -> None:
+def test_invalid_snapshots(folder: Path) -> None:
     take_snapshot(folder, "monday")
     with pytest.raises(GalleryError, match="has a snapshot 'monday' already"):
         take_snapshot(folder, "monday")
@@ -117,7 +117,7 @@ def test_snapshots_that_cannot_be(folder: Path) -> None:
             action(folder, "friday")
 
 
-def test_every_kill_while_a_snapshot_is_taken_restored_and_removed_leaves_a_whole_gallery(folder: Path, tmp_path: Path) -> None:
+def test_a_kill_while_a_snapshot_is_taken_restored_or_removed_leaves_a_whole_gallery(folder: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(folder, ColourEncoder())
     with recording(folder, tmp_path / "states") as recorded_states:
         take_snapshot(folder, "monday")
@@ -144,7 +144,7 @@ def test_every_kill_while_a_snapshot_is_taken_restored_and_removed_leaves_a_whol
         shutil.rmtree(state)
 
 
-def test_another_model_answers_once_all_is_embedded_and_not_before(folder: Path, photos: list[Path], tmp_path: Path) -> None:
+def test_reembedding_switches_models_when_every_image_is_embedded(folder: Path, photos: list[Path], tmp_path: Path) -> None:
     old = Gallery.open(folder, ColourEncoder())
     more = [path.rename(path.with_name(f"more-{path.name}")) for path in write_pictures(tmp_path / "more", 5, seed=3)]
     gone = photos.pop(30)
@@ -170,7 +170,7 @@ def test_another_model_answers_once_all_is_embedded_and_not_before(folder: Path,
         reembed(folder, ColourEncoder(seed=1))
 
 
-def test_embedding_anew_goes_on_where_it_was(folder: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_reembedding_is_resumed(folder: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reembedding, "_COMMIT_ROWS", 16)
 
     def stop(done: int, total: int) -> None:
@@ -194,7 +194,7 @@ def test_embedding_anew_goes_on_where_it_was(folder: Path, photos: list[Path], m
     assert _answers(folder, 3) == pytest.approx(_expected(photos, 3), abs=2e-5)
 
 
-def test_every_kill_while_embedding_anew_leaves_one_whole_gallery(
+def test_a_kill_during_reembedding_leaves_one_whole_gallery(
     folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reembedding, "_COMMIT_ROWS", 25)
@@ -215,7 +215,7 @@ def test_every_kill_while_embedding_anew_leaves_one_whole_gallery(
     assert models == sorted(models) and {0, 1} == set(models) and len(models) > 6
 
 
-def test_files_that_are_gone_or_have_changed(folder: Path, photos: list[Path]) -> None:
+def test_reembedding_with_missing_or_changed_files(folder: Path, photos: list[Path]) -> None:
     photos[3].unlink()
     with pytest.raises(GalleryError, match=r"1 images can no longer be read .* such as 0003.jpg; .* \(--thumbnails\)"):
         reembed(folder, ColourEncoder(seed=1))
@@ -230,7 +230,7 @@ def test_files_that_are_gone_or_have_changed(folder: Path, photos: list[Path]) -
     assert len(best) == 1
 
 
-def test_pictures_that_never_were_files_have_thumbnails_only(tmp_path: Path) -> None:
+def test_pictures_without_files_are_reembedded_from_thumbnails(tmp_path: Path) -> None:
     folder = tmp_path / "gallery"
     Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (20, 40), colour) for colour in ("red", "blue")])
     with pytest.raises(GalleryError, match="2 images can no longer be read"):
@@ -240,7 +240,7 @@ def test_pictures_that_never_were_files_have_thumbnails_only(tmp_path: Path) -> 
     assert found.source == "picture-000001" and found.score > 0.99
 
 
-def test_a_gallery_without_images(tmp_path: Path) -> None:
+def test_an_empty_gallery(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="there is no gallery"):
         describe(tmp_path / "nowhere")
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())

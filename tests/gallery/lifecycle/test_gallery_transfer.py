@@ -1,4 +1,4 @@
-"""Export and import: the same gallery again, and archives made by people who are not to be trusted."""
+"""Export and import: round trips, and exports from untrusted people."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 
 from tbps.errors import DataError, GalleryError, MixedModelsError, SettingsError
 from tbps.gallery.gallery import Gallery
-from tbps.gallery.lifecycle import transfer
+from tbps.gallery.lifecycle import export_format
 from tbps.gallery.lifecycle.transfer import export, import_export
 from tbps.preprocess.image import open_image
 from tests.support.colour_encoder import ColourEncoder, write_pictures
@@ -27,7 +27,7 @@ COUNT = 30
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "ROWS_A_PART", 12)
+    monkeypatch.setattr(export_format, "ROWS_PER_PART", 12)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_gallery_is_the_same_after_export_and_import(name: str, folder: Path, 
     assert not list(tmp_path.glob(".copy*"))
 
 
-def test_an_export_can_be_read_without_this_program(folder: Path, tmp_path: Path) -> None:
+def test_an_export_can_be_read_with_json_and_numpy(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
     lines = [json.loads(line) for line in (tmp_path / "copy" / "rows-00001.jsonl").read_text().split("\n")[:-1]]
     embeddings = np.load(tmp_path / "copy" / "embeddings-00001.npy", allow_pickle=False)
@@ -69,8 +69,8 @@ def test_an_export_can_be_read_without_this_program(folder: Path, tmp_path: Path
     assert open_image(tmp_path / "copy" / "thumbnails" / "00001" / f"{lines[0]['id']}.jpg").size == (16, 32)
 
 
-def test_an_import_meets_what_is_there(folder: Path, tmp_path: Path) -> None:
-    """Half of the images, one column of another kind: nothing twice, and the column's values stay in the attributes."""
+def test_importing_into_a_gallery_that_holds_some_of_the_images(folder: Path, tmp_path: Path) -> None:
+    """Half of the images are held already, and one column has another kind: its values stay in the attributes."""
     export(folder, tmp_path / "copy")
     other = Gallery.open(tmp_path / "other", ColourEncoder())
     other.add(sorted((tmp_path / "photos").iterdir())[:15], [{"age": "old"}] * 15)
@@ -81,7 +81,7 @@ def test_an_import_meets_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert sorted(h.attributes["age"] for h in other.search("x", 99, "age is null")) == list(range(15, 30))
 
 
-def test_what_cannot_be_exported_or_imported(folder: Path, tmp_path: Path) -> None:
+def test_invalid_exports_and_imports(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="exists already"):
         export(folder, tmp_path)
     with pytest.raises(GalleryError, match="there is no gallery"):
@@ -89,7 +89,7 @@ def test_what_cannot_be_exported_or_imported(folder: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="there is no export at"):
         import_export(folder, tmp_path / "nowhere")
     export(folder, tmp_path / "copy")
-    with pytest.raises(SettingsError, match=r"there is no gallery .* say with --model"):
+    with pytest.raises(SettingsError, match=r"there is no gallery .* pass --model"):
         import_export(tmp_path / "new", tmp_path / "copy")
     with pytest.raises(MixedModelsError, match=r"of model 'colours-0' .* 'colours-1'"):
         import_export(tmp_path / "new", tmp_path / "copy", ColourEncoder(seed=1))
@@ -137,9 +137,9 @@ def test_archives_with_other_members_are_refused_as_a_whole(member: tarfile.TarI
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_folders_with_links_and_packed_or_cut_archives_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_folders_with_links_and_compressed_or_truncated_archives_are_refused(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
-    with pytest.raises(DataError, match="no plain tar archive"):
+    with pytest.raises(DataError, match="not a plain tar archive"):
         import_export(folder, _pack(tmp_path / "copy", tmp_path / "packed.tar", mode="w:gz"))
     whole = _pack(tmp_path / "copy", tmp_path / "whole.tar").read_bytes()
     for size in (0, 700, len(whole) // 2, len(whole) - 20_000):
@@ -150,12 +150,12 @@ def test_folders_with_links_and_packed_or_cut_archives_are_refused(folder: Path,
     with pytest.raises(DataError, match=r"holds export.json twice"):
         import_export(folder, _pack(tmp_path / "copy", tmp_path / "twice.tar", (twice, b"{}")))
     (tmp_path / "copy" / "rows-00009.jsonl").symlink_to("/etc/passwd")
-    with pytest.raises(DataError, match="no plain file; it is refused as a whole"):
+    with pytest.raises(DataError, match="not a plain file; it is refused as a whole"):
         import_export(folder, tmp_path / "copy")
 
 
 def test_a_header_that_asks_for_gigabytes_is_refused(folder: Path, tmp_path: Path) -> None:
-    """A pax header of a terabyte in a sparse file, and a member that is larger than any may be."""
+    """A pax header of 8 GiB in a sparse file, and a member above the size limit."""
     export(folder, tmp_path / "copy")
     bomb = tarfile.TarInfo("x")
     bomb.type, bomb.size = tarfile.XHDTYPE, 2**33 - 1
@@ -170,7 +170,7 @@ def test_a_header_that_asks_for_gigabytes_is_refused(folder: Path, tmp_path: Pat
 
 
 def _signed(copy: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Changes the rows of the first part and makes the checksums fit again."""
+    """Changes the rows of the first part and updates its checksum."""
     file = copy / "rows-00000.jsonl"
     rows = [json.loads(line) for line in file.read_bytes().splitlines()]
     change(rows)
@@ -189,16 +189,16 @@ def _deep(rows: list[dict[str, Any]]) -> None:
 
 CHANGES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str]] = {
     "id": (lambda rows: rows[0].update(id="../../../../etc/passwd00"), "does not belong to its content hash"),
-    "hash": (lambda rows: rows[0].update(content_hash="x" * 64), "is no SHA-256"),
-    "kind": (lambda rows: rows[0].update(age="forty"), "holds a value that is no number"),
-    "infinite": (lambda rows: rows[0].update(age=float("inf")), "holds a value that is no number"),
-    "truth": (lambda rows: rows[0].update(bag=1), "holds a value that is no truth"),
-    "time": (lambda rows: rows[0].update(captured_at="soon"), "is no time"),
-    "text": (lambda rows: rows[0].update(source=None), "source is no text"),
-    "zero": (lambda rows: rows[0].update(camera="a\0b"), "camera is no text"),
+    "hash": (lambda rows: rows[0].update(content_hash="x" * 64), "is not a SHA-256"),
+    "kind": (lambda rows: rows[0].update(age="forty"), "holds a value that is not a number"),
+    "infinite": (lambda rows: rows[0].update(age=float("inf")), "holds a value that is not a number"),
+    "truth": (lambda rows: rows[0].update(bag=1), "holds a value that is not a truth"),
+    "time": (lambda rows: rows[0].update(captured_at="soon"), "is not a time"),
+    "text": (lambda rows: rows[0].update(source=None), "source is not a text"),
+    "zero": (lambda rows: rows[0].update(camera="a\0b"), "camera is not a text"),
     "surrogate": (lambda rows: rows[0].update(camera="\ud800"), "surrogates not allowed"),
-    "long": (lambda rows: rows[0].update(root="x" * 2_000_000), "root is no text of at most"),
-    "attributes": (_deep, "no JSON object"),
+    "long": (lambda rows: rows[0].update(root="x" * 2_000_000), "root is not a text of at most"),
+    "attributes": (_deep, "not a JSON object"),
     "column": (lambda rows: rows[0].update(embedding=[1]), "does not have the columns"),
     "count": (lambda rows: rows.pop(), "has 11 lines, not 12"),
     "thumbnail": (lambda rows: rows[0].update(thumbnail_sha256="0" * 64), "a thumbnail has another SHA-256"),
@@ -215,7 +215,7 @@ def test_every_value_is_checked_before_the_first_image_is_added(name: str, folde
     assert not (tmp_path / "new").exists()
 
 
-def test_embeddings_thumbnails_and_the_list_are_checked(folder: Path, tmp_path: Path) -> None:
+def test_embeddings_thumbnails_and_export_json_are_checked(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "good")
 
     def refused(message: str, file: str, content: bytes) -> None:
@@ -237,8 +237,8 @@ def test_embeddings_thumbnails_and_the_list_are_checked(folder: Path, tmp_path: 
     refused("kind object instead of", "embeddings-00000.npy", npy(np.array([[{}] * 24] * 12, dtype=object)))
     refused("kind float64 instead of", "embeddings-00000.npy", npy(good.astype(np.float64)))
     refused(r"of shape \(11, 24\)", "embeddings-00000.npy", npy(good[:11]))
-    refused("no unit vectors", "embeddings-00000.npy", npy(good * 2))
-    refused("no unit vectors", "embeddings-00000.npy", npy(good * np.float32(np.nan)))
+    refused("not unit vectors", "embeddings-00000.npy", npy(good * 2))
+    refused("not unit vectors", "embeddings-00000.npy", npy(good * np.float32(np.nan)))
     refused("magic string|part 0", "embeddings-00000.npy", b"junk")
     huge = npy(good).replace(b"(12, 24)", b"(2**9,9)")
     refused("part 0", "embeddings-00000.npy", huge)
@@ -269,5 +269,5 @@ def test_a_thumbnail_that_is_no_small_jpeg_is_refused(folder: Path, tmp_path: Pa
             rows[0]["thumbnail_sha256"] = hashlib.sha256(content).hexdigest()
 
         _signed(tmp_path / "copy", change)
-        with pytest.raises(DataError, match="no JPEG of at most 224 x 256 pixels"):
+        with pytest.raises(DataError, match="not a JPEG of at most 224 x 256 pixels"):
             import_export(folder, tmp_path / "copy")

@@ -11,7 +11,7 @@ import pytest
 from tbps.errors import DataError, QueryError, UnknownIdError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage
-from tbps.gallery.ingest.sources import Named
+from tbps.gallery.ingest.sources.candidates import Named
 from tbps.gallery.search.calibration import Calibration
 from tbps.gallery.search.page import Page
 from tbps.gallery.search.query import Example, Query, Text

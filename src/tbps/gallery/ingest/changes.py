@@ -1,15 +1,15 @@
-"""How the files on the disk differ from what a gallery holds, told after a run and, with `--refresh`, taken over.
+"""Differences between the files on disk and what a gallery holds: reported after a run, and applied with `refresh`.
 
 changed     a path holds another picture or video than the one that was indexed from it
-moved       what was indexed from a path that is not there any more was found under another one
-corrected   the metadata of a picture that was indexed say something else now
-gone        a path below an indexed folder, or below the former place of a moved one, is no longer there
+moved       content that was indexed from a path where it no longer is was found at another path
+corrected   the metadata of an indexed picture have other values now
+gone        a path below an indexed folder, or below the former folder of moved content, no longer exists
 
-Taken over are changed (the rows of the former content go, from the gallery and an unfinished re-embedding; snapshots keep theirs),
-moved (the new path) and corrected (the new columns), all in one step at the end of the run: a table with all of it is written
-beside the old one and takes its place. A killed run leaves the old rows as they were and the next one finds the same differences
-again. Without `refresh` nothing of this is done, and new content under a known path is not added. Rows of files that are gone are
-never removed by themselves, since a drive may be unplugged.
+`refresh` applies changed (rows of the former content are deleted, also from an unfinished re-embedding; snapshots keep theirs),
+moved (the new path) and corrected (the new columns). All of it is one step at the end of a run: a table with every change is
+written beside the old one and replaces it. A run that is killed leaves the old rows, and the next one finds the same differences
+again. Without `refresh` nothing is applied, and new content at a known path is not added. Rows of files that are gone are never
+deleted by themselves, since a drive may be unplugged.
 """
 
 import json
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from tbps.errors import StorageError
-from tbps.gallery.ingest.folders import Failure
-from tbps.gallery.ingest.known import Known, crop_columns, is_gone, path_of
-from tbps.gallery.ingest.sources import Candidate, Sources
+from tbps.gallery.ingest.known import Known, crop_columns
+from tbps.gallery.ingest.paths import is_gone, path_of
+from tbps.gallery.ingest.row import id_of
+from tbps.gallery.ingest.sources.candidates import Candidate, Sources
+from tbps.gallery.ingest.sources.folders import Failure
 from tbps.gallery.store.layout import REEMBED_FILE, bytes_on_disk, manifest_at, next_table, replace_head, table_of
 from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.preprocess.names import composed
@@ -32,7 +34,7 @@ _NAMED_COLUMNS = ("identity", "camera", "captured_at")
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """(name, what is different) for each file; see the module's docstring. duplicates: content that is indexed from elsewhere."""
+    """(name, difference) per file; see the module. duplicates: files with content that is stored from another path."""
 
     changed: tuple[Failure, ...] = ()
     moved: tuple[Failure, ...] = ()
@@ -43,67 +45,71 @@ class Differences:
 
 @dataclass(slots=True)
 class Changes:
-    """What is found during a run. stale: rows of former content by path; located: rows found under another path, and where."""
+    """Collects differences during a run. Rows are named by their content hash.
+
+    stale: path -> name of the file, rows of its former content; located: row -> the other paths where its content was found;
+    corrected: row -> columns with new values; corrected_names: row -> name of the file with these metadata; elsewhere: row ->
+    columns that the metadata of the first of its other paths give it.
+    """
 
     known: Known
     stale: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     located: dict[str, list[Candidate]] = field(default_factory=dict)
     corrected: dict[str, dict[str, Any]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)  # of corrected rows
-    otherwise: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # what is said of rows under the path where they were located
+    corrected_names: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def former(self, candidate: Candidate, stale: tuple[str, ...]) -> None:
-        """The path of a candidate holds other content now than these rows."""
+    def note_former(self, candidate: Candidate, former: tuple[str, ...]) -> None:
+        """Notes that the path of a candidate holds other content now than the rows `former`."""
         path = path_of(candidate.root, candidate.name)
-        if stale and path is not None:
-            self.stale[path] = candidate.name, stale
+        if former and path is not None:
+            self.stale[path] = candidate.name, former
 
-    def found(self, content_hash: str, candidate: Candidate) -> bool:
-        """A known row was met again; whether under the path that it has."""
+    def note_found(self, content_hash: str, candidate: Candidate) -> bool:
+        """Notes where the content of a row was found; returns whether that is the row's own path."""
         row = self.known[content_hash]
         if (row.root, row.source) == (candidate.root, candidate.name):
             return True
         here = path_of(candidate.root, candidate.name)
         if here is not None and here == path_of(row.root, row.source) and not is_gone(f"{row.root}/{row.source}", {}):
-            return True  # the same file by way of another folder
+            return True  # the same file, indexed by way of another folder
         self.located.setdefault(content_hash, []).append(candidate)
         return False
 
-    def correct(self, content_hash: str, candidate: Candidate, columns: dict[str, Any]) -> None:
-        """The metadata of a row that was met say something else than its columns."""
+    def note_correction(self, content_hash: str, candidate: Candidate, columns: dict[str, Any]) -> None:
+        """Notes that the metadata of a candidate give other values to these columns of a row."""
         located = self.located.get(content_hash, [])
         if columns and located and located[0] is candidate:
-            self.otherwise[content_hash] = columns
+            self.elsewhere[content_hash] = columns
         elif columns and not any(each is candidate for each in located):
-            self.corrected[content_hash], self.names[content_hash] = columns, candidate.name
+            self.corrected[content_hash], self.corrected_names[content_hash] = columns, candidate.name
 
     def replaced(self) -> set[str]:
-        """The rows of content that is no longer at its path."""
+        """The rows whose content is no longer at their path."""
         return {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
 
     def settle(self, sources: Sources) -> "Settled":
-        """Decides what each difference is, once everything was looked at."""
+        """Decides what each difference is, after every file was read."""
         replaced = self.replaced()
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
-        for content_hash, met in self.located.items():
+        for content_hash, found in self.located.items():
             if (row := self.known.get(content_hash)) is None:
-                continue  # forgotten meanwhile
-            first, path = met[0], f"{row.root}/{row.source}" if row.root and met[0].root else None
+                continue  # forgotten in the meantime
+            first, path = found[0], f"{row.root}/{row.source}" if row.root and found[0].root else None
             if path is not None and (content_hash in replaced or is_gone(path, sources.members)):
                 moved[content_hash] = first
-                if content_hash in self.otherwise:
-                    self.corrected[content_hash], self.names[content_hash] = self.otherwise[content_hash], first.name
+                if content_hash in self.elsewhere:
+                    self.corrected[content_hash] = self.elsewhere[content_hash]
+                    self.corrected_names[content_hash] = first.name
             root, kept = (first.root, first.name) if content_hash in moved else (row.root, row.source)
-            kept = f"{root}/{kept}" if root and root != first.root else kept  # of another folder, which may have the same name
-            copies = met[1:] if content_hash in moved else met
+            kept = f"{root}/{kept}" if root and root != first.root else kept  # another folder may have a file of the same name
+            copies = found[1:] if content_hash in moved else found
             duplicates |= {copy.name: f"has the same content as {kept}, which was kept" for copy in copies}
         return Settled(self, moved, frozenset(replaced - moved.keys()), duplicates, self._gone(sources, moved))
 
     def _gone(self, sources: Sources, moved: Mapping[str, Candidate]) -> dict[str, str]:
-        """The paths below the folders that were gone through, and below former places, at which there is nothing any more."""
+        """Known paths at which there is no file any more, below the walked folders and the former folders of moved content."""
         roots = {*sources.folders, *(self.known[each].root for each in moved)}
         whole = tuple(f"{composed(place).rstrip('/')}/" for place in (*roots, *sources.members))
         there = {path_of(item.root, item.name) for item in (*sources.candidates, *sources.videos)}
@@ -119,7 +125,8 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome: rows that are to have another path, rows that are to go, and files to tell of."""
+    """The differences of a run. moved: row -> its new path; erased: rows of replaced content; duplicates: name -> reason; gone:
+    path -> reason."""
 
     changes: Changes
     moved: Mapping[str, Candidate]
@@ -128,17 +135,18 @@ class Settled:
     gone: Mapping[str, str]
 
     def former(self) -> dict[str, tuple[str, str]]:
-        """The ids of the rows that are to go, with the root and source at which they are known."""
+        """Id -> (root, source) of the rows to be deleted."""
         rows = {each: self.changes.known[each] for each in self.erased}
-        return {each[:24]: (row.root, row.source) for each, row in rows.items()}
+        return {id_of(each): (row.root, row.source) for each, row in rows.items()}
 
     def differences(self) -> Differences:
+        """The differences as a report names them."""
         known, corrected = self.changes.known, dict[str, list[str]]()
         for content_hash, columns in self.changes.corrected.items():
             own = [name for name in _NAMED_COLUMNS if name in columns]
             own += ["other columns"] if "attributes" in columns else []
-            seen = corrected.setdefault(self.changes.names[content_hash], [])
-            seen += [name for name in own if name not in seen]
+            named = corrected.setdefault(self.changes.corrected_names[content_hash], [])
+            named += [name for name in own if name not in named]
         moved = {item.name: f"was indexed as {known[each].root}/{known[each].source}" for each, item in self.moved.items()}
         sources = {path: known[hashes[0]].source for path, hashes in known.paths().items() if path in self.gone}
         return Differences(
@@ -150,11 +158,11 @@ class Settled:
         )
 
     def updates(self) -> dict[str, dict[str, Any]]:
-        """The columns that get other values, by row id."""
-        found = {each[:24]: dict(columns) for each, columns in self.changes.corrected.items() if each not in self.erased}
+        """Id -> columns that get other values."""
+        found = {id_of(each): dict(columns) for each, columns in self.changes.corrected.items() if each not in self.erased}
         for each, item in self.moved.items():
             row = self.changes.known[each]
-            columns = found.setdefault(each[:24], {})
+            columns = found.setdefault(id_of(each), {})
             columns |= {"source": item.name, "root": item.root}
             if crop_columns(row).get("video") == composed(row.source):
                 attributes = json.loads(columns.get("attributes", row.attributes)) | {"video": composed(item.name)}
@@ -163,12 +171,14 @@ class Settled:
         return found
 
 
-def take_over(folder: Path, former: Mapping[str, tuple[str, str]], updates: Mapping[str, Mapping[str, Any]]) -> int:
-    """Writes the gallery's table anew without some rows and with other values of some columns, by row id; how many rows went.
+def apply_changes(folder: Path, former: Mapping[str, tuple[str, str]], updates: Mapping[str, Mapping[str, Any]]) -> int:
+    """Rewrites the gallery's table without some rows and with new values in others; returns how many rows were deleted.
 
-    former: the rows that are to go, which stay where another process has given them another root or source meanwhile. Under the
-    lock. The table of an unfinished re-embedding comes first, so that a kill in between is seen by the next run.
-    Raises StorageError where there is no room for the copy: nothing is changed then.
+    former: id -> (root, source) of rows to delete; a row stays if another process has changed its root or source since. updates:
+    id -> columns with new values. Must be called under the gallery's lock. The table of an unfinished re-embedding is rewritten
+    first, so that the next run repeats everything after a kill in between.
+
+    Raises StorageError when there is no room for the copy; nothing is changed then.
     """
     if not (former or updates) or (own := table_of(folder / MANIFEST_FILE)) is None:
         return 0
@@ -179,8 +189,8 @@ def take_over(folder: Path, former: Mapping[str, tuple[str, str]], updates: Mapp
     needed = sum(bytes_on_disk(folder / f"{table.name}.lance") for _, table in tables)
     if (free := shutil.disk_usage(folder).free) < needed:
         raise StorageError(
-            f"gallery {folder} was not refreshed: it is written anew for that, which needs {needed:,} bytes, but {free:,} are "
-            "free; free space and run again"
+            f"gallery {folder} was not refreshed: rewriting its table needs {needed:,} bytes, but {free:,} are free; "
+            "free space and run again"
         )
     for head, table in tables:
         name = next_table(folder)

@@ -1,167 +1,175 @@
-"""What a gallery holds already, by content and by path, and how a file on the disk differs from it."""
+"""The images that a gallery holds, in memory, by content hash and by path; with the scenes and videos that are finished."""
 
 import json
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, final
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, final
 
-from tbps.gallery.ingest.footage import place_hash
-from tbps.gallery.ingest.sources import Candidate
-from tbps.gallery.store.columns import row_metadata
-from tbps.gallery.store.schema import Kind
+from tbps.gallery.ingest.footage import CROP_COLUMNS
+from tbps.gallery.ingest.hashes import camera_hash, crop_hash
+from tbps.gallery.ingest.paths import is_gone, path_of
+from tbps.gallery.ingest.record import Finished, Record
+from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.table import KnownRow
-from tbps.gallery.suffixes import is_archive
 from tbps.preprocess.names import composed
 
-_OF_CROP = ("box_x", "box_y", "box_width", "box_height", "quality", "frame", "offset_seconds", "video", "tracklet")
+_SIDES = ("box_x", "box_y", "box_width", "box_height")
 
 
-def path_of(root: str, name: str) -> str | None:
-    """The path of a picture, equal for composed and decomposed letters; None for a picture without a file of its own."""
-    return composed(f"{root}/{name}") if root else None
+class AtPath(NamedTuple):
+    """Content hashes of the rows of one path. current: those of its present content; former: those of replaced content."""
+
+    current: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
 
 
 @final
 class Known:
-    """The rows of a gallery by the hash of their content; those of this run are added."""
+    """What a gallery holds, rows of the present run included.
 
-    def __init__(self, rows: dict[str, KnownRow]) -> None:
-        self.renew(rows)
+    Reader threads and the writer share it; every method holds its lock.
+    """
 
-    def renew(self, rows: dict[str, KnownRow]) -> None:
-        """Takes other rows in place of all that was known."""
-        self._rows = rows
-        self._asked: Collection[str] = ()
-        self._places: dict[str, tuple[Any, list[Any]]] = {}  # of the rows that were asked for
-        self._by_path: dict[str, list[str]] = {}
-        self._lost: dict[str, list[str]] | None = None  # paths of scenes and videos that are gone, by the last part of their names
-        for content_hash, row in rows.items():
-            self._note(content_hash, row)
+    def __init__(self, rows: Mapping[str, KnownRow], record: Record) -> None:
+        """rows: by content hash."""
+        self._lock = threading.RLock()
+        self._record = record
+        self.replace(rows)
 
-    def __contains__(self, content_hash: str) -> bool:
-        return content_hash in self._rows
-
-    def __getitem__(self, content_hash: str) -> KnownRow:
-        return self._rows[content_hash]
-
-    def get(self, content_hash: str) -> KnownRow | None:
-        return self._rows.get(content_hash)
+    def replace(self, rows: Mapping[str, KnownRow]) -> None:
+        """Replaces all rows, since another process has rewritten the table."""
+        with self._lock:
+            self._rows: dict[str, KnownRow] = {}
+            self._by_path: dict[str, list[str]] = {}
+            self._crops: tuple[Collection[str], dict[str, tuple[Any, list[Any]]]] = (), {}
+            self._gone: dict[str, list[str]] | None = None
+            for content_hash, row in rows.items():
+                self.add(content_hash, row)
 
     def add(self, content_hash: str, row: KnownRow) -> None:
-        self._rows[content_hash] = row
-        self._note(content_hash, row)
+        with self._lock:
+            self._rows[content_hash] = row
+            if (path := path_of(row.root, row.source)) is not None:
+                self._by_path.setdefault(path, []).append(content_hash)
 
-    def items(self) -> Iterator[tuple[str, KnownRow]]:
-        yield from self._rows.items()
+    def __contains__(self, content_hash: str) -> bool:
+        with self._lock:
+            return content_hash in self._rows
+
+    def __getitem__(self, content_hash: str) -> KnownRow:
+        with self._lock:
+            return self._rows[content_hash]
+
+    def get(self, content_hash: str) -> KnownRow | None:
+        with self._lock:
+            return self._rows.get(content_hash)
 
     def paths(self) -> Mapping[str, Sequence[str]]:
-        """The content hashes of the rows of each path: one of a picture, several of a scene or video."""
-        return self._by_path
+        """Path -> content hashes of its rows: one for a picture, several for a scene or video."""
+        with self._lock:
+            return {path: tuple(hashes) for path, hashes in self._by_path.items()}
 
-    def parted(self, candidate: Candidate, file_hash: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The rows of a file's path that show what the file holds now, and those that show what it held before."""
+    def held_as(self, content: str, camera: str | None, within: Collection[str] | None) -> str | None:
+        """The hash under which the gallery holds a content, None when it does not.
+
+        within: the cameras to which the caller may add; a row of another camera is then not revealed.
+        """
+        at_camera = camera_hash(content, camera)
+        with self._lock:
+            if at_camera in self._rows:
+                return at_camera
+            row = self._rows.get(content)
+        return content if row is not None and (within is None or row.camera == camera) else None
+
+    def at_path(self, candidate: Candidate, file_hash: str) -> AtPath:
+        """The rows of a candidate's path, by whether they show its present content."""
         path = path_of(candidate.root, candidate.name)
-        own, former = list[str](), list[str]()
-        for each in self._by_path.get(path, ()) if path is not None else ():
-            (own if self.shows(each, file_hash) else former).append(each)
-        return tuple(own), tuple(former)
+        current, former = list[str](), list[str]()
+        with self._lock:
+            for each in self._by_path.get(path, ()) if path is not None else ():
+                (current if self._shows(each, file_hash) else former).append(each)
+        return AtPath(tuple(current), tuple(former))
 
-    def shows(self, content_hash: str, file_hash: str) -> bool:
-        """Whether a row is that file, or a person cut out of it."""
+    def crops_of(self, hashes: Collection[str], file_hash: str) -> tuple[str, ...]:
+        """Those of the rows `hashes` that are crops of a file. Quick when asked again with the same collection."""
+        with self._lock:
+            if hashes is not self._crops[0]:
+                places = {each: place for each in hashes if (place := _place(self._rows[each])) is not None}
+                self._crops = hashes, places
+            return tuple(each for each, place in self._crops[1].items() if each == crop_hash(file_hash, *place))
+
+    def crops_at_gone_paths(self, name: str, file_hash: str, members: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
+        """The crops of a file that were indexed from a path at which there is no file any more.
+
+        members: as in `is_gone`, the same during a whole run. Paths that end in the file's own name come first.
+        """
+        if self._gone is None:
+            self._gone = self._find_gone(members)
+        base = composed(name).rpartition("/")[2]
+        others = (path for other, paths in self._gone.items() if other != base for path in paths)
+        with self._lock:
+            for path in (*self._gone.get(base, ()), *others):
+                if found := tuple(each for each in self._by_path.get(path, ()) if self._shows(each, file_hash)):
+                    return found
+        return ()
+
+    def is_finished(self, finished: Finished, same_metadata: bool = False) -> bool:
+        """Whether a scene or video was searched to its end, and, where asked, with this metadata."""
+        with self._lock:
+            return finished.key in self._record and not (same_metadata and self._record.differs(finished))
+
+    def finished_among(self, keys: Iterable[str]) -> list[bool]:
+        """For each key whether its scene or video is finished, also by other processes."""
+        with self._lock:
+            self._record.refresh()
+            return [key in self._record for key in keys]
+
+    def refresh_finished(self) -> None:
+        """Reads what other processes have finished since."""
+        with self._lock:
+            self._record.refresh()
+
+    def add_finished(self, finished: Mapping[str, Mapping[str, Any]]) -> None:
+        """Records scenes and videos as finished, key -> metadata; under the gallery's lock. Raises StorageError."""
+        with self._lock:
+            self._record.append(finished)
+
+    def correct_finished(self, finished: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replaces the recorded metadata of finished scenes and videos; under the gallery's lock. Raises StorageError."""
+        with self._lock:
+            self._record.correct(finished)
+
+    def _shows(self, content_hash: str, file_hash: str) -> bool:
+        """Whether a row is that file, or a crop of it."""
         if content_hash == file_hash:
             return True
         place = _place(self._rows[content_hash])
-        return place is not None and content_hash == place_hash(file_hash, *place)
+        return place is not None and content_hash == crop_hash(file_hash, *place)
 
-    def shown(self, hashes: Collection[str], file_hash: str) -> Iterator[str]:
-        """Those of some rows that show people who were cut out of a file."""
-        if hashes is not self._asked:
-            self._asked, self._places = hashes, {each: place for each in hashes if (place := _place(self._rows[each])) is not None}
-        yield from (each for each, place in self._places.items() if each == place_hash(file_hash, *place))
-
-    def elsewhere(self, name: str, file_hash: str, members: Mapping[str, frozenset[str]]) -> Iterator[str]:
-        """The rows of people who were cut out of that file under paths where there is no such file any more.
-
-        members: as for `is_gone`, the same for the whole run.
-        """
-        if self._lost is None:
-            self._lost = {}
-            for path, hashes in self._by_path.items():
-                row = self._rows[hashes[0]]
-                if any(crop_columns(self._rows[each]) for each in hashes) and is_gone(f"{row.root}/{row.source}", members):
-                    self._lost.setdefault(path.rpartition("/")[2], []).append(path)
-        base = composed(name).rpartition("/")[2]
-        others = (path for other, paths in self._lost.items() if other != base for path in paths)
-        for path in (*self._lost.get(base, ()), *others):
-            if found := [each for each in self._by_path[path] if self.shows(each, file_hash)]:
-                yield from found
-                return
-
-    def _note(self, content_hash: str, row: KnownRow) -> None:
-        if (path := path_of(row.root, row.source)) is not None:
-            self._by_path.setdefault(path, []).append(content_hash)
-
-
-def _place(row: KnownRow) -> tuple[Any, list[Any]] | None:
-    """The frame and box of a person; None for a picture that is taken whole."""
-    columns = crop_columns(row)
-    sides = ("box_x", "box_y", "box_width", "box_height")
-    return (columns.get("frame", 0), [columns.get(side) for side in sides]) if columns else None
+    def _find_gone(self, members: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
+        """Last part of a name -> paths of scenes and videos that are gone. Asks the disk, and so without the lock."""
+        with self._lock:
+            crops = {
+                path: self._rows[hashes[0]]
+                for path, hashes in self._by_path.items()
+                if any(crop_columns(self._rows[each]) for each in hashes)
+            }
+        gone: dict[str, list[str]] = {}
+        for path, row in crops.items():
+            if is_gone(f"{row.root}/{row.source}", members):
+                gone.setdefault(path.rpartition("/")[2], []).append(path)
+        return gone
 
 
 def crop_columns(row: KnownRow) -> dict[str, Any]:
-    """The columns that say where a person was cut out; empty for a picture that is taken whole."""
+    """The columns that say where a crop was found; empty for a whole picture."""
     if '"box_width"' not in row.attributes:
         return {}
     attributes = json.loads(row.attributes)
-    return {name: attributes[name] for name in _OF_CROP if name in attributes}
+    return {name: attributes[name] for name in CROP_COLUMNS if name in attributes}
 
 
-def correction(known: KnownRow, given: Candidate, kinds: Mapping[str, Kind], start: datetime | None = None) -> dict[str, Any]:
-    """The columns of a row that a file's metadata say otherwise now, with their new values; empty where nothing does.
-
-    A metadata line replaces all that was said before, but the camera stays where the line names none: it may come from --camera
-    (null in the line takes it away). Without a line only a given camera counts, and a time of capture where there was none. start:
-    the time at which a video began, as it is given now.
-    """
-    own = crop_columns(known)
-    columns = {**given.columns, **own}
-    offset = own.get("offset_seconds")
-    if offset is not None:  # the time of a crop is that of its frame
-        columns.pop("captured_at", None)
-        if start is not None:
-            columns["captured_at"] = (start + timedelta(seconds=round(offset, 3))).isoformat()
-    told = row_metadata(columns, kinds)
-    new: dict[str, Any] = {"camera": told.camera} if "camera" in columns else {}
-    if "captured_at" in columns or (given.described and offset is None):
-        new["captured_at"] = told.captured_at
-    if given.described:
-        new |= {"identity": told.identity, "attributes": told.attributes}
-    elif known.captured_at is not None and start is None:
-        new.pop("captured_at", None)
-    changed = {name: value for name, value in new.items() if value != getattr(known, name)}
-    if "attributes" in changed:
-        changed |= {name: told.extras.get(name) for name in kinds}
-    return changed
-
-
-def is_gone(path: str, members: Mapping[str, frozenset[str]]) -> bool:
-    """Whether there certainly is no such file any more; members: the pictures of archives that were listed to their end.
-
-    What cannot be looked at (no permission, an archive that was not listed) counts as there.
-    """
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError:
-        archive = path
-        while not os.path.isfile(archive):
-            archive = os.path.dirname(archive)
-        if not is_archive(archive):
-            return True
-        return archive in members and path[len(archive) + 1 :] not in members[archive]
-    except (OSError, ValueError):
-        return False
-    return False
+def _place(row: KnownRow) -> tuple[Any, list[Any]] | None:
+    """The frame and box of a crop; None for a whole picture."""
+    columns = crop_columns(row)
+    return (columns.get("frame", 0), [columns.get(side) for side in _SIDES]) if columns else None

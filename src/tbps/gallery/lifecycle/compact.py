@@ -1,4 +1,4 @@
-"""Keeping a gallery small."""
+"""Compacts a gallery: merges fragments of its table and deletes old versions."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tbps.gallery.store.writing import writing
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """bytes: on disk, snapshots included; versions: of the table."""
+    """bytes: size on disk, snapshots included; versions: versions of the table on disk."""
 
     bytes_before: int
     bytes_after: int
@@ -23,7 +23,7 @@ class CompactReport:
 
 
 def compact(folder: Path, patience: float = PATIENCE) -> CompactReport:
-    """Merges the pieces that many commits left and removes old versions. Raises GalleryError on an empty gallery."""
+    """Merges the fragments that commits leave, and deletes old versions. Raises GalleryError on an empty gallery."""
     started = time.monotonic()
     recorded(folder)
     with writing(folder, patience):

@@ -1,17 +1,23 @@
-"""The files of an export that is not trusted, in a folder or a plain tar: found first, then read, each bounded before it is read.
+"""The files of an export, in a folder or a plain tar archive: written, and read from places that are not trusted.
 
-Nothing is unpacked to disk; names that no export has, links, devices and packed archives are refused.
+Nothing is unpacked to disk. Other names than an export has, links, devices and packed archives are refused. Sizes are checked
+before anything is read.
 """
 
 import io
 import os
 import re
+import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tbps.errors import DataError
+from tbps.storage import atomic_path, make_folder, writing_to
+
+Put = Callable[[str, bytes], None]  # writes a file of an export
 
 MAX_FILE_BYTES = 256 * 2**20  # of one part's lines or embeddings, and of export.json
 MAX_THUMBNAIL_BYTES = 2**18
@@ -20,16 +26,16 @@ _NAME = re.compile(r"export\.json|rows-\d{5}\.jsonl|embeddings-\d{5}\.npy|thumbn
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """An export by its files: where each lies in an archive, or that it is there in a folder."""
+class ExportFiles:
+    """The files of an export. found: name -> offset in the archive (0 in a folder) and size."""
 
     place: Path
-    found: Mapping[str, tuple[int, int]]  # name -> offset and size
+    found: Mapping[str, tuple[int, int]]
 
     def read(self, name: str) -> bytes:
-        """Raises DataError where the file is missing, cut off or too large."""
+        """The bytes of a file. Raises DataError when it is missing, cut off or too large."""
         if name not in self.found:
-            raise DataError(f"export {self.place} is not whole: {name} is missing")
+            raise DataError(f"export {self.place} is incomplete: {name} is missing")
         offset, size = self.found[name]
         limit = MAX_THUMBNAIL_BYTES if name.startswith("thumbnails/") else MAX_FILE_BYTES
         if size > limit:
@@ -43,8 +49,8 @@ class Source:
         return content
 
 
-def open_source(place: Path) -> Source:
-    """Raises DataError where there is none, or it holds what no export does."""
+def open_export(place: Path) -> ExportFiles:
+    """Lists the files of an export. Raises DataError when there is none, or when it holds any other file."""
     if place.is_dir():
         names = _folder_files(place)
     elif place.is_file():
@@ -54,12 +60,41 @@ def open_source(place: Path) -> Source:
     found: dict[str, tuple[int, int]] = {}
     for name, where in names:
         if not _NAME.fullmatch(name):
-            raise DataError(f"export {place} holds {name[:200]!r}, which no export does; it is refused as a whole")
+            raise DataError(f"export {place} holds {name[:200]!r}, which is not a file of an export; it is refused as a whole")
         if name in found or len(found) == MAX_FILES:
             what = f"{name} twice" if name in found else f"more than {MAX_FILES:,} files"
             raise DataError(f"export {place} holds {what}; it is refused as a whole")
         found[name] = where
-    return Source(place, found)
+    return ExportFiles(place, found)
+
+
+@contextmanager
+def new_export(target: Path) -> Iterator[Put]:
+    """Writes an export: gives a function that takes its files. The export gets its name when all of them are written."""
+    if target.suffix == ".tar":
+        with atomic_path(target) as file, tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as archive:
+
+            def add(name: str, content: bytes) -> None:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+            yield add
+        return
+    begun = target.with_name(f".{target.name}.part")
+    shutil.rmtree(begun, ignore_errors=True)
+    make_folder(begun)
+
+    def write(name: str, content: bytes) -> None:
+        (begun / name).parent.mkdir(parents=True, exist_ok=True)
+        (begun / name).write_bytes(content)
+
+    try:
+        with writing_to(target.parent):
+            yield write
+            begun.rename(target)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def _folder_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -67,12 +102,14 @@ def _folder_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         for name in (*names, *(folder for folder in folders if (Path(parent) / folder).is_symlink())):
             file = Path(parent) / name
             if file.is_symlink() or not file.is_file():
-                raise DataError(f"export {place} holds {file.relative_to(place)}, which is no plain file; it is refused as a whole")
+                raise DataError(
+                    f"export {place} holds {file.relative_to(place)}, which is not a plain file; it is refused as a whole"
+                )
             yield file.relative_to(place).as_posix(), (0, file.stat().st_size)
 
 
 class _Bounded(io.FileIO):
-    """A file of which no more than a bounded piece is read at once, whatever a header asks for."""
+    """A file that refuses large reads, whatever size a header of an archive asks for."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_FILE_BYTES:
@@ -84,9 +121,13 @@ def _archive_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     try:
         with _Bounded(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else it remembers all of them
+                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
                 if not member.isreg() or member.issparse():
-                    raise DataError(f"export {place} holds {member.name[:200]!r}, which is no plain file; it is refused as a whole")
+                    raise DataError(
+                        f"export {place} holds {member.name[:200]!r}, which is not a plain file; it is refused as a whole"
+                    )
                 yield member.name, (member.offset_data, member.size)
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
-        raise DataError(f"export {place} is no plain tar archive, or damaged ({error}); packed ones are not read") from error
+        raise DataError(
+            f"export {place} is not a plain tar archive, or is damaged ({error}); compressed ones are not read"
+        ) from error

@@ -1,4 +1,4 @@
-"""Which images are to be forgotten, and forgetting them: `erasure` does the work, this module chooses and reports."""
+"""Forgets images: chooses them by condition or id, and reports them. `erasure` deletes them from disk."""
 
 import time
 from collections import Counter
@@ -26,9 +26,9 @@ _TOLD = ["id", "source", "camera", "captured_at", "identity"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Images that pass all of what is given.
+    """Images that match every given part.
 
-    where: a filter (see `filters`); before: taken earlier, which no image without a time is; ids: any of these.
+    where: a filter (see `filters`); before: captured earlier, which excludes images without a time; ids: with one of these.
     """
 
     where: str | None = None
@@ -37,19 +37,19 @@ class Selection:
     ids: tuple[str, ...] = ()
 
     def condition(self) -> Condition:
-        """All of it but the ids. Raises QueryError when nothing at all is given, or a part cannot be read."""
+        """Every part but the ids, as one condition. Raises QueryError when no part is given, or one cannot be read."""
         parts: list[Condition] = [] if self.where is None else [written(self.where)]
         if self.identity is not None:
             check_text("the identity", self.identity)
             parts.append(Among("identity", (self.identity,)))
         if self.before is not None:
             if (moment := parse_time(self.before)) is None:
-                raise QueryError(f"before {shortened(self.before)} is no time; write it as 2024-05-01 or 2024-05-01T08:30:00")
+                raise QueryError(f"before {shortened(self.before)} is not a time; write it as 2024-05-01 or 2024-05-01T08:30:00")
             parts.append(Compare("captured_at", "<", moment))
-        for name in self.ids:
-            check_text("an id", name)
+        for id_ in self.ids:
+            check_text("an id", id_)
         if not parts and not self.ids:
-            raise QueryError("nothing says what to forget; give a condition, an identity, a time or ids")
+            raise QueryError("no selection of images to forget was given; give a condition, an identity, a time or ids")
         return Every(tuple(parts)) if parts else Always(True)
 
 
@@ -66,11 +66,11 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class ForgetReport:
-    """What is gone, or would be in a dry run.
+    """What was forgotten, or would be without `dry_run`.
 
-    images: distinct ones; gallery: those of them in the gallery itself; snapshots: how many are in each that has any;
-    cameras: images of each camera; sample: the first few by id; undated: images of the gallery without a time, which no rule about
-    time reaches; notices: what the user should know, such as a camera of the filter that no image has.
+    images: distinct images; gallery: how many of them the gallery itself holds; snapshots: how many each snapshot holds; cameras:
+    images per camera; sample: the first few by id; undated: images of the gallery without a capture time, which no rule about time
+    matches; notices: for the user, such as a camera of the filter that no image has.
     """
 
     images: int
@@ -85,12 +85,13 @@ class ForgetReport:
 
 
 def forget(folder: Path, chosen: Selection | Condition | str, dry_run: bool = False, patience: float = PATIENCE) -> ForgetReport:
-    """Erases every image that is chosen, from the gallery, its snapshots and an unfinished re-embedding; a text is a filter.
+    """Deletes images from the gallery, its snapshots and an unfinished re-embedding. chosen: a text is a filter.
 
-    What passes in one of them goes from all; a snapshot from before a column existed is not asked about that column. The files that
-    were indexed are not touched: remove them too, or indexing their folder again brings the images back. Only people of scenes and
-    videos that were looked at to their end stay away: the gallery remembers those as done (see `footage`).
-    Raises QueryError on a condition that cannot be read, StorageError where there is no room for a copy of the tables.
+    An image that matches in one of them is deleted from all. A snapshot that lacks a column of the condition is not searched. The
+    indexed files are not deleted: delete them too, or the images come back when their folder is indexed again. Only people from
+    finished scenes and videos stay away, since these are not searched again (see `record`).
+
+    Raises QueryError on a condition that cannot be read, StorageError when there is no room for a copy of the tables.
     """
     recorded(folder)
     started = time.monotonic()
@@ -106,9 +107,7 @@ def forget(folder: Path, chosen: Selection | Condition | str, dry_run: bool = Fa
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """rows: the images by id; counts: how many each head holds ("" the gallery, else the snapshot's name); undated: the gallery's
-    without a time.
-    """
+    """rows: id -> columns; counts: name of the snapshot ("" for the gallery) -> images in it; undated: see `ForgetReport`."""
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -119,7 +118,7 @@ class _Found:
 def _find(folder: Path, condition: Condition, ids: Sequence[str]) -> _Found:
     found: dict[str, dict[str, Any]] = {}
     refusals: list[QueryError] = []
-    places = [head for head in heads(folder) if head.name != REEMBED_FILE]  # which holds nothing that the gallery does not
+    places = [head for head in heads(folder) if head.name != REEMBED_FILE]  # a re-embedding holds images of the gallery only
     tables = {("" if place.parent == folder else place.parent.name): table_of(place) for place in places}
     made = {name: table for name, table in tables.items() if table is not None}
     for table in made.values():
@@ -129,15 +128,15 @@ def _find(folder: Path, condition: Condition, ids: Sequence[str]) -> _Found:
             refusals.append(error)
     if refusals and len(refusals) == len(made):
         raise refusals[0]
-    for name in erasing(folder) & found.keys():
-        del found[name]
+    for id_ in erasing(folder) & found.keys():
+        del found[id_]
     counts = {name: table.count_of(found) for name, table in made.items()}
     undated = len(made[""].matching(Is("captured_at", None), ["id"])) if "" in made else 0
     return _Found(found, counts, undated, () if found else _unknown_cameras(condition, made.values()))
 
 
 def _unknown_cameras(condition: Condition, tables: Iterable[Table]) -> tuple[str, ...]:
-    """Remarks on cameras that a condition names and no table has."""
+    """Notices on cameras that a condition names and no image has."""
     asked = sorted({canonical_name(value) for value in values_of(condition, "camera")})
     if not asked:
         return ()
@@ -146,7 +145,7 @@ def _unknown_cameras(condition: Condition, tables: Iterable[Table]) -> tuple[str
 
 
 def _report(found: _Found, dry_run: bool, started: float) -> ForgetReport:
-    sample = tuple(_forgotten(found.rows[name]) for name in sorted(found.rows)[:_SAMPLE])
+    sample = tuple(_forgotten(found.rows[id_]) for id_ in sorted(found.rows)[:_SAMPLE])
     return ForgetReport(
         images=len(found.rows),
         gallery=found.counts.get("", 0),

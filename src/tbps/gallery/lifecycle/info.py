@@ -1,4 +1,4 @@
-"""What a gallery folder holds, told without its model."""
+"""Describes a gallery folder, without its model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from tbps.gallery.store.table import CameraSpan, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A re-embedding that has begun: with which model, and how many images it has done."""
+class UnfinishedReembedding:
+    """A re-embedding that was begun. images: how many it has embedded."""
 
     model: str
     images: int
@@ -24,9 +24,10 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class GalleryInfo:
-    """columns: what a filter may name, with the kind of each; bytes: on disk, old versions and snapshots included.
+    """Contents of a gallery.
 
-    versions: of the table that are on disk; erasing: an erasure was begun and not completed yet.
+    columns: name -> kind of the columns that a filter may name; bytes: size on disk, old versions and snapshots included;
+    versions: versions of the table on disk; erasing: whether an erasure was begun and is not complete.
     """
 
     path: Path
@@ -41,17 +42,17 @@ class GalleryInfo:
     versions: int
     snapshots: tuple[SnapshotInfo, ...]
     retention: Retention
-    reembedding: Unfinished | None
+    reembedding: UnfinishedReembedding | None
     erasing: bool
 
 
 def describe(folder: Path, manifest: Manifest | None = None) -> GalleryInfo:
-    """What a gallery holds; `manifest` where it has none yet. Raises GalleryError when it is missing or damaged."""
+    """Describes a gallery. manifest: for one that has none yet. Raises GalleryError when it is missing or damaged."""
     return steadily(folder, lambda: _describe(folder, read_manifest(folder) or manifest or recorded(folder)))
 
 
 def cameras_of(folder: Path) -> set[str]:
-    """The cameras of a gallery's images. Raises GalleryError when it is missing or damaged."""
+    """The cameras of a gallery. Raises GalleryError when it is missing or damaged."""
 
     def look() -> set[str]:
         manifest = recorded(folder)
@@ -82,9 +83,9 @@ def _describe(folder: Path, manifest: Manifest) -> GalleryInfo:
     )
 
 
-def _unfinished(folder: Path) -> Unfinished | None:
+def _unfinished(folder: Path) -> UnfinishedReembedding | None:
     coming = read_manifest(folder, REEMBED_FILE)
     if coming is None:
         return None
     table = table_of(folder / REEMBED_FILE)
-    return Unfinished(coming.encoder_name, 0 if table is None else len(table))
+    return UnfinishedReembedding(coming.encoder_name, 0 if table is None else len(table))

@@ -1,8 +1,8 @@
-"""The same images under another model: a second table grows beside the one that answers, and takes its place once it is whole.
+"""Embeds the images of a gallery with another model, in a second table that replaces the first when it is complete.
 
-GALLERY/reembed.json is the manifest to come; its table holds what has been embedded anew. Killed at any moment, the gallery answers
-as before, and the same call goes on where it was. Images added meanwhile are embedded too before the switch; images forgotten
-meanwhile are gone from both tables.
+GALLERY/reembed.json is the future manifest; its table holds the images that are embedded so far. Until the switch the gallery is
+searched as before. After a kill the same call continues. Images that are added in the meantime are embedded before the switch;
+images that are forgotten in the meantime are deleted from both tables.
 """
 
 import hashlib
@@ -24,20 +24,23 @@ from tbps.gallery.store.lock import PATIENCE
 from tbps.gallery.store.manifest import MANIFEST_FILE, manifest_of, read_manifest, recorded
 from tbps.gallery.store.table import Table
 from tbps.gallery.store.writing import writing
-from tbps.gallery.suffixes import VIDEOS, is_archive
+from tbps.gallery.suffixes import VIDEO_SUFFIXES, is_archive
 from tbps.preprocess.image import MAX_FILE_BYTES, open_image, to_array
 from tbps.storage import file_hash
 
 OnProgress = Callable[[int, int], None]
 
 _COMMIT_ROWS = 256
-_Lost = tuple[str, bool]  # the source, and whether the image was inside another file
+_Lost = tuple[str, bool]  # source of an image without a file, and whether it was part of another file
 _ORIGIN = ["id", "root", "source", "attributes", "content_hash"]
 _BOX = {"box_x", "box_y", "box_width", "box_height", "quality"}  # columns of every crop (see `tbps.video.Crop`)
 
 
 class Reembedding(Settings):
-    """thumbnails: embed an image from its thumbnail where its file is gone or changed; restart: drop what another model began."""
+    """How to embed anew.
+
+    thumbnails: embed an image from its thumbnail when its file is gone or changed; restart: discard another model's unfinished run.
+    """
 
     thumbnails: bool = False
     restart: bool = False
@@ -47,7 +50,7 @@ class Reembedding(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ReembedReport:
-    """images: embedded in this run, `from_thumbnails` of them from thumbnails; resumed: those that a run before had done."""
+    """images: embedded in this run; from_thumbnails: how many of them from thumbnails; resumed: embedded by an earlier run."""
 
     images: int
     from_thumbnails: int
@@ -58,27 +61,30 @@ class ReembedReport:
 def reembed(
     folder: Path, model: Encoder, settings: Reembedding | None = None, on_progress: OnProgress | None = None
 ) -> ReembedReport:
-    """Embeds every image of a gallery with another model, from the files that were indexed, and then switches to it.
+    """Embeds every image of a gallery with another model, from the indexed files, then switches to that model.
 
-    Raises GalleryError when files are gone or have changed and thumbnails were not asked for, or when another model's
-    re-embedding is unfinished; SettingsError when the gallery is of this model already. `on_progress` counts what is on disk.
+    on_progress: called with the numbers of images committed and in all. Raises GalleryError when files are gone or have changed
+    and `thumbnails` is false, or when another model's re-embedding is unfinished; SettingsError when the gallery is of this model
+    already.
     """
     started = time.monotonic()
-    work = _Reembedding(folder, model, settings or Reembedding(), on_progress or (lambda done, total: None))
+    work = _Run(folder, model, settings or Reembedding(), on_progress or (lambda done, total: None))
     resumed = work.begin()
     while missing := work.missing():
         work.embed(missing)
     return ReembedReport(work.done - resumed, work.from_thumbnails, resumed, time.monotonic() - started)
 
 
-class _Reembedding:
+class _Run:
+    """One run of `reembed`."""
+
     def __init__(self, folder: Path, model: Encoder, settings: Reembedding, on_progress: OnProgress) -> None:
         self._folder, self._model, self._settings, self._progress = folder, model, settings, on_progress
         self._small: set[str] = set()  # embedded from thumbnails
         self.done = self.from_thumbnails = 0
 
     def begin(self) -> int:
-        """The second head and table, unless a run before made them; how many images they hold."""
+        """Creates the second manifest and table, unless an earlier run did; returns how many images the table holds."""
         manifest = recorded(self._folder)
         if manifest.encoder_fingerprint == self._model.fingerprint:
             raise SettingsError(f"gallery {self._folder} is embedded with {self._model.name!r} already; give another model")
@@ -101,12 +107,12 @@ class _Reembedding:
         return self.done
 
     def missing(self) -> list[str]:
-        """The ids of the images still to be embedded; switches when there are none. Raises GalleryError where files are gone."""
+        """The ids of the images still to be embedded; switches when there are none. Raises GalleryError when files are gone."""
         missing: list[str] = []
         gone: list[_Lost] = []
         with writing(self._folder, self._settings.patience):
             table, second = self._tables()
-            embedded = {name for batch in second.batches(["id"]) for name in batch.column("id").to_pylist()}
+            embedded = {id_ for batch in second.batches(["id"]) for id_ in batch.column("id").to_pylist()}
             for row in (row for batch in table.batches(_ORIGIN) for row in batch.to_pylist()):
                 if row["id"] not in embedded:
                     missing.append(row["id"])
@@ -118,7 +124,7 @@ class _Reembedding:
         return missing
 
     def embed(self, missing: Sequence[str]) -> None:
-        """Embeds and commits what is missing, in batches. Raises GalleryError after all when some cannot be read any more."""
+        """Embeds and commits images in batches. Raises GalleryError at the end when some could not be read. missing: their ids."""
         total = self.done + len(missing)
         self._progress(self.done, total)
         unread: list[_Lost] = []
@@ -141,8 +147,8 @@ class _Reembedding:
         with writing(self._folder, self._settings.patience):
             table, second = self._tables()
             ids = rows.column("id").to_pylist()
-            present = table.present(ids) - second.present(ids)  # what was forgotten meanwhile does not come back
-            kept = [place for place, name in enumerate(ids) if name in present]
+            present = table.present(ids) - second.present(ids)  # leaves out images that were forgotten in the meantime
+            kept = [place for place, id_ in enumerate(ids) if id_ in present]
             if kept:
                 second.add_columns(table.extras())
                 second.append_embedded(rows.take(kept), embeddings[kept], self._model.fingerprint)
@@ -150,7 +156,7 @@ class _Reembedding:
             self.from_thumbnails += len(self._small & present)
 
     def _pixels(self, row: dict[str, Any], unread: list[_Lost]) -> np.ndarray | None:
-        """The input of the encoder, from the file with the very bytes that were indexed, else from the thumbnail where allowed."""
+        """The encoder's input, from the file when it has the indexed bytes, else from the thumbnail when allowed."""
         content = None if _gone(row) else _place(row).read_bytes()
         if content is None or hashlib.sha256(content).hexdigest() != row["content_hash"]:
             content = row["thumbnail"] if self._settings.thumbnails else None
@@ -166,7 +172,7 @@ class _Reembedding:
     def _tables(self) -> tuple[Table, Table]:
         table, second = table_of(self._folder / MANIFEST_FILE), table_of(self._folder / REEMBED_FILE)
         if table is None or second is None:
-            raise GalleryError(f"gallery {self._folder} lost a table while it was embedded anew; run again")
+            raise GalleryError(f"gallery {self._folder} lost a table during re-embedding; run again")
         return table, second
 
 
@@ -175,7 +181,7 @@ def _place(row: dict[str, Any]) -> Path:
 
 
 def _gone(row: dict[str, Any]) -> bool:
-    """Whether an image has no file to be read from: never had one of its own, or it is missing or far too large."""
+    """Whether an image has no file to read: it never had one of its own, or it is missing or too large."""
     try:
         return not row["root"] or _inside(row) or not _place(row).is_file() or _place(row).stat().st_size > MAX_FILE_BYTES
     except OSError:
@@ -183,13 +189,13 @@ def _gone(row: dict[str, Any]) -> bool:
 
 
 def _inside(row: dict[str, Any]) -> bool:
-    """Whether an image was cut out of a scene or video, or lay in an archive: then the file of its name is not the image."""
+    """Whether an image is a crop of a scene or video, or was in an archive, so that the file of its name is not the image."""
     source = Path(row["source"])
-    if source.suffix.lower() in VIDEOS or any(is_archive(part) for part in source.parts[:-1]):
+    if source.suffix.lower() in VIDEO_SUFFIXES or any(is_archive(part) for part in source.parts[:-1]):
         return True
     if '"box_width"' not in row["attributes"] or not json.loads(row["attributes"]).keys() >= _BOX:
         return False
-    place = _place(row)  # a picture whose own metadata have such columns is itself
+    place = _place(row)  # the metadata of a whole picture may have these columns too
     return not (place.is_file() and file_hash(place) == row["content_hash"])
 
 

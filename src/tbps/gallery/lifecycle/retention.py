@@ -1,6 +1,6 @@
-"""How long images are kept, by camera; what is older is forgotten (see `forget`), from snapshots too.
+"""Retention: how many days images are kept, by camera; older ones are forgotten (see `forget`), from snapshots too.
 
-GALLERY/retention.json holds the rules. They belong to the gallery: restoring a snapshot leaves them as they are.
+GALLERY/retention.json holds the rules. Restoring a snapshot does not change them.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from tbps.storage import write_text
 
 
 def change_retention(folder: Path, changes: Mapping[str | None, int | None], patience: float = PATIENCE) -> Retention:
-    """Sets the days of cameras (None: the default), or takes a rule away (days None); the rules from now on, with the cameras'
-    names as galleries store them.
+    """Changes the rules: camera (None for the default) -> days (None to remove the rule); returns all rules.
 
-    Nothing is forgotten before `retain`. Raises SettingsError on days out of range.
+    Names of cameras are normalised as galleries store them. Nothing is forgotten before `retain`. Raises SettingsError on days out
+    of range.
     """
     recorded(folder)
     with writing(folder, patience):
@@ -36,9 +36,9 @@ def change_retention(folder: Path, changes: Mapping[str | None, int | None], pat
 
 
 def retain(folder: Path, dry_run: bool = False, today: datetime | None = None, patience: float = PATIENCE) -> ForgetReport | None:
-    """Forgets what is older than the gallery's rules allow; None where there is no rule. Images without a time are kept.
+    """Forgets images that are older than the gallery's rules allow; returns None when there is no rule.
 
-    today: UTC, by default the present time. Raises as `forget`.
+    Images without a capture time are kept. today: in UTC, by default the present time. Raises as `forget`.
     """
     recorded(folder)
     condition = read_retention(folder).condition(today or datetime.now(UTC).replace(tzinfo=None))

@@ -1,6 +1,6 @@
-"""Snapshots: the gallery as it was, by name, in a folder of its own whose data files are shared with the gallery's as hard links.
+"""Snapshots: named copies of a gallery, each in a folder of its own whose data files are hard links to the gallery's.
 
-A snapshot costs space only for what the gallery has rewritten since. Forgetting wins over snapshots: it rewrites their tables too.
+A snapshot takes space only for files that the gallery has rewritten since. Forgetting an image deletes it from snapshots too.
 """
 
 import re
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """taken: ISO 8601 in UTC; model: what the model was opened by when the snapshot was taken."""
+    """taken: ISO 8601, UTC; model: the folder or id that the model was opened by."""
 
     name: str
     taken: str
@@ -53,9 +53,9 @@ def snapshots(folder: Path) -> list[SnapshotInfo]:
 
 
 def take_snapshot(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo:
-    """Keeps the gallery as it is now under a name; merges its fragments first, so that no leftover is kept.
+    """Takes a snapshot of the gallery, after compacting it.
 
-    Raises SettingsError on a name that is no plain word, GalleryError when it is taken or the gallery is empty.
+    Raises SettingsError on an invalid name, GalleryError when the name is taken or the gallery is empty.
     """
     place = _place(folder, name)
     with writing(folder, patience):
@@ -77,10 +77,10 @@ def take_snapshot(folder: Path, name: str, patience: float = PATIENCE) -> Snapsh
 
 
 def restore(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo:
-    """Makes the gallery what it was when the snapshot was taken, without what was forgotten since; the snapshot stays.
+    """Restores the gallery to a snapshot, without images that were forgotten since; the snapshot is kept.
 
-    What was added since is lost, and an unfinished re-embedding is dropped; scenes and videos that were looked at since will be
-    looked at again when they are indexed. Raises GalleryError when there is no such snapshot.
+    Images that were added since are lost, and an unfinished re-embedding is discarded. Scenes and videos that were searched since
+    are searched again when they are indexed. Raises GalleryError when there is no such snapshot.
     """
     place = _place(folder, name)
     with writing(folder, patience):
@@ -89,7 +89,7 @@ def restore(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo
         link_table(place / f"{kept.table}.lance", folder / f"{table}.lance")
         with writing_to(folder):
             (folder / REEMBED_FILE).unlink(missing_ok=True)
-        # Before the head: a record of videos whose rows are lost would keep them from ever coming back.
+        # Before the manifest: if the record listed videos whose rows are lost, they would never be searched again.
         if (place / FOOTAGE_FILE).is_file():
             write_bytes(folder / FOOTAGE_FILE, (place / FOOTAGE_FILE).read_bytes())
         else:
@@ -100,7 +100,7 @@ def restore(folder: Path, name: str, patience: float = PATIENCE) -> SnapshotInfo
 
 
 def remove_snapshot(folder: Path, name: str, patience: float = PATIENCE) -> None:
-    """Removes a snapshot; the gallery keeps its images. Raises GalleryError when there is no such snapshot."""
+    """Deletes a snapshot; the gallery keeps its images. Raises GalleryError when there is no such snapshot."""
     place = _place(folder, name)
     with writing(folder, patience):
         _check_there(folder, name)

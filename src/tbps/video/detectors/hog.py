@@ -1,4 +1,4 @@
-"""OpenCV's built-in HOG person detector."""
+"""The built-in person detector of OpenCV (HOG)."""
 
 from typing import Any, final
 
@@ -14,20 +14,20 @@ HOG = "hog"
 class HogDetector:
     """Histograms of oriented gradients and a linear SVM (Dalal and Triggs 2005), as built into OpenCV 4; nothing to download.
 
-    It finds people who stand or walk upright, whole and not small; see the decisions for what it found where. The picture is
-    shrunk to LONGEST pixels and its edge repeated outwards, since the SVM needs ground around a person. A hit counts when
-    SUPPORT windows agree. score = 1 - exp(-distance from the SVM's plane).
+    Finds people who stand or walk upright, are completely visible and not small. The picture is resized to LONGEST pixels and its
+    edge repeated outwards, since the SVM needs background around a person. A hit counts when SUPPORT windows agree.
+    score = 1 - exp(-distance from the SVM's plane).
     """
 
     LONGEST = 640
     BORDER = 0.15
     SUPPORT = 5
     OVERLAP = 0.4
-    # A window is 128 high for a person of about 100, and wider than most people.
+    # Size of a person in a window: 128 pixels for a person of about 100, and wider than most people.
     PERSON = (0.65, 0.8)
 
     def __init__(self, min_score: float = 0.5) -> None:
-        import cv2  # a slow import
+        import cv2  # slow
 
         self._cv: Any = cv2
         if int(self._cv.__version__.partition(".")[0]) > 4:
@@ -57,7 +57,7 @@ class HogDetector:
         ground = cv.copyMakeBorder(small, edge, edge, edge, edge, cv.BORDER_REPLICATE)
         hog = cv.HOGDescriptor()
         hog.setSVMDetector(cv.HOGDescriptor_getDefaultPeopleDetector())
-        # Without its own grouping, whose outcome depends on the order in which threads finish.
+        # Without OpenCV's grouping, whose result depends on the order in which threads finish.
         boxes, margins = hog.detectMultiScale(
             cv.cvtColor(ground, cv.COLOR_RGB2BGR), winStride=(8, 8), padding=(8, 8), scale=1.05, groupThreshold=0
         )

@@ -1,13 +1,13 @@
-"""People found by a user's own ONNX detector, run on the CPU; `detect_layouts` says which are known and how they are told apart.
+"""Runs an ONNX person detector on the CPU; `layouts` describes which are known and how they are recognised.
 
-The picture is given as each family was trained on it:
-    yolox                   BGR 0 .. 255, shrunk to the upper left corner, grey 114 around
-    yolov5, yolov8, yolov10 RGB 0 .. 1, shrunk to the middle, grey 114 around
-    detr, conditional-detr  RGB 0 .. 1 less ImageNet's mean, over its standard deviation, stretched to the input's size
+The picture is prepared as each family was trained:
+    yolox                   BGR 0 .. 255, resized into the upper left corner, padded with grey 114
+    yolov5, yolov8, yolov10 RGB 0 .. 1, resized into the middle, padded with grey 114
+    detr, conditional-detr  RGB 0 .. 1 minus ImageNet's mean, over its standard deviation, stretched to the input's size
     rt-detr                 RGB 0 .. 1, stretched to the input's size
 
-What an output holds is checked for every picture: scores outside 0 .. 1, values that are no numbers, boxes of negative size, or all
-of them outside the picture mean that the layout is another, and are an error.
+The outputs are checked for every picture. Scores outside 0 .. 1, values that are not finite, boxes of negative size, or no box
+inside the picture show that the file has another layout, and raise DataError.
 """
 
 import ast
@@ -22,14 +22,14 @@ from PIL import Image
 
 from tbps.errors import DataError
 from tbps.optional import needed
-from tbps.video.detectors.layouts import Facts, Layout, grid, person_of, recognise, unknown
+from tbps.video.detectors.layouts import Layout, Signature, grid, person_of, recognise, unknown
 from tbps.video.detectors.protocol import Detection, Frame, clip, suppress
 
 _GREY = 114
 _OVERLAP = 0.45
-_DEFAULT_SIZE = 640  # where the file leaves height and width open
-_SHORTEST, _LONGEST = 800, 1333  # of DETR's pictures, where the file leaves the size open
-_SLACK = 1e-3  # by which half-precision scores may leave 0 .. 1
+_DEFAULT_SIZE = 640  # when the file leaves height and width open
+_SHORTEST, _LONGEST = 800, 1333  # sides of DETR's pictures, when the file leaves the size open
+_SLACK = 1e-3  # rounding errors of half-precision scores outside 0 .. 1
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _NUMBERS = {**_TYPES, "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
@@ -38,7 +38,7 @@ _OTHER_INPUTS = ("orig_target_sizes", "pixel_mask")
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A picture in the input's size, and where its upper left corner and a step of one pixel came to lie (x, y)."""
+    """A picture in the size of the input. step: length of one of its pixels in the input; corner: its upper left corner (x, y)."""
 
     pixels: np.ndarray
     step: tuple[float, float]
@@ -46,8 +46,8 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Boxes (left, top, right, bottom) in pixels of `size` (height, width), and how sure each is a person."""
+class ScoredBoxes:
+    """Boxes (left, top, right, bottom) in pixels of `size` (height, width), and the score of each as a person."""
 
     corners: np.ndarray
     scores: np.ndarray
@@ -59,9 +59,10 @@ Outputs = Mapping[str, np.ndarray]
 
 @final
 class OnnxDetector:
-    """Runs an ONNX file on the CPU. Raises DataError on a file that is no detector of a known layout, naming its outputs.
+    """A detector from an ONNX file. Raises DataError on a file without a known layout, naming its outputs.
 
-    layout: one of `LAYOUTS` where the file does not tell; person_class: the person's number where neither names nor COCO's tell.
+    layout: one of `LAYOUTS`, when the file does not show it; person_class: number of the class of people, when neither class names
+    nor COCO's numbering decide it.
     """
 
     def __init__(self, file: Path, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> None:
@@ -72,7 +73,7 @@ class OnnxDetector:
         self._hash = hashlib.sha256(file.read_bytes()).hexdigest()
         try:
             self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own classes derive from Exception only
+        except Exception as error:  # the exceptions of onnxruntime derive from Exception only
             raise DataError(f"{file}: is no ONNX file that can be run ({_first_line(error)})") from error
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._inputs = {value.name: value for value in self._session.get_inputs()}
@@ -83,7 +84,7 @@ class OnnxDetector:
 
     @property
     def fingerprint(self) -> str:
-        # Files that version 0.1 read in the same way keep its fingerprint: what was looked at with them is not looked at again.
+        # Files that version 0.1 read in the same way keep its fingerprint, so that nothing is searched again with them.
         same = self._layout.name == "yolox" or (self._layout.name == "rt-detr" and self._layout.form != "shares")
         layout = "" if same else f" {self._layout.name}"
         return f"onnx {self._hash} {self._min_score} {self._person}{layout}"
@@ -107,7 +108,7 @@ class OnnxDetector:
         self._check(read)
         good = read.scores >= self._min_score
         corners = read.corners[good]
-        if self._layout.form != "post-processed":  # whose boxes are in pixels of the picture
+        if self._layout.form != "post-processed":  # its boxes are in pixels of the picture already
             corners = (corners - np.tile(fitted.corner, 2)) / np.tile(fitted.step, 2)
         found = [
             Detection(float(x), float(y), float(right - x), float(bottom - y), float(score))
@@ -118,14 +119,14 @@ class OnnxDetector:
         return clip(found, width, height)
 
     def _picture_input(self) -> tuple[str, tuple[int | None, int | None]]:
-        """The name of the picture's input, and its height and width where they are fixed."""
+        """The name of the input for the picture, and its height and width, None where they are open."""
         named = ", ".join(f"{name} {list(value.shape)} {value.type}" for name, value in self._inputs.items())
         pictures = [name for name, value in self._inputs.items() if len(value.shape) == 4]
         if len(pictures) != 1:
             raise DataError(f"{self._file}: its inputs ({named}) are not one picture (1, 3, height, width)")
         batch, channels, *sides = self._inputs[pictures[0]].shape
         if (isinstance(channels, int) and channels != 3) or (isinstance(batch, int) and batch not in (1, -1)):
-            raise DataError(f"{self._file}: takes {named} where one picture (1, 3, height, width) is given; export it anew")
+            raise DataError(f"{self._file}: takes {named} where one picture (1, 3, height, width) is given; export it again")
         if self._inputs[pictures[0]].type not in _TYPES:
             raise DataError(f"{self._file}: takes {named}; known are pictures of float and float16")
         if others := [name for name in self._inputs if name not in (pictures[0], *_OTHER_INPUTS)]:
@@ -135,7 +136,7 @@ class OnnxDetector:
 
     @property
     def _size(self) -> tuple[int, int]:
-        """Height and width of the input: fixed, or those in Ultralytics' metadata, or the default."""
+        """Height and width of the input: the fixed ones, those in Ultralytics' metadata, or the default."""
         try:
             named = ast.literal_eval(self._metadata.get("imgsz", "None"))
         except (ValueError, SyntaxError):
@@ -144,21 +145,21 @@ class OnnxDetector:
         height, width = (fixed or int(open_) for fixed, open_ in zip(self._fixed, usual, strict=True))
         return height, width
 
-    def _recognised(self, said: str | None) -> Layout:
-        """Decided once, by the outputs for a grey picture."""
+    def _recognised(self, given: str | None) -> Layout:
+        """The layout, by the outputs for a grey picture."""
         others = [name for name in self._inputs if name != self._image]
         names = [value.name for value in self._session.get_outputs()]
         height, width = self._size
         grey = np.full((height, width, 3), _GREY / 255, np.float32)
         outputs = self._run(grey, (width, height))
-        facts = Facts(str(self._file), self._size, others, {name: outputs[name] for name in names}, self._metadata)
-        layout = recognise(facts, said)
+        signature = Signature(str(self._file), self._size, others, {name: outputs[name] for name in names}, self._metadata)
+        layout = recognise(signature, given)
         if others and layout.form not in ("post-processed", "queries"):
-            raise unknown(facts, "")
+            raise unknown(signature, "")
         return layout
 
     def _run(self, pixels: np.ndarray, size: tuple[int, int]) -> Outputs:
-        """pixels: (height, width, 3) as the network wants them; size: width and height of the picture that they show."""
+        """Runs the network. pixels: (height, width, 3), prepared; size: width and height of the original picture."""
         feed = {self._image: np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], _TYPES[self._inputs[self._image].type])}
         for name in self._inputs:
             if name == "orig_target_sizes":
@@ -174,7 +175,7 @@ class OnnxDetector:
             raise DataError(f"{self._file}: cannot be run on a picture of {self._size} ({_first_line(error)})") from error
 
     def _fit(self, pixels: np.ndarray) -> Fitted:
-        """The picture as the layout's family wants it."""
+        """Prepares a picture for the layout's family."""
         name, (height, width) = self._layout.name, self._size
         if name == "yolox":
             box, scale = letterbox(pixels, self._size)
@@ -190,42 +191,42 @@ class OnnxDetector:
         return Fitted(small, (width / pixels.shape[1], height / pixels.shape[0]))
 
     def _cells(self, outputs: Outputs) -> np.ndarray:
-        """The (cells, columns) of a single output."""
+        """The single output as (cells, columns)."""
         values = outputs[self._layout.output][0].astype(np.float64)
         return np.asarray(values.T if self._layout.channels_first else values)
 
-    def _read_yolox(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
+    def _read_yolox(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
         values, size = self._cells(outputs), _size(fitted)
         boxes = values[:, :4]
         if self._layout.form == "raw":
             cells = grid(size[0], size[1], self._layout.strides)
             sizes = np.exp(np.minimum(boxes[:, 2:], 20)) * cells[:, 2:]
             boxes = np.concatenate([(boxes[:, :2] + cells[:, :2]) * cells[:, 2:], sizes], 1)
-        return Read(_corners(boxes), self._objects(values)[:, self._person], size)
+        return ScoredBoxes(_corners(boxes), self._objects(values)[:, self._person], size)
 
-    def _read_cells(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
-        """YOLOv5 and YOLOv8: decoded in pixels, with and without objectness."""
+    def _read_cells(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
+        """YOLOv5 (with objectness) and YOLOv8 (without), decoded in pixels."""
         values = self._cells(outputs)
         scores = self._objects(values) if self._layout.name == "yolov5" else values[:, 4:]
         self._check_scores(scores)
-        return Read(_corners(values[:, :4]), scores[:, self._person], _size(fitted))
+        return ScoredBoxes(_corners(values[:, :4]), scores[:, self._person], _size(fitted))
 
     def _objects(self, values: np.ndarray) -> np.ndarray:
-        """Objectness times each class."""
+        """(cells, classes): objectness times the score of each class."""
         scores = values[:, 4:5] * values[:, 5:]
         self._check_scores(scores)
         return np.asarray(scores)
 
-    def _read_rows(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
+    def _read_rows(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
         values = self._cells(outputs)
-        return Read(values[:, :4], self._of_person(values[:, 4], values[:, 5]), _size(fitted))
+        return ScoredBoxes(values[:, :4], self._of_person(values[:, 4], values[:, 5]), _size(fitted))
 
-    def _read_shares(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
+    def _read_shares(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
         values, (height, width) = self._cells(outputs), _size(fitted)
         self._check_scores(values[:, 4:])
-        return Read(_corners(values[:, :4] * (width, height, width, height)), values[:, 4 + self._person], (height, width))
+        return ScoredBoxes(_corners(values[:, :4] * (width, height, width, height)), values[:, 4 + self._person], (height, width))
 
-    def _read_queries(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
+    def _read_queries(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
         logits, (height, width) = outputs["logits"][0].astype(np.float64), _size(fitted)
         if self._layout.name == "detr":
             exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -233,14 +234,14 @@ class OnnxDetector:
         else:
             scores = 1 / (1 + np.exp(-logits[:, self._person]))
         boxes = outputs["pred_boxes"][0].astype(np.float64) * (width, height, width, height)
-        return Read(_corners(boxes), scores, (height, width))
+        return ScoredBoxes(_corners(boxes), scores, (height, width))
 
-    def _read_post_processed(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> Read:
+    def _read_post_processed(self, outputs: Outputs, fitted: Fitted, picture: tuple[int, int]) -> ScoredBoxes:
         labels, scores = (outputs[name][0].astype(np.float64) for name in ("labels", "scores"))
-        return Read(outputs["boxes"][0].astype(np.float64), self._of_person(scores, labels), picture)
+        return ScoredBoxes(outputs["boxes"][0].astype(np.float64), self._of_person(scores, labels), picture)
 
     def _of_person(self, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """The scores of people, 0 where a row is of another class."""
+        """The scores of people; 0 for rows of other classes."""
         self._check_scores(scores)
         sure = classes[scores >= self._min_score]
         if not (np.isfinite(classes).all() and (classes == np.round(classes)).all() and (sure >= 0).all()):
@@ -258,8 +259,8 @@ class OnnxDetector:
         if scores.size and (scores.min() < -_SLACK or scores.max() > 1 + _SLACK):
             raise self._wrong(f"scores from {scores.min():.3g} to {scores.max():.3g}, which lie in 0 .. 1")
 
-    def _check(self, read: Read) -> None:
-        """Raises DataError on what no detector of this layout gives."""
+    def _check(self, read: ScoredBoxes) -> None:
+        """Raises DataError on outputs that no detector of this layout has."""
         self._check_scores(read.scores)
         corners, (height, width) = read.corners[read.scores >= self._min_score], read.size
         if not len(corners):
@@ -280,7 +281,7 @@ class OnnxDetector:
         )
 
 
-_READERS: Mapping[str, Callable[[OnnxDetector, Outputs, Fitted, tuple[int, int]], Read]] = {
+_READERS: Mapping[str, Callable[[OnnxDetector, Outputs, Fitted, tuple[int, int]], ScoredBoxes]] = {
     "raw": OnnxDetector._read_yolox,
     "decoded": OnnxDetector._read_yolox,
     "cells": OnnxDetector._read_cells,
@@ -292,7 +293,7 @@ _READERS: Mapping[str, Callable[[OnnxDetector, Outputs, Fitted, tuple[int, int]]
 
 
 def letterbox(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """A picture shrunk or grown into the upper left corner of (height, width), grey around it, and by how much."""
+    """Resizes a picture into the upper left corner of (height, width), padded with grey; returns it and the scale."""
     scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
     height, width = (max(1, int(side * scale)) for side in pixels.shape[:2])
     box = np.full((*size, 3), _GREY, np.float32)
@@ -301,7 +302,7 @@ def letterbox(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, fl
 
 
 def centred(pixels: np.ndarray, size: tuple[int, int]) -> Fitted:
-    """A picture shrunk or grown into the middle of (height, width), grey around it, its values in 0 .. 1."""
+    """Resizes a picture into the middle of (height, width), padded with grey; values in 0 .. 1."""
     scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
     height, width = (min(most, max(1, round(side * scale))) for side, most in zip(pixels.shape[:2], size, strict=True))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2

@@ -1,4 +1,4 @@
-"""Opens a detector by what the user names: the built-in one, an ONNX file, or a JSON file."""
+"""Opens a detector: the built-in one, an ONNX file, or a JSON file of ready-made detections."""
 
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from tbps.video.detectors.ready_made import JsonDetector
 
 
 def open_detector(place: str, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> Detector:
-    """`hog`, an ONNX file (YOLO, DETR and their relatives, see `detect_layouts`), or a JSON file of ready-made detections.
+    """Opens `hog`, an ONNX file (the families of YOLO and DETR, see `layouts`), or a JSON file of ready-made detections.
 
-    person_class, layout: the person's number among the ONNX file's classes, and how it gives its boxes, where it does not tell.
+    min_score: detections with a lower score are dropped. person_class: number of the class of people in an ONNX file; layout: one
+    of `LAYOUTS`. Both are only needed when the file does not tell.
+
     Raises SettingsError on anything else, DataError on a file that cannot be used, MissingDependencyError without its package.
     """
     if not 0 <= min_score <= 1:

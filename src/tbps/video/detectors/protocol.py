@@ -1,4 +1,4 @@
-"""The Detector protocol, and boxes: suppression, overlap, clipping."""
+"""The Detector protocol, and functions of boxes: suppression, IoU, clipping."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from jaxtyping import Float, UInt8
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An upright picture to look at: `source` is the name of the photograph or video, `number` counts a video's frames from 0.
+    """An upright picture with square pixels to search.
 
-    stretch: width and height over those of the stored picture, whose pixels need not be square.
+    source: name of the photograph or video; number: of the frame, from 0; stretch: width and height, each over that of the stored
+    picture, whose pixels need not be square.
     """
 
     source: str
@@ -23,7 +24,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A person's box in pixels of the upright picture, and how sure the detector is, in [0, 1]."""
+    """A person's box in pixels of the upright picture: left, top, width, height. score: in [0, 1]."""
 
     x: float
     y: float
@@ -33,7 +34,10 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds people. `fingerprint` is equal exactly when the detections are; `advice` is the way out where nobody is found."""
+    """Finds people.
+
+    fingerprint: equal for detectors that give equal detections; advice: what the user can do when nobody is found.
+    """
 
     @property
     def fingerprint(self) -> str: ...
@@ -42,15 +46,15 @@ class Detector(Protocol):
     def advice(self) -> str: ...
 
     def detect(self, frame: Frame) -> list[Detection]:
-        """The people of a frame, best first; the same frame always gives the same. Safe to call from several threads."""
+        """The people in a frame, best first. Deterministic; may be called from several threads."""
         ...
 
 
 def suppress(found: Iterable[Detection], overlap: float) -> list[tuple[Detection, int]]:
-    """Non-maximum suppression: the best boxes, none overlapping a better one by more than `overlap` (IoU), best first.
+    """Non-maximum suppression: the best boxes of which no two overlap by more than `overlap` (IoU), best first.
 
-    With each the number of boxes that it stands for, itself included. Ties go by place, so that the input's order is without
-    effect.
+    Each comes with the number of boxes that it replaces, itself included. Equal scores are ordered by position, so that the order
+    of the input has no effect.
     """
     left = sorted(found, key=lambda d: (-d.score, d.x, d.y, d.width, d.height))
     corners = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in left]).reshape(-1, 4)
@@ -66,7 +70,7 @@ def suppress(found: Iterable[Detection], overlap: float) -> list[tuple[Detection
 
 
 def iou(ours: Float[np.ndarray, "N 4"], theirs: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union of boxes given as left, top, right, bottom."""
+    """Intersection over union of boxes (left, top, right, bottom)."""
     low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
     high = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=2)
@@ -76,7 +80,7 @@ def iou(ours: Float[np.ndarray, "N 4"], theirs: Float[np.ndarray, "M 4"]) -> Flo
 
 
 def clip(found: Iterable[Detection], width: int, height: int) -> list[Detection]:
-    """Boxes cut to the picture, best first; those outside or without area are dropped."""
+    """Clips boxes to a picture, best first; boxes outside or of less than one pixel are dropped."""
     kept = []
     for d in found:
         left, top = max(0.0, d.x), max(0.0, d.y)

@@ -1,4 +1,4 @@
-"""Ready-made detections from a JSON file."""
+"""Reads ready-made detections from a JSON file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ class JsonDetector:
      "annotations": [{"image_id": 1, "bbox": [10, 20, 40, 100], "score": 0.9, "category_id": 1}],
      "categories": [{"id": 1, "name": "person"}]}
 
-    `file_name` is the name below the indexed folder, `frame` a video's frame counted from 0; without it the first. `score` (1) and
-    `categories` (all are people) may be left out. Boxes are in pixels as stored, as OpenCV gives them: where those are not square,
-    they are stretched with the picture. An image with `width` and `height` must have the size of the stored picture or of the one
-    with square pixels, and its boxes are in that.
+    `file_name` is the name below the indexed folder, `frame` the number of a video's frame from 0 (default 0). `score` (default 1)
+    and `categories` (default: all are people) are optional. Boxes are in stored pixels, as OpenCV gives them; when those are not
+    square, boxes are stretched with the picture. `width` and `height` of an image, when given, must be the size of the stored
+    picture or of the one with square pixels, and its boxes are in pixels of that size.
     """
 
     def __init__(self, file: Path, min_score: float = 0.0) -> None:
@@ -50,13 +50,13 @@ class JsonDetector:
         return f"{self.file} has detections for {first!r} and the like: file_name is the name below the indexed folder"
 
     def frames(self, source: str) -> frozenset[int]:
-        """The numbers of the frames of a video that have detections."""
-        return frozenset(number for name, number in self._sure() if name == file_key(source))
+        """The numbers of a video's frames that have detections."""
+        return frozenset(number for name, number in self._counts() if name == file_key(source))
 
     def unused(self) -> dict[str, dict[int, int]]:
-        """File -> frame -> number of detections, where `detect` was never asked."""
+        """Detections of frames for which `detect` was not called: name of the file -> frame -> their number."""
         left: dict[str, dict[int, int]] = {}
-        for (name, number), count in self._sure().items():
+        for (name, number), count in self._counts().items():
             if (name, number) not in self._asked:
                 left.setdefault(name, {})[number] = count
         return left
@@ -70,31 +70,31 @@ class JsonDetector:
         moved = (Detection(d.x * across, d.y * down, d.width * across, d.height * down, d.score) for d in found)
         return clip(moved, width, height)
 
-    def _sure(self) -> dict[tuple[str, int], int]:
-        """How many detections of each frame are sure enough, where there are any."""
+    def _counts(self) -> dict[tuple[str, int], int]:
+        """How many detections of each frame have at least the minimum score; frames without any are left out."""
         counts = {key: sum(d.score >= self._min_score for d in found) for key, found in self._found.items()}
         return {key: count for key, count in counts.items() if count}
 
-    def _stretch(self, frame: Frame, said: tuple[int, int] | None) -> tuple[float, float]:
-        """By what boxes are multiplied. said: the width and height that the file gives this picture."""
+    def _stretch(self, frame: Frame, size: tuple[int, int] | None) -> tuple[float, float]:
+        """The factors for boxes. size: width and height of this picture in the file, None when not given."""
         height, width = frame.pixels.shape[:2]
         stored = round(width / frame.stretch[0]), round(height / frame.stretch[1])
-        if said is None or said == stored:
+        if size is None or size == stored:
             return frame.stretch
-        if said == (width, height):
+        if size == (width, height):
             return 1.0, 1.0
         raise DataError(
-            f"{self.file}: says that {frame.source} (frame {frame.number}) is {said[0]} x {said[1]}, but it is {stored[0]} x "
-            f"{stored[1]} when upright; its boxes would lie elsewhere: make the detections anew on the upright picture, or correct "
+            f"{self.file}: gives {frame.source} (frame {frame.number}) the size {size[0]} x {size[1]}, but it is {stored[0]} x "
+            f"{stored[1]} when upright; its boxes would be misplaced: detect again on the upright picture, or correct "
             "its width and height"
         )
 
 
-_Key = tuple[str, int]  # name and frame
+_Key = tuple[str, int]  # name of the file, number of the frame
 
 
 def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict[_Key, tuple[int, int]]]:
-    """Detections and, where they are given, width and height of every frame."""
+    """The detections of every frame, and the widths and heights that are given. Raises DataError on a malformed file."""
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "annotations")):
         raise DataError(f"{file}: expected an object with the lists 'images' and 'annotations' (COCO)")
     categories = tree.get("categories") or []
@@ -127,11 +127,12 @@ def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict
 
 
 def _is_id(value: Any) -> bool:
-    """Whether a value can be an id of COCO: a text or a whole number, not a double, which loses digits above 2^53."""
+    """Whether a value can be a COCO id: a text or an int. A float would lose digits above 2^53."""
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _detection(annotation: Any) -> Detection | None:
+    """The detection of a COCO annotation; None when it is malformed."""
     if not isinstance(annotation, Mapping) or not isinstance(annotation.get("bbox"), list):
         return None
     values = [*annotation["bbox"], annotation.get("score", 1.0)]

@@ -1,9 +1,9 @@
-"""Patterns of `--exclude`: names of files and folders that are to be left out.
+"""Patterns of `--exclude`: names of files and folders to leave out.
 
-`*` stands for any characters but "/", `?` for one, `[abc]` for one of these, `**` for any characters with "/". A pattern without
-"/" is compared with every single name, of files and of folders at any depth; one with "/" with the whole name below the indexed
-folder. A "/" at the end stands for folders only. A folder that is left out takes everything below it along, members of archives too
-("people.zip/drafts"). Capital letters count; composed and decomposed letters are the same.
+`*` matches any characters but "/", `?` one of them, `[abc]` one of these, `**` any characters including "/". A pattern without "/"
+is compared with each single name of a file or folder, at any depth; one with "/" with the whole name below the indexed folder. A
+"/" at the end matches folders only. Leaving out a folder leaves out everything below it, members of archives too
+("people.zip/drafts"). Matching is case-sensitive; composed and decomposed letters are equal.
 """
 
 import re
@@ -18,7 +18,7 @@ _MOST = 1000
 
 @final
 class Patterns:
-    """Several patterns; `unused` are those that nothing matched so far."""
+    """Matches names against several patterns. unused: the patterns that matched nothing so far."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Raises SettingsError on an empty or overlong pattern."""
@@ -26,7 +26,7 @@ class Patterns:
         self._used: set[str] = set()
 
     def match(self, name: str, folder: bool = False) -> bool:
-        """Whether a file or folder is left out by its name below the indexed folder; the folders above it are not looked at."""
+        """Whether a pattern matches a file or folder. name: below the indexed folder; folders above it are not matched."""
         key = file_key(name)
         base = key.rpartition("/")[2]
         for pattern, expression, whole, folders in self._all:
@@ -36,7 +36,7 @@ class Patterns:
         return False
 
     def match_below(self, name: str) -> bool:
-        """As `match` of a file, or of any folder above it."""
+        """Whether a pattern matches a file or any folder above it."""
         if not self._all:
             return False
         parts = file_key(name).split("/")
@@ -48,11 +48,13 @@ class Patterns:
 
 
 def _compiled(pattern: str) -> tuple[re.Pattern[str], bool, bool]:
-    """The pattern as a regular expression, whether it is of the whole name, and whether of folders only."""
+    """The pattern as a regular expression, whether it matches the whole name, and whether it matches folders only."""
     key = file_key(pattern.strip())
     bare = key.strip("/")
     if not bare or len(bare) > _MOST or "\0" in bare:
-        raise SettingsError(f"--exclude {pattern[:80]!r} is no pattern; write one such as '*.png', thumbnails or 'drafts/**'")
+        raise SettingsError(
+            f"--exclude {pattern[:80]!r} is not a valid pattern; write one such as '*.png', thumbnails or 'drafts/**'"
+        )
     folders, whole = key.endswith("/"), "/" in bare or key.startswith("/")
     return re.compile(_expression(bare), re.DOTALL), whole, folders
 
@@ -78,6 +80,6 @@ def _expression(pattern: str) -> str:
 
 
 def _set(inner: str) -> str:
-    """The inside of a set of characters: its ranges, and nothing else of regular expressions. A reversed range is taken apart."""
+    """The inside of a set of characters, with everything but ranges escaped; a reversed range is three characters."""
     escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", inner)
     return re.sub(r"(.)-(.)", lambda part: part[0] if part[1] <= part[2] else f"{part[1]}\\-{part[2]}", escaped)

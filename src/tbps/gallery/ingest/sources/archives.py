@@ -1,12 +1,11 @@
-"""Pictures inside archives: tar (plain, gzip, bzip2, xz, zstd) and zip, read member by member; nothing is ever unpacked to disk.
+"""Pictures in archives: tar (plain, gzip, bzip2, xz, zstd) and zip, read member by member without unpacking to disk.
 
-An archive is gone through twice: `list_archive` reads the members' names and their metadata, `read_members` the pictures in the
-same order. Metadata are a `metadata.jsonl` inside (names relative to its own folder), or one JSON object a picture, as WebDataset
-shards have it: `0001.jpg` with `0001.json`. Captions (`0001.txt`) are left out, a gallery holds none.
+An archive is read twice: `list_archive` reads the names and metadata of its members, `read_members` the pictures in the same order.
+Metadata are a `metadata.jsonl` in the archive (names relative to its own folder), or one JSON object per picture as in WebDataset
+shards: `0001.json` for `0001.jpg`. Captions (`0001.txt`) are left out, since a gallery holds none.
 
-Hidden members, the bookkeeping of systems and files that are no pictures are left out and counted.
-
-Member names are only names. `containers` bounds what an archive that was made to harm can take.
+Hidden members, files of operating systems and files that are not pictures are left out and counted. Names of members are never used
+as paths. `containers` bounds what a hostile archive can take.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tbps.errors import AnnotationError
-from tbps.gallery.ingest.containers import NOT_A_FILE, EndedError, Entry, RefusedError, entries
-from tbps.gallery.ingest.folders import Failure, LeftOut, unwanted
-from tbps.gallery.suffixes import VIDEOS, is_archive, kind_of, suffix_of
-from tbps.preprocess.formats import PICTURES, unread_reason
+from tbps.gallery.ingest.sources.containers import NOT_A_FILE, Entry, RefusedError, entries
+from tbps.gallery.ingest.sources.folders import Failure, LeftOut, unwanted
+from tbps.gallery.ingest.sources.unpacking import EndedError
+from tbps.gallery.suffixes import kind_of, suffix_of
+from tbps.preprocess.formats import unread_reason
 from tbps.preprocess.image import MAX_FILE_BYTES
 from tbps.preprocess.metadata import JSON, METADATA_FILE, parse_columns, parse_metadata
 from tbps.preprocess.names import composed
 
-__all__ = ["PICTURES", "VIDEOS", "Contents", "Failure", "Listed", "Member", "is_archive", "list_archive", "read_members"]
-
-
-MAX_METADATA_BYTES = 256 * 2**20  # of one archive, all of it together
+MAX_METADATA_BYTES = 256 * 2**20  # of one archive in total
 _NAME_LENGTH = 1000
 _SIDECARS = (".txt", ".cls")  # of WebDataset: captions and classes
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The place of a picture: the `number`-th entry of an archive."""
+    """A picture in an archive, by the number of its entry from 0."""
 
     archive: Path
     number: int
@@ -40,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A picture of an archive, its name made plain, and the columns of its metadata. described: whether it has any."""
+    """A picture of an archive: its plain name, the number of its entry, its columns, and whether metadata describe it."""
 
     name: str
     number: int
@@ -50,10 +47,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The pictures in the archive's order, what cannot be used with the reason, remarks, and what is left out.
+    """What an archive holds.
 
-    Names are those of the members; a failure without a name is of the archive itself. members: the names of all pictures, also of
-    those that its metadata do not name; None where the archive could not be read to its end.
+    pictures: in the archive's order; failed: (name of a member or "" for the archive itself, reason); members: the names of all
+    pictures, also of those that the metadata do not name, None when the archive could not be read to its end.
     """
 
     pictures: tuple[Listed, ...]
@@ -64,12 +61,12 @@ class Contents:
 
 
 def list_archive(archive: Path) -> Contents:
-    """The pictures of an archive with their metadata, as far as it can be read. Damage is named, never raised."""
+    """Lists the pictures of an archive with their metadata, as far as it can be read. Damage is in `failed`, never raised."""
     found = _Listing()
     ended: Failure | None = None
     try:
         for entry in entries(archive):
-            found.take(entry)
+            found.add(entry)
     except EndedError as error:
         kept = f"; the {len(found.pictures):,} pictures before that are kept" if found.pictures else ""
         ended = ("", f"{error}{kept}")
@@ -79,12 +76,15 @@ def list_archive(archive: Path) -> Contents:
     listed = [Listed(name, number, columns.get(_key(name), {}), _key(name) in columns) for name, number in found.pictures.items()]
     notes: tuple[str, ...] = ()
     if found.lists:
-        listed, notes = _named(listed, found.lists, found.failed)
+        listed, notes = _choose_named(listed, found.lists, found.failed)
     return Contents(tuple(listed), tuple(found.failed), notes, found.left_out, members)
 
 
 class _Listing:
-    """What has been found in an archive so far. columns: by WebDataset key; lists: each metadata.jsonl by its folder."""
+    """Collects the entries of an archive.
+
+    pictures: name -> number of the entry; columns: WebDataset key -> metadata; lists: folder -> its metadata.jsonl.
+    """
 
     def __init__(self) -> None:
         self.pictures: dict[str, int] = {}
@@ -94,7 +94,7 @@ class _Listing:
         self.left_out = LeftOut()
         self._left = MAX_METADATA_BYTES
 
-    def take(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         name = _plain(entry.name)
         if not name or (entry.refusal == NOT_A_FILE and kind_of(name) is None):
             return
@@ -105,15 +105,13 @@ class _Listing:
         what = kind_of(name)
         if not is_metadata and what is None:
             if suffix_of(name) not in _SIDECARS:
-                self.left_out.no_picture(name)
+                self.left_out.add_unknown(name)
             return
         twice = "appears twice; the first of them is kept" if name in self.pictures else None
         if (refusal := entry.refusal or _name_refusal(entry.name) or twice) is not None:
             self.failed.append((entry.name, refusal))
         elif is_metadata:
-            wrong, size = _read_metadata(entry, name, self.lists, self.columns, self._left)
-            self.failed += wrong
-            self._left -= size
+            self._add_metadata(entry, name)
         elif what == "picture":
             self.pictures[name] = entry.number
         elif what == "other picture":
@@ -122,27 +120,23 @@ class _Listing:
             thing = "a video" if what == "video" else "an archive"
             self.failed.append((name, f"is {thing} inside an archive, which is not opened; index it by itself"))
 
-
-def _read_metadata(
-    entry: Entry, name: str, lists: dict[str, bytes], columns: dict[str, dict[str, JSON]], limit: int
-) -> tuple[list[Failure], int]:
-    """Reads a `metadata.jsonl` or one picture's JSON; what is wrong with it, and its size."""
-    content = b""
-    try:
-        content = entry.read(limit)
-        if PurePosixPath(name).name == METADATA_FILE:
-            lists[str(PurePosixPath(name).parent)] = content
-        else:
-            columns[_key(name)] = parse_columns(content, name)
-    except (AnnotationError, RefusedError) as error:
-        return [(name, str(error).removeprefix(f"{name}: "))], len(content)
-    return [], len(content)
+    def _add_metadata(self, entry: Entry, name: str) -> None:
+        """Reads a `metadata.jsonl`, or the JSON object of one picture."""
+        try:
+            content = entry.read(self._left)
+            self._left -= len(content)
+            if PurePosixPath(name).name == METADATA_FILE:
+                self.lists[str(PurePosixPath(name).parent)] = content
+            else:
+                self.columns[_key(name)] = parse_columns(content, name)
+        except (AnnotationError, RefusedError) as error:
+            self.failed.append((name, str(error).removeprefix(f"{name}: ")))
 
 
 def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None) -> Iterator[bytes | str]:
-    """The bytes of entries, in ascending order of their numbers; text in place of bytes says why one cannot be read.
+    """Yields the bytes of entries; numbers: ascending. A text in place of bytes says why an entry cannot be read.
 
-    limit: the most bytes of one, MAX_FILE_BYTES if none is given.
+    limit: the largest entry that is read, MAX_FILE_BYTES by default and at most.
     """
     limit = MAX_FILE_BYTES if limit is None else min(limit, MAX_FILE_BYTES)
     wanted = iter(numbers)
@@ -164,8 +158,10 @@ def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None
     yield from [reason] * left
 
 
-def _named(pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[Failure]) -> tuple[list[Listed], tuple[str, ...]]:
-    """The pictures that the metadata.jsonl files name, with the columns of their lines, and a remark on the others."""
+def _choose_named(
+    pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[Failure]
+) -> tuple[list[Listed], tuple[str, ...]]:
+    """The pictures that the metadata.jsonl files name, with the columns of their lines; and a note on the other pictures."""
     by_name = {composed(picture.name): picture for picture in reversed(pictures)}
     by_name |= {picture.name: picture for picture in pictures}
     chosen: dict[str, Listed] = {}
@@ -193,12 +189,12 @@ def _named(pictures: Sequence[Listed], lists: Mapping[str, bytes], failed: list[
 
 
 def _plain(name: str) -> str:
-    """A member's name without "./" and doubled slashes."""
+    """A member's name without "./" and repeated slashes."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _key(name: str) -> str:
-    """WebDataset's key: everything before the first dot of the last part."""
+    """WebDataset's key: the name up to the first dot of its last part."""
     folder, _, base = composed(name).rpartition("/")
     return f"{folder}/{base.partition('.')[0]}"
 

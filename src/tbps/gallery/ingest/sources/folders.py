@@ -1,7 +1,7 @@
-"""What lies in a folder and its subfolders: files to look at, what cannot be used with the reason, and what is left out, counted.
+"""Walks a folder and its subfolders: files to index, entries that cannot be read with the reason, and counts of what is left out.
 
-Left out are hidden files and folders, the bookkeeping of systems (recycle bins, thumbnails of network drives), other galleries and
-what the user excludes. Links to folders are not followed, so that a walk always ends.
+Left out are hidden files and folders, files of operating systems (recycle bins, thumbnails of network drives), other galleries, and
+what the user excludes. Links to folders are not followed, so that every walk ends.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import final
 
 from tbps.errors import DataError
-from tbps.gallery.ingest.patterns import Patterns
+from tbps.gallery.ingest.sources.patterns import Patterns
 from tbps.gallery.store.manifest import MANIFEST_FILE
 from tbps.gallery.suffixes import kind_of
 
-Failure = tuple[str, str]
+Failure = tuple[str, str]  # name of a file, and the reason
 
 _SYSTEM = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@synoresource", "@appstore", "@download", "@__thumb"}
@@ -34,7 +34,7 @@ HIDDEN, SYSTEM, EXCLUDED, GALLERY = (
 
 @final
 class LeftOut:
-    """Counts what is left out by kind, each with its first example."""
+    """Counts files and folders that are left out, by kind, each kind with its first example."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
@@ -47,20 +47,27 @@ class LeftOut:
         for kind, (count, example) in other.items():
             self.add(kind, example, count)
 
-    def no_picture(self, name: str) -> None:
-        """A file that is neither picture, video nor archive."""
+    def add_unknown(self, name: str) -> None:
+        """Adds a file that is neither picture, video nor archive, by its suffix."""
         base = name.rpartition("/")[2]
         ending = base[base.rindex(".") :].lower() if "." in base[1:] else ""
         known = 1 < len(ending) <= 10 and ending.isprintable()
-        self.add(f"files ending in {ending}, which are no pictures" if known else "files that are no pictures by their names", name)
+        self.add(f"files ending in {ending}, which are not pictures" if known else "files without the suffix of a picture", name)
 
     @property
     def found(self) -> Mapping[str, tuple[int, str]]:
+        """Kind -> count and example."""
         return dict(self._found)
 
 
+def describe_left_out(left_out: Mapping[str, tuple[int, str]]) -> str:
+    """One line about the files that were left out (see `LeftOut.found`); empty when there are none."""
+    parts = [f"{kind} ({count:,}, such as {example})" for kind, (count, example) in sorted(left_out.items())]
+    return f"left out: {'; '.join(parts)}" if parts else ""
+
+
 def unwanted(part: str) -> str | None:
-    """The kind of a file or folder that is left out for its own name; None for all others."""
+    """Why a file or folder of this name is left out: HIDDEN or SYSTEM; None for every other name."""
     if part.casefold() in _SYSTEM or part.startswith("._"):
         return SYSTEM
     return HIDDEN if part.startswith(".") and part != ".." else None
@@ -68,16 +75,16 @@ def unwanted(part: str) -> str | None:
 
 @dataclass(slots=True)
 class Walk:
-    """files: names below the folder in order, plain files only, links to such inside the folder included."""
+    """Result of a walk. files: sorted names below the folder, of plain files and of links to plain files inside the folder."""
 
     files: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
 
-    def file(self, name: str, entry: os.DirEntry[str], root: Path) -> None:
-        """Takes what is no folder."""
+    def add(self, name: str, entry: os.DirEntry[str], root: Path) -> None:
+        """Adds an entry that is not a folder."""
         if kind_of(name) is None and _leads_out(entry, root):
-            self.left_out.no_picture(name)
+            self.left_out.add_unknown(name)
         elif (reason := _refusal(entry, root)) is not None:
             self.failed.append((name, reason))
         else:
@@ -85,7 +92,7 @@ class Walk:
 
 
 def walk(root: Path, exclude: Patterns) -> Walk:
-    """Everything below `root`, which is a path without links. Raises DataError where it cannot be read."""
+    """Lists everything below `root`, a path without links. Raises DataError when `root` itself cannot be read."""
     found, waiting = Walk(), [""]
     while waiting:
         folder = waiting.pop()
@@ -97,7 +104,7 @@ def walk(root: Path, exclude: Patterns) -> Walk:
                 raise DataError(f"{root} cannot be read ({error.strerror})") from error
             found.failed.append((folder, f"cannot be read ({error.strerror})"))
             continue
-        if any(entry.name == MANIFEST_FILE for entry in entries):  # a gallery holds no photographs
+        if any(entry.name == MANIFEST_FILE for entry in entries):
             found.left_out.add(GALLERY, folder or str(root))
             continue
         for entry in entries:
@@ -109,13 +116,13 @@ def walk(root: Path, exclude: Patterns) -> Walk:
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(name)
             else:
-                found.file(name, entry, root)
+                found.add(name, entry, root)
     found.files.sort()
     return found
 
 
 def refusal_of(path: Path) -> str | None:
-    """Why a path is no file that can be read; None where it is one. Never waits for a pipe."""
+    """Why a path cannot be read as a file; None when it can. Does not open it: opening a pipe would wait for its writer."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -125,7 +132,7 @@ def refusal_of(path: Path) -> str | None:
         return "is a link that leads back to itself" if loops else f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISREG(mode):
         return None
-    return "is a folder, not a file" if stat.S_ISDIR(mode) else "is no file but a pipe, socket or device, which is not read"
+    return "is a folder, not a file" if stat.S_ISDIR(mode) else "is a pipe, socket or device, which is not read"
 
 
 def _refusal(entry: os.DirEntry[str], root: Path) -> str | None:
@@ -139,5 +146,5 @@ def _refusal(entry: os.DirEntry[str], root: Path) -> str | None:
 
 
 def _leads_out(entry: os.DirEntry[str], root: Path) -> bool:
-    """Whether an entry is a link to a file that lies outside."""
+    """Whether an entry is a link to a file outside `root`."""
     return entry.is_symlink() and os.path.isfile(entry.path) and not Path(os.path.realpath(entry.path)).is_relative_to(root)

@@ -1,0 +1,1 @@
+"""Finds what there is to index: folders, archives, metadata files, lists."""

@@ -1,0 +1,75 @@
+"""The way of a picture from its path to its row: at most ten functions in at most five files, never back into a file."""
+
+import ast
+import sys
+import threading
+from itertools import groupby
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from colour_encoder import ColourEncoder, write_pictures
+
+import tbps
+from tbps.gallery.gallery import Gallery
+
+# As in docs/architecture.md: each function is called by one above it, and the picture passes through them in this order.
+WALK = (
+    ("gallery/gallery.py", "Gallery.add"),
+    ("gallery/ingest/sources/find.py", "find_sources"),
+    ("gallery/ingest/sources/find.py", "_Found.add_folder"),
+    ("gallery/ingest/sources/find.py", "_Found.add_file"),
+    ("gallery/ingest/ingest.py", "ingest"),
+    ("gallery/ingest/ingest.py", "add_pictures"),
+    ("gallery/ingest/ingest.py", "read_picture"),
+    ("gallery/ingest/commits.py", "Writer.add"),
+    ("gallery/ingest/commits.py", "Writer.commit"),
+    ("gallery/store/table.py", "Table.append"),
+)
+SOURCE = Path(tbps.__file__).parent
+
+
+def _functions(file: str) -> dict[str, ast.FunctionDef]:
+    """Qualified name -> definition, of the functions and methods of a file."""
+    tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
+    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        found |= {f"{owner.name}.{node.name}": node for node in owner.body if isinstance(node, ast.FunctionDef)}
+    return found
+
+
+def test_the_walk_is_short_and_leaves_each_file_once() -> None:
+    files = [file for file, _ in groupby(file for file, _ in WALK)]
+    assert len(WALK) <= 10 and len(files) <= 5 and len(files) == len(set(files))
+
+
+def test_each_function_is_called_by_one_before_it() -> None:
+    named: set[str] = set()
+    for file, name in WALK:
+        definition = _functions(file)[name]
+        assert not named or name.rpartition(".")[2] in named
+        named |= {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
+        named |= {node.attr for node in ast.walk(definition) if isinstance(node, ast.Attribute)}
+
+
+def test_a_picture_takes_the_walk(tmp_path: Path) -> None:
+    """One picture of a folder is added while every call is watched, in reader threads too."""
+    write_pictures(tmp_path / "photos", 1)
+    gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
+    places = {(str(SOURCE / file), name): number for number, (file, name) in enumerate(WALK)}
+    order: list[int] = []
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        code: CodeType = frame.f_code
+        place = places.get((code.co_filename, code.co_qualname))
+        if event == "call" and place is not None and place not in order:
+            order.append(place)
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        gallery.add(tmp_path / "photos")
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert order == list(range(len(WALK)))

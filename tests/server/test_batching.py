@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def until(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+@dataclass(slots=True, eq=False)
+class Stopped(Ticket):
+    """A ticket whose time is out as soon as, and not before, `out` is set, however busy the machine is."""
+
+    out: threading.Event = field(default_factory=threading.Event)
+
+    def left(self) -> float:
+        assert self.out.wait(300)
+        return 0.0
 
 
 def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
@@ -105,22 +117,25 @@ def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> Non
             bad.result()
 
 
-def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batching: BatchingEncoder) -> None:
+def test_waiting_texts_are_bounded_and_leave_when_their_time_is_out(slow: Slow, batching: BatchingEncoder) -> None:
     slow.go.clear()
+    short_time = Stopped(0.0)
 
-    def ask(text: str, seconds: float | None) -> np.ndarray:
-        ticket.set(None if seconds is None else Ticket(time.monotonic() + seconds))
+    def ask(text: str, mine: Ticket | None) -> np.ndarray:
+        ticket.set(mine)
         return batching.encode_texts([text] * 10)
 
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(ask, "first", None)
         until(lambda: slow.calls)
-        short, long = pool.submit(ask, "short", 0.05), pool.submit(ask, "long", 3000)
-        until(lambda: len(batching._entries) == 2 or short.done())
-        if not short.done():
-            with pytest.raises(RequestError) as full:
-                batching.encode_texts(["one too many"])
-            assert (full.value.status, full.value.retry_after) == (503, 1)
+        short = pool.submit(ask, "short", short_time)
+        until(lambda: len(batching._entries) == 1)
+        long = pool.submit(ask, "long", None)
+        until(lambda: len(batching._entries) == 2)
+        with pytest.raises(RequestError) as full:
+            batching.encode_texts(["one too many"])
+        assert (full.value.status, full.value.code, full.value.retry_after) == (503, "busy", 1)
+        short_time.out.set()
         with pytest.raises(RequestError) as late:
             short.result()
         assert (late.value.status, late.value.code) == (503, "timeout")
@@ -130,20 +145,20 @@ def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batch
     assert not any("short" in call for call in slow.calls)
 
 
-def test_it_goes_on_after_the_only_one_who_waited_has_left(slow: Slow) -> None:
+def test_the_thread_goes_on_after_the_only_caller_has_left(slow: Slow) -> None:
     """Its thread ended then, and no description was answered any more."""
-    batching = BatchingEncoder(slow, window=0.2, most=8, bound=20, on_batch=lambda size: None)
+    batching = BatchingEncoder(slow, window=0.1, most=8, bound=20, on_batch=lambda size: None)
 
-    def ask(text: str, seconds: float) -> np.ndarray:
-        ticket.set(Ticket(time.monotonic() + seconds))
+    def ask(text: str, mine: Ticket | None) -> np.ndarray:
+        ticket.set(mine)
         return batching.encode_texts([text])
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(RequestError):
-            pool.submit(ask, "gone", 0.05).result()
-        time.sleep(1)  # until the window is over
+            pool.submit(ask, "gone", Ticket(0.0)).result()
+        batching._thread.join(0.5)  # until the window is over; it returns early only where the thread ended
         assert batching._thread.is_alive()
-        assert np.array_equal(pool.submit(ask, "red", 300.0).result(), ColourEncoder().encode_texts(["red"]))
+        assert np.array_equal(pool.submit(ask, "red", None).result(), ColourEncoder().encode_texts(["red"]))
     batching.stop()
     assert not batching._thread.is_alive()
     assert slow.calls == [["red"]]

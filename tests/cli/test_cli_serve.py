@@ -10,8 +10,7 @@ import pytest
 from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.gallery.gallery import Gallery
-from tbps.server.keys import Keys
-from tbps.server.settings import state_folder
+from tbps.server import Keys, state_folder
 
 Run = Callable[..., tuple[int, str, str]]
 

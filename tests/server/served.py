@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from tbps.gallery.gallery import Gallery
 from tbps.server.app import make_app
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 

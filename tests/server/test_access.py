@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.guard import Guard
-from tbps.server.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 

@@ -7,8 +7,8 @@ import pytest
 from served import bearer, make_gallery, serving
 
 from tbps.errors import SettingsError
-from tbps.server.addresses import Addresses, Host, allowed_host, group_of, parse_host, parse_origin
 from tbps.server.audit import entries
+from tbps.server.callers.addresses import Addresses, Host, allowed_host, group_of, parse_host, parse_origin
 from tbps.server.settings import ServiceSettings, state_folder
 
 NAMED = Addresses(("search.example.org", "other.example.org:8443", "2001:db8::1"), (), any_name=False)

@@ -18,7 +18,7 @@ from tbps.errors import GalleryError, SettingsError, StorageError
 from tbps.server import audit
 from tbps.server.audit import AUDIT_FILE, HEAD_FILE, Audit, entries, verify
 from tbps.server.settings import state_folder
-from tbps.server.state_layout import MARK_FILE
+from tbps.server.state.layout import MARK_FILE
 
 LINES = 5
 
@@ -87,7 +87,7 @@ def test_a_rewritten_chain_shows_by_the_head_or_by_what_was_noted(state: Path) -
     assert "line 5" in (verify(state).wrong or "")
     os.replace(state.parent / "forged" / HEAD_FILE, state / HEAD_FILE)
     assert verify(state).wrong is None, "whoever makes both anew is seen only by"
-    assert "written anew" in (verify(state, noted).wrong or "")
+    assert "rewritten" in (verify(state, noted).wrong or "")
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join(lines[:2]))
     assert "cut off" in (verify(state, noted).wrong or "")
@@ -108,7 +108,7 @@ def test_nothing_is_appended_to_a_log_that_lost_lines_or_its_head(state: Path, h
     assert verify(state).wrong is not None
 
 
-def test_what_a_kill_leaves_behind_the_head_is_taken_up(state: Path) -> None:
+def test_what_a_kill_leaves_behind_the_head_is_kept(state: Path) -> None:
     head = (state / HEAD_FILE).read_text()
     Audit(state).write("x", "", "one more")
     (state / HEAD_FILE).write_text(head)  # killed between line and head
@@ -245,7 +245,7 @@ class _Ended(BaseException):
     """What ends a thread without being an Exception."""
 
 
-@pytest.mark.parametrize("place", ["_write_whole", "_write_head", "_line", "_taken_up"])
+@pytest.mark.parametrize("place", ["_write_whole", "_write_head", "_line", "_end_of_log"])
 @pytest.mark.parametrize(
     "raised", [ValueError("odd"), MemoryError(), OSError(28, "No space left on device"), RecursionError(), _Ended()], ids=repr
 )

@@ -15,7 +15,7 @@ from tbps.errors import CaptionError, RequestError
 from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
 from tbps.server.batching import BatchingEncoder
-from tbps.server.limits import Rates, Ticket, ticket
+from tbps.server.callers.limits import Rates, Ticket, ticket
 
 
 class Slow(ColourEncoder):

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import bearer, make_gallery
-from test_running import QUICK, ROOT
+from hostile import picture
+from processes import PROGRAM, environment
+from served import bearer, make_gallery, send, serving
 
 from tbps.server.audit import entries, verify
+from tbps.server.callers.limits import Patience, Places, Ticket
 from tbps.server.connections import Connections
-from tbps.server.limits import Patience, Places, Ticket
 from tbps.server.settings import ServiceSettings, state_folder
 
 PATIENCE = 300.0
@@ -87,14 +88,12 @@ class Served:
 @contextmanager
 def served(gallery: Path, files: int = 0, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
     """files: descriptors that the process may have; seconds: that a description takes."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", QUICK, str(gallery), str(seconds), json.dumps(settings), "0"]
+    command = [sys.executable, "-c", PROGRAM, str(gallery), str(seconds), json.dumps(settings), "0"]
     if files:
         command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     log = gallery.parent / f"log-{time.monotonic_ns()}"
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment())
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -139,6 +138,27 @@ def until_end(connection: socket.socket) -> bytes:
     return answer
 
 
+@contextmanager
+def dripping(connection: socket.socket, content: bytes) -> Iterator[None]:
+    """Sends something again and again over a connection, with pauses, until the block ends or the connection does."""
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.05):
+            try:
+                connection.sendall(content)
+            except OSError:
+                return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def head(path: str, more: str, length: int = 1000, method: str = "POST") -> str:
     return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}Content-Length: {length}\r\n\r\n"
 
@@ -146,23 +166,8 @@ def head(path: str, more: str, length: int = 1000, method: str = "POST") -> str:
 def test_headers_that_do_not_come_end_the_connection(gallery: Path) -> None:
     with served(gallery, header_seconds=2.0, idle_seconds=PATIENCE) as door:
         silent, half, drops = door.opened(), door.sent("GET / HTTP/1.1\r\nHost:"), door.sent("GET / HTTP/1.1\r\nX-A: ")
-        stop = threading.Event()
-
-        def drip() -> None:
-            """A byte now and then does not buy more time."""
-            while not stop.wait(0.05):
-                try:
-                    drops.sendall(b"a")
-                except OSError:
-                    return
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
+        with dripping(drops, b"a"):  # a byte now and then gives no more time
             assert rest(silent) == rest(half) == rest(drops) == b""
-        finally:
-            stop.set()
-            dripping.join()
         request = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         with door.sent(request) as again:
             for _ in range(3):  # one connection, several requests
@@ -221,22 +226,9 @@ def test_half_bodies_take_nobodys_place(gallery: Path) -> None:
 
 def test_bytes_now_and_then_do_not_buy_a_small_body_more_time(gallery: Path) -> None:
     with served(gallery, body_seconds=0.6) as door:
-        connection, stop = door.sent(head("/v1/search", JSON, 100_000) + "{"), threading.Event()
-
-        def drip() -> None:
-            while not stop.wait(0.05):
-                try:
-                    connection.sendall(b" ")
-                except OSError:
-                    return
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
+        connection = door.sent(head("/v1/search", JSON, 100_000) + "{")
+        with dripping(connection, b" "):
             assert rest(connection).startswith(b"HTTP/1.1 408")
-        finally:
-            stop.set()
-            dripping.join()
 
 
 def test_uploads_have_time_by_what_they_send() -> None:
@@ -405,8 +397,6 @@ def waiting(key: str, privileged: bool = False) -> Ticket:
 
 
 def test_one_key_cannot_take_all_places_and_all_leave_some_to_administrators() -> None:
-    from tbps.errors import RequestError
-
     places = Places(16)
 
     def taken(key: str, privileged: bool = False) -> list[Ticket]:
@@ -436,11 +426,6 @@ def test_one_key_cannot_take_all_places_and_all_leave_some_to_administrators() -
 
 
 def test_uploads_of_one_key_leave_room_for_others(tmp_path: Path) -> None:
-    from hostile import picture
-    from served import send, serving
-
-    from tbps.gallery.store.lock import lock
-
     gallery = make_gallery(tmp_path, [0])
     one, other = bearer(gallery, "curator"), bearer(gallery, "administrator")
     with serving(gallery, jobs=4) as client, lock(gallery):

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
+from processes import ask, environment, ready, search, served
 from served import bearer, make_gallery, service_of, serving
-from test_running import ROOT, ask, ready, search, served
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query, Text
@@ -48,12 +47,8 @@ Gallery.open(sys.argv[1], ColourEncoder()).forget(identity=sys.argv[3])
 
 def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> None:
     """Another process erases a person; `until`: it is killed there."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
     ran = subprocess.run(
-        [sys.executable, "-c", FORGET, str(gallery), until, who],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        check=False,
+        [sys.executable, "-c", FORGET, str(gallery), until, who], env=environment(), capture_output=True, check=False
     )
     assert ran.returncode == (0 if until == "whole" else -signal.SIGKILL), ran.stderr
 
@@ -190,6 +185,6 @@ def test_after_the_next_request_the_memory_of_the_service_holds_nothing_of_them(
 
 
 def caller_of(service: Any, headers: dict[str, str]) -> Any:
-    from tbps.server.callers import called
+    from tbps.server.callers.gate import called
 
     return called(service.keys.find(headers["Authorization"].removeprefix("Bearer ")))

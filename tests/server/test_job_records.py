@@ -11,8 +11,8 @@ from hostile import picture, zipped
 from served import bearer, ended, make_gallery, send, serving
 
 from tbps.gallery.store.lock import lock
-from tbps.server.job_records import STOPPED, Job, JobRecords, State, outdated
 from tbps.server.settings import state_folder
+from tbps.server.uploads.records import STOPPED, Job, JobRecords, State, outdated
 
 
 def job(number: int, state: State = State.done, days: float = 0.0, owner: str = "") -> Job:

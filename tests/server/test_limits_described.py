@@ -200,8 +200,8 @@ def test_the_largest_bodies_that_the_limits_allow_are_taken(client: TestClient) 
 
 def test_a_page_beyond_the_last_is_said(tmp_path: Path) -> None:
     from tbps.gallery.search.page import Page
-    from tbps.server.asked import Query, Text
-    from tbps.server.schemas import search_answer
+    from tbps.server.bodies.answers import search_answer
+    from tbps.server.bodies.requests import Query, Text
 
     query = Query(texts=(Text(text="red"),), offset=9_990, k=20)
     page = Page((), 20_000, 1, query.model_copy(update={"offset": 10_010, "version": 1}), None, False, ())

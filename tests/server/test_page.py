@@ -18,7 +18,7 @@ import tbps
 from tbps.cli.search import _one_in
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Example, Query, Text, phrase
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.settings import state_folder
 
 pytestmark = pytest.mark.browser
@@ -247,7 +247,7 @@ def test_filters_are_chips(served: Served, opened: Callable[..., Page]) -> None:
     page.get_by_role("button", name="Add filter").click()
     expect(page.locator("#filter-chips .chip")).to_have_count(4)
     assert shown(page) == found(served, query.model_copy(update={"equals": {"gender": "woman"}}))
-    page.get_by_role("button", name=f"Remove the filter camera {CAMERAS[2]}").click()
+    page.get_by_role("button", name=f"Remove the filter: camera {CAMERAS[2]}").click()
     expect(page.locator("#filter-chips .chip")).to_have_count(3)
     expect(page.locator("#filter-chips button").first).to_be_focused()
     narrowed = query.model_copy(update={"equals": {"gender": "woman"}, "cameras": CAMERAS[1:2]})
@@ -256,7 +256,7 @@ def test_filters_are_chips(served: Served, opened: Callable[..., Page]) -> None:
 
 def test_no_result_and_a_wrong_condition_say_the_way_out(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/#q=a+woman&is=gender%3Dnobody")
-    expect(page.get_by_role("heading", name="No image passes these filters")).to_be_visible()
+    expect(page.get_by_role("heading", name="No image matches these filters")).to_be_visible()
     page.get_by_role("button", name="Remove all filters").click()
     assert shown(page) == found(served, text("a woman"))
     page.goto(f"{served.open}/#q=a+woman&where=no_such_column+%3D+1")
@@ -325,7 +325,7 @@ def test_marked_results_search_again(served: Served, opened: Callable[..., Page]
     page.keyboard.press("ArrowRight")
     page.keyboard.press("w")
     expect(page.locator("#marks-text")).to_have_text("1 right, 1 wrong")
-    expect(page.locator(".card").nth(1).locator(".crop")).to_have_attribute("aria-label", re.compile("marked wrong"))
+    expect(page.locator(".card").nth(1).locator(".crop")).to_have_attribute("aria-label", re.compile("marked as wrong"))
     with page.expect_request("**/v1/feedback"):
         page.keyboard.press("s")
     page.wait_for_url(re.compile(f"right={ids[0]}"))
@@ -355,9 +355,9 @@ def test_search_with_a_picture_chosen_or_dropped(served: Served, opened: Callabl
     page.locator("#picture-files").set_input_files(picture)
     first = served.gallery.find(Query(), [picture]).hits[0].id
     expect(page.locator(".card[data-id]").first).to_have_attribute("data-id", first)
-    expect(page.locator("#parts")).to_contain_text("The address holds everything but the picture")
+    expect(page.locator("#parts")).to_contain_text("A link to this search does not contain the picture")
     page.reload()
-    expect(page.get_by_role("heading", name="The picture is not here")).to_be_visible()
+    expect(page.get_by_role("heading", name="The picture is missing")).to_be_visible()
     bytes_of = list(picture.read_bytes())
     script = """bytes => {
       const data = new DataTransfer();
@@ -414,11 +414,11 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     with page.expect_request("**/v1/explain") as asked:
         page.keyboard.press("e")
     assert Query.parse(asked.value.post_data_json["query"]).texts == (Text(text="a red coat"),)
-    expect(page.locator(".word")).to_have_text(["a (0 %) ", "red (100 %) ", "coat (against, 50 %) "])
+    expect(page.locator(".word")).to_have_text(["a (0 %) ", "red (100 %) ", "coat (lowered the score, 50 %) "])
     assert page.locator(".regions").evaluate(
         "c => [...c.getContext('2d').getImageData(0, 0, 1, 2).data].filter((_, i) => i % 4 == 3)"
     ) == [0, 180]
-    page.get_by_label("Light the regions").uncheck()
+    page.get_by_label("Highlight the regions").uncheck()
     expect(page.locator(".regions")).to_be_hidden()
 
 
@@ -432,7 +432,7 @@ def test_why_is_what_the_gallery_tells(served: Served, opened: Callable[..., Pag
     expect(page.locator(".word")).to_have_count(6)
     titles = page.locator(".word").evaluate_all("words => words.map(word => word.title)")
     assert [float(title) for title in titles] == pytest.approx([word.weight for word in told.words], abs=2e-3)
-    expect(page.locator("figcaption")).to_contain_text("Lit: what carried the score (6")
+    expect(page.locator("figcaption")).to_contain_text("Highlighted: regions that raised the score (6")
 
 
 # Signing in, adding, forgetting
@@ -448,7 +448,7 @@ def test_signed_out_nothing_is_shown_and_a_key_opens_what_is_its_own(served: Ser
     cameras = {served.gallery.image(name).camera for name in shown(page)}
     assert cameras == {CAMERAS[0]}  # and the address was kept
     page.get_by_role("button", name="Account").click()
-    expect(page.locator("#account-role")).to_have_text(f"May search and add images on {CAMERAS[0]}.")
+    expect(page.locator("#account-role")).to_have_text(f"Can search and add images; sees only {CAMERAS[0]}.")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert CAMERAS[0] not in page.content()
@@ -460,7 +460,7 @@ def test_signed_out_nothing_is_shown_and_a_key_opens_what_is_its_own(served: Ser
     expect(page.get_by_role("button", name="Add images")).to_be_hidden()
     page.locator(".crop").first.click()
     expect(page.locator(".moment").first).to_be_visible()
-    expect(page.get_by_role("button", name="Forget…")).to_have_count(0)
+    expect(page.get_by_role("button", name="Erase…")).to_have_count(0)
     page.context.clear_cookies()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
@@ -504,7 +504,7 @@ def test_a_job_under_way_shows_its_progress_and_can_be_cancelled(served: Served,
     page.reload()
     page.get_by_role("button", name="Indexing 25 %").click()
     shown_job = page.locator("#jobs li").first
-    expect(shown_job).to_contain_text("30 of 120 · 4.5 a second · 20 seconds left · 28 images added")
+    expect(shown_job).to_contain_text("30 of 120 · 4.5 per second · 20 seconds left · 28 images added")
     expect(shown_job.get_by_role("progressbar")).to_have_js_property("value", 30)
     shown_job.locator("summary").click()
     expect(shown_job).to_contain_text(HOSTILE)
@@ -529,18 +529,18 @@ def test_forgetting_counts_first_and_asks(served: Served, opened: Callable[..., 
     sign_in(page, served.keys["administrator"])
     assert len(shown(page)) == CROPS
     page.locator(".crop").first.click()
-    page.get_by_role("button", name="Forget…").click()
+    page.get_by_role("button", name="Erase…").click()
     expect(page.locator("#forget-count")).to_have_text("1 image will be erased.")
-    page.get_by_label("Every image of identity p3").check()
+    page.get_by_label("All images of identity p3").check()
     expect(page.locator("#forget-count")).to_have_text(f"{CROPS} images will be erased.")
-    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Cancel").click()
     page.keyboard.press("Escape")
     assert len(shown(page)) == CROPS
     page.locator(".crop").first.click()
-    page.get_by_role("button", name="Forget…").click()
-    page.get_by_label("Every image of identity p3").check()
+    page.get_by_role("button", name="Erase…").click()
+    page.get_by_label("All images of identity p3").check()
     page.get_by_role("button", name=f"Erase {CROPS} images").click()
-    expect(page.get_by_role("heading", name="No image passes these filters")).to_be_visible()
+    expect(page.get_by_role("heading", name="No image matches these filters")).to_be_visible()
 
 
 # The rest

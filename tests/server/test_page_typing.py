@@ -243,7 +243,7 @@ def test_a_camera_that_is_not_there_is_refused_and_can_be_taken_away(served: Ser
     ("wrong", "told", "way_out"),
     [
         ("camera=lobbi", "did you mean 'lobby'?", "Search without camera lobbi"),
-        ("group=trackle", "did you mean 'tracklet'?", "Show all crops"),
+        ("group=trackle", "did you mean 'tracklet'?", "Show single images"),
         ("since=yesterday", "'yesterday'", "Remove all filters"),
     ],
 )

@@ -1,26 +1,19 @@
 """The service as a process of its own: address, warm-up, batches, 503, time-outs, graceful and hard ends."""
 
 import json
-import os
-import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from colour_encoder import ColourEncoder, write_pictures
-from hostile import picture
-from served import CHANGES, make_gallery
+from processes import ask, begun, form, job_when, metric, ready, search, served, started, upload
+from served import make_gallery
 
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
@@ -29,103 +22,12 @@ from tbps.server.audit import entries, verify
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.state_layout import SPOOL
-
-ROOT = Path(__file__).parents[2]
-QUICK = """
-import json, sys, time
-from pathlib import Path
-from colour_encoder import ColourEncoder
-from tbps.server.running import run
-from tbps.server.service import Service
-from tbps.server.settings import ServiceSettings
-
-class Slow(ColourEncoder):
-    def encode_texts(self, texts, batch_size=256):
-        Path(f"{sys.argv[1]}.begun").touch()
-        time.sleep(float(sys.argv[2]))
-        return super().encode_texts(texts, batch_size)
-
-    def encode_images(self, images, batch_size=64):
-        time.sleep(float(sys.argv[4]))
-        return super().encode_images(images, batch_size)
-
-settings = ServiceSettings.parse({"port": 0, **json.loads(sys.argv[3])})
-run(Service(Path(sys.argv[1]), Slow(), settings), lambda address: print(address, flush=True))
-"""
-
-
-@contextmanager
-def served(
-    gallery: Path, seconds: float = 0.0, image_seconds: float = 0.0, **settings: Any
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and process of a service whose towers take so many seconds a pass."""
-    with started("-c", QUICK, str(gallery), str(seconds), json.dumps(settings), str(image_seconds)) as running:
-        yield running
-
-
-@contextmanager
-def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address that a process prints first, and the process."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found is not None, line + process.stdout.read()
-        yield found[0], process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+from tbps.server.state.layout import SPOOL
 
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Path:
     return make_gallery(tmp_path, range(6))
-
-
-def ask(
-    address: str, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str | None = None
-) -> tuple[int, Any, dict[str, str]]:
-    content = None if body is None else json.dumps(body).encode()
-    given = {**CHANGES, "Content-Type": "application/json", **(headers or {})}
-    request = urllib.request.Request(address + path, content, given, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return answer.status, json.loads(answer.read()), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read()), dict(error.headers)
-
-
-def search(address: str, text: str = "a man") -> tuple[int, Any, dict[str, str]]:
-    return ask(address, "/v1/search", {"texts": [{"text": text}], "k": 3})
-
-
-def begun(gallery: Path) -> Path:
-    """The file that a service makes whenever it begins to encode texts."""
-    return Path(f"{gallery}.begun")
-
-
-def metric(address: str, name: str) -> float:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
-        return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])  # type: ignore[index]
-
-
-def ready(address: str) -> None:
-    until = time.monotonic() + 300
-    while ask(address, "/healthz")[1]["status"] != "ready":
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: Path) -> None:
@@ -171,31 +73,6 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
     assert (line["deed"], line["ended"], line["code"]) == ("search", "failed", "timeout")
     assert (line.get("asked") or json.loads(line["sent"])) == {"texts": [{"text": "a man"}], "k": 3}
     assert "shown" not in line, "what was not shown is not logged as shown"
-
-
-def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
-    """The body of an upload of so many pictures, and its headers."""
-    parts = [
-        f'--x\r\nContent-Disposition: form-data; name="files"; filename="{n}.png"\r\n\r\n'.encode() + picture("PNG", seed=seed + n)
-        for n in range(pictures)
-    ]
-    return b"\r\n".join([*parts, b"--x--\r\n"]), {**CHANGES, "Content-Type": "multipart/form-data; boundary=x"}
-
-
-def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
-    """The id of an upload's job."""
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300) as answer:
-        assert answer.status == 202
-        return str(json.loads(answer.read())["job"]["id"])
-
-
-def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
-    """A job as soon as it is as wished."""
-    until = time.monotonic() + 300
-    while not fits(job := ask(address, f"/v1/index/{name}")[1]):
-        assert time.monotonic() < until, job
-        time.sleep(0.02)
-    return job
 
 
 def test_killed_while_it_indexes(gallery: Path) -> None:

@@ -17,7 +17,7 @@ from walkers import Walker, film, write_film
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.gallery.search.query import Query, Text
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.settings import state_folder
 
 

@@ -8,9 +8,9 @@ import pytest
 from served import bearer, make_gallery, service_of, serving
 from starlette.testclient import TestClient
 
-from tbps.server.keys import Keys, Role
-from tbps.server.sessions import MOST_PER_KEY, Sessions, cookie_name
-from tbps.server.state_layout import ID_FILE
+from tbps.server.callers.keys import Keys, Role
+from tbps.server.callers.sessions import MOST_PER_KEY, Sessions, cookie_name
+from tbps.server.state.layout import ID_FILE
 
 
 def test_one_key_takes_no_places_from_others_and_its_idle_sessions_end_first(tmp_path: Path) -> None:

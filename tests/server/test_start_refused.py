@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 from colour_encoder import write_pictures
-from test_running import ask, form, search, started
+from processes import ask, form, search, started
 
 from tbps.errors import StorageError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.store.manifest import recorded
 from tbps.model.bundle import load
 from tbps.server.audit import Audit
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.state import open_state
+from tbps.server.state.opening import open_state
 
 FULL = """
 import resource, sys

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 from colour_encoder import ColourEncoder
+from processes import PROGRAM, ask, environment, form, job_when, served, started, upload
 from served import make_gallery, serving
-from test_running import QUICK, ROOT, ask, form, job_when, served, started, upload
 
 from tbps.errors import SettingsError, StorageError
 from tbps.gallery.gallery import Gallery
 from tbps.server.audit import Audit, entries, verify
-from tbps.server.job_records import STOPPED
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.state import open_state
-from tbps.server.state_layout import MARK_FILE
+from tbps.server.state.layout import MARK_FILE
+from tbps.server.state.opening import open_state
+from tbps.server.uploads.records import STOPPED
 
 JOB = "0123456789abcdef01234567"
 
@@ -239,18 +239,18 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
         spool = tree(state_folder(gallery) / "spool")
         for arguments in ((gallery, None), (gallery, tmp_path / "other"), (tmp_path / "link", state_folder(gallery))):
             second = Service(arguments[0], ColourEncoder(), ServiceSettings(), arguments[1])
-            with pytest.raises(SettingsError, match=rf"is served already, by process {process.pid} on "):
+            with pytest.raises(SettingsError, match=rf"is in use by another service \(process {process.pid} on "):
                 second.start()
             second.stop()
             assert tree(state_folder(gallery) / "spool") == spool
         ran = subprocess.run(
-            [sys.executable, "-c", QUICK, str(gallery), "0", "{}", "0"],
+            [sys.executable, "-c", PROGRAM, str(gallery), "0", "{}", "0"],
             capture_output=True,
             check=False,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])},
+            env=environment(),
         )
-        assert ran.returncode and "http://" not in ran.stdout and "is served already" in ran.stderr
+        assert ran.returncode and "http://" not in ran.stdout and "is in use by another service" in ran.stderr
         assert tree(state_folder(gallery) / "spool") == spool
         assert [job["id"] for job in ask(address, "/v1/index")[1]["jobs"]] == waiting[::-1]
         Gallery.open(gallery, ColourEncoder()).add(tmp_path / "photos")  # commands beside a service work on
@@ -266,7 +266,7 @@ def test_another_gallery_with_the_state_folder_of_a_service(tmp_path: Path) -> N
     with Started(one, tmp_path / "state"):
         second = Service(other, ColourEncoder(), ServiceSettings(), tmp_path / "other state")
         second._claim._state = tmp_path / "state"
-        with pytest.raises(SettingsError, match=r"state folder .* is served already, by process"):
+        with pytest.raises(SettingsError, match=r"state folder .* is in use by another service \(process"):
             second.start()
     second.start()
     second.stop()
@@ -276,7 +276,7 @@ KILLED = (
     """
 import os, sys
 from pathlib import Path
-import tbps.server.job_records as records, tbps.server.audit as audit, tbps.gallery.store.table as table
+import tbps.server.uploads.records as records, tbps.server.audit as audit, tbps.gallery.store.table as table
 place, left = sys.argv[5], int(sys.argv[6])
 
 def dying(do, before):
@@ -295,7 +295,7 @@ def dying(do, before):
 where, name = {"record": (records.JobRecords, "keep"), "audit": (audit.Audit, "write"), "commit": (table.Table, "append")}[place]
 setattr(where, name, dying(getattr(where, name), sys.argv[7] == "before"))
 """
-    + QUICK
+    + PROGRAM
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbps.errors import RequestError
-from tbps.server.asked import Query
+from tbps.server.bodies.requests import Query
 from tbps.server.strict_json import MOST_DEPTH, MOST_DIGITS, parse, unfit_text
 
 _PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)

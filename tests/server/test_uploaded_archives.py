@@ -43,7 +43,7 @@ PACKS: dict[str, Pack] = {"zip": lambda members: zipped(**members), "tar": _tar(
 REFUSED: dict[str, tuple[bytes, str]] = {
     "plain.bmp": (picture("BMP"), "no JPEG, PNG or WebP"),
     "scan.tif": (picture("TIFF"), "no JPEG, PNG or WebP"),
-    "moving.gif": (picture("GIF"), "is no JPEG, PNG or WebP picture"),
+    "moving.gif": (picture("GIF"), "is not a JPEG, PNG or WebP picture"),
     "bmp.jpg": (picture("BMP"), "no JPEG, PNG or WebP"),
     "tiff.png": (picture("TIFF"), "no JPEG, PNG or WebP"),
     "gif.webp": (picture("GIF"), "no JPEG, PNG or WebP"),
@@ -180,6 +180,6 @@ def test_people_in_scenes_of_an_archive(client: TestClient) -> None:
     """With `detect` a member is opened by the same rules."""
     job = ended(client, send(client, ("a.zip", zipped(**{"bmp.jpg": REFUSED["bmp.jpg"][0], "1.jpg": picture()})), detect="true"))
     assert job["added"] == 0 and told(job) == {
-        "a.zip/bmp.jpg": "is no JPEG, PNG or WebP picture",
+        "a.zip/bmp.jpg": "is not a JPEG, PNG or WebP picture",
         "a.zip/1.jpg": "no person was found",
     }

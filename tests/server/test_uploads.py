@@ -16,9 +16,9 @@ from walkers import Walker, film, write_film
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.store.lock import lock
-from tbps.server.forms import plain_name
 from tbps.server.settings import state_folder
-from tbps.server.state_layout import SPOOL
+from tbps.server.state.layout import SPOOL
+from tbps.server.uploads.forms import plain_name
 
 
 def left(gallery: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from served import ended, make_gallery, send, serving
 from walkers import Walker, film, write_film
 
 from tbps.errors import DataError
-from tbps.server.uploads import Kind, check_kind, named_as, recognised, refusal
+from tbps.server.uploads.formats import Kind, check_kind, named_as, recognised, refusal
 from tbps.video.decode import open_video
 
 BRANDS = (

@@ -28,7 +28,7 @@ def verify(
 
     Example: tbps audit verify my-gallery
     """
-    from tbps.server.audit import verify as verify_log
+    from tbps.server import verify as verify_log
 
     verdict = verify_log(_place(gallery, state), noted)
     if verdict.wrong is not None:
@@ -51,7 +51,7 @@ def show(
 
     Example: tbps audit show my-gallery --deed search --last 50
     """
-    from tbps.server.audit import entries
+    from tbps.server import entries
 
     found = (
         entry
@@ -71,7 +71,6 @@ def show(
 
 def _place(gallery: Path, state: Path | None) -> Path:
     """The state folder, once it is known to be that of the gallery."""
-    from tbps.server.settings import state_folder
-    from tbps.server.state import known_state
+    from tbps.server import known_state, state_folder
 
     return known_state(state or state_folder(gallery), gallery)

@@ -31,9 +31,7 @@ def add(
     """
     from tbps.errors import SettingsError
     from tbps.gallery import cameras_of, canonical_name, no_camera, recorded, sentences
-    from tbps.server.audit import Audit
-    from tbps.server.keys import Keys, Role
-    from tbps.server.state import open_state
+    from tbps.server import Audit, Keys, Role, open_state
 
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
@@ -67,7 +65,7 @@ def list_(
 
     Example: tbps keys list my-gallery
     """
-    from tbps.server.keys import Keys
+    from tbps.server import Keys
 
     found = Keys(_place(gallery, state)).all()
     if as_json:
@@ -86,8 +84,7 @@ def remove(gallery: Folder, name: Annotated[str, typer.Argument(help="whose key"
 
     Example: tbps keys remove my-gallery "front desk"
     """
-    from tbps.server.audit import Audit
-    from tbps.server.keys import Keys
+    from tbps.server import Audit, Keys
 
     place = _place(gallery, state)
     key = Keys(place).remove(name)
@@ -96,13 +93,13 @@ def remove(gallery: Folder, name: Annotated[str, typer.Argument(help="whose key"
 
 
 def _state(gallery: Path, state: Path | None) -> Path:
-    from tbps.server.settings import state_folder
+    from tbps.server import state_folder
 
     return state or state_folder(gallery)
 
 
 def _place(gallery: Path, state: Path | None) -> Path:
     """The state folder, once it is known to be that of the gallery."""
-    from tbps.server.state import known_state
+    from tbps.server import known_state
 
     return known_state(_state(gallery, state), gallery)

@@ -1,7 +1,5 @@
 """Rows of a version in memory."""
 
-import numpy as np
-
 from tbps.gallery.store.rows import Rows
 
 

@@ -1,17 +1,17 @@
-"""Bodies of answers, as the OpenAPI description says them; those of requests are in `asked`."""
+"""Bodies of answers, from which the OpenAPI description is generated; those of requests are in `requests`."""
 
 from typing import Any
 
 from pydantic import Field
 
 from tbps.gallery import Hit, Page, Summary
-from tbps.server.asked import MOST_OFFSET, Query, Wire
-from tbps.server.job_records import Job, State
-from tbps.server.keys import Role
+from tbps.server.bodies.requests import MOST_OFFSET, Query, Wire
+from tbps.server.callers.keys import Role
+from tbps.server.uploads.records import Job, State
 
 
 class ErrorDetail(Wire):
-    code: str = Field(description="a word for programs")
+    code: str = Field(description="for programs")
     message: str = Field(description="one sentence for people")
 
 
@@ -20,7 +20,7 @@ class ErrorAnswer(Wire):
 
 
 class SessionAnswer(Wire):
-    """cameras: all there is for the caller, null: everything; open: no keys exist, everybody is administrator."""
+    """The caller. cameras: those that the caller may see, null: all; open: no keys exist, every caller is administrator."""
 
     name: str
     role: Role
@@ -57,7 +57,10 @@ class LineAnswer(Wire):
 
 
 class SearchAnswer(Wire):
-    """query: the one that was answered, marks included; next: that of the next page; line: see the calibration of a model."""
+    """One page of hits. query: the query that was answered, with marks; next: query of the next page, null on the last one.
+
+    line: number of first hits among which at least `share` are expected to be right; null without a calibrated model.
+    """
 
     hits: list[HitAnswer]
     total: int
@@ -71,7 +74,7 @@ class SearchAnswer(Wire):
 
 
 class WordAnswer(Wire):
-    """weight: what the word carried of the score; below 0 it spoke against the image."""
+    """A word of a description. weight: its contribution to the score; negative if it lowered the score."""
 
     text: str
     word: str
@@ -79,7 +82,7 @@ class WordAnswer(Wire):
 
 
 class RegionsAnswer(Wire):
-    """A grid over the whole image; weights: rows from the top, in [0, 1]."""
+    """Contribution of image regions on a grid over the whole image. weights: rows from the top, in [0, 1]."""
 
     rows: int
     columns: int
@@ -102,7 +105,7 @@ class MemberAnswer(Wire):
 
 
 class DetailAnswer(Wire):
-    """box: left, top, width, height in the frame; tracklet_members: in the order of time, empty without a tracklet."""
+    """Metadata of an image. box: left, top, width, height in the frame; tracklet_members: by time, empty without a tracklet."""
 
     id: str
     camera: str | None
@@ -122,7 +125,7 @@ class SkippedAnswer(Wire):
 
 
 class JobAnswer(Wire):
-    """done, total: pictures, or frames of the video that is watched; rate: of these a second."""
+    """State of an upload. done, total: pictures, or frames of the current video; rate: of these per second."""
 
     id: str
     state: State
@@ -156,7 +159,7 @@ class ColumnAnswer(Wire):
 
 
 class LimitsAnswer(Wire):
-    """upload_bytes, upload_files: of one upload; picture_bytes, pixels: of one picture; hits: of one page."""
+    """Limits of the service. upload_bytes, upload_files: per upload; picture_bytes, pixels: per picture; hits: per page."""
 
     upload_bytes: int
     upload_files: int
@@ -178,7 +181,7 @@ class GalleryAnswer(Wire):
 
 
 class ForgetAnswer(Wire):
-    """undated: images without a time, which `before` does not reach; snapshots: images that were in each."""
+    """Erased images. undated: images without a time, to which `before` does not apply; snapshots: number in each snapshot."""
 
     images: int
     gallery: int
@@ -192,45 +195,30 @@ class HealthAnswer(Wire):
     status: str
 
 
-def image_url(name: str) -> str:
-    """Where an image is shown."""
-    return f"/v1/images/{name}"
+def image_url(id: str) -> str:
+    """Path of the crop of an image."""
+    return f"/v1/images/{id}"
 
 
 def hit_answer(hit: Hit) -> HitAnswer:
-    """A hit without the folders of this machine."""
-    group = hit.group
+    """A hit without paths of this machine."""
     return HitAnswer(
+        **_metadata(hit),
         rank=hit.rank,
         score=hit.score,
-        id=hit.id,
-        camera=hit.camera,
-        captured_at=hit.captured_at,
-        identity=hit.identity,
-        source=hit.source,
-        attributes=dict(hit.attributes),
         chance=hit.chance,
-        group=None
-        if group is None
-        else GroupAnswer(
-            column=group.column,
-            value=group.value,
-            count=group.count,
-            first_seen=group.first_seen,
-            last_seen=group.last_seen,
-            ids=list(group.ids),
-        ),
+        group=None if hit.group is None else GroupAnswer.model_validate(hit.group, from_attributes=True),
         image=image_url(hit.id),
     )
 
 
 def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
-    """A page of hits, with the query of the next one as long as that lies within what the service answers."""
+    """A page of hits, with the query of the next page unless that lies beyond the last hit that can be asked for."""
     following = None if page.next is None else query.model_copy(update={"offset": page.next.offset, "version": page.next.version})
     notices = list(page.notices)
     if following is not None and following.offset > MOST_OFFSET:
         following = None
-        notices.append(f"there are no pages beyond the first {MOST_OFFSET:,} hits; narrow the search down")
+        notices.append(f"there are no pages beyond the first {MOST_OFFSET:,} hits; narrow the search")
     return SearchAnswer(
         hits=[hit_answer(hit) for hit in page.hits],
         total=page.total,
@@ -245,15 +233,10 @@ def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
 
 
 def detail_answer(hit: Hit, members: list[Hit]) -> DetailAnswer:
-    """An image with the others of its tracklet."""
+    """Metadata of an image and the images of its tracklet."""
     tracklet = hit.attributes.get("tracklet")
     return DetailAnswer(
-        id=hit.id,
-        camera=hit.camera,
-        captured_at=hit.captured_at,
-        identity=hit.identity,
-        source=hit.source,
-        attributes=dict(hit.attributes),
+        **_metadata(hit),
         box=_box(hit),
         frame=_number(hit, "frame"),
         tracklet=None if tracklet is None else str(tracklet),
@@ -271,7 +254,7 @@ def detail_answer(hit: Hit, members: list[Hit]) -> DetailAnswer:
 
 
 def job_answer(job: Job) -> JobAnswer:
-    """A job."""
+    """State of a job, without the fields that only the service uses."""
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -287,7 +270,7 @@ def job_answer(job: Job) -> JobAnswer:
 
 
 def summary_parts(summary: Summary | None) -> dict[str, Any]:
-    """What there is to search, nothing where there is nothing."""
+    """Fields of `GalleryAnswer` about the images that a caller may see. summary: None if there are none."""
     if summary is None:
         return {"images": 0, "cameras": [], "columns": [], "first_seen": None, "last_seen": None}
     return {
@@ -299,6 +282,18 @@ def summary_parts(summary: Summary | None) -> dict[str, Any]:
         ],
         "first_seen": None if summary.first_seen is None else summary.first_seen.isoformat(),
         "last_seen": None if summary.last_seen is None else summary.last_seen.isoformat(),
+    }
+
+
+def _metadata(hit: Hit) -> dict[str, Any]:
+    """Fields that `HitAnswer` and `DetailAnswer` have in common."""
+    return {
+        "id": hit.id,
+        "camera": hit.camera,
+        "captured_at": hit.captured_at,
+        "identity": hit.identity,
+        "source": hit.source,
+        "attributes": dict(hit.attributes),
     }
 
 

@@ -1,7 +1,7 @@
-"""Keys: who may ask what.
+"""Keys of a service with their roles and cameras, in STATE/keys.json.
 
-STATE/keys.json holds a SHA-256 of each. A slow password hash would add nothing: a key is 256 random bits, not a word that somebody
-could guess, and a fast one lets every request be checked anew, so that a key taken away ends at once.
+The file holds a SHA-256 of each key. A slow password hash would add nothing, since a key is 256 random bits that nobody can guess.
+With a fast one every request is checked anew, so that a removed key is refused at once.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import hmac
 import json
 import re
 import secrets
-import stat
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,15 +19,15 @@ from pydantic import Field
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
 from tbps.gallery import canonical_name, lock
-from tbps.server.state_layout import KEYS_FILE, MARK_FILE, stranger
-from tbps.storage import make_folder, write_text, writing_to
+from tbps.server.state.layout import KEYS_FILE, make_state
+from tbps.storage import write_text
 
 PREFIX = "tbps_"
 _NAME = re.compile(r"[\w.@ -]{1,64}")
 
 
 class Role(StrEnum):
-    """A viewer searches and looks; a curator also uploads; an administrator also erases and reads the metrics."""
+    """A viewer searches and sees images; a curator also uploads; an administrator also erases and reads the metrics."""
 
     viewer = "viewer"
     curator = "curator"
@@ -36,12 +35,12 @@ class Role(StrEnum):
 
     @property
     def level(self) -> int:
-        """Higher ones may do what lower ones may."""
+        """Rank of the role: a higher one includes the rights of the lower ones."""
         return list(Role).index(self)
 
 
 class Key(Settings):
-    """id: opaque, for the audit log; cameras: all there is for its holder, None: everything; hash: SHA-256 of the key."""
+    """One key. id: for the audit log; cameras: those that its holder may see, None: all; hash: SHA-256 of the key."""
 
     id: str
     name: str
@@ -59,7 +58,7 @@ class _File(Settings):
 
 @final
 class Keys:
-    """The keys of a state folder; changes by other processes are seen at the next question."""
+    """Keys of a state folder; changes by other processes take effect at the next call."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -68,7 +67,7 @@ class Keys:
         self._keys: tuple[Key, ...] = ()
 
     def all(self) -> tuple[Key, ...]:
-        """Every key, oldest first. Raises StorageError where the file is damaged."""
+        """All keys, oldest first. Raises StorageError if the file is damaged."""
         try:
             facts = self._file.stat()
         except FileNotFoundError:
@@ -85,21 +84,17 @@ class Keys:
         return self._keys
 
     def find(self, secret: str) -> Key | None:
-        """The key that a secret is, in time that does not depend on which."""
+        """Key with this secret, or None. Compares in constant time."""
         hashed, found = _hashed(secret), None
         for key in self.all():
             if hmac.compare_digest(key.hash, hashed):
                 found = key
         return found
 
-    def by_id(self, name: str) -> Key | None:
-        """The key with an id, unless it was taken away."""
-        return next((key for key in self.all() if key.id == name), None)
-
     def add(self, name: str, role: Role, cameras: tuple[str, ...] | None = None) -> tuple[str, Key]:
-        """A new key: its secret, which is kept nowhere, and what is kept, with the cameras' names as galleries store them.
+        """Create a key. Returns its secret, which is stored nowhere, and the stored entry.
 
-        Raises SettingsError on a name that is taken or odd.
+        Names of cameras are spelled as galleries store them. Raises SettingsError on an invalid name or one that is in use.
         """
         if not _NAME.fullmatch(name):
             raise SettingsError(f"key name {name!r}: use 1 to 64 letters, digits, spaces, dots, dashes, underscores and @")
@@ -117,7 +112,7 @@ class Keys:
         return secret, key
 
     def remove(self, name: str) -> Key:
-        """Takes a key away by its name. Raises SettingsError where there is none."""
+        """Remove the key with this name. Raises SettingsError if there is none."""
         with lock(make_state(self._state)):
             found = [key for key in self.all() if key.name == name]
             if not found:
@@ -128,17 +123,6 @@ class Keys:
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         write_text(self._file, _File(entries=keys).model_dump_json(indent=1) + "\n")
-
-
-def make_state(folder: Path) -> Path:
-    """The state folder, made where it is not there, for its owner only. Raises SettingsError where it holds other files."""
-    if not (folder / MARK_FILE).exists() and (name := stranger(folder)) is not None:
-        raise SettingsError(f"{folder} is no state folder: it holds {name!r}; nothing was touched; give a new or empty folder")
-    make_folder(folder)
-    with writing_to(folder):
-        if stat.S_IMODE(folder.stat().st_mode) != 0o700:
-            folder.chmod(0o700)
-    return folder
 
 
 def _hashed(secret: str) -> str:

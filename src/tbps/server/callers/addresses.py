@@ -1,7 +1,7 @@
-"""Names, ports and addresses that requests bear: the Host and the Origin of a request, and whom a proxy asks for.
+"""Host, Origin and forwarding headers of requests: which requests are accepted, and which client address counts.
 
-A host is compared by name and by port. A port that is left out is that of the scheme: 80 of http, 443 of https. Names are compared
-in lower case, without a dot at the end; IPv6 addresses in their shortest form.
+Hosts are compared by name and port; without a port, that of the scheme counts (http 80, https 443). Names are compared in lower
+case, without a trailing dot; IPv6 addresses in their shortest form.
 """
 
 import ipaddress
@@ -23,30 +23,30 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A name or address, and the port where one was written."""
+    """Name or address of a host, and its port if one was given."""
 
     name: str
     port: int | None = None
 
     def port_under(self, scheme: str) -> int | None:
-        """The port that is meant in an address of that scheme."""
+        """Port, or the default one of a scheme."""
         return _PORTS.get(scheme) if self.port is None else self.port
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The scheme and the host of a page."""
+    """Scheme and host of a page."""
 
     scheme: str
     host: Host
 
     def is_at(self, other: Host) -> bool:
-        """Whether another host, in an address of the same scheme, is this one."""
+        """Whether a host, under the same scheme, is this origin's host."""
         return (self.host.name, self.host.port_under(self.scheme)) == (other.name, other.port_under(self.scheme))
 
 
 def parse_host(text: str) -> Host | None:
-    """`name`, `name:port`, `[IPv6]` or `[IPv6]:port`; None for everything else."""
+    """Parse `name`, `name:port`, `[IPv6]` or `[IPv6]:port`. Returns None for anything else."""
     if text.startswith("["):
         inside, closed, rest = text[1:].partition("]")
         name = _ipv6(inside) if closed else None
@@ -61,14 +61,14 @@ def parse_host(text: str) -> Host | None:
 
 
 def parse_origin(text: str) -> Origin | None:
-    """What a browser sends as Origin; None for "null" and for what is none."""
+    """Parse an Origin header. Returns None for "null" and for invalid values."""
     scheme, _, rest = text.partition("://")
     host = parse_host(rest) if scheme.lower() in _PORTS else None
     return None if host is None else Origin(scheme.lower(), host)
 
 
 def allowed_host(text: str) -> Host:
-    """A value of --allow-host. Raises SettingsError that says how it is written."""
+    """Parse a value of --allow-host. Raises SettingsError that describes the format."""
     plain = text.strip()
     host = parse_host(plain) or parse_host(f"[{plain}]")
     if host is None:
@@ -82,20 +82,20 @@ def allowed_host(text: str) -> Host:
 
 
 def proxy_network(text: str) -> _Network:
-    """A value of --trusted-proxy. Raises SettingsError that says how it is written."""
+    """Parse a value of --trusted-proxy. Raises SettingsError that describes the format."""
     try:
         return ipaddress.ip_network(text.strip(), strict=False)
     except ValueError as error:
         raise SettingsError(
-            f"--trusted-proxy {text!r} is no IP address and no network; write it as 127.0.0.1, ::1 or 10.0.0.0/8"
+            f"--trusted-proxy {text!r} is neither an IP address nor a network; write it as 127.0.0.1, ::1 or 10.0.0.0/8"
         ) from error
 
 
 @final
 class Addresses:
-    """Names that a service goes by, and proxies that it believes.
+    """Names that a service accepts as Host, and proxies whose forwarding headers it trusts.
 
-    any_name: requests may bear any Host, since there is no list of names.
+    any_name: every Host is accepted, since no names were given.
     """
 
     def __init__(self, allow_hosts: Sequence[str], trusted_proxies: Sequence[str], any_name: bool) -> None:
@@ -105,36 +105,36 @@ class Addresses:
         self._any_name = any_name
 
     def refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Reason to refuse a request: its Host names another service, or a page of another site sent it. None to accept it."""
+        """Reason to refuse a request, or None: its Host is not a name of the service, or a page of another site sent it."""
         host, sent = parse_host(headers.get("host", "")), headers.get("origin")
         if not self._any_name and (host is None or host.name not in self._names):
             name = headers.get("host", "")[:100]
-            return f"{name!r} is no name of this service; the service's keeper may add one with: tbps serve --allow-host"
+            return f"{name!r} is no name of this service; its operator can add the name with: tbps serve --allow-host"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
-            return "a page of another site asked for this"
+            return "a page of another site sent this request"
         if sent is None:
             return None
         origin = parse_origin(sent)
         if origin is not None and ((host is not None and origin.is_at(host)) or any(map(origin.is_at, self._allowed))):
             return None
         return (
-            f"a page of another site ({sent[:100]!r}) asked for this; where that is this service behind a proxy, its keeper adds "
-            "the name, and the port if it is neither 80 nor 443, with: tbps serve --allow-host"
+            f"a page of another site ({sent[:100]!r}) sent this request; if that is the address of this service behind a proxy, "
+            "its operator adds the name, and the port unless it is 80 or 443, with: tbps serve --allow-host"
         )
 
-    def believes(self, peer: str) -> bool:
-        """Whether a peer is a proxy that is believed."""
+    def trusts(self, peer: str) -> bool:
+        """Whether the address of a peer is that of a trusted proxy."""
         address = _address(peer)
         return address is not None and any(address in network for network in self._proxies)
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
-        """Who asks: the peer or, where that is a trusted proxy, the last address of X-Forwarded-For that is no trusted proxy.
+        """Address of the client: the peer's or, behind trusted proxies, the last one of X-Forwarded-For that is not a proxy's.
 
-        forwarded: the values of that header. From what is no address on, nothing is believed.
+        forwarded: values of that header. It is read from the right up to the first invalid address.
         """
         client = peer
         entries = ",".join(forwarded).split(",")
-        while self.believes(client) and entries:
+        while self.trusts(client) and entries:
             address = _forwarded(entries.pop().strip())
             if address is None:
                 break
@@ -142,13 +142,13 @@ class Addresses:
         return client
 
     def scheme(self, peer: str, forwarded: Iterable[str], scheme: str) -> str:
-        """The scheme of a request, as a trusted proxy says in X-Forwarded-Proto, else as it came."""
+        """Scheme of a request: that of X-Forwarded-Proto if a trusted proxy sent it, else `scheme`."""
         last = ",".join(forwarded).split(",")[-1].strip().lower()
-        return last if last in _PORTS and self.believes(peer) else scheme
+        return last if last in _PORTS and self.trusts(peer) else scheme
 
 
 def group_of(address: str) -> str:
-    """What addresses are counted by: an IPv4 address, or the 64 bits of an IPv6 address that one household has many of."""
+    """Group under which an address is counted: the address itself for IPv4, its /64 network for IPv6."""
     found = _address(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(found), 64), strict=False))
@@ -173,7 +173,7 @@ def _ipv6(text: str) -> str | None:
 
 
 def _address(text: str) -> _Address | None:
-    """An IP address; one of IPv4 that is written as IPv6 as the former."""
+    """Parse an IP address; IPv4-mapped IPv6 addresses become IPv4. Returns None for anything else."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -183,7 +183,7 @@ def _address(text: str) -> _Address | None:
 
 
 def _forwarded(text: str) -> str | None:
-    """An entry of X-Forwarded-For, with or without a port; None for what is no address."""
+    """Parse an entry of X-Forwarded-For, with or without a port. Returns None for anything else."""
     address = _address(text)
     if address is None:
         bare = re.sub(r":[0-9]{1,5}$", "", text)

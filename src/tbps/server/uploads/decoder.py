@@ -1,9 +1,9 @@
-"""Worker process that decodes pictures: `python -P -m tbps.server.decoder`, started by `decoding`.
+"""Worker process that decodes pictures: `python -P -m tbps.server.uploads.decoder MEMORY_BYTES`, started by `decoding`.
 
 Request on standard input: a line of JSON {"length", "bytes", "pixels", "cpu_seconds", "fit"}, then `length` bytes of a file.
-Answer on standard output: a line of JSON, {"size": [width, height]} and then width * height * 3 bytes of RGB, or {"refused": why}.
-fit: null, or the [height, width] that a model sees. It ends with its standard input. What it may use is bounded by the system:
-memory for the whole process, processor time for each picture.
+Answer on standard output: a line of JSON, either {"size": [width, height]} followed by width * height * 3 bytes of RGB, or
+{"refused": reason}. fit: null, or the [height, width] of a model's input. The process ends when its standard input is closed. The
+system limits its memory, and its processor time per picture.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from PIL import Image
 
 from tbps.errors import ImageError
 from tbps.preprocess.image import ImageSpec, to_array
-from tbps.server.pictures import PictureCaps, open_picture
+from tbps.server.uploads.pictures import PictureCaps, open_picture
 
 
 def main(memory_bytes: int) -> None:
-    """Answers requests until there are no more."""
+    """Answer requests until standard input is closed."""
     _bound(resource.RLIMIT_AS, memory_bytes)
     _bound(resource.RLIMIT_CORE, 0)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -47,7 +47,7 @@ def main(memory_bytes: int) -> None:
 def _why(error: Exception) -> str:
     if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
         return "needs more memory to be decoded than a picture may take"
-    return re.sub(r"^<[^>]*>: ", "", str(error))  # how `preprocess.image` names a picture without a path
+    return re.sub(r"^<[^>]*>: ", "", str(error))  # the name that `preprocess.image` gives to a picture without a path
 
 
 def _answer(answers: BinaryIO, told: dict[str, Any], pixels: bytes = b"") -> None:
@@ -57,7 +57,7 @@ def _answer(answers: BinaryIO, told: dict[str, Any], pixels: bytes = b"") -> Non
 
 
 def _bound(what: int, most: int) -> None:
-    with contextlib.suppress(ValueError, OSError):  # a system that lets nobody change it
+    with contextlib.suppress(ValueError, OSError):  # not every system allows it
         resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 

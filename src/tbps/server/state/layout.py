@@ -1,15 +1,17 @@
-"""Names of everything that a service keeps in its state folder, and removal of exactly these files.
+"""Files and folders in a service's state folder: their names, recognition and removal.
 
-STATE/tbps-state.json    the mark (see `state`)
-STATE/service.json       process id and host of the service that runs, or ran last (see `claims`)
-STATE/service.id         see `sessions.cookie_name`
-STATE/keys.json          see `keys`
-STATE/audit.jsonl, audit.head      see `audit`
-STATE/jobs/ID.json       see `job_records`
-STATE/spool/jobs/ID/0000 files of an upload that waits; STATE/spool/asked/ID/0000: pictures of a search, for its moment
-STATE/.lock              held while keys are changed; STATE/.service.lock: see `claims`
+    STATE/tbps-state.json           mark of a state folder (see `opening`)
+    STATE/service.json              process id and host of the service that runs or ran last (see `claims`)
+    STATE/service.id                random part of the session cookie's name (see `sessions.cookie_name`)
+    STATE/keys.json                 see `keys`
+    STATE/audit.jsonl, audit.head   see `audit`
+    STATE/jobs/ID.json              one record per upload (see `uploads.records`)
+    STATE/spool/jobs/ID/0000        files of an upload that waits or is being indexed
+    STATE/spool/asked/ID/0000       pictures of a search while it is answered
+    STATE/.lock                     held while keys or the audit log are written
+    STATE/.service.lock             see `claims`
 
-Nothing else is ever removed, and symbolic links are never followed.
+Only these files are ever removed, and symbolic links are never followed.
 """
 
 import json
@@ -21,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tbps.storage import writing_to
+from tbps.errors import SettingsError
+from tbps.storage import make_folder, writing_to
 
 MARK_FILE = "tbps-state.json"
 INFO_FILE = "service.json"
@@ -41,18 +44,29 @@ _UPLOAD = re.compile(r"\d{4}(\.[a-z0-9]{1,8}){0,2}")
 _FIRST_LINE = 2**20
 
 
+def make_state(folder: Path) -> Path:
+    """Create the state folder if it is missing, readable by its owner only. Raises SettingsError where it holds other files."""
+    if not (folder / MARK_FILE).exists() and (name := stranger(folder)) is not None:
+        raise SettingsError(f"{folder} is no state folder: it holds {name!r}; nothing was touched; give a new or empty folder")
+    make_folder(folder)
+    with writing_to(folder):
+        if stat.S_IMODE(folder.stat().st_mode) != 0o700:
+            folder.chmod(0o700)
+    return folder
+
+
 def is_record(name: str) -> bool:
-    """Whether a file in STATE/jobs is named as the record of a job."""
+    """Whether a file name in STATE/jobs is that of a job's record."""
     return _RECORD.fullmatch(name) is not None
 
 
 def is_unfinished_record(name: str) -> bool:
-    """Whether a file in STATE/jobs is named as a record that a killed process had begun to write."""
+    """Whether a file name in STATE/jobs is that of a record that a killed process had begun to write."""
     return _RECORD_PART.fullmatch(name) is not None
 
 
 def contents(folder: Path) -> list[str]:
-    """Names of the entries of a folder; none where it is missing. `lost+found` of a file system's root does not count."""
+    """Sorted names of a folder's entries, without `lost+found`; empty if the folder is missing."""
     try:
         return sorted(name for name in os.listdir(folder) if name != "lost+found")
     except FileNotFoundError:
@@ -60,7 +74,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def stranger(folder: Path) -> str | None:
-    """The first entry, relative to `folder`, that no service makes, of this version or 0.1; None where there is none."""
+    """First entry, relative to `folder`, that no service creates (this version or 0.1), or None."""
     for name in contents(folder):
         place = folder / name
         if name in (JOBS, SPOOL):
@@ -73,7 +87,7 @@ def stranger(folder: Path) -> str | None:
 
 
 def linked(folder: Path) -> str | None:
-    """The first entry that is written to or removed from, but is a link or not of the kind that it has to be."""
+    """First entry that the service writes to but that is a link, or a file instead of a folder or the reverse."""
     folders = (JOBS, SPOOL, *(f"{SPOOL}/{name}" for name in SPOOLED))
     for name in (*folders, _LOG, _HEAD):
         place = folder / name
@@ -83,9 +97,9 @@ def linked(folder: Path) -> str | None:
 
 
 def shows_a_service(folder: Path) -> bool:
-    """Whether the files of a folder without a mark show that version 0.1 made it, and not only their names.
+    """Whether the contents of a folder without a mark show that version 0.1 created it; names alone do not count.
 
-    A service of version 0.1 that was asked nothing leaves empty folders, which only its user may enter.
+    A service of version 0.1 that never got a request leaves empty folders that only their owner may enter.
     """
     names = contents(folder)
     if any(name in (KEYS_FILE, _LOG, _HEAD) and (folder / name).stat().st_size for name in names):
@@ -97,7 +111,7 @@ def shows_a_service(folder: Path) -> bool:
 
 
 def clear_spool(state: Path) -> list[str]:
-    """Removes every upload that waits and every picture of a search; what else was found in the spool stays and is named."""
+    """Remove all waiting uploads and pictures of searches from the spool. Returns the names of other entries, which stay."""
     spool, left = state / SPOOL, list[str]()
     for part in SPOOLED:
         for name in contents(spool / part):
@@ -110,7 +124,7 @@ def clear_spool(state: Path) -> list[str]:
 
 
 def remove_order(folder: Path) -> bool:
-    """Removes the folder of one upload with its files; whether nothing else lay in it."""
+    """Remove the folder of one upload with its files. Returns whether the folder is gone, that is, held nothing else."""
     if not _is_folder(folder):
         return False
     with writing_to(folder):
@@ -130,7 +144,7 @@ def _remove_if_empty(folder: Path) -> bool:
 
 
 def _strangers(folder: Path, name: str) -> Iterator[str]:
-    """What does not belong into STATE/jobs or STATE/spool."""
+    """Entries that do not belong in STATE/jobs or STATE/spool."""
     if name == JOBS:
         for each in contents(folder):
             if not (is_record(each) or is_unfinished_record(each)) or not _is_file(folder / each):
@@ -150,7 +164,7 @@ def _strangers(folder: Path, name: str) -> Iterator[str]:
 
 
 def _has_format(file: Path) -> bool:
-    """Whether keys and audit log of a folder without a mark are files of a service."""
+    """Whether keys and audit log in a folder without a mark have the format of a service's files."""
     if file.name == KEYS_FILE:
         return _is_json_object(file, "format", "tbps-keys")
     if file.name in (_HEAD, _LOG):  # one of the two may be damaged

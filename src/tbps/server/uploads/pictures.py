@@ -1,6 +1,6 @@
-"""Rules for pictures that somebody else sent, and their decoding. Imports little: worker processes run this (see `decoder`).
+"""Checks and decodes pictures from strangers. Imports little, since worker processes run it (see `decoder`).
 
-Order of the checks: bytes, format (first bytes), pixels and scans (headers), and only then decoding.
+Checks come before decoding: format (first bytes), number of bytes, then pixels and scans (headers).
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from tbps.preprocess.image import check_image, open_image
 
 @dataclass(frozen=True, slots=True)
 class PictureCaps:
-    """The most that a picture may have."""
+    """Limits on a picture: bytes of its file, and pixels."""
 
     bytes: int
     pixels: int
 
 
 def picture_suffix(start: bytes) -> str | None:
-    """The usual end of a picture's name, told from its first bytes; None where it is of no allowed format."""
+    """Usual suffix of a picture by its first bytes, or None if the format is not allowed."""
     if start.startswith(b"\xff\xd8\xff"):
         return ".jpg"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -29,9 +29,9 @@ def picture_suffix(start: bytes) -> str | None:
 
 
 def open_picture(content: bytes, caps: PictureCaps) -> Image.Image:
-    """A picture's pixels. Raises ImageError, before anything is decoded where format or size are not allowed."""
+    """Decode a picture. Raises ImageError; format and size are checked before anything is decoded."""
     if picture_suffix(content[:16]) is None:
-        raise ImageError("is no JPEG, PNG or WebP picture")
+        raise ImageError("is not a JPEG, PNG or WebP picture")
     if len(content) > caps.bytes:
         raise ImageError(f"{len(content):,} bytes are more than {caps.bytes:,}; shrink the picture first")
     width, height = check_image(content)

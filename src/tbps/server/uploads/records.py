@@ -1,11 +1,11 @@
-"""What became of uploads, over restarts of the service: STATE/jobs/ID.json, one file per job.
+"""Records of uploads that survive a restart of the service: STATE/jobs/ID.json, one file per job.
 
-A record is written before rows are committed, with the ids of these rows, and after: a service that was killed in between counts
-at its next start which of them are in the gallery. A final state is recorded before its line is written to the audit log and marked
-as told after it: killed in between, the next start looks for the line in the log first, so that every job has exactly one.
+A record is written before a commit, with the ids of its rows, and again after it. If the service was killed in between, the next
+start counts which of these rows are in the gallery. A final state is recorded before its line is written to the audit log, and
+marked as told after that. If the service was killed in between, the next start looks for the line first: each job has exactly one.
 
-They hold names of uploaded files and of members of archives, which may tell of people, and no pictures. Erasing images leaves them:
-the 200 newest are kept, 30 days at most, as long as a service runs. Without one the folder can be removed: nothing depends on it.
+Records hold names of uploaded files and of members of archives, which may be personal data, but no pictures. Erasing images leaves
+them: a running service keeps the newest 200 for at most 30 days. While no service runs, the folder can be removed.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from typing import final
 
 from pydantic import TypeAdapter, ValidationError
 
-from tbps.server.answers import log
-from tbps.server.state_layout import JOBS, is_record, is_unfinished_record
+from tbps.errors import TbpsError
+from tbps.server.faults import log
+from tbps.server.state.layout import JOBS, is_record, is_unfinished_record
 from tbps.storage import make_folder, write_bytes, writing_to
 
 MOST = 200
@@ -28,7 +29,7 @@ STOPPED = "the service stopped before this was done; what was added so far stays
 
 
 class State(StrEnum):
-    """Of a job; the last three are its end."""
+    """State of a job; the last three are final."""
 
     waiting = "waiting"
     running = "running"
@@ -42,9 +43,9 @@ ENDS = (State.done, State.failed, State.cancelled)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One upload. owner, owner_name: of the key; done, total: pictures, or frames of a video; skipped: name and reason.
+    """One upload. owner, owner_name: id and name of the key; done, total: pictures, or frames of a video; skipped: name and reason.
 
-    pending: ids of the rows that are being committed; told: the audit log has the line of the final state.
+    rate: pictures or frames per second; pending: ids of rows that are being committed; told: the final state is in the audit log.
     """
 
     id: str
@@ -63,22 +64,22 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present rate."""
+        """Seconds until the end at the present rate; None if unknown."""
         if self.state is not State.running or self.total is None or not self.rate:
             return None
         return round((self.total - self.done) / self.rate, 1)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more becomes of it."""
+        """Whether the state is final."""
         return self.state in ENDS
 
     def stopped(self) -> "Job":
-        """As it is when the service stops before its end."""
+        """The job as failed because the service stopped."""
         return self.final(State.failed, STOPPED)
 
     def final(self, state: State, message: str) -> "Job":
-        """As it is at its end, which the audit log does not have yet."""
+        """The job in a final state that is not in the audit log yet."""
         return replace(self, state=state, message=message, told=False)
 
 
@@ -86,12 +87,12 @@ _JOB = TypeAdapter(Job)
 
 
 def now() -> str:
-    """For `created_at`: fine enough to tell the order of jobs."""
+    """Time in UTC as ISO 8601 with microseconds, for `created_at`."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def outdated(jobs: Sequence[Job], at: str) -> list[Job]:
-    """The ended ones of some jobs, oldest first, that are no longer to be kept at a time."""
+    """Ended jobs that are no longer kept at a time. jobs: oldest first."""
     oldest = (datetime.fromisoformat(at) - KEPT_FOR).isoformat(timespec="microseconds")
     too_many = max(0, len(jobs) - MOST)
     ended = [job for job in jobs if job.ended]
@@ -100,16 +101,13 @@ def outdated(jobs: Sequence[Job], at: str) -> list[Job]:
 
 @final
 class JobRecords:
-    """The files of a state folder's jobs, for its owner only."""
+    """Files in STATE/jobs, readable by their owner only."""
 
     def __init__(self, state: Path) -> None:
         self._folder = state / JOBS
 
     def read(self) -> list[Job]:
-        """Every job, oldest first. Damaged and half-written records are removed; files that are no records stay.
-
-        Raises StorageError.
-        """
+        """All jobs, oldest first. Damaged and partly written records are removed; other files stay. Raises StorageError."""
         make_folder(self._folder)
         jobs = []
         with writing_to(self._folder):
@@ -127,11 +125,18 @@ class JobRecords:
         return sorted(jobs, key=lambda job: job.created_at)
 
     def keep(self, job: Job) -> None:
-        """What is known of a job now, in place of what was. Raises StorageError."""
+        """Write the record of a job, replacing the one before. Raises StorageError."""
         write_bytes(self._folder / f"{job.id}.json", _JOB.dump_json(job), mode=0o600)
 
+    def try_keep(self, job: Job) -> None:
+        """As `keep`; a failure is logged only."""
+        try:
+            self.keep(job)
+        except TbpsError as error:
+            log.error("the record of job %s: %s", job.id, error)
+
     def drop(self, job: Job) -> None:
-        """Raises StorageError."""
+        """Remove the record of a job. Raises StorageError."""
         with writing_to(self._folder), suppress(FileNotFoundError):
             (self._folder / f"{job.id}.json").unlink()
 

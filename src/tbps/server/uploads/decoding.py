@@ -1,7 +1,7 @@
-"""Pictures of strangers decoded in processes of their own, which can be killed: searches go on meanwhile.
+"""Decodes pictures from strangers in worker processes with limits on time and memory.
 
-A picture that takes too long or too much memory, or that ends its process, fails by itself; the next one gets a new process.
-Processes are started as programs, not forked: a copy of a process with threads of torch would not be safe.
+A picture that exceeds a limit or crashes its worker fails alone; the next one gets a new worker. Workers are started as programs
+(see `decoder`), since forking a process with threads of torch is not safe.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from PIL import Image
 
 from tbps.errors import ImageError, RequestError, StorageError
 from tbps.preprocess.image import ImageSpec
-from tbps.server.limits import ticket
-from tbps.server.pictures import PictureCaps
+from tbps.server.callers.limits import ticket
+from tbps.server.uploads.pictures import PictureCaps
 
 _BLOCK = 2**20
 _START_SECONDS = 120.0
-_FIXED_MEMORY = 640 * 2**20  # of an interpreter with its libraries
-_BYTES_A_PIXEL = 28  # of a picture with transparency while it is laid on white
+_FIXED_MEMORY = 640 * 2**20  # interpreter and libraries
+_BYTES_PER_PIXEL = 28  # while a picture with transparency is laid on white
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
-    """For one picture. seconds: of a clock, on a machine that does other things too; cpu_seconds: of a processor."""
+    """Limits per picture. seconds: of wall-clock time; cpu_seconds: of processor time; workers: processes."""
 
     seconds: float = 60.0
     cpu_seconds: int = 15
     workers: int = 2
-    memory_bytes: int | None = None  # None: enough for the pixels that are allowed
+    memory_bytes: int | None = None  # None: as much as the most pixels allowed need
 
 
 @final
 class Decoders:
-    """Decodes pictures in worker processes, as many at a time as there are workers; safe from several threads."""
+    """Pool of worker processes that decode pictures; safe from several threads."""
 
     def __init__(self, caps: PictureCaps, limits: DecodingLimits | None = None) -> None:
         self.caps = caps
@@ -51,18 +51,18 @@ class Decoders:
         self._stopped = False
         self._lock = threading.Lock()
         for _ in range(self._limits.workers):
-            self._idle.put(None)  # started when it is needed
+            self._idle.put(None)  # a worker that is started when it is needed
 
     def open(self, content: bytes) -> Image.Image:
-        """A picture's pixels, upright. Raises ImageError where it cannot or may not be decoded."""
+        """Decode a picture, upright. Raises ImageError if it cannot be decoded or exceeds a limit."""
         return self._decoded(content, None)
 
     def fitted(self, content: bytes, spec: ImageSpec) -> Image.Image:
-        """A picture as a model sees it. Raises as `open`."""
+        """Decode a picture and resize it for a model. Raises as `open`."""
         return self._decoded(content, spec)
 
     def warm_up(self) -> None:
-        """Starts a worker, so that the first picture need not wait for it."""
+        """Start a worker, so that the first picture need not wait for it."""
         worker = self._idle.get()
         try:
             worker = worker or self._new()
@@ -70,7 +70,7 @@ class Decoders:
             self._idle.put(worker)
 
     def stop(self) -> None:
-        """Ends every worker, also those that decode."""
+        """Kill all workers, also those that are decoding."""
         with self._lock:
             self._stopped = True
             for worker in self._all:
@@ -93,7 +93,7 @@ class Decoders:
         except queue.Empty:
             raise RequestError(503, "busy", "too many pictures wait to be decoded; ask again in a moment", 2) from None
         try:
-            if worker is not None and not worker.alive():  # ended while nobody asked it
+            if worker is not None and not worker.alive():  # it has ended since its last picture
                 self._drop(worker)
                 worker = None
             worker = worker or self._new()
@@ -106,7 +106,7 @@ class Decoders:
             if isinstance(error, TimeoutError):
                 raise ImageError("takes too long to be decoded; save it again as an ordinary JPEG or PNG") from error
             if isinstance(error, EOFError | OSError):
-                raise ImageError("cannot be decoded: its decoder was ended by the limits on time and memory, or failed") from error
+                raise ImageError("cannot be decoded: its decoder failed, or was ended by the limits on time and memory") from error
             raise
         finally:
             self._idle.put(worker)
@@ -115,7 +115,7 @@ class Decoders:
         return Image.frombuffer("RGB", tuple(told["size"]), pixels, "raw", "RGB", 0, 1)
 
     def _new(self) -> "_Worker":
-        memory = self._limits.memory_bytes or _FIXED_MEMORY + 4 * self.caps.bytes + _BYTES_A_PIXEL * self.caps.pixels
+        memory = self._limits.memory_bytes or _FIXED_MEMORY + 4 * self.caps.bytes + _BYTES_PER_PIXEL * self.caps.pixels
         worker = _Worker(memory)
         with self._lock:
             if self._stopped:
@@ -137,13 +137,13 @@ class Decoders:
 
 @final
 class _Worker:
-    """One process, asked by one thread at a time."""
+    """One worker process; used by one thread at a time."""
 
     def __init__(self, memory: int) -> None:
-        threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # each would reserve memory
+        threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # each thread would reserve memory
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tbps.server.decoder", str(memory)],
+                [sys.executable, "-P", "-m", "tbps.server.uploads.decoder", str(memory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -168,7 +168,7 @@ class _Worker:
         self._line(time.monotonic() + _START_SECONDS, bytearray())
 
     def ask(self, head: bytes, content: bytes, until: float) -> tuple[dict[str, Any], bytes]:
-        """Sends a request and reads the answer. Raises TimeoutError, EOFError where the process ended, OSError."""
+        """Send a request and read the answer. Raises TimeoutError, EOFError if the process has ended, OSError."""
         for part in (head, content):
             self._send(memoryview(part), until)
         found = bytearray()
@@ -192,7 +192,7 @@ class _Worker:
             part = part[os.write(self._requests.fileno(), part[:_BLOCK]) :]
 
     def _line(self, until: float, found: bytearray) -> dict[str, Any]:
-        """The next line of the answer; what was read behind it stays in `found`."""
+        """Next line of the answer; bytes after it stay in `found`."""
         while b"\n" not in found:
             self._receive(found, until)
         line, _, rest = bytes(found).partition(b"\n")

@@ -1,7 +1,7 @@
-"""What an uploaded file is, told from its first bytes.
+"""Recognises the format of an uploaded file by its first bytes.
 
-Whether a video can be read is decided by its reader (see `search.video`): the first bytes only tell containers that it reads from
-everything else, such as playlists, which name other files, and pictures in the container of MP4.
+For videos only the container is recognised, which excludes playlists (they name other files) and pictures in an MP4 container.
+Whether a video can be read is decided when `tbps.video` opens it.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from tbps.errors import DataError
 from tbps.gallery import SUFFIXES
-from tbps.server.pictures import picture_suffix
+from tbps.server.uploads.pictures import picture_suffix
 
 FORMATS = (
     "pictures (JPEG, PNG, WebP), zip or tar archives of them, videos (MP4, MOV, 3GP, MKV, WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV)"
 )
-_LOOKED_AT = 4096
-_BOXES = (
-    b"ftyp",
-    b"styp",
-    b"moov",
-    b"mdat",
-    b"wide",
-    b"free",
-    b"skip",
-    b"pnot",
-    b"uuid",
-)  # that a file of the MP4 family begins with
+_START_BYTES = 4096
+_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid")  # first box of files of the MP4 family
 _PICTURE_BRANDS = {
     "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif", b"mif1", b"mif2", b"mif3", b"msf1"),
     "AVIF": (b"avif", b"avis", b"avio", b"miaf", b"MA1A", b"MA1B"),
@@ -35,7 +25,7 @@ _PICTURE_BRANDS = {
     "camera raw (CR3)": (b"crx ",),
 }
 _PICTURES_ONLY = {brand: name for name, brands in _PICTURE_BRANDS.items() for brand in brands}
-_PACKETS = ((188, 0), (192, 4), (204, 0))  # of MPEG-TS: length, and where the first may begin
+_PACKETS = ((188, 0), (192, 4), (204, 0))  # length of MPEG-TS packets, and offset of the first
 _SYNC = 0x47
 _SAME = {
     ".jpg": (".jpeg",),
@@ -43,11 +33,11 @@ _SAME = {
     ".mkv": (".webm",),
     ".mpg": (".mpeg",),
     ".ts": (".mts", ".m2ts"),
-}  # other ends of names that are read as the same
+}  # other suffixes of the same format
 
 
 class Kind(StrEnum):
-    """What a file is."""
+    """Kind of an uploaded file."""
 
     picture = "picture"
     archive = "archive"
@@ -55,13 +45,13 @@ class Kind(StrEnum):
 
 
 def recognised(file: Path) -> tuple[Kind, str] | None:
-    """The kind of a file and the usual end of its name; None for everything that is not allowed."""
+    """Kind and usual suffix of a file, or None if its format is not allowed."""
     found = _recognised(_start(file))
     return None if isinstance(found, str) else found
 
 
 def refusal(files: Sequence[Path]) -> str | None:
-    """Why none of some files may be uploaded; None where at least one may."""
+    """Reason to refuse an upload whose files all have a format that is not allowed; None if at least one is allowed."""
     if any(recognised(file) for file in files):
         return None
     reasons = {reason for file in files if isinstance(reason := _recognised(_start(file)), str)}
@@ -72,11 +62,11 @@ def refusal(files: Sequence[Path]) -> str | None:
 
 def _start(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(_LOOKED_AT)
+        return opened.read(_START_BYTES)
 
 
 def _recognised(start: bytes) -> tuple[Kind, str] | str | None:
-    """A text says which known format is not allowed."""
+    """Kind and suffix; a text if a known format is not allowed; None for an unknown format."""
     archive, video = Kind.archive, Kind.video
     if (suffix := picture_suffix(start)) is not None:
         return Kind.picture, suffix
@@ -106,20 +96,20 @@ def _recognised(start: bytes) -> tuple[Kind, str] | str | None:
 
 
 def _picture_brand(start: bytes) -> str | None:
-    """Which format of pictures a file of the MP4 family is, by its major brand; None for videos of any brand."""
+    """Picture format of a file of the MP4 family by its brands; None for videos."""
     if start[4:8] != b"ftyp":
         return None
     brand = start[8:12]
     if brand in _PICTURES_ONLY:
         return _PICTURES_ONLY[brand]
     following = int.from_bytes(start[:4])
-    is_picture = start[following + 4 : following + 8] == b"meta"  # pictures have their index there, videos in `moov`
+    is_picture = start[following + 4 : following + 8] == b"meta"  # index of pictures; that of videos is in `moov`
     compatible = [start[at : at + 4] for at in range(16, min(following, len(start)), 4)]
     return next((_PICTURES_ONLY[each] for each in compatible if is_picture and each in _PICTURES_ONLY), None)
 
 
 def _is_transport_stream(start: bytes) -> bool:
-    """Whether every packet begins as those of MPEG-TS do; the first may be cut."""
+    """Whether all packets start with the sync byte of MPEG-TS; the first packet may be cut."""
     for length, lead in _PACKETS:
         for first in range(lead, lead + length):
             places = range(first, len(start), length)
@@ -129,7 +119,7 @@ def _is_transport_stream(start: bytes) -> bool:
 
 
 def named_as(name: str, kind: Kind, suffix: str) -> str:
-    """A name that ends as its content says, by which the rest of `tbps` goes."""
+    """File name with the suffix of the file's format, by which `tbps` chooses a reader."""
     path = PurePosixPath(name.lower())
     if kind is Kind.archive:
         return name if suffix in SUFFIXES and name.lower().endswith(suffix) else f"{name}{suffix}"
@@ -137,8 +127,8 @@ def named_as(name: str, kind: Kind, suffix: str) -> str:
 
 
 def check_kind(file: Path) -> tuple[Kind, str]:
-    """As `recognised`. Raises DataError for what is not allowed."""
+    """As `recognised`. Raises DataError if the format is not allowed."""
     found = _recognised(_start(file))
     if found is None or isinstance(found, str):
-        raise DataError(found or f"is none of the formats that may be uploaded: {FORMATS}")
+        raise DataError(found or f"has none of the formats that may be uploaded: {FORMATS}")
     return found

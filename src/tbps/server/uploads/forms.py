@@ -1,6 +1,6 @@
-"""Forms with files, written to disk as they come: sizes are capped while bytes arrive, and nothing is looked into.
+"""Reads multipart forms with files: streams files to disk and enforces limits while the bytes arrive.
 
-A file's name on disk is a number. What the sender calls it is a name and never a path.
+A file's name on disk is a number; the name that its sender gave is kept as text and never used as a path.
 """
 
 import re
@@ -25,7 +25,7 @@ _NAME_LENGTH = 120
 
 @dataclass(frozen=True, slots=True)
 class FormLimits:
-    """field: the name of the fields that hold files; files: at most so many, of so many bytes each; bytes: of the whole form."""
+    """Limits on a form. field: name of the fields with files; files: most files; file_bytes: per file; bytes: of the whole form."""
 
     field: str
     files: int
@@ -35,7 +35,7 @@ class FormLimits:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form: what its sender calls it, made plain, and where it lies."""
+    """A file of a form. name: from the sender, cleaned; file: path on disk."""
 
     name: str
     file: Path
@@ -44,14 +44,14 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The text fields and the files of a form."""
+    """Text fields and files of a form."""
 
     fields: dict[str, str]
     files: tuple[Upload, ...]
 
 
 async def read_form(request: Request, limits: FormLimits, folder: Path, run: Callable[..., object]) -> Form:
-    """Reads a multipart form into a folder that is there; `run` awaits a function in a thread. Raises RequestError."""
+    """Read a multipart form into an existing folder. run: awaits a function in a thread. Raises RequestError."""
     media, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if media != b"multipart/form-data" or not boundary:
@@ -76,7 +76,7 @@ async def read_form(request: Request, limits: FormLimits, folder: Path, run: Cal
 
 
 def plain_name(name: str) -> str:
-    """What a sender calls a file, as a name that can be shown and kept: one line, no folders."""
+    """Clean a file name from a sender: one line, no folders, no leading dot, at most 120 characters."""
     last = re.split(r"[/\\]", name)[-1].encode("utf-8", "replace").decode()
     kept = "".join(c for c in last if not unicodedata.category(c).startswith("C")).strip().lstrip(".")
     stem, dot, suffix = kept.rpartition(".")
@@ -99,7 +99,7 @@ class _Part:
 
 @final
 class _Writer:
-    """What the parser tells, on disk and in memory."""
+    """Callbacks of the parser: writes files to disk and keeps text fields."""
 
     def __init__(self, limits: FormLimits, folder: Path) -> None:
         self._limits, self._folder = limits, folder
@@ -174,7 +174,7 @@ class _Writer:
     def _take_field(self) -> None:
         name = self._part.field
         if name in self.fields:
-            raise RequestError(400, "form", f"field {name[:50]!r} stands twice; send it once")
+            raise RequestError(400, "form", f"field {name[:50]!r} was sent twice; send it once")
         try:
             text = self._text.decode()
         except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""Opening a state folder: which folders are used, marked or refused, and to which gallery a folder belongs.
+"""Open a state folder: check that it belongs to the gallery, mark it, or refuse it.
 
-A folder that does not exist or is empty is made and marked. A folder of version 0.1 has no mark: it is recognised by holding files
-of a service and nothing else, and is marked. Every other folder is refused, and nothing in it is touched.
+A folder that is missing or empty is created and marked. A folder of version 0.1 has no mark; it is recognised by its contents
+(files of a service and nothing else) and marked. Every other folder is refused and left untouched.
 """
 
 import json
@@ -13,8 +13,7 @@ from typing import Literal
 from tbps.config import Settings
 from tbps.errors import SettingsError, StorageError
 from tbps.gallery import MANIFEST_FILE, Manifest, lock, read_manifest
-from tbps.server.keys import make_state
-from tbps.server.state_layout import MARK_FILE, contents, linked, shows_a_service, stranger
+from tbps.server.state.layout import MARK_FILE, contents, linked, make_state, shows_a_service, stranger
 from tbps.storage import write_bytes
 
 _WAY_OUT = "give a new or empty folder with --state"
@@ -22,7 +21,7 @@ _Place = tuple[int, int]
 
 
 class Mark(Settings):
-    """gallery: resolved path of the gallery that the folder belongs to; created: of that gallery, as its manifest has it."""
+    """STATE/tbps-state.json. gallery: resolved path of the folder's gallery; created: creation time in that gallery's manifest."""
 
     format: Literal["tbps-state"] = "tbps-state"
     version: Literal[1] = 1
@@ -31,10 +30,10 @@ class Mark(Settings):
 
 
 def open_state(folder: Path, gallery: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Makes and marks the state folder of a gallery where that is needed; remarks on what was done.
+    """Create and mark the state folder of a gallery if needed. Returns remarks for the log.
 
-    Raises SettingsError, before anything is touched, where the folder holds other files, is the state of another gallery, lies in
-    the gallery or holds it; StorageError where it cannot be written.
+    Raises SettingsError, before anything is touched, if the folder holds other files, belongs to another gallery, lies inside the
+    gallery or contains it; StorageError if it cannot be written.
     """
     mark = _checked(folder, gallery, manifest)
     is_old = mark is None and bool(contents(folder))
@@ -46,22 +45,22 @@ def open_state(folder: Path, gallery: Path, manifest: Manifest) -> tuple[str, ..
         _checked(folder, gallery, manifest)
         write_bytes(folder / MARK_FILE, (wanted.model_dump_json(indent=1) + "\n").encode(), mode=0o600)
     if is_old:
-        return (f"{folder} is a state folder of version 0.1; it is used on, and marked with {MARK_FILE}",)
+        return (f"{folder} is a state folder of version 0.1; it was marked with {MARK_FILE} and stays in use",)
     if mark is None:
         return ()
     if mark.gallery != wanted.gallery:
-        return (f"{folder} was the state of this gallery when it was {mark.gallery}; it is used on",)
-    return (f"gallery {gallery} was made anew since {folder} was last used; its keys and audit log are used on",)
+        return (f"{folder} was the state folder of this gallery when the gallery was at {mark.gallery}; it stays in use",)
+    return (f"gallery {gallery} was created anew since {folder} was last used; the keys and the audit log there stay in use",)
 
 
 def known_state(folder: Path, gallery: Path) -> Path:
-    """The state folder of a gallery, to be read only: as `open_state`, but nothing is made, and it need not be there."""
+    """Check the state folder of a gallery for reading only: as `open_state`, but creates nothing; the folder may be missing."""
     _checked(folder, gallery, read_manifest(gallery))
     return folder
 
 
 def _checked(folder: Path, gallery: Path, manifest: Manifest | None) -> Mark | None:
-    """The mark of a folder that may be the state of a gallery; None where it is empty, missing, or of version 0.1."""
+    """Mark of a folder after all checks; None if it is empty, missing or of version 0.1. Raises as `open_state`."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise SettingsError(f"the state folder {folder} is a file or a broken link; {_WAY_OUT}")
     _check_apart(folder, gallery)
@@ -75,7 +74,9 @@ def _checked(folder: Path, gallery: Path, manifest: Manifest | None) -> Mark | N
     except OSError as error:
         raise StorageError(f"the state folder {folder} cannot be read ({error.strerror or error}); {_WAY_OUT}") from error
     if (name := linked(folder)) is not None:
-        raise SettingsError(f"{name!r} in the state folder {folder} is a link or no such thing; move it away, nothing was touched")
+        raise SettingsError(
+            f"{name!r} in the state folder {folder} is a link or not of its usual kind; move it away, nothing was touched"
+        )
     if mark is not None and manifest is not None:
         _check_gallery(folder, gallery, manifest, mark)
     return mark
@@ -103,7 +104,7 @@ def _read_mark(folder: Path) -> Mark | None:
 
 
 def _check_apart(folder: Path, gallery: Path) -> None:
-    """Raises SettingsError where one of the two lies in the other, by whatever path: folders are compared by device and inode."""
+    """Raise SettingsError if one of the two folders lies in the other. Folders are compared by device and inode, not by path."""
     state, own = _ancestors(folder), _ancestors(gallery)
     if not own or not os.path.isdir(gallery):
         return
@@ -116,7 +117,7 @@ def _check_apart(folder: Path, gallery: Path) -> None:
 
 
 def _ancestors(path: Path) -> list[_Place]:
-    """The folder itself, where it is there, and every folder above it that is there."""
+    """Device and inode of a folder and of every folder above it, as far as they exist."""
     real = Path(os.path.realpath(path))
     return [place for each in (real, *real.parents) if (place := _place(each)) is not None]
 

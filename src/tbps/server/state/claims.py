@@ -1,8 +1,8 @@
-"""One service per gallery and per state folder: locks that the system releases however a process ends.
+"""Exclusive locks of a running service on its gallery and its state folder.
 
-Locked is each folder itself (`flock` on its descriptor), so that a service that may only read a gallery locks it too, and no lock
-file can be removed while it is held. Where a file system refuses that (NFS), a file in the folder is locked. Which process holds a
-lock is written beside it, for the message to the next one.
+`flock` on the descriptor of the folder itself: a service that may only read a gallery can take it too, no lock file can be removed
+while it is held, and the system releases it however the process ends. Where a file system does not lock folders (NFS), a file in
+the folder is locked. The process that holds a lock is written beside it, for the error message of the next service.
 """
 
 import errno
@@ -17,40 +17,40 @@ from pathlib import Path
 from typing import final
 
 from tbps.errors import SettingsError, StorageError
-from tbps.server.state_layout import INFO_FILE, SERVICE_LOCK
+from tbps.server.state.layout import INFO_FILE, SERVICE_LOCK
 from tbps.storage import write_bytes
 
 GALLERY_INFO = ".service.json"
-_LOOKS, _PAUSE = 20, 0.05  # a process that was killed a moment ago may hold its locks until its memory is freed
+_TRIES, _PAUSE = 20, 0.05  # a killed process holds its locks until its memory is freed
 _UNSUPPORTED = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EISDIR}
 
 
 @final
 class Claim:
-    """The right to serve a gallery with a state folder, from `take` to `release`."""
+    """Locks of one service on a gallery and a state folder, held from `take` to `release`."""
 
     def __init__(self, gallery: Path, state: Path) -> None:
         self._gallery, self._state = gallery, state
         self._held: list[int] = []
 
     def take(self) -> None:
-        """Raises SettingsError where another service holds the gallery or the state folder, StorageError where writing fails."""
+        """Acquire both locks. Raises SettingsError if another service holds one of them, StorageError if writing fails."""
         if self._held:
             return
         try:
             for folder, what, info in ((self._gallery, "gallery", GALLERY_INFO), (self._state, "state folder", INFO_FILE)):
                 if (held := _locked(folder)) is None:
                     raise SettingsError(
-                        f"{what} {folder} is served already, by {_holder(folder / info)}; stop that service first, or ask it"
+                        f"{what} {folder} is in use by another service ({_holder(folder / info)}); stop or use that service"
                     )
                 self._held.append(held)
-            self._tell()
+            self._write_holder()
         except BaseException:
             self._unlock()
             raise
 
     def release(self) -> None:
-        """Lets others serve."""
+        """Release both locks."""
         if self._held:
             for file in self._infos():
                 try:
@@ -62,7 +62,7 @@ class Claim:
     def _infos(self) -> Sequence[Path]:
         return self._state / INFO_FILE, self._gallery / GALLERY_INFO
 
-    def _tell(self) -> None:
+    def _write_holder(self) -> None:
         facts = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -75,7 +75,7 @@ class Claim:
         write_bytes(own, content, mode=0o600)
         try:
             write_bytes(gallery, content)
-        except StorageError:  # a gallery that may only be read is searched all the same
+        except StorageError:  # a read-only gallery can be served too
             return
 
     def _unlock(self) -> None:
@@ -84,8 +84,8 @@ class Claim:
 
 
 def _locked(folder: Path) -> int | None:
-    """The descriptor that holds the lock of a folder; None where another process holds it."""
-    for _ in range(_LOOKS):
+    """Descriptor that holds the lock of a folder, or None if another process holds it."""
+    for _ in range(_TRIES):
         try:
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
@@ -109,7 +109,7 @@ def _locked_file(file: Path) -> int | None:
     try:
         held = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise StorageError(f"{file} cannot be made ({error.strerror}); look at the permissions of its folder") from error
+        raise StorageError(f"{file} cannot be created ({error.strerror}); look at the permissions of its folder") from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +122,7 @@ def _locked_file(file: Path) -> int | None:
 
 
 def _holder(info: Path) -> str:
-    """The process that holds a lock, as it told of itself."""
+    """Process that holds a lock, as it described itself."""
     try:
         found = json.loads(info.read_text(encoding="utf-8"))
         return f"process {int(found['pid'])} on {str(found['host'])[:100]!r} since {str(found['since'])[:40]}"

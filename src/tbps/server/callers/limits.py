@@ -1,4 +1,4 @@
-"""How much may be asked: rates of callers, requests under way, and how long the service waits for a sender."""
+"""Limits on callers: searches per minute, requests at a time, and seconds until a body has to be there."""
 
 import threading
 import time
@@ -8,39 +8,42 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import final
 
+from cachetools import LRUCache
+
 from tbps.errors import RequestError
 
-_MOST = 10_000
+_MOST_BUCKETS = 10_000
 
 
 @final
 class Rates:
-    """Token buckets by name: `per_minute` on average, all of them at once if nothing was asked before."""
+    """Token buckets by name: `per_minute` on average, and as many at once after a minute without any. Safe from several threads.
+
+    The 10,000 names that were used last are kept; any other starts with a full bucket.
+    """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._clock = per_minute, clock
-        self._buckets: dict[str, tuple[float, float]] = {}  # what is left, and when
+        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(_MOST_BUCKETS)  # tokens, and when they were counted
         self._lock = threading.Lock()
 
     def wait(self, name: str) -> float:
-        """Takes one; seconds until there will be one where there is none."""
+        """Take one token. Returns 0, or the seconds until there is one if the bucket is empty."""
         with self._lock:
             now = self._clock()
-            left, since = self._buckets.pop(name, (float(self._per_minute), now))
-            left = min(float(self._per_minute), left + (now - since) * self._per_minute / 60)
-            taken = left >= 1
-            self._buckets[name] = (left - 1 if taken else left, now)
-            while len(self._buckets) > _MOST:  # whoever asked longest ago begins anew
-                self._buckets.pop(next(iter(self._buckets)))
-            return 0.0 if taken else (1 - left) * 60 / self._per_minute
+            tokens, since = self._buckets.get(name, (float(self._per_minute), now))
+            tokens = min(float(self._per_minute), tokens + (now - since) * self._per_minute / 60)
+            taken = tokens >= 1
+            self._buckets[name] = (tokens - 1 if taken else tokens, now)
+            return 0.0 if taken else (1 - tokens) * 60 / self._per_minute
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request under way.
+    """One request in progress.
 
-    gone: nobody waits for its answer any more; key: the id of the caller's key, None as long as the caller is not known;
-    privileged: the caller is an administrator; placed: it has one of the `Places`.
+    deadline: on the monotonic clock; gone: the client no longer waits; key: id of the caller's key, None until the caller is
+    identified; privileged: the caller is an administrator; placed: the request has one of the `Places`.
     """
 
     deadline: float
@@ -50,7 +53,7 @@ class Ticket:
     placed: bool = False
 
     def left(self) -> float:
-        """Seconds until its time is out; 0 when nobody waits."""
+        """Seconds until the deadline; 0 if the client no longer waits."""
         return 0.0 if self.gone.is_set() else max(0.0, self.deadline - time.monotonic())
 
 
@@ -59,10 +62,10 @@ ticket: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 
 @final
 class Places:
-    """Places for requests that are worked on or wait for it, taken and left in the thread that answers.
+    """Bounded number of requests that are worked on or wait for it; used in the event loop's thread only.
 
-    A key that is no administrator's has at most half of them, and all such keys together leave an eighth to administrators. A
-    request takes its place when its body was read, so that slow senders take none.
+    One key that is not an administrator's gets at most half of the places, and all such keys together leave an eighth to
+    administrators. A request takes its place after its body was read, so that slow senders take none.
     """
 
     def __init__(self, most: int) -> None:
@@ -71,7 +74,7 @@ class Places:
         self.taken = 0
 
     def take(self, mine: Ticket) -> None:
-        """Gives a request of a known caller a place. Raises RequestError (503) where there is none for it."""
+        """Give a request of an identified caller a place, unless it has one. Raises RequestError (503) if none is free for it."""
         if mine.placed or mine.key is None:
             return
         most, share = self._most, self._most
@@ -86,7 +89,7 @@ class Places:
         mine.placed = True
 
     def leave(self, mine: Ticket) -> None:
-        """Frees the place of a request, if it has one."""
+        """Free the place of a request, if it has one."""
         if not mine.placed or mine.key is None:
             return
         mine.placed = False
@@ -98,9 +101,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the service waits for the body of a request: `seconds` in all, and one more for every `rate` bytes that came.
+    """Time limit for the body of a request: `seconds` in all, plus one for every `rate` bytes that have arrived.
 
-    rate 0: no more than `seconds`. stall: how long at most without a byte.
+    rate: 0 adds nothing. stall: most seconds without a byte.
     """
 
     seconds: float
@@ -108,10 +111,11 @@ class Patience:
     stall: float = 30.0
 
     def left(self, waited: float, received: int) -> float:
-        """Seconds that may still pass until the next bytes come."""
+        """Seconds until the next bytes have to arrive."""
         more = received / self.rate if self.rate else 0.0
         return min(self.stall, self.seconds + more - waited)
 
 
 def whole_seconds(seconds: float) -> int:
+    """Seconds for a Retry-After header, rounded up."""
     return int(seconds) + 1

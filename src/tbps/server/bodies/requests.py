@@ -1,6 +1,6 @@
-"""Bodies of requests, with every limit that the service holds them to: the OpenAPI description is made of these classes.
+"""Bodies of requests with their limits; the OpenAPI description is generated from these classes.
 
-A limit on the sum of several fields, which JSON Schema cannot say, stands in the description of the fields.
+JSON Schema cannot express a limit on the sum of several fields; such limits are in the descriptions of the fields.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ MOST_CHARACTERS, MOST_CAMERAS, MOST_EQUALS, MOST_FORGOTTEN = 20_000, 1000, 64, 1
 INT64 = 2**63 - 1
 ID_LENGTH, TIME_LENGTH, COLUMN_LENGTH, CAMERA_LENGTH = 64, 64, 200, 1000
 
-# Bytes and values of a body. Measured: 20,000 characters of descriptions, a condition of 10,000 and 200 ids have 68 kB, and 190 kB
-# with every character escaped as \uXXXX; 10,000 ids to be erased have 270 kB and are 10,000 values.
+# Limits on bytes and values of a body. Measured: 20,000 characters of descriptions, a condition of 10,000 characters and 200 ids
+# have 68 kB, or 190 kB with every character escaped as \uXXXX; 10,000 ids to be erased have 270 kB and are 10,000 values.
 QUERY_BYTES, FORGET_BYTES, SIGN_IN_BYTES = 2**18, 2**19, 2**12
 QUERY_VALUES, FORGET_VALUES, SIGN_IN_VALUES = 5000, 12_000, 10
 
@@ -25,8 +25,8 @@ Id = Annotated[str, Field(max_length=ID_LENGTH)]
 Time = Annotated[str, Field(max_length=TIME_LENGTH)]
 Column = Annotated[str, Field(max_length=COLUMN_LENGTH)]
 Condition = Annotated[str, Field(max_length=MOST_OF_CONDITION)]
-# Each value as the kind that it is: otherwise a text of digits that is too long would be read as a number, and that as infinite.
-Held = (
+# Strict types: otherwise a long text of digits would become a number, and that would be infinite.
+ComparedValue = (
     StrictBool
     | Annotated[int, Strict(), Field(ge=-INT64 - 1, le=INT64)]
     | StrictFloat
@@ -35,11 +35,11 @@ Held = (
 )
 Marks = Annotated[tuple[Id, ...], FailFast(), Field(max_length=MOST_IDS)]
 
-_TOGETHER = f"at most {MOST_IDS} images are named together by all fields that name some"
+_TOGETHER = f"at most {MOST_IDS} ids in all fields with ids of images together"
 
 
 class Text(gallery.Text):
-    """A description; what it describes is sought where the weight is positive and avoided where it is negative."""
+    """A description of a person. A positive weight ranks matching images higher, a negative one lower."""
 
     text: str = Field(
         max_length=MOST_CHARACTERS, description=f"at most {MOST_CHARACTERS:,} characters in all descriptions together"
@@ -47,13 +47,13 @@ class Text(gallery.Text):
 
 
 class Example(gallery.Example):
-    """An image of the gallery by its id: more (or, with a negative weight, less) like this."""
+    """An example image by its id. A positive weight ranks similar images higher, a negative one lower."""
 
     id: Id
 
 
 class Query(gallery.Query):
-    """One search: descriptions, images and marks, the conditions that all hits meet, and which hits are wanted."""
+    """One search: descriptions, example images, marks, conditions that all hits meet, and the range of hits to return."""
 
     texts: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MOST_TEXTS)] = ()
     like: Annotated[tuple[Example, ...], FailFast(), Field(max_length=MOST_IDS, description=_TOGETHER)] = ()
@@ -63,7 +63,7 @@ class Query(gallery.Query):
     cameras: Annotated[tuple[Annotated[str, Field(max_length=CAMERA_LENGTH)], ...], FailFast(), Field(max_length=MOST_CAMERAS)] = ()
     since: Time | None = None
     until: Time | None = None
-    equals: Annotated[Mapping[Column, Held], Field(max_length=MOST_EQUALS)] = {}
+    equals: Annotated[Mapping[Column, ComparedValue], Field(max_length=MOST_EQUALS)] = {}
     group: Column | None = None
     k: int = Field(10, ge=1, le=MOST_HITS)
     offset: int = Field(0, ge=0, le=MOST_OFFSET)
@@ -73,11 +73,11 @@ class Query(gallery.Query):
     @model_validator(mode="before")
     @classmethod
     def _within(cls, given: Any) -> Any:
-        """Sizes, before the parts are looked at one by one."""
+        """Check sizes before pydantic validates the elements one by one."""
         if isinstance(given, Mapping):
             for what, value, most in _sizes(given):
                 if value > most:
-                    raise ValueError(f"{value:,} {what} are more than {most:,}, the most that the service answers")
+                    raise ValueError(f"{value:,} {what} are more than the allowed {most:,}")
             _check_integers(given.get("equals"))
         return given
 
@@ -91,26 +91,26 @@ class Query(gallery.Query):
 
 
 class Wire(BaseModel):
-    """Refuses unknown fields."""
+    """Base of all bodies: immutable, unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SignIn(Wire):
-    """The key that a session is begun with."""
+    """Key to sign in with."""
 
     key: str = Field(max_length=200)
 
 
 class SimilarAsked(Wire):
-    """More like an image of the gallery."""
+    """Search for images similar to an image of the gallery."""
 
     id: Id
     query: Query = Field(default_factory=Query)
 
 
 class FeedbackAsked(Wire):
-    """Marks of an earlier answer to `query`."""
+    """Marks on hits of an earlier search for `query`."""
 
     query: Query
     right: Annotated[Marks, Field(description=_TOGETHER)] = ()
@@ -123,14 +123,14 @@ class FeedbackAsked(Wire):
 
 
 class ExplainAsked(Wire):
-    """An image of the answer to `query`."""
+    """An image among the hits of a search for `query`."""
 
     query: Query
     id: Id
 
 
 class ForgetAsked(Wire):
-    """Images that pass all of what is given."""
+    """Images to erase: those that meet all conditions given."""
 
     ids: Annotated[list[Id], FailFast(), Field(max_length=MOST_FORGOTTEN)] = []
     identity: Annotated[str, Field(max_length=MOST_OF_CONDITION)] | None = None
@@ -140,15 +140,15 @@ class ForgetAsked(Wire):
 
 
 def _sizes(given: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """What a query has much of: name, how much, and the most; only of fields that are of the right kind."""
+    """Name, size and limit of every field of a query that has the right type."""
     numbers = (
         ("hits at once (k)", "k", MOST_HITS),
-        ("hits passed over (offset)", "offset", MOST_OFFSET),
+        ("skipped hits (offset)", "offset", MOST_OFFSET),
         ("re-ranked hits (rerank)", "rerank", MOST_RERANKED),
     )
     lists = (
         ("descriptions", "texts", MOST_TEXTS),
-        ("images that hits are to be like", "like", MOST_IDS),
+        ("example images (like)", "like", MOST_IDS),
         ("marks (right)", "right", MOST_IDS),
         ("marks (wrong)", "wrong", MOST_IDS),
         ("cameras", "cameras", MOST_CAMERAS),
@@ -159,7 +159,7 @@ def _sizes(given: Mapping[str, Any]) -> list[tuple[str, int, int]]:
 
 
 def _check_integers(equals: Any) -> None:
-    """Integers beyond 64 bits would be taken for decimal numbers, which lose their last digits."""
+    """Raise ValueError on integers beyond 64 bits, which would become floats and lose their last digits."""
     for column, value in equals.items() if isinstance(equals, Mapping) else ():
         if isinstance(value, int) and not -INT64 - 1 <= value <= INT64:
             raise ValueError(
@@ -170,4 +170,4 @@ def _check_integers(equals: Any) -> None:
 def _check_marks(query: Query, more: Sequence[str] = ()) -> None:
     named = len(query.like) + len({*query.right, *query.wrong, *more})
     if named > MOST_IDS:
-        raise ValueError(f"{named:,} images and marks are more than {MOST_IDS}, the most that the service answers")
+        raise ValueError(f"{named:,} images and marks are more than the allowed {MOST_IDS}")

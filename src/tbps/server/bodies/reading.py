@@ -1,4 +1,4 @@
-"""Reads JSON bodies: after the caller is known, within a size and a time, and away from the thread that answers everybody."""
+"""Reads and validates JSON bodies within limits on bytes and values."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, final
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from tbps.errors import RequestError
-from tbps.server.asked import (
+from tbps.server.bodies.requests import (
     FORGET_BYTES,
     FORGET_VALUES,
     QUERY_BYTES,
@@ -26,20 +26,20 @@ from tbps.server.strict_json import parse
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _REF = "#/components/schemas/{model}"
-_MESSAGE = 300
+_MESSAGE_LENGTH = 300
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Body(Generic[_Model]):
-    """A kind of body: its schema, and the most bytes and values that it may have."""
+    """A kind of body: its model, and limits on its bytes and values."""
 
     model: type[_Model]
     most_bytes: int
     most_values: int
 
     def read(self, content: bytes) -> _Model:
-        """The body of a request. Raises RequestError (422) with what is wrong first, however much is."""
+        """Parse and validate a body. Raises RequestError (422) with the first problem."""
         value = parse(content, "the body", self.most_values)
         try:
             return self.model.model_validate(value)
@@ -47,7 +47,7 @@ class Body(Generic[_Model]):
             raise RequestError(422, "request", problem_of(error)) from error
 
     def described(self) -> dict[str, Any]:
-        """For the OpenAPI description of a route, whose components `schemas` makes."""
+        """`openapi_extra` of a route with this body; `schemas` provides the components that it refers to."""
         content = {"application/json": {"schema": {"$ref": _REF.format(model=self.model.__name__)}}}
         return {"requestBody": {"required": True, "content": content}}
 
@@ -62,22 +62,23 @@ BODIES: tuple[Body[Any], ...] = (SEARCH, SIMILAR, FEEDBACK, EXPLAIN, FORGET, SIG
 
 
 def schemas() -> dict[str, Any]:
-    """The schemas of all bodies, by name."""
+    """JSON schemas of all bodies, by name."""
     _, made = models_json_schema([(body.model, "validation") for body in BODIES], ref_template=_REF)
     found: dict[str, Any] = made["$defs"]
     return found
 
 
 def is_json(request: Request) -> bool:
-    """Whether a request says that its body is JSON."""
+    """Whether the content type of a request is JSON."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
 
 
 async def content_of(request: Request, most: int) -> bytes:
-    """The bytes of a JSON body.
+    """Read the bytes of a JSON body.
 
-    Raises RequestError: 415 for another kind, 413 for more than `most` bytes, 408 for a sender that is too slow (see `outside`).
+    Raises RequestError: 415 for another content type, 413 for more than `most` bytes, 408 for a sender that is too slow (see
+    `outside`).
     """
     if not is_json(request):
         raise RequestError(415, "media", "send JSON, with the header Content-Type: application/json")
@@ -91,8 +92,8 @@ async def content_of(request: Request, most: int) -> bytes:
 
 
 def problem_of(error: ValidationError) -> str:
-    """The first thing that is wrong with a value, in one line: where, and what."""
+    """First problem of a value on one line: path and message."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(ascii(part[:60])[1:-1] if isinstance(part, str) else str(part) for part in first["loc"])
     what = " ".join(str(first["msg"]).removeprefix("Value error, ").split())
-    return f"{where[:_MESSAGE] or 'the body'}: {what[:_MESSAGE]}"
+    return f"{where[:_MESSAGE_LENGTH] or 'the body'}: {what[:_MESSAGE_LENGTH]}"

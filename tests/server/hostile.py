@@ -1,4 +1,4 @@
-"""Files that somebody might send to do harm."""
+"""Harmful files and forms."""
 
 import io
 import struct
@@ -115,6 +115,6 @@ NAMES = (
 
 
 def many_scans(progressive: bytes, count: int) -> bytes:
-    """A progressive JPEG with its last scan so many times more: each is decoded over the whole picture."""
+    """A progressive JPEG whose last scan is repeated `count` times; each scan is decoded over the whole picture."""
     last = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[last:-2] * count + progressive[-2:]

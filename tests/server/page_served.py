@@ -3,22 +3,18 @@
 import json
 import os
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, sync_playwright
+from served import listening
 
 from tbps.data.mannequins.writing import SplitSize, write_mannequins
 from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import PersonModel
-from tbps.server.app import make_app
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
 
@@ -42,7 +38,7 @@ def chromium() -> str:
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser; it sandboxes nothing, because root may not and the pages are ours."""
+    """Chromium without its sandbox, which root cannot use."""
     path = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -53,7 +49,7 @@ def browsing() -> Iterator[Browser]:
 
 
 def draw_people(folder: Path) -> Path:
-    """Drawn people: of each two crops on one camera and two on the next, a second apart within a tracklet."""
+    """Draw people: two crops of each on one camera and two on the next, a second apart within a tracklet."""
     write_mannequins(folder, {"test": SplitSize(PEOPLE, CROPS)}, seed=5, workers=1)
     seen = dict[int, int]()
     lines = []
@@ -79,22 +75,8 @@ def draw_people(folder: Path) -> Path:
 @contextmanager
 def serving(gallery: Path, model: PersonModel, **settings: Any) -> Iterator[str]:
     """The address of a service of a gallery."""
-    service = Service(gallery, model, ServiceSettings.parse(settings))
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=1))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(64)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + 300
-            while not server.started:
-                assert thread.is_alive() and time.monotonic() < deadline, "the service did not start"
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=300)
+    with listening(Service(gallery, model, ServiceSettings.parse({"shutdown": 1, "timeout": 3000, **settings}))) as address:
+        yield address
 
 
 def indexed(people: Path, gallery: Path, model: PersonModel) -> Gallery:

@@ -35,7 +35,7 @@ class Slow(ColourEncoder):
         time.sleep(float(sys.argv[4]))
         return super().encode_images(images, batch_size)
 
-settings = ServiceSettings.parse({"port": 0, **json.loads(sys.argv[3])})
+settings = ServiceSettings.parse({"port": 0, "timeout": 3000, **json.loads(sys.argv[3])})
 run(Service(Path(sys.argv[1]), Slow(), settings), lambda address: print(address, flush=True))
 """
 
@@ -50,14 +50,14 @@ def environment() -> dict[str, str]:
 def served(
     gallery: Path, seconds: float = 0.0, image_seconds: float = 0.0, **settings: Any
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and process of a service whose towers take so many seconds a pass."""
+    """URL and process of a service whose towers take some seconds per pass."""
     with started("-c", PROGRAM, str(gallery), str(seconds), json.dumps(settings), str(image_seconds)) as running:
         yield running
 
 
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address that a process prints first, and the process."""
+    """URL that a process prints first, and the process."""
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     )
@@ -93,7 +93,7 @@ def search(address: str, text: str = "a man") -> tuple[int, Any, dict[str, str]]
 
 
 def begun(gallery: Path) -> Path:
-    """The file that a service makes whenever it begins to encode texts."""
+    """File that a service creates when it begins to encode texts."""
     return Path(f"{gallery}.begun")
 
 
@@ -110,7 +110,7 @@ def ready(address: str) -> None:
 
 
 def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
-    """The body of an upload of so many pictures, and its headers."""
+    """Body and headers of an upload with some pictures."""
     parts = [
         f'--x\r\nContent-Disposition: form-data; name="files"; filename="{n}.png"\r\n\r\n'.encode() + picture("PNG", seed=seed + n)
         for n in range(pictures)
@@ -126,7 +126,7 @@ def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
 
 
 def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
-    """A job as soon as it is as wished."""
+    """Wait for a state of a job."""
     until = time.monotonic() + 300
     while not fits(job := ask(address, f"/v1/index/{name}")[1]):
         assert time.monotonic() < until, job

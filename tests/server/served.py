@@ -1,4 +1,4 @@
-"""Galleries with cameras, and services on them."""
+"""Galleries with cameras, and services of them."""
 
 import socket
 import threading
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from colour_encoder import ColourEncoder, write_pictures
 from starlette.testclient import TestClient
 
 from tbps.gallery.gallery import Gallery
 from tbps.server.app import make_app
 from tbps.server.callers.keys import Keys, Role
+from tbps.server.running import server_on
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 
@@ -23,10 +23,11 @@ COUNT = 24
 CHANGES = {"X-Tbps": "1"}
 ADDRESS = "http://127.0.0.1:8400"
 ENDS = ("done", "failed", "cancelled")
+PATIENCE = 3000.0  # seconds for requests, however busy the machine is
 
 
 def columns(number: int) -> dict[str, Any]:
-    """Image `number`: each camera has some, each tracklet and identity is seen by several cameras."""
+    """Metadata of an image; every camera has images, every tracklet and identity is seen by several cameras."""
     return {
         "camera": CAMERAS[number % 3],
         "captured_at": f"2024-05-{1 + number:02d}T08:00:00",
@@ -51,36 +52,37 @@ def make_gallery(folder: Path, numbers: Sequence[int] = range(COUNT)) -> Path:
 @contextmanager
 def serving(gallery: Path, **settings: Any) -> Iterator[TestClient]:
     """A client of a service of the gallery, in this process."""
-    service = Service(gallery, ColourEncoder(), ServiceSettings.parse({"batch_window": 0, **settings}))
+    service = Service(gallery, ColourEncoder(), ServiceSettings.parse({"batch_window": 0, "timeout": PATIENCE, **settings}))
     with TestClient(make_app(service), base_url=ADDRESS, headers=CHANGES) as client:
         yield client
 
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """The address of a service that a uvicorn in a thread of this process serves."""
-    with socket.socket() as opened:
+    """The address of a service that runs in a thread of this process as `tbps serve` runs it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as opened:
         opened.bind(("127.0.0.1", 0))
-        opened.listen(128)
-        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        opened.listen(2048)
+        address = f"http://127.0.0.1:{opened.getsockname()[1]}"
+        server = server_on(opened, service)
+        thread = threading.Thread(target=server.run)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+            yield address
         finally:
             server.should_exit = True
             thread.join(300)
 
 
 def bearer(gallery: Path, role: str, cameras: tuple[str, ...] | None = None) -> dict[str, str]:
-    """The headers of a new key's holder."""
+    """Headers with a new key."""
     name = f"{role} of {'all' if cameras is None else ' '.join(cameras)}"
     secret, _ = Keys(state_folder(gallery)).add(name, Role(role), cameras)
     return {"Authorization": f"Bearer {secret}"}
 
 
 def service_of(client: TestClient) -> Service:
-    """The service that a client asks."""
+    """The service of a client."""
     service: Service = client.app.state.service  # type: ignore[attr-defined]
     return service
 
@@ -91,7 +93,7 @@ def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] 
 
 
 def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
-    """The job of an answer once it has ended."""
+    """Wait for the end of the job in an answer."""
     assert answer.status_code == 202, answer.text
     until = time.monotonic() + 300
     while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:

@@ -1,4 +1,4 @@
-"""Who may ask what: every route x role x camera, sessions, names of the service, pages of other sites, rates."""
+"""Authorization: every route by role and camera, sessions, names of the service, pages of other sites, rates."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ NEEDS = (
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str, Route]]:
-    """Method, path and route of everything that the application answers."""
+    """Method, path and route of all routes of the application."""
     waiting = list(app.routes)
     while waiting:
         route = waiting.pop()
@@ -147,7 +147,7 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
 
 @pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
 def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
-    """Through a cookie and, where something changes, the header; a proxy's own password beside it counts for nothing."""
+    """By cookie, and by header for requests that change something; a password for a proxy beside it is ignored."""
     names = {"id": ids[0], "job": "0" * 24}
     for headers in callers.values():
         secret = headers["Authorization"].removeprefix("Bearer ")
@@ -172,7 +172,7 @@ def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids
 
 
 def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
-    """Nothing that another camera has, however deep in the answer, in name, count, time or value."""
+    """No name, number, time or value of another camera occurs anywhere in the answers."""
     if cameras is None or "json" not in answer.headers["content-type"]:
         return
     allowed = [number for number in range(COUNT) if CAMERAS[number % 3] in cameras]
@@ -208,7 +208,7 @@ def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
     ],
     ids=str,
 )
-def test_no_condition_leads_beyond_the_cameras(client: TestClient, callers: Any, query: dict[str, Any]) -> None:
+def test_no_condition_reaches_images_of_other_cameras(client: TestClient, callers: Any, query: dict[str, Any]) -> None:
     headers = callers["viewer", ("lobby",)]
     answer = client.post("/v1/search", json={"texts": [{"text": "red"}], "k": 100, **query}, headers=headers)
     if answer.status_code == 400:
@@ -225,8 +225,8 @@ def test_no_condition_leads_beyond_the_cameras(client: TestClient, callers: Any,
         assert hit["group"] is None or hit["group"]["count"] == len(hit["group"]["ids"])
 
 
-def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: Any) -> None:
-    """A division by zero where a row of another camera is looked at: the same refusal for everybody."""
+def test_errors_do_not_depend_on_rows_of_other_cameras(client: TestClient, callers: Any) -> None:
+    """A condition that would divide by zero at a row of another camera is refused for every caller alike."""
     assert CAMERAS[4 % 3] == "yard"
     asked = {"texts": [{"text": "red"}], "where": "1 / cast(age - 4 as int) < 2"}
     for cameras in (("lobby",), None):
@@ -235,7 +235,7 @@ def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: A
         assert "arithmetic (/) is not supported" in answer.text and ".rs" not in answer.text
 
 
-def test_columns_that_only_other_cameras_have_are_unknown(tmp_path: Path) -> None:
+def test_columns_with_values_on_other_cameras_only_are_unknown(tmp_path: Path) -> None:
     folder = make_gallery(tmp_path)
     pictures = write_pictures(tmp_path / "more", COUNT + 2)[COUNT:]
     bearer(folder, "administrator")
@@ -301,7 +301,7 @@ def test_whole_numbers_over_http(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["root", "ROOT", "`root`", "content_hash", "thumbnail", "model", "embedding"])
-def test_columns_that_are_not_shown_cannot_be_asked_about(client: TestClient, callers: Any, column: str) -> None:
+def test_columns_that_are_not_shown_cannot_be_filtered(client: TestClient, callers: Any, column: str) -> None:
     for cameras in (None, ("lobby",)):
         asked = {"texts": [{"text": "red"}], "where": f"{column} is not null"}
         answer = client.post("/v1/search", json=asked, headers=callers["viewer", cameras])
@@ -316,7 +316,7 @@ def test_a_curator_adds_to_their_own_cameras_only(client: TestClient, callers: A
         assert answer.status_code == code, answer.text
 
 
-def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -> None:
+def test_a_removed_key_and_its_sessions_are_refused(client: TestClient, gallery: Path) -> None:
     headers = bearer(gallery, "viewer", ("yard",))
     signed_in = client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
     assert signed_in.json() == {"name": "viewer of yard", "role": "viewer", "cameras": ["yard"], "open": False}
@@ -340,7 +340,7 @@ def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -
     client.cookies.clear()
 
 
-def test_keys_are_kept_as_hashes_for_their_owner_only(client: TestClient, callers: Any, gallery: Path) -> None:
+def test_keys_are_stored_as_hashes_readable_by_their_owner_only(client: TestClient, callers: Any, gallery: Path) -> None:
     state = state_folder(gallery)
     secrets = [headers["Authorization"].removeprefix("Bearer ").encode() for headers in callers.values()]
     written = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file())
@@ -370,7 +370,7 @@ def test_keys_are_kept_as_hashes_for_their_owner_only(client: TestClient, caller
     ],
     ids=str,
 )
-def test_other_sites_and_other_names(tmp_path: Path, headers: dict[str, str], code: int) -> None:
+def test_requests_of_other_sites_and_for_other_names_are_refused(tmp_path: Path, headers: dict[str, str], code: int) -> None:
     with serving(make_gallery(tmp_path, [0])) as client:
         assert client.get("/v1/gallery", headers=headers).status_code == code
 
@@ -394,7 +394,7 @@ def test_an_open_service_needs_the_header_and_closes_with_the_first_key(tmp_path
         assert client.get("/v1/gallery").status_code == 401
 
 
-def test_others_are_let_in_with_keys_only(tmp_path: Path) -> None:
+def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     for settings in ({"host": "0.0.0.0"}, {"allow_hosts": ("search.example.org",)}):
         with pytest.raises(SettingsError, match="tbps keys add"):
@@ -407,7 +407,7 @@ def test_others_are_let_in_with_keys_only(tmp_path: Path) -> None:
         assert client.get("/v1/gallery", headers={**headers, "Host": "evil.example"}).status_code == 403
 
 
-def test_rates(tmp_path: Path) -> None:
+def test_searches_per_minute_are_limited(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     headers, other = bearer(gallery, "viewer"), bearer(gallery, "curator")
     with serving(gallery, searches_per_minute=3, failures_per_minute=2) as client:
@@ -436,7 +436,7 @@ def test_an_administrator_sees_every_camera(tmp_path: Path) -> None:
         Keys(tmp_path).remove("y")
 
 
-def test_counted_by_route_not_by_path(tmp_path: Path) -> None:
+def test_metrics_count_by_route_not_by_path(tmp_path: Path) -> None:
     with serving(make_gallery(tmp_path, [0])) as client:
         client.get("/v1/images/one")
         client.get("/v1/images/two")

@@ -1,4 +1,4 @@
-"""Names, ports and origins of requests, and which addresses of X-Forwarded-For are believed."""
+"""Host, Origin and forwarding headers of requests."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ ANY = Addresses((), (), any_name=True)
         ("*", None),
     ],
 )
-def test_hosts(text: str, host: Host | None) -> None:
+def test_parsing_of_hosts(text: str, host: Host | None) -> None:
     assert parse_host(text) == host
 
 
@@ -91,12 +91,12 @@ def test_hosts(text: str, host: Host | None) -> None:
         ("search.example.org, evil.example", None, False),
     ],
 )
-def test_whose_page_asks_for_what(host: str, origin: str | None, passes: bool) -> None:
+def test_origins_that_are_accepted(host: str, origin: str | None, passes: bool) -> None:
     headers = {"host": host} | ({} if origin is None else {"origin": origin})
     assert (NAMED.refusal(headers) is None) == passes
 
 
-def test_without_a_list_of_names_the_origin_still_counts() -> None:
+def test_the_origin_is_checked_also_if_any_host_is_accepted() -> None:
     assert ANY.refusal({"host": "whatever.example:9000", "origin": "http://whatever.example:9000"}) is None
     assert ANY.refusal({"host": "whatever.example:9000", "origin": "http://evil.example"}) is not None
     assert ANY.refusal({"host": "whatever.example", "sec-fetch-site": "same-site", "sec-fetch-mode": "cors"}) is not None
@@ -115,7 +115,7 @@ def test_without_a_list_of_names_the_origin_still_counts() -> None:
         ("search.example.org:99999", "search.example.org"),
     ],
 )
-def test_what_allow_host_does_not_take(wrong: str, likely: str) -> None:
+def test_invalid_allow_host(wrong: str, likely: str) -> None:
     with pytest.raises(SettingsError, match=likely):
         ServiceSettings(allow_hosts=(wrong,)).addresses()
     assert allowed_host("2001:db8::1") == allowed_host("[2001:db8::1]") == Host("2001:db8::1")
@@ -145,13 +145,13 @@ def test_what_allow_host_does_not_take(wrong: str, likely: str) -> None:
         ("testclient", ["203.0.113.7"], "testclient"),
     ],
 )
-def test_who_asks_through_a_trusted_proxy(peer: str, forwarded: list[str], client: str) -> None:
+def test_client_address_behind_trusted_proxies(peer: str, forwarded: list[str], client: str) -> None:
     trusting = Addresses((), ("127.0.0.1", "10.0.0.0/8"), any_name=False)
     assert trusting.client(peer, forwarded) == client
     assert Addresses((), (), any_name=False).client(peer, forwarded) == peer, "believed without being asked for"
 
 
-def test_the_scheme_that_a_proxy_tells_of() -> None:
+def test_scheme_behind_a_trusted_proxy() -> None:
     trusting = Addresses((), ("::1",), any_name=False)
     assert trusting.scheme("::1", ["https"], "http") == "https"
     assert trusting.scheme("::1", ["http, HTTPS"], "http") == "https"
@@ -160,12 +160,12 @@ def test_the_scheme_that_a_proxy_tells_of() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["localhost", "127.0.0.1:80", "10.0.0.0/33", "", "*"])
-def test_what_trusted_proxy_does_not_take(wrong: str) -> None:
+def test_invalid_trusted_proxy(wrong: str) -> None:
     with pytest.raises(SettingsError, match="trusted-proxy"):
         ServiceSettings(trusted_proxies=(wrong,)).addresses()
 
 
-def test_a_household_of_ipv6_is_counted_as_one() -> None:
+def test_addresses_of_one_ipv6_network_are_counted_together() -> None:
     assert group_of("2001:db8:1:2::3") == group_of("2001:db8:1:2:ffff::9") != group_of("2001:db8:1:3::3")
     assert (group_of("::ffff:192.0.2.1"), group_of("192.0.2.1"), group_of("?")) == ("192.0.2.1", "192.0.2.1", "?")
 
@@ -175,7 +175,7 @@ def refused_addresses(gallery: Path) -> list[Any]:
 
 
 def test_forwarded_addresses_count_for_throttling_only_where_a_proxy_is_trusted(tmp_path: Path) -> None:
-    """Whoever could choose their own address could try keys for ever."""
+    """A client that could choose its own address could try keys without limit."""
     gallery = make_gallery(tmp_path, [0])
     bearer(gallery, "viewer")
     wrong = {"Authorization": "Bearer x"}

@@ -1,4 +1,4 @@
-"""Micro-batches: the rows of each caller, whoever else asks; bounds; what nobody waits for any more."""
+"""Batching of texts: each caller gets its own rows; limits; texts whose caller has left."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from tbps.server.callers.limits import Rates, Ticket, ticket
 
 
 class Slow(ColourEncoder):
-    """Notes the texts of each call; a call waits until it is let go. Refuses "bad"."""
+    """Records the texts of each call; calls wait while `go` is cleared. Refuses "bad"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Stopped(Ticket):
         return 0.0
 
 
-def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
+def test_concurrent_texts_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
     asked = [["red coat"], ["bag", "blue"], ["hat"], ["shoes"]]
     slow.go.clear()
     with ThreadPoolExecutor(8) as pool:
@@ -82,7 +82,7 @@ def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: Bat
 
 
 def test_a_full_batch_does_not_wait(slow: Slow) -> None:
-    """The window is longer than anybody waits for a test: only a batch that is full comes back."""
+    """The window is longer than any test: only a full batch is encoded."""
     batching = BatchingEncoder(slow, window=100_000.0, most=8, bound=40, on_batch=lambda size: None)
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(batching.encode_texts, [[f"word {n}"] for n in range(8)]))
@@ -91,7 +91,7 @@ def test_a_full_batch_does_not_wait(slow: Slow) -> None:
     batching.stop()
 
 
-def test_a_long_description_lets_others_have_their_turn(slow: Slow) -> None:
+def test_texts_of_others_are_encoded_between_parts_of_a_long_description(slow: Slow) -> None:
     """A description of hundreds of parts would keep every other search waiting until the last of them is encoded."""
     batching = BatchingEncoder(slow, window=0.0, most=64, bound=1000, on_batch=lambda size: None)
     many = [f"part {n}" for n in range(100)]
@@ -109,7 +109,7 @@ def test_a_long_description_lets_others_have_their_turn(slow: Slow) -> None:
     assert [text for call in slow.calls for text in call if text != "a man"] == many
 
 
-def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> None:
+def test_an_error_reaches_only_the_caller_whose_text_caused_it(batching: BatchingEncoder) -> None:
     with ThreadPoolExecutor(4) as pool:
         good, bad = pool.submit(batching.encode_texts, ["good"]), pool.submit(batching.encode_texts, ["bad"])
         assert np.array_equal(good.result(), ColourEncoder().encode_texts(["good"]))
@@ -117,7 +117,7 @@ def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> Non
             bad.result()
 
 
-def test_waiting_texts_are_bounded_and_leave_when_their_time_is_out(slow: Slow, batching: BatchingEncoder) -> None:
+def test_waiting_texts_are_bounded_and_removed_when_their_time_is_over(slow: Slow, batching: BatchingEncoder) -> None:
     slow.go.clear()
     short_time = Stopped(0.0)
 
@@ -164,14 +164,14 @@ def test_the_thread_goes_on_after_the_only_caller_has_left(slow: Slow) -> None:
     assert slow.calls == [["red"]]
 
 
-def test_after_the_end(slow: Slow) -> None:
+def test_texts_after_stop_are_refused(slow: Slow) -> None:
     batching = BatchingEncoder(slow, 0, 8, 20, lambda size: None)
     batching.stop()
     with pytest.raises(RequestError):
         batching.encode_texts(["red"])
 
 
-def test_a_gallery_opens_with_it_as_with_its_model(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_it_replaces_the_model_of_a_gallery(tmp_path: Path, tiny_model_folder: Path) -> None:
     """The real text tower: padding to the longest of a batch changes an embedding by rounding only."""
     model = load(tiny_model_folder)
     batching = BatchingEncoder(model, 0.1, 64, 100, lambda size: None)
@@ -186,7 +186,7 @@ def test_a_gallery_opens_with_it_as_with_its_model(tmp_path: Path, tiny_model_fo
     batching.stop()
 
 
-def test_rates_fill_up_again() -> None:
+def test_token_buckets_refill() -> None:
     now = [0.0]
     rates = Rates(2, lambda: now[0])
     assert [rates.wait("a"), rates.wait("a"), rates.wait("a"), rates.wait("b")] == [0, 0, 30, 0]

@@ -1,4 +1,4 @@
-"""Pictures decoded by worker processes: the same pixels, and limits that end one picture and nothing else."""
+"""Decoding in worker processes: the same pixels, and limits that fail one picture only."""
 
 import fcntl
 import io
@@ -39,7 +39,7 @@ def decoders():  # type: ignore[no-untyped-def]
     made.stop()
 
 
-def test_a_worker_gives_the_pixels_that_decoding_here_gives(decoders: Decoders) -> None:
+def test_a_worker_decodes_the_same_pixels_as_this_process(decoders: Decoders) -> None:
     spec = ImageSpec(height=48, width=20)
     turned = io.BytesIO()
     exif = Image.Exif()
@@ -68,7 +68,7 @@ def test_a_worker_gives_the_pixels_that_decoding_here_gives(decoders: Decoders) 
         (b"\xff\xd8\xff" + bytes(50), "is not a readable"),
     ],
 )
-def test_what_is_refused_is_refused_with_the_reason(decoders: Decoders, content: bytes, why: str) -> None:
+def test_refused_pictures_have_a_reason(decoders: Decoders, content: bytes, why: str) -> None:
     with pytest.raises(ImageError, match=why):
         decoders.open(content)
     assert decoders.open(picture()).size == (16, 32), "the worker goes on"
@@ -124,8 +124,8 @@ def test_processor_time_is_bounded() -> None:
     decoders.stop()
 
 
-def test_scans_are_counted_as_the_decoder_meets_them() -> None:
-    """Markers in other segments, behind the end, or stuffed into a scan are none; a picture of many is refused before decoding."""
+def test_only_scans_that_the_decoder_reads_are_counted() -> None:
+    """Markers in other segments, after the end or inside a scan do not count; a picture of too many scans is not decoded."""
     Image.effect_noise((64, 96), 80).convert("RGB").save(buffer := io.BytesIO(), "JPEG", progressive=True, quality=95)
     progressive = buffer.getvalue()
     assert (scans(progressive, MAX_SCANS), scans(picture(size=(64, 96)), MAX_SCANS)) == (10, 1)

@@ -1,4 +1,4 @@
-"""The service's door with real sockets: slow senders, half requests, floods, few file descriptors, proxies.
+"""Connections with real sockets: slow senders, half requests, floods, few file descriptors, proxies.
 
 Times are settings that are made small. No test says how quickly something has to happen: `PATIENCE` only ends one that would wait
 for ever.
@@ -19,14 +19,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from colour_encoder import ColourEncoder
 from hostile import picture
 from processes import PROGRAM, environment
-from served import bearer, make_gallery, send, serving
+from served import bearer, listening, make_gallery, send, serving
 
 from tbps.server.audit import entries, verify
 from tbps.server.callers.limits import Patience, Places, Ticket
 from tbps.server.connections import Connections
+from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
 
 PATIENCE = 300.0
@@ -44,11 +47,23 @@ READING = {
 ASKED = {"texts": [{"text": "red"}], "k": 2}
 
 
-class Served:
-    """A service in a process of its own; what it says to its log lies in a file."""
+class SlowEncoder(ColourEncoder):
+    """Takes some seconds per pass over texts."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
-        self.process, self.port, self.log = process, port, log
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        time.sleep(self._seconds)
+        return super().encode_texts(texts, batch_size)
+
+
+class Served:
+    """A service of the process `pid` at a port of this machine."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port, self.pid = port, pid
 
     def opened(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
@@ -73,7 +88,7 @@ class Served:
     def connections(self) -> int:
         """How many connections the process holds at its port."""
         held = set()
-        for number in os.listdir(folder := f"/proc/{self.process.pid}/fd"):
+        for number in os.listdir(folder := f"/proc/{self.pid}/fd"):
             with suppress(OSError):  # closed meanwhile
                 held.add(os.readlink(f"{folder}/{number}"))
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -82,15 +97,22 @@ class Served:
 
     def files(self) -> int:
         """How many files and sockets the process has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
 @contextmanager
-def served(gallery: Path, files: int = 0, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
-    """files: descriptors that the process may have; seconds: that a description takes."""
-    command = [sys.executable, "-c", PROGRAM, str(gallery), str(seconds), json.dumps(settings), "0"]
-    if files:
-        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
+def served(gallery: Path, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
+    """A service in a thread of this process. seconds: that a pass over texts takes."""
+    service = Service(gallery, SlowEncoder(seconds), ServiceSettings.parse({"shutdown": 1, "timeout": PATIENCE, **settings}))
+    with listening(service) as address:
+        yield Served(int(address.rpartition(":")[2]), os.getpid())
+
+
+@contextmanager
+def served_apart(gallery: Path, files: int, **settings: Any) -> Iterator[tuple[Served, Path]]:
+    """A service in a process of its own that may have so many descriptors, and the file of its log."""
+    command = [sys.executable, "-c", PROGRAM, str(gallery), "0", json.dumps(settings), "0"]
+    command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     log = gallery.parent / f"log-{time.monotonic_ns()}"
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment())
@@ -98,7 +120,8 @@ def served(gallery: Path, files: int = 0, seconds: float = 0.0, **settings: Any)
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), log.read_text()
-        yield Served(process, int(line.rpartition(":")[2]), log)
+        yield Served(int(line.rpartition(":")[2]), process.pid), log
+        assert process.poll() is None, log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -163,7 +186,7 @@ def head(path: str, more: str, length: int = 1000, method: str = "POST") -> str:
     return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}Content-Length: {length}\r\n\r\n"
 
 
-def test_headers_that_do_not_come_end_the_connection(gallery: Path) -> None:
+def test_connections_without_complete_headers_are_closed(gallery: Path) -> None:
     with served(gallery, header_seconds=2.0, idle_seconds=PATIENCE) as door:
         silent, half, drops = door.opened(), door.sent("GET / HTTP/1.1\r\nHost:"), door.sent("GET / HTTP/1.1\r\nX-A: ")
         with dripping(drops, b"a"):  # a byte now and then gives no more time
@@ -179,14 +202,14 @@ def test_headers_that_do_not_come_end_the_connection(gallery: Path) -> None:
         assert door.ask("/healthz")[0] == 200
 
 
-def test_a_connection_without_a_further_request_ends(gallery: Path) -> None:
+def test_idle_connections_are_closed(gallery: Path) -> None:
     with served(gallery, header_seconds=PATIENCE, idle_seconds=0.5) as door:
         answer = rest(door.sent("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"))
         assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"HTTP/1.1") == 1
 
 
-def test_nobody_is_waited_for_before_the_caller_is_known(gallery: Path) -> None:
-    """Not a byte of a body is asked for: neither by 100 Continue nor by waiting."""
+def test_bodies_are_not_read_before_the_caller_is_identified(gallery: Path) -> None:
+    """No byte of a body is requested, neither by 100 Continue nor by waiting."""
     viewer = bearer(gallery, "viewer")["Authorization"]
     with served(gallery, body_seconds=300, linger_seconds=300) as door:
         for path, kind in sorted(READING):
@@ -208,8 +231,8 @@ def test_nobody_is_waited_for_before_the_caller_is_known(gallery: Path) -> None:
                     assert connection.recv(1) == b"", "the service has said all and waits for nothing"
 
 
-def test_half_bodies_take_nobodys_place(gallery: Path) -> None:
-    """More half requests than may be worked on or wait, of callers with every right; others are answered meanwhile."""
+def test_incomplete_bodies_take_no_places(gallery: Path) -> None:
+    """More incomplete requests than there are places, of callers with all rights; other requests are answered meanwhile."""
     with served(gallery, body_seconds=3.0, at_once=4, waiting=4) as door, ExitStack() as stack:
         halves = [
             stack.enter_context(door.sent(head(path, JSON) + "{")) for path in ("/v1/forget", "/v1/search") for _ in range(30)
@@ -224,14 +247,14 @@ def test_half_bodies_take_nobodys_place(gallery: Path) -> None:
     assert verify(state_folder(gallery)).wrong is None
 
 
-def test_bytes_now_and_then_do_not_buy_a_small_body_more_time(gallery: Path) -> None:
+def test_slow_bytes_do_not_extend_the_time_of_a_small_body(gallery: Path) -> None:
     with served(gallery, body_seconds=0.6) as door:
         connection = door.sent(head("/v1/search", JSON, 100_000) + "{")
         with dripping(connection, b" "):
             assert rest(connection).startswith(b"HTTP/1.1 408")
 
 
-def test_uploads_have_time_by_what_they_send() -> None:
+def test_time_of_uploads_grows_with_the_bytes_received() -> None:
     patience = Patience(10.0, rate=1000, stall=30.0)
     assert (patience.left(0, 0), patience.left(4, 0), patience.left(12, 5000)) == (10, 6, 3)
     assert patience.left(0, 10**9) == 30 and patience.left(11, 0) < 0
@@ -239,7 +262,7 @@ def test_uploads_have_time_by_what_they_send() -> None:
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(gallery: Path) -> None:
-    """Closing at once would take the answer away from under it."""
+    """Closing at once would take the answer from the client."""
     bearer(gallery, "viewer")
     with served(gallery, linger_seconds=PATIENCE) as door:
         for size in (200_000, 5_000_000):
@@ -262,10 +285,21 @@ FLOODS = {
 }
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
+    """A service with 256 descriptors that waits long for slow senders."""
+    gallery = make_gallery(tmp_path_factory.mktemp("narrow"), range(6))
+    with served_apart(gallery, 256, header_seconds=300, body_seconds=300) as running:
+        assert reached(running[0])
+        yield running
+
+
 @pytest.mark.parametrize("kind", list(FLOODS))
-def test_reachable_with_256_descriptors_however_many_connect(gallery: Path, kind: str) -> None:
-    """Every request of somebody else is answered, the log stays small, and no descriptor is missing."""
-    with served(gallery, files=256, header_seconds=300, body_seconds=300) as door, ExitStack() as stack:
+def test_reachable_with_256_descriptors_however_many_connect(narrow: tuple[Served, Path], kind: str) -> None:
+    """Requests of others are answered, the log stays small, and the descriptors suffice."""
+    door, log = narrow
+    logged = log.stat().st_size
+    with ExitStack() as stack:
         before = door.files()
         for number in range(400):
             try:
@@ -279,12 +313,11 @@ def test_reachable_with_256_descriptors_however_many_connect(gallery: Path, kind
         assert reached(door)
         stack.close()
         until(lambda: door.files() <= before + 10)
-        assert door.process.poll() is None
-        assert len(door.log.read_bytes()) < 20_000, door.log.read_bytes()[:2000]
+        assert log.stat().st_size - logged < 20_000, log.read_bytes()[logged:][:2000]
 
 
 def reached(door: Served) -> bool:
-    """Whether a request is answered; one connection may have to give way, as to any browser, which tries once more."""
+    """Whether a request is answered; like a browser it tries again if its connection was closed for another one."""
     for _ in range(3):
         try:
             status, _ = door.ask("/v1/session")
@@ -297,16 +330,16 @@ def reached(door: Served) -> bool:
 
 def test_nonsense_does_not_fill_the_log(gallery: Path) -> None:
     upgrade = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
-    with served(gallery) as door:
+    with served_apart(gallery, 1024) as (door, log):
         for content in (b"nonsense\r\n\r\n", upgrade, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
             for _ in range(200):
                 assert rest(door.sent(content)).startswith((b"HTTP/1.1 4", b"HTTP/1.1 2"))
-        log = door.log.read_text()
-        assert log.count("Invalid HTTP request") <= 20 and "left out" in log and len(log) < 20_000
+        said = log.read_text()
+        assert said.count("Invalid HTTP request") <= 20 and "left out" in said and len(said) < 20_000
 
 
-def test_what_is_worked_on_gives_way_to_nobody(gallery: Path) -> None:
-    """Where all connections of an address wait for answers of their own, one more is told to come back."""
+def test_connections_with_a_request_in_progress_are_not_closed(gallery: Path) -> None:
+    """If all connections of an address wait for answers, one more is answered 503."""
     with served(gallery, seconds=1.0, connections=12, batch_window=0) as door, ThreadPoolExecutor(6) as pool:
         until(lambda: door.ask("/healthz")[1]["status"] == "ready")
 
@@ -335,7 +368,7 @@ def test_what_is_worked_on_gives_way_to_nobody(gallery: Path) -> None:
         assert door.ask("/healthz")[0] == 200
 
 
-def test_an_answer_that_nobody_takes_ends_with_its_connection(gallery: Path) -> None:
+def test_connections_whose_client_reads_nothing_are_closed(gallery: Path) -> None:
     with served(gallery, timeout=0.5, linger_seconds=0.3, idle_seconds=1.0) as door, ExitStack() as stack:
         for _ in range(5):
             connection = socket.socket()
@@ -349,7 +382,7 @@ def test_an_answer_that_nobody_takes_ends_with_its_connection(gallery: Path) -> 
         until(lambda: door.ask("/healthz")[0] == 200)  # on a busy machine this, too, may take longer than the half second
 
 
-def test_whoever_hangs_up_leaves_a_line_and_no_place(gallery: Path) -> None:
+def test_a_client_that_disconnects_leaves_a_line_and_frees_its_place(gallery: Path) -> None:
     with served(gallery, seconds=0.5, at_once=2, waiting=2, batch_window=0) as door:
         until(lambda: door.ask("/healthz")[1]["status"] == "ready")
         body = json.dumps(ASKED)
@@ -374,7 +407,7 @@ def test_whoever_hangs_up_leaves_a_line_and_no_place(gallery: Path) -> None:
         (("127.0.0.1",), "nonsense", "127.0.0.1"),
     ],
 )
-def test_the_address_in_the_log(gallery: Path, proxies: Sequence[str], forwarded: str, address: str) -> None:
+def test_the_address_of_a_wrong_key_is_logged(gallery: Path, proxies: Sequence[str], forwarded: str, address: str) -> None:
     bearer(gallery, "viewer")
     with served(gallery, trusted_proxies=list(proxies), failures_per_minute=2) as door:
         wrong = {"Authorization": "Bearer x", "X-Forwarded-For": forwarded}
@@ -385,7 +418,7 @@ def test_the_address_in_the_log(gallery: Path, proxies: Sequence[str], forwarded
     assert first == address
 
 
-def test_how_many_connections_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_connections_depends_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((256, 128), (1024, 896), (65_536, 1000), (64, 8)):
         monkeypatch.setattr("tbps.server.connections.resource.getrlimit", lambda _, files=files: (files, files))
         connections = Connections(ServiceSettings(), ServiceSettings().addresses())
@@ -396,7 +429,7 @@ def waiting(key: str, privileged: bool = False) -> Ticket:
     return Ticket(time.monotonic() + 100, key=key, privileged=privileged)
 
 
-def test_one_key_cannot_take_all_places_and_all_leave_some_to_administrators() -> None:
+def test_one_key_gets_half_of_the_places_and_administrators_keep_some() -> None:
     places = Places(16)
 
     def taken(key: str, privileged: bool = False) -> list[Ticket]:

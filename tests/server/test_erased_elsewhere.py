@@ -21,6 +21,7 @@ from tbps.gallery.store.erasure import erasing
 from tbps.gallery.store.layout import ERASURE_FILE
 from tbps.gallery.store.lock import lock
 from tbps.preprocess.image import open_image
+from tbps.server.callers.gate import caller_with
 
 WHO = "quagga person"
 EVERYTHING = {"texts": [{"text": "a man"}], "k": 50}
@@ -46,7 +47,7 @@ Gallery.open(sys.argv[1], ColourEncoder()).forget(identity=sys.argv[3])
 
 
 def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> None:
-    """Another process erases a person; `until`: it is killed there."""
+    """Erase a person in another process; until: where that process is killed."""
     ran = subprocess.run(
         [sys.executable, "-c", FORGET, str(gallery), until, who], env=environment(), capture_output=True, check=False
     )
@@ -89,8 +90,8 @@ def test_an_erasure_whose_process_was_killed_shows_nothing_and_is_completed(gall
     assert not any(WHO.encode() in file.read_bytes() for file in gallery.rglob("*") if file.is_file())
 
 
-def test_while_it_cannot_be_completed_no_question_finds_the_rows(gallery: Path) -> None:
-    """The lock is held, as by a process that erases: whatever a reader asks is answered as if the rows were gone."""
+def test_rows_of_an_unfinished_erasure_are_not_found(gallery: Path) -> None:
+    """The lock is held, as by a process that erases: readers get answers as if the rows were gone."""
     gone = ids_of(gallery)
     opened = Gallery.open(gallery, ColourEncoder())
     assert len(opened) == 10 and opened.prepare() is False
@@ -125,7 +126,7 @@ def test_while_it_cannot_be_completed_no_question_finds_the_rows(gallery: Path) 
 
 
 def held(needles: Sequence[str | bytes | None]) -> list[Any]:
-    """Texts and bytes of this process in which one of the needles occurs, the needles themselves left out."""
+    """Texts and bytes in memory that contain one of the needles, except the needles themselves."""
     gc.collect()
     found: dict[int, Any] = {}
     own = {id(needle) for needle in needles}
@@ -147,7 +148,7 @@ def arrays_with(vector: np.ndarray) -> list[np.ndarray]:
     return [each for each in matrices if (each == vector).all(axis=1).any()]
 
 
-def test_after_the_next_request_the_memory_of_the_service_holds_nothing_of_them(tmp_path: Path) -> None:
+def test_memory_of_the_service_has_nothing_of_erased_images_after_a_request(tmp_path: Path) -> None:
     """Caches of blurred pictures, lists of shown images, columns, facts, vectors.
 
     The picture is of this test alone: galleries of other tests in this process hold the pictures that all of them index.
@@ -185,6 +186,4 @@ def test_after_the_next_request_the_memory_of_the_service_holds_nothing_of_them(
 
 
 def caller_of(service: Any, headers: dict[str, str]) -> Any:
-    from tbps.server.callers.gate import called
-
-    return called(service.keys.find(headers["Authorization"].removeprefix("Bearer ")))
+    return caller_with(service.keys.find(headers["Authorization"].removeprefix("Bearer ")))

@@ -125,7 +125,7 @@ def bodies(shape: bytes, name: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", list(SHAPES))
-def test_refused_and_in_the_log(client: TestClient, gallery: Path, name: str, kind: str) -> None:
+def test_hostile_json_is_refused_and_logged(client: TestClient, gallery: Path, name: str, kind: str) -> None:
     for path, content in bodies(SHAPES[kind], name).items():
         before = list(entries(state_folder(gallery)))
         answer = client.post(path, content=content, headers=JSON)
@@ -152,16 +152,16 @@ UNFIT = ("nan", "infinity", "too large in", "too small", "too large as", "half a
 
 
 @pytest.mark.parametrize("kind", list(SHAPES))
-def test_as_metadata_of_an_upload(client: TestClient, gallery: Path, kind: str) -> None:
-    """What no gallery could store is refused before the files are looked at; none of these is of a picture format."""
+def test_hostile_json_as_metadata_of_an_upload(client: TestClient, gallery: Path, kind: str) -> None:
+    """Metadata that no gallery could store is refused before the files are read; none of these is a picture."""
     answer = client.post("/v1/index", files=[("files", ("a.txt", b"none")), ("metadata", (None, SHAPES[kind] or b" "))])
     unfit = any(word in kind for word in UNFIT)
     assert answer.status_code in ((400,) if unfit else (400, 413, 415)), answer.text[:300]
     assert len(answer.content) < 5000
 
 
-def test_other_kinds_of_bodies_are_no_json(client: TestClient, gallery: Path) -> None:
-    """A page of another site may send text/plain without asking first."""
+def test_bodies_of_other_content_types_are_refused(client: TestClient, gallery: Path) -> None:
+    """A page of another site may send text/plain without a preflight request."""
     content = json.dumps({"texts": [{"text": "red"}]}).encode()
     for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/jsonp"):
         for path in ("/v1/search", "/v1/feedback", "/v1/explain", "/v1/forget", "/v1/session"):
@@ -171,7 +171,7 @@ def test_other_kinds_of_bodies_are_no_json(client: TestClient, gallery: Path) ->
         assert client.post("/v1/search", content=content, headers={"Content-Type": media}).status_code == 200
 
 
-def test_nul_in_paths_and_addresses(client: TestClient, name: str) -> None:
+def test_nul_characters_in_paths_and_queries(client: TestClient, name: str) -> None:
     assert client.get(f"/v1/images/{name}").status_code == 200
     for path in (f"/v1/images/{name}%00", f"/v1/images/{name}%00/detail", "/v1/index/a%00", f"/%00/v1/images/{name}"):
         answer = client.get(path)
@@ -204,15 +204,15 @@ def test_nul_in_paths_and_addresses(client: TestClient, name: str) -> None:
     ],
     ids=str,
 )
-def test_fields_of_forms(client: TestClient, fields: list[tuple[str, bytes]], says: str) -> None:
+def test_malformed_fields_of_forms(client: TestClient, fields: list[tuple[str, bytes]], says: str) -> None:
     sent: list[Any] = [("files", ("a.jpg", picture())), *((name, (None, value)) for name, value in fields)]
     answer = client.post("/v1/index", files=sent)
     assert answer.status_code == 400 and says in answer.json()["error"]["message"], answer.text[:300]
     assert not list((state_folder(service_of(client).gallery.path) / "spool" / "jobs").iterdir())
 
 
-def test_a_scheme_that_is_not_ours_counts_as_no_key(tmp_path: Path) -> None:
-    """A proxy's own password reaches the service as Authorization: Basic."""
+def test_other_authorization_schemes_count_as_no_key(tmp_path: Path) -> None:
+    """Passwords for a proxy reach the service as Authorization: Basic."""
     gallery = make_gallery(tmp_path, [0])
     with serving(gallery) as client:
         for scheme in ("Basic dXNlcjpwYXNz", "Digest username=x", "Negotiate abc", "Basic", "tbps_abc", "Bearer", "Bearer "):

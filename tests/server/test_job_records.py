@@ -21,7 +21,7 @@ def job(number: int, state: State = State.done, days: float = 0.0, owner: str = 
     return Job(f"{number:024x}", owner, state, created.isoformat(timespec="microseconds"), 3, 4, skipped=(("a.jpg", "is none"),))
 
 
-def test_what_is_kept_is_read_back_oldest_first(tmp_path: Path) -> None:
+def test_records_are_read_oldest_first(tmp_path: Path) -> None:
     records = JobRecords(tmp_path)
     states = {3: State.done, 1: State.running, 2: State.cancelled, 4: State.waiting, 0: State.failed}
     assert records.read() == []
@@ -49,7 +49,7 @@ def test_what_is_kept_is_read_back_oldest_first(tmp_path: Path) -> None:
         json.dumps({"id": "x", "owner": "", "state": "done", "created_at": "now"}).encode(),
     ],
 )
-def test_a_damaged_record_goes_and_the_others_stay(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_record_is_removed_and_the_others_stay(tmp_path: Path, content: bytes) -> None:
     records = JobRecords(tmp_path)
     records.read()
     records.keep(job(1))
@@ -61,7 +61,7 @@ def test_a_damaged_record_goes_and_the_others_stay(tmp_path: Path, content: byte
 
 
 def test_files_that_are_no_records_stay(tmp_path: Path) -> None:
-    """Neither files of other names nor what a link points to are removed or read."""
+    """Files with other names and targets of links are neither removed nor read."""
     records = JobRecords(tmp_path)
     records.read()
     records.keep(job(1))
@@ -77,7 +77,7 @@ def test_files_that_are_no_records_stay(tmp_path: Path) -> None:
     assert {name: (tmp_path / "jobs" / name).read_bytes() for name in foreign} == foreign
 
 
-def test_no_more_than_200_and_30_days() -> None:
+def test_at_most_200_records_of_30_days_are_kept() -> None:
     at = datetime.now(UTC).replace(tzinfo=None).isoformat()
     young = [job(number) for number in range(205)]
     assert outdated(young, at) == young[:5]
@@ -87,7 +87,7 @@ def test_no_more_than_200_and_30_days() -> None:
     assert outdated(old, at) == old[:1]
 
 
-def test_what_a_kill_interrupted_is_told_and_logged_once(tmp_path: Path) -> None:
+def test_an_interrupted_job_is_shown_as_failed_and_logged_once(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     cut = replace(job(1, State.running, owner="k1"), owner_name="front desk")
     for each in (job(0), cut, job(2, State.waiting)):
@@ -101,7 +101,7 @@ def test_what_a_kill_interrupted_is_told_and_logged_once(tmp_path: Path) -> None
         assert ends == [("front desk", "k1", cut.id, "failed"), ("", "", job(2).id, "failed")]
 
 
-def test_a_service_drops_what_is_old_and_knows_whose_the_others_are(tmp_path: Path) -> None:
+def test_a_service_drops_old_records_and_keeps_the_owners_of_others(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     lobby, yard, everything = (
         bearer(gallery, "curator", ("lobby",)),

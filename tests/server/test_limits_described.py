@@ -103,7 +103,7 @@ def merged(base: Any, change: Any) -> Any:
     return change
 
 
-def test_every_limit_of_every_body_holds_and_no_narrower_one(client: TestClient, description: Schema) -> None:
+def test_the_described_limits_of_bodies_are_exact(client: TestClient, description: Schema) -> None:
     checked = []
     for path, base in BASES.items():
         content = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
@@ -120,7 +120,7 @@ def test_every_limit_of_every_body_holds_and_no_narrower_one(client: TestClient,
     assert len(checked) > 100, len(checked)
 
 
-def test_every_limit_of_a_path_holds(client: TestClient, description: Schema) -> None:
+def test_the_described_limits_of_paths_are_exact(client: TestClient, description: Schema) -> None:
     checked = 0
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
@@ -134,7 +134,7 @@ def test_every_limit_of_a_path_holds(client: TestClient, description: Schema) ->
     assert checked == 4
 
 
-def test_every_limit_of_a_form_holds(client: TestClient, description: Schema) -> None:
+def test_the_described_limits_of_forms_are_exact(client: TestClient, description: Schema) -> None:
     forms = {
         path: operations["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
         for path, operations in description["paths"].items()
@@ -163,7 +163,7 @@ def test_every_limit_of_a_form_holds(client: TestClient, description: Schema) ->
     assert client.post("/v1/index", files=[("files", files)], data={"start": time + " "}).status_code == 400
 
 
-def test_the_sums_that_no_schema_can_say(client: TestClient) -> None:
+def test_limits_on_sums_of_fields(client: TestClient) -> None:
     words = "red " * 2500  # 10,000 characters
     for count, code in ((2, 200), (3, 422)):
         assert client.post("/v1/search", json={"texts": [{"text": words}] * count}).status_code == code
@@ -175,14 +175,14 @@ def test_the_sums_that_no_schema_can_say(client: TestClient) -> None:
         assert client.post("/v1/feedback", json=asked).status_code == code
 
 
-def test_pages_end_where_the_service_does(client: TestClient) -> None:
+def test_no_next_page_beyond_the_largest_offset(client: TestClient) -> None:
     """No answer names a next page that would be refused."""
     answer = client.post("/v1/search", json={**ASKED, "offset": 4, "k": 1}).json()
     assert answer["next"]["offset"] == 5 and client.post("/v1/search", json=answer["next"]).status_code == 200
     assert client.post("/v1/search", json={**ASKED, "offset": 10_000}).json()["next"] is None
 
 
-def test_the_largest_bodies_that_the_limits_allow_are_taken(client: TestClient) -> None:
+def test_the_largest_allowed_bodies_are_accepted(client: TestClient) -> None:
     """Also with every character escaped."""
     query = {
         "texts": [{"text": "é" * 1250}] * 16,
@@ -198,7 +198,7 @@ def test_the_largest_bodies_that_the_limits_allow_are_taken(client: TestClient) 
     assert client.post("/v1/forget", json=asked).json()["images"] == 0
 
 
-def test_a_page_beyond_the_last_is_said(tmp_path: Path) -> None:
+def test_a_notice_replaces_a_next_page_that_would_be_refused(tmp_path: Path) -> None:
     from tbps.gallery.search.page import Page
     from tbps.server.bodies.answers import search_answer
     from tbps.server.bodies.requests import Query, Text

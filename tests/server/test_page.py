@@ -32,7 +32,7 @@ expect.set_options(timeout=300_000)
 
 @dataclass(frozen=True)
 class Served:
-    """An open service, and one of a copy of its gallery that asks for keys: role -> key; `narrow` sees the lobby only."""
+    """A service without keys, and one with keys on a copy of its gallery. keys: by role; `narrow` sees the lobby only."""
 
     gallery: Gallery
     people: Path
@@ -63,7 +63,7 @@ def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a page; afterwards: nothing was asked of anybody else, no script of the data's ran, the console is clean."""
+    """Opens a page. Afterwards: no request to other hosts, no script from the data has run, the console has no errors."""
     contexts, problems = [], list[str]()
 
     def open_page(address: str, **options: Any) -> Page:
@@ -127,7 +127,7 @@ def sign_in(page: Page, key: str) -> None:
 # What is written in JavaScript once more is compared with Python
 
 
-def test_descriptions_are_read_as_the_command_line_reads_them(served: Served, opened: Callable[..., Page]) -> None:
+def test_descriptions_are_parsed_as_on_the_command_line(served: Served, opened: Callable[..., Page]) -> None:
     lines = [
         RED,
         "-backpack",
@@ -153,14 +153,14 @@ def test_descriptions_are_read_as_the_command_line_reads_them(served: Served, op
         assert again == once
 
 
-def test_chances_are_said_as_the_command_line_says_them(served: Served, opened: Callable[..., Page]) -> None:
+def test_chances_are_written_as_on_the_command_line(served: Served, opened: Callable[..., Page]) -> None:
     chances = [0.0, 0.0009, 0.0011, 0.01, 0.2, 0.34, 0.5, 0.51, 0.66, 0.75, 0.99, 1.0]
     script = "async chances => { const m = await import('/page/format.js'); return chances.map(m.oneIn) }"
     assert opened(served.open).evaluate(script, chances) == [_one_in(chance) for chance in chances]
 
 
-def test_no_text_is_made_into_markup_and_nothing_is_inline() -> None:
-    """The policy of the service forbids the second as well; that a page without it works is what the browser shows."""
+def test_scripts_create_no_markup_and_no_inline_code() -> None:
+    """The content security policy also forbids inline code; the tests in the browser show that the page works without it."""
     files = [file for file in resources.files("tbps.server").joinpath("page").iterdir() if file.name.endswith((".js", ".html"))]
     assert len(files) > 10
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser"
@@ -173,7 +173,9 @@ def test_no_text_is_made_into_markup_and_nothing_is_inline() -> None:
 # Search
 
 
-def test_search_shows_what_python_finds_and_the_address_holds_it(served: Served, opened: Callable[..., Page]) -> None:
+def test_search_shows_what_the_gallery_finds_and_the_address_contains_the_query(
+    served: Served, opened: Callable[..., Page]
+) -> None:
     page = opened(served.open)
     expect(page.get_by_role("heading", name="Describe a person, find them")).to_be_visible()
     search(page, RED)
@@ -194,7 +196,7 @@ def test_search_shows_what_python_finds_and_the_address_holds_it(served: Served,
     assert shown(page) == [hit.id for hit in answer.hits]
 
 
-def test_the_line_stands_where_the_calibration_draws_it(served: Served, opened: Callable[..., Page]) -> None:
+def test_the_line_is_at_the_position_of_the_calibration(served: Served, opened: Callable[..., Page]) -> None:
     best = max(
         (served.gallery.find(text(words)) for words in (RED, "a man in jeans", "a woman in a blue dress")),
         key=lambda page: page.line.hits if page.line else 0,
@@ -209,7 +211,7 @@ def test_the_line_stands_where_the_calibration_draws_it(served: Served, opened: 
     assert page.locator(".chance").first.text_content() == _one_in(best.hits[0].chance or 0)
 
 
-def test_several_descriptions_sought_and_avoided(served: Served, opened: Callable[..., Page]) -> None:
+def test_several_wanted_and_avoided_descriptions(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(served.open)
     search(page, f'"{RED}" "-backpack"')
     assert page.locator("#words").input_value() == RED
@@ -224,7 +226,7 @@ def test_several_descriptions_sought_and_avoided(served: Served, opened: Callabl
     assert shown(page) == found(served, text(RED, "white shoes^2"))
 
 
-def test_filters_are_chips(served: Served, opened: Callable[..., Page]) -> None:
+def test_filters_are_shown_as_chips(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(served.open)
     search(page, RED)
     page.get_by_role("button", name="Camera", exact=True).click()
@@ -254,7 +256,7 @@ def test_filters_are_chips(served: Served, opened: Callable[..., Page]) -> None:
     assert shown(page) == found(served, narrowed)
 
 
-def test_no_result_and_a_wrong_condition_say_the_way_out(served: Served, opened: Callable[..., Page]) -> None:
+def test_no_result_and_a_wrong_condition_offer_a_way_out(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/#q=a+woman&is=gender%3Dnobody")
     expect(page.get_by_role("heading", name="No image matches these filters")).to_be_visible()
     page.get_by_role("button", name="Remove all filters").click()
@@ -300,7 +302,7 @@ def test_more_results_of_the_same_version(served: Served, opened: Callable[..., 
     expect(page.get_by_role("button", name="More results")).to_have_count(0)
 
 
-def test_one_row_a_person(served: Served, opened: Callable[..., Page]) -> None:
+def test_one_row_per_person(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/#q=a+person")
     shown(page)
     page.get_by_label("Show", exact=True).select_option("identity")
@@ -373,7 +375,7 @@ def test_search_with_a_picture_chosen_or_dropped(served: Served, opened: Callabl
 # One result
 
 
-def test_a_result_in_full_with_its_time_line(served: Served, opened: Callable[..., Page]) -> None:
+def test_detail_view_with_its_timeline(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/#q=a+person")
     first, second = shown(page)[:2]
     page.locator(".crop").first.focus()
@@ -399,7 +401,7 @@ def test_a_result_in_full_with_its_time_line(served: Served, opened: Callable[..
 
 
 def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> None:
-    """The drawing of an explanation; the service's answer is replaced by one that is known."""
+    """Display of an explanation; the answer of the service is replaced by a known one."""
     told = {
         "score": 0.4,
         "words": [
@@ -422,7 +424,7 @@ def test_why_a_result_was_found(served: Served, opened: Callable[..., Page]) -> 
     expect(page.locator(".regions")).to_be_hidden()
 
 
-def test_why_is_what_the_gallery_tells(served: Served, opened: Callable[..., Page]) -> None:
+def test_the_explanation_is_that_of_the_gallery(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(served.open)
     search(page, "a woman in a red coat")
     name = shown(page)[0]
@@ -438,7 +440,7 @@ def test_why_is_what_the_gallery_tells(served: Served, opened: Callable[..., Pag
 # Signing in, adding, forgetting
 
 
-def test_signed_out_nothing_is_shown_and_a_key_opens_what_is_its_own(served: Served, opened: Callable[..., Page]) -> None:
+def test_nothing_is_shown_without_a_key_and_a_key_shows_its_cameras(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.locked}/#q=a+person")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     expect(page.locator("#search")).to_be_hidden()
@@ -493,7 +495,7 @@ def test_adding_images_shows_progress_and_names_what_was_skipped(
 
 
 def test_a_job_under_way_shows_its_progress_and_can_be_cancelled(served: Served, opened: Callable[..., Page]) -> None:
-    """The drawing of a job that stands still, and what the button asks; the service's answers are replaced."""
+    """Display of a running job, and the request of its button; the answers of the service are replaced."""
     job = {
         **{"id": "a/b", "state": "running", "done": 30, "total": 120, "rate": 4.5, "seconds_left": 20.0, "added": 28},
         **{"skipped": [{"name": HOSTILE, "reason": "is no picture"}], "message": "", "created_at": "2024-05-01T08:00:00"},
@@ -524,7 +526,7 @@ def draw_people_anew(served: Served, folder: Path) -> list[Path]:
     return made
 
 
-def test_forgetting_counts_first_and_asks(served: Served, opened: Callable[..., Page]) -> None:
+def test_erasing_counts_first_and_asks(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.locked}/#q=a+person&is=identity%3Dp3")
     sign_in(page, served.keys["administrator"])
     assert len(shown(page)) == CROPS
@@ -546,7 +548,7 @@ def test_forgetting_counts_first_and_asks(served: Served, opened: Callable[..., 
 # The rest
 
 
-def test_saved_searches_outlive_the_page(served: Served, opened: Callable[..., Page]) -> None:
+def test_saved_searches_survive_a_reload(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(f"{served.open}/#q=a+person&is=gender%3Dwoman&group=identity")
     shown(page)
     page.get_by_role("button", name="Saved").click()
@@ -563,7 +565,9 @@ def test_saved_searches_outlive_the_page(served: Served, opened: Callable[..., P
     expect(page.locator("#saved-list li")).to_have_count(0)
 
 
-def test_a_busy_service_is_asked_again_and_a_lost_one_is_said(served: Served, opened: Callable[..., Page]) -> None:
+def test_requests_to_a_busy_service_are_repeated_and_a_lost_connection_is_shown(
+    served: Served, opened: Callable[..., Page]
+) -> None:
     page = opened(served.open)
     tries = []
 
@@ -678,7 +682,7 @@ def contrast(front: str, back: str) -> float:
 
 
 def test_a_search_right_after_a_result_is_closed(served: Served, opened: Callable[..., Page]) -> None:
-    """Closing goes back in the history, which takes its time; a search that comes before must not be lost by it."""
+    """Closing goes back in the history, which takes time; a search during that time must not be lost."""
     page = opened(f"{served.open}/#q=a+person")
     page.locator("#results[aria-busy=false] button.crop").first.click()
     expect(page.locator("#detail")).to_be_visible()
@@ -700,7 +704,7 @@ STICKING_OUT = """element => [...element.querySelectorAll("*")]
     .map(part => `${part.tagName}.${part.className}`)"""
 
 
-def test_a_narrow_window_holds_everything(served: Served, opened: Callable[..., Page]) -> None:
+def test_nothing_overflows_a_narrow_window(served: Served, opened: Callable[..., Page]) -> None:
     page = opened(served.open, viewport={"width": 360, "height": 640}, has_touch=True)
 
     def fits(what: str, within: str = "html") -> None:

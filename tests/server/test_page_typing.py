@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures of test_page are parameters here)
-"""The page in a real browser: what is typed survives everything that starts a search, and failures pass."""
+"""The page in a real browser: unsent text survives every search, and failures are recovered from."""
 
 import re
 import time
@@ -20,21 +20,21 @@ JOB = {
 
 
 def type_avoided(page: Page, words: str = "backpack") -> None:
-    """Types what is to be avoided, and leaves it there."""
+    """Type a description to avoid without sending it."""
     page.get_by_role("button", name="Add a description to avoid").click()
     page.keyboard.type(words)
     expect(page.locator("#entry")).to_have_value(words)
 
 
 def until_kept(page: Page, part: str, words: str) -> None:
-    """Until the step of the history holds what was typed, which it does a moment after the last key."""
+    """Wait until the state of the history contains the typed text, a moment after the last key."""
     until = time.monotonic() + 300
     while page.evaluate(f"history.state?.draft?.{part}") != words:
         assert time.monotonic() < until
         page.wait_for_timeout(20)
 
 
-def test_a_description_that_is_typed_but_not_added_comes_along_on_search(served: Served, opened: Open) -> None:
+def test_an_unsent_description_is_part_of_the_next_search(served: Served, opened: Open) -> None:
     page = opened(served.open)
     search(page, "a person")
     type_avoided(page)
@@ -86,7 +86,7 @@ ACTIONS: dict[str, tuple[Callable[[Page], None], str]] = {
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_it_comes_along_with_every_other_search(name: str, served: Served, opened: Open) -> None:
+def test_an_unsent_description_is_part_of_every_other_action(name: str, served: Served, opened: Open) -> None:
     act, told = ACTIONS[name]
     page = opened(f"{served.open}/#q=a+person&q=blue+hat")
     shown(page)
@@ -98,7 +98,7 @@ def test_it_comes_along_with_every_other_search(name: str, served: Served, opene
     expect(page.locator(".card[data-id]").first).to_be_visible()
 
 
-def test_a_saved_search_takes_along_what_is_to_be_avoided(served: Served, opened: Open) -> None:
+def test_a_saved_search_includes_an_unsent_description_to_avoid(served: Served, opened: Open) -> None:
     page = opened(f"{served.open}/#q=a+person&is=gender%3Dwoman")
     shown(page)
     page.get_by_role("button", name="Saved").click()
@@ -112,7 +112,7 @@ def test_a_saved_search_takes_along_what_is_to_be_avoided(served: Served, opened
     assert "gender%3Dwoman" in page.url
 
 
-def test_ticking_a_camera_empties_no_field_and_keeps_the_focus(served: Served, opened: Open) -> None:
+def test_choosing_a_camera_keeps_all_fields_and_the_focus(served: Served, opened: Open) -> None:
     page = opened(served.open)
     expect(page.locator(".holds")).to_be_visible()
     page.locator("#words").fill("a man in a blue jacket")
@@ -157,7 +157,7 @@ def test_text_typed_while_results_arrive_stays(served: Served, opened: Open) -> 
     expect(page.locator("#words")).to_be_focused()
 
 
-def test_going_back_and_reloading_bring_back_what_was_typed(served: Served, opened: Open) -> None:
+def test_going_back_and_reloading_restore_unsent_text(served: Served, opened: Open) -> None:
     page = opened(served.open)
     search(page, "a person")
     page.locator("#words").fill("a person who was not")
@@ -176,7 +176,7 @@ def test_going_back_and_reloading_bring_back_what_was_typed(served: Served, open
     expect(page.locator("#entry")).to_have_value("umbr")
 
 
-def test_keys_of_an_input_method_neither_search_nor_leave(served: Served, opened: Open) -> None:
+def test_keys_of_an_input_method_editor_are_ignored(served: Served, opened: Open) -> None:
     page = opened(f"{served.open}/#q=a+person")
     shown(page)
     page.get_by_role("button", name="Add a description", exact=True).click()
@@ -196,7 +196,7 @@ def test_keys_of_an_input_method_neither_search_nor_leave(served: Served, opened
     assert "%E8%83%8C" not in page.url
 
 
-def test_escape_leaves_a_description_and_a_blank_one_goes_by_itself(served: Served, opened: Open) -> None:
+def test_escape_closes_a_description_and_a_blank_one_closes_itself(served: Served, opened: Open) -> None:
     page = opened(f"{served.open}/#q=a+person&q=-hat")
     shown(page)
     type_avoided(page)
@@ -214,8 +214,8 @@ def test_escape_leaves_a_description_and_a_blank_one_goes_by_itself(served: Serv
     page.wait_for_url(re.compile(r"q=a\+person&q=-hat\+and\+scarf$"))
 
 
-def test_a_camera_that_is_not_there_is_refused_and_can_be_taken_away(served: Served, opened: Open) -> None:
-    """The service's refusal as the interface words it; what the page offers then."""
+def test_an_unknown_camera_is_refused_and_can_be_removed(served: Served, opened: Open) -> None:
+    """The refusal of the service, and the buttons that the page shows then."""
     page = opened(f"{served.open}/#q=a+person")
     shown(page)
     told = "no image has the camera 'lobbi'; did you mean 'lobby'?"
@@ -247,7 +247,7 @@ def test_a_camera_that_is_not_there_is_refused_and_can_be_taken_away(served: Ser
         ("since=yesterday", "'yesterday'", "Remove all filters"),
     ],
 )
-def test_a_mistyped_link_is_refused_and_can_be_mended(served: Served, opened: Open, wrong: str, told: str, way_out: str) -> None:
+def test_a_mistyped_link_is_refused_and_can_be_corrected(served: Served, opened: Open, wrong: str, told: str, way_out: str) -> None:
     page = opened(f"{served.open}/#q=a+person&{wrong}")
     expect(page.get_by_role("alert").filter(has_text=told)).to_be_visible()
     expect(page.locator(".card[data-id]")).to_have_count(0)
@@ -256,7 +256,7 @@ def test_a_mistyped_link_is_refused_and_can_be_mended(served: Served, opened: Op
 
 
 @pytest.mark.parametrize("failure", ["abort", "500", "503", "no JSON"])
-def test_progress_goes_on_after_requests_that_failed(failure: str, served: Served, opened: Open) -> None:
+def test_progress_continues_after_failed_requests(failure: str, served: Served, opened: Open) -> None:
     page = opened(served.open)
     answers = [JOB, failure, failure, {**JOB, "done": 90}, {**JOB, "done": 120, "state": "done"}]
 
@@ -282,7 +282,7 @@ def test_progress_goes_on_after_requests_that_failed(failure: str, served: Serve
     expect(page.locator("#indexing-label")).to_have_text("Add images")
 
 
-def test_progress_goes_on_after_signing_in_again(served: Served, opened: Open) -> None:
+def test_progress_continues_after_signing_in_again(served: Served, opened: Open) -> None:
     page = opened(served.locked)
     page.route("**/v1/index", lambda route: route.fulfill(json={"jobs": [JOB]}))
     sign_in(page, served.keys["curator"])
@@ -295,7 +295,7 @@ def test_progress_goes_on_after_signing_in_again(served: Served, opened: Open) -
     expect(page.locator("#indexing-label")).to_have_text("Indexing 50 %")
 
 
-def test_what_the_gallery_holds_is_asked_for_until_it_comes(served: Served, opened: Open) -> None:
+def test_the_content_of_the_gallery_is_requested_until_it_arrives(served: Served, opened: Open) -> None:
     page = opened(served.open)
     tries: list[int] = []
 
@@ -311,7 +311,7 @@ def test_what_the_gallery_holds_is_asked_for_until_it_comes(served: Served, open
     assert len(tries) >= 3
 
 
-def test_errors_stand_where_they_arose_and_go_when_it_succeeds(served: Served, opened: Open) -> None:
+def test_errors_are_shown_in_place_and_disappear_after_success(served: Served, opened: Open) -> None:
     page = opened(f"{served.open}/#q=a+person")
     shown(page)
     page.route("**/detail", lambda route: route.abort())

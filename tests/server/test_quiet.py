@@ -1,4 +1,4 @@
-"""A message that is said again and again is said some times, and then counted."""
+"""Repeated log messages are limited and counted."""
 
 import logging
 
@@ -14,7 +14,7 @@ def said(rule: RepeatLimit, message: str, *filled_in: object) -> str | None:
     return made.getMessage() if rule.filter(made) else None
 
 
-def test_what_is_kept_back_is_counted() -> None:
+def test_messages_that_are_left_out_are_counted() -> None:
     now = [0.0]
     rule = RepeatLimit(most=3, seconds=60, clock=lambda: now[0])
     first = [said(rule, "odd request from %s", number) for number in range(10)]
@@ -26,7 +26,7 @@ def test_what_is_kept_back_is_counted() -> None:
     assert said(rule, "odd request from %s", 11) == "odd request from 11"
 
 
-def test_kinds_of_messages_take_no_end_of_memory() -> None:
+def test_memory_for_kinds_of_messages_is_bounded() -> None:
     rule = RepeatLimit(most=1, seconds=60, clock=lambda: 0.0)
     for number in range(5000):
         assert said(rule, f"message {number}") is not None

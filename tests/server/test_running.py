@@ -1,4 +1,4 @@
-"""The service as a process of its own: address, warm-up, batches, 503, time-outs, graceful and hard ends."""
+"""The service in a process of its own: address, warm-up, batches, 503, time-outs, stopping and killing."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def gallery(tmp_path: Path) -> Path:
     return make_gallery(tmp_path, range(6))
 
 
-def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: Path) -> None:
+def test_concurrent_searches_share_a_pass_and_one_in_progress_is_answered_at_the_end(gallery: Path) -> None:
     with served(gallery, 1.0, batch_window=50) as (address, process):
         ready(address)
         before = metric(address, "tbps_texts_encoded_together_count")
@@ -54,7 +54,7 @@ def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: P
         urllib.request.urlopen(f"{address}/healthz", timeout=300)
 
 
-def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
+def test_too_many_and_too_slow_requests_are_answered_503(gallery: Path) -> None:
     with served(gallery, 0.5, waiting=0, at_once=8) as (address, _):
         ready(address)
         with ThreadPoolExecutor(24) as pool:
@@ -75,8 +75,8 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
     assert "shown" not in line, "what was not shown is not logged as shown"
 
 
-def test_killed_while_it_indexes(gallery: Path) -> None:
-    """Nothing that was answered is lost, the log is whole; the next start clears the spool and says what became of the jobs."""
+def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
+    """Answered requests are not lost, the log is intact; the next start clears the spool and shows the jobs as failed."""
     body, headers = form(300, 100)
     spool = state_folder(gallery) / SPOOL
     with served(gallery, image_seconds=0.4) as (address, process):  # commits after 256 rows, four passes of the tower
@@ -108,8 +108,8 @@ def test_killed_while_it_indexes(gallery: Path) -> None:
         assert process.wait(300) == 0
 
 
-def test_ended_while_it_indexes(gallery: Path) -> None:
-    """A service that is told to end says of its jobs what a killed one does."""
+def test_a_service_that_is_stopped_while_it_indexes(gallery: Path) -> None:
+    """A stopped service shows its jobs as a killed one does."""
     with served(gallery, image_seconds=0.3) as (address, process):
         running, waiting = upload(address, *form(200, 100)), upload(address, *form(2, 500))
         cancelled = upload(address, *form(3, 600))
@@ -124,7 +124,7 @@ def test_ended_while_it_indexes(gallery: Path) -> None:
         assert all("the service stopped" in job["message"] for job in jobs[1:])
 
 
-def test_an_address_that_cannot_be_had(gallery: Path) -> None:
+def test_a_port_in_use(gallery: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -135,7 +135,7 @@ def test_an_address_that_cannot_be_had(gallery: Path) -> None:
 
 
 def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """It prints where it is, only this machine reaches it, and it searches with the gallery's own model."""
+    """It prints its address, listens on the loopback only, and searches with the model of the gallery."""
     gallery, model = tmp_path / "gallery", load(tiny_model_folder)
     Gallery.open(gallery, model).add(list(write_pictures(tmp_path / "photos", 6)))
     with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
@@ -148,6 +148,6 @@ def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -
 
 
 def listens_on(port: int) -> set[str]:
-    """The addresses that something listens on at a port, from the kernel's table."""
+    """Addresses with a listener at a port, from the table of the kernel."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}

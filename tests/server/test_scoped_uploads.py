@@ -1,4 +1,4 @@
-"""Uploads of curators of some cameras tell nothing of the pictures of others, and are added for theirs."""
+"""Uploads by curators of some cameras: added for their cameras, without revealing pictures of others."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ from tbps.server.settings import state_folder
 
 
 def told(job: dict[str, Any]) -> dict[str, Any]:
-    """What a job says, without what differs by itself."""
+    """A job without fields that differ between any two jobs."""
     return {name: value for name, value in job.items() if name not in ("id", "created_at", "rate", "seconds_left")}
 
 
@@ -49,7 +49,7 @@ def video(folder: Path, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["picture", "scene", "video"])
-def test_what_another_camera_holds_is_added_as_if_it_were_new(tmp_path: Path, kind: str) -> None:
+def test_pictures_of_another_camera_are_added_as_if_they_were_new(tmp_path: Path, kind: str) -> None:
     make = {"picture": lambda n: picture(seed=n), "scene": scene, "video": lambda n: video(tmp_path, n + 3)}[kind]
     content, detect = make(1), {"detect": "true"} if kind == "scene" else {}
     gallery = make_gallery(tmp_path, [0])
@@ -81,8 +81,8 @@ def test_what_another_camera_holds_is_added_as_if_it_were_new(tmp_path: Path, ki
         assert later["added"] == 0, "whoever may see the camera is told that it holds it"
 
 
-def test_an_id_tells_no_content(tmp_path: Path) -> None:
-    """The id of a picture that only one's own camera holds is not the one that it would have elsewhere: it cannot be compared."""
+def test_ids_of_scoped_uploads_do_not_reveal_content(tmp_path: Path) -> None:
+    """Ids contain the camera, so that they cannot be compared with ids of other cameras."""
     gallery = make_gallery(tmp_path, [0])
     lobby, everything = bearer(gallery, "curator", ("lobby",)), bearer(gallery, "curator")
     content = picture("PNG", seed=8)
@@ -111,7 +111,7 @@ def test_rows_of_two_cameras_are_erased_and_searched_by_themselves(tmp_path: Pat
 
 
 def test_the_same_photograph_indexed_for_two_cameras_is_kept_once_and_named(tmp_path: Path) -> None:
-    """By whoever may see all cameras, such as `tbps index`: one row per content, and the report says so."""
+    """For callers who may see all cameras, such as `tbps index`: one row per content, and the report names the duplicate."""
     gallery = make_gallery(tmp_path, [0])
     opened = Gallery.open(gallery, ColourEncoder())
     photo = tmp_path / "twice.png"
@@ -127,7 +127,7 @@ def test_the_same_photograph_indexed_for_two_cameras_is_kept_once_and_named(tmp_
 @pytest.mark.parametrize(
     ("of_key", "given", "stored"), [("7.0", "7", "7"), ("7", "7.0", "7"), ("e\u0301tage", "\u00e9tage", "\u00e9tage")]
 )
-def test_a_camera_is_known_by_all_its_spellings(tmp_path: Path, of_key: str, given: str, stored: str) -> None:
+def test_all_spellings_of_a_camera_are_recognised(tmp_path: Path, of_key: str, given: str, stored: str) -> None:
     gallery = make_gallery(tmp_path, [0])
     secret, _ = Keys(state_folder(gallery)).add("desk", Role.curator, (of_key,))
     curator = {"Authorization": f"Bearer {secret}"}

@@ -1,4 +1,4 @@
-"""A service that has ended leaves nothing of its gallery in the memory of its process."""
+"""A stopped service does not stay in the memory of its process."""
 
 import gc
 import weakref
@@ -8,7 +8,7 @@ from served import make_gallery, service_of, serving
 
 
 def test_a_stopped_service_is_not_kept_in_memory(tmp_path: Path) -> None:
-    """FastAPI caches functions of routes, and with them whatever they close over: every service and gallery of a process stayed."""
+    """FastAPI caches the functions of routes, with whatever they close over: every service and gallery stayed in memory."""
     gallery = make_gallery(tmp_path, range(2))
     with serving(gallery) as client:
         assert service_of(client).ready.wait(300)

@@ -1,4 +1,4 @@
-"""Sessions: so many of each key, whoever else signs in; they end with their key; a cookie of its own for each service."""
+"""Sessions: limit per key, end with their key, a cookie name per service."""
 
 import re
 from http.cookies import SimpleCookie
@@ -13,7 +13,7 @@ from tbps.server.callers.sessions import MOST_PER_KEY, Sessions, cookie_name
 from tbps.server.state.layout import ID_FILE
 
 
-def test_one_key_takes_no_places_from_others_and_its_idle_sessions_end_first(tmp_path: Path) -> None:
+def test_sessions_per_key_are_bounded_and_the_idle_ones_end_first(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     _, viewer = keys.add("viewer", Role.viewer)
     _, other = keys.add("other", Role.administrator)
@@ -62,7 +62,7 @@ def test_sessions_end_in_time_and_with_their_key(tmp_path: Path) -> None:
     assert sessions.key_of(again) is None, "another key of the same id is another key"
 
 
-def test_a_viewer_who_signs_in_without_end_locks_nobody_out(tmp_path: Path) -> None:
+def test_many_sign_ins_with_one_key_lock_nobody_out(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     viewer, administrator = (bearer(gallery, role)["Authorization"].removeprefix("Bearer ") for role in ("viewer", "administrator"))
     with serving(gallery) as client:
@@ -84,7 +84,7 @@ def cookie_of(client: TestClient, secret: str) -> tuple[str, str]:
     return name, morsel.value
 
 
-def test_two_services_of_one_host_do_not_sign_each_other_out(tmp_path: Path) -> None:
+def test_two_services_on_one_host_have_different_cookies(tmp_path: Path) -> None:
     """A browser sends the cookies of a host to all of its ports."""
     galleries = [make_gallery(tmp_path / name, [0]) for name in ("one", "two")]
     secrets = [bearer(gallery, "viewer")["Authorization"].removeprefix("Bearer ") for gallery in galleries]
@@ -103,7 +103,7 @@ def test_two_services_of_one_host_do_not_sign_each_other_out(tmp_path: Path) -> 
         assert two.get("/v1/session").status_code == 401, "a cookie by the name of version 0.1 counts for nothing"
 
 
-def test_the_name_of_a_cookie_stays_and_is_mended(tmp_path: Path) -> None:
+def test_the_cookie_name_survives_restarts_and_damaged_files(tmp_path: Path) -> None:
     name = cookie_name(tmp_path / "state")
     assert re.fullmatch(r"tbps_session_[0-9a-f]{16}", name) and cookie_name(tmp_path / "state") == name
     for damaged in (b"", b"x; Path=/", b"\xff" * 16, b"0" * 17):

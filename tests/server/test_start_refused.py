@@ -1,4 +1,4 @@
-"""`tbps serve` where it cannot run: one clear line and exit code 2, before an address is printed."""
+"""`tbps serve` that cannot start: one line, exit code 2, no address."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def gallery(made: Path, tmp_path: Path, tiny_model_folder: Path) -> Path:
 
 
 def refused(*command: str) -> str:
-    """What a command says that ends at once."""
+    """Output of a command that ends at once."""
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 2 and "http://" not in ran.stdout, ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr, ran.stderr
@@ -113,14 +113,14 @@ def test_keys_that_cannot_be_read(gallery: Path) -> None:
 
 
 def test_a_log_that_lost_its_head(gallery: Path) -> None:
-    """It could answer nothing: every question is to be logged first."""
+    """The service could answer nothing, since every search is logged first."""
     Audit(state_folder(gallery)).write("x", "", "search")
     (state_folder(gallery) / "audit.head").unlink()
     with pytest.raises(StorageError, match="tbps audit verify"):
         begun(gallery)
 
 
-def test_a_gallery_that_is_served(gallery: Path, tmp_path: Path) -> None:
+def test_a_gallery_of_another_service(gallery: Path, tmp_path: Path) -> None:
     with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
         for options in ((), ("--state", str(tmp_path / "other"))):
             said = refused(*serve(gallery, *options))
@@ -133,7 +133,7 @@ def test_a_gallery_that_is_served(gallery: Path, tmp_path: Path) -> None:
 
 @mounts
 def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
-    """Uploads and erasures are refused, and this is said at the start."""
+    """Uploads and erasures are refused, and the start prints a remark."""
     command = ["unshare", "-m", "sh", "-c", READ_ONLY, str(gallery), *serve(gallery)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""Which folders are taken for the state of a service, and that nothing in any other is touched."""
+"""State folders: which are accepted, and that nothing in others is touched."""
 
 import json
 import os
@@ -29,7 +29,7 @@ JOB = "0123456789abcdef01234567"
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
-    """Every entry below a folder: its mode, and its content or what it links to."""
+    """Every entry below a folder with its mode and its content or link target."""
     found: dict[str, tuple[int, bytes | str]] = {}
     for path in sorted(folder.rglob("*")):
         content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
 
 
 def put(folder: Path, **files: str) -> Path:
-    """A folder with files; double underscores in their names are slashes, a single one is a dot."""
+    """A folder with files; in their names double underscores mean slashes and single ones dots."""
     for name, content in files.items():
         file = folder / name.replace("__", "/").replace("_", ".")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("command", ["keys add {} x", "keys list {}", "keys remove {} x", "audit verify {}", "audit show {}"])
-def test_commands_refuse_it_too(
+def test_commands_refuse_folders_with_other_files_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     from tbps.cli import main
@@ -121,7 +121,7 @@ def gallery_manifest(gallery: Path):  # type: ignore[no-untyped-def]
 
 
 class Started:
-    """A service that has begun, without an address."""
+    """A started service without a port."""
 
     def __init__(self, gallery: Path, state: Path | None = None) -> None:
         self.service = Service(gallery, ColourEncoder(), ServiceSettings(), state)
@@ -135,7 +135,7 @@ class Started:
 
 
 def old_state(gallery: Path) -> Path:
-    """What version 0.1 leaves: keys, a log, a record, an upload that waited."""
+    """A state folder of version 0.1: keys, a log, a record, a waiting upload."""
     state = state_folder(gallery)
     Keys(state).add("front desk", Role.viewer)
     Audit(state).write("x", "", "search")
@@ -148,7 +148,7 @@ def old_state(gallery: Path) -> Path:
     return state
 
 
-def test_a_folder_of_version_0_1_is_used_on_and_this_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_of_version_0_1_stays_in_use_with_a_remark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gallery = make_gallery(tmp_path, [0])
     state = old_state(gallery)
     with Started(gallery) as service:
@@ -170,7 +170,7 @@ def test_a_folder_of_version_0_1_is_used_on_and_this_is_said(tmp_path: Path, cap
     }
 
 
-def test_marks_that_cannot_be_used(tmp_path: Path) -> None:
+def test_damaged_marks_are_refused(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     state = state_folder(gallery)
     open_state(state, gallery, gallery_manifest(gallery))
@@ -191,7 +191,7 @@ def test_marks_that_cannot_be_used(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / kind) if kind == "folder" else (tmp_path / kind).unlink()
 
 
-def test_the_state_of_another_gallery_is_refused_and_a_moved_one_is_used_on(tmp_path: Path) -> None:
+def test_the_state_of_another_gallery_is_refused_and_that_of_a_moved_one_is_used(tmp_path: Path) -> None:
     one, other = make_gallery(tmp_path / "one", [0]), make_gallery(tmp_path / "other", [1])
     with Started(one, tmp_path / "state"):
         pass
@@ -210,8 +210,8 @@ def test_the_state_of_another_gallery_is_refused_and_a_moved_one_is_used_on(tmp_
 @pytest.mark.parametrize(
     "place", ["gallery/state", "gallery/images.lance/data", "gallery", "link/state", "photos/../gallery/x/y", "."]
 )
-def test_gallery_and_state_lie_beside_each_other(tmp_path: Path, place: str) -> None:
-    """By whatever path; also where the state is to hold the gallery."""
+def test_gallery_and_state_must_not_contain_each_other(tmp_path: Path, place: str) -> None:
+    """By any path; also if the state folder would contain the gallery."""
     gallery = make_gallery(tmp_path, [0])
     (tmp_path / "link").symlink_to(gallery)
     before = tree(tmp_path)
@@ -231,7 +231,8 @@ def test_a_gallery_within_a_marked_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) -> None:
-    """By the same state folder, by another one, through a link; the first one's process is named. Killed, it is no obstacle."""
+    """With the same state folder, with another one, through a link; the process of the first service is named. After it is killed,
+    a new service starts."""
     gallery = make_gallery(tmp_path, range(6))
     (tmp_path / "link").symlink_to(gallery)
     with served(gallery, image_seconds=600.0) as (address, process):
@@ -260,8 +261,8 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
         assert len(service.jobs._jobs) == 3
 
 
-def test_another_gallery_with_the_state_folder_of_a_service(tmp_path: Path) -> None:
-    """As where two galleries were made with one mark: the lock of the state folder holds by itself."""
+def test_two_services_cannot_share_a_state_folder(tmp_path: Path) -> None:
+    """Also if two galleries have the same mark: the lock of the state folder suffices."""
     one, other = make_gallery(tmp_path / "one", [0]), make_gallery(tmp_path / "other", [1])
     with Started(one, tmp_path / "state"):
         second = Service(other, ColourEncoder(), ServiceSettings(), tmp_path / "other state")
@@ -322,7 +323,7 @@ def test_every_job_has_one_final_line_whenever_the_service_is_killed(tmp_path: P
     assert verify(state).wrong is None
 
 
-def test_what_could_not_be_written_to_the_log_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_final_states_that_could_not_be_logged_are_logged_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = make_gallery(tmp_path, [0])
     with serving(gallery) as client:
         service = client.app.state.service  # type: ignore[attr-defined]
@@ -345,7 +346,7 @@ def test_what_could_not_be_written_to_the_log_is_written_later(tmp_path: Path, m
     assert [(line["job"], line["state"], line["added"]) for line in lines] == [(name, "done", 1)]
 
 
-def test_a_service_that_is_ended_tells_of_what_waited(tmp_path: Path) -> None:
+def test_a_stopped_service_logs_waiting_jobs_as_failed(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, range(3))
     with served(gallery, image_seconds=0.3) as (address, process):
         names = [upload(address, *form(80, 100)), upload(address, *form(1, 500))]

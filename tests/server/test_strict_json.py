@@ -1,4 +1,4 @@
-"""What strangers may call JSON: every value that Python's reader takes and JSON has not is refused, all others come as they are."""
+"""Strict JSON: values that only Python's parser accepts are refused, valid JSON is parsed unchanged."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ _VALUES = st.recursive(
 
 @given(_VALUES, st.booleans())
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
-def test_json_comes_as_it_is(value: Any, escaped: bool) -> None:
+def test_valid_json_is_parsed_unchanged(value: Any, escaped: bool) -> None:
     assert parse(json.dumps(value, ensure_ascii=escaped).encode(), "the body", 1000) == value
 
 
@@ -61,7 +61,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
-def test_what_is_refused_says_why_in_one_short_line(name: str) -> None:
+def test_refusals_are_one_short_line(name: str) -> None:
     content, says = REFUSED[name]
     with pytest.raises(RequestError) as refused:
         parse(content, "the body", 1000)
@@ -70,7 +70,7 @@ def test_what_is_refused_says_why_in_one_short_line(name: str) -> None:
     assert message.startswith("the body ") and "\n" not in message and len(message) < 250
 
 
-def test_what_lies_at_the_limits_is_taken() -> None:
+def test_values_at_the_limits_are_accepted() -> None:
     assert parse(b"1" * MOST_DIGITS, "x", 1) == int("1" * MOST_DIGITS)
     assert parse(b"[" * MOST_DEPTH + b"]" * MOST_DEPTH, "x", 100)
     assert parse(b"[" + b"1," * 998 + b"1]", "x", 1000) == [1] * 999
@@ -80,20 +80,20 @@ def test_what_lies_at_the_limits_is_taken() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\\", b'\\"', b'"', b"]"])
-def test_counting_looks_at_every_byte_once(end: bytes) -> None:
-    """Many quotes that close nothing: the time would grow with the square of their number, to hours at this one."""
+def test_counting_values_takes_linear_time(end: bytes) -> None:
+    """Many unterminated strings: quadratic time would be hours here."""
     for unit in (b'\\"', b'"', b"\\", b'"\\', b'"a\\"'):
         with pytest.raises(RequestError):
             parse(b'["' + unit * 500_000 + end, "x", 10)
 
 
-def test_texts() -> None:
+def test_texts_that_cannot_be_stored() -> None:
     assert unfit_text("é😀\n\t") is None and unfit_text("") is None
     assert "NUL" in (unfit_text("a\0") or "") and "surrogate" in (unfit_text("\udfff") or "")
 
 
 def test_whole_numbers_with_a_point_keep_their_digits() -> None:
-    """As doubles they would match the images of their neighbours."""
+    """As doubles they would also match neighbouring numbers."""
     assert Query.model_validate(parse(b'{"equals": {"serial": 9007199254740993.0}}', "the body", 9)).equals == {
         "serial": 9007199254740993
     }

@@ -1,4 +1,4 @@
-"""Pictures in uploaded archives are held to what single ones are: formats by content, caps before decoding, nothing but pixels."""
+"""Pictures in uploaded archives are checked like single ones: format by content, limits before decoding, only pixels are kept."""
 
 import io
 import json
@@ -82,7 +82,7 @@ def told(job: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("ending", list(PACKS))
-def test_hostile_members_are_named_and_the_rest_goes_on(client: TestClient, tmp_path: Path, ending: str) -> None:
+def test_hostile_members_are_skipped_with_a_reason(client: TestClient, tmp_path: Path, ending: str) -> None:
     first, *rest = GOOD.items()
     members = dict([first, *((name, content) for name, (content, _) in REFUSED.items()), *rest])
     before = {path.name for path in tmp_path.iterdir()}
@@ -97,7 +97,7 @@ def test_hostile_members_are_named_and_the_rest_goes_on(client: TestClient, tmp_
 
 
 @pytest.mark.parametrize("ending", list(PACKS))
-def test_what_is_known_is_known_alone_and_in_every_archive(client: TestClient, ending: str) -> None:
+def test_known_pictures_are_recognised_alone_and_in_archives(client: TestClient, ending: str) -> None:
     assert ended(client, send(client, ("alone.jpg", GOOD["a/1.jpg"])))["added"] == 1
     archive = PACKS[ending](GOOD)
     assert ended(client, send(client, (f"a.{ending}", archive)))["added"] == len(GOOD) - 1
@@ -109,7 +109,7 @@ def test_what_is_known_is_known_alone_and_in_every_archive(client: TestClient, e
 
 
 def _loaded(kind: str) -> bytes:
-    """A picture with secrets wherever its format has room for them, and a zip behind it."""
+    """A picture with secrets in every metadata field of its format, followed by a zip file."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = SECRET.decode()
     exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (52.0, 31.0, 12.0), 29: SECRET.decode()}
@@ -149,7 +149,7 @@ def test_pixels_and_bytes_of_members_are_counted_before_decoding(client: TestCli
 
 
 @pytest.mark.parametrize("ending", list(PACKS))
-def test_pictures_that_metadata_name_are_held_to_the_same(client: TestClient, ending: str) -> None:
+def test_pictures_named_in_metadata_are_checked_too(client: TestClient, ending: str) -> None:
     lines = [{"file_name": name, "camera": "gate", "age": number} for number, name in enumerate([*GOOD, "plain.bmp", "wide.png"])]
     members = {
         "metadata.jsonl": "\n".join(map(json.dumps, lines)).encode(),
@@ -177,7 +177,7 @@ def test_a_shard_with_its_metadata(client: TestClient) -> None:
 
 
 def test_people_in_scenes_of_an_archive(client: TestClient) -> None:
-    """With `detect` a member is opened by the same rules."""
+    """With `detect`, members are opened with the same limits."""
     job = ended(client, send(client, ("a.zip", zipped(**{"bmp.jpg": REFUSED["bmp.jpg"][0], "1.jpg": picture()})), detect="true"))
     assert job["added"] == 0 and told(job) == {
         "a.zip/bmp.jpg": "is not a JPEG, PNG or WebP picture",

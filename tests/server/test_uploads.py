@@ -1,4 +1,4 @@
-"""Uploads: hostile files and forms, caps, jobs, and what is left of them."""
+"""Uploads: hostile files and forms, limits, jobs, removal of files."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tbps.server.uploads.forms import plain_name
 
 
 def left(gallery: Path) -> list[Path]:
-    """What lies in the spool."""
+    """Entries of the spool."""
     return sorted((state_folder(gallery) / SPOOL).glob("*/*"))
 
 
@@ -38,7 +38,7 @@ def gallery_of(client: TestClient) -> Path:
 
 @pytest.mark.parametrize("name", list(FOREIGN))
 def test_a_foreign_format_is_refused_at_once(client: TestClient, name: str) -> None:
-    """Whatever it is called."""
+    """Under any name."""
     answer = send(client, ("a.jpg", FOREIGN[name]), (f"a.{name}", FOREIGN[name]))
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "format")
     similar = client.post("/v1/similar", files={"image": ("a.jpg", FOREIGN[name])})
@@ -61,7 +61,7 @@ def test_a_broken_file_is_named_and_adds_nothing(client: TestClient, name: str) 
 
 @pytest.mark.parametrize("name", list(FORMS))
 @pytest.mark.parametrize("path", ["/v1/index", "/v1/similar"])
-def test_a_form_that_is_none(client: TestClient, path: str, name: str) -> None:
+def test_malformed_forms(client: TestClient, path: str, name: str) -> None:
     kind, content = FORMS[name]
     answer = client.post(path, content=content, headers={"Content-Type": kind})
     assert answer.status_code in (400, 413, 415, 422) and answer.json()["error"]["message"]
@@ -85,7 +85,7 @@ def test_plain_names(name: str, plain: str) -> None:
     assert plain_name(name) == plain
 
 
-def test_caps(client: TestClient) -> None:
+def test_limits_of_uploads(client: TestClient) -> None:
     large = bytes(100_001)
     assert client.post("/v1/similar", files={"image": ("a.jpg", b"\xff\xd8\xff" + large)}).status_code == 413
     assert client.post("/v1/similar", files=[("image", ("a.jpg", picture()))] * 5).status_code == 413
@@ -119,8 +119,8 @@ def test_pixels_are_counted_before_decoding(tmp_path: Path, monkeypatch: pytest.
         assert (32, 16) not in decoded
 
 
-def test_what_is_indexed_is_made_anew(client: TestClient) -> None:
-    """Whatever stood in the file beside the pixels is gone, and the same pixels with something else beside are the same picture."""
+def test_only_pixels_of_a_picture_are_indexed(client: TestClient) -> None:
+    """Other content of the file is dropped, and files with the same pixels are the same picture."""
     plain = picture("PNG", seed=7)
     image = Image.open(io.BytesIO(plain))
     buffer = io.BytesIO()
@@ -149,8 +149,8 @@ def test_archives_with_metadata_and_columns_for_all(client: TestClient) -> None:
         assert len(opened.namelist()) == 3
 
 
-def test_a_video_is_watched(tmp_path: Path) -> None:
-    """The people of a film, with the time and the camera that came along; its name is not the sender's path."""
+def test_people_in_an_uploaded_video_are_indexed(tmp_path: Path) -> None:
+    """With the time and the camera of the form; the name of the video contains no path of the sender."""
     frames, _ = film([Walker(3, 120, 60, tall=220, foot=300)], 21)
     content = write_film(tmp_path / "film.mp4", frames).read_bytes()
     with serving(make_gallery(tmp_path, [0])) as client:
@@ -177,19 +177,19 @@ BAD_FIELDS: tuple[dict[str, str], ...] = (
 
 
 @pytest.mark.parametrize("data", BAD_FIELDS, ids=range(len(BAD_FIELDS)))
-def test_fields_that_cannot_be_used(client: TestClient, data: dict[str, str]) -> None:
+def test_invalid_fields_of_an_upload(client: TestClient, data: dict[str, str]) -> None:
     answer = send(client, ("a.jpg", picture()), **data)
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     assert left(gallery_of(client)) == []
 
 
-def test_what_a_job_cannot_do_is_said(client: TestClient) -> None:
+def test_a_failed_job_has_a_message(client: TestClient) -> None:
     film_like = b"\x00\x00\x00\x18ftypisom" + bytes(100)
     job = ended(client, send(client, ("a.mp4", film_like), ("b.mp4", film_like + b"b"), start="2024-05-01"))
     assert job["state"] == "failed" and "one recording" in job["message"]
 
 
-def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> None:
+def test_jobs_can_be_cancelled_are_bounded_and_belong_to_their_owner(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     lobby, yard = bearer(gallery, "curator", ("lobby",)), bearer(gallery, "curator", ("yard",))
     everything = bearer(gallery, "curator")
@@ -212,7 +212,7 @@ def test_jobs_are_cancelled_bounded_and_those_of_their_owner(tmp_path: Path) -> 
     assert sorted(deeds) == ["cancel", "indexed", "indexed", "indexed", "upload", "upload", "upload"]
 
 
-def test_what_a_killed_service_left_is_removed(tmp_path: Path) -> None:
+def test_uploads_that_a_killed_service_left_are_removed(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     for part in ("jobs", "asked"):
         old = state_folder(gallery) / SPOOL / part / "0123456789abcdef01234567"
@@ -225,8 +225,8 @@ def test_what_a_killed_service_left_is_removed(tmp_path: Path) -> None:
     assert not (state_folder(gallery) / SPOOL).exists()
 
 
-def test_forgotten_bytes_are_gone_from_disk(tmp_path: Path) -> None:
-    """Everything that was uploaded of a person, searched for and erased, in gallery and state folder."""
+def test_erased_bytes_are_gone_from_disk(tmp_path: Path) -> None:
+    """No uploaded byte of an erased person is left in the gallery or the state folder."""
     gallery = make_gallery(tmp_path, [0])
     sent = picture(seed=9)
     with serving(gallery) as client:

@@ -1,4 +1,4 @@
-"""Which videos may be uploaded: whatever container the reader opens, and no playlist or picture in the container of one."""
+"""Formats of uploaded videos: containers that can be read, no playlists, no pictures in video containers."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def mp4(frames: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> b
     return write_film(tmp_path_factory.mktemp("film") / "film.mp4", frames).read_bytes()
 
 
-def test_every_brand_of_video_is_one_and_its_reader_opens_it(tmp_path: Path, mp4: bytes) -> None:
+def test_videos_of_every_brand_are_recognised_and_can_be_opened(tmp_path: Path, mp4: bytes) -> None:
     assert mp4[4:8] == b"ftyp"
     for brand in BRANDS:
         file = tmp_path / "0000"
@@ -76,8 +76,8 @@ def test_brands_of_pictures_are_refused_with_the_reason(tmp_path: Path, mp4: byt
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".flv", ".wmv", ".m2ts"])
-def test_containers(tmp_path: Path, suffix: str) -> None:
-    """Written by the library that reads them; also a transport stream whose first packet is cut, as recorders leave it."""
+def test_containers_are_recognised(tmp_path: Path, suffix: str) -> None:
+    """Written by the library that reads them; also a transport stream whose first packet is cut, as in recordings."""
     codec = {".webm": "libvpx", ".mpg": "mpeg1video", ".wmv": "wmv2", ".flv": "flv"}.get(suffix, "mpeg4")
     codec = "mpeg2video" if suffix in (".ts", ".m2ts") else codec
     file = tmp_path / f"film{suffix}"
@@ -100,8 +100,8 @@ def test_containers(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("kind", list(PLAYLISTS))
 @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv", ".avi"])
-def test_no_playlist_is_opened_whatever_it_is_called(tmp_path: Path, mp4: bytes, kind: str, suffix: str) -> None:
-    """It would make the service read other files, or ask other machines."""
+def test_playlists_are_refused_under_any_name(tmp_path: Path, mp4: bytes, kind: str, suffix: str) -> None:
+    """A playlist would make the service read other files or contact other machines."""
     (tmp_path / "other.mp4").write_bytes(mp4)
     content = PLAYLISTS[kind] % str(tmp_path / "other.mp4").encode()
     file = tmp_path / f"list{suffix}"
@@ -113,14 +113,14 @@ def test_no_playlist_is_opened_whatever_it_is_called(tmp_path: Path, mp4: bytes,
             pytest.fail(f"opened {video}")
 
 
-def test_text_and_noise_are_no_transport_stream(tmp_path: Path) -> None:
+def test_text_and_noise_are_not_taken_for_a_transport_stream(tmp_path: Path) -> None:
     file = tmp_path / "0000"
     for content in (b"G" * 10, b"GG", bytes(4096), np.random.default_rng(0).bytes(4096), ("Go on. " * 900).encode()):
         file.write_bytes(content)
         assert recognised(file) is None
 
 
-def test_uploads_of_odd_brands_are_watched(tmp_path: Path, mp4: bytes) -> None:
+def test_people_in_videos_of_rare_brands_are_indexed(tmp_path: Path, mp4: bytes) -> None:
     with serving(make_gallery(tmp_path, [0])) as client:
         sent = mp4[:8] + b"xavc" + mp4[12:]
         job = ended(client, send(client, ("clip.bin", sent), ("photo.heic", mp4[:8] + b"heic" + mp4[12:]), camera="lobby"))

@@ -16,10 +16,7 @@ from tbps.server.bodies.reading import schemas
 from tbps.server.faults import answer_of, error_answer
 from tbps.server.outside import Outside
 from tbps.server.routes import images, indexing, operation, page, search, session
-from tbps.server.routes.access import REFUSED
 from tbps.server.service import Service
-
-_API = (session, search, images, indexing)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -43,10 +40,8 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     app.add_middleware(Outside, service=service)
     _answer_errors(app)
-    app.include_router(operation.router)
-    app.include_router(page.router)
-    for module in _API:
-        app.include_router(module.router, prefix="/v1", responses=REFUSED)
+    for module in (session, operation, page, search, images, indexing):
+        app.include_router(module.router)
     _describe(app, service.settings.upload_files)
     return app
 

@@ -37,18 +37,7 @@ def run(service: Service, on_address: Callable[[str], None]) -> None:
 def _serve(service: Service, on_address: Callable[[str], None]) -> None:
     settings = service.settings
     with _listening(settings) as listening, _limited_logs():
-        config = uvicorn.Config(
-            make_app(service),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # `outside` reads them, from trusted proxies only
-            ws="none",
-            timeout_keep_alive=math.ceil(settings.idle_seconds),
-            timeout_graceful_shutdown=max(1, round(settings.shutdown)),
-            lifespan="on",
-        )
-        server = _Server(config, listening, Connections(settings, service.addresses))
+        server = server_on(listening, service)
         # uvicorn raises the signal that ended it once more for the handlers before it, which must not end the process.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -58,6 +47,23 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def server_on(listening: socket.socket, service: Service) -> uvicorn.Server:
+    """uvicorn server of a service on a listening socket, with the limits on connections; its `run` starts the service too."""
+    settings = service.settings
+    config = uvicorn.Config(
+        make_app(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # `outside` reads them, from trusted proxies only
+        ws="none",
+        timeout_keep_alive=math.ceil(settings.idle_seconds),
+        timeout_graceful_shutdown=max(1, round(settings.shutdown)),
+        lifespan="on",
+    )
+    return _Server(config, listening, Connections(settings, service.addresses))
 
 
 def address(host: str, port: int) -> str:

@@ -8,10 +8,10 @@ from tbps.server.bodies.answers import DetailAnswer, ForgetAnswer, GalleryAnswer
 from tbps.server.bodies.requests import MOST_HITS, ForgetAsked
 from tbps.server.guard import View
 from tbps.server.recorded import Entry
-from tbps.server.routes.access import Administrator, Id, Viewer, read_body, rendered, service_of
+from tbps.server.routes.access import REFUSED, Administrator, Id, Viewer, read_body, rendered, service_of
 from tbps.server.service import Service
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", responses=REFUSED)
 
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})

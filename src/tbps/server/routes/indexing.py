@@ -13,7 +13,7 @@ from tbps.server.bodies.answers import JobAnswer, JobsAnswer, JobTaken, job_answ
 from tbps.server.bodies.requests import CAMERA_LENGTH, TIME_LENGTH
 from tbps.server.callers.gate import Caller
 from tbps.server.guard import View
-from tbps.server.routes.access import Curator, Id, rendered, service_of
+from tbps.server.routes.access import REFUSED, Curator, Id, rendered, service_of
 from tbps.server.service import Service
 from tbps.server.strict_json import parse
 from tbps.server.uploads.formats import refusal
@@ -35,7 +35,7 @@ _UPLOAD = {
 }
 _FIELDS = sorted(_UPLOAD["properties"].keys() - {"files"})  # type: ignore[attr-defined]
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", responses=REFUSED)
 
 
 @router.post(

@@ -16,7 +16,7 @@ from tbps.server.bodies.reading import is_json
 from tbps.server.bodies.requests import Example, ExplainAsked, Query
 from tbps.server.guard import View
 from tbps.server.recorded import Entry
-from tbps.server.routes.access import Searcher, read_body, rendered, service_of, unvalidated
+from tbps.server.routes.access import REFUSED, Searcher, read_body, rendered, service_of, unvalidated
 from tbps.server.service import Service
 from tbps.server.uploads.forms import FormLimits, Upload, read_form
 
@@ -30,7 +30,7 @@ _PICTURES = {
     },
 }
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", responses=REFUSED)
 
 
 @router.post("/search", response_model=SearchAnswer, openapi_extra=reading.SEARCH.described())

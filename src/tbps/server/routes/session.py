@@ -8,9 +8,9 @@ from tbps.server.bodies.reading import SIGN_IN, content_of
 from tbps.server.callers.gate import OPEN_NAME, Caller, caller_with
 from tbps.server.callers.keys import Role
 from tbps.server.guard import HEADER
-from tbps.server.routes.access import service_of
+from tbps.server.routes.access import REFUSED, service_of
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", responses=REFUSED)
 
 
 @router.get("/session")

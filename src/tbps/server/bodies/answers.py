@@ -11,11 +11,15 @@ from tbps.server.uploads.records import Job, State
 
 
 class ErrorDetail(Wire):
+    """Reason of a refusal or failure."""
+
     code: str = Field(description="for programs")
     message: str = Field(description="one sentence for people")
 
 
 class ErrorAnswer(Wire):
+    """Answer to a request that was refused or failed."""
+
     error: ErrorDetail
 
 
@@ -29,6 +33,8 @@ class SessionAnswer(Wire):
 
 
 class GroupAnswer(Wire):
+    """Images that share a value with the hit, their best one. ids: best first; count: of all of them."""
+
     column: str
     value: Any
     count: int
@@ -38,6 +44,8 @@ class GroupAnswer(Wire):
 
 
 class HitAnswer(Wire):
+    """One image. score: cosine similarity; chance: calibrated probability to be right, null without calibration; image: path."""
+
     rank: int
     score: float
     id: str
@@ -52,6 +60,8 @@ class HitAnswer(Wire):
 
 
 class LineAnswer(Wire):
+    """Line of the calibration. share: expected share of right ones among the first `hits`; of the first hit if hits is 0."""
+
     hits: int
     share: float
 
@@ -59,7 +69,7 @@ class LineAnswer(Wire):
 class SearchAnswer(Wire):
     """One page of hits. query: the query that was answered, with marks; next: query of the next page, null on the last one.
 
-    line: number of first hits among which at least `share` are expected to be right; null without a calibrated model.
+    line: first hits of which the share wanted by the query is expected to be right; null without a calibrated model.
     """
 
     hits: list[HitAnswer]
@@ -90,6 +100,8 @@ class RegionsAnswer(Wire):
 
 
 class ExplainAnswer(Wire):
+    """Contributions of words and image regions to the score of an image."""
+
     score: float
     words: list[WordAnswer]
     regions: RegionsAnswer
@@ -97,6 +109,8 @@ class ExplainAnswer(Wire):
 
 
 class MemberAnswer(Wire):
+    """One image of a tracklet."""
+
     id: str
     captured_at: str | None
     frame: int | None
@@ -120,6 +134,8 @@ class DetailAnswer(Wire):
 
 
 class SkippedAnswer(Wire):
+    """A file of an upload that was not indexed."""
+
     name: str
     reason: str
 
@@ -140,19 +156,27 @@ class JobAnswer(Wire):
 
 
 class JobTaken(Wire):
+    """The job of a new upload."""
+
     job: JobAnswer
 
 
 class JobsAnswer(Wire):
+    """Jobs of uploads, newest first."""
+
     jobs: list[JobAnswer]
 
 
 class CameraAnswer(Wire):
+    """A camera and its number of images; name: null for images without a camera."""
+
     name: str | None
     images: int
 
 
 class ColumnAnswer(Wire):
+    """A column for filters. values: the most frequent ones; null if a list would not help."""
+
     name: str
     kind: str
     values: list[Any] | None
@@ -169,6 +193,8 @@ class LimitsAnswer(Wire):
 
 
 class GalleryAnswer(Wire):
+    """Content of the gallery that the caller may see. calibrated: hits have a chance; blurred: faces are blurred."""
+
     images: int
     cameras: list[CameraAnswer]
     columns: list[ColumnAnswer]
@@ -192,6 +218,8 @@ class ForgetAnswer(Wire):
 
 
 class HealthAnswer(Wire):
+    """status: "ready" or "warming"."""
+
     status: str
 
 

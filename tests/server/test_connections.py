@@ -26,6 +26,8 @@ from hostile import picture
 from processes import PROGRAM, environment
 from served import bearer, listening, make_gallery, send, serving
 
+from tbps.errors import RequestError
+from tbps.gallery.store.lock import lock
 from tbps.server.audit import entries, verify
 from tbps.server.callers.limits import Patience, Places, Ticket
 from tbps.server.connections import Connections

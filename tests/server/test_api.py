@@ -135,7 +135,7 @@ def test_paths_of_the_machine_never_leave(client: TestClient, gallery: Gallery, 
         answers.append(client.post("/v1/search", json=ASKED))
     finally:
         manifest.write_text(kept)
-    assert answers[-1].status_code == 503 and str(manifest) in caplog.text, "the keeper is told where"
+    assert answers[-1].status_code == 503 and str(manifest) in caplog.text, "the log names the file"
     for answer in answers:
         assert str(gallery.path.parent) not in answer.text and "tmp" not in answer.text, answer.text
 

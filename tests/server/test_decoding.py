@@ -60,8 +60,8 @@ def test_a_worker_decodes_the_same_pixels_as_this_process(decoders: Decoders) ->
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"hello", "no JPEG, PNG or WebP"),
-        (picture("BMP"), "no JPEG, PNG or WebP"),
+        (b"hello", "not a JPEG, PNG or WebP"),
+        (picture("BMP"), "not a JPEG, PNG or WebP"),
         (bomb(), "more than 64,000,000 pixels"),
         (picture(size=(200, 300))[:-500], "cannot be decoded .*truncated"),
         (bytes(CAPS.bytes + 1), "bytes are more than"),

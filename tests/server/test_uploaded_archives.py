@@ -41,15 +41,15 @@ PACKS: dict[str, Pack] = {"zip": lambda members: zipped(**members), "tar": _tar(
 
 # Name in the archive -> content and a part of the reason why it is refused.
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "plain.bmp": (picture("BMP"), "no JPEG, PNG or WebP"),
-    "scan.tif": (picture("TIFF"), "no JPEG, PNG or WebP"),
+    "plain.bmp": (picture("BMP"), "not a JPEG, PNG or WebP"),
+    "scan.tif": (picture("TIFF"), "not a JPEG, PNG or WebP"),
     "moving.gif": (picture("GIF"), "is not a JPEG, PNG or WebP picture"),
-    "bmp.jpg": (picture("BMP"), "no JPEG, PNG or WebP"),
-    "tiff.png": (picture("TIFF"), "no JPEG, PNG or WebP"),
-    "gif.webp": (picture("GIF"), "no JPEG, PNG or WebP"),
-    "zip.jpg": (zipped(a=b"a"), "no JPEG, PNG or WebP"),
-    "svg.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no JPEG, PNG or WebP"),
-    "empty.jpg": (b"", "no JPEG, PNG or WebP"),
+    "bmp.jpg": (picture("BMP"), "not a JPEG, PNG or WebP"),
+    "tiff.png": (picture("TIFF"), "not a JPEG, PNG or WebP"),
+    "gif.webp": (picture("GIF"), "not a JPEG, PNG or WebP"),
+    "zip.jpg": (zipped(a=b"a"), "not a JPEG, PNG or WebP"),
+    "svg.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a JPEG, PNG or WebP"),
+    "empty.jpg": (b"", "not a JPEG, PNG or WebP"),
     "wide.png": (picture("PNG", (100, 51)), "100 x 51 pixels are more than 5,000"),
     "bomb.png": (bomb(), "pixels"),
     "heavy.jpg": (picture() + bytes(20_000), "more than 20,000"),

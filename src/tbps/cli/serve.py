@@ -52,7 +52,7 @@ def serve(
     from tbps.gallery import recorded
     from tbps.optional import needed
 
-    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    for module in ("cachetools", "fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(module, "tbps serve", "serve")
     from tbps.server import Service, ServiceSettings, run
 

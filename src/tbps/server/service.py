@@ -18,7 +18,7 @@ from tbps.machine import return_freed_memory
 from tbps.server.audit import Audit
 from tbps.server.batching import BatchingEncoder
 from tbps.server.blur import FaceBlur
-from tbps.server.callers.gate import Caller, Gate
+from tbps.server.callers.gate import Caller, Gate, GateSettings
 from tbps.server.callers.keys import Keys
 from tbps.server.callers.limits import Places, ticket
 from tbps.server.faults import log
@@ -66,7 +66,7 @@ class Service:
         )
         self.gallery = Gallery.open(gallery, self.model, create=False)
         self.audit = Audit(self.state)
-        self.gate = Gate(self.settings.gate(), self.keys, self.state, self._record_wrong_key)
+        self.gate = Gate(_gate_settings(settings), self.keys, self.state, self._record_wrong_key)
         self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
         caps = PictureCaps(settings.picture_bytes, settings.pixels)
         # Two pools, so that searches by picture do not wait for uploads to be decoded.
@@ -217,6 +217,15 @@ class Service:
 
     def _job_ended(self, job: Job) -> None:
         self.audit.write(job.owner_name, job.owner, DEED, job=job.id, state=job.state, added=job.added, skipped=len(job.skipped))
+
+
+def _gate_settings(settings: ServiceSettings) -> GateSettings:
+    return GateSettings(
+        loopback_only=settings.on_loopback and not settings.allow_hosts,
+        session_hours=settings.session_hours,
+        searches_per_minute=settings.searches_per_minute,
+        failures_per_minute=settings.failures_per_minute,
+    )
 
 
 def _check_reach(settings: ServiceSettings, has_keys: bool, gallery: Path) -> None:

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from tbps.config import Settings
 from tbps.server.callers.addresses import LOOPBACK, Addresses
-from tbps.server.callers.gate import GateSettings
 
 STATE_SUFFIX = ".service"
 
@@ -74,12 +73,6 @@ class ServiceSettings(Settings):
     def addresses(self) -> Addresses:
         """Names of the service and its proxies. Raises SettingsError on invalid ones."""
         return Addresses(self.allow_hosts, self.trusted_proxies, any_name=not self.on_loopback and not self.allow_hosts)
-
-    def gate(self) -> GateSettings:
-        """Settings for the identification of callers."""
-        return GateSettings(
-            self.on_loopback and not self.allow_hosts, self.session_hours, self.searches_per_minute, self.failures_per_minute
-        )
 
 
 def state_folder(gallery: Path) -> Path:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 PAGE = 24
 RED = "a woman in a red coat"
-MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
+MODEL = Path(__file__).parents[3] / "models/mannequin-tiny"
 
 expect.set_options(timeout=300_000)
 

@@ -79,7 +79,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(gallery: Path) -> Iterator[TestClient]:
-    bearer(gallery, "administrator")  # from now on keys are needed
+    bearer(gallery, "administrator")  # keys are required from now on
     with serving(gallery, failures_per_minute=1000) as client:
         client.headers.pop("X-Tbps")
         yield client
@@ -118,12 +118,12 @@ def test_every_route_has_a_guard_or_shows_nothing_of_the_gallery(client: TestCli
         if (method, path) not in PUBLIC:
             assert len(found) == 1, f"{method} {path} has no guard"
             guarded[method, path] = found[0].role
-    assert guarded == NEEDS, "a new route belongs into this matrix"
+    assert guarded == NEEDS, "add new routes to this table"
 
 
 @pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
 def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
-    job = "0" * 24  # no such job: whoever may ask is told so
+    job = "0" * 24  # there is no such job; callers with the role get 404
     assert ask(client, method, path, CHANGES, id=ids[0], job=job).status_code == 401
     assert ask(client, method, path, {"Authorization": "Bearer tbps_wrong"}, id=ids[0], job=job).status_code == 401
     takes_id = "{id}" in path or "{id}" in json.dumps(ASKED[method, path].get("json", ""))
@@ -136,7 +136,9 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
             elif takes_id and not seen:
                 unknown = ask(client, method, path, headers, id="f" * 24, job=job)
                 assert answer.status_code == unknown.status_code == 404
-                assert answer.text == unknown.text.replace("f" * 24, ids[number]), "beyond the cameras is as if it were not there"
+                assert answer.text == unknown.text.replace("f" * 24, ids[number]), (
+                    "images of other cameras are answered like unknown ids"
+                )
             else:
                 expected = {"/v1/index/{job}": 404}.get(path, 200)
                 if (method, path) == ("POST", "/v1/index"):
@@ -248,7 +250,7 @@ def test_columns_with_values_on_other_cameras_only_are_unknown(tmp_path: Path) -
         Gallery.open(folder, ColourEncoder()).add(list(pictures), rows)
         assert client.get("/v1/gallery", headers=headers).json() == before
         again = client.post("/v1/search", json=asked, headers=headers).json()
-        assert {**again, "seconds": 0} == {**found, "seconds": 0}, "the version counts nothing that others add"
+        assert {**again, "seconds": 0} == {**found, "seconds": 0}, "the version does not depend on images of other cameras"
         queries = [
             {"where": "fence = 'red'"},
             {"where": "fenc is null"},
@@ -330,7 +332,7 @@ def test_a_removed_key_and_its_sessions_are_refused(client: TestClient, gallery:
     kept = dict(client.cookies)
     assert client.delete("/v1/session", headers=CHANGES).status_code == 200
     client.cookies.update(kept)
-    assert client.get("/v1/session").status_code == 401, "signed out is signed out, whoever kept the cookie"
+    assert client.get("/v1/session").status_code == 401, "the cookie of an ended session is refused"
     client.cookies.clear()
     client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
     assert client.get("/v1/session").status_code == 200
@@ -419,9 +421,9 @@ def test_searches_per_minute_are_limited(tmp_path: Path) -> None:
         wrong = [client.get("/v1/gallery", headers={"Authorization": "Bearer x"}).status_code for _ in range(4)]
         assert wrong == [401, 401, 429, 429]
         assert client.post("/v1/session", json={"key": "y"}).status_code == 429
-        assert client.get("/v1/gallery", headers=headers).status_code == 200, "wrong keys lock nobody else out"
+        assert client.get("/v1/gallery", headers=headers).status_code == 200, "wrong keys of one address do not lock out valid ones"
         refused = (state_folder(gallery) / "audit.jsonl").read_text().count('"refused key"')
-        assert refused == 2, "what is answered 429 fills no disk"
+        assert refused == 2, "requests answered 429 leave no lines"
 
 
 def test_an_administrator_sees_every_camera(tmp_path: Path) -> None:

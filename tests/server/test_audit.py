@@ -86,7 +86,7 @@ def test_a_rewritten_chain_is_detected_by_the_head_or_a_noted_line(state: Path) 
     os.replace(state.parent / "forged" / AUDIT_FILE, state / AUDIT_FILE)
     assert "line 5" in (verify(state).wrong or "")
     os.replace(state.parent / "forged" / HEAD_FILE, state / HEAD_FILE)
-    assert verify(state).wrong is None, "whoever makes both anew is seen only by"
+    assert verify(state).wrong is None, "a rewritten log with a rewritten head is detected only by a note"
     assert "rewritten" in (verify(state, noted).wrong or "")
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join(lines[:2]))
@@ -111,10 +111,10 @@ def test_nothing_is_appended_to_a_log_that_lost_lines_or_its_head(state: Path, h
 def test_whole_lines_behind_the_head_are_kept_after_a_kill(state: Path) -> None:
     head = (state / HEAD_FILE).read_text()
     Audit(state).write("x", "", "one more")
-    (state / HEAD_FILE).write_text(head)  # killed between line and head
+    (state / HEAD_FILE).write_text(head)  # as after a kill between line and head
     assert verify(state).wrong is None
     with (state / AUDIT_FILE).open("ab") as file:
-        file.write(b'{"number": 7, "at": "20')  # killed inside a line
+        file.write(b'{"number": 7, "at": "20')  # as after a kill within a line
     assert "line 7: ends early" in (verify(state).wrong or "")
     Audit(state).write("x", "", "another")
     verdict = verify(state)
@@ -185,7 +185,7 @@ def test_lines_record_caller_action_and_shown_images(tmp_path: Path) -> None:
     assert (written[0]["shown"], written[0]["total"], written[0]["who"]) == (ids, 5, "this machine")
     assert (written[2]["asked"]["right"], written[2]["asked"]["wrong"]) == ([ids[0]], [other])
     assert (written[3]["by"], written[4]["images"]) == (["identity"], 2)
-    assert "person 0" not in (state / AUDIT_FILE).read_text(), "the log does not bring back who was forgotten"
+    assert "person 0" not in (state / AUDIT_FILE).read_text(), "the log does not name erased people"
     assert verify(state).wrong is None
 
 
@@ -225,7 +225,7 @@ def _wait_until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         threading.Event().wait(0.001)
-    raise AssertionError("it never came to that")
+    raise AssertionError("timed out")
 
 
 class _held:
@@ -267,7 +267,7 @@ def test_an_error_in_a_batch_fails_all_its_actions(
             errors = [future.exception() for future in futures]
             log._writing.acquire()
     assert all(isinstance(error, StorageError | _Ended) for error in errors), errors
-    assert sum(isinstance(error, _Ended) for error in errors) == isinstance(raised, _Ended), "only the thread that wrote ends"
+    assert sum(isinstance(error, _Ended) for error in errors) == isinstance(raised, _Ended), "only the writing thread is ended"
     assert (state / AUDIT_FILE).read_bytes() == before and verify(state).wrong is None
     log.write("x", "", "search")
     assert (verify(state).lines, verify(state).wrong) == (LINES + 1, None)
@@ -390,7 +390,7 @@ def test_malformed_heads_are_detected(state: Path) -> None:
         assert verify(state).wrong is not None, change
         with pytest.raises(StorageError, match="tbps audit verify"):
             Audit(state).write("x", "", "search")
-        assert (state / AUDIT_FILE).read_bytes() == before, "no line is taken away by a head that is wrong"
+        assert (state / AUDIT_FILE).read_bytes() == before, "a wrong head removes no line"
     for damaged in ("[" * 100_000, "1e3", "[]", '{"number": 1e3, "hash": "", "size": 0}', ""):
         (state / HEAD_FILE).write_text(damaged)
         assert verify(state).wrong is not None

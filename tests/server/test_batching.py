@@ -156,7 +156,7 @@ def test_the_thread_goes_on_after_the_only_caller_has_left(slow: Slow) -> None:
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(RequestError):
             pool.submit(ask, "gone", Ticket(0.0)).result()
-        batching._thread.join(0.5)  # until the window is over; it returns early only where the thread ended
+        batching._thread.join(0.5)  # until the window is over; returns early only if the thread has ended
         assert batching._thread.is_alive()
         assert np.array_equal(pool.submit(ask, "red", None).result(), ColourEncoder().encode_texts(["red"]))
     batching.stop()
@@ -195,4 +195,4 @@ def test_token_buckets_refill() -> None:
     now[0] = 30
     assert [rates.wait("a"), rates.wait("a")] == [0, 30]
     now[0] = 3600
-    assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [0, 0, 30], "no more than a minute's worth gathers"
+    assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [0, 0, 30], "a bucket holds the tokens of one minute"

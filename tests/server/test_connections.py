@@ -139,7 +139,7 @@ def gallery(tmp_path: Path) -> Path:
 def until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
@@ -200,7 +200,7 @@ def test_connections_without_complete_headers_are_closed(gallery: Path) -> None:
                 again.sendall(request.encode())
             until_end(again)
             again.sendall(request[:20].encode())
-            assert rest(again) == b"", "the headers of a later request have their time too"
+            assert rest(again) == b"", "later requests of a connection have the same time limit for headers"
         assert door.ask("/healthz")[0] == 200
 
 
@@ -230,7 +230,7 @@ def test_bodies_are_not_read_before_the_caller_is_identified(gallery: Path) -> N
                     assert b"connection: close" in answer
                     while b"error" not in answer:
                         answer += connection.recv(2**16)
-                    assert connection.recv(1) == b"", "the service has said all and waits for nothing"
+                    assert connection.recv(1) == b"", "the service closes the connection after the answer"
 
 
 def test_incomplete_bodies_take_no_places(gallery: Path) -> None:
@@ -260,7 +260,7 @@ def test_time_of_uploads_grows_with_the_bytes_received() -> None:
     patience = Patience(10.0, rate=1000, stall=30.0)
     assert (patience.left(0, 0), patience.left(4, 0), patience.left(12, 5000)) == (10, 6, 3)
     assert patience.left(0, 10**9) == 30 and patience.left(11, 0) < 0
-    assert Patience(10.0).left(4, 10**6) == 6, "without a rate no bytes buy time"
+    assert Patience(10.0).left(4, 10**6) == 6, "without a rate, received bytes add no time"
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(gallery: Path) -> None:
@@ -308,7 +308,7 @@ def test_reachable_with_256_descriptors_however_many_connect(narrow: tuple[Serve
                 connection = stack.enter_context(door.opened())
                 connection.sendall(FLOODS[kind])
             except ConnectionError:
-                continue  # it gave way to a later one already
+                continue  # closed already for a later connection
             if number % 40 == 39:
                 assert reached(door), f"after {number} connections"
         assert door.files() < 250
@@ -378,10 +378,10 @@ def test_connections_whose_client_reads_nothing_are_closed(gallery: Path) -> Non
             connection.connect(("127.0.0.1", door.port))
             stack.enter_context(connection)
             connection.settimeout(0.5)
-            with suppress(TimeoutError, ConnectionError):  # far more than the buffers between the two hold
+            with suppress(TimeoutError, ConnectionError):  # far more than the buffers of both sides
                 connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2000)
         until(lambda: door.connections() == 0)
-        until(lambda: door.ask("/healthz")[0] == 200)  # on a busy machine this, too, may take longer than the half second
+        until(lambda: door.ask("/healthz")[0] == 200)  # on a busy machine this request may time out too
 
 
 def test_a_client_that_disconnects_leaves_a_line_and_frees_its_place(gallery: Path) -> None:
@@ -415,7 +415,7 @@ def test_the_address_of_a_wrong_key_is_logged(gallery: Path, proxies: Sequence[s
         wrong = {"Authorization": "Bearer x", "X-Forwarded-For": forwarded}
         assert door.ask("/v1/gallery", headers=wrong)[0] == 401
         codes = {door.ask("/v1/gallery", headers={**wrong, "X-Forwarded-For": f"203.0.113.{n}"})[0] for n in range(20, 25)}
-        assert codes == ({401} if "127.0.0" in "".join(proxies) else {401, 429}), "each address has tries of its own"
+        assert codes == ({401} if "127.0.0" in "".join(proxies) else {401, 429}), "wrong keys are counted per address"
     (first, *_) = [entry["address"] for entry in entries(state_folder(gallery)) if entry["deed"] == "refused key"]
     assert first == address
 
@@ -447,7 +447,7 @@ def test_one_key_gets_half_of_the_places_and_administrators_keep_some() -> None:
     first = taken("a")
     assert len(first) == 8, "half"
     places.take(first[0])
-    assert places.taken == 8, "a request takes one place, however often it comes back"
+    assert places.taken == 8, "a request takes one place only"
     assert len(taken("b")) == 6 and len(taken("c")) == 0
     assert len(taken("chief", privileged=True)) == 2
     for each in first:
@@ -455,7 +455,7 @@ def test_one_key_gets_half_of_the_places_and_administrators_keep_some() -> None:
         places.leave(each)
     assert places.taken == 8 and len(taken("c")) == 6
     places.take(Ticket(0.0))
-    assert places.taken == 14, "whose caller is not known takes none"
+    assert places.taken == 14, "requests of unidentified callers take no place"
     small = Places(1)
     small.take(waiting("a"))
 

@@ -109,7 +109,7 @@ def test_rows_of_an_unfinished_erasure_are_not_found(gallery: Path) -> None:
             for page in found.values():
                 assert [hit.attributes["age"] for hit in page.hits] == [int(str(hit.attributes["age"])) for hit in page.hits]
                 assert not {hit.id for hit in page.hits} & set(gone)
-                for hit in page.hits:  # rows, columns and facts are still those of one image
+                for hit in page.hits:  # rows, columns and metadata belong to the same image
                     number = hit.attributes["age"]
                     assert (hit.camera, hit.identity) == (("lobby", "yard", "roof")[number % 3], f"person {number % 5}")
             grouped = reader.find(Query(texts=(Text(text="x"),), k=50, group="identity"))
@@ -154,7 +154,7 @@ def test_memory_of_the_service_has_nothing_of_erased_images_after_a_request(tmp_
     The picture is of this test alone: galleries of other tests in this process hold the pictures that all of them index.
     """
     gallery = make_gallery(tmp_path, range(8))
-    who, secret = f"okapi {'person'}", f"secret of {'okapi'}"  # made here, so that no constant of this code is found
+    who, secret = f"okapi {'person'}", f"secret of {'okapi'}"  # built here, so that no constant of this code is found in memory
     (photo,) = write_pictures(tmp_path / "alone", 1, seed=6_021_023)
     vector = ColourEncoder().encode_images([open_image(photo)])[0]
     told = {"camera": "lobby", "identity": who, "note": secret}

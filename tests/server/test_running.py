@@ -46,7 +46,7 @@ def test_concurrent_searches_share_a_pass_and_one_in_progress_is_answered_at_the
                 assert time.monotonic() < until
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
-            assert under_way.result()[0] == 200, "what was under way is answered"
+            assert under_way.result()[0] == 200, "a request in progress is answered"
         assert process.wait(300) == 0
     verdict = verify(state_folder(gallery))
     assert (verdict.lines, verdict.wrong) == (9, None)
@@ -72,7 +72,7 @@ def test_too_many_and_too_slow_requests_are_answered_503(gallery: Path) -> None:
     (line,) = list(entries(state_folder(gallery)))[lines:]
     assert (line["deed"], line["ended"], line["code"]) == ("search", "failed", "timeout")
     assert (line.get("asked") or json.loads(line["sent"])) == {"texts": [{"text": "a man"}], "k": 3}
-    assert "shown" not in line, "what was not shown is not logged as shown"
+    assert "shown" not in line, "images that were not shown are not logged as shown"
 
 
 def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
@@ -88,7 +88,9 @@ def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
         process.wait()
     assert any((spool / "jobs").iterdir())
     assert verify(state_folder(gallery)).wrong is None
-    (state_folder(gallery) / "jobs" / f".{running}.json.x.part").write_bytes(b'{"id":')  # as a kill while it is written leaves it
+    (state_folder(gallery) / "jobs" / f".{running}.json.x.part").write_bytes(
+        b'{"id":'
+    )  # as after a kill while the record is written
     with served(gallery) as (address, process):
         jobs = {job["id"]: job for job in ask(address, "/v1/index")[1]["jobs"]}
         assert list(jobs) == [waiting, running, done], "newest first"
@@ -101,7 +103,7 @@ def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
         kept = list((state_folder(gallery) / "jobs").iterdir())
         assert {file.name for file in kept} == {f"{name}.json" for name in jobs}
         assert {stat.S_IMODE(file.stat().st_mode) for file in kept} == {0o600}
-        assert ask(address, "/v1/gallery")[1]["images"] == 263, "what was committed stays"
+        assert ask(address, "/v1/gallery")[1]["images"] == 263, "committed rows stay"
         again = job_when(address, upload(address, body, headers), lambda job: job["state"] == "done")
         assert (again["added"], ask(address, "/v1/gallery")[1]["images"]) == (44, 307)
         process.send_signal(signal.SIGTERM)

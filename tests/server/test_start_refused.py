@@ -27,7 +27,7 @@ from tbps.server.state.opening import open_state
 
 FULL = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as a full disk: every write of content is refused
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # like a full disk: every write fails
 sys.argv = ["tbps", *sys.argv[1:]]
 from tbps.cli import main
 main()

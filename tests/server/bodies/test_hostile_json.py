@@ -218,7 +218,7 @@ def test_other_authorization_schemes_count_as_no_key(tmp_path: Path) -> None:
         for scheme in ("Basic dXNlcjpwYXNz", "Digest username=x", "Negotiate abc", "Basic", "tbps_abc", "Bearer", "Bearer "):
             assert client.get("/v1/gallery", headers={"Authorization": scheme}).status_code == 200
         secret = bearer(gallery, "viewer")["Authorization"].removeprefix("Bearer ")
-        for number in range(30):  # more than wrong keys may be tried
+        for number in range(30):  # more than the allowed number of wrong keys
             answer = client.get("/v1/gallery", headers={"Authorization": f"Basic {number}"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "signed_out")
         assert client.post("/v1/session", json={"key": secret}, headers={"Authorization": "Basic x"}).status_code == 200

@@ -110,7 +110,7 @@ def test_the_described_limits_of_bodies_are_exact(client: TestClient, descriptio
         for name, at, beyond in tried(content["schema"], description):
             taken = client.post(path, json=merged(base, at))
             assert taken.status_code in (200, 400, 401, 404, 429), (path, name, taken.status_code, taken.text[:300])
-            if taken.status_code == 400:  # a condition or a time that says nothing, and no size
+            if taken.status_code == 400:  # refused for its content, not for its size
                 assert "more than" not in taken.text and "at most" not in taken.text, (path, name, taken.text[:300])
             refused = client.post(path, json=merged(base, beyond))
             assert refused.status_code == 422, (path, name, refused.status_code, refused.text[:300])

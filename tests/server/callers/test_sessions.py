@@ -20,7 +20,7 @@ def test_sessions_per_key_are_bounded_and_the_idle_ones_end_first(tmp_path: Path
     sessions = Sessions(keys, 1.0)
     before = sessions.begin(other)
     tokens = [sessions.begin(viewer) for _ in range(MOST_PER_KEY)]
-    assert sessions.key_of(tokens[0]) == viewer  # used again: no longer the one that was idle for longest
+    assert sessions.key_of(tokens[0]) == viewer  # used: no longer the least recently used one
     more = [sessions.begin(viewer) for _ in range(20_000)]
     assert len(sessions) == MOST_PER_KEY + 1
     assert sessions.key_of(before) == other and sessions.key_of(sessions.begin(other)) == other
@@ -52,14 +52,14 @@ def test_sessions_end_in_time_and_with_their_key(tmp_path: Path) -> None:
     keys.remove("a")
     assert sessions.key_of(token) is None and sessions.key_of(other) is None
     sessions.begin(stays)
-    assert len(sessions) == 1, "what has ended takes no room"
+    assert len(sessions) == 1, "ended sessions are not counted"
     again = sessions.begin(keys.add("a", Role.curator)[1])
     file = tmp_path / "keys.json"
     file.write_text(file.read_text().replace('"curator"', '"viewer"'))
     changed = sessions.key_of(again)
-    assert changed is not None and changed.role is Role.viewer, "the role is the one that the key has now"
+    assert changed is not None and changed.role is Role.viewer, "the role is the current one of the key"
     file.write_text(re.sub(r'"hash": "[0-9a-f]{64}"', f'"hash": "{"0" * 64}"', file.read_text()))
-    assert sessions.key_of(again) is None, "another key of the same id is another key"
+    assert sessions.key_of(again) is None, "a session does not belong to another key with the same id"
 
 
 def test_many_sign_ins_with_one_key_lock_nobody_out(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_two_services_on_one_host_have_different_cookies(tmp_path: Path) -> None
         (old,) = [token for name, token in jar.items() if name == service_of(two).gate.cookie]
         two.cookies.clear()
         two.cookies.update({"tbps_session": old})
-        assert two.get("/v1/session").status_code == 401, "a cookie by the name of version 0.1 counts for nothing"
+        assert two.get("/v1/session").status_code == 401, "a cookie with the name of version 0.1 is ignored"
 
 
 def test_the_cookie_name_survives_restarts_and_damaged_files(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_more_results_of_the_same_version(served: Served, opened: Callable[..., 
     before = page.evaluate("scrollY")
     page.keyboard.press("m")
     page.wait_for_url(re.compile("like="))
-    page.go_back()  # whether the answer has come or not
+    page.go_back()  # whether or not the answer has arrived
     expect(page.locator(".card")).to_have_count(2 * PAGE)
     assert page.evaluate("scrollY") == before > 0
     page.get_by_role("button", name="More results").click()
@@ -448,7 +448,7 @@ def test_nothing_is_shown_without_a_key_and_a_key_shows_its_cameras(served: Serv
     expect(page.locator("#signin-error")).to_contain_text("no such key")
     sign_in(page, served.keys["narrow"])
     cameras = {served.gallery.image(name).camera for name in shown(page)}
-    assert cameras == {CAMERAS[0]}  # and the address was kept
+    assert cameras == {CAMERAS[0]}  # the address was kept
     page.get_by_role("button", name="Account").click()
     expect(page.locator("#account-role")).to_have_text(f"Can search and add images; sees only {CAMERAS[0]}.")
     page.get_by_role("button", name="Sign out").click()
@@ -721,7 +721,7 @@ def test_nothing_overflows_a_narrow_window(served: Served, opened: Callable[...,
     fits("page behind the detail")
     fits("detail", "#detail")
     page.keyboard.press("Escape")
-    expect(page).to_have_url(re.compile(r"#q=(?!.*show=)"))  # back in the history, where the next address would else be lost
+    expect(page).to_have_url(re.compile(r"#q=(?!.*show=)"))  # wait for the history, or the next address would be lost
     page.goto(f"{served.open}/#q=a+person&group=tracklet&camera={CAMERAS[0]}")
     expect(page.locator(".row").first).to_be_visible()
     fits("rows")

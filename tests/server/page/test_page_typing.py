@@ -127,7 +127,7 @@ def test_choosing_a_camera_keeps_all_fields_and_the_focus(served: Served, opened
     tick(page, CAMERAS[1])
     page.wait_for_url(re.compile("camera=yard"))
     expect(page.locator("#words")).to_have_value("a man in a blue jacket")
-    assert "q=a+man+in+a+blue+jacket" in page.url  # what stands in the box is what is searched with
+    assert "q=a+man+in+a+blue+jacket" in page.url  # the search uses the text in the box
     expect(page.get_by_role("checkbox", name=CAMERAS[1])).to_be_focused()
     for field, value in (("until", "2024-06-01T00:00"), ("column", "gender"), ("column-value", "wom"), ("where", "camera = 'ya")):
         assert page.locator(f"#{field}").input_value().removesuffix(":00") == value.removesuffix(":00")
@@ -275,7 +275,7 @@ def test_progress_continues_after_failed_requests(failure: str, served: Served, 
     page.reload()
     page.locator("#open-indexing").click()
     expect(page.locator("#jobs-error")).to_contain_text("trying again")
-    expect(page.locator("#jobs li").first).to_contain_text("120")  # what is known stays
+    expect(page.locator("#jobs li").first).to_contain_text("120")  # the last known state stays
     expect(page.locator("#jobs li").first).to_contain_text("Done")
     expect(page.locator("#jobs-error")).to_be_empty()
     expect(page.locator("#index-error")).to_be_empty()

@@ -254,7 +254,7 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
         assert ran.returncode and "http://" not in ran.stdout and "is in use by another service" in ran.stderr
         assert tree(state_folder(gallery) / "spool") == spool
         assert [job["id"] for job in ask(address, "/v1/index")[1]["jobs"]] == waiting[::-1]
-        Gallery.open(gallery, ColourEncoder()).add(tmp_path / "photos")  # commands beside a service work on
+        Gallery.open(gallery, ColourEncoder()).add(tmp_path / "photos")  # commands still work beside a service
         process.kill()
         process.wait()
     with Started(gallery) as service:

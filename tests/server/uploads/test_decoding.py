@@ -71,7 +71,7 @@ def test_a_worker_decodes_the_same_pixels_as_this_process(decoders: Decoders) ->
 def test_refused_pictures_have_a_reason(decoders: Decoders, content: bytes, why: str) -> None:
     with pytest.raises(ImageError, match=why):
         decoders.open(content)
-    assert decoders.open(picture()).size == (16, 32), "the worker goes on"
+    assert decoders.open(picture()).size == (16, 32), "the worker still runs"
 
 
 def test_limits_end_one_picture_only() -> None:
@@ -91,7 +91,7 @@ def test_limits_end_one_picture_only() -> None:
     (worker,) = decoders._all
     os.kill(worker.pid, signal.SIGKILL)
     worker._process.wait()
-    assert decoders.open(picture()).size == (16, 32), "one that died while nobody asked is replaced"
+    assert decoders.open(picture()).size == (16, 32), "a worker that died while idle is replaced"
     (worker,) = decoders._all
     os.kill(worker.pid, signal.SIGSTOP)
     failed: list[str] = []
@@ -104,7 +104,7 @@ def test_limits_end_one_picture_only() -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     waiting = bytearray(4)
-    while not int.from_bytes(waiting, "little"):  # until the request is on its way
+    while not int.from_bytes(waiting, "little"):  # until the request is sent
         fcntl.ioctl(worker._requests.fileno(), termios.FIONREAD, waiting)
     os.kill(worker.pid, signal.SIGKILL)
     asking.join()

@@ -82,7 +82,7 @@ def test_at_most_200_records_of_30_days_are_kept() -> None:
     young = [job(number) for number in range(205)]
     assert outdated(young, at) == young[:5]
     busy = [job(0, State.running), job(1, State.waiting), *young[2:]]
-    assert outdated(busy, at) == young[2:7], "what has not ended stays"
+    assert outdated(busy, at) == young[2:7], "jobs that have not ended are kept"
     old = [job(0, days=31), job(1, State.running, days=31), job(2, days=29)]
     assert outdated(old, at) == old[:1]
 
@@ -128,5 +128,5 @@ def test_a_service_drops_old_records_and_keeps_the_owners_of_others(tmp_path: Pa
         assert client.get(f"/v1/index/{mine['id']}", headers=lobby).json() == mine
         assert client.get(f"/v1/index/{mine['id']}", headers=yard).status_code == 404
         assert client.delete(f"/v1/index/{mine['id']}", headers=yard).status_code == 404
-        assert client.delete(f"/v1/index/{mine['id']}", headers=lobby).json() == mine, "what has ended stays as it ended"
+        assert client.delete(f"/v1/index/{mine['id']}", headers=lobby).json() == mine, "a final state does not change"
         assert [each["name"] for each in mine["skipped"]] == ["a.zip/zebra.bmp"]

@@ -62,11 +62,11 @@ def test_pictures_of_another_camera_are_added_as_if_they_were_new(tmp_path: Path
         held = upload(client, content, "yard", everything, **detect)
         mine = upload(client, content, "roof", bearer(gallery, "curator", ("roof",)), **detect)
         first = upload(client, content, "lobby", lobby, **detect)
-        assert held["added"] and first == mine == held, "as if nobody held it"
+        assert held["added"] and first == mine == held, "as if no camera had it"
         again = upload(client, content, "lobby", lobby, **detect)
         assert again["added"] == 0 and "there already" in again["message"]
         same = upload(client, content, "yard", yard, **detect)
-        assert same["added"] == 0 and "there already" in same["message"], "its own camera holds it"
+        assert same["added"] == 0 and "there already" in same["message"], "its own camera has it"
         ids = {camera: {hit["id"] for hit in seen(client, everything) if hit["camera"] == camera} for camera in ("yard", "roof")}
         own = {hit["id"] for hit in seen(client, lobby)}
         assert len(ids["yard"]) == len(ids["roof"]) == held["added"] and not ids["yard"] & ids["roof"]
@@ -78,7 +78,7 @@ def test_pictures_of_another_camera_are_added_as_if_they_were_new(tmp_path: Path
                 "/v1/images/" + "1" * 24, headers=lobby
             ).json()["error"]["message"].replace("1" * 24, "")
         later = upload(client, content, "lobby", everything, **detect)
-        assert later["added"] == 0, "whoever may see the camera is told that it holds it"
+        assert later["added"] == 0, "callers who may see the camera learn that it has the picture"
 
 
 def test_ids_of_scoped_uploads_do_not_reveal_content(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_limits_of_uploads(client: TestClient) -> None:
     job = ended(client, send(client, ("a.jpg", b"\xff\xd8\xff" + large)))
     assert job["added"] == 0 and "100,000" in job["skipped"][0]["reason"]
 
-    def endless() -> Iterator[bytes]:  # without a length, as a stream
+    def endless() -> Iterator[bytes]:  # without Content-Length, as a stream
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
         for _ in range(100):
             yield bytes(50_000)
@@ -194,7 +194,7 @@ def test_jobs_can_be_cancelled_are_bounded_and_belong_to_their_owner(tmp_path: P
     lobby, yard = bearer(gallery, "curator", ("lobby",)), bearer(gallery, "curator", ("yard",))
     everything = bearer(gallery, "curator")
     with serving(gallery, jobs=3) as client:
-        with lock(gallery):  # what runs waits for the gallery meanwhile
+        with lock(gallery):  # the running job waits for the lock of the gallery
             running = send(client, ("a.jpg", picture(seed=1)), headers=everything)
             first = send(client, ("b.jpg", picture(seed=2)), camera="lobby", headers=lobby)
             second = send(client, ("c.jpg", picture(seed=3)), camera="yard", headers=yard)

@@ -50,7 +50,7 @@ def gallery(made: Path, tmp_path: Path, tiny_model_folder: Path) -> Path:
 
 def refused(*command: str) -> str:
     """Output of a command that ends at once."""
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
     assert ran.returncode == 2 and "http://" not in ran.stdout, ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr, ran.stderr
     return ran.stderr

@@ -127,7 +127,7 @@ def test_a_gallery_of_another_service(gallery: Path, tmp_path: Path) -> None:
             assert f"process {process.pid} on " in said and str(gallery) in said
         assert search(address)[0] == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(600) == 0
+        assert process.wait(3000) == 0
     assert not any(path.name == ".service.json" for path in gallery.iterdir())
 
 
@@ -143,11 +143,11 @@ def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
             assert len(search(address)[1]["hits"]) == 3
             body, headers = form(1, 0)
             with pytest.raises(urllib.error.HTTPError) as answer:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300)
+                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=3000)
             with answer.value as error:
                 assert (error.code, json.loads(error.read())["error"]["code"]) == (503, "read_only")
             assert ask(address, "/v1/forget", {"ids": ["0" * 24]})[0] == 503
             process.send_signal(signal.SIGTERM)
-            assert process.wait(600) == 0 and "can only be read" in process.stderr.read()
+            assert process.wait(3000) == 0 and "can only be read" in process.stderr.read()
         finally:
             process.kill()

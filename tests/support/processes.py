@@ -81,7 +81,7 @@ def ask(
     given = {**CHANGES, "Content-Type": "application/json", **(headers or {})}
     request = urllib.request.Request(address + path, content, given, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urllib.request.urlopen(request, timeout=3000) as answer:
             return answer.status, json.loads(answer.read()), dict(answer.headers)
     except urllib.error.HTTPError as error:
         with error:
@@ -98,12 +98,12 @@ def begun(gallery: Path) -> Path:
 
 
 def metric(address: str, name: str) -> float:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=3000) as answer:
         return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])  # type: ignore[index]
 
 
 def ready(address: str) -> None:
-    until = time.monotonic() + 300
+    until = time.monotonic() + 3000
     while ask(address, "/healthz")[1]["status"] != "ready":
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -120,14 +120,14 @@ def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
 
 def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
     """The id of an upload's job."""
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=3000) as answer:
         assert answer.status == 202
         return str(json.loads(answer.read())["job"]["id"])
 
 
 def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
     """Wait for a state of a job."""
-    until = time.monotonic() + 300
+    until = time.monotonic() + 3000
     while not fits(job := ask(address, f"/v1/index/{name}")[1]):
         assert time.monotonic() < until, job
         time.sleep(0.02)

@@ -95,7 +95,7 @@ def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] 
 def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
     """Wait for the end of the job in an answer."""
     assert answer.status_code == 202, answer.text
-    until = time.monotonic() + 300
+    until = time.monotonic() + 3000
     while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:
         assert time.monotonic() < until, job
         time.sleep(0.01)

@@ -311,7 +311,7 @@ def test_every_job_has_one_final_line_whenever_the_service_is_killed(tmp_path: P
     program = ["-c", KILLED, str(gallery), "0", "{}", "0", place, str(count), moment]
     with started(*program) as (address, process):
         name = upload(address, *form(4, 100))
-        assert process.wait(600) == -signal.SIGKILL
+        assert process.wait(3000) == -signal.SIGKILL
     state = state_folder(gallery)
     for _ in range(2):
         with Started(gallery) as service:
@@ -352,6 +352,6 @@ def test_a_stopped_service_logs_waiting_jobs_as_failed(tmp_path: Path) -> None:
         names = [upload(address, *form(80, 100)), upload(address, *form(1, 500))]
         job_when(address, names[0], lambda job: job["state"] == "running")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(600) == 0
+        assert process.wait(3000) == 0
     lines = [line for line in entries(state_folder(gallery)) if line["deed"] == "indexed"]
     assert sorted((line["job"], line["state"]) for line in lines) == sorted((name, "failed") for name in names)

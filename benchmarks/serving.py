@@ -37,9 +37,7 @@ SERVE = """
 import json, sys
 from pathlib import Path
 import tbps
-from tbps.server.running import run
-from tbps.server.service import Service
-from tbps.server.settings import ServiceSettings
+from tbps.server import Service, ServiceSettings, run
 
 gallery, model, state, settings = sys.argv[1:]
 service = Service(Path(gallery), tbps.load(model), ServiceSettings.parse(json.loads(settings)), Path(state))

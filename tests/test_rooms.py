@@ -15,12 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
-FACES = ("tbps", "tbps.data", "tbps.gallery", "tbps.model", "tbps.video")
+FACES = ("tbps", "tbps.data", "tbps.gallery", "tbps.model", "tbps.server", "tbps.video")
 # Folders that may import only what the package exports.
 GUESTS = {
     "tbps.data": ("src/tbps/cli", "examples", "benchmarks"),
     "tbps.gallery": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "examples", "benchmarks"),
     "tbps.model": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "examples", "benchmarks"),
+    "tbps.server": ("src/tbps/cli", "examples", "benchmarks"),
     "tbps.video": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "src/tbps/gallery", "examples", "benchmarks"),
 }
 # Imports inside functions, and what they save. The command line is not listed: all of its heavy imports are inside functions.

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from floor import image_operations, step_bytes, step_operations, text_operations
-from shapes import model_shape
 from torch.utils.flop_counter import FlopCounterMode
 
 from tbps.model.clip import LockSettings, bottom_parameters, build, image_features, text_features
+from tests.support.shapes import model_shape
 
 SHAPE = model_shape((64, 3, 2), (48, 2, 2), image_size=48, patch=8, embedding=32)
 LENGTH = 11

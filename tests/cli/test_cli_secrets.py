@@ -12,8 +12,7 @@ import tbps
 from tbps.cli import app
 from tbps.cli.console import log_warnings
 from tbps.gallery.store.retention_rules import read_retention
-from tbps.server.keys import Keys
-from tbps.server.settings import state_folder
+from tbps.server import Keys, state_folder
 
 Run = Callable[..., tuple[int, str, str]]
 WORD = "s3cr3t"

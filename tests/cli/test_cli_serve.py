@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tbps.gallery.gallery import Gallery
-from tbps.server.keys import Keys
-from tbps.server.settings import state_folder
+from tbps.server import Keys, state_folder
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 Run = Callable[..., tuple[int, str, str]]

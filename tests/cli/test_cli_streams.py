@@ -15,8 +15,7 @@ from typer.main import get_command
 
 from tbps.cli import app
 from tbps.cli.streams import CLOSED_PIPE
-from tbps.server.keys import Keys
-from tbps.server.settings import state_folder
+from tbps.server import Keys, state_folder
 
 MODEL = Path(__file__).parents[2] / "models/mannequin-tiny"
 CAMERA = "Türe 読 😀"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from shapes import model_shape
 from transformers import CLIPConfig, CLIPModel
 
 from tbps.errors import ModelError, SettingsError
@@ -26,6 +25,7 @@ from tbps.model.surgery import (
     weights_of,
     without_layers,
 )
+from tests.support.shapes import model_shape
 
 SHAPE = model_shape((48, 3, 3), (32, 4, 2), image_size=32, patch=16, context_length=12, embedding=24)
 

@@ -1,4 +1,4 @@
-"""Who may ask what: every route x role x camera, sessions, names of the service, pages of other sites, rates."""
+"""Authorization: every route by role and camera, sessions, names of the service, pages of other sites, rates."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from starlette.testclient import TestClient
 
 from tbps.errors import SettingsError
 from tbps.gallery.gallery import Gallery
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.guard import Guard
-from tbps.server.keys import Keys, Role
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tests.server.served import ADDRESS, CAMERAS, CHANGES, COUNT, bearer, columns, make_gallery, service_of, serving
 from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.served import ADDRESS, CAMERAS, CHANGES, COUNT, bearer, columns, make_gallery, service_of, serving
 
 PUBLIC = {
     ("GET", "/"),
@@ -54,7 +54,7 @@ NEEDS = (
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str, Route]]:
-    """Method, path and route of everything that the application answers."""
+    """Method, path and route of all routes of the application."""
     waiting = list(app.routes)
     while waiting:
         route = waiting.pop()
@@ -79,7 +79,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(gallery: Path) -> Iterator[TestClient]:
-    bearer(gallery, "administrator")  # from now on keys are needed
+    bearer(gallery, "administrator")  # keys are required from now on
     with serving(gallery, failures_per_minute=1000) as client:
         client.headers.pop("X-Tbps")
         yield client
@@ -118,12 +118,12 @@ def test_every_route_has_a_guard_or_shows_nothing_of_the_gallery(client: TestCli
         if (method, path) not in PUBLIC:
             assert len(found) == 1, f"{method} {path} has no guard"
             guarded[method, path] = found[0].role
-    assert guarded == NEEDS, "a new route belongs into this matrix"
+    assert guarded == NEEDS, "add new routes to this table"
 
 
 @pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
 def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
-    job = "0" * 24  # no such job: whoever may ask is told so
+    job = "0" * 24  # there is no such job; callers with the role get 404
     assert ask(client, method, path, CHANGES, id=ids[0], job=job).status_code == 401
     assert ask(client, method, path, {"Authorization": "Bearer tbps_wrong"}, id=ids[0], job=job).status_code == 401
     takes_id = "{id}" in path or "{id}" in json.dumps(ASKED[method, path].get("json", ""))
@@ -136,7 +136,9 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
             elif takes_id and not seen:
                 unknown = ask(client, method, path, headers, id="f" * 24, job=job)
                 assert answer.status_code == unknown.status_code == 404
-                assert answer.text == unknown.text.replace("f" * 24, ids[number]), "beyond the cameras is as if it were not there"
+                assert answer.text == unknown.text.replace("f" * 24, ids[number]), (
+                    "images of other cameras are answered like unknown ids"
+                )
             else:
                 expected = {"/v1/index/{job}": 404}.get(path, 200)
                 if (method, path) == ("POST", "/v1/index"):
@@ -147,7 +149,7 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
 
 @pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
 def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
-    """Through a cookie and, where something changes, the header; a proxy's own password beside it counts for nothing."""
+    """By cookie, and by header for requests that change something; a password for a proxy beside it is ignored."""
     names = {"id": ids[0], "job": "0" * 24}
     for headers in callers.values():
         secret = headers["Authorization"].removeprefix("Bearer ")
@@ -172,7 +174,7 @@ def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids
 
 
 def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
-    """Nothing that another camera has, however deep in the answer, in name, count, time or value."""
+    """No name, number, time or value of another camera occurs anywhere in the answers."""
     if cameras is None or "json" not in answer.headers["content-type"]:
         return
     allowed = [number for number in range(COUNT) if CAMERAS[number % 3] in cameras]
@@ -208,7 +210,7 @@ def check_cameras(answer: Any, cameras: tuple[str, ...] | None) -> None:
     ],
     ids=str,
 )
-def test_no_condition_leads_beyond_the_cameras(client: TestClient, callers: Any, query: dict[str, Any]) -> None:
+def test_no_condition_reaches_images_of_other_cameras(client: TestClient, callers: Any, query: dict[str, Any]) -> None:
     headers = callers["viewer", ("lobby",)]
     answer = client.post("/v1/search", json={"texts": [{"text": "red"}], "k": 100, **query}, headers=headers)
     if answer.status_code == 400:
@@ -225,8 +227,8 @@ def test_no_condition_leads_beyond_the_cameras(client: TestClient, callers: Any,
         assert hit["group"] is None or hit["group"]["count"] == len(hit["group"]["ids"])
 
 
-def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: Any) -> None:
-    """A division by zero where a row of another camera is looked at: the same refusal for everybody."""
+def test_errors_do_not_depend_on_rows_of_other_cameras(client: TestClient, callers: Any) -> None:
+    """A condition that would divide by zero at a row of another camera is refused for every caller alike."""
     assert CAMERAS[4 % 3] == "yard"
     asked = {"texts": [{"text": "red"}], "where": "1 / cast(age - 4 as int) < 2"}
     for cameras in (("lobby",), None):
@@ -235,7 +237,7 @@ def test_not_even_an_error_tells_of_other_cameras(client: TestClient, callers: A
         assert "arithmetic (/) is not supported" in answer.text and ".rs" not in answer.text
 
 
-def test_columns_that_only_other_cameras_have_are_unknown(tmp_path: Path) -> None:
+def test_columns_with_values_on_other_cameras_only_are_unknown(tmp_path: Path) -> None:
     folder = make_gallery(tmp_path)
     pictures = write_pictures(tmp_path / "more", COUNT + 2)[COUNT:]
     bearer(folder, "administrator")
@@ -248,7 +250,7 @@ def test_columns_that_only_other_cameras_have_are_unknown(tmp_path: Path) -> Non
         Gallery.open(folder, ColourEncoder()).add(list(pictures), rows)
         assert client.get("/v1/gallery", headers=headers).json() == before
         again = client.post("/v1/search", json=asked, headers=headers).json()
-        assert {**again, "seconds": 0} == {**found, "seconds": 0}, "the version counts nothing that others add"
+        assert {**again, "seconds": 0} == {**found, "seconds": 0}, "the version does not depend on images of other cameras"
         queries = [
             {"where": "fence = 'red'"},
             {"where": "fenc is null"},
@@ -301,7 +303,7 @@ def test_whole_numbers_over_http(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["root", "ROOT", "`root`", "content_hash", "thumbnail", "model", "embedding"])
-def test_columns_that_are_not_shown_cannot_be_asked_about(client: TestClient, callers: Any, column: str) -> None:
+def test_columns_that_are_not_shown_cannot_be_filtered(client: TestClient, callers: Any, column: str) -> None:
     for cameras in (None, ("lobby",)):
         asked = {"texts": [{"text": "red"}], "where": f"{column} is not null"}
         answer = client.post("/v1/search", json=asked, headers=callers["viewer", cameras])
@@ -316,7 +318,7 @@ def test_a_curator_adds_to_their_own_cameras_only(client: TestClient, callers: A
         assert answer.status_code == code, answer.text
 
 
-def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -> None:
+def test_a_removed_key_and_its_sessions_are_refused(client: TestClient, gallery: Path) -> None:
     headers = bearer(gallery, "viewer", ("yard",))
     signed_in = client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
     assert signed_in.json() == {"name": "viewer of yard", "role": "viewer", "cameras": ["yard"], "open": False}
@@ -330,7 +332,7 @@ def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -
     kept = dict(client.cookies)
     assert client.delete("/v1/session", headers=CHANGES).status_code == 200
     client.cookies.update(kept)
-    assert client.get("/v1/session").status_code == 401, "signed out is signed out, whoever kept the cookie"
+    assert client.get("/v1/session").status_code == 401, "the cookie of an ended session is refused"
     client.cookies.clear()
     client.post("/v1/session", json={"key": headers["Authorization"].removeprefix("Bearer ")}, headers=CHANGES)
     assert client.get("/v1/session").status_code == 200
@@ -340,7 +342,7 @@ def test_what_a_key_does_not_reach_any_more(client: TestClient, gallery: Path) -
     client.cookies.clear()
 
 
-def test_keys_are_kept_as_hashes_for_their_owner_only(client: TestClient, callers: Any, gallery: Path) -> None:
+def test_keys_are_stored_as_hashes_readable_by_their_owner_only(client: TestClient, callers: Any, gallery: Path) -> None:
     state = state_folder(gallery)
     secrets = [headers["Authorization"].removeprefix("Bearer ").encode() for headers in callers.values()]
     written = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file())
@@ -370,7 +372,7 @@ def test_keys_are_kept_as_hashes_for_their_owner_only(client: TestClient, caller
     ],
     ids=str,
 )
-def test_other_sites_and_other_names(tmp_path: Path, headers: dict[str, str], code: int) -> None:
+def test_requests_of_other_sites_and_for_other_names_are_refused(tmp_path: Path, headers: dict[str, str], code: int) -> None:
     with serving(make_gallery(tmp_path, [0])) as client:
         assert client.get("/v1/gallery", headers=headers).status_code == code
 
@@ -394,7 +396,7 @@ def test_an_open_service_needs_the_header_and_closes_with_the_first_key(tmp_path
         assert client.get("/v1/gallery").status_code == 401
 
 
-def test_others_are_let_in_with_keys_only(tmp_path: Path) -> None:
+def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     for settings in ({"host": "0.0.0.0"}, {"allow_hosts": ("search.example.org",)}):
         with pytest.raises(SettingsError, match="tbps keys add"):
@@ -407,7 +409,7 @@ def test_others_are_let_in_with_keys_only(tmp_path: Path) -> None:
         assert client.get("/v1/gallery", headers={**headers, "Host": "evil.example"}).status_code == 403
 
 
-def test_rates(tmp_path: Path) -> None:
+def test_searches_per_minute_are_limited(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, [0])
     headers, other = bearer(gallery, "viewer"), bearer(gallery, "curator")
     with serving(gallery, searches_per_minute=3, failures_per_minute=2) as client:
@@ -419,9 +421,9 @@ def test_rates(tmp_path: Path) -> None:
         wrong = [client.get("/v1/gallery", headers={"Authorization": "Bearer x"}).status_code for _ in range(4)]
         assert wrong == [401, 401, 429, 429]
         assert client.post("/v1/session", json={"key": "y"}).status_code == 429
-        assert client.get("/v1/gallery", headers=headers).status_code == 200, "wrong keys lock nobody else out"
+        assert client.get("/v1/gallery", headers=headers).status_code == 200, "wrong keys of one address do not lock out valid ones"
         refused = (state_folder(gallery) / "audit.jsonl").read_text().count('"refused key"')
-        assert refused == 2, "what is answered 429 fills no disk"
+        assert refused == 2, "requests answered 429 leave no lines"
 
 
 def test_an_administrator_sees_every_camera(tmp_path: Path) -> None:
@@ -436,7 +438,7 @@ def test_an_administrator_sees_every_camera(tmp_path: Path) -> None:
         Keys(tmp_path).remove("y")
 
 
-def test_counted_by_route_not_by_path(tmp_path: Path) -> None:
+def test_metrics_count_by_route_not_by_path(tmp_path: Path) -> None:
     with serving(make_gallery(tmp_path, [0])) as client:
         client.get("/v1/images/one")
         client.get("/v1/images/two")

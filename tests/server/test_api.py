@@ -1,4 +1,4 @@
-"""The API against the gallery itself, and against its own description."""
+"""The API compared with the gallery and with its own OpenAPI description."""
 
 import json
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
-from tests.server.served import COUNT, columns, listening, make_gallery, service_of, serving
 from tests.support.colour_encoder import ColourEncoder
+from tests.support.served import COUNT, columns, listening, make_gallery, service_of, serving
 
 ASKED = {"texts": [{"text": "a red coat"}], "k": 5}
 
@@ -51,7 +51,7 @@ def got(answer: Any) -> list[tuple[str, float]]:
     ],
     ids=str,
 )
-def test_search_answers_as_the_gallery(client: TestClient, gallery: Gallery, query: dict[str, Any]) -> None:
+def test_search_answers_what_the_gallery_finds(client: TestClient, gallery: Gallery, query: dict[str, Any]) -> None:
     answer = client.post("/v1/search", json=query)
     assert got(answer) == expected(gallery, query)
     found, page = answer.json(), gallery.find(Query.parse(query))
@@ -62,7 +62,7 @@ def test_search_answers_as_the_gallery(client: TestClient, gallery: Gallery, que
     assert (found["total"], found["query"]["k"]) == (page.total, query.get("k", 10))
 
 
-def test_pages_follow_one_another(client: TestClient, gallery: Gallery) -> None:
+def test_pages_continue_each_other(client: TestClient, gallery: Gallery) -> None:
     query: dict[str, Any] | None = {**ASKED, "k": 7}
     seen = []
     while query is not None:
@@ -135,7 +135,7 @@ def test_paths_of_the_machine_never_leave(client: TestClient, gallery: Gallery, 
         answers.append(client.post("/v1/search", json=ASKED))
     finally:
         manifest.write_text(kept)
-    assert answers[-1].status_code == 503 and str(manifest) in caplog.text, "the keeper is told where"
+    assert answers[-1].status_code == 503 and str(manifest) in caplog.text, "the log names the file"
     for answer in answers:
         assert str(gallery.path.parent) not in answer.text and "tmp" not in answer.text, answer.text
 
@@ -156,7 +156,7 @@ def test_paths_of_the_machine_never_leave(client: TestClient, gallery: Gallery, 
     ],
     ids=str,
 )
-def test_what_cannot_be_answered_says_why(client: TestClient, query: dict[str, Any], says: str) -> None:
+def test_invalid_queries_are_refused_with_the_reason(client: TestClient, query: dict[str, Any], says: str) -> None:
     answer = client.post("/v1/search", json=query)
     assert 400 <= answer.status_code < 500
     assert says in answer.json()["error"]["message"]
@@ -166,7 +166,7 @@ NO_QUERIES = ("", "[]", "{", '{"texts": [{"text": "\\ud800"}]}', '{"unknown": 1}
 
 
 @pytest.mark.parametrize("content", NO_QUERIES, ids=range(len(NO_QUERIES)))
-def test_what_is_no_query(client: TestClient, content: str) -> None:
+def test_malformed_queries(client: TestClient, content: str) -> None:
     answer = client.post("/v1/search", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422) and answer.json()["error"]["message"]
 
@@ -184,7 +184,7 @@ def test_every_answer_has_the_security_headers(client: TestClient) -> None:
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
 
 
-def test_what_nobody_expected_is_said_to_the_log_only(client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_unexpected_errors_are_described_in_the_log_only(client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret detail")
 
@@ -214,8 +214,8 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"{address}/v1/openapi.json")
 
 
-def test_the_description_holds_whatever_is_sent(description: Any) -> None:
-    """No 5xx, and no status or body that the description does not know."""
+def test_answers_to_generated_requests_match_the_openapi_description(description: Any) -> None:
+    """No 5xx, and no status or body that the description does not contain."""
     known = []
     for found in description.get_all_operations():
         operation = found.ok()

@@ -1,4 +1,4 @@
-"""The hash chain: every way to change the log shows, several processes share it, a full disk refuses."""
+"""Audit log: every change is detected, several processes share it, a full disk is an error."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from tbps.errors import GalleryError, SettingsError, StorageError
 from tbps.server import audit
 from tbps.server.audit import AUDIT_FILE, HEAD_FILE, Audit, entries, verify
 from tbps.server.settings import state_folder
-from tbps.server.state_layout import MARK_FILE
-from tests.server.served import bearer, make_gallery, service_of, serving
+from tbps.server.state.layout import MARK_FILE
+from tests.support.served import bearer, make_gallery, service_of, serving
 
 LINES = 5
 
@@ -31,8 +31,8 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_the_chain_is_what_its_description_says(state: Path) -> None:
-    """Computed anew from the lines alone."""
+def test_the_hash_chain_matches_its_description(state: Path) -> None:
+    """Hashes are computed here from the lines alone."""
     previous = "0" * 64
     for number, line in enumerate((state / AUDIT_FILE).read_bytes().splitlines(keepends=True), start=1):
         found = json.loads(line)
@@ -77,7 +77,7 @@ def test_tampering_shows_at_the_first_wrong_line(
     assert wrong is not None and wrong.startswith(f"line {first_wrong}: ") and says in wrong
 
 
-def test_a_rewritten_chain_shows_by_the_head_or_by_what_was_noted(state: Path) -> None:
+def test_a_rewritten_chain_is_detected_by_the_head_or_a_noted_line(state: Path) -> None:
     noted = f"3:{json.loads((state / AUDIT_FILE).read_text().splitlines()[2])['hash']}"
     assert verify(state, noted).wrong is None
     forged = Audit(state.parent / "forged")
@@ -86,8 +86,8 @@ def test_a_rewritten_chain_shows_by_the_head_or_by_what_was_noted(state: Path) -
     os.replace(state.parent / "forged" / AUDIT_FILE, state / AUDIT_FILE)
     assert "line 5" in (verify(state).wrong or "")
     os.replace(state.parent / "forged" / HEAD_FILE, state / HEAD_FILE)
-    assert verify(state).wrong is None, "whoever makes both anew is seen only by"
-    assert "written anew" in (verify(state, noted).wrong or "")
+    assert verify(state).wrong is None, "a rewritten log with a rewritten head is detected only by a note"
+    assert "rewritten" in (verify(state, noted).wrong or "")
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join(lines[:2]))
     assert "cut off" in (verify(state, noted).wrong or "")
@@ -108,13 +108,13 @@ def test_nothing_is_appended_to_a_log_that_lost_lines_or_its_head(state: Path, h
     assert verify(state).wrong is not None
 
 
-def test_what_a_kill_leaves_behind_the_head_is_taken_up(state: Path) -> None:
+def test_whole_lines_behind_the_head_are_kept_after_a_kill(state: Path) -> None:
     head = (state / HEAD_FILE).read_text()
     Audit(state).write("x", "", "one more")
-    (state / HEAD_FILE).write_text(head)  # killed between line and head
+    (state / HEAD_FILE).write_text(head)  # as after a kill between line and head
     assert verify(state).wrong is None
     with (state / AUDIT_FILE).open("ab") as file:
-        file.write(b'{"number": 7, "at": "20')  # killed inside a line
+        file.write(b'{"number": 7, "at": "20')  # as after a kill within a line
     assert "line 7: ends early" in (verify(state).wrong or "")
     Audit(state).write("x", "", "another")
     verdict = verify(state)
@@ -155,7 +155,7 @@ def test_a_search_that_cannot_be_audited_is_not_answered(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
-    """/dev/full refuses every byte as a full disk does."""
+    """/dev/full fails like a full disk."""
     state = tmp_path / "state"
     Audit(state).write("x", "", "search")
     (state / AUDIT_FILE).unlink()
@@ -166,7 +166,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
         Audit(state).write("x", "", "search")
 
 
-def test_who_did_what_and_what_was_shown(tmp_path: Path) -> None:
+def test_lines_record_caller_action_and_shown_images(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, range(6))
     state = state_folder(gallery)
     with serving(gallery) as client:
@@ -185,7 +185,7 @@ def test_who_did_what_and_what_was_shown(tmp_path: Path) -> None:
     assert (written[0]["shown"], written[0]["total"], written[0]["who"]) == (ids, 5, "this machine")
     assert (written[2]["asked"]["right"], written[2]["asked"]["wrong"]) == ([ids[0]], [other])
     assert (written[3]["by"], written[4]["images"]) == (["identity"], 2)
-    assert "person 0" not in (state / AUDIT_FILE).read_text(), "the log does not bring back who was forgotten"
+    assert "person 0" not in (state / AUDIT_FILE).read_text(), "the log does not name erased people"
     assert verify(state).wrong is None
 
 
@@ -204,7 +204,7 @@ def test_who_did_what_and_what_was_shown(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(type(value)) + str(value)[:20] if not isinstance(value, int) else "many digits",
 )
-def test_a_deed_that_json_cannot_hold_fails_alone(state: Path, fact: Any) -> None:
+def test_an_action_that_json_cannot_hold_fails_alone(state: Path, fact: Any) -> None:
     log = Audit(state)
     with _held(log), ThreadPoolExecutor(9) as pool:
         good = [pool.submit(log.write, "x", "", "search", n=n) for n in range(4)]
@@ -225,11 +225,11 @@ def _wait_until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         threading.Event().wait(0.001)
-    raise AssertionError("it never came to that")
+    raise AssertionError("timed out")
 
 
 class _held:
-    """Deeds gather while this holds the log's turn."""
+    """Actions gather in one batch while this holds the lock of the log."""
 
     def __init__(self, log: Audit) -> None:
         self._lock = log._writing
@@ -242,17 +242,17 @@ class _held:
 
 
 class _Ended(BaseException):
-    """What ends a thread without being an Exception."""
+    """An exception that is not an `Exception`."""
 
 
-@pytest.mark.parametrize("place", ["_write_whole", "_write_head", "_line", "_taken_up"])
+@pytest.mark.parametrize("place", ["_write_whole", "_write_head", "_line", "_end_of_log"])
 @pytest.mark.parametrize(
     "raised", [ValueError("odd"), MemoryError(), OSError(28, "No space left on device"), RecursionError(), _Ended()], ids=repr
 )
-def test_whatever_a_batch_raises_fails_all_that_wait_in_it(
+def test_an_error_in_a_batch_fails_all_its_actions(
     state: Path, monkeypatch: pytest.MonkeyPatch, place: str, raised: BaseException
 ) -> None:
-    """Also what ends the thread that writes for the others; nothing half-written stays, and the next line is written."""
+    """Also an exception that ends the writing thread; no partial line stays, and the next line is written."""
     log, before = Audit(state), (state / AUDIT_FILE).read_bytes()
 
     def fails(*_: Any) -> None:
@@ -267,14 +267,14 @@ def test_whatever_a_batch_raises_fails_all_that_wait_in_it(
             errors = [future.exception() for future in futures]
             log._writing.acquire()
     assert all(isinstance(error, StorageError | _Ended) for error in errors), errors
-    assert sum(isinstance(error, _Ended) for error in errors) == isinstance(raised, _Ended), "only the thread that wrote ends"
+    assert sum(isinstance(error, _Ended) for error in errors) == isinstance(raised, _Ended), "only the writing thread is ended"
     assert (state / AUDIT_FILE).read_bytes() == before and verify(state).wrong is None
     log.write("x", "", "search")
     assert (verify(state).lines, verify(state).wrong) == (LINES + 1, None)
 
 
-def test_a_deed_that_nobody_wrote_is_not_taken_for_written(state: Path) -> None:
-    """Its writer was ended after taking it over and before writing it."""
+def test_an_action_whose_writer_was_ended_counts_as_failed(state: Path) -> None:
+    """The writing thread was ended after it took the action and before it wrote the line."""
     log = Audit(state)
     with _held(log), ThreadPoolExecutor(1) as pool:
         future = pool.submit(log.write, "x", "", "search")
@@ -287,7 +287,7 @@ def test_a_deed_that_nobody_wrote_is_not_taken_for_written(state: Path) -> None:
 
 
 def test_a_disk_that_fills_up_within_a_batch(state: Path) -> None:
-    """The system writes a part of the bytes and refuses the rest: none of the batch is there, and all of it was refused."""
+    """The system writes a part of the bytes and refuses the rest: no line of the batch stays, and all of its actions fail."""
     code = f"""
 import json, resource, signal, sys, threading
 from pathlib import Path
@@ -349,14 +349,14 @@ print(json.dumps(refused))
         "9999999999999999999:{hash}",
     ],
 )
-def test_what_is_no_note_is_refused(state: Path, noted: str) -> None:
-    """Otherwise a note with a slip would verify whatever the log says."""
+def test_malformed_notes_are_refused(state: Path, noted: str) -> None:
+    """Otherwise a note with a typing error would verify any log."""
     last = json.loads((state / AUDIT_FILE).read_text().splitlines()[2])["hash"]
     with pytest.raises(SettingsError, match="such as 12:"):
         verify(state, noted.format(hash=last, short=last[1:], odd="g" + last[1:]))
 
 
-def test_notes_that_are_taken(state: Path, tmp_path: Path) -> None:
+def test_accepted_notes(state: Path, tmp_path: Path) -> None:
     lines = (state / AUDIT_FILE).read_text().splitlines()
     for number, line in enumerate(lines, start=1):
         last = json.loads(line)["hash"]
@@ -368,7 +368,7 @@ def test_notes_that_are_taken(state: Path, tmp_path: Path) -> None:
     assert verify(state, f"{empty.lines}:{empty.hash}").wrong is None, "noted before the first line"
 
 
-def test_the_head_is_read_as_strictly(state: Path) -> None:
+def test_malformed_heads_are_detected(state: Path) -> None:
     kept = json.loads((state / HEAD_FILE).read_text())
     size = (state / AUDIT_FILE).stat().st_size
     for change in (
@@ -390,7 +390,7 @@ def test_the_head_is_read_as_strictly(state: Path) -> None:
         assert verify(state).wrong is not None, change
         with pytest.raises(StorageError, match="tbps audit verify"):
             Audit(state).write("x", "", "search")
-        assert (state / AUDIT_FILE).read_bytes() == before, "no line is taken away by a head that is wrong"
+        assert (state / AUDIT_FILE).read_bytes() == before, "a wrong head removes no line"
     for damaged in ("[" * 100_000, "1e3", "[]", '{"number": 1e3, "hash": "", "size": 0}', ""):
         (state / HEAD_FILE).write_text(damaged)
         assert verify(state).wrong is not None
@@ -401,7 +401,7 @@ def test_the_head_is_read_as_strictly(state: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["[" * 100_000, '{"number": true, "previous": "x", "hash": "x"}', '{"hash": NaN}', "1" * 5000, "null"]
 )
-def test_lines_that_are_none_show_and_stop_nothing(state: Path, line: str) -> None:
+def test_malformed_lines_are_reported_and_do_not_stop_reading(state: Path, line: str) -> None:
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join([*lines[:2], line + "\n", *lines[2:]]))
     assert verify(state).wrong == "line 3: is no line of an audit log"
@@ -476,7 +476,7 @@ def test_every_search_leaves_one_line_however_it_ends(tmp_path: Path, monkeypatc
     ],
     ids=str,
 )
-def test_not_even_a_refusal_is_said_without_its_line(tmp_path: Path, sent: dict[str, Any]) -> None:
+def test_a_refusal_is_not_answered_without_its_line(tmp_path: Path, sent: dict[str, Any]) -> None:
     gallery = make_gallery(tmp_path, range(3))
     with serving(gallery) as client:
         assert client.post("/v1/search", json=ASKED).status_code == 200
@@ -485,8 +485,8 @@ def test_not_even_a_refusal_is_said_without_its_line(tmp_path: Path, sent: dict[
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage")
 
 
-def test_searches_of_many_at_once_are_all_in_the_log(tmp_path: Path) -> None:
-    """Answered ones, and among them those that once made the log's writer fail."""
+def test_concurrent_searches_are_all_in_the_log(tmp_path: Path) -> None:
+    """Also beside searches that once made the writer of the log fail."""
     gallery = make_gallery(tmp_path, range(6))
     with serving(gallery, at_once=16) as client:
         bodies = [b'{"texts": [{"text": "red"}]}', b'{"texts": [{"text": "red"}], "equals": {"age": NaN}}', b'{"k": 1e999}']
@@ -503,7 +503,7 @@ def test_searches_of_many_at_once_are_all_in_the_log(tmp_path: Path) -> None:
     assert (verify(state_folder(gallery)).lines, verify(state_folder(gallery)).wrong) == (150, None)
 
 
-def test_an_erasure_that_is_refused_is_in_the_log_without_whose_it_was(tmp_path: Path) -> None:
+def test_a_refused_erasure_is_logged_without_the_identity(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path, range(3))
     with serving(gallery) as client:
         for sent in ({"where": "nonsense = 'zebra person'"}, {"before": "zebra person"}, {"identity": "zebra person", "k": 1}):

@@ -1,9 +1,10 @@
-"""Micro-batches: the rows of each caller, whoever else asks; bounds; what nobody waits for any more."""
+"""Batching of texts: each caller gets its own rows; limits; texts whose caller has left."""
 
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from tbps.errors import CaptionError, RequestError
 from tbps.gallery.gallery import Gallery
 from tbps.model.bundle import load
 from tbps.server.batching import BatchingEncoder
-from tbps.server.limits import Rates, Ticket, ticket
+from tbps.server.callers.limits import Rates, Ticket, ticket
 from tests.support.colour_encoder import ColourEncoder
 
 
 class Slow(ColourEncoder):
-    """Notes the texts of each call; a call waits until it is let go. Refuses "bad"."""
+    """Records the texts of each call; calls wait while `go` is cleared. Refuses "bad"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,18 @@ def until(condition: object) -> None:
         time.sleep(0.002)
 
 
-def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
+@dataclass(slots=True, eq=False)
+class Stopped(Ticket):
+    """A ticket whose time is out as soon as, and not before, `out` is set, however busy the machine is."""
+
+    out: threading.Event = field(default_factory=threading.Event)
+
+    def left(self) -> float:
+        assert self.out.wait(300)
+        return 0.0
+
+
+def test_concurrent_texts_are_encoded_together(slow: Slow, batching: BatchingEncoder) -> None:
     asked = [["red coat"], ["bag", "blue"], ["hat"], ["shoes"]]
     slow.go.clear()
     with ThreadPoolExecutor(8) as pool:
@@ -70,7 +82,7 @@ def test_texts_of_the_same_moment_are_encoded_together(slow: Slow, batching: Bat
 
 
 def test_a_full_batch_does_not_wait(slow: Slow) -> None:
-    """The window is longer than anybody waits for a test: only a batch that is full comes back."""
+    """The window is longer than any test: only a full batch is encoded."""
     batching = BatchingEncoder(slow, window=100_000.0, most=8, bound=40, on_batch=lambda size: None)
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(batching.encode_texts, [[f"word {n}"] for n in range(8)]))
@@ -79,7 +91,7 @@ def test_a_full_batch_does_not_wait(slow: Slow) -> None:
     batching.stop()
 
 
-def test_a_long_description_lets_others_have_their_turn(slow: Slow) -> None:
+def test_texts_of_others_are_encoded_between_parts_of_a_long_description(slow: Slow) -> None:
     """A description of hundreds of parts would keep every other search waiting until the last of them is encoded."""
     batching = BatchingEncoder(slow, window=0.0, most=64, bound=1000, on_batch=lambda size: None)
     many = [f"part {n}" for n in range(100)]
@@ -97,7 +109,7 @@ def test_a_long_description_lets_others_have_their_turn(slow: Slow) -> None:
     assert [text for call in slow.calls for text in call if text != "a man"] == many
 
 
-def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> None:
+def test_an_error_reaches_only_the_caller_whose_text_caused_it(batching: BatchingEncoder) -> None:
     with ThreadPoolExecutor(4) as pool:
         good, bad = pool.submit(batching.encode_texts, ["good"]), pool.submit(batching.encode_texts, ["bad"])
         assert np.array_equal(good.result(), ColourEncoder().encode_texts(["good"]))
@@ -105,22 +117,25 @@ def test_one_bad_text_is_its_own_callers_error(batching: BatchingEncoder) -> Non
             bad.result()
 
 
-def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batching: BatchingEncoder) -> None:
+def test_waiting_texts_are_bounded_and_removed_when_their_time_is_over(slow: Slow, batching: BatchingEncoder) -> None:
     slow.go.clear()
+    short_time = Stopped(0.0)
 
-    def ask(text: str, seconds: float | None) -> np.ndarray:
-        ticket.set(None if seconds is None else Ticket(time.monotonic() + seconds))
+    def ask(text: str, mine: Ticket | None) -> np.ndarray:
+        ticket.set(mine)
         return batching.encode_texts([text] * 10)
 
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(ask, "first", None)
         until(lambda: slow.calls)
-        short, long = pool.submit(ask, "short", 0.05), pool.submit(ask, "long", 3000)
-        until(lambda: len(batching._entries) == 2 or short.done())
-        if not short.done():
-            with pytest.raises(RequestError) as full:
-                batching.encode_texts(["one too many"])
-            assert (full.value.status, full.value.retry_after) == (503, 1)
+        short = pool.submit(ask, "short", short_time)
+        until(lambda: len(batching._entries) == 1)
+        long = pool.submit(ask, "long", None)
+        until(lambda: len(batching._entries) == 2)
+        with pytest.raises(RequestError) as full:
+            batching.encode_texts(["one too many"])
+        assert (full.value.status, full.value.code, full.value.retry_after) == (503, "busy", 1)
+        short_time.out.set()
         with pytest.raises(RequestError) as late:
             short.result()
         assert (late.value.status, late.value.code) == (503, "timeout")
@@ -130,33 +145,33 @@ def test_what_waits_is_bounded_and_leaves_when_its_time_is_out(slow: Slow, batch
     assert not any("short" in call for call in slow.calls)
 
 
-def test_it_goes_on_after_the_only_one_who_waited_has_left(slow: Slow) -> None:
+def test_the_thread_goes_on_after_the_only_caller_has_left(slow: Slow) -> None:
     """Its thread ended then, and no description was answered any more."""
-    batching = BatchingEncoder(slow, window=0.2, most=8, bound=20, on_batch=lambda size: None)
+    batching = BatchingEncoder(slow, window=0.1, most=8, bound=20, on_batch=lambda size: None)
 
-    def ask(text: str, seconds: float) -> np.ndarray:
-        ticket.set(Ticket(time.monotonic() + seconds))
+    def ask(text: str, mine: Ticket | None) -> np.ndarray:
+        ticket.set(mine)
         return batching.encode_texts([text])
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(RequestError):
-            pool.submit(ask, "gone", 0.05).result()
-        time.sleep(1)  # until the window is over
+            pool.submit(ask, "gone", Ticket(0.0)).result()
+        batching._thread.join(0.5)  # until the window is over; returns early only if the thread has ended
         assert batching._thread.is_alive()
-        assert np.array_equal(pool.submit(ask, "red", 300.0).result(), ColourEncoder().encode_texts(["red"]))
+        assert np.array_equal(pool.submit(ask, "red", None).result(), ColourEncoder().encode_texts(["red"]))
     batching.stop()
     assert not batching._thread.is_alive()
     assert slow.calls == [["red"]]
 
 
-def test_after_the_end(slow: Slow) -> None:
+def test_texts_after_stop_are_refused(slow: Slow) -> None:
     batching = BatchingEncoder(slow, 0, 8, 20, lambda size: None)
     batching.stop()
     with pytest.raises(RequestError):
         batching.encode_texts(["red"])
 
 
-def test_a_gallery_opens_with_it_as_with_its_model(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_it_replaces_the_model_of_a_gallery(tmp_path: Path, tiny_model_folder: Path) -> None:
     """The real text tower: padding to the longest of a batch changes an embedding by rounding only."""
     model = load(tiny_model_folder)
     batching = BatchingEncoder(model, 0.1, 64, 100, lambda size: None)
@@ -171,7 +186,7 @@ def test_a_gallery_opens_with_it_as_with_its_model(tmp_path: Path, tiny_model_fo
     batching.stop()
 
 
-def test_rates_fill_up_again() -> None:
+def test_token_buckets_refill() -> None:
     now = [0.0]
     rates = Rates(2, lambda: now[0])
     assert [rates.wait("a"), rates.wait("a"), rates.wait("a"), rates.wait("b")] == [0, 0, 30, 0]
@@ -180,4 +195,4 @@ def test_rates_fill_up_again() -> None:
     now[0] = 30
     assert [rates.wait("a"), rates.wait("a")] == [0, 30]
     now[0] = 3600
-    assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [0, 0, 30], "no more than a minute's worth gathers"
+    assert [rates.wait("a"), rates.wait("a"), rates.wait("a")] == [0, 0, 30], "a bucket holds the tokens of one minute"

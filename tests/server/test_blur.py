@@ -1,4 +1,4 @@
-"""Faces are blurred where they are found and where the head of an upright crop is."""
+"""Blurring of faces that are found, and of the head of upright crops."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tbps.preprocess.image import open_image
 from tbps.server.blur import HEAD, FaceBlur, head
-from tests.server.served import make_gallery, serving
+from tests.support.served import make_gallery, serving
 
 PEOPLE = Path(__file__).parents[1] / "people"
 
@@ -32,7 +32,7 @@ def blur() -> FaceBlur:
 
 
 def test_a_face_that_is_found_is_blurred_and_the_rest_is_not(blur: FaceBlur) -> None:
-    """A photograph is wider than tall here, so that only the cascades are at work."""
+    """The photograph is wider than tall, so that only the cascades blur it."""
     found = []
     for file in sorted(PEOPLE.glob("*.jpg")):
         image = open_image(file)
@@ -61,7 +61,7 @@ def test_the_head_of_an_upright_crop_is_blurred_though_no_face_is_found(blur: Fa
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 4), (224, 20), (16, 32)])
-def test_any_size(blur: FaceBlur, size: tuple[int, int]) -> None:
+def test_images_of_any_size_are_blurred(blur: FaceBlur, size: tuple[int, int]) -> None:
     after = Image.open(io.BytesIO(blur(jpeg(Image.new("RGB", size, "red")))))
     assert after.size == size
 

@@ -1,21 +1,14 @@
-"""The service as a process of its own: address, warm-up, batches, 503, time-outs, graceful and hard ends."""
+"""The service in a process of its own: address, warm-up, batches, 503, time-outs, stopping and killing."""
 
 import json
-import os
-import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,66 +19,10 @@ from tbps.server.audit import entries, verify
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.state_layout import SPOOL
-from tests.server.hostile import picture
-from tests.server.served import CHANGES, make_gallery
+from tbps.server.state.layout import SPOOL
 from tests.support.colour_encoder import ColourEncoder, write_pictures
-
-ROOT = Path(__file__).parents[2]
-QUICK = """
-import json, sys, time
-from pathlib import Path
-from tests.support.colour_encoder import ColourEncoder
-from tbps.server.running import run
-from tbps.server.service import Service
-from tbps.server.settings import ServiceSettings
-
-class Slow(ColourEncoder):
-    def encode_texts(self, texts, batch_size=256):
-        Path(f"{sys.argv[1]}.begun").touch()
-        time.sleep(float(sys.argv[2]))
-        return super().encode_texts(texts, batch_size)
-
-    def encode_images(self, images, batch_size=64):
-        time.sleep(float(sys.argv[4]))
-        return super().encode_images(images, batch_size)
-
-settings = ServiceSettings.parse({"port": 0, **json.loads(sys.argv[3])})
-run(Service(Path(sys.argv[1]), Slow(), settings), lambda address: print(address, flush=True))
-"""
-
-
-@contextmanager
-def served(
-    gallery: Path, seconds: float = 0.0, image_seconds: float = 0.0, **settings: Any
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and process of a service whose towers take so many seconds a pass."""
-    with started("-c", QUICK, str(gallery), str(seconds), json.dumps(settings), str(image_seconds)) as running:
-        yield running
-
-
-@contextmanager
-def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address that a process prints first, and the process."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found is not None, line + process.stdout.read()
-        yield found[0], process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+from tests.support.processes import ask, begun, form, job_when, metric, ready, search, served, started, upload
+from tests.support.served import make_gallery
 
 
 @pytest.fixture
@@ -93,42 +30,7 @@ def gallery(tmp_path: Path) -> Path:
     return make_gallery(tmp_path, range(6))
 
 
-def ask(
-    address: str, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str | None = None
-) -> tuple[int, Any, dict[str, str]]:
-    content = None if body is None else json.dumps(body).encode()
-    given = {**CHANGES, "Content-Type": "application/json", **(headers or {})}
-    request = urllib.request.Request(address + path, content, given, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return answer.status, json.loads(answer.read()), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read()), dict(error.headers)
-
-
-def search(address: str, text: str = "a man") -> tuple[int, Any, dict[str, str]]:
-    return ask(address, "/v1/search", {"texts": [{"text": text}], "k": 3})
-
-
-def begun(gallery: Path) -> Path:
-    """The file that a service makes whenever it begins to encode texts."""
-    return Path(f"{gallery}.begun")
-
-
-def metric(address: str, name: str) -> float:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
-        return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])  # type: ignore[index]
-
-
-def ready(address: str) -> None:
-    until = time.monotonic() + 300
-    while ask(address, "/healthz")[1]["status"] != "ready":
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: Path) -> None:
+def test_concurrent_searches_share_a_pass_and_one_in_progress_is_answered_at_the_end(gallery: Path) -> None:
     with served(gallery, 1.0, batch_window=50) as (address, process):
         ready(address)
         before = metric(address, "tbps_texts_encoded_together_count")
@@ -139,20 +41,20 @@ def test_searches_of_one_moment_share_a_pass_and_the_last_is_answered(gallery: P
             assert metric(address, "tbps_texts_encoded_together_sum") >= 8
             begun(gallery).unlink()
             under_way = pool.submit(search, address)
-            until = time.monotonic() + 300
+            until = time.monotonic() + 3000
             while not begun(gallery).exists():
                 assert time.monotonic() < until
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
-            assert under_way.result()[0] == 200, "what was under way is answered"
-        assert process.wait(300) == 0
+            assert under_way.result()[0] == 200, "a request in progress is answered"
+        assert process.wait(3000) == 0
     verdict = verify(state_folder(gallery))
     assert (verdict.lines, verdict.wrong) == (9, None)
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{address}/healthz", timeout=300)
+        urllib.request.urlopen(f"{address}/healthz", timeout=3000)
 
 
-def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
+def test_too_many_and_too_slow_requests_are_answered_503(gallery: Path) -> None:
     with served(gallery, 0.5, waiting=0, at_once=8) as (address, _):
         ready(address)
         with ThreadPoolExecutor(24) as pool:
@@ -166,40 +68,15 @@ def test_too_much_is_answered_503_and_too_late_too(gallery: Path) -> None:
         status, body, _ = search(address)
         assert (status, body["error"]["code"]) == (503, "timeout")
         process.send_signal(signal.SIGINT)
-        assert process.wait(300) == 0
+        assert process.wait(3000) == 0
     (line,) = list(entries(state_folder(gallery)))[lines:]
     assert (line["deed"], line["ended"], line["code"]) == ("search", "failed", "timeout")
     assert (line.get("asked") or json.loads(line["sent"])) == {"texts": [{"text": "a man"}], "k": 3}
-    assert "shown" not in line, "what was not shown is not logged as shown"
+    assert "shown" not in line, "images that were not shown are not logged as shown"
 
 
-def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
-    """The body of an upload of so many pictures, and its headers."""
-    parts = [
-        f'--x\r\nContent-Disposition: form-data; name="files"; filename="{n}.png"\r\n\r\n'.encode() + picture("PNG", seed=seed + n)
-        for n in range(pictures)
-    ]
-    return b"\r\n".join([*parts, b"--x--\r\n"]), {**CHANGES, "Content-Type": "multipart/form-data; boundary=x"}
-
-
-def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
-    """The id of an upload's job."""
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300) as answer:
-        assert answer.status == 202
-        return str(json.loads(answer.read())["job"]["id"])
-
-
-def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
-    """A job as soon as it is as wished."""
-    until = time.monotonic() + 300
-    while not fits(job := ask(address, f"/v1/index/{name}")[1]):
-        assert time.monotonic() < until, job
-        time.sleep(0.02)
-    return job
-
-
-def test_killed_while_it_indexes(gallery: Path) -> None:
-    """Nothing that was answered is lost, the log is whole; the next start clears the spool and says what became of the jobs."""
+def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
+    """Answered requests are not lost, the log is intact; the next start clears the spool and shows the jobs as failed."""
     body, headers = form(300, 100)
     spool = state_folder(gallery) / SPOOL
     with served(gallery, image_seconds=0.4) as (address, process):  # commits after 256 rows, four passes of the tower
@@ -211,7 +88,9 @@ def test_killed_while_it_indexes(gallery: Path) -> None:
         process.wait()
     assert any((spool / "jobs").iterdir())
     assert verify(state_folder(gallery)).wrong is None
-    (state_folder(gallery) / "jobs" / f".{running}.json.x.part").write_bytes(b'{"id":')  # as a kill while it is written leaves it
+    (state_folder(gallery) / "jobs" / f".{running}.json.x.part").write_bytes(
+        b'{"id":'
+    )  # as after a kill while the record is written
     with served(gallery) as (address, process):
         jobs = {job["id"]: job for job in ask(address, "/v1/index")[1]["jobs"]}
         assert list(jobs) == [waiting, running, done], "newest first"
@@ -224,22 +103,22 @@ def test_killed_while_it_indexes(gallery: Path) -> None:
         kept = list((state_folder(gallery) / "jobs").iterdir())
         assert {file.name for file in kept} == {f"{name}.json" for name in jobs}
         assert {stat.S_IMODE(file.stat().st_mode) for file in kept} == {0o600}
-        assert ask(address, "/v1/gallery")[1]["images"] == 263, "what was committed stays"
+        assert ask(address, "/v1/gallery")[1]["images"] == 263, "committed rows stay"
         again = job_when(address, upload(address, body, headers), lambda job: job["state"] == "done")
         assert (again["added"], ask(address, "/v1/gallery")[1]["images"]) == (44, 307)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(300) == 0
+        assert process.wait(3000) == 0
 
 
-def test_ended_while_it_indexes(gallery: Path) -> None:
-    """A service that is told to end says of its jobs what a killed one does."""
+def test_a_service_that_is_stopped_while_it_indexes(gallery: Path) -> None:
+    """A stopped service shows its jobs as a killed one does."""
     with served(gallery, image_seconds=0.3) as (address, process):
         running, waiting = upload(address, *form(200, 100)), upload(address, *form(2, 500))
         cancelled = upload(address, *form(3, 600))
         assert ask(address, f"/v1/index/{cancelled}", method="DELETE")[1]["state"] == "cancelled"
         job_when(address, running, lambda job: job["state"] == "running")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(300) == 0
+        assert process.wait(3000) == 0
     assert not (state_folder(gallery) / SPOOL).exists()
     with served(gallery) as (address, _):
         jobs = ask(address, "/v1/index")[1]["jobs"]
@@ -247,7 +126,7 @@ def test_ended_while_it_indexes(gallery: Path) -> None:
         assert all("the service stopped" in job["message"] for job in jobs[1:])
 
 
-def test_an_address_that_cannot_be_had(gallery: Path) -> None:
+def test_a_port_in_use(gallery: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -258,7 +137,7 @@ def test_an_address_that_cannot_be_had(gallery: Path) -> None:
 
 
 def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """It prints where it is, only this machine reaches it, and it searches with the gallery's own model."""
+    """It prints its address, listens on the loopback only, and searches with the model of the gallery."""
     gallery, model = tmp_path / "gallery", load(tiny_model_folder)
     Gallery.open(gallery, model).add(list(write_pictures(tmp_path / "photos", 6)))
     with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
@@ -266,11 +145,11 @@ def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -
         assert found == [(hit.id, hit.score) for hit in Gallery.open(gallery, model).search("a man", k=3)]
         assert listens_on(int(address.rpartition(":")[2])) == {"0100007F"}  # 127.0.0.1, as the kernel writes it
         process.send_signal(signal.SIGTERM)
-        assert process.wait(300) == 0
+        assert process.wait(3000) == 0
         assert process.stdout is not None and process.stdout.read().strip() == "stopped"
 
 
 def listens_on(port: int) -> set[str]:
-    """The addresses that something listens on at a port, from the kernel's table."""
+    """Addresses with a listener at a port, from the table of the kernel."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}

@@ -1,4 +1,4 @@
-"""`tbps serve` where it cannot run: one clear line and exit code 2, before an address is printed."""
+"""`tbps serve` that cannot start: one line, exit code 2, no address."""
 
 import json
 import shutil
@@ -17,17 +17,17 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.store.manifest import recorded
 from tbps.model.bundle import load
 from tbps.server.audit import Audit
-from tbps.server.keys import Keys, Role
+from tbps.server.callers.keys import Keys, Role
 from tbps.server.running import run
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings, state_folder
-from tbps.server.state import open_state
-from tests.server.test_running import ask, form, search, started
+from tbps.server.state.opening import open_state
 from tests.support.colour_encoder import write_pictures
+from tests.support.processes import ask, form, search, started
 
 FULL = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as a full disk: every write of content is refused
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # like a full disk: every write fails
 sys.argv = ["tbps", *sys.argv[1:]]
 from tbps.cli import main
 main()
@@ -49,8 +49,8 @@ def gallery(made: Path, tmp_path: Path, tiny_model_folder: Path) -> Path:
 
 
 def refused(*command: str) -> str:
-    """What a command says that ends at once."""
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    """Output of a command that ends at once."""
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
     assert ran.returncode == 2 and "http://" not in ran.stdout, ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr, ran.stderr
     return ran.stderr
@@ -113,27 +113,27 @@ def test_keys_that_cannot_be_read(gallery: Path) -> None:
 
 
 def test_a_log_that_lost_its_head(gallery: Path) -> None:
-    """It could answer nothing: every question is to be logged first."""
+    """The service could answer nothing, since every search is logged first."""
     Audit(state_folder(gallery)).write("x", "", "search")
     (state_folder(gallery) / "audit.head").unlink()
     with pytest.raises(StorageError, match="tbps audit verify"):
         begun(gallery)
 
 
-def test_a_gallery_that_is_served(gallery: Path, tmp_path: Path) -> None:
+def test_a_gallery_of_another_service(gallery: Path, tmp_path: Path) -> None:
     with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
         for options in ((), ("--state", str(tmp_path / "other"))):
             said = refused(*serve(gallery, *options))
             assert f"process {process.pid} on " in said and str(gallery) in said
         assert search(address)[0] == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(600) == 0
+        assert process.wait(3000) == 0
     assert not any(path.name == ".service.json" for path in gallery.iterdir())
 
 
 @mounts
 def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
-    """Uploads and erasures are refused, and this is said at the start."""
+    """Uploads and erasures are refused, and the start prints a remark."""
     command = ["unshare", "-m", "sh", "-c", READ_ONLY, str(gallery), *serve(gallery)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -143,11 +143,11 @@ def test_a_gallery_that_can_only_be_read_is_searched(gallery: Path) -> None:
             assert len(search(address)[1]["hits"]) == 3
             body, headers = form(1, 0)
             with pytest.raises(urllib.error.HTTPError) as answer:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=300)
+                urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=3000)
             with answer.value as error:
                 assert (error.code, json.loads(error.read())["error"]["code"]) == (503, "read_only")
             assert ask(address, "/v1/forget", {"ids": ["0" * 24]})[0] == 503
             process.send_signal(signal.SIGTERM)
-            assert process.wait(600) == 0 and "can only be read" in process.stderr.read()
+            assert process.wait(3000) == 0 and "can only be read" in process.stderr.read()
         finally:
             process.kill()

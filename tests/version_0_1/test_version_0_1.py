@@ -14,8 +14,7 @@ from tbps.gallery.gallery import Gallery
 from tbps.gallery.lifecycle.snapshots import restore, snapshots
 from tbps.gallery.store.retention_rules import read_retention
 from tbps.model.bundle import load
-from tbps.server.audit import verify
-from tbps.server.keys import Keys
+from tbps.server import Keys, verify
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 RunTbps = Callable[..., tuple[int, str, str]]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from walkers import Walker, film
+
+from tests.support.walkers import Walker, film
 
 
 @pytest.fixture(scope="module")

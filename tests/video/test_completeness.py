@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from films import damaged, decoded, encode, fragmented, joined
 
 from tbps.video.decode import Every
+from tests.support.films import damaged, decoded, encode, fragmented, joined
 
 
 @pytest.mark.parametrize(

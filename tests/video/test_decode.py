@@ -6,12 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import decoded, encode, joined, packets_of, with_streams
-from walkers import write_film
 
 from tbps.errors import DataError
 from tbps.video.decode import Every, open_video
 from tbps.video.tally import Tally
+from tests.support.films import decoded, encode, joined, packets_of, with_streams
+from tests.support.walkers import write_film
 
 
 @pytest.mark.parametrize(

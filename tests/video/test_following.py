@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from films import decoded, encode, resized
-from walkers import Walker, film, write_detections, write_film
 
 from tbps.video.crops import cut
 from tbps.video.decode import Every, open_video
@@ -14,6 +12,8 @@ from tbps.video.detectors.ready_made import JsonDetector
 from tbps.video.following import Following, Tracklet, tracklets
 from tbps.video.tally import Tally
 from tbps.video.tracking import colour_signature
+from tests.support.films import decoded, encode, resized
+from tests.support.walkers import Walker, film, write_detections, write_film
 
 
 def tracklets_of(path: Path, detections: Path, **options: object) -> tuple[list[Tracklet], Tally]:

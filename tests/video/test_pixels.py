@@ -6,10 +6,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from films import decoded, encode, joined, resized
-from walkers import write_film
 
 from tbps.video.decode import Every
+from tests.support.films import decoded, encode, joined, resized
+from tests.support.walkers import write_film
 
 
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])

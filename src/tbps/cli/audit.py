@@ -25,7 +25,7 @@ def verify(
 
     Example: tbps audit verify my-gallery
     """
-    from tbps.server.audit import verify as verify_log
+    from tbps.server import verify as verify_log
 
     verdict = verify_log(known_state_of(gallery, state), noted)
     if verdict.wrong is not None:
@@ -48,7 +48,7 @@ def show(
 
     Example: tbps audit show my-gallery --deed search --last 50
     """
-    from tbps.server.audit import entries
+    from tbps.server import entries
 
     found = (
         entry

@@ -29,9 +29,7 @@ def add(
     """
     from tbps.errors import SettingsError
     from tbps.gallery import cameras_of, canonical_name, no_camera, recorded, sentences
-    from tbps.server.audit import Audit
-    from tbps.server.keys import Keys, Role
-    from tbps.server.state import open_state
+    from tbps.server import Audit, Keys, Role, open_state
 
     if role not in list(Role):
         raise SettingsError(f"role {role!r} is none of {', '.join(Role)}")
@@ -63,7 +61,7 @@ def list_(
 
     Example: tbps keys list my-gallery
     """
-    from tbps.server.keys import Keys
+    from tbps.server import Keys
 
     found = Keys(known_state_of(gallery, state)).all()
     if as_json:
@@ -82,8 +80,7 @@ def remove(gallery: Gallery, name: Annotated[str, typer.Argument(help="name of t
 
     Example: tbps keys remove my-gallery "front desk"
     """
-    from tbps.server.audit import Audit
-    from tbps.server.keys import Keys
+    from tbps.server import Audit, Keys
 
     place = known_state_of(gallery, state)
     key = Keys(place).remove(name)

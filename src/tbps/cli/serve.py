@@ -58,11 +58,9 @@ def serve(
     from tbps.gallery import recorded
     from tbps.optional import needed
 
-    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    for module in ("cachetools", "fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(module, "tbps serve", "serve")
-    from tbps.server.running import run
-    from tbps.server.service import Service
-    from tbps.server.settings import ServiceSettings
+    from tbps.server import Service, ServiceSettings, run
 
     log_warnings()
     settings = ServiceSettings.parse(

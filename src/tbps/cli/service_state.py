@@ -11,13 +11,13 @@ State = Annotated[Path | None, typer.Option(help="folder of keys and audit log, 
 
 def default_state(gallery: Path) -> Path:
     """The state folder of a gallery's service where none is given: GALLERY.service."""
-    from tbps.server.settings import state_folder
+    from tbps.server import state_folder
 
     return state_folder(gallery)
 
 
 def known_state_of(gallery: Path, state: Path | None) -> Path:
     """The state folder of a gallery's service. Raises SettingsError if it belongs to another gallery."""
-    from tbps.server.state import known_state
+    from tbps.server import known_state
 
     return known_state(state or default_state(gallery), gallery)

@@ -1,16 +1,16 @@
-"""The audit log: one JSON line a deed, each with the hash of the line before, so that a changed, removed or moved line shows.
+"""Audit log: one JSON line per action, each with the hash of the line before it, which shows changed, removed and moved lines.
 
     {"number": 7, "at": "2024-05-01T08:30:00.123456", "who": "front desk", "key": "1f2e3d4c", "deed": "search", ...,
      "previous": hash of the line before, "hash": SHA-256 of the line without this field}
 
-STATE/audit.jsonl grows only; STATE/audit.head holds number, hash and size of what was acknowledged last. A line is on disk before
-whatever it tells of is answered; where it cannot be written, nothing is. Deeds that wait for the disk at the same time are written
-together: where that fails, for whatever reason, it has failed for each of them, and what was half-written is taken back. Several
-processes may append: they take turns by a lock.
+STATE/audit.jsonl only grows; STATE/audit.head holds number, hash and size of the last acknowledged line. A line is on disk before
+the request that it records is answered; if it cannot be written, the request fails. Actions that wait for the disk at the same time
+are written together: if that fails, it fails for all of them, and a partly written batch is removed. Several processes may append;
+they take turns by the lock of the state folder.
 
-What the chain shows: any line changed, removed, added between others or moved, and lines missing at the end as long as the head is
-as it was. What it cannot show: that somebody who may write to the folder has made the whole chain and the head anew. Against that
-keep `number:hash` from `tbps audit verify` somewhere else from time to time, and verify with --noted.
+The chain shows any line that was changed, removed, inserted or moved, and lines missing at the end while the head is unchanged. It
+does not show that somebody with write access to the folder has rewritten the whole log and its head. Against that, keep the
+`number:hash` that `tbps audit verify` prints in another place from time to time, and verify with --noted.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, final
 
 from tbps.errors import SettingsError, StorageError, TbpsError
-from tbps.locks import acquire
-from tbps.server.keys import make_state
+from tbps.gallery import lock
+from tbps.server.state.layout import make_state
 from tbps.storage import write_text, writing_to
 
 AUDIT_FILE = "audit.jsonl"
@@ -41,7 +41,7 @@ _BLOCK = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last line: its number and hash, and the size of the log up to its end."""
+    """Number and hash of the last line, and the size of the log in bytes up to its end."""
 
     number: int = 0
     hash: str = _START
@@ -50,7 +50,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """lines: right ones from the start; hash: of the last of them; wrong: what is not as it was written, None where all is."""
+    """Result of a verification. lines: intact ones from the start; hash: of the last of them; wrong: first problem, or None."""
 
     lines: int
     hash: str
@@ -59,7 +59,7 @@ class Verdict:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A deed that waits for the disk. Only `written` says that its line is there."""
+    """An action that waits for the disk; `written`: its line is on disk."""
 
     deed: Mapping[str, Any]
     written: bool = False
@@ -68,7 +68,7 @@ class _Waiting:
 
 @final
 class Audit:
-    """The log of a state folder; safe from several threads and processes."""
+    """Audit log of a state folder; safe from several threads and processes."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -76,10 +76,10 @@ class Audit:
         self._adding, self._writing = threading.Lock(), threading.Lock()
 
     def write(self, who: str, key: str, deed: str, **facts: Any) -> None:
-        """Appends one line and returns when it is on disk.
+        """Append one line; returns when it is on disk. deed: the kind of action, such as "search".
 
-        Raises StorageError where it cannot be, where the log was tampered with, and on facts that JSON cannot hold, which then
-        keep no other line from being written.
+        Raises StorageError if that fails, if the log was tampered with, and on `facts` that JSON cannot hold; other lines are
+        written all the same.
         """
         at = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
         mine = _Waiting(_plain({"at": at, "who": who, "key": key, "deed": deed, **facts}))
@@ -94,12 +94,12 @@ class Audit:
             raise mine.error or _not_written(self._state)
 
     def check(self) -> None:
-        """Raises StorageError where nothing could be written, or the log was tampered with."""
+        """Raise StorageError if the log cannot be written or was tampered with."""
         with _locked(self._state) as file:
-            _taken_up(file, self._state)
+            _end_of_log(file, self._state)
 
     def _write_together(self, batch: Sequence[_Waiting]) -> None:
-        """Writes the lines of a batch: of all or, whatever is raised, of none."""
+        """Write the lines of a batch: all of them or, whatever is raised, none."""
         error: TbpsError = _not_written(self._state)
         done = False
         try:
@@ -110,14 +110,14 @@ class Audit:
         except Exception as unexpected:
             error = _not_written(self._state, unexpected)
             error.__cause__ = unexpected
-        finally:  # also where the thread is ended by something that is no Exception
+        finally:  # also for exceptions that are not an `Exception`, such as KeyboardInterrupt
             for each in batch:
                 each.written, each.error = done, None if done else error
 
 
 def _append(state: Path, deeds: Sequence[Mapping[str, Any]]) -> None:
     with _locked(state) as file:
-        head = before = _taken_up(file, state)
+        head = before = _end_of_log(file, state)
         lines = []
         for deed in deeds:
             line = _line(head, deed)
@@ -128,7 +128,7 @@ def _append(state: Path, deeds: Sequence[Mapping[str, Any]]) -> None:
             os.fsync(file)
             _write_head(state, head)
         except BaseException:
-            with suppress(OSError):  # what stays is taken up or cut off by whoever writes next
+            with suppress(OSError):  # the next writer keeps or cuts off the rest
                 os.ftruncate(file, before.size)
             raise
 
@@ -140,16 +140,16 @@ def _write_whole(file: int, content: bytes) -> None:
 
 
 def _plain(deed: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a deed as JSON gives them back. Raises StorageError on a value that JSON cannot hold."""
+    """Fields of an action after a round trip through JSON. Raises StorageError on a value that JSON cannot hold."""
     if reserved := [name for name in _RESERVED if name in deed]:
-        raise StorageError(f"a deed for the audit log has a field {reserved[0]!r}, which every line has as its own")
+        raise StorageError(f"a line for the audit log has a field {reserved[0]!r}, a name that the log itself uses")
     try:
         content: dict[str, Any] = json.loads(_dumped(deed))
         same = _dumped(content) == _dumped(deed)
     except (ValueError, TypeError, RecursionError) as error:
-        raise StorageError(f"a deed cannot be written into the audit log ({error})") from error
+        raise StorageError(f"an action cannot be written to the audit log ({error})") from error
     if not same:
-        raise StorageError("a deed cannot be written into the audit log (one of its keys stands twice)")
+        raise StorageError("an action cannot be written to the audit log (it has a key twice)")
     return content
 
 
@@ -159,7 +159,7 @@ def _not_written(state: Path, error: Exception | None = None) -> StorageError:
 
 
 def verify(state: Path, noted: str | None = None) -> Verdict:
-    """Goes through the whole log. noted: `number:hash` of an earlier verification. Raises SettingsError where it is none."""
+    """Verify the whole log. noted: `number:hash` of an earlier verification. Raises SettingsError if that is malformed."""
     number, last, size = 0, _START, 0
     note = None if noted is None else _note(noted)
     for number, line in enumerate(_lines(state), start=1):
@@ -167,30 +167,28 @@ def verify(state: Path, noted: str | None = None) -> Verdict:
             return Verdict(number - 1, last, f"line {number}: {wrong}")
         last, size = json.loads(line)["hash"], size + len(line)
         if note is not None and note.number == number and note.hash != last:
-            return Verdict(number - 1, last, f"line {number}: is not the one that was noted; the log was written anew")
+            return Verdict(number - 1, last, f"line {number}: is not the one that was noted; the log was rewritten")
     if note is not None and note.number > number:
         return Verdict(number, last, f"line {note.number}: was noted and is missing; the log was cut off after line {number}")
     return Verdict(number, last, _wrong_head(state, Head(number, last, size)))
 
 
 def _note(noted: str) -> Head:
-    """What was noted of an earlier verification, without a size. Raises SettingsError."""
+    """Parse `number:hash` of an earlier verification. Raises SettingsError."""
     found = _NOTE.fullmatch(noted)
     if found is None or (found[1] == "0" and found[2] != _START):
         raise SettingsError(
-            f"{noted[:100]!r} is no note of an earlier verification; give the last line that tbps audit verify printed, "
-            f"as it stands: the number of a line, a colon and 64 hexadecimal digits, such as 12:{'0123456789abcdef' * 4}"
+            f"{noted[:100]!r} is not a result of an earlier verification; give the last line that tbps audit verify "
+            f"printed, unchanged: the number of a line, a colon and 64 hexadecimal digits, such as 12:{'0123456789abcdef' * 4}"
         )
     return Head(int(found[1]), found[2].lower())
 
 
 def _wrong_head(state: Path, end: Head) -> str | None:
-    """What is wrong with the head of a log whose lines are right up to `end`, None where nothing is."""
+    """Problem with the head of a log whose lines are intact up to `end`, or None."""
     head, number = _read_head(state), end.number
     if head is None:
-        return (
-            f"{HEAD_FILE} is missing or damaged; whether lines are missing after line {number} cannot be told" if number else None
-        )
+        return f"{HEAD_FILE} is missing or damaged; it is unknown whether lines are missing after line {number}" if number else None
     if head.number > number:
         return f"line {number + 1}: is missing; {head.number - number:,} lines were cut off at the end"
     if head != end and not _before(state, head):
@@ -199,7 +197,7 @@ def _wrong_head(state: Path, end: Head) -> str | None:
 
 
 def entries(state: Path) -> Iterator[dict[str, Any]]:
-    """Every line that is JSON, in order; verifies nothing."""
+    """All lines that are JSON objects, in order, without verification."""
     for line in _lines(state):
         try:
             found = json.loads(line)
@@ -210,7 +208,7 @@ def entries(state: Path) -> Iterator[dict[str, Any]]:
 
 
 def _before(state: Path, head: Head) -> bool:
-    """Whether a line of the log is what the head names: its process was killed after writing more lines, before the head."""
+    """Whether the head names a line of the log. Further lines follow if a process was killed before it replaced the head."""
     at = Head()
     for number, line in enumerate(_lines(state), start=1):
         if at.number == head.number:
@@ -230,7 +228,7 @@ def _lines(state: Path) -> Iterator[bytes]:
 
 
 def _wrong(line: bytes, number: int, previous: str) -> str | None:
-    """What is wrong with a line, None where nothing is."""
+    """Problem with a line, or None."""
     if not line.endswith(b"\n"):
         return "ends early"
     try:
@@ -264,30 +262,29 @@ def _dumped(content: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def _locked(state: Path) -> Iterator[int]:
-    """The descriptor of the log, held by one process at a time."""
-    make_state(state)
-    with writing_to(state), (state / AUDIT_FILE).open("ab+", buffering=0) as file:
-        acquire(file.fileno())
+    """Open the log under the lock of the state folder; yields its descriptor."""
+    with lock(make_state(state)), writing_to(state), (state / AUDIT_FILE).open("ab+", buffering=0) as file:
         yield file.fileno()
 
 
-def _taken_up(file: int, state: Path) -> Head:
-    """Where the log ends. What a killed process wrote behind the head is kept where it is whole lines, else cut off.
+def _end_of_log(file: int, state: Path) -> Head:
+    """Head of the log for further lines. Lines that a killed process wrote after the head are kept if whole, else cut off.
 
-    Nobody was told that it was written. Raises StorageError where the log does not end as the head says.
+    Such lines were never acknowledged. Raises StorageError if the log does not end with the line that its head names.
     """
     size = os.fstat(file).st_size
     if size == 0 and not (state / HEAD_FILE).exists():
-        _write_head(state, Head())  # before the first line: a log without a head has lost it
+        _write_head(state, Head())  # before the first line, so that a log without a head has lost it
     head = _read_head(state)
     if head is None or size < head.size:
         raise StorageError(
-            f"the audit log in {state} was shortened or its head is gone; see tbps audit verify, then move both away to begin anew"
+            f"the audit log in {state} was shortened or its head is gone; see tbps audit verify, "
+            "then move both files away to start a new log"
         )
     if not _ends_at(file, head):
         raise StorageError(
-            f"the audit log in {state} does not end with the line that its head names; see tbps audit verify, then move both away "
-            "to begin anew"
+            f"the audit log in {state} does not end with the line that its head names; see tbps audit verify, then move both files "
+            "away to start a new log"
         )
     if size == head.size:
         return head
@@ -300,7 +297,7 @@ def _taken_up(file: int, state: Path) -> Head:
 
 
 def _ends_at(file: int, head: Head) -> bool:
-    """Whether the line before `head.size` is the one that the head names."""
+    """Whether the line that ends at `head.size` is the one that the head names."""
     if head.number == 0 or head.size == 0:
         return head == Head()
     block, content = _BLOCK, b""
@@ -323,7 +320,7 @@ def _read(file: int, start: int, end: int) -> bytes:
 
 
 def _read_head(state: Path) -> Head | None:
-    """The head, None where there is none or it is damaged."""
+    """Head of the log, or None if it is missing or damaged."""
     try:
         found = json.loads((state / HEAD_FILE).read_text(encoding="utf-8"))
         number, last, size = found["number"], found["hash"], found["size"]

@@ -1,4 +1,4 @@
-"""Texts of searches that come at the same time, encoded in one pass."""
+"""Batches texts of concurrent searches into one pass of the text tower."""
 
 import threading
 import time
@@ -13,16 +13,16 @@ from PIL import Image
 from tbps.errors import RequestError
 from tbps.gallery import Encoder
 from tbps.preprocess.image import ImageSpec
-from tbps.server.limits import Ticket, ticket
+from tbps.server.callers.limits import Ticket, ticket
 
-_FEW = 16  # texts of one caller in one call
+_PER_TURN = 16  # texts of one caller per pass
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
     texts: Sequence[str]
     ticket: Ticket | None
-    again: bool  # the same caller has waited for other texts before
+    again: bool  # the caller has waited for other texts of the same call before
     done: threading.Event = field(default_factory=threading.Event)
     rows: np.ndarray | None = None
     error: Exception | None = None
@@ -33,11 +33,11 @@ class _Entry:
 
 @final
 class BatchingEncoder:
-    """An encoder whose `encode_texts`, called by several threads at once, becomes one call of another encoder's.
+    """Encoder that joins concurrent calls of `encode_texts` into one call of another encoder.
 
-    window: seconds that the first text waits for others; most: texts of one call; bound: texts that may wait, beyond which a
-    RequestError (503) is raised. What nobody waits for any more is not encoded. `on_batch` is told how many texts each call has.
-    A caller with many texts, such as the parts of a long description, waits anew after each few, so that others have their turn.
+    window: seconds that the first text waits for others; most: texts per call; bound: texts that may wait, beyond which
+    RequestError (503) is raised; on_batch: called with the number of texts of each call. Texts whose caller no longer waits are
+    not encoded. Of a caller with many texts, such as the parts of a long description, 16 are encoded per turn.
     """
 
     def __init__(self, model: Encoder, window: float, most: int, bound: int, on_batch: Callable[[int], None]) -> None:
@@ -69,23 +69,23 @@ class BatchingEncoder:
         return self._model.spec
 
     def is_cut(self, text: str) -> bool:
-        """As the model's."""
+        """As that of the model."""
         return self._model.is_cut(text)
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """As the model's."""
+        """As that of the model."""
         return self._model.encode_images(images, batch_size)
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """As the model's."""
+        """As that of the model."""
         return self._model.carried(image, vector)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """As the model's, together with what other threads ask for. Raises RequestError where too much waits or time is out."""
-        return np.concatenate([self._encoded(texts[at : at + _FEW], at > 0) for at in range(0, max(1, len(texts)), _FEW)])
+        """As that of the model, together with texts of other threads. Raises RequestError if too many wait or the time is over."""
+        return np.concatenate([self._encoded(texts[at : at + _PER_TURN], at > 0) for at in range(0, max(1, len(texts)), _PER_TURN)])
 
     def _encoded(self, texts: Sequence[str], again: bool) -> np.ndarray:
-        """The rows of a few texts."""
+        """Embeddings of texts that are encoded in one turn."""
         entry = _Entry(texts, ticket.get(), again)
         with self._changed:
             if self._stopped:
@@ -105,7 +105,7 @@ class BatchingEncoder:
         return entry.rows
 
     def stop(self) -> None:
-        """Ends the thread after what waits."""
+        """Encode what waits, and end the thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -120,9 +120,9 @@ class BatchingEncoder:
                 entry.done.set()
 
     def _next(self) -> list[_Entry] | None:
-        """The entries of the next call, once there are some and the window is over; None when the service stops.
+        """Entries of the next call, after the window; None when the service stops.
 
-        There may be none after all: whoever waited has left while the window was open.
+        The list is empty if all callers have left while the window was open.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._stopped)
@@ -140,7 +140,7 @@ class BatchingEncoder:
             return entries
 
     def _full(self) -> bool:
-        """Whether nothing is gained by waiting for more texts."""
+        """Whether the batch is full, or a caller waits for a further turn."""
         return any(entry.again for entry in self._entries) or sum(len(entry.texts) for entry in self._entries) >= self._most
 
     def _encode(self, entries: Sequence[_Entry]) -> None:
@@ -148,7 +148,7 @@ class BatchingEncoder:
         try:
             rows = self._model.encode_texts(texts)
             self._on_batch(len(texts))
-        except Exception as error:  # whatever it is, it belongs to whoever asked
+        except Exception as error:  # handed to the caller whose text caused it
             if len(entries) == 1:
                 entries[0].error = error
             else:

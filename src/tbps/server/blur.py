@@ -1,70 +1,79 @@
-"""Faces made unrecognisable in what is shown.
+"""Blurring of faces in images that the service shows.
 
-Two means together: OpenCV's Haar cascades (frontal and profile) look for faces in the picture at twice its size; and of an upright
-crop, taller than wide as those of whole people are, the uppermost quarter is blurred whatever is found, since a face of a few
-pixels is found by nothing. What it cannot do: a face that is lower in a crop (of somebody who sits or bends down) and too small,
-turned or hidden for the cascades stays as it is; and clothes, gait and place may tell who somebody is without a face.
+OpenCV's Haar cascades (frontal and profile) search for faces in the image at twice its size. In addition, the upper quarter of an
+upright crop (taller than wide, as crops of whole people are) is always blurred, since no detector finds a face of a few pixels.
+Limits: a face further down in a crop (of somebody who sits or bends down) that is too small, turned or hidden for the cascades is
+not blurred, and clothes, gait and place may identify a person without a face.
 """
 
 import hashlib
 import io
 import threading
-from collections import OrderedDict
 from typing import Any, final
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 
 CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
-HEAD = 0.25  # of an upright crop's height
-_UPRIGHT = 1.2  # height to width
-_BLOCKS = 5  # squares across what is blurred
+HEAD = 0.25  # share of an upright crop's height
+_UPRIGHT = 1.2  # least ratio of height to width
+_BLOCKS = 5  # squares across a blurred area
 _LARGER = 2
-_SMALLEST = 24  # the side of a face in the enlarged picture
-_KEPT = 2000
+_SMALLEST = 24  # least side of a face in the enlarged image, in pixels
+_KEPT = 2000  # blurred images
 
 
 @final
 class FaceBlur:
-    """Blurs JPEG pictures; safe from several threads."""
+    """Blurs faces in JPEG images; keeps the 2,000 that were used last. Safe from several threads."""
 
     def __init__(self) -> None:
         import cv2  # a slow import
 
         self._cv2: Any = cv2
         self._cascades: list[Any] = [self._cv2.CascadeClassifier(self._cv2.data.haarcascades + name) for name in CASCADES]
-        self._looking = threading.Lock()  # a cascade keeps the picture that it looks at
-        self._done: OrderedDict[bytes, bytes] = OrderedDict()
+        self._detecting = threading.Lock()  # a cascade stores the image that it works on
+        self._lock = threading.Lock()
+        self._blurred: LRUCache[bytes, bytes] = LRUCache(_KEPT)
 
     def __call__(self, jpeg: bytes) -> bytes:
-        """The picture with every face that is found, and the head's place, made of a few squares; the last ones are remembered."""
+        """The image with every face that is found, and the head of an upright crop, reduced to a few squares."""
         key = hashlib.sha256(jpeg).digest()
-        if (done := self._done.get(key)) is None:
-            self._done[key] = done = self._blurred(jpeg)
-            while len(self._done) > _KEPT:
-                self._done.popitem(last=False)
+        with self._lock:
+            kept = self._blurred
+            done = kept.get(key)
+        if done is None:
+            done = self._blur(jpeg)
+            with self._lock:
+                kept[key] = done  # of no effect where `forget` was called meanwhile
         return done
 
     def forget(self) -> None:
-        """Lets go of every picture."""
-        self._done.clear()
+        """Drop all images that are kept, also those that are being blurred."""
+        with self._lock:
+            self._blurred = LRUCache(_KEPT)
 
-    def _blurred(self, jpeg: bytes) -> bytes:
+    def _blur(self, jpeg: bytes) -> bytes:
         image = Image.open(io.BytesIO(jpeg)).convert("RGB")
         for box in [*self.faces(image), *head(image)]:
-            _blur(image, box)
+            _blur_box(image, box)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=85)
         return buffer.getvalue()
 
     def faces(self, image: Image.Image) -> list[tuple[int, int, int, int]]:
-        """Left, top, right, bottom of the faces that the cascades find, a fifth wider on each side."""
+        """Boxes (left, top, right, bottom) of the faces that the cascades find, enlarged by a fifth of their size on each side."""
         grey = np.asarray(image.convert("L").resize((image.width * _LARGER, image.height * _LARGER), Image.Resampling.BICUBIC))
         found: list[tuple[int, int, int, int]] = []
         mirrored = np.ascontiguousarray(grey[:, ::-1])
         frontal, profile = self._cascades
-        with self._looking:
-            for cascade, pixels in ((frontal, grey), (profile, grey), (profile, mirrored)):  # the profile cascade knows one side
+        with self._detecting:
+            for cascade, pixels in (
+                (frontal, grey),
+                (profile, grey),
+                (profile, mirrored),
+            ):  # the profile cascade finds one side
                 for x, y, width, height in cascade.detectMultiScale(pixels, 1.2, 3, minSize=(_SMALLEST, _SMALLEST)):
                     left = grey.shape[1] - x - width if pixels is mirrored else x
                     found.append((int(left), int(y), int(width), int(height)))
@@ -72,7 +81,7 @@ class FaceBlur:
 
 
 def head(image: Image.Image) -> list[tuple[int, int, int, int]]:
-    """Where the head of an upright crop is."""
+    """Box of the head in an upright crop, as a list; empty for other images."""
     if image.height < _UPRIGHT * image.width:
         return []
     return [(0, 0, image.width, max(1, round(HEAD * image.height)))]
@@ -84,7 +93,7 @@ def _wider(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, 
     return left, top, min(size[0], int(x + 1.2 * width) + 1), min(size[1], int(y + 1.2 * height) + 1)
 
 
-def _blur(image: Image.Image, box: tuple[int, int, int, int]) -> None:
+def _blur_box(image: Image.Image, box: tuple[int, int, int, int]) -> None:
     part = image.crop(box)
     blocks = (min(_BLOCKS, part.width), max(1, min(_BLOCKS, round(_BLOCKS * part.height / part.width))))
     image.paste(part.resize(blocks, Image.Resampling.BOX).resize(part.size, Image.Resampling.BILINEAR), box)

@@ -1,29 +1,26 @@
-"""Connections to the service: how many there are, and how long each may keep the service waiting.
+"""Limits on connections: their number, and how long a client may keep the service waiting.
 
-uvicorn waits for the headers of a request for as long as it takes, and asyncio accepts connections until the process has no file
-descriptor left, then writes a traceback for each that it could not accept. So the service accepts them itself:
+uvicorn waits for the headers of a request without a time limit, and asyncio accepts connections until no file descriptor is left.
 
-- There is a most of connections, in all and from one address (a trusted proxy counts as none), that leaves the process enough
-  descriptors for the gallery, the audit log and uploads.
-- When that is reached, the connection that has kept the service waiting for longest ends: after the first second, one whose caller
-  is not known before one of a known caller. So whoever sends slowly gives way to whoever asks. Connections whose requests the
-  service works on never end that way; where there are only such, a new one is answered 503.
-- A connection ends when the headers of a request take too long, when it is idle for too long, and when its client takes nothing of
-  an answer for as long as it may be idle.
+- The number of connections is limited, in all and per address (trusted proxies excepted), so that enough file descriptors remain
+  for the gallery, the audit log and uploads.
+- At the limit, the connection that has kept the service waiting for longest is closed for a new one. Connections of identified
+  callers, and those younger than a second, are closed last. A connection whose request is being worked on is never closed; if
+  there are only such, the new one is answered 503 (see `accepting`).
+- A connection is closed when the headers of a request take too long, when it is idle for too long, and when its client reads
+  nothing of an answer for as long as a connection may be idle.
 
-Times for bodies are kept in `outside`, which knows what a request may take.
+Time limits for bodies are in `outside`, where the kind of request is known.
 """
 
 import asyncio
 import fcntl
-import logging
 import resource
 import socket
 import struct
 import termios
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -31,26 +28,20 @@ from typing import Any, final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tbps.errors import RequestError
-from tbps.server.addresses import Addresses, group_of
-from tbps.server.answers import fault_of
-from tbps.server.guard import KNOWN
+from tbps.server.callers.addresses import Addresses, group_of
+from tbps.server.guard import IDENTIFIED
 from tbps.server.settings import ServiceSettings
 
-log = logging.getLogger("tbps.server")
-
-_KEPT_FOR_FILES = 128  # descriptors that the rest of the service needs at the same time
+_OTHER_FILES = 128  # file descriptors that the rest of the service needs
 _FEWEST = 8
-_AT_ONCE = 16  # connections accepted before others have their turn
-_LOOK_AGAIN = 0.25
-_PAUSE = 0.2
-_NEW = 1.0
-_HEADERS = 2**16
+_CHECK_SECONDS = 0.25
+_NEW_SECONDS = 1.0
+_HEADER_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds: until the headers of a request are there, between two requests, and for the rest of what ends."""
+    """Seconds until the headers of a request are complete, between two requests, and for the unread rest of a refused request."""
 
     headers: float
     idle: float
@@ -59,7 +50,7 @@ class Waits:
 
 @final
 class Connections:
-    """The connections of a service, and who gives way when there are too many."""
+    """Open connections of a service; chooses which one is closed when there are too many."""
 
     def __init__(self, settings: ServiceSettings, addresses: Addresses) -> None:
         self.waits = Waits(settings.header_seconds, settings.idle_seconds, settings.linger_seconds)
@@ -73,7 +64,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, peer: str) -> bool:
-        """Whether a new connection may stay, for which another may have to end."""
+        """Whether there is room for a connection from a peer; closes another one for it if needed."""
         address = self._address(peer)
         if address is not None and self._by_address[address] >= self.most_of_one and not self._end_one(address):
             return False
@@ -94,16 +85,16 @@ class Connections:
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
 
-    async def look_after(self) -> None:
-        """Ends connections that have kept the service waiting for too long, until it is cancelled."""
+    async def enforce_limits(self) -> None:
+        """Close connections that have kept the service waiting for too long; runs until it is cancelled."""
         while True:
             now = time.monotonic()
             for connection in list(self._open):
                 connection.end_if_late(now)
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_CHECK_SECONDS)
 
     def end_one(self) -> None:
-        """Ends the connection that gives way first, where there is one."""
+        """Close the connection that has kept the service waiting for longest, if there is one."""
         self._end_one(None)
 
     def _end_one(self, address: str | None) -> bool:
@@ -121,52 +112,52 @@ class Connections:
         return False
 
     def _address(self, peer: str) -> str | None:
-        """What connections of a peer are counted by; None for a proxy, which brings those of many."""
-        return None if self._addresses.believes(peer) else group_of(peer)
+        """Group under which connections of a peer are counted; None for a trusted proxy, which has many clients."""
+        return None if self._addresses.trusts(peer) else group_of(peer)
 
 
 def _rank(connection: "Connection", waited: float) -> int:
-    """Lower ones give way first: whoever has just come does so last, since nearly all that are not slow on purpose ask at once."""
-    return 2 if waited < _NEW else int(connection.is_known)
+    """Order of closing, lowest first. New connections are last, since clients that are not slow on purpose send at once."""
+    return 2 if waited < _NEW_SECONDS else int(connection.is_identified)
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1, told apart by what it waits for. uvicorn offers no other place for a time limit on headers."""
+    """HTTP/1.1 protocol of uvicorn with time limits on headers, idling and reading, for which uvicorn has no setting."""
 
     def __init__(self, connections: Connections, opened: socket.socket, **more: Any) -> None:
         super().__init__(**more)
         self._connections, self._opened = connections, opened
         self._made = self._aborted = False
         self.address: str | None = None
-        self._since = time.monotonic()  # of the wait for a request, or for more of a body
-        self._begun = True  # the client owes headers: it has just connected, or sent some
+        self._since = time.monotonic()  # start of the wait for a request, or for more of a body
+        self._begun = True  # headers are due: the client has just connected, or sent a part of them
         self._ending_since: float | None = None
-        self._untaken: tuple[int, float] | None = None  # bytes that the client had not taken, and since when they are so many
+        self._unread: tuple[int, float] | None = None  # bytes that the client has not read, and since when it is that number
 
     @property
-    def is_known(self) -> bool:
-        """Whether the caller of the request that is under way has proved a right to ask it."""
-        return self._asks() and bool(self.scope.get(KNOWN))
+    def is_identified(self) -> bool:
+        """Whether the guard has accepted the caller of the request in progress."""
+        return self._in_request() and bool(self.scope.get(IDENTIFIED))
 
     def keeps_waiting_since(self) -> float | None:
-        """Since when the service waits for the client; None while it works for it."""
+        """Time since which the service waits for the client; None while it works on its request."""
         if self._ending_since is not None:
             return self._ending_since
-        if self._asks() and not self.cycle.more_body and not self.flow.write_paused:
+        if self._in_request() and not self.cycle.more_body and not self.flow.write_paused:
             return None
         return self._since
 
     def has_request_unread(self) -> bool:
-        """Whether the headers of a request have come that the service had no time yet to look at."""
-        if self._asks() or self._ending_since is not None:
+        """Whether the headers of a request are in the socket and the service has not read them yet."""
+        if self._in_request() or self._ending_since is not None:
             return False
         try:
-            return b"\r\n\r\n" in self._opened.recv(_HEADERS, socket.MSG_PEEK)
-        except OSError:  # nothing has come, or it is gone
+            return b"\r\n\r\n" in self._opened.recv(_HEADER_BYTES, socket.MSG_PEEK)
+        except OSError:  # nothing has arrived, or the connection is closed
             return False
 
     def end_if_late(self, now: float) -> None:
-        """Ends the connection where its client has taken too long."""
+        """Close the connection if its client has taken too long."""
         waits = self._connections.waits
         if not self._made:
             return
@@ -175,33 +166,33 @@ class Connection(H11Protocol):
         if self._ending_since is not None:
             if now - self._ending_since > waits.linger:
                 self.abort()
-        elif self._takes_nothing(now):
+        elif self._reads_nothing(now):
             self.abort()
-        elif not self._asks() and now - self._since > (waits.headers if self._begun else waits.idle):
+        elif not self._in_request() and now - self._since > (waits.headers if self._begun else waits.idle):
             self._ending_since = now
             self.transport.close()
 
-    def _takes_nothing(self, now: float) -> bool:
-        """Whether more of an answer waits than may, and the client has taken none of it for too long.
+    def _reads_nothing(self, now: float) -> bool:
+        """Whether the buffer of an answer is full, and the client has read none of it for too long.
 
-        An answer whose request has timed out may wait there for ever: uvicorn sends nothing more before there is room.
+        Without this check the rest of an answer would wait for ever: uvicorn sends no more before there is room.
         """
         left = _unsent(self._opened) if self.flow.write_paused else None
         if left is None:
-            self._untaken = None
+            self._unread = None
             return False
         left += self.transport.get_write_buffer_size()
-        if self._untaken is None or self._untaken[0] != left:
-            self._untaken = left, now
-        return now - self._untaken[1] > self._connections.waits.idle
+        if self._unread is None or self._unread[0] != left:
+            self._unread = left, now
+        return now - self._unread[1] > self._connections.waits.idle
 
     def abort(self) -> None:
-        """Ends it at once."""
+        """Close the connection at once."""
         self._aborted = True
         if self._made:
             self.transport.abort()
 
-    # What asyncio tells a protocol.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(_Lingering(transport, self))
@@ -214,15 +205,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._ending_since is not None:  # the rest of what was refused
+        if self._ending_since is not None:  # rest of a refused request
             return
-        if self._asks():
+        if self._in_request():
             self._since = time.monotonic()
         elif not self._begun:
             self._begun, self._since = True, time.monotonic()
         super().data_received(data)
 
-    # What uvicorn's own parts call.
+    # Called by uvicorn.
 
     def on_response_complete(self) -> None:
         self._begun, self._since = False, time.monotonic()
@@ -235,16 +226,16 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def linger(self) -> bool:
-        """Whether the client has more to send, which is to be taken and thrown away: else it may never read its answer."""
+        """Whether the client is still sending; its bytes are read and dropped, since it may read its answer only after that."""
         self._ending_since = self._ending_since or time.monotonic()
         return self.conn.their_state is h11.SEND_BODY
 
-    def _asks(self) -> bool:
+    def _in_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
 
 class _Lingering(asyncio.Transport):
-    """A transport whose `close` lets the client read the answer: a closed socket with unread bytes would take it away."""
+    """Transport whose `close` keeps reading for a while: closing a socket with unread bytes takes the answer from the client."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         super().__init__()
@@ -290,72 +281,8 @@ class _Lingering(asyncio.Transport):
         self._transport.set_protocol(protocol)
 
 
-@final
-class Accepting:
-    """Takes connections from a listening socket. `made`: the protocol of a new connection."""
-
-    def __init__(self, listening: socket.socket, connections: Connections, made: Callable[[socket.socket], Connection]) -> None:
-        self._listening, self._connections, self._made = listening, connections, made
-        self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._resuming: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begins, with connections that wait already."""
-        self._listening.setblocking(False)
-        self._loop.add_reader(self._listening.fileno(), self._accept)
-        self._keep(self._loop.create_task(self._connections.look_after()))
-
-    def stop(self) -> None:
-        """Takes no more; connections that are there stay."""
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._loop.remove_reader(self._listening.fileno())
-
-    def cancel(self) -> None:
-        """Ends looking after connections."""
-        for task in self._tasks:
-            task.cancel()
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                opened, peer = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptor is left, also for other reasons than connections
-                log.error("a connection cannot be accepted (%s); trying again", error.strerror)
-                self._connections.end_one()
-                self._loop.remove_reader(self._listening.fileno())
-                self._resuming = self._loop.call_later(_PAUSE, self._resume)
-                return
-            address = str(peer[0])
-            if self._connections.admit(address):
-                opened.setblocking(False)
-                connection = self._made(opened)
-                self._connections.add(connection, address)
-                self._keep(self._loop.create_task(self._serve(opened, connection)))
-            else:
-                refuse(opened)
-
-    def _resume(self) -> None:
-        self._resuming = None
-        self._loop.add_reader(self._listening.fileno(), self._accept)
-
-    async def _serve(self, opened: socket.socket, connection: Connection) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: connection, opened)
-        except OSError:  # it is gone already
-            self._connections.remove(connection)
-            opened.close()
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
 def _unsent(opened: socket.socket) -> int | None:
-    """How many bytes the system keeps that the other side has not acknowledged; None where the connection is gone."""
+    """Bytes in the send buffer that the client has not acknowledged; None if the connection is closed."""
     try:
         (left,) = struct.unpack("i", fcntl.ioctl(opened, termios.TIOCOUTQ, bytes(4)))
     except (OSError, ValueError):
@@ -363,23 +290,9 @@ def _unsent(opened: socket.socket) -> int | None:
     return int(left)
 
 
-def refuse(opened: socket.socket) -> None:
-    """Answers 503 to a connection that there is no room for, as far as that goes without waiting, and closes it."""
-    body = fault_of(RequestError(503, "busy", "too many connections; ask again in a moment", 1)).answer().body
-    head = (
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
-    with opened, suppress(OSError):
-        opened.setblocking(False)
-        opened.send(head.encode() + bytes(body))
-        opened.shutdown(socket.SHUT_WR)
-        opened.recv(2**16)  # what was sent by now: left unread, it would take the answer away
-
-
 def most_connections(wished: int) -> int:
-    """How many connections there may be, by the wish and by the files that this process may have open."""
+    """Most connections: `wished`, or fewer if this process may open few files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return wished
-    return max(_FEWEST, min(wished, files - _KEPT_FOR_FILES))
+    return max(_FEWEST, min(wished, files - _OTHER_FILES))

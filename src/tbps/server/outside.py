@@ -1,4 +1,4 @@
-"""What surrounds every request: headers of the answer, names of the service, caps, time-outs, counts, unexpected errors."""
+"""Outermost ASGI layer: Host and Origin checks, time limits, security headers, metrics, answers to errors."""
 
 import asyncio
 import time
@@ -11,13 +11,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tbps.errors import RequestError, TbpsError
-from tbps.server.addresses import Addresses
-from tbps.server.answers import answer_of, internal, log
-from tbps.server.limits import Patience, Ticket, ticket
+from tbps.server.callers.addresses import Addresses
+from tbps.server.callers.limits import Patience, Ticket, ticket
+from tbps.server.faults import answer_of, internal, log
 from tbps.server.service import Service
 
-LONG = (("POST", "/v1/index"), ("POST", "/v1/forget"))  # an erasure writes the gallery anew
-FORMS = ("/v1/index", "/v1/similar")  # whose bodies may be large and take their time
+LONG = (("POST", "/v1/index"), ("POST", "/v1/forget"))  # an erasure rewrites the gallery
+FORMS = ("/v1/index", "/v1/similar")  # their bodies may be large
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; "
@@ -36,7 +36,7 @@ HEADERS = {
 
 @final
 class Outside:
-    """The outermost layer of the application."""
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -53,7 +53,7 @@ class Outside:
             answer.status = answer.status or 499
         except TbpsError as error:
             await self._instead(answer_of(error), answer, scope, receive)
-        except Exception:  # whatever it is, it is said to the log and not to whoever asked
+        except Exception:  # logged, and not described to the caller
             self._service.metrics.failures.inc()
             log.exception("%s %s", scope["method"], scope["path"])
             await self._instead(internal(), answer, scope, receive)
@@ -63,7 +63,7 @@ class Outside:
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         settings, addresses = self._service.settings, self._service.addresses
         headers = _headers(scope)
-        _believe(scope, addresses)
+        _apply_forwarded(scope, addresses)
         _refuse_nul(scope)
         if (reason := addresses.refusal(headers)) is not None:
             raise RequestError(403, "origin", reason)
@@ -87,12 +87,12 @@ class Outside:
             ticket.reset(token)
 
     async def _instead(self, response: ASGIApp, answer: "_Answer", scope: Scope, receive: Receive) -> None:
-        """Answers with an error, unless an answer has begun."""
+        """Send an error answer, unless another answer has begun."""
         if not answer.status:
             await response(scope, receive, answer)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"  # an unknown path or method names no series of its own
+        route = getattr(scope.get("route"), "path", None) or "other"  # unknown paths and methods must not create series
         method = "other" if route == "other" else scope["method"]
         self._service.metrics.requests.labels(method, route, str(status)).inc()
         self._service.metrics.seconds.labels(route).observe(seconds)
@@ -100,7 +100,7 @@ class Outside:
 
 @final
 class _Answer:
-    """Sends with the headers that every answer has."""
+    """`send` that adds the headers which every answer has. status: of the answer, 0 before it begins."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -114,7 +114,7 @@ class _Answer:
             own = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
             if b"cache-control" not in given:
                 own.append((b"cache-control", b"no-store"))
-            if self.body is not None and self.body.unread:  # what was refused is not waited for
+            if self.body is not None and self.body.unread:  # the rest of a refused request is not read
                 own.append((b"connection", b"close"))
             message = {**message, "headers": [*message["headers"], *own]}
         await self._send(message)
@@ -122,9 +122,9 @@ class _Answer:
 
 @final
 class _Body:
-    """Receives as long as its patience lasts, and notices when nobody waits for the answer any more.
+    """`receive` with a time limit; after the body it watches whether the client closes the connection.
 
-    unread: the sender has more to send than was received.
+    unread: part of the body has not been received.
     """
 
     def __init__(self, receive: Receive, patience: Patience, mine: Ticket, unread: bool) -> None:
@@ -134,7 +134,7 @@ class _Body:
         self._watch: asyncio.Task[None] | None = None
 
     async def __call__(self) -> MutableMapping[str, Any]:
-        if self._watch is not None:  # the body is over; what comes is the end of the connection
+        if self._watch is not None:  # after the body only a disconnect can follow
             await self._watch
             return {"type": "http.disconnect"}
         began = time.monotonic()
@@ -154,7 +154,7 @@ class _Body:
         return message
 
     def leave(self) -> None:
-        """Stops watching."""
+        """Stop watching the connection."""
         if self._watch is not None:
             self._watch.cancel()
 
@@ -165,7 +165,7 @@ class _Body:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """The headers by name in lower case; values of one that stands twice are joined, as HTTP has it."""
+    """Headers by name in lower case; values of repeated ones are joined by commas."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -173,12 +173,12 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _believe(scope: Scope, addresses: Addresses) -> None:
-    """Puts in the place of a trusted proxy whom it asks for."""
+def _apply_forwarded(scope: Scope, addresses: Addresses) -> None:
+    """Replace address and scheme of a trusted proxy by those of its client."""
     if not scope.get("client"):
         return
     peer, port = scope["client"]
-    if not addresses.believes(peer):
+    if not addresses.trusts(peer):
         return
     given = [(name, value.decode("latin-1")) for name, value in scope["headers"]]
     scope["scheme"] = addresses.scheme(peer, [value for name, value in given if name == b"x-forwarded-proto"], scope["scheme"])
@@ -187,7 +187,7 @@ def _believe(scope: Scope, addresses: Addresses) -> None:
 
 
 def _refuse_nul(scope: Scope) -> None:
-    """Raises RequestError on a NUL, which the database does not tell from the end of a text."""
+    """Raise RequestError on a NUL character, which the database takes for the end of a text."""
     if "\0" in scope["path"]:
         raise RequestError(404, "not_found", "the path holds a NUL character; nothing has such a name")
     if "\0" in unquote(scope.get("query_string", b"").decode("latin-1")):

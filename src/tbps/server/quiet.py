@@ -1,4 +1,4 @@
-"""Keeps a log small whatever strangers send."""
+"""Rate limit for log messages that strangers can cause."""
 
 import logging
 import threading
@@ -6,20 +6,22 @@ import time
 from collections.abc import Callable
 from typing import final
 
+from cachetools import LRUCache
+
 _MOST_MESSAGES = 1000
 
 
 @final
-class Seldom(logging.Filter):
-    """Lets a message through `most` times in `seconds`, and then says with the next one how many it kept back.
+class RepeatLimit(logging.Filter):
+    """Logging filter that passes each message at most `most` times in `seconds`; the next one reports how many were left out.
 
-    Messages are told apart by their texts without what is filled in.
+    Messages are the same if their texts before formatting are the same.
     """
 
     def __init__(self, most: int = 20, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._most, self._seconds, self._clock = most, seconds, clock
-        self._seen: dict[str, tuple[float, int]] = {}  # since when, and how often
+        self._seen: LRUCache[str, tuple[float, int]] = LRUCache(_MOST_MESSAGES)  # start of the period, and count in it
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -27,16 +29,14 @@ class Seldom(logging.Filter):
         with self._lock:
             now = self._clock()
             since, count = self._seen.get(message, (now, 0))
-            kept_back = 0
+            left_out = 0
             if now - since >= self._seconds:
-                since, count, kept_back = now, 0, max(0, count - self._most)
+                since, count, left_out = now, 0, max(0, count - self._most)
             self._seen[message] = since, count + 1
-            while len(self._seen) > _MOST_MESSAGES:
-                del self._seen[next(iter(self._seen))]
         if count >= self._most:
             return False
-        if kept_back:
-            record.msg = f"{record.getMessage()} ({kept_back:,} more of this kind were left out)"
+        if left_out:
+            record.msg = f"{record.getMessage()} ({left_out:,} more of this kind were left out)"
             record.args = ()
         elif count == self._most - 1:
             record.msg = f"{record.getMessage()} (more of this kind are counted and left out for {self._seconds:g} s)"

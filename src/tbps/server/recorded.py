@@ -1,4 +1,4 @@
-"""The line that a request leaves in the audit log, however it ends: answered, refused or failed."""
+"""One line in the audit log per request, whether it is answered, refused or fails."""
 
 import asyncio
 import threading
@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 from typing import Any, final
 
 from tbps.errors import RequestError
-from tbps.server.answers import fault_of
 from tbps.server.audit import Audit
-from tbps.server.callers import Caller
-from tbps.server.limits import ticket
+from tbps.server.callers.gate import Caller
+from tbps.server.callers.limits import ticket
+from tbps.server.faults import fault_of
 
-_MESSAGE = 500
+_MESSAGE_LENGTH = 500
 
 
 @final
 class Entry:
-    """One line, written once: by `answered` or by `ended`, whichever comes first.
+    """One line, written once: by `answered` or by `ended`, whichever is called first.
 
-    asked: what was asked, as far as it is known by then.
+    asked: fields of the line about the request, as far as they are known.
     """
 
     def __init__(self, audit: Audit, caller: Caller, deed: str) -> None:
@@ -28,7 +28,7 @@ class Entry:
         self.asked: dict[str, Any] = {}
 
     def answered(self, **facts: Any) -> None:
-        """Says what is about to be answered. Raises RequestError where nobody waits for that any more, StorageError."""
+        """Write the line before an answer is sent. Raises RequestError if the time of the request is over, StorageError."""
         mine = ticket.get()
         with self._lock:
             if self._written or (mine is not None and not mine.left()):
@@ -36,11 +36,11 @@ class Entry:
             self._write(**facts)
 
     def ended(self, error: BaseException) -> None:
-        """Says how it ended instead, unless it was answered. Raises StorageError: then nothing else may be said either."""
+        """Write the line with the error that ended the request, unless `answered` has. Raises StorageError."""
         fault = fault_of(error)
         facts: dict[str, Any] = {"ended": "failed", "status": fault.status, "code": fault.code}
         if fault.status < 499:
-            facts |= {"ended": "refused", "message": fault.message[:_MESSAGE]}
+            facts |= {"ended": "refused", "message": fault.message[:_MESSAGE_LENGTH]}
         with self._lock:
             if not self._written:
                 self._write(**facts)
@@ -52,9 +52,9 @@ class Entry:
 
 @asynccontextmanager
 async def recorded(entry: Entry, run: Callable[..., Awaitable[None]]) -> AsyncIterator[Entry]:
-    """Whatever is raised in the block is in the log before it goes on; `run` awaits a function in a thread."""
+    """Context of a request: an exception in the block is logged before it is raised on. run: awaits a function in a thread."""
     try:
         yield entry
-    except BaseException as error:  # also the end of a request's time, which comes as CancelledError
+    except BaseException as error:  # also CancelledError, which ends a request whose time is over
         await asyncio.shield(run(entry.ended, error))
         raise

@@ -1,4 +1,4 @@
-"""A service on an address, until it is told to stop."""
+"""Runs a service on a port until it gets SIGTERM or Ctrl-C."""
 
 import logging
 import math
@@ -11,9 +11,10 @@ from typing import Any, final
 import uvicorn
 
 from tbps.errors import SettingsError
+from tbps.server.accepting import Accepting
 from tbps.server.app import make_app
-from tbps.server.connections import Accepting, Connection, Connections
-from tbps.server.quiet import Seldom
+from tbps.server.connections import Connection, Connections
+from tbps.server.quiet import RepeatLimit
 from tbps.server.service import Service
 from tbps.server.settings import ServiceSettings
 
@@ -21,10 +22,10 @@ _LOGGERS = ("asyncio", "tbps.server", "uvicorn.error")
 
 
 def run(service: Service, on_address: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or Ctrl-C; requests under way are answered first. `on_address` is told where, once it can be reached.
+    """Serve until SIGTERM or Ctrl-C; requests in progress are answered first. `on_address` gets the URL once it can be reached.
 
-    Raises SettingsError where the address cannot be had or the gallery is served already, and StorageError where the state folder
-    cannot be written, before `on_address` is called.
+    Raises, before `on_address` is called, SettingsError if the port cannot be opened or another service uses the gallery, and
+    StorageError if the state folder cannot be written.
     """
     service.start()
     try:
@@ -35,20 +36,9 @@ def run(service: Service, on_address: Callable[[str], None]) -> None:
 
 def _serve(service: Service, on_address: Callable[[str], None]) -> None:
     settings = service.settings
-    with _listening(settings) as listening, _seldom():
-        config = uvicorn.Config(
-            make_app(service),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # `outside` does that, for the proxies that are named
-            ws="none",
-            timeout_keep_alive=math.ceil(settings.idle_seconds),
-            timeout_graceful_shutdown=max(1, round(settings.shutdown)),
-            lifespan="on",
-        )
-        server = _Server(config, listening, Connections(settings, service.addresses))
-        # uvicorn hands the signal that ended it to whoever handled it before: it has done its work.
+    with _listening(settings) as listening, _limited_logs():
+        server = server_on(listening, service)
+        # uvicorn raises the signal that ended it once more for the handlers before it, which must not end the process.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             on_address(address(settings.host, listening.getsockname()[1]))
@@ -59,14 +49,31 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
                 signal.signal(number, handler)
 
 
+def server_on(listening: socket.socket, service: Service) -> uvicorn.Server:
+    """uvicorn server of a service on a listening socket, with the limits on connections; its `run` starts the service too."""
+    settings = service.settings
+    config = uvicorn.Config(
+        make_app(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # `outside` reads them, from trusted proxies only
+        ws="none",
+        timeout_keep_alive=math.ceil(settings.idle_seconds),
+        timeout_graceful_shutdown=max(1, round(settings.shutdown)),
+        lifespan="on",
+    )
+    return _Server(config, listening, Connections(settings, service.addresses))
+
+
 def address(host: str, port: int) -> str:
-    """What to type into a browser."""
+    """URL of the service."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @final
 class _Server(uvicorn.Server):
-    """uvicorn's server with connections that are accepted and ended by `connections`."""
+    """uvicorn server whose connections `accepting` accepts and `connections` limits."""
 
     def __init__(self, config: uvicorn.Config, listening: socket.socket, connections: Connections) -> None:
         super().__init__(config)
@@ -91,9 +98,9 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _seldom() -> Iterator[None]:
-    """Whoever sends nonsense may fill no disk with what is said about it."""
-    rules = [(logging.getLogger(name), Seldom()) for name in _LOGGERS]
+def _limited_logs() -> Iterator[None]:
+    """Limit repeated log messages, so that nonsense from strangers does not fill the disk."""
+    rules = [(logging.getLogger(name), RepeatLimit()) for name in _LOGGERS]
     for logger, rule in rules:
         logger.addFilter(rule)
     try:
@@ -105,7 +112,7 @@ def _seldom() -> Iterator[None]:
 
 def _listening(settings: ServiceSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off for sockets that name their protocol only; it costs 40 ms an answer.
+    # asyncio disables Nagle's algorithm only on sockets created with a protocol; it would delay each answer by 40 ms.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -114,6 +121,6 @@ def _listening(settings: ServiceSettings) -> socket.socket:
     except OSError as error:
         opened.close()
         raise SettingsError(
-            f"{settings.host} port {settings.port} cannot be had ({error.strerror or error}); choose another with --port"
+            f"{settings.host} port {settings.port} cannot be opened ({error.strerror or error}); choose another with --port"
         ) from error
     return opened

@@ -1,4 +1,4 @@
-"""What a service is told at its start."""
+"""Settings of the service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tbps.config import Settings
-from tbps.server.addresses import LOOPBACK, Addresses
+from tbps.server.callers.addresses import LOOPBACK, Addresses
 
 STATE_SUFFIX = ".service"
 
@@ -14,19 +14,26 @@ _Positive = Annotated[int, Field(ge=1)]
 
 
 class ServiceSettings(Settings):
-    """allow_hosts: names that requests may call the service by, besides those of the loopback; trusted_proxies: addresses and
-    networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; for both see `addresses`.
+    """Settings of one service.
 
-    at_once: requests that are worked on; waiting: further ones that may wait, beyond which the answer is 503.
-    batch_window: milliseconds that a text waits for others to be encoded with it, 0: none; batch_texts: at most so many at once.
-    timeout: seconds of a request, long_timeout: of an upload or erasure, shutdown: that requests have when the service ends.
-    searches_per_minute: of one key, 0: any number; failures_per_minute: refused keys of one address that are answered one by one.
-    upload_bytes: of one upload, picture_bytes: of one picture, pixels: of one picture; jobs: uploads that may wait for their turn;
-    body_bytes: of a body of JSON, where its kind (see `asked`) has no smaller limit.
-    header_seconds: until the headers of a request are there; idle_seconds: between two requests of a connection; body_seconds:
-    until a body of JSON is there, and of uploads, which get one more second for every `upload_rate` bytes; stall_seconds: without a
-    byte; linger_seconds: for the rest of what was refused. connections: at the same time, fewer where the process may open few
-    files (see `connections`).
+    Addresses (see `callers.addresses`)
+        allow_hosts: names of the service besides those of the loopback; trusted_proxies: addresses and networks of proxies whose
+        X-Forwarded-For and X-Forwarded-Proto headers are trusted
+    Requests
+        at_once: worked on at the same time; waiting: further ones that may wait, beyond which the answer is 503; timeout: seconds
+        per request; long_timeout: seconds per upload or erasure; shutdown: seconds for the rest when the service stops
+    Encoding of descriptions (see `batching`)
+        batch_window: milliseconds that a text waits for others, 0: none; batch_texts: most texts per pass
+    Callers
+        searches_per_minute: per key, 0: no limit; failures_per_minute: wrong keys per address before the answer is 429;
+        session_hours: length of a session
+    Sizes
+        upload_bytes, upload_files: per upload; picture_bytes, pixels: per picture; jobs: uploads that may wait; body_bytes: of a
+        JSON body, unless its kind has a smaller limit (see `bodies.requests`)
+    Connections (see `connections`)
+        header_seconds: until the headers of a request are complete; idle_seconds: between two requests; body_seconds: until a JSON
+        body is complete; upload_rate: bytes that give an upload one more second; stall_seconds: without a byte; linger_seconds: for
+        the unread rest of a refused request; connections: most at the same time, fewer if the process may open few files
     """
 
     host: str = "127.0.0.1"
@@ -60,15 +67,15 @@ class ServiceSettings(Settings):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody but this machine can reach the service."""
+        """Whether only this machine can reach the service directly."""
         return self.host in LOOPBACK
 
     def addresses(self) -> Addresses:
-        """The names of the service and its proxies. Raises SettingsError on what is none."""
+        """Names of the service and its proxies. Raises SettingsError on invalid ones."""
         return Addresses(self.allow_hosts, self.trusted_proxies, any_name=not self.on_loopback and not self.allow_hosts)
 
 
 def state_folder(gallery: Path) -> Path:
-    """Where keys, audit log and uploads of a gallery's service lie: beside it, never in it."""
+    """Default state folder of a gallery's service, beside the gallery: GALLERY.service."""
     place = gallery.absolute() if gallery.name not in ("", "..") else gallery.resolve()
     return place.with_name(place.name + STATE_SUFFIX)

@@ -1,7 +1,7 @@
-"""The one reader of JSON that strangers send: bodies of requests and JSON in fields of forms.
+"""Strict parser for JSON from strangers: bodies of requests and fields of forms.
 
-Python's own reader takes more than JSON is: NaN and Infinity, numbers that become infinite (1e999), keys that stand twice, halves
-of surrogate pairs. Each of them breaks something later, such as the audit log or the database, so all of them are refused here.
+Python's parser also accepts NaN and Infinity, numbers that become infinite (1e999), duplicate keys and lone surrogates. Each of
+them breaks something later, such as the audit log or the database, so they are refused here.
 """
 
 import json
@@ -15,19 +15,19 @@ from tbps.preprocess.metadata import json_number
 MOST_DEPTH = 32
 MOST_DIGITS = 100  # of an integer
 
-# Matches at every quote, also where the text ends early, so that no quote is looked at twice; nothing in it is tried in two ways.
+# Matches at every quote, also at an unterminated string, and never backtracks: its time is linear in the length of the text.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 def parse(content: bytes, what: str, most_values: int) -> JSON:
-    """The value of a JSON text in UTF-8. `what` names it in messages; most_values: values that it may hold, nested ones included.
+    """Parse JSON in UTF-8. what: name of the text in messages; most_values: limit on values, nested ones included.
 
-    Raises RequestError (422) that says what is wrong, in one line however long the text is.
+    Raises RequestError (422) with the problem on one line, however long the text is.
     """
     if _fewest_values(content) > most_values:
-        raise _refused(what, f"holds more than {most_values:,} values; send less at a time")
+        raise _refused(what, f"contains more than {most_values:,} values; send less at a time")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -45,44 +45,44 @@ def parse(content: bytes, what: str, most_values: int) -> JSON:
 
 
 def unfit_text(text: str) -> str | None:
-    """What keeps a text from being stored and compared like any other, None where nothing does."""
+    """Reason why a text cannot be stored and compared, or None."""
     if "\0" in text:
-        return "holds a NUL character; leave it out"
+        return "contains a NUL character; leave it out"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair, which is no character; leave it out"
+        return "contains half of a surrogate pair, which is not a character; leave it out"
     return None
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A text as it can stand in a message: on one line, and shortened."""
+    """A text for a message: on one line, in ASCII, shortened."""
     return ascii(text) if len(text) <= most else f"{text[:most]!a}..."
 
 
 def _fewest_values(content: bytes) -> int:
-    """As many values as a text has at least, if it is JSON. None is made: a hundred thousand objects stop all threads for long."""
+    """Lower bound on the number of values. Counts bytes only: creating a hundred thousand objects would block all threads."""
     outside = _STRING.sub(b"", content)
     return max(outside.count(b"[") + outside.count(b"{"), outside.count(b",") + outside.count(b":"))
 
 
 class _UnfitError(ValueError):
-    """A value that JSON's readers disagree on; the message goes on after what is read."""
+    """A value that is refused; its message continues a sentence about the text."""
 
 
 def _check(value: JSON, what: str, most_values: int) -> None:
-    """Depth, number and texts of what was read."""
+    """Check depth, number of values and texts of a parsed value."""
     for count, (depth, each) in enumerate(_values(value), start=1):
         if depth > MOST_DEPTH:
             raise _refused(what, _too_deep())
         if count > most_values:
-            raise _refused(what, f"holds more than {most_values:,} values; send less at a time")
+            raise _refused(what, f"contains more than {most_values:,} values; send less at a time")
         if isinstance(each, str) and (problem := unfit_text(each)) is not None:
             raise _refused(what, f"has a text ({shown(each)}) that {problem}")
 
 
 def _values(value: JSON) -> Iterator[tuple[int, JSON]]:
-    """Every value and every key, with how deep it lies; without recursion, since the depth is the sender's."""
+    """All values and keys with their depth; without recursion, since the sender chooses the depth."""
     waiting = [(1, value)]
     while waiting:
         depth, each = waiting.pop()
@@ -96,19 +96,19 @@ def _values(value: JSON) -> Iterator[tuple[int, JSON]]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise _UnfitError(f"holds {name}, which is no number of JSON; leave it out")
+    raise _UnfitError(f"contains {name}, which is not a number in JSON; leave it out")
 
 
 def _number(text: str) -> int | float:
     try:
         return json_number(text)
     except ValueError as error:
-        raise _UnfitError(f"holds the number {shown(text)}, which is too large") from error
+        raise _UnfitError(f"contains the number {shown(text)}, which is too large") from error
 
 
 def _integer(text: str) -> int:
     if len(text) > MOST_DIGITS:
-        raise _UnfitError(f"holds an integer of {len(text):,} digits, more than {MOST_DIGITS}; write it as text, in quotes")
+        raise _UnfitError(f"contains an integer of {len(text):,} digits, more than {MOST_DIGITS}; write it as text, in quotes")
     return int(text)
 
 

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from colour_encoder import ColourEncoder
-from differences import differences, hits_by_path, write_metadata
-from walkers import Walker, film, still, write_detections, write_film
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest.footage import Footage, FootageSettings
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder
+from tests.support.differences import differences, hits_by_path, write_metadata
+from tests.support.walkers import Walker, film, still, write_detections, write_film
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 from PIL import ExifTags, Image
-from walkers import Walker, still, write_detections
 
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.ingest import context, reading
@@ -22,6 +20,8 @@ from tbps.gallery.ingest.sources.candidates import Candidate
 from tbps.gallery.store.columns import RowMetadata
 from tbps.gallery.store.table import KnownRow
 from tbps.video.detectors.ready_made import JsonDetector
+from tests.support.colour_encoder import ColourEncoder, write_pictures
+from tests.support.walkers import Walker, still, write_detections
 
 
 @pytest.fixture

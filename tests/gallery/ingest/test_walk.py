@@ -8,10 +8,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from colour_encoder import ColourEncoder, write_pictures
-
 import tbps
 from tbps.gallery.gallery import Gallery
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 # As in docs/architecture.md: each function is called by one above it, and the picture passes through them in this order.
 WALK = (

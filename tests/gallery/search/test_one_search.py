@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import CONTEXT, ColourEncoder, write_pictures
 
 from tbps.errors import QueryError
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Query, Text
 from tbps.preprocess.image import open_image
+from tests.support.colour_encoder import CONTEXT, ColourEncoder, write_pictures
 
 LONG = " ".join(f"word{number}" for number in range(2 * CONTEXT))
 

@@ -139,7 +139,9 @@ def test_explanations_cover_all_parts_with_a_notice(gallery: tbps.Gallery) -> No
     assert told.score == pytest.approx(hit.score, abs=1e-4)
 
 
-def test_the_command_line_prints_the_notice(gallery: tbps.Gallery, tmp_path: Path, run_tbps: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_line_prints_the_notice(
+    gallery: tbps.Gallery, tmp_path: Path, run_tbps: Callable[..., tuple[int, str, str]]
+) -> None:
     code, shown, messages = run_tbps("search", gallery.path, LONG["Thai"], "--json")
     page = json.loads(shown)[0]
     assert code == 0 and page["notices"] and f"note: {page['notices'][0]}" in messages

@@ -5,9 +5,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from colour_encoder import ColourEncoder, write_pictures
-
 from tbps.gallery.gallery import Gallery
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 SOURCE = Path(__file__).parents[3] / "src" / "tbps"
 WALK = [

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder, write_pictures
 
 from tbps.errors import GalleryError, QueryError, StaleVersionError
 from tbps.gallery.gallery import Gallery
@@ -16,6 +15,7 @@ from tbps.gallery.search.query import Query, Text
 from tbps.gallery.store.manifest import recorded
 from tbps.gallery.store.staleness import TRIES, read_again, reading
 from tbps.gallery.store.table import Table
+from tests.support.colour_encoder import ColourEncoder, write_pictures
 
 SOURCE = Path(__file__).parents[3] / "src" / "tbps"
 

@@ -36,7 +36,8 @@ class Rows:
     def room_for(cls, count: int, dim: int) -> "Rows":
         """No rows yet, in a room for `count` rows and some more, so that an addition does not copy."""
         size = count + count // 8 + _SPARE
-        room = _Room(np.empty(size, np.uint64), np.empty(size, "S24"), np.empty((size, dim), np.float32), 0)
+        # Zeros, since memory that was freed before may hold embeddings and ids of images that were erased.
+        room = _Room(np.zeros(size, np.uint64), np.zeros(size, "S24"), np.zeros((size, dim), np.float32), 0)
         return cls(room, 0)
 
     def extended(

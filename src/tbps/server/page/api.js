@@ -1,9 +1,9 @@
-// Calls to the service, see /v1/openapi.json. A busy service is asked again when it says so.
+// Requests to the service, see /v1/openapi.json. If the service is busy, a request is repeated after the time that it asks for.
 
 const TRIES = 6;
 const LONGEST_WAIT = 30;
 
-/** An answer that is no success; `message` is a sentence for the user. */
+/** An error answer; `message` is a sentence for the user. */
 export class ServiceError extends Error {
   constructor(status, code, message) {
     super(message);
@@ -16,7 +16,7 @@ export const signedOut = new EventTarget();
 
 /**
  * The JSON of an answer. `body`: an object (sent as JSON), a FormData, or nothing.
- * `busy(seconds)` is called before each wait of a service that has no place free; it is asked at most `tries` times.
+ * `busy(seconds)` is called before each wait for a busy service; `tries`: most requests.
  */
 export async function call(method, path, body = undefined, { signal, busy = () => {}, tries = TRIES } = {}) {
   for (let attempt = 1; ; attempt += 1) {
@@ -30,21 +30,21 @@ export async function call(method, path, body = undefined, { signal, busy = () =
   }
 }
 
-/** JSON in which whole numbers keep their digits: those beyond 2^53, which JavaScript rounds, become texts. */
+/** Parses JSON; whole numbers beyond 2^53, which JavaScript would round, become strings. */
 export function exactly(text) {
   const part = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   return JSON.parse(text.replace(part, (found) => (/^-?\d+$/.test(found) && !Number.isSafeInteger(Number(found)) ? `"${found}"` : found)));
 }
 
-/** Whether asking again may help: the connection is lost, or the service is busy or has a problem. */
+/** Whether an error may pass: the connection is lost, or the service is busy or has a problem. */
 export const passes = (error) => !(error instanceof ServiceError) || error.status === 0 || error.status === 429 || error.status >= 500;
 
-/** Seconds before the next try after so many failures. */
+/** Seconds until the next try after a number of failures. */
 export const pauseAfter = (failures) => Math.min(2 ** (failures - 1), LONGEST_WAIT);
 
 /**
- * What ask() promises, asked again after longer and longer pauses, and at once when the browser is online again. `lost(failures)` is
- * called after each failure. Null when `goesOn()` no longer holds, or nobody is signed in any more.
+ * Result of ask(), repeated after increasing pauses until it succeeds, and at once when the browser is online again. `lost(failures)`
+ * is called after each failure. Null if `goesOn()` becomes false or the user is signed out.
  */
 export async function insist(ask, { goesOn = () => true, lost = () => {} } = {}) {
   for (let failures = 1; ; failures += 1) {
@@ -65,7 +65,7 @@ async function read(answer) {
     return exactly(await answer.text());
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError(0, "unreadable", "The answer of the service broke off or cannot be read. Try again.");
+    throw new ServiceError(0, "unreadable", "The answer of the service is incomplete or unreadable. Try again.");
   }
 }
 
@@ -90,7 +90,7 @@ async function failure(answer) {
   return error;
 }
 
-/** As `call` of a POST with a FormData, telling how much of it was sent: `sending(share)`. */
+/** As `call` of a POST with a FormData; calls `sending(share)` with the share that was sent. */
 export function upload(path, form, sending) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -98,7 +98,7 @@ export function upload(path, form, sending) {
     request.setRequestHeader("X-Tbps", "1");
     request.responseType = "json";
     request.upload.addEventListener("progress", (event) => event.lengthComputable && sending(event.loaded / event.total));
-    request.addEventListener("error", () => reject(new ServiceError(0, "unreachable", "The upload broke off. Check the connection.")));
+    request.addEventListener("error", () => reject(new ServiceError(0, "unreachable", "The upload was interrupted. Check the connection, then try again.")));
     request.addEventListener("load", () => {
       if (request.status < 300) return resolve(request.response);
       const told = request.response?.error;
@@ -116,12 +116,12 @@ export function later(pause, signal) {
     const timer = setTimeout(resolve, 1000 * pause);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new DOMException("given up", "AbortError"));
+      reject(new DOMException("aborted", "AbortError"));
     });
   });
 }
 
-/** With a capital letter and a full stop. */
+/** A message as a sentence: with a capital letter and a full stop. */
 export function sentence(text) {
   const whole = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;

@@ -1,4 +1,4 @@
-// The page: from its address to what it shows, and from what is done to a new address.
+// The page: shows the search in its address, and turns actions into new addresses.
 
 import { ServiceError, call, insist, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
@@ -20,24 +20,24 @@ import { again, further, search } from "./search.js";
 import { prepare as prepareSession, session as currentSession, showAccount } from "./session.js";
 import { startView } from "./start.js";
 
-const KEPT = 10; // answers for going back
-const PATIENCE = 250; // milliseconds before an old answer makes way for placeholders
+const KEPT = 10; // answers kept for going back
+const PATIENCE = 250; // milliseconds until placeholders replace an old answer
 
 let session = null;
 let gallery = null;
 let asked = query();
 let shown = null;
 let answer = null;
-let running = null; // AbortController of the search under way
-let returning = null; // a promise while the history goes back to before a result was opened: what is pushed meanwhile would be lost
-const pending = new Map(); // id -> "right", "wrong" or "none", not yet searched with
+let running = null; // AbortController of the current search
+let returning = null; // promise while the history goes back after a result was closed; a step pushed meanwhile would be lost
+const pending = new Map(); // id -> "right", "wrong" or "none": marks that no search has used yet
 const answers = new Map(); // address -> answer, for going back
 
 // From the address to the page
 
 /**
- * Shows what the address says. `fresh`: asks the service even for what was answered before; `moved`: the history moved, and what was
- * typed at its new step is shown again.
+ * Shows the search in the address. `fresh`: asks the service even if an answer is kept; `moved`: after a step in the history, whose
+ * unsent text is shown again.
  */
 async function follow(fresh = false, moved = false) {
   const told = fromAddress(location.hash);
@@ -59,7 +59,7 @@ async function follow(fresh = false, moved = false) {
   else closeDetail();
 }
 
-/** Goes to another query, as a new step of the history. */
+/** Searches for another query, as a new step of the history. */
 function go(next) {
   if (returning) return returning.then(() => go(next));
   const address = toAddress(next);
@@ -69,14 +69,14 @@ function go(next) {
   return follow(true);
 }
 
-/** Changes the query; all that is typed comes along. */
+/** Changes the query; includes all unsent text. */
 function refine(next) {
   const whole = withDrafts(next);
   keepDraft();
   return go(whole);
 }
 
-/** Goes to a query of its own; a further description that is typed comes along, the search box shows the new one. */
+/** Replaces the query; includes the unsent text of a further description, but not that of the search box. */
 function replace(next) {
   const whole = withEntry(next);
   keepDraft();
@@ -84,19 +84,19 @@ function replace(next) {
   return go(whole);
 }
 
-/** Keeps the place in the answer, unless it only stands there until the next one comes. */
+/** Remembers the scroll position, unless the answer shown is an old one. */
 function leave() {
   if (answer && toAddress(answer.asked) === toAddress(asked)) answer.scroll = scrollY;
 }
 
-/** Searches and shows the answer, or why there is none. `focus`: the first result gets the focus even if no result had it. */
+/** Searches and shows the answer or the error. `focus`: moves the focus to the first result even if no result had it. */
 async function run(ask, { focus = false } = {}) {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
   if (!seeks(asked)) return showStart();
   if (lost(asked.pictures).length === asked.pictures.length && !seeks({ ...asked, pictures: [] })) {
-    return stop("The picture is not here", "This search was made with a picture, and an address cannot hold one. Drop the picture again to repeat it.", [["Choose a picture", pickPicture]]);
+    return stop("The picture is missing", "This search used a picture, which a link cannot contain. Choose or drop the picture again.", [["Choose a picture", pickPicture]]);
   }
   const hadFocus = focus || isOpen() || ["results", "further"].some((id) => at(id).contains(document.activeElement));
   waiting(true);
@@ -150,31 +150,30 @@ function showStart() {
 
 function showEmpty() {
   if (!hasFilter(asked)) return showEmptyGallery();
-  return showMessage("No image passes these filters", "The description stays as it is; fewer filters let more through.",
+  return showMessage("No image matches these filters", "Remove filters to see more images. The description stays.",
     [["Remove all filters", () => refine(withoutFilters(asked))]]);
 }
 
 function showEmptyGallery() {
-  stop("This gallery holds no images yet", "Once pictures, archives or videos were added, they can be searched.", [], "");
+  stop("This gallery has no images yet", "Add pictures, archives or videos; then you can search them.", [], "");
 }
 
 function failed(error) {
   if (error.status === 401) return;
   if (!(error instanceof ServiceError)) throw error;
   if (error.code === "empty") return showEmptyGallery();
-  const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "That cannot be searched for";
+  const heading = error.status === 0 ? "No connection" : error.status >= 500 || error.status === 429 ? "The service has a problem" : "This search is not possible";
   const refused = error.status >= 400 && error.status < 429;
   const again = refused ? [["Change the description", () => at("words").select()]] : [["Try again", () => follow(true)]];
   stop(heading, error.message, [...(refused ? fewerFilters() : []), ...again]);
 }
 
-/** What takes filters away: first the cameras and the column to group by that the gallery does not have, which may be mistyped in a
- * link. */
+/** Buttons that remove filters; first for cameras and the grouping column that the gallery does not have (mistyped in a link). */
 function fewerFilters() {
   const cameras = unknownCameras(asked).map((name) => [
     `Search without camera ${name}`, () => refine({ ...asked, cameras: asked.cameras.filter((other) => other !== name) }),
   ]);
-  const group = asked.group && !isColumn(asked.group) ? [["Show all crops", () => refine({ ...asked, group: null })]] : [];
+  const group = asked.group && !isColumn(asked.group) ? [["Show single images", () => refine({ ...asked, group: null })]] : [];
   return [...cameras, ...group, ...(hasFilter(asked) ? [["Remove all filters", () => refine(withoutFilters(asked))]] : [])];
 }
 
@@ -207,7 +206,7 @@ function waiting(is) {
   at("results").setAttribute("aria-busy", String(is));
 }
 
-// What stands around the results
+// Parts of the page around the results
 
 function drawControls() {
   const main = mainOf(asked);
@@ -231,12 +230,12 @@ function drawSummary() {
   show(at("summary"), Boolean(answer?.hits.length));
   show(at("notices"), Boolean(answer?.notices.length));
   if (!answer) return at("count").replaceChildren();
-  const unit = answer.asked.group ? ["row", "rows"] : ["image", "images"];
+  const unit = answer.asked.group ? ["group", "groups"] : ["image", "images"];
   const total = several(answer.total, ...unit);
   const all = answer.hits.length === answer.total ? `${total}, best first` : `${count(answer.hits.length)} of ${total}, best first`;
   at("count").textContent = answer.hits.length ? all : "No results";
   at("claim").textContent = answer.line?.hits ? claim(answer.line) : "";
-  const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large: the search is approximate, the scores are exact."] : [])];
+  const notices = [...answer.notices, ...(answer.approximate ? ["This gallery is large, so the search is approximate: it may miss some images. The scores are exact."] : [])];
   show(at("notices"), notices.length > 0);
   return at("notices").replaceChildren(...notices.map((text) => h("li", {}, text)));
 }
@@ -249,9 +248,9 @@ async function more(event) {
   const current = answer;
   const button = event.currentTarget;
   button.disabled = true;
-  button.textContent = "Looking…";
+  button.textContent = "Loading…";
   try {
-    const hits = await further(current, { busy: (wait) => { button.textContent = `Busy, again in ${wait} s…`; } });
+    const hits = await further(current, { busy: (wait) => { button.textContent = `Busy, trying again in ${wait} s…`; } });
     if (answer !== current) return;
     const first = addHits(current, hits);
     drawSummary();
@@ -260,7 +259,7 @@ async function more(event) {
   } catch (error) {
     at("further").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
       h("button", { type: "button", class: "quiet", onclick: more }, "Try again"),
-      h("button", { type: "button", class: "quiet", onclick: () => follow(true) }, "Search anew"));
+      h("button", { type: "button", class: "quiet", onclick: () => follow(true) }, "Repeat the search"));
   }
 }
 
@@ -278,14 +277,14 @@ function mark(id, which) {
   if ((applied(id) ?? "none") === wanted) pending.delete(id);
   else pending.set(id, wanted);
   drawMarks();
-  tell(wanted === "none" ? "Mark removed." : `Marked ${wanted}.`);
+  tell(wanted === "none" ? "Mark removed." : `Marked as ${wanted}.`);
 }
 
 function drawMarks() {
   paintMarks();
   paintDetailMarks();
   const number = (which) => [...pending.values()].filter((held) => held === which).length;
-  const parts = [["right", "right"], ["wrong", "wrong"], ["none", "no longer marked"]].filter(([which]) => number(which)).map(([which, told]) => `${number(which)} ${told}`);
+  const parts = [["right", "right"], ["wrong", "wrong"], ["none", "unmarked"]].filter(([which]) => number(which)).map(([which, told]) => `${number(which)} ${told}`);
   at("marks-text").textContent = parts.join(", ");
   show(at("marks"), pending.size > 0);
 }
@@ -299,7 +298,7 @@ async function searchAgain() {
   const untouched = (list) => list.filter((id) => !pending.has(id));
   const base = { ...asked, right: untouched(asked.right), wrong: untouched(asked.wrong) };
   const [right, wrong] = [ids("right"), ids("wrong")];
-  if (!seeks({ ...base, right: [...base.right, ...right] })) return say("Mark at least one result right, or describe the person.");
+  if (!seeks({ ...base, right: [...base.right, ...right] })) return say("Mark at least one result as right, or describe the person.");
   shown = null;
   closeDetail();
   leave();
@@ -337,17 +336,17 @@ function goBack() {
   history.back();
 }
 
-/** Results like this one instead of what was sought so far; the filters stay. */
+/** Query for images like this one, instead of the current descriptions; the filters stay. */
 const alike = (id) => query({ ...asked, texts: [], pictures: [], right: [], wrong: [], like: [{ id, weight: 1 }] });
 
 const like = (id) => replace(alike(id));
 
-/** Only where a column has a value, in single crops. */
+/** Query restricted to one value of a column, showing single images. */
 const narrowed = (column, held) => ({
   ...asked, group: null, ...(column === "camera" ? { cameras: [held] } : { equals: { ...asked.equals, [column]: held } }),
 });
 
-/** Leaves the detail view for a query: one step of the history, not two. */
+/** Leaves the detail view for a query: one step in the history instead of two. */
 function fromDetail(leading, next) {
   shown = null;
   closeDetail();
@@ -358,7 +357,7 @@ function fromDetail(leading, next) {
 
 function takePictures(files) {
   const keys = keep(files);
-  if (!keys.length) return say("That is no picture; take a JPEG, PNG or WebP.");
+  if (!keys.length) return say("This file is not a picture. Use JPEG, PNG or WebP.");
   return refine({ ...asked, pictures: together(asked.pictures, keys) });
 }
 
@@ -380,7 +379,7 @@ function prepareKeys() {
     if (event.key === "m") taken(event, () => like(id));
   });
   at("words").addEventListener("keydown", (event) => {
-    if (event.isComposing || event.keyCode === 229) return; // keys of an input method
+    if (event.isComposing || event.keyCode === 229) return; // keys of an input method editor
     if (event.key === "ArrowDown" && focusResult()) event.preventDefault();
     if (event.key === "Escape") at("words").blur();
   });
@@ -407,7 +406,7 @@ async function signedIn(opened) {
   await follow(true);
 }
 
-/** Starts anew, so that nothing of whoever left stays in the page; the address stays unless they signed out themselves. */
+/** Reloads, so that nothing of the former user stays in the page. The address stays, except after signing out. */
 function leaveSession() {
   session = null;
   location.reload();
@@ -425,7 +424,7 @@ async function lookAtGallery() {
     goesOn: () => session === current,
     lost: (failures) => {
       if (failures === 1) showIndexing(session, gallery);
-      if (failures === 1) say("What the gallery holds could not be loaded; trying again.");
+      if (failures === 1) say("The content of the gallery could not be loaded; trying again.");
     },
   }).catch((error) => { say(error.message); return null; });
   if (!session || found === null) return;

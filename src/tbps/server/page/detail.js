@@ -1,4 +1,4 @@
-// One result in full: the whole crop, what is known of it, the tracklet's time line, why it was found, forgetting.
+// Detail view of an image: metadata, timeline of its tracklet, why it was found, erasing.
 
 import { call } from "./api.js";
 import { at, closable, h, icon, iconButton, say } from "./dom.js";
@@ -6,8 +6,8 @@ import { count, duration, often, percent, relative, seconds, several, time, titl
 import { isColumn } from "./filters.js";
 import { asJson } from "./query.js";
 
-const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // in other words
-const DARKEST = 180; // of 255: how dark a region becomes that carried nothing
+const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // shown by other means
+const DARKEST = 180; // of 255: opacity over a region that did not raise the score
 
 let on = {};
 let now = null; // {id, hit, group, answer, session, detail, why, lit, frame}
@@ -35,7 +35,7 @@ export function closeDetail() {
   if (dialog().open) dialog().close();
 }
 
-/** Opens or changes to an image; `answer` may be null when none was asked for. */
+/** Opens an image, or changes to it; `answer` is null without a search. */
 export async function openDetail(id, answer, session) {
   if (now?.id === id && dialog().open) return;
   const hit = answer?.hits.find((other) => other.id === id) ?? null;
@@ -53,7 +53,7 @@ async function loadDetail(id) {
     if (now?.id !== id) return;
     now.detail = detail;
     draw();
-    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // it was on the button to try again
+    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // the focus was on the button to try again
   } catch (error) {
     if (now?.id !== id) return;
     dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
@@ -61,7 +61,7 @@ async function loadDetail(id) {
   }
 }
 
-/** Draws the marks anew. */
+/** Updates the buttons for marks. */
 export function paintDetailMarks() {
   if (!now) return;
   const mark = on.markOf(now.id);
@@ -71,11 +71,11 @@ export function paintDetailMarks() {
 function draw() {
   const { id, hit, group, answer, detail } = now;
   const kept = document.activeElement?.dataset?.keep;
-  const heading = hit ? `Result ${count(hit.rank)}` : group ? `Crop of result ${count(group.rank)}` : "Image";
+  const heading = hit ? `Result ${count(hit.rank)}` : group ? `Image of result ${count(group.rank)}` : "Image";
   const [before, after] = neighbours();
   const known = detail ?? hit ?? {};
   const track = timeLine();
-  now.frame ??= frame(id, heading); // kept, because a picture is not kept by the browser
+  now.frame ??= frame(id, heading); // kept, since browsers do not cache the image
   dialog().replaceChildren(
     h("header", { class: "title-bar" },
       h("h2", { id: "detail-title" }, heading),
@@ -97,7 +97,7 @@ function draw() {
 
 function frame(id, heading) {
   return h("div", { class: "frame", tabindex: "-1", role: "group", "aria-label": heading, "data-keep": "frame" },
-    h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: the whole crop` }),
+    h("img", { src: `/v1/images/${encodeURIComponent(id)}`, alt: `${heading}: whole image` }),
     h("canvas", { class: "regions", "aria-hidden": "true", hidden: true }));
 }
 
@@ -111,19 +111,19 @@ function actions() {
   const { id } = now;
   const button = (drawing, label, action, more = {}) => h("button", { type: "button", class: "quiet", onclick: action, ...more }, icon(drawing), label);
   return h("div", { class: "actions" },
-    button("right", "Right", () => on.mark(id, "right"), { "data-mark": "right", "data-needs-answer": true, title: "Mark right (r)", "data-keep": "right" }),
-    button("close", "Wrong", () => on.mark(id, "wrong"), { "data-mark": "wrong", "data-needs-answer": true, title: "Mark wrong (w)", "data-keep": "wrong" }),
-    button("like", "More like this", () => on.like(id), { title: "Search with this image instead (m)" }),
-    button("plus", "Add to the search", () => on.addLike(id), { "data-needs-answer": true, title: "Search with this image too" }));
+    button("right", "Right", () => on.mark(id, "right"), { "data-mark": "right", "data-needs-answer": true, title: "Mark as right (r)", "data-keep": "right" }),
+    button("close", "Wrong", () => on.mark(id, "wrong"), { "data-mark": "wrong", "data-needs-answer": true, title: "Mark as wrong (w)", "data-keep": "wrong" }),
+    button("like", "More like this", () => on.like(id), { title: "Search for images like this one (m)" }),
+    button("plus", "Add to the search", () => on.addLike(id), { "data-needs-answer": true, title: "Search for the description and images like this one" }));
 }
 
 function facts() {
   const { hit, answer, detail } = now;
   const known = detail ?? hit ?? {};
-  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best, cosine ${hit.score.toFixed(3)}` : null;
-  const chance = hit?.chance === null || hit?.chance === undefined ? null : `${often(hit.chance)} such results`;
+  const score = hit ? `${percent(relative(hit.score, answer.best))} of the best, cosine similarity ${hit.score.toFixed(3)}` : null;
+  const chance = hit?.chance === null || hit?.chance === undefined ? null : often(hit.chance);
   const rows = [
-    ["Score", score], ["Right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
+    ["Score", score], ["Chance to be right", chance], ["Camera", filterable("camera", known.camera)], ["Time (UTC)", time(known.captured_at)],
     ["Identity", filterable("identity", known.identity)], ["Tracklet", filterable("tracklet", detail?.tracklet)],
     ["Frame", detail?.frame], ["Box", box(detail?.box)], ["Source", known.source], ["Id", h("code", {}, now.id)],
   ];
@@ -133,13 +133,13 @@ function facts() {
 
 const box = (numbers) => (Array.isArray(numbers) ? numbers.map((number) => Math.round(number)).join(", ") : numbers);
 
-/** A value that searches only where it holds. */
+/** A value as a button that restricts the search to it. */
 function filterable(column, held) {
   if (held === null || held === undefined || held === "") return null;
   const text = value(held);
   const name = column.replaceAll(".", "_");
   if (typeof held === "object" || !(name === "camera" || isColumn(name))) return text;
-  return h("button", { type: "button", class: "link", title: `Search only where ${title(column)} is ${text}`, onclick: () => on.only(name, held) }, text);
+  return h("button", { type: "button", class: "link", title: `Search only images with ${title(column)} ${text}`, onclick: () => on.only(name, held) }, text);
 }
 
 function attributes() {
@@ -152,18 +152,18 @@ function attributes() {
     Object.keys(nested).length ? h("details", { class: "raw" }, h("summary", {}, `Further metadata: ${Object.keys(nested).map(title).join(", ")}`), h("pre", {}, h("code", {}, JSON.stringify(nested, null, 2)))) : null);
 }
 
-// Why it was found
+// Explanation
 
 function why() {
   const { answer } = now;
   if (!answer) return null;
   const asked = answer.asked;
   if (!asked.texts.length && !asked.like.length && !asked.right.length) {
-    return h("section", { class: "why" }, h("h3", {}, "Why"), h("p", { class: "hint" }, "Only a search in words, or by results, can be explained."));
+    return h("section", { class: "why" }, h("h3", {}, "Why"), h("p", { class: "hint" }, "Only searches by description or by images of the gallery can be explained."));
   }
   const place = h("section", { class: "why", "aria-label": "Why this result" }, h("h3", {}, "Why"));
   if (now.why) explain(place, now.why);
-  else place.append(h("button", { type: "button", class: "quiet", id: "ask-why", "data-keep": "why", title: "Which words and regions carried the score (e)", onclick: askWhy }, icon("why"), "Why this result?"));
+  else place.append(h("button", { type: "button", class: "quiet", id: "ask-why", "data-keep": "why", title: "Show which words and image regions contributed to the score (e)", onclick: askWhy }, icon("why"), "Why this result?"));
   return place;
 }
 
@@ -173,8 +173,8 @@ async function askWhy() {
   if (!current || !button || button.getAttribute("aria-busy")) return;
   button.setAttribute("aria-busy", "true");
   button.parentElement.querySelector(".problem")?.remove();
-  button.lastChild.textContent = "Looking…";
-  const say503 = (wait) => { button.lastChild.textContent = `Busy, again in ${wait} s…`; };
+  button.lastChild.textContent = "Loading…";
+  const say503 = (wait) => { button.lastChild.textContent = `Busy, trying again in ${wait} s…`; };
   try {
     const answer = await call("POST", "/v1/explain", { query: asJson(current.answer.asked), id: current.id }, { busy: say503 });
     if (now !== current) return;
@@ -199,7 +199,7 @@ function explain(place, told) {
     const words = told.words.filter((word) => word.text === text).map((word) => explainedWord(word, strongest));
     place.append(h("p", { class: "words" }, words));
   }
-  if (texts.length) place.append(h("p", { class: "hint" }, "The darker a word, the more it carried of the score; a dashed one spoke against."));
+  if (texts.length) place.append(h("p", { class: "hint" }, "Darker words raised the score more; dashed words lowered it."));
   place.append(...(told.notices ?? []).map((text) => h("p", { class: "hint" }, text)));
   if (!told.regions) return;
   const shown = h("input", { type: "checkbox", "data-keep": "regions" });
@@ -208,24 +208,24 @@ function explain(place, told) {
     now.lit = shown.checked;
     showRegions();
   });
-  place.append(h("label", { class: "check" }, shown, "Light the regions that carried the score"));
+  place.append(h("label", { class: "check" }, shown, "Highlight the regions that raised the score"));
 }
 
 function explainedWord({ word, weight }, strongest) {
   const share = Math.abs(weight) / strongest;
   const made = h("span", { class: `word ${weight < 0 ? "against" : ""}`, title: weight.toFixed(3) }, word,
-    h("span", { class: "unseen" }, ` (${weight < 0 ? "against, " : ""}${percent(share)}) `));
+    h("span", { class: "unseen" }, ` (${weight < 0 ? "lowered the score, " : ""}${percent(share)}) `));
   made.style.setProperty("--share", share.toFixed(3));
   return made;
 }
 
-/** Darkens what carried little of the score. */
+/** Darkens regions that contributed little to the score. */
 function showRegions() {
   const { rows, columns, weights } = now.why.regions;
   const visible = now.lit;
   const canvas = dialog().querySelector(".regions");
   canvas.hidden = !visible;
-  dialog().querySelector("figcaption").textContent = visible ? `Lit: what carried the score (${rows} × ${columns} regions)` : "";
+  dialog().querySelector("figcaption").textContent = visible ? `Highlighted: regions that raised the score (${rows} × ${columns} grid)` : "";
   canvas.width = columns;
   canvas.height = rows;
   const pen = canvas.getContext("2d");
@@ -250,7 +250,7 @@ function timeLine() {
   });
   const crops = members.map((member, number) => {
     const after = times[number] === null || !known.length ? "" : `+${(times[number] - first).toFixed(1)} s`;
-    const label = `Crop ${number + 1} of ${members.length}${member.captured_at ? `, ${time(member.captured_at)}` : ""}`;
+    const label = `Image ${number + 1} of ${members.length}${member.captured_at ? `, ${time(member.captured_at)}` : ""}`;
     const button = h("button", {
       type: "button", class: "moment", "aria-label": label, title: label, "aria-current": member.id === now.id ? "true" : null,
       "data-keep": `moment-${member.id}`, onclick: () => on.move(member.id),
@@ -260,18 +260,18 @@ function timeLine() {
     }
     return h("li", {}, button);
   });
-  return h("section", { class: "track", "aria-label": "Time line of the tracklet" },
-    h("h3", {}, "Time line ", h("span", { class: "hint" }, `${several(members.length, "crop")} of one tracklet${length > 0 ? `, ${duration(length)}` : ""}`)),
+  return h("section", { class: "track", "aria-label": "Timeline of the tracklet" },
+    h("h3", {}, "Timeline ", h("span", { class: "hint", title: "A tracklet is one person followed through one video" }, `${several(members.length, "image")} of one tracklet${length > 0 ? `, ${duration(length)}` : ""}`)),
     h("div", { class: "axis", "aria-hidden": "true" }, dots),
     h("div", { class: "axis-ends hint", "aria-hidden": "true" }, h("span", {}, time(members[0].captured_at)), h("span", {}, time(members.at(-1).captured_at))),
     h("ol", { class: "moments", role: "list" }, crops));
 }
 
-// Forgetting
+// Erasing
 
 function erasing() {
   if (now.session?.role !== "administrator" || !now.detail) return null;
-  return h("div", { class: "erasing" }, h("button", { type: "button", class: "quiet small-button", onclick: askForget }, icon("trash"), "Forget…"));
+  return h("div", { class: "erasing" }, h("button", { type: "button", class: "quiet small-button", onclick: askForget }, icon("trash"), "Erase…"));
 }
 
 function choices() {
@@ -279,8 +279,8 @@ function choices() {
   const members = detail.tracklet_members.map((member) => member.id);
   return [
     ["This image", { ids: [id] }],
-    members.length > 1 ? [`Its tracklet (${several(members.length, "crop")})`, { ids: members }] : null,
-    detail.identity === null || detail.identity === undefined ? null : [`Every image of identity ${detail.identity}`, { identity: detail.identity }],
+    members.length > 1 ? [`Its tracklet (${several(members.length, "image")})`, { ids: members }] : null,
+    detail.identity === null || detail.identity === undefined ? null : [`All images of identity ${detail.identity}`, { identity: detail.identity }],
   ].filter(Boolean);
 }
 
@@ -290,7 +290,7 @@ function askForget() {
     choice.checked = number === 0;
     return h("label", { class: "check" }, choice, label);
   });
-  at("forget-what").replaceChildren(h("legend", {}, "What is to be forgotten"), ...made);
+  at("forget-what").replaceChildren(h("legend", {}, "What to erase"), ...made);
   at("forget").showModal();
   countForgotten();
 }

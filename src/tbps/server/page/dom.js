@@ -1,4 +1,4 @@
-// Elements from values. Text reaches the page as text nodes and attribute values only, never as markup.
+// Creates elements. Values become text nodes and attribute values only, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -27,7 +27,7 @@ export function icon(name) {
   return drawing;
 }
 
-/** A button that shows an icon and says what it does. */
+/** A button with an icon and an accessible name. */
 export function iconButton(name, label, onclick, properties = {}) {
   return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...properties }, icon(name));
 }
@@ -36,7 +36,7 @@ export function show(element, visible) {
   element.hidden = !visible;
 }
 
-/** A popover opens below its button and stays within the window. */
+/** Opens a popover below its button, within the window. */
 export function anchor(popover, button) {
   popover.addEventListener("toggle", (event) => {
     const open = event.newState === "open";
@@ -50,14 +50,14 @@ export function anchor(popover, button) {
   });
 }
 
-/** The dialog closes on its close buttons and on a click beside it. */
+/** Closes a dialog on its close buttons and on a click outside it. */
 export function closable(dialog) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
   });
 }
 
-/** New children; the focus stays at its place among the buttons, or goes to `fallback` when none is left. */
+/** Replaces the children; the focus stays at its position among the buttons, or moves to `fallback` if none is left. */
 export function redraw(container, children, fallback = null) {
   const buttons = () => [...container.querySelectorAll("button, input")];
   const place = buttons().indexOf(document.activeElement);
@@ -65,7 +65,7 @@ export function redraw(container, children, fallback = null) {
   if (place >= 0) (buttons()[Math.min(place, buttons().length - 1)] ?? fallback)?.focus();
 }
 
-/** Says something on the screen for a while, and to screen readers. */
+/** Shows a message for a few seconds; screen readers read it. */
 export function say(text) {
   const place = at("toast");
   place.textContent = text;
@@ -74,7 +74,7 @@ export function say(text) {
   say.timer = setTimeout(() => place.classList.remove("shown"), 4000);
 }
 
-/** Says to screen readers what can be seen anyway. */
+/** A message for screen readers only. */
 export function tell(text) {
   at("told").textContent = text;
 }

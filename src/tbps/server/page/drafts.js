@@ -1,18 +1,18 @@
-// What is typed but not yet searched with: in the search box, and in the line of a further description.
+// Unsent text: in the search box, and in the line of a further description.
 //
-// Every step of the history keeps its own (in history.state), so that going back, going forth and reloading bring it back.
+// Every step of the history has its own (in history.state): going back, going forward and reloading restore it.
 
 import { at } from "./dom.js";
 import { closeEntry, entryDraft, openEntry, withEntry } from "./entry.js";
 import { withLine } from "./parts.js";
 
-const PAUSE = 250; // milliseconds without a key after which a step is written; browsers limit how often that may be done
+const PAUSE = 250; // milliseconds without input until the state is written; browsers limit how often that is allowed
 
 let timer = 0;
 
 const words = () => at("words");
 
-/** changed(): called when something is typed. */
+/** changed(): called on input. */
 export function prepare(changed) {
   words().addEventListener("input", () => {
     words().dataset.edited = "1";
@@ -25,34 +25,34 @@ export function prepare(changed) {
 
 export const isEdited = () => words().dataset.edited === "1";
 
-/** Writes words into the search box as if they were typed. */
+/** Puts text into the search box as if the user had typed it. */
 export function type(text) {
   words().value = text;
   words().dataset.edited = "1";
   keepSoon();
 }
 
-/** Shows what is sought in the search box, unless something else was typed there. */
+/** Shows the description of the query in the search box, unless it has other unsent text. */
 export function showWords(text) {
   if (isEdited() && words().value !== text) return;
   delete words().dataset.edited;
   if (words().value !== text) words().value = text;
 }
 
-/** The query with all that is typed; the search box and the line of a description hold nothing unsent afterwards. */
+/** The query with all unsent text, which counts as sent afterwards. */
 export function withDrafts(asked) {
   const line = isEdited() ? withLine(asked, words().value) : asked;
   delete words().dataset.edited;
   return withEntry(line);
 }
 
-/** Forgets what is typed. */
+/** Drops unsent text. */
 export function dropDrafts() {
   delete words().dataset.edited;
   closeEntry();
 }
 
-/** A state for the history: `more`, and what is typed now. */
+/** State for the history: `more`, and the unsent text. */
 export function stateWith(more = {}) {
   clearTimeout(timer);
   return { ...more, draft: { words: isEdited() ? words().value : null, entry: entryDraft() } };
@@ -62,7 +62,7 @@ export function keepDraft() {
   history.replaceState(stateWith(history.state ?? {}), "", location.href);
 }
 
-/** Shows what was typed at this step of the history, instead of what is typed now. */
+/** Restores the unsent text of this step of the history. */
 export function bringDraft() {
   clearTimeout(timer);
   dropDrafts();

@@ -1,12 +1,12 @@
-// Files that come to the page: dropped anywhere, pasted, or chosen.
+// Files for the page: dropped anywhere, pasted, or chosen.
 
 import { at, show } from "./dom.js";
 
-const STILL = 300; // milliseconds after which a drag that moves no more has left the window
+const STILL = 300; // milliseconds without a drag event, after which the drag has left the window
 
 export const pickPicture = () => at("picture-files").click();
 
-/** take(files) gets what comes, whenever `allowed()`. */
+/** take(files): called with the files, if `allowed()`. */
 export function prepare(take, allowed) {
   let timer = 0;
   const over = (is) => {

@@ -1,15 +1,15 @@
-// The line in which a further description is typed: one to add, one to avoid, or one to change.
+// Input line for a further description: one to add, one to avoid, or one to change.
 //
-// It is one element that is never drawn anew: redrawing the chips around it takes neither its text nor the focus, nor what an input
-// method is still composing.
+// The element is never replaced, so that redrawing the chips around it keeps its text, its focus and the composition of an input
+// method editor.
 
 import { at, show } from "./dom.js";
 import { phrases, sameText, typed } from "./query.js";
 
 const KINDS = {
-  also: ["Description; a minus avoids, ^2 weighs twice", "black backpack"],
-  avoid: ["Description to avoid; ^2 weighs twice", "backpack"],
-  change: ["Description; a minus avoids, ^2 weighs twice", ""],
+  also: ["Description; start with - to avoid, end with ^2 to count twice", "black backpack"],
+  avoid: ["Description to avoid; end with ^2 to count twice", "backpack"],
+  change: ["Description; start with - to avoid, end with ^2 to count twice", ""],
 };
 
 let now = null; // {kind, text}: text is the description that is being changed, or null
@@ -17,12 +17,12 @@ let on = {};
 
 const input = () => at("entry");
 
-/** search(): the line is to be searched with; redraw(): it opened or closed. */
+/** actions: search(): search with the line; redraw(): the line was opened or closed. */
 export function prepare(actions) {
   on = actions;
   for (const kind of ["also", "avoid"]) at(kind).addEventListener("click", () => beginEntry({ kind, text: null, line: "" }));
   input().addEventListener("keydown", (event) => {
-    if (event.isComposing || event.keyCode === 229) return; // the Enter and Esc of an input method
+    if (event.isComposing || event.keyCode === 229) return; // Enter and Esc of an input method editor
     if (event.key === "Enter") {
       if (hasWords()) on.search();
       else leave();
@@ -32,12 +32,12 @@ export function prepare(actions) {
     event.stopPropagation();
   });
   input().addEventListener("blur", (event) => {
-    // Closing moves the buttons beside it, so that a click on one of them would miss it.
+    // Closing moves the buttons beside the line: a click on one of them would miss.
     if (now && !hasWords() && !event.relatedTarget?.closest("#parts")) closeEntry();
   });
 }
 
-/** Opens the line to type there; what was typed there before is searched with first. */
+/** Opens the line and focuses it; unsent text in it is searched with first. */
 export function beginEntry(entry) {
   if (entryDraft()) on.search();
   openEntry(entry);
@@ -66,7 +66,7 @@ export const changing = () => now?.text ?? null;
 
 export const entryDraft = () => (now && hasWords() ? { ...now, line: input().value } : null);
 
-/** The query with what is typed in the line, which closes. */
+/** The query with the unsent text of the line; closes the line. */
 export function withEntry(asked) {
   if (!now) return asked;
   const { kind, text } = now;
@@ -77,7 +77,7 @@ export function withEntry(asked) {
   return { ...asked, texts: [...asked.texts.filter((other) => !text || !sameText(other, text)), ...added] };
 }
 
-/** Whether there is something to search with that is not searched with already. */
+/** Whether the line has text that the query does not contain yet. */
 function hasWords() {
   const line = input().value;
   return Boolean(line.replace(/^\s*-/, "").trim()) && !(now?.text && line === typed(now.text));

@@ -1,15 +1,15 @@
-// Conditions as chips: cameras, a span of time, columns, a condition as text; what is shown as one result.
+// Filters (cameras, time, columns, a condition as text) with their chips, grouping and re-ranking.
 
 import { anchor, at, h, icon, redraw } from "./dom.js";
 import { count, span, time, title, value } from "./format.js";
 import { chip } from "./parts.js";
 
 const RERANKED = 100;
-const GROUPS = [["tracklet", "One row a tracklet"], ["identity", "One row a person"]];
+const GROUPS = [["tracklet", "One row per tracklet"], ["identity", "One row per person"]];
 const PRESETS = [["Last hour", 3600], ["Last day", 86400], ["Last 7 days", 604800]];
 
 let [asked, gallery, change] = [null, null, null];
-const drawn = new Map(); // what each field was last given, so that what is typed there stays until the query itself changes
+const drawn = new Map(); // value that each field was given last: text typed there stays until the query changes
 
 /** Wires the controls; changed(asked) is called with the new query. */
 export function prepare(changed) {
@@ -67,22 +67,22 @@ function fill(id, text) {
   at(id).value = text;
 }
 
-/** Cameras that are asked for and that no image of the gallery has. */
+/** Cameras in the query that no image of the gallery has. */
 export const unknownCameras = (query) => (gallery ? query.cameras.filter((name) => !gallery.cameras.some((camera) => camera.name === name)) : []);
 
-/** Names of the columns that a filter can name. */
+/** Whether a filter can use this column. */
 export const isColumn = (name) => Boolean(gallery?.columns.some((column) => column.name === name));
 
 function chips() {
   const made = asked.cameras.map((name) =>
-    chip([icon("camera"), name], `Remove the filter camera ${name}`, () => change({ ...asked, cameras: asked.cameras.filter((other) => other !== name) })));
+    chip([icon("camera"), name], `Remove the filter: camera ${name}`, () => change({ ...asked, cameras: asked.cameras.filter((other) => other !== name) })));
   if (asked.since || asked.until) {
     const told = asked.since && asked.until ? span(asked.since, asked.until) : asked.since ? `from ${time(asked.since)}` : `before ${time(asked.until)}`;
     made.push(chip([icon("time"), told], "Remove the filter by time", () => change({ ...asked, since: null, until: null })));
   }
   for (const [column, wanted] of Object.entries(asked.equals)) {
     const { [column]: _, ...rest } = asked.equals;
-    made.push(chip(`${title(column)}: ${value(wanted)}`, `Remove the filter ${title(column)}`, () => change({ ...asked, equals: rest })));
+    made.push(chip(`${title(column)}: ${value(wanted)}`, `Remove the filter: ${title(column)}`, () => change({ ...asked, equals: rest })));
   }
   if (asked.where) made.push(chip(h("code", {}, asked.where), "Remove the condition", () => change({ ...asked, where: null })));
   return made;
@@ -122,9 +122,9 @@ function showColumns() {
   const groups = GROUPS.filter(([name]) => names.has(name));
   const rest = gallery.columns.map((column) => column.name).filter((name) => !["id", "source", "captured_at", "tracklet", "identity"].includes(name));
   at("group").replaceChildren(
-    h("option", { value: "" }, "All crops"),
+    h("option", { value: "" }, "Single images"),
     ...groups.map(([name, told]) => h("option", { value: name }, told)),
-    ...(rest.length ? [h("optgroup", { label: "One row a value of" }, rest.map((name) => h("option", { value: name }, title(name))))] : []),
+    ...(rest.length ? [h("optgroup", { label: "One row per value of" }, rest.map((name) => h("option", { value: name }, title(name))))] : []),
   );
 }
 

@@ -1,4 +1,4 @@
-// Numbers and times as the page writes them. Times are UTC, as in the gallery.
+// Formatting of numbers and times. Times are UTC, as in the gallery.
 
 export const count = (number) => Number(number).toLocaleString("en");
 
@@ -9,7 +9,7 @@ export function time(text) {
   return text ? text.replace("T", " ").replace(/(:\d\d)\.\d+/, "$1").replace(/([+]00:00|Z)$/, "") : "";
 }
 
-/** The span of two times, the day said once. */
+/** A period between two times; the day is written once if both have the same. */
 export function span(first, last) {
   if (!first || !last) return time(first || last);
   const [a, b] = [time(first), time(last)];
@@ -42,10 +42,10 @@ export function oneIn(chance) {
 /** "about 1 in 3" */
 export const often = (chance) => `${chance > 0.001 ? "about " : ""}${oneIn(chance)}`;
 
-/** "1 in 3", in few letters */
+/** "1 in 3", or "rarely" */
 export const briefly = (chance) => (chance > 0.001 ? oneIn(chance) : "rarely");
 
-/** A score as a share of the best one, 0 to 1. */
+/** A score relative to the best one, in [0, 1]. */
 export const relative = (score, best) => (best > 0 ? Math.max(0, Math.min(1, score / best)) : 0);
 
 export const percent = (share) => `${Math.round(100 * share)} %`;

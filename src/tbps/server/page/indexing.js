@@ -1,22 +1,22 @@
-// Adding images: what is dropped becomes a job of the service; its progress stands here and in the top bar.
+// Adding images: uploads files and shows the progress of their indexing, here and in the top bar.
 
 import { call, passes, pauseAfter, sentence, upload } from "./api.js";
 import { at, closable, h, iconButton, say, show } from "./dom.js";
 import { bytes, count, duration, several } from "./format.js";
 
-const EVERY = 1000; // milliseconds between looks at running jobs
-const NAMED = 50; // skipped files shown of a job
+const EVERY = 1000; // milliseconds between requests for the progress
+const NAMED = 50; // skipped files shown per upload
 const UNDER_WAY = ["waiting", "running"];
 
 let files = [];
 let jobs = [];
 let limit = null;
 let timer = 0;
-let looks = 0; // how often it was looked, to tell an answer that came late
-let failures = 0; // looks in a row that failed
+let looks = 0; // number of requests, to recognise late answers
+let failures = 0; // failed requests in a row
 let on = {};
 
-/** actions: added() after a job that changed the gallery. */
+/** actions: added(): an upload has been indexed. */
 export function prepare(actions) {
   on = actions;
   closable(at("indexing"));
@@ -32,7 +32,7 @@ export function prepare(actions) {
   addEventListener("online", () => { if (failures) look(); });
 }
 
-/** For whom the panel is, and what the gallery knows. */
+/** Shows the panel to callers who may add images, with the cameras of the gallery as suggestions. */
 export function showIndexing(session, gallery) {
   const may = ["curator", "administrator"].includes(session.role);
   show(at("open-indexing"), may);
@@ -44,14 +44,14 @@ export function showIndexing(session, gallery) {
   look();
 }
 
-/** Takes files that were dropped anywhere while the panel is open. */
+/** Adds files that were chosen, or dropped anywhere while the panel is open. */
 export function choose(more) {
   files = [...files, ...more];
   const sum = files.reduce((total, file) => total + file.size, 0);
-  at("index-error").textContent = limit && sum > limit ? `These are ${bytes(sum)}; one upload may hold ${bytes(limit)}. Take some away, or send them in parts.` : "";
+  at("index-error").textContent = limit && sum > limit ? `These files have ${bytes(sum)}; one upload may have ${bytes(limit)}. Remove some, or upload them in parts.` : "";
   at("index-go").disabled = !files.length || Boolean(at("index-error").textContent);
   at("index-chosen").replaceChildren(...files.map((file) => h("li", {}, h("span", { class: "grow" }, file.name), h("span", { class: "hint" }, bytes(file.size)),
-    iconButton("close", `Take ${file.name} away`, () => { files = files.filter((other) => other !== file); choose([]); }))));
+    iconButton("close", `Remove ${file.name}`, () => { files = files.filter((other) => other !== file); choose([]); }))));
 }
 
 async function send(event) {
@@ -72,7 +72,7 @@ async function send(event) {
     files = [];
     at("index-files").value = "";
     choose([]);
-    say("Uploaded; indexing begins.");
+    say("Uploaded. Indexing starts.");
     await look();
   } catch (error) {
     at("index-error").textContent = error.message;
@@ -83,7 +83,7 @@ async function send(event) {
   }
 }
 
-/** Looks at the jobs, again while one is under way, and after a failure until it succeeds. */
+/** Requests the progress; again while an upload is being indexed, and after failures until one request succeeds. */
 async function look() {
   clearTimeout(timer);
   looks += 1;
@@ -110,14 +110,14 @@ async function look() {
 }
 
 function failed(error) {
-  if (error.status === 401) return; // the page asks to sign in, and begins anew
+  if (error.status === 401) return; // the page reloads and asks to sign in
   if (!passes(error)) {
     at("jobs-error").textContent = error.message;
     return;
   }
   failures += 1;
   const lost = error.status > 0 ? `The service has a problem (status ${error.status})` : "Connection lost";
-  at("jobs-error").textContent = `${lost}, trying again. What is shown here may be old.`;
+  at("jobs-error").textContent = `${lost}, trying again. This list may be out of date.`;
   if (jobs.some(isUnderWay)) at("indexing-label").textContent = "Trying again";
   timer = setTimeout(look, 1000 * pauseAfter(failures));
 }
@@ -129,7 +129,7 @@ const progressOf = (job) => (job.total ? `Indexing ${Math.floor((100 * job.done)
 function draw() {
   const open = new Set([...at("jobs").querySelectorAll("details[open]")].map((element) => element.dataset.job));
   const focus = document.activeElement?.closest("#jobs li")?.dataset.job;
-  at("jobs").replaceChildren(...(jobs.length ? jobs.map((job) => drawn(job, open.has(job.id))) : [h("li", { class: "hint" }, "None yet.")]));
+  at("jobs").replaceChildren(...(jobs.length ? jobs.map((job) => drawn(job, open.has(job.id))) : [h("li", { class: "hint" }, "No uploads yet.")]));
   if (focus) at("jobs").querySelector(`li[data-job="${CSS.escape(focus)}"] button, li[data-job="${CSS.escape(focus)}"] summary`)?.focus();
 }
 
@@ -149,9 +149,9 @@ function drawn(job, open) {
 }
 
 function told(job) {
-  if (job.state === "waiting") return "until those before it are done";
+  if (job.state === "waiting") return "for earlier uploads to finish";
   const parts = [`${count(job.done)}${job.total ? ` of ${count(job.total)}` : ""}`];
-  if (job.state === "running" && job.rate) parts.push(`${job.rate.toFixed(job.rate < 10 ? 1 : 0)} a second`);
+  if (job.state === "running" && job.rate) parts.push(`${job.rate.toFixed(job.rate < 10 ? 1 : 0)} per second`);
   if (job.state === "running" && job.seconds_left !== null) parts.push(`${duration(job.seconds_left)} left`);
   parts.push(`${several(job.added, "image")} added`);
   return parts.join(" · ");

@@ -1,4 +1,4 @@
-// What is sought, as chips below the search box: further descriptions, pictures, examples, marks.
+// Chips below the search box: further descriptions, pictures, example images, marks.
 
 import { at, h, icon, redraw } from "./dom.js";
 import { beginEntry, changing } from "./entry.js";
@@ -6,7 +6,7 @@ import { several } from "./format.js";
 import { lost, picture } from "./pictures.js";
 import { phrases, sameText, typed } from "./query.js";
 
-/** The description that stands in the search box: the first that is sought. */
+/** The description in the search box: the first one that is not avoided. */
 export const mainOf = (asked) => asked.texts.find((text) => text.weight > 0) ?? null;
 
 const others = (asked) => {
@@ -14,7 +14,7 @@ const others = (asked) => {
   return asked.texts.filter((text) => text !== main);
 };
 
-/** The query with the search box's line instead of its main description. */
+/** The query with a line of the search box in place of its main description. */
 export function withLine(asked, line) {
   return { ...asked, texts: [...phrases(line), ...others(asked)] };
 }
@@ -28,13 +28,13 @@ export function showParts(asked, change) {
     ...asked.pictures.filter(picture).map((key) => chip([thumbnail(picture(key).address), "Picture"], "Remove the picture", remove("pictures", key))),
     ...asked.like.map((example) => chip(
       [thumbnail(`/v1/images/${encodeURIComponent(example.id)}`), example.weight < 0 ? "Unlike this" : "Like this"],
-      "Remove the example", remove("like", example))),
-    asked.right.length ? chip([icon("right"), `${several(asked.right.length, "result")} right`], "Remove the right marks", () => change({ ...asked, right: [] }), "is-right") : null,
-    asked.wrong.length ? chip([icon("close"), `${several(asked.wrong.length, "result")} wrong`], "Remove the wrong marks", () => change({ ...asked, wrong: [] }), "is-wrong") : null,
+      "Remove the example image", remove("like", example))),
+    asked.right.length ? chip([icon("right"), `${several(asked.right.length, "result")} right`], "Remove the marks for right results", () => change({ ...asked, right: [] }), "is-right") : null,
+    asked.wrong.length ? chip([icon("close"), `${several(asked.wrong.length, "result")} wrong`], "Remove the marks for wrong results", () => change({ ...asked, wrong: [] }), "is-wrong") : null,
   ].filter(Boolean);
   const notes = [
-    asked.pictures.some(picture) ? h("span", { class: "hint" }, "The address holds everything but the picture.") : null,
-    gone.length ? h("span", { class: "problem" }, "This search was made with a picture, which an address cannot hold: drop it again.") : null,
+    asked.pictures.some(picture) ? h("span", { class: "hint" }, "A link to this search does not contain the picture.") : null,
+    gone.length ? h("span", { class: "problem" }, "This search used a picture, which a link cannot contain: drop it again.") : null,
   ];
   at("parts").classList.toggle("many", chips.length > 0);
   redraw(at("parts-chips"), chips, at("words"));
@@ -47,7 +47,7 @@ function textChip(asked, text, change) {
   const strength = weight === (avoided ? 0.5 : 1) ? null : h("span", { class: "weight" }, `×${weight}`);
   const without = asked.texts.filter((other) => other !== text);
   const edit = h("button", { type: "button", class: "chip-text", title: "Change" }, icon(avoided ? "minus" : "plus"), text.text, strength);
-  edit.setAttribute("aria-label", `Change: ${avoided ? "avoided" : "sought"}, ${text.text}`);
+  edit.setAttribute("aria-label", `Change: ${avoided ? "avoided" : "wanted"}, ${text.text}`);
   edit.addEventListener("click", () => beginEntry({ kind: "change", text, line: typed(text) }));
   return h("span", { class: `chip ${avoided ? "avoid" : ""}` }, edit, remover(`Remove ${text.text}`, () => change({ ...asked, texts: without })));
 }

@@ -1,9 +1,9 @@
-// Pictures to search with: they live as long as the page does, under keys that an address can hold.
+// Pictures to search with: kept while the page is open, under keys that an address can contain.
 
 const MOST = 4;
 const held = new Map();
 
-/** Keys of the pictures among these files, at most MOST. */
+/** Keeps the pictures among these files, at most MOST; returns their keys. */
 export function keep(files) {
   const pictures = [...files].filter((file) => file.type.startsWith("image/")).slice(0, MOST);
   return pictures.map((file) => {
@@ -13,7 +13,7 @@ export function keep(files) {
   });
 }
 
-/** {file, address} of a key, undefined for one of an earlier visit. */
+/** {file, address} of a key; undefined if the page was reloaded since. */
 export const picture = (key) => held.get(key);
 
 export const lost = (keys) => keys.filter((key) => !held.has(key));

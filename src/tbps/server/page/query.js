@@ -1,6 +1,6 @@
-// A query as a value: typed, in the address, and as the service takes it (tbps.gallery.search.query).
+// Queries: as typed text, in the address of the page, and as JSON for the service (see tbps.gallery.Query).
 //
-// Pictures that were dropped cannot be part of an address; the address holds a key for each, and `pictures.js` the files.
+// An address cannot contain pictures; it has a key for each, and `pictures.js` has the files.
 
 export const PAGE = 24;
 const NEGATIVE_WEIGHT = 0.5;
@@ -15,7 +15,7 @@ const NOTHING = {
 
 export const query = (parts = {}) => ({ ...NOTHING, ...parts });
 
-/** A description as it is typed: "-backpack" avoids, "a red coat^2" weighs twice; a backslash makes either sign literal. */
+/** Parses a typed description: "-backpack" is avoided, "a red coat^2" has weight 2; a backslash makes either sign literal. */
 export function phrase(argument) {
   let text = argument;
   let weight = 1;
@@ -33,7 +33,7 @@ export function phrase(argument) {
   return { text: text.startsWith("\\-") ? text.slice(1) : text, weight: avoided ? -weight : weight };
 }
 
-/** What one types for a description: the inverse of `phrase`. */
+/** A description as typed text: the inverse of `phrase`. */
 export function typed({ text, weight }) {
   const literal = (text.trimStart().startsWith("-") ? text.replace("-", "\\-").trimStart() : text).replaceAll("^", "\\^");
   const usual = weight < 0 ? NEGATIVE_WEIGHT : 1;
@@ -68,7 +68,7 @@ export function toAddress(asked, shown = null) {
   return text ? `#${text}` : location.pathname;
 }
 
-/** {asked, shown} of an address; what cannot be read is left out. */
+/** {asked, shown} of an address; invalid parts are left out. */
 export function fromAddress(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
   const equals = {};
@@ -93,13 +93,13 @@ export function fromAddress(hash) {
   return { asked, shown: parts.get("show") };
 }
 
-/** The query as the service takes it. */
+/** The query as JSON for the service. */
 export function asJson(asked) {
   const { pictures: _, ...rest } = asked;
   return { ...rest, k: PAGE };
 }
 
-/** Whether something is sought at all, not merely filtered or avoided. */
+/** Whether the query has anything to search for, not only filters and descriptions to avoid. */
 export const seeks = (asked) =>
   asked.texts.length + asked.like.length + asked.pictures.length + asked.right.length > 0;
 
@@ -108,7 +108,7 @@ export const hasFilter = (asked) =>
 
 export const withoutFilters = (asked) => ({ ...asked, cameras: [], since: null, until: null, where: null, equals: {} });
 
-/** A short name for a query, for titles and saved searches. */
+/** Short name of a query for titles and saved searches. */
 export function named(asked) {
   const parts = asked.texts.map(typed);
   if (asked.pictures.length) parts.push(asked.pictures.length > 1 ? `${asked.pictures.length} pictures` : "a picture");

@@ -1,11 +1,11 @@
-// The grid of crops, or one row a person; its keyboard; what stands there while there are no results.
+// Results as a grid of images or as one row per group; keyboard; placeholders and messages.
 
 import { at, h, icon, iconButton } from "./dom.js";
 import { briefly, count, often, oneIn, percent, relative, several, span, time, title, value } from "./format.js";
 
-const STRIP = 12; // crops of a row
+const STRIP = 12; // images per row of a group
 const SKELETONS = 24;
-const ROOM = 2; // columns that a line needs beside results
+const ROOM = 2; // columns that the line needs beside results
 
 let on = {};
 
@@ -62,7 +62,7 @@ export function focusResult(id) {
 
 export const cardOf = (id) => place().querySelector(`.card[data-id="${CSS.escape(id)}"]`);
 
-/** The id of the result that has the focus. */
+/** Id of the focused result. */
 export const focused = () => document.activeElement?.closest?.(".card[data-id]")?.dataset.id;
 
 export function paintMarks() {
@@ -80,21 +80,21 @@ function add(list, answer, hits) {
   }
 }
 
-/** What the model's calibration says of the best results; `which` names them, such as "above this line". */
+/** What the calibration of the model says about the best results; `which` describes them, such as "above this line". */
 export function claim(line, which = "") {
   if (!line.hits) return `Even the best result is right only ${often(line.share)} times`;
   const [best, where] = which ? ["", ` ${which}`] : ["best ", ""];
   if (line.hits === 1) return `The ${best}result${where} is right ${often(line.share)} times`;
-  return `About ${oneIn(line.share)} of the ${best}${count(line.hits)} results${where} is right`;
+  return `About ${oneIn(line.share)} of the ${best}${count(line.hits)} results${where} are right`;
 }
 
 function lineAcross(line) {
-  return h("li", { class: "line", title: "Estimated by the model's calibration; it knows nothing of people who are not in the gallery" },
+  return h("li", { class: "line", title: "Estimate by the calibration of the model. It does not say whether the person is in the gallery at all." },
     h("span", { class: "across" }, claim(line, "above this line")),
-    line.hits ? h("span", { class: "beside" }, claim(line, "before this line"), h("small", {}, "by the model's calibration; what follows is less likely")) : null);
+    line.hits ? h("span", { class: "beside" }, claim(line, "before this line"), h("small", {}, "estimate by the calibration of the model; later results are less likely to be right")) : null);
 }
 
-/** A line after a row that is not full takes the rest of that row. */
+/** Places the line in the rest of an incomplete row, if there is room. */
 function placeLine() {
   const line = place().querySelector(".grid > .line");
   if (!line) return;
@@ -111,7 +111,7 @@ function card(hit, answer, { id = hit.id, image = hit.image, label = null, plain
   const facts = plain ? null : h("div", { class: "facts" },
     h("div", { class: "score", title: `Cosine similarity ${hit.score.toFixed(3)}` },
       h("span", { class: "rank" }, count(hit.rank)), h("span", {}, percent(share)),
-      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: `Right ${often(hit.chance)} times, by the model's calibration` }, briefly(hit.chance))),
+      hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance", title: `Right ${often(hit.chance)} times: estimate by the calibration of the model` }, briefly(hit.chance))),
     bar(share),
     h("p", { class: "camera", title: hit.camera ?? "" }, hit.camera ?? ""),
     h("p", { class: "time" }, time(hit.captured_at)));
@@ -133,7 +133,7 @@ function where(hit) {
   return `${chance}${hit.camera ? `, camera ${hit.camera}` : ""}${hit.captured_at ? `, ${time(hit.captured_at)}` : ""}`;
 }
 
-/** A group: its best crop and those after it in a strip. */
+/** A group: its best image, followed by the others in a strip. */
 function row(hit, answer) {
   const { column, count: many, ids, value: held } = hit.group;
   const share = relative(hit.score, answer.best);
@@ -141,10 +141,10 @@ function row(hit, answer) {
   const called = held === null ? `without ${title(column)}` : `${title(column)} ${value(held)}`;
   const left = many - others.length - 1;
   const strip = [
-    card(hit, answer, { label: `Result ${hit.rank}, ${called}, ${several(many, "crop")}, ${percent(share)} of the best score${where(hit)}`, plain: true }),
+    card(hit, answer, { label: `Result ${hit.rank}, ${called}, ${several(many, "image")}, ${percent(share)} of the best score${where(hit)}`, plain: true }),
     ...others.map((id, number) => card(hit, answer, {
       id, image: `/v1/images/${encodeURIComponent(id)}`, plain: true,
-      label: `Result ${hit.rank}, crop ${number + 2} of ${count(many)}`,
+      label: `Result ${hit.rank}, image ${number + 2} of ${count(many)}`,
     })),
   ];
   return h("li", { class: "row" },
@@ -152,7 +152,7 @@ function row(hit, answer) {
       h("span", { class: "rank" }, count(hit.rank)),
       h("div", { class: "row-score", title: `Cosine similarity ${hit.score.toFixed(3)}` }, h("span", {}, percent(share)), bar(share)),
       h("strong", {}, called),
-      h("span", {}, several(many, "crop")),
+      h("span", {}, several(many, "image")),
       hit.camera ? h("span", {}, icon("camera"), hit.camera) : null,
       h("span", { class: "time" }, span(hit.group.first_seen, hit.group.last_seen)),
       hit.chance === null || hit.chance === undefined ? null : h("span", { class: "chance" }, `right ${often(hit.chance)}`)),
@@ -177,11 +177,11 @@ function paint(made) {
   made.classList.toggle("is-right", mark === "right");
   made.classList.toggle("is-wrong", mark === "wrong");
   made.querySelector(".badge").replaceChildren(...(mark ? [icon(mark === "right" ? "right" : "close")] : []));
-  made.querySelector(".crop").setAttribute("aria-label", `${made.dataset.label}${mark ? `, marked ${mark}` : ""}`);
+  made.querySelector(".crop").setAttribute("aria-label", `${made.dataset.label}${mark ? `, marked as ${mark}` : ""}`);
   for (const button of made.querySelectorAll("[data-mark]")) button.setAttribute("aria-pressed", String(button.dataset.mark === mark));
 }
 
-/** One result at a time is in the tab order, with what can be done to it. */
+/** Puts one result with its buttons in the tab order, and takes the others out. */
 function makeCurrent(card) {
   for (const other of place().querySelectorAll(".card.current")) {
     other.classList.remove("current");
@@ -216,7 +216,7 @@ function moved(event) {
   }
 }
 
-/** The card nearest to this one's middle in the next line of cards, down (1) or up (-1). */
+/** The card nearest to the middle of this one in the next line of cards: below (1) or above (-1). */
 function beyond(all, here, direction) {
   const from = here.getBoundingClientRect();
   const middle = (box) => box.left + box.width / 2;

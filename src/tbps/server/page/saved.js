@@ -1,20 +1,20 @@
-// Searches by name, in this browser: their addresses.
+// Saved searches: names and addresses, stored in this browser.
 
 import { anchor, at, h, iconButton, say } from "./dom.js";
 import { fromAddress, named, seeks, toAddress } from "./query.js";
 
 let owner = "";
 let asked = null;
-let suggested = null; // the search that the field's name was suggested for
+let suggested = null; // address of the search whose name was suggested
 
-/** go(asked): what opening a saved search does. */
+/** go(asked): opens a saved search. */
 export function prepare(go) {
   anchor(at("saved"), at("open-saved"));
   at("saved").addEventListener("toggle", (event) => {
     if (event.newState !== "open") return;
     const address = asked ? toAddress({ ...asked, pictures: [] }) : "";
     if (address !== suggested) at("save-name").value = savable() ? named({ ...asked, pictures: [] }) : "";
-    suggested = address; // a name that is typed for this search stays
+    suggested = address; // a name that the user typed for this search stays
     draw(go);
   });
   at("save-form").addEventListener("submit", (event) => {
@@ -28,7 +28,7 @@ export function prepare(go) {
   });
 }
 
-/** Whose searches these are, and which one may be saved. */
+/** Sets the user whose searches are shown, and the search that can be saved. */
 export function showSaved(name, query) {
   [owner, asked] = [name, query];
 }
@@ -40,7 +40,7 @@ function read() {
     const held = JSON.parse(localStorage.getItem(place()) ?? "[]");
     return Array.isArray(held) ? held.filter(({ name, address }) => typeof name === "string" && typeof address === "string") : [];
   } catch {
-    return []; // not ours, or storage is refused
+    return []; // written by another program, or storage is not allowed
   }
 }
 
@@ -48,7 +48,7 @@ function write(searches) {
   try {
     localStorage.setItem(place(), JSON.stringify(searches));
   } catch {
-    say("This browser refuses to keep anything; the address can be kept as a bookmark.");
+    say("This browser does not store data for this page. Save the address as a bookmark instead.");
   }
 }
 

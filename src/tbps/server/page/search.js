@@ -1,4 +1,4 @@
-// From a query to an answer that grows page by page.
+// Searches: the first page of an answer, further pages, and marks.
 
 import { call } from "./api.js";
 import { picture } from "./pictures.js";
@@ -9,7 +9,7 @@ export async function search(asked, options) {
   return begun(asked, await sent(asJson(asked), asked.pictures, options));
 }
 
-/** Adds the next page of the same version of the gallery; returns the hits that it brought. */
+/** Adds the next page, of the same version of the gallery, to an answer; returns its hits. */
 export async function further(answer, options) {
   const page = await sent(answer.next, answer.asked.pictures, options);
   answer.hits.push(...page.hits);
@@ -17,7 +17,7 @@ export async function further(answer, options) {
   return page.hits;
 }
 
-/** The answer with results marked right and wrong; its `asked` holds the marks. */
+/** The answer to a query with results marked right and wrong; its `asked` contains the marks. */
 export async function again(asked, right, wrong, options) {
   if (asked.pictures.length) {
     const marked = { ...asked, right: [...asked.right, ...right], wrong: [...asked.wrong, ...wrong] };

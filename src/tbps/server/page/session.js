@@ -1,15 +1,15 @@
-// Who is signed in.
+// Signing in and out.
 
 import { call } from "./api.js";
 import { anchor, at, show } from "./dom.js";
 
 const ROLES = {
-  viewer: "May search",
-  curator: "May search and add images",
-  administrator: "May search, add and erase images",
+  viewer: "Can search",
+  curator: "Can search and add images",
+  administrator: "Can search, add and erase images",
 };
 
-/** The session, or null when signed out. */
+/** The current session, or null if signed out. */
 export async function session() {
   try {
     return await call("GET", "/v1/session");
@@ -25,7 +25,7 @@ export function prepare(signedIn, signedOut) {
   at("signin-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     at("signin-error").textContent = "";
-    const busy = (wait) => { at("signin-error").textContent = `Too many tries; trying again in ${wait} s.`; };
+    const busy = (wait) => { at("signin-error").textContent = `Too many attempts; trying again in ${wait} s.`; };
     try {
       const opened = await call("POST", "/v1/session", { key: at("key").value.trim() }, { busy });
       at("key").value = "";
@@ -44,8 +44,8 @@ export function prepare(signedIn, signedOut) {
 }
 
 export function showAccount(opened) {
-  const cameras = opened.cameras ? ` on ${opened.cameras.join(", ")}` : "";
-  at("account-name").textContent = opened.open ? "Open on this machine" : opened.name;
-  at("account-role").textContent = opened.open ? "No keys exist; everybody here may do everything." : `${ROLES[opened.role] ?? opened.role}${cameras}.`;
+  const cameras = opened.cameras ? `; sees only ${opened.cameras.join(", ")}` : "";
+  at("account-name").textContent = opened.open ? "No sign-in needed" : opened.name;
+  at("account-role").textContent = opened.open ? "No access keys exist, so everybody on this machine has all rights." : `${ROLES[opened.role] ?? opened.role}${cameras}.`;
   show(at("sign-out"), !opened.open);
 }

@@ -1,0 +1,1 @@
+"""JSON bodies of requests and answers, as the OpenAPI description shows them."""

@@ -1,0 +1,1 @@
+"""Identification and limits of callers: keys, sessions, addresses, rates."""

@@ -1,0 +1,1 @@
+"""Uploaded files: reading forms, recognising formats, decoding pictures, indexing jobs."""

@@ -1,8 +1,11 @@
 """Settings refuse what they do not know and name the likely key."""
 
-import pytest
+from typing import Annotated, Literal
 
-from tbps.config import Settings
+import pytest
+from pydantic import Field
+
+from tbps.config import DescribedSetting, Settings, described
 from tbps.errors import SettingsError
 
 
@@ -68,3 +71,49 @@ def test_fingerprint_depends_on_every_value() -> None:
     prints = {Outer().fingerprint(), Outer(seed=1).fingerprint(), Outer(inner=Inner(weight=2)).fingerprint()}
     assert len(prints) == 3
     assert Outer().fingerprint() == Outer(seed=0).fingerprint()
+
+
+class Group(Settings):
+    share: Annotated[float, Field(gt=0)] = 0.5
+    """Share of the rows.
+
+    Only the first paragraph is the description.
+    """
+    kind: Literal["one", "two"] = "one"
+    """Which of
+    the two."""
+
+
+class Heir(Group):
+    size: int | None = Field(None, ge=1, description="Rows together.")
+    rest: tuple[int, ...] = (1, 2)
+
+
+class Described(Settings):
+    name: str
+    """Required."""
+    always: Group = Group(share=0.25)
+    """Groups that are always there have no line of their own."""
+    maybe: Heir | None = None
+    """A group that may be absent."""
+
+
+def test_every_setting_is_described_with_type_default_and_the_docstring_below_it() -> None:
+    assert described(Described) == [
+        DescribedSetting("name", "str", "", "Required."),
+        DescribedSetting("always.share", "float > 0", "0.25", "Share of the rows."),
+        DescribedSetting("always.kind", '"one" or "two"', '"one"', "Which of the two."),
+        DescribedSetting("maybe", "group or null", "null", "A group that may be absent."),
+        DescribedSetting("maybe.share", "float > 0", "0.5", "Share of the rows."),
+        DescribedSetting("maybe.kind", '"one" or "two"', '"one"', "Which of the two."),
+        DescribedSetting("maybe.size", "int >= 1 or null", "null", "Rows together."),
+        DescribedSetting("maybe.rest", "list of int", "[1, 2]", ""),
+    ]
+
+
+def test_the_values_of_a_settings_object_are_its_defaults() -> None:
+    values = {line.name: line.default for line in described(Described(name="x", maybe=Heir(share=2, size=7)))}
+    assert values == {
+        **{"name": '"x"', "always.share": "0.25", "always.kind": '"one"', "maybe": "{...}"},
+        **{"maybe.share": "2.0", "maybe.kind": '"one"', "maybe.size": "7", "maybe.rest": "[1, 2]"},
+    }

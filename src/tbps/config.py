@@ -8,14 +8,20 @@ lack the setting are read with that value (`parse_stored`), and the fingerprint 
 programs.
 """
 
+import ast
 import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Self, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from tbps.errors import SettingsError
 
@@ -93,6 +99,103 @@ class Settings(BaseModel):
             if not isinstance(node, dict):
                 raise SettingsError(f"setting {key!r}: {parent} = {node!r} holds no settings")
         node[last] = value
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedSetting:
+    """One setting as documentation and `--show-settings` print it.
+
+    `name`: dotted key. `type`: type with its bounds, as text. `default`: value as JSON, empty where one must be given.
+    `description`: first paragraph of the docstring under the field, on one line.
+    """
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def described(settings: type[Settings] | Settings) -> list[DescribedSetting]:
+    """Describe every single setting of a settings class, or of a settings object, whose values are then the defaults.
+
+    A group of settings has a line of its own only where it may be absent (null); the settings in it follow. Where the group is
+    absent they have the defaults of the group.
+    """
+    return list(_described(settings, ""))
+
+
+def _described(settings: type[Settings] | Settings, prefix: str) -> Iterator[DescribedSetting]:
+    kind = settings if isinstance(settings, type) else type(settings)
+    descriptions = _field_docstrings(kind)
+    for name, field in kind.model_fields.items():
+        group, value = _group(field.annotation), _default(settings, name)
+        optional = NoneType in get_args(field.annotation)
+        if group is None or optional:
+            type_text = _type_text(field.annotation, field.metadata)
+            default = "" if value is _NO_DEFAULT else json.dumps(_plain(value)) if group is None or value is None else "{...}"
+            yield DescribedSetting(prefix + name, type_text, default, field.description or descriptions.get(name, ""))
+        if group is not None:
+            yield from _described(value if isinstance(value, Settings) else group, f"{prefix}{name}.")
+
+
+_NO_DEFAULT = object()
+
+
+def _default(settings: type[Settings] | Settings, name: str) -> Any:
+    if not isinstance(settings, type):
+        return getattr(settings, name)
+    field = settings.model_fields[name]
+    return _NO_DEFAULT if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Settings) else value
+
+
+def _field_docstrings(kind: type[Settings]) -> dict[str, str]:
+    """The first paragraph of the string below each field of a class, on one line."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(kind.__mro__):
+        if issubclass(ancestor, Settings) and ancestor is not Settings:
+            found |= _own_field_docstrings(ancestor)
+    return found
+
+
+@cache
+def _own_field_docstrings(kind: type[Settings]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
+    return found
+
+
+def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """A type as text, such as "float >= 0, < 1 or null"."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_text(arguments[0], [*arguments[1:], *metadata])
+    if origin in (Union, UnionType):
+        return " or ".join("null" if choice is NoneType else _type_text(choice, metadata) for choice in arguments)
+    if origin is Literal:
+        return " or ".join(json.dumps(choice) for choice in arguments)
+    if origin is tuple:
+        inside = [_type_text(argument) for argument in arguments if argument is not Ellipsis]
+        return f"list of {inside[0]}" if Ellipsis in arguments else f"[{', '.join(inside)}]"
+    name = "group" if _group(annotation) else getattr(annotation, "__name__", str(annotation))
+    return " ".join([name, ", ".join(_bounds(metadata))]).strip()
+
+
+def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
+    """The bounds that `Field(ge=...)` and its neighbours set."""
+    constraints = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
+    for constraint in constraints:
+        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+            if (bound := getattr(constraint, name, None)) is not None:
+                yield f"{sign} {bound:g}"
 
 
 def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tbps.gallery import Example, Gallery, Hit, Page, Query, Text
     from tbps.model import PersonModel, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Example", "Gallery", "Hit", "Page", "PersonModel", "Query", "Text", "load"]
 
 _HOMES = {

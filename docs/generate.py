@@ -21,7 +21,10 @@ from tbps.training.settings import TrainSettings
 
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS = {
-    "Training": (TrainSettings, "`tbps train RECIPE --set KEY=VALUE`, and the rows of a study. A recipe derives from these defaults."),
+    "Training": (
+        TrainSettings,
+        "`tbps train RECIPE --set KEY=VALUE`, and the rows of a study. A recipe derives from these defaults.",
+    ),
     "Indexing scenes and videos": (FootageSettings, "Options of `tbps index`; `tbps.gallery.FootageSettings` in Python."),
     "The service": (ServiceSettings, "The common ones are options of `tbps serve`; all of them are fields of the class in Python."),
 }
@@ -128,12 +131,12 @@ def http_api() -> Iterator[str]:
     yield from ("# HTTP API", "", f"{document['info']['description']} Made from the OpenAPI description, which a running service")
     yield from ("gives at `/v1/openapi.json`. Bodies and answers are JSON where nothing else is said.", "")
     yield from (
-        "Send a key as `Authorization: Bearer KEY`. A service without keys asks programs for the header `X-Tbps: 1` instead. Roles:",
-        "viewers search and look, curators also upload, administrators also erase; see [Keys and roles](../how-to/keys.md).",
+        "Send a key as `Authorization: Bearer KEY`. A service without keys asks programs for the header `X-Tbps: 1` instead.",
+        "Roles: viewers search and look, curators also upload, administrators also erase; see [Keys and roles](../how-to/keys.md).",
         "",
         "```sh",
         "curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\",
-        "  -d '{\"texts\": [{\"text\": \"a woman in a red coat\"}], \"k\": 5}' http://127.0.0.1:8400/v1/search",
+        '  -d \'{"texts": [{"text": "a woman in a red coat"}], "k": 5}\' http://127.0.0.1:8400/v1/search',
         "```",
         "",
     )
@@ -148,7 +151,8 @@ def http_api() -> Iterator[str]:
 def _route(title: str, route: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"## {title}", "", route.get("description", ""), "")
     rows = (
-        (f"`{each['name']}` ({each['in']})", _type(each["schema"]), each.get("description", "")) for each in route.get("parameters", ())
+        (f"`{each['name']}` ({each['in']})", _type(each["schema"]), each.get("description", ""))
+        for each in route.get("parameters", ())
     )
     yield from _table(("parameter", "type", ""), rows)
     for media, content in route.get("requestBody", {}).get("content", {}).items():
@@ -178,7 +182,8 @@ def _fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 _BOUNDS = {
     "minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}", "exclusiveMaximum": "below {}",
-    "minLength": "at least {} characters", "maxLength": "at most {} characters", "minItems": "at least {}", "maxItems": "at most {}",
+    "minLength": "at least {} characters", "maxLength": "at most {} characters",
+    "minItems": "at least {}", "maxItems": "at most {}",
 }  # fmt: skip
 
 

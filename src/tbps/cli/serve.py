@@ -29,7 +29,7 @@ def serve(
         ),
     ] = None,
     state: Annotated[Path | None, typer.Option(help="folder of keys, audit log and uploads; by default GALLERY.service")] = None,
-    blur_faces: Annotated[bool, typer.Option("--blur-faces", help="show no face (limits in the README)")] = False,
+    blur_faces: Annotated[bool, typer.Option("--blur-faces", help="blur faces; docs/how-to/serve.md has the limits")] = False,
     searches_per_minute: Annotated[int, typer.Option(min=0, help="of one key; 0: any number")] = 600,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds that a request may take")] = 30,
     waiting: Annotated[int, typer.Option(min=0, help="requests that may wait beyond those worked on; more are answered 503")] = 64,

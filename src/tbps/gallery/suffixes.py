@@ -46,3 +46,4 @@ def kind_of(name: str) -> Kind | None:
 
 
 SUFFIXES = ARCHIVES
+"""Endings of the names of archives that are read."""

@@ -43,6 +43,7 @@ _DELAYED = 64  # frames that a decoder may hold back, at most
 _LONGEST_PIXEL = 8  # sides of a pixel over each other; what is more cannot be meant
 
 OnFrame = Callable[[int, int], None]
+"""Called with the frames decoded so far and the frames expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ _NEWEST = 0.3  # how much of a track's appearance and velocity the newest detect
 _STRIPES, _LEVELS = 8, 4
 
 Appearance = Callable[[Sequence[Image.Image]], Float[np.ndarray, "N dim"]]
+"""Describes crops by unit vectors, one row per crop; similar people have similar rows."""
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_document_links.py
+	$(BIN)/python -m pytest -q tests/test_document_links.py tests/test_architecture.py
 
 # Stops at a dead link, and at a name that the pages of the reference promise and the code lacks.
 docs: $(READY)

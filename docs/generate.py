@@ -143,7 +143,7 @@ def http_api() -> Iterator[str]:
     for path, methods in document["paths"].items():
         for method, route in methods.items():
             yield from _route(f"{method.upper()} {path}", route)
-    yield from ("# Objects", "")
+    yield from ("## Objects", "")
     for name, schema in sorted(document["components"]["schemas"].items()):
         yield from _object(name, schema)
 
@@ -158,15 +158,22 @@ def _route(title: str, route: Mapping[str, Any]) -> Iterator[str]:
     for media, content in route.get("requestBody", {}).get("content", {}).items():
         yield from (f"Body, `{media}`: {_type(content['schema'])}", "")
         yield from _table(("field", "type", ""), _fields(content["schema"]))
-    answers = (
-        (f"`{status}`", ", ".join(f"{_type(c.get('schema', {}))} (`{m}`)" for m, c in answer.get("content", {}).items()))
-        for status, answer in route["responses"].items()
-    )
-    yield from _table(("status", "answer"), answers)
+    yield from _table(("status", "answer"), _answers(route["responses"]))
+
+
+def _answers(responses: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each kind of answer, with all the statuses that come with it."""
+    statuses: dict[str, list[str]] = {}
+    for status, answer in responses.items():
+        content = answer.get("content", {}).items()
+        kind = ", ".join(f"{_type(each.get('schema', {}))} (`{media}`)" for media, each in content)
+        statuses.setdefault(kind, []).append(f"`{status}`")
+    for kind, found in statuses.items():
+        yield ", ".join(found), kind
 
 
 def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"## {name}", "", schema.get("description", ""), "")
+    yield from (f"### {name}", "", schema.get("description", ""), "")
     if "enum" in schema:
         yield from (f"One of {', '.join(f'`{value}`' for value in schema['enum'])}.", "")
     yield from _table(("field", "type", ""), _fields(schema))

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from tbps.server.app import make_app
 from tbps.server.settings import ServiceSettings
 from tbps.training.settings import TrainSettings
 
+BACKSLASH = chr(92)
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS = {
     "Training": (
@@ -70,7 +72,7 @@ def _help(text: str) -> Iterator[str]:
         if line.strip().startswith("Example:"):
             yield from ("```sh", command, "```")
         else:
-            yield line
+            yield _escaped(line)
 
 
 def _parameters(command: Any) -> Iterator[tuple[str, str]]:
@@ -121,7 +123,7 @@ def settings() -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [line.strip() for line in text.strip().splitlines()]
+    return [_escaped(line.strip()) for line in text.strip().splitlines()]
 
 
 def http_api() -> Iterator[str]:
@@ -214,9 +216,15 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """A Markdown table, nothing where there are no rows."""
-    lines = [f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    lines = [f"| {' | '.join(_escaped(' '.join(cell.split())).replace('|', BACKSLASH + '|') for cell in row)} |" for row in rows]
     if lines:
         yield from (f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *lines, "")
+
+
+def _escaped(text: str) -> str:
+    """The text with its <, > and * as they are, not as marks; code in backticks is left alone."""
+    parts = text.split("`")
+    return "`".join(part if number % 2 else re.sub(r"([<>*])", r"\\\1", part) for number, part in enumerate(parts))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Text-based person search: describe a person in words, find them in a gallery of images.
 
+```python
 import tbps
 
 model = tbps.load("models/mannequin-tiny")
 gallery = tbps.Gallery.open("my-gallery", model)
 gallery.add("photos/")
 hits = gallery.search("a woman in a red coat with a black backpack", k=10)
+```
 """
 
 import os

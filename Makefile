@@ -1,7 +1,8 @@
 # make demo    people found by description, on a data set drawn here
 # make test    the tests                    make check   format, lint, types, import contracts
 # make test-fast   the tests without the slow ones and those that need a browser, for the inner loop
-# make bench   measurements                 make tiny-model   train the bundled model anew (hours)
+# make docs    the documentation, in site/  make bench   measurements
+# make tiny-model   train the bundled model anew (hours)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ READY := .venv/ready
 WORKERS ?= 2
 PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-costs check browser bench tiny-model clean
+.PHONY: demo test test-fast test-costs check docs browser bench tiny-model clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -38,6 +39,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_document_links.py tests/test_architecture.py
+
+# Stops at a dead link, and at a name that the pages of the reference promise and the code lacks.
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict --clean
 
 bench: $(READY)
 	$(BIN)/python benchmarks/everything.py
@@ -52,8 +59,8 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Debian package needed: apt-get update && apt-get install -y python3-venv"; \
 	  apt-get update && apt-get install -y python3-venv; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo build
+	rm -rf .venv demo build site

@@ -22,8 +22,8 @@ from tbps.model import ModelShape, PersonModel
 from tbps.study.recipes import simplified_tbps_clip, tbps_clip
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
-from tbps.training.settings import TrainSettings
 from tbps.training.run import Run
+from tbps.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)

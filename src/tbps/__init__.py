@@ -1,10 +1,13 @@
 """Text-based person search: describe a person in words, find them in a gallery of images.
 
+```python
 import tbps
+
 model = tbps.load("models/mannequin-tiny")
 gallery = tbps.Gallery.open("my-gallery", model)
 gallery.add("photos/")
 hits = gallery.search("a woman in a red coat with a black backpack", k=10)
+```
 """
 
 import os
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from tbps.gallery import Example, Gallery, Hit, Page, Query, Text
     from tbps.model import PersonModel, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Example", "Gallery", "Hit", "Page", "PersonModel", "Query", "Text", "load"]
 
 _HOMES = {

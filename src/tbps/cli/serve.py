@@ -30,7 +30,7 @@ def serve(
     ] = None,
     state: Annotated[Path | None, typer.Option(help="folder of keys, audit log and uploads; default: GALLERY.service")] = None,
     blur_faces: Annotated[
-        bool, typer.Option("--blur-faces", help="blur faces in all images that are shown (limits in the README)")
+        bool, typer.Option("--blur-faces", help="blur faces in all images that are shown (limits in docs/how-to/serve.md)")
     ] = False,
     searches_per_minute: Annotated[int, typer.Option(min=0, help="limit per key; 0 for no limit")] = 600,
     timeout: Annotated[float, typer.Option(min=0.1, help="time limit of a request in seconds")] = 30,

@@ -12,6 +12,7 @@ from tbps.errors import ModelError
 from tbps.preprocess.image import ImageSpec
 
 Picture = str | Path | Image.Image
+"""An image to read: a path, or a Pillow image."""
 
 
 class Encoder(Protocol):

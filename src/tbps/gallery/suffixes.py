@@ -6,6 +6,7 @@ from typing import Literal
 from tbps.preprocess.formats import OTHER_PICTURES, PICTURES
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
+"""Suffixes of the names of archives that are read."""
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4v", ".mkv", ".mk3d", ".webm", ".avi", ".divx"}
     | {".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".tod", ".ts", ".mts", ".m2ts", ".m2t", ".trp"}

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+"""Tokens of CLIP's vocabulary before and after every caption."""
 
 
 def tokenise(tokenizer: CLIPTokenizer, captions: Sequence[str], context_length: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from tbps.video.tally import Tally
 from tbps.video.tracking import Appearance, Tracker
 
 OnFrame = Callable[[int, int], None]
+"""Called with the frames decoded so far and the frames expected."""
 
 
 @dataclass(frozen=True, slots=True)

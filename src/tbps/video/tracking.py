@@ -27,6 +27,7 @@ _NEWEST = 0.3  # weight of the newest detection in the moving averages of a trac
 _STRIPES, _LEVELS = 8, 4
 
 Appearance = Callable[[Sequence[Image.Image]], Float[np.ndarray, "N dim"]]
+"""Describes crops by unit vectors, one row per crop; similar people have similar rows."""
 
 
 @dataclass(slots=True)

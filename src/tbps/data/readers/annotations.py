@@ -23,8 +23,8 @@ from tbps.seeding import generator
 SPLITS = ("train", "val", "test")
 ALL = "all"
 
-# Two of CLIP's 77 tokens mark start and end, and a word has at least one token.
 CONTEXT_WORDS = 75
+"""Words that fit CLIP's context: two of its 77 tokens mark start and end, and a word is at least one token."""
 
 MAX_IDENTITY = 2**63 - 1  # identities are compared as 64-bit integers
 

@@ -14,6 +14,7 @@ from tbps.gallery.store.filters import Value
 
 NEGATIVE_WEIGHT = 0.5
 RERANKED = 100
+"""How many of the best images `--rerank` orders anew."""
 
 _WEIGHT = re.compile(r"(?<!\\)\^(\d+(?:\.\d*)?|\.\d+)\s*$")
 

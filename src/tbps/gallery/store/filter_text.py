@@ -31,6 +31,7 @@ from tbps.gallery.store.numbers import parse_number
 from tbps.preprocess.metadata import parse_time
 
 MOST_CHARACTERS = 10_000
+"""Longest text of a filter that is read."""
 MOST_CONDITIONS = 200
 MOST_DEPTH = 10
 MOST_VALUES = 1000  # of all lists together

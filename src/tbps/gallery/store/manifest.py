@@ -17,6 +17,7 @@ from tbps.preprocess.image import ImageSpec
 from tbps.storage import write_text
 
 MANIFEST_FILE = "gallery.json"
+"""File in a gallery folder that names the model and the table."""
 
 
 class Manifest(Settings):

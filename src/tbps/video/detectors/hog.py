@@ -8,6 +8,7 @@ from tbps.errors import MissingDependencyError
 from tbps.video.detectors.protocol import Detection, Frame, clip, suppress
 
 HOG = "hog"
+"""Name of the built-in detector."""
 
 
 @final

@@ -1,0 +1,48 @@
+"""The page on the architecture names files, functions and packages that exist, and every package of the program."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/explanation/architecture.md"
+WALK = re.compile(r"^\| `(src/[\w/.]+\.py)` \| `([\w.]+)` \|", re.MULTILINE)
+
+
+def walks() -> list[tuple[str, str]]:
+    """File and function of every row of the tables of walks."""
+    return WALK.findall(PAGE.read_text())
+
+
+def names(tree: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[str]:
+    """Functions and classes of a module, methods as Class.method."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from names(node, f"{prefix}{node.name}.")
+
+
+def test_there_are_three_walks() -> None:
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    walked = [len(WALK.findall(section)) for section in sections]
+    assert sorted(count > 0 for count in walked)[-3:] == [True] * 3
+    assert sum(walked) == len(walks())
+
+
+@pytest.mark.parametrize(("file", "function"), walks())
+def test_every_stay_of_a_walk_exists(file: str, function: str) -> None:
+    assert function in set(names(ast.parse((ROOT / file).read_text()))), f"{file} has no {function}"
+
+
+def test_the_tree_of_the_page_is_the_tree() -> None:
+    lines = PAGE.read_text().partition("## The tree")[2].partition("\n## ")[0]
+    named = {path.rstrip("/") for path in re.findall(r"(?<!\S)(?:src/tbps|[a-z]+)/[\w/.]*", lines)}
+    missing = sorted(path for path in named if not (ROOT / path).exists())
+    assert not missing, f"the page names {missing}, which are not there"
+    rooms = [path for path in (ROOT / "src/tbps").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    unnamed = {f"src/tbps/{path.name}" for path in rooms if not path.name.startswith("_")} - named
+    assert not unnamed, f"the tree of the page lacks {sorted(unnamed)}"

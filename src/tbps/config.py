@@ -47,7 +47,7 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Returns validated settings from plain values. Raises SettingsError that names the first invalid key and the likely one."""
+        """Returns validated settings from plain values. Raises SettingsError that names the first bad key and the likely one."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:

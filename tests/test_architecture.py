@@ -3,9 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
+
+from tests.gallery.ingest.test_walk import WALK as INGEST_WALK
+from tests.gallery.search.test_walk import WALK as SEARCH_WALK
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/explanation/architecture.md"
@@ -31,6 +35,17 @@ def test_there_are_three_walks() -> None:
     walked = [len(WALK.findall(section)) for section in sections]
     assert sorted(count > 0 for count in walked)[-3:] == [True] * 3
     assert sum(walked) == len(walks())
+
+
+def test_the_walks_are_short_and_enter_no_file_twice() -> None:
+    """At most ten calls and eight files each. The first two are those that tests follow in a real search and a real run."""
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    found = [walk for section in sections if (walk := WALK.findall(section))]
+    for walk in found:
+        files = [file for file, _ in groupby(file for file, _ in walk)]
+        assert len(walk) <= 10 and len(files) <= 8 and len(files) == len(set(files))
+    for walk, followed in zip(found[:2], (SEARCH_WALK, INGEST_WALK), strict=True):
+        assert walk == [(f"src/tbps/{file}", function) for file, function in followed]
 
 
 @pytest.mark.parametrize(("file", "function"), walks())

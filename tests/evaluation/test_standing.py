@@ -7,36 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
-from PIL import Image
 
 from tbps.data.embedding import decoded, describe_source, embed_split, identities
 from tbps.data.mannequins.ceiling import ceiling_scores
-from tbps.data.records import PersonDataset, PersonImage
+from tbps.data.records import PersonDataset
 from tbps.errors import EvaluationError
 from tbps.evaluation import Embeddings, score
-from tbps.preprocess.image import ImageSpec
-
-SPEC = ImageSpec(height=8, width=4)
-COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
+from tests.support.coloured_split import SPEC, coloured_split, mean_colour, spelled_colour
 
 
 @pytest.fixture
 def split(tmp_path: Path) -> PersonDataset:
-    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
-    images = []
-    for number, colour in enumerate(COLOURS):
-        Image.new("RGB", (5, 9), colour).save(tmp_path / f"{number}.png")
-        captions = (" ".join(map(str, colour)),) * (1 + (number % 3 == 0))
-        images.append(PersonImage(tmp_path / f"{number}.png", (7, 7, 8, 9, 9)[number], "test", captions))
-    return PersonDataset("folder", tmp_path, tuple(images))
-
-
-def mean_colour(arrays: np.ndarray) -> np.ndarray:
-    return arrays.mean(axis=(1, 2)).astype(np.float32)
-
-
-def spelled_colour(captions: list[str]) -> np.ndarray:
-    return np.array([caption.split() for caption in captions], dtype=np.float32)
+    return coloured_split(tmp_path)
 
 
 def embedded(split: PersonDataset) -> Embeddings:

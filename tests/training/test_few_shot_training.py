@@ -19,10 +19,10 @@ from tbps.study.recipes import recipe
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
-from tbps.training.run import Outcome, Run
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import train
+from tests.support.short_runs import newest, run
 
 LEARNED = {"coop": ADDED[:1], "clip_adapter": ADDED[1:]}
 TOWARDS = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2, "checkpoint_steps": 2}
@@ -48,17 +48,6 @@ def start(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     model.clip.logit_scale.data.fill_(4.7)
     model.save(folder)
     return folder
-
-
-def run(settings: TrainSettings, data: Path, model: Path, folder: Path, stop_after: int | None = None) -> Outcome:
-    updates, dataset = iter(range(1, 100)), read(data)
-    return train(
-        settings, start_model(settings, dataset, model, "cpu"), dataset, folder, Silent(), lambda: next(updates) == stop_after
-    )
-
-
-def newest(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(sorted((folder / "checkpoints").iterdir())[-1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -17,10 +17,10 @@ from tbps.study.recipes import simplified_tbps_clip
 from tbps.training.log import NoLog
 from tbps.training.observer import Silent
 from tbps.training.rehearsal import rehearse
-from tbps.training.run import Outcome, Run
+from tbps.training.run import Run
 from tbps.training.settings import TrainSettings
 from tbps.training.start import start_model
-from tbps.training.trainer import train
+from tests.support.short_runs import newest, run
 
 RANK, ALPHA = 3, 12
 
@@ -29,17 +29,6 @@ def quick(**changes: object) -> TrainSettings:
     base = {"batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate": 1e-2, "schedule.initial_rate": 1e-2}
     lora = {"rank": RANK, "alpha": ALPHA, "matrices": "both"}
     return simplified_tbps_clip().override(base | {"lora": lora} | changes)
-
-
-def run(settings: TrainSettings, data: Path, model: Path, folder: Path, stop_after: int | None = None) -> Outcome:
-    updates, dataset = iter(range(1, 100)), read(data)
-    return train(
-        settings, start_model(settings, dataset, model, "cpu"), dataset, folder, Silent(), lambda: next(updates) == stop_after
-    )
-
-
-def newest(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(sorted((folder / "checkpoints").iterdir())[-1])
 
 
 def plain(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

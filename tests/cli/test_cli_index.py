@@ -265,7 +265,7 @@ def test_changed_files_are_listed_and_updated_with_refresh(run: Run, tiny_model_
     )
     code, out, err = run("index", photos, "--gallery", gallery)
     assert code == 1 and "0 added" in out and "holds 4 images" in out
-    assert "changed: person_1.jpg: holds something else than what was indexed from it" in err
+    assert "changed: person_1.jpg: has other content than when it was indexed" in err
     assert f"moved: renamed.jpg: was indexed as {photos}/person_2.jpg" in err
     assert "corrected: person_4.jpg: was indexed with other metadata (camera)" in err
     assert f"gone: person_3.jpg: is no longer in {photos}" in err

@@ -5,9 +5,9 @@ affinity = 0.5 place + 0.5 look
              reach = 0.5 + 0.6 (seconds since seen), in heights of the box; 0 for distances above the reach
     look     cosine of appearance vectors
 
-The assignment with the largest total affinity is chosen (Hungarian method). A pair needs place > 0, look >= LOOK, and heights within
-a factor of two. A track ends when its person is not seen for PATIENCE seconds or 3.5 intervals between searched frames, whichever is
-longer; the same person starts another tracklet later.
+The assignment with the largest total affinity is chosen (Hungarian method). A pair needs place > 0, look >= LOOK, and heights
+within a factor of two. A track ends when its person is not seen for PATIENCE seconds or 3.5 intervals between searched frames,
+whichever is longer; the same person starts another tracklet later.
 """
 
 from collections.abc import Callable, Sequence

@@ -26,7 +26,7 @@ def test_photographs_are_indexed_once(run: Run, tiny_model_folder: Path, tmp_pat
     gallery = tmp_path / "gallery"
     code, out, _ = run("index", PEOPLE, "--gallery", gallery, "--model", tiny_model_folder)
     assert code == 0
-    assert re.match(r"4 added in [\d.]+ s \(\d+ a second\), 0 already there, 0 failed; gallery \S+ holds 4 images\n", out)
+    assert re.match(r"4 added in [\d.]+ s \(\d+ per second\), 0 already there, 0 failed; gallery \S+ holds 4 images\n", out)
     assert recorded(gallery).encoder_location == str(tiny_model_folder)
     code, out, _ = run("index", PEOPLE, "--gallery", gallery)
     assert code == 0
@@ -208,7 +208,7 @@ def test_missing_frames_of_a_video_are_reported(run: Run, tiny_model_folder: Pat
     code, out, err = run("index", film, *options)
     assert code == 0 and "1 added" in out
     lost = re.search(r"note: gate\.mkv: (\d+) of about 30 frames could not be decoded", err)
-    assert lost is not None and f"frames looked at, {lost[1]} missing" in out and 5 <= int(lost[1]) <= 8
+    assert lost is not None and f"frames searched, {lost[1]} missing" in out and 5 <= int(lost[1]) <= 8
     assert "1 detection of gate.mkv not used, in frames after its end or that could not be decoded (99)" in err
 
 
@@ -265,17 +265,17 @@ def test_changed_files_are_listed_and_updated_with_refresh(run: Run, tiny_model_
     )
     code, out, err = run("index", photos, "--gallery", gallery)
     assert code == 1 and "0 added" in out and "holds 4 images" in out
-    assert "changed: person_1.jpg: holds something else than what was indexed from it" in err
+    assert "changed: person_1.jpg: has other content than when it was indexed" in err
     assert f"moved: renamed.jpg: was indexed as {photos}/person_2.jpg" in err
     assert "corrected: person_4.jpg: was indexed with other metadata (camera)" in err
     assert f"gone: person_3.jpg: is no longer in {photos}" in err
     counts = "1 changed, 1 moved, 2 corrected, 1 gone"
-    assert f"note: not as indexed: {counts}. Nothing of it was changed; run again with --refresh to take it over" in err
+    assert f"note: files differ from the gallery: {counts}. It was not updated; to update it, run again with --refresh" in err
     assert f"tbps forget {gallery} --where \"source = 'person_3.jpg'\"" in err
     code, out, err = run("index", photos, "--gallery", gallery, "--refresh")
     assert code == 0 and "1 added" in out and f"refreshed: {counts}; 1 images of former content were removed" in out
     code, out, err = run("index", photos, "--gallery", gallery)
-    assert code == 1 and "note: not as indexed: 1 gone." in err and "changed: " not in err
+    assert code == 1 and "note: files differ from the gallery: 1 gone." in err and "changed: " not in err
     assert run("forget", gallery, "--where", "source = 'person_3.jpg'", "--yes")[0] == 0
     assert run("index", photos, "--gallery", gallery)[0] == 0
 

@@ -62,5 +62,5 @@ def test_ctrl_c_stops_at_the_next_update_and_names_the_command_to_continue(
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=600)
-    assert process.returncode == 130 and "the same command goes on from there" in said
+    assert process.returncode == 130 and "run the same command again to continue" in said
     assert not list(tmp_path.glob("steps/*/result.json")) and not list(tmp_path.glob("steps/*/error.json"))

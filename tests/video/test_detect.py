@@ -638,7 +638,7 @@ def test_an_unknown_second_input_is_refused(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("scale_factor", TensorProto.FLOAT, [1, 2]))
     onnx.save(model, path)
-    with pytest.raises(DataError, match="what would be given for scale_factor"):
+    with pytest.raises(DataError, match="of unknown meaning: scale_factor"):
         open_detector(str(path))
 
 

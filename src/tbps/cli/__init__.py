@@ -56,7 +56,7 @@ def options(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Options that stand before the command."""
+    """Options that are given before the command."""
     if version:
         console.output.print(f"tbps {__version__}")
         raise typer.Exit

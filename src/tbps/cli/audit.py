@@ -29,9 +29,9 @@ def verify(
 
     verdict = verify_log(known_state_of(gallery, state), noted)
     if verdict.wrong is not None:
-        messages.print(plain(f"the audit log is not as it was written: {verdict.wrong}"), soft_wrap=True)
+        messages.print(plain(f"the audit log was altered: {verdict.wrong}"), soft_wrap=True)
         raise typer.Exit(1)
-    output.print(plain(f"{verdict.lines:,} lines are as they were written; the last is"), soft_wrap=True)
+    output.print(plain(f"{verdict.lines:,} lines are unaltered; number and hash of the last one:"), soft_wrap=True)
     typer.echo(f"{verdict.lines}:{verdict.hash}")
 
 

@@ -1,4 +1,4 @@
-"""`tbps calibrate`: estimate from a labelled split how likely a score is to be right."""
+"""`tbps calibrate`: estimate from a labelled split how likely a hit with a given score is to be right."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,13 @@ def calibrate(
         Path | None, typer.Option(help="file written by `tbps embed` for the split, instead of embedding it now")
     ] = None,
 ) -> None:
-    """Calibrate a model, so that searches with it say about how many of their hits are right.
+    """Calibrate a model, so that searches with it estimate how many of their hits are right.
 
     Compares every caption of a split with every image of it. Isotonic regression estimates the share of right pairs from how far
     a score lies above the mean of the gallery, in standard deviations. The result is calibration.json in the model's folder,
     which `tbps search` reads.
 
-    The estimate holds for descriptions like the captions of the split, and for galleries that hold about as many images of the
+    The estimate is valid for descriptions like the captions of the split, and for galleries with about as many images of each
     person.
 
     Example: tbps calibrate models/mannequin-tiny --data folder --root mannequins --split val

@@ -69,7 +69,7 @@ def plain(text: str) -> Text:
 
 
 def fail(error: Exception, debug: bool) -> None:
-    """Print an error as one line, with `debug` after its traceback."""
+    """Print an error as one line; debug: print its traceback first."""
     if debug:
         print_traceback(error)
     line = " ".join(str(error).split())

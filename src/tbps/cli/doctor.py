@@ -54,7 +54,7 @@ def _packages(table: Table) -> list[str]:
 def _device(table: Table) -> list[str]:
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library of its own is missing
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
         table.add_row("device", "unknown: torch does not import")
         return [f"a working torch ({error}); run `pip install --force-reinstall torch`"]
     cuda = torch.cuda.is_available()

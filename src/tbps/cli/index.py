@@ -83,14 +83,14 @@ def index(
     Files that cannot be read are listed, and the rest is indexed. Formats are JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000,
     PPM and, with pip install 'tbps[heic]', HEIC; of animations and files with several pages the first image is used. Hidden files,
     recycle bins, thumbnail folders of network drives (@eaDir) and files that are not images are skipped and counted. In a pattern
-    of --exclude, * stands for any characters except /, ** for any characters and ? for one. A pattern without / is compared with
+    of --exclude, * matches any characters except /, ** any characters and ? one character. A pattern without / is compared with
     the names of files and folders, any other with the path below the indexed folder.
 
-    Files that differ from what was indexed are listed, nothing is changed, and the exit code is 1: changed (the path holds another
-    image, which is not added), moved (for example because a folder was renamed), corrected (other metadata) and gone. With
-    --refresh, the rows of changed files are replaced and paths and metadata are updated, in one step at the end; images of files
-    that are gone stay until tbps forget removes them. A line of metadata replaces all earlier metadata of an image, except that a
-    camera stays until a line names another (or null).
+    Files that have changed since they were indexed are listed, the gallery is not updated, and the exit code is 1: changed (the
+    path holds another image, which is not added), moved (for example because a folder was renamed), corrected (other metadata) and
+    gone. With --refresh, the rows of changed files are replaced and paths and metadata are updated, in one step at the end; images
+    of files that are gone stay until tbps forget removes them. A line of metadata replaces all earlier metadata of an image, except
+    that a camera stays until a line names another (or null).
 
     Where metadata has no captured_at, the time of capture in the file (EXIF) is used: in UTC if it has a time zone, else unchanged.
 
@@ -104,7 +104,7 @@ def index(
     pip install -e '.[video]'. The built-in detector finds only whole people who stand or walk and whose height is a sixth of the
     image's longer side or more; a detector of your own in ONNX format finds more.
 
-    A video counts as done, and is skipped from then on, once its true end was reached. Missing or damaged frames, jumps in time
+    A video is finished, and skipped by later runs, once it was read to its true end. Missing or damaged frames, jumps in time
     stamps, and ready-made detections that were not used are reported. Network addresses (rtsp://...) are not read: save the
     stream first.
 
@@ -141,7 +141,7 @@ def index(
     if detector != "hog" and not detect and not outcome.videos:
         note(f"{detector} was not used: photographs are taken whole without --detect")
     if retain and (gone := opened.retain()) is not None:
-        output.print(plain(f"{gone.images:,} images forgotten, which were older than the gallery keeps"), soft_wrap=True)
+        output.print(plain(f"{gone.images:,} images forgotten, which were older than the retention rules allow"), soft_wrap=True)
     if report is not None:
         write_text(report, json.dumps(asdict(outcome), indent=2) + "\n")
     _check_any(outcome, places, footage)
@@ -154,7 +154,7 @@ def _footage(
     when: tuple[str, str | None, str | None],
     detecting: tuple[str, float, int | None, str | None],
 ) -> "Footage":
-    """Settings for videos. `when`: every, start, camera; `detecting`: detector, min_score, person_class, detector_layout."""
+    """Settings for scenes and videos. when: every, start, camera; detecting: detector, min_score, person_class, detector_layout."""
     from tbps.errors import SettingsError
     from tbps.gallery import Footage, FootageSettings, parse_every
     from tbps.preprocess.metadata import parse_time
@@ -178,7 +178,7 @@ def _interrupted(gallery: Path, images: int) -> typer.Exit:
 
 
 def _check_any(outcome: "IngestReport", places: list[Path], footage: "Footage") -> None:
-    """Raise DataError if no image was added and none was there before."""
+    """Raise DataError if no image was added and none was in the gallery before."""
     from tbps.errors import DataError
     from tbps.video import HOG, open_detector
 
@@ -197,7 +197,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
     """Print counts, one line per video, and the files with problems."""
     from tbps.gallery import describe_left_out
 
-    rate = f" ({outcome.added / outcome.seconds:,.0f} a second)" if outcome.added else ""
+    rate = f" ({outcome.added / outcome.seconds:,.0f} per second)" if outcome.added else ""
     line = (
         f"{outcome.added:,} added in {outcome.seconds:,.1f} s{rate}, {outcome.skipped_existing:,} already there, "
         f"{len(outcome.failed):,} failed; gallery {gallery} holds {images:,} images"
@@ -206,7 +206,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
     for video in outcome.videos:
         lost = f", {video.missing:,} missing" if video.missing else ""
         lost += f", {video.broken:,} broken packets skipped" if video.broken else ""
-        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames looked at{lost}, {video.detections:,} detections, "
+        line = f"{video.name}: {video.looked_at:,} of {video.frames:,} frames searched{lost}, {video.detections:,} detections, "
         output.print(plain(f"{line}{video.tracklets:,} tracklets, {video.crops:,} crops"), soft_wrap=True)
     nobody = tuple((name, "no person was found") for name in outcome.nobody)
     for title, rows in (("failed", outcome.failed), ("duplicate", outcome.duplicates), ("nobody", nobody)):
@@ -222,7 +222,7 @@ def _summarise(outcome: "IngestReport", images: int, gallery: Path, report: Path
 
 
 def _print_differences(outcome: "IngestReport", gallery: Path, report: Path | None) -> None:
-    """List files that differ from what was indexed, say whether the gallery was updated, and how to update it."""
+    """List files that have changed since they were indexed; print whether the gallery was updated, or how to update it."""
     kinds = {"changed": outcome.changed, "moved": outcome.moved, "corrected": outcome.corrected, "gone": outcome.gone}
     for title, rows in kinds.items():
         _list(title, rows, report)
@@ -231,7 +231,7 @@ def _print_differences(outcome: "IngestReport", gallery: Path, report: Path | No
         erased = f"; {outcome.erased:,} images of former content were removed" if outcome.erased else ""
         output.print(plain(f"refreshed: {', '.join(counts)}{erased}"), soft_wrap=True)
     elif counts:
-        note(f"not as indexed: {', '.join(counts)}. Nothing of it was changed; run again with --refresh to take it over")
+        note(f"files differ from the gallery: {', '.join(counts)}. It was not updated; to update it, run again with --refresh")
     if outcome.gone:
         where = '"source = ' + repr(outcome.gone[0][0]) + '"' if "'" not in outcome.gone[0][0] else "CONDITION"
         note(f"images of files that are gone stay in the gallery (a drive may be unplugged); tbps forget {gallery} --where {where}")

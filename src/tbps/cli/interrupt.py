@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C in long runs: the first asks to stop after the current update, the second stops at once."""
+"""Handling of Ctrl-C in long runs: the first requests a stop after the current update, the second stops at once."""
 
 import signal
 from types import FrameType

@@ -48,7 +48,7 @@ def add(
     messages.print(plain(f"the key of {name!r} ({role}); it is shown this once"), soft_wrap=True)
     known = cameras_of(gallery) if camera else set()
     for unknown in [each for each in camera or [] if canonical_name(each) not in known]:
-        note(sentences(no_camera(unknown, known), "The key holds for images that come later"))
+        note(sentences(no_camera(unknown, known), "The key applies to images added later"))
 
 
 @keys.command("list")

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from tbps.gallery import Cutoff, Hit, Page
 
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-MINUS = "\0-"  # stands for the "-" of a description to avoid; arguments of a process cannot contain a zero byte
-_AVOIDED = re.compile(r"-(?!-|k\d*$|[A-Za-z]$).+", re.DOTALL)  # neither an option nor a single letter, which is a mistyped one
+MINUS = "\0-"  # replaces the "-" of a description to avoid; arguments of a process cannot contain a zero byte
+# Neither an option nor a single letter, which is more likely a mistyped option.
+_AVOIDED = re.compile(r"-(?!-|k\d*$|[A-Za-z]$).+", re.DOTALL)
 
 
 class SearchCommand(TyperCommand):
     """Command that reads "-backpack" as a description to avoid, not as the options -b, -a, -c and so on."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Replace the minus of descriptions to avoid by `MINUS`: arguments after the gallery that are neither option nor value."""
+        """Replace the minus of descriptions to avoid with `MINUS`: arguments after the gallery, neither options nor values."""
         options = [each for each in self.params if isinstance(each, TyperOption)]
         with_value = {name for each in options if not each.is_flag for name in each.opts}
         marked, gallery_given = list[str](), False
@@ -77,8 +78,8 @@ def search(
 
     Filters (--where) compare columns with values by = <> < <= > >=, between, in (...), like and is null, joined by and, or, not
     and brackets. Columns are camera, captured_at, identity, source and the columns of the metadata that hold texts, numbers,
-    truth values or times. Texts and times stand in single quotes; times are UTC. In a like pattern '%' stands for any characters
-    and '_' for one; upper and lower case differ. Errors list the known columns or the most similar camera.
+    truth values or times. Texts and times are written in single quotes; times are UTC. In a like pattern '%' matches any characters
+    and '_' matches one; matching is case-sensitive. Errors list the known columns or the most similar camera.
 
     Example: tbps search my-gallery "a woman in a red coat" "-backpack" --camera lobby --group identity -k 5 --sheet hits.png
 
@@ -163,7 +164,7 @@ def _claim(line: "Cutoff") -> str:
 
 
 def one_in(chance: float) -> str:
-    """Chance as a text: 0.34 is "1 in 3", 0.75 is "3 in 4"."""
+    """Formats a probability: 0.34 is "1 in 3", 0.75 is "3 in 4"."""
     if chance > 0.5:
         of = min(round(1 / max(1 - chance, 0.01)), 100)
         return f"{of - 1} in {of}"
@@ -185,7 +186,7 @@ def _draw(results: "Sequence[tuple[str, Sequence[Hit]]]", file: Path) -> None:
     drawn = contact_sheet(rows)
     try:
         drawn.save(buffer, _SHEETS[file.suffix.lower()])
-    except (OSError, ValueError) as error:  # JPEG ends at 65,500 pixels a side, WebP at 16,383
+    except (OSError, ValueError) as error:  # JPEG is limited to 65,500 pixels per side, WebP to 16,383
         raise SettingsError(
             f"a contact sheet of {drawn.width} x {drawn.height} pixels is too large for {file.suffix}; ask for fewer hits (-k) "
             "or write a .png"

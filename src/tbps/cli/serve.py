@@ -46,10 +46,10 @@ def serve(
     """Serve a gallery over HTTP: search, upload and erase in a browser or from programs.
 
     By default the service is reachable from this machine only, without a key. Once it has a key (`tbps keys add`), every request
-    needs one, also from this machine. It speaks plain HTTP; to serve other machines, put a proxy with TLS in front of it. All that
-    is shown or changed is first written to the audit log (`tbps audit`). /v1/openapi.json describes the interface.
+    needs one, also from this machine. It speaks plain HTTP; to serve other machines, put a proxy with TLS in front of it. All
+    access and changes are first written to the audit log (`tbps audit`). /v1/openapi.json describes the interface.
 
-    Ctrl-C or SIGTERM ends the service after the requests under way. Images that an upload has added by then stay.
+    Ctrl-C or SIGTERM ends the service after the requests in progress. Images that an upload has added by then are kept.
 
     Example: tbps serve my-gallery
 
@@ -78,7 +78,7 @@ def serve(
         }
     )
     recorded(gallery)
-    settings.addresses()  # raises errors in names before the model is read
+    settings.addresses()  # raises an error about a wrong name before the model is read
     service = Service(gallery, open_model(model, gallery), settings, state)
     everybody = (
         "open to everybody on this machine; tbps keys add makes it ask for a key" if service.gate.is_open() else "keys needed"

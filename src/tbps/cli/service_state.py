@@ -10,7 +10,7 @@ State = Annotated[Path | None, typer.Option(help="folder of keys and audit log, 
 
 
 def default_state(gallery: Path) -> Path:
-    """The state folder of a gallery's service where none is given: GALLERY.service."""
+    """The default state folder of a gallery's service: GALLERY.service."""
     from tbps.server import state_folder
 
     return state_folder(gallery)

@@ -1,4 +1,4 @@
-"""Table of retrieval metrics: a model's, beside chance and ceiling."""
+"""Table of retrieval metrics of a model, with chance and ceiling for comparison."""
 
 from typing import TYPE_CHECKING
 

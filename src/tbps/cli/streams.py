@@ -1,4 +1,4 @@
-"""Standard output and standard error of the program: a failed write ends in one line of error, never in a traceback."""
+"""Standard output and standard error of the program: a failed write is reported as a one-line error, never as a traceback."""
 
 import codecs
 import io
@@ -21,7 +21,7 @@ _ASCII = (
 
 @final
 class OutputError(Exception):
-    """Standard output cannot be written. No OSError, because callers catch those as errors of their own files."""
+    """Standard output cannot be written. Not an OSError, because callers catch those as errors of their own files."""
 
     def __init__(self, message: str, closed_pipe: bool = False) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class _Output(io.FileIO):
         try:
             return super().write(content)
         except OSError as error:
-            _redirect_to_null(_STANDARD_OUTPUT, os.O_WRONLY)  # else the interpreter's last flush fails and prints a message
+            _redirect_to_null(_STANDARD_OUTPUT, os.O_WRONLY)  # otherwise the interpreter's last flush fails and prints a message
             message = f"standard output cannot be written ({error.strerror}); what it has received so far is incomplete"
             raise OutputError(message, isinstance(error, BrokenPipeError)) from error
 

@@ -1,4 +1,4 @@
-"""`tbps study`: run the paper's tables, and report our numbers beside the paper's."""
+"""`tbps study`: run the paper's tables, and report the results next to the paper's numbers."""
 
 import json
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tbps.study.step import End, Step
     from tbps.study.work.operations import Estimate
 
-study = typer.Typer(name="study", help="The paper's tables on your data and model, beside the paper's.", no_args_is_help=True)
+study = typer.Typer(name="study", help="Run the paper's tables on your data and model, and report them.", no_args_is_help=True)
 
 _NAMES = "name of a table (`tbps study list`), several, or all"
 _UPDATES_PER_REPORT = 10
@@ -32,7 +32,7 @@ _DATA = "format of the data set: cuhk-pedes, icfg-pedes, rstpreid, tbps, ufine69
 
 @study.command("list")
 def list_tables() -> None:
-    """List the tables: name, place in the paper (or that it is ours), and rows.
+    """List the tables: name, source (a table of the paper, or this project), and rows.
 
     Example: tbps study list
     """
@@ -56,10 +56,10 @@ def run(
     rows: Annotated[str | None, typer.Option(help="only these rows, separated by commas")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs of every row, instead of its recipe's")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="a setting of every row, such as batch_size=128")] = None,
-    on: Annotated[str, typer.Option(help="here, gpus (one step a GPU), slots (see --slots) or ray (RAY_ADDRESS)")] = "here",
+    on: Annotated[str, typer.Option(help="here, gpus (one step per GPU), slots (see --slots) or ray (RAY_ADDRESS)")] = "here",
     slots: Annotated[int, typer.Option(help="processes at a time with --on slots, sharing the cores", min=1)] = 2,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
-    dry_run: Annotated[bool, typer.Option(help="print what every row would take; write nothing")] = False,
+    dry_run: Annotated[bool, typer.Option(help="print the cost of every row; write nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: every setting of every row as JSON")] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="continue without images whose files are missing; they are counted")
@@ -166,7 +166,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 0:
-        raise SettingsError(f"--seeds {text!r}: give how many, such as 3, or a list, such as 0,4,7 (of one: 4,)")
+        raise SettingsError(f"--seeds {text!r}: give how many, such as 3, or a list, such as 0,4,7 (a single seed: 4,)")
     return found
 
 
@@ -196,13 +196,13 @@ def _run_on(
 
 
 def _labels(plans: "Mapping[str, Sequence[Planned]]") -> dict[str, str]:
-    """Step fingerprint -> text with the first table, row and seed that the step belongs to."""
+    """Step fingerprint -> label with the first table, row and seed that the step belongs to."""
     labels: dict[str, str] = {}
     for name, planned in plans.items():
         for p in planned:
             labels.setdefault(p.step.fingerprint, f"{name} {p.row.name}, seed {p.seed}")
             for step in p.before:
-                labels.setdefault(step.fingerprint, f"{name} {p.row.name}, what it builds on, seed {p.seed}")
+                labels.setdefault(step.fingerprint, f"{name} {p.row.name}, preceding step, seed {p.seed}")
     return labels
 
 
@@ -216,7 +216,7 @@ def _conclude(out: Path, steps: "Sequence[Step]", ends: "Mapping[str, End]", lab
         output.print(plain(f"failed: {labels[name]}: {end.error} ({out / 'steps' / name})"), soft_wrap=True)
     output.print(f"{done} of {len(steps)} steps are done, {len(failed)} failed; tbps study report --study {out}", highlight=False)
     if done + len(failed) < len(steps):
-        output.print("stopped; the same command goes on from there")
+        output.print("stopped; run the same command again to continue")
         raise typer.Exit(130)
     if failed:
         raise typer.Exit(1)
@@ -265,7 +265,7 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
     shown = Table(title=f"{name}, seeds {', '.join(map(str, seeds))}", title_justify="left", title_style="bold")
     shown.add_column("row", no_wrap=True)
     shown.add_column("differs from its base in", overflow="fold")
-    for heading in ("parameters, M", "updates a seed", "TFLOP a seed"):
+    for heading in ("parameters, M", "updates per seed", "TFLOP per seed"):
         shown.add_column(heading, justify="right")
     for p in (p for p in planned if p.seed == seeds[0]):
         base = None if p.row.base is None else table(name).row(p.row.base)
@@ -284,9 +284,9 @@ def _plan_table(name: str, planned: "Sequence[Planned]", estimates: "Mapping[str
 
 @final
 class _Watch:
-    """Draws one bar for the whole study with the time left, and one per running step.
+    """Draws one progress bar for the whole study with the time left, and one per running step.
 
-    The time left follows from the work that was done since the command started.
+    The time left is estimated from the rate of work since the command started.
     """
 
     def __init__(self, out: Path, steps: "Sequence[Step]", material: "Material", labels: Mapping[str, str]) -> None:
@@ -317,7 +317,7 @@ class _Watch:
 
     def on_update(self, step: "Step", done: int, total: int) -> None:
         name = step.fingerprint
-        if name not in self._first_share:  # what a resumed step had done before does not count for the time left
+        if name not in self._first_share:  # earlier work of a resumed step is not used to estimate the time left
             self._first_share[name] = max(0, done - _UPDATES_PER_REPORT) / total
             self._before += self._first_share[name] * self._size[name]
         self._share[name] = done / total

@@ -67,13 +67,13 @@ def train(
 
     tbps_clip and simplified_tbps_clip fine-tune a CLIP as in the paper; clip and clip_star are its baselines. irra adds a
     cross-modal encoder to a CLIP or to a TBPS-CLIP. distilled prunes a TBPS-CLIP and trains the smaller model with the whole one as
-    its teacher (--set prune.depth=0.5, prune.width=0.5). coop and clip_adapter lock a CLIP and learn a prompt before the captions,
-    or an adapter behind the image tower. mannequin_start trains a small model from random weights, mannequin_tiny fine-tunes that;
-    mannequin_minute takes about a minute.
+    its teacher (--set prune.depth=0.5, prune.width=0.5). coop and clip_adapter freeze a CLIP and train a prompt before the
+    captions, or an adapter after the image tower. mannequin_start trains a small model from random weights, mannequin_tiny
+    fine-tunes that; mannequin_minute takes about a minute.
 
     --show-settings lists all settings of a recipe; --set changes them. OUT/settings.json records the settings of a run, and
-    --settings FILE trains by such a file instead of a recipe. With --set lora.rank=8 only low-rank adapters learn (package peft);
-    --set precision=float16 trains in the paper's precision.
+    --settings FILE trains by such a file instead of a recipe. With --set lora.rank=8 only low-rank adapters are trained (package
+    peft); --set precision=float16 trains in the paper's precision.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m tbps.cli train ..., with the same result as on one.
 
@@ -130,7 +130,7 @@ def train(
     finally:
         distributed.stop()
     if not outcome.finished:
-        output.print(f"stopped after update {outcome.step}; go on with the same command and --resume")
+        output.print(f"stopped after update {outcome.step}; to continue, run the same command with --resume")
         raise typer.Exit(130)
     if outcome.standing is None:  # another process reports
         return
@@ -140,7 +140,7 @@ def train(
 
 
 def _settings_of(recipe: str | None, file: Path | None, change: list[str] | None, begun: Path | None = None) -> "TrainSettings":
-    """Settings of a recipe or of a file, with changes; `begun`: folder of the run that they are to continue."""
+    """Settings of a recipe or of a file, with changes. begun: folder of the run to continue with them."""
     from tbps.errors import SettingsError
     from tbps.study.recipes import FORMER
     from tbps.study.recipes import recipe as find
@@ -157,7 +157,7 @@ def _settings_of(recipe: str | None, file: Path | None, change: list[str] | None
             former = FORMER[recipe]().override(changes)
             settings = former if holds(begun, former) else settings
     for setting in () if begun is None else unknown_then(begun, settings):
-        messages.print(plain(f"note: the run in {begun} goes on with {setting}, as the version did that began it"))
+        messages.print(plain(f"note: the run in {begun} goes on with {setting}, the behaviour of the version that began it"))
     return settings
 
 
@@ -176,23 +176,23 @@ def _show_settings(settings: "TrainSettings", as_json: bool) -> None:
 def _plan(rehearsal: "Rehearsal") -> str:
     seconds = int(rehearsal.seconds)
     return (
-        f"{rehearsal.steps:,} updates, {rehearsal.steps_per_epoch:,} an epoch, {rehearsal.seconds_per_step:.2f} s each: "
+        f"{rehearsal.steps:,} updates, {rehearsal.steps_per_epoch:,} per epoch, {rehearsal.seconds_per_step:.2f} s each: "
         f"{seconds // 3600} h {seconds // 60 % 60:02} min without validation\n"
-        f"{rehearsal.trained:,} of {rehearsal.parameters:,} parameters learn; "
+        f"{rehearsal.trained:,} of {rehearsal.parameters:,} parameters are trained; "
         f"peak memory {rehearsal.peak_bytes / 2**30:.2f} GiB"
     )
 
 
 def _print_profile(profile: "Profile") -> None:
-    output.print(_costs("phases, with what they call", profile.phases))
-    output.print(_costs("costliest operations, without what they call", profile.operations))
+    output.print(_costs("phases, including the operations that they call", profile.phases))
+    output.print(_costs("costliest operations, excluding the operations that they call", profile.operations))
     output.print(plain(f"means of {profile.updates} updates; trace for https://ui.perfetto.dev: {profile.trace}"), soft_wrap=True)
 
 
 def _costs(title: str, costs: "Sequence[Cost]") -> Table:
     table = Table("", title=title, title_justify="left")
     on_device = any(cost.device_seconds is not None for cost in costs)
-    for heading in ("ms an update", *(["ms on the device"] if on_device else []), "calls", "share, %"):
+    for heading in ("ms per update", *(["ms on the device"] if on_device else []), "calls", "share, %"):
         table.add_column(heading, justify="right")
     for cost in costs:
         device = [] if cost.device_seconds is None else [f"{1000 * cost.device_seconds:,.2f}"]

@@ -1,4 +1,4 @@
-"""The interface of a model as galleries use it, whether it runs in PyTorch or ONNX Runtime."""
+"""The encoder interface that galleries require of a model, whether it runs in PyTorch or ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ Picture = str | Path | Image.Image
 class Encoder(Protocol):
     """Encodes images and texts as unit vectors of one space.
 
-    fingerprint: equal for two models if and only if their embeddings are. name: what the model was opened by, a folder or a hub id,
-    for messages. folder: absolute path of the folder that it was opened from, where its calibration is kept; None if it was opened
+    fingerprint: equal for two models if and only if they compute the same embeddings. name: the folder or hub id that the model was
+    opened from, for messages. folder: absolute path of that folder, where the calibration is stored; None if the model was opened
     by a hub id or made in memory.
     """
 
@@ -47,14 +47,14 @@ class Encoder(Protocol):
         ...
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> Float32[np.ndarray, "rows columns"]:
-        """What each region of a picture contributes to its similarity with a vector, signed.
+        """Signed contribution of each region of a picture to the similarity between picture and vector.
 
         Raises ModelError if the model cannot compute it.
         """
         ...
 
     def is_cut(self, text: str) -> bool:
-        """Whether a caption is longer than the model's context, so that its end would be left out."""
+        """Whether a caption is longer than the model's context, so that it would be truncated."""
         ...
 
 

@@ -58,7 +58,7 @@ _Stamp = tuple[_FileStamp, _FileStamp]
 
 @final
 class Gallery:
-    """Images with embeddings of one model and metadata, on disk. Made by `open`.
+    """A searchable collection of images on disk, with metadata and the embeddings of one model. Created by `open`.
 
     Safe for use from several threads and processes at once: writers take turns, one commit at a time; readers take no lock.
     patience: how many seconds a writer waits for other writers.
@@ -77,7 +77,7 @@ class Gallery:
         """Opens the gallery in folder `path`; a new gallery is an empty folder until the first `add`.
 
         Completes an erasure whose process was killed. Raises MixedModelsError if another model made the gallery; GalleryError if
-        the folder is damaged, holds other files, or is missing and `create` is false; StorageError if it cannot be made.
+        the folder is damaged, holds other files, or is missing and `create` is false; StorageError if it cannot be created.
         """
         folder = Path(path)
         complete_begun(folder)
@@ -89,7 +89,7 @@ class Gallery:
             gallery.refreshed()
         return gallery
 
-    def add(  # noqa: PLR0913 - public since 0.1; what is new is by keyword
+    def add(  # noqa: PLR0913 - public since 0.1; newer parameters are keyword-only
         self,
         images: str | Path | Iterable[Picture | Named],
         metadata: str | Path | Sequence[Mapping[str, Any]] | None = None,
@@ -102,11 +102,11 @@ class Gallery:
     ) -> IngestReport:
         """Indexes a folder (with its `metadata.jsonl` if it has one), an archive, a video, or a list of these and of pictures.
 
-        Content that is in the gallery already is skipped. People are detected and cropped in videos, and in photographs if
+        Files whose content is already in the gallery are skipped. People are detected and cropped in videos, and in photographs if
         `footage` says so. Pictures that cannot be read are named in the report, and the rest is added.
 
-        metadata: replaces the folder's own file, or holds one mapping for each picture of a list. on_progress: is called with the
-        number of pictures that are committed and the total; if the process is killed, adding the same again adds the rest.
+        metadata: replaces the folder's own file, or holds one mapping for each picture of a list. on_progress: called with the
+        number of committed pictures and the total; if the process is killed, calling `add` again adds the rest.
         exclude: patterns of files and folders to leave out (see `patterns`). refresh: updates rows whose files were changed or
         moved, or whose metadata were corrected (see `changes`); without it the report only names these files.
 
@@ -122,9 +122,9 @@ class Gallery:
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The `k` images that fit a description best, best first: the hits of `find` for this text.
 
-        where: a filter on the metadata columns (see `filters`). A description longer than the model reads at once is averaged over
-        its parts; `find` also returns a notice of that. Raises QueryError on a text without a word, k < 1, or a filter that is
-        malformed or names an unknown column.
+        where: a filter on the metadata columns (see `filters`). A description longer than the model's context is split, and
+        the embeddings of its parts are averaged; `find` also returns a notice of that. Raises QueryError on a text without a word,
+        k < 1, or a filter that is malformed or names an unknown column.
         """
         return list(self.find(_first(k, where, Text.parse({"text": text}))).hits)
 
@@ -166,11 +166,11 @@ class Gallery:
         within: Sequence[str] | None = None,
         thumbnails: bool = True,
     ) -> Page:
-        """One page of hits of a query.
+        """Searches for a query; returns one page of hits.
 
-        pictures: pictures, or embeddings of the gallery's model, that are sought together with the parts of the query.
+        pictures: pictures, or embeddings of the gallery's model, to search for in addition to the parts of the query.
         within: restrict to these cameras; ids of images from other cameras count as unknown.
-        thumbnails: False leaves those of the hits empty; a prepared gallery then reads nothing from disk.
+        thumbnails: if False, the hits have no thumbnails, and a prepared gallery reads nothing from disk.
         Raises QueryError as `search`, on an unknown id or column, and on a version that is no longer kept; ImageError on a picture
         that cannot be read; ModelError on a calibration that is damaged or belongs to another model.
         """
@@ -188,10 +188,10 @@ class Gallery:
 
     @read_again
     def explain(self, query: Query, id: str, within: Sequence[str] | None = None) -> Explanation:
-        """What each word of a query and each region of an image contributes to the image's score.
+        """Explains a score: the contribution of each word of a query and each region of an image.
 
-        Pictures that were given beside the query are left out. Regions are those of the thumbnail; the score is that of the stored
-        embedding. Raises as `find`, UnknownIdError as `image`, and as `explain.explain`.
+        Pictures that were passed to `find` in addition to the query are left out. Regions are those of the thumbnail;
+        the score is that of the stored embedding. Raises as `find`, UnknownIdError as `image`, and as `explain.explain`.
         """
         version, scope = self._version(within)
         position = position_of(id, version, scope)
@@ -203,7 +203,7 @@ class Gallery:
 
     @read_again
     def tracklet(self, id: str, within: Sequence[str] | None = None) -> list[Hit]:
-        """The images of a tracklet by time and frame, as hits with score 0; at most a thousand."""
+        """The images of a tracklet, ordered by time and frame, as hits with score 0; at most a thousand."""
         version, scope = self._version(within)
         positions = members(version, scope, "tracklet", id)
         hits = version.hits(positions, np.zeros(len(positions)))
@@ -216,7 +216,7 @@ class Gallery:
 
     @read_again
     def count(self, within: Sequence[str] | None = None) -> int:
-        """How many images there are; within: of these cameras only."""
+        """Number of images; within: count only the images of these cameras."""
         if within is None or self._refreshed() is None:
             return len(self)
         _, scope = self._version(within)
@@ -242,7 +242,7 @@ class Gallery:
 
     @read_again
     def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of the ids that belong to an image of the gallery."""
+        """The subset of the ids that exist in the gallery."""
         with reading(self.path):
             opened = self._refreshed()
             return set() if opened is None else opened.table.present(ids)
@@ -259,14 +259,14 @@ class Gallery:
     def refreshed(self) -> int:
         """Drops everything in memory that another process has replaced or is erasing.
 
-        Returns a number that grows whenever something was dropped. Every search does the same first. Raises as `open`, but
-        completes no erasure.
+        Returns a counter that increases whenever something was dropped. Every search does this first. Raises as `open`, but does
+        not complete an erasure.
         """
         self._refreshed()
         return self._replacements
 
     def _version(self, within: Sequence[str] | None, number: int | None = None) -> tuple[Version, Scope | None]:
-        """A version (None: the newest) and its rows of the cameras `within` (None: all)."""
+        """Version `number` (None: the newest) and its scope for the cameras `within` (None: all)."""
         version = self._versions().at(number, within)
         return version, None if within is None else version.scope(within)
 
@@ -277,9 +277,9 @@ class Gallery:
         return opened.versions
 
     def _refreshed(self) -> "_Opened | None":
-        """The table that the manifest names now, opened again if another process has replaced it; None while there is none.
+        """The table that the manifest names, reopened if another process has replaced it; None if there is no table yet.
 
-        Raises StaleVersionError if it is replaced during this call.
+        Raises StaleVersionError if the table is replaced during this call.
         """
         with self._refreshing:
             stamp = _stamp(self.path)
@@ -294,7 +294,7 @@ class Gallery:
                 check_model(self.path, manifest, self._model)
                 hidden = erasing(self.path)
                 table = Table.open(self.path, manifest.dim, manifest.table)
-            if table is None:  # the first writer has not made it yet, or the manifest names another one by now
+            if table is None:  # not created yet by the first writer, or the manifest already names another table
                 check_newest(self.path, state)
                 return None
             self._opened = _Opened(stamp, table, Versions(table, hidden=hidden), hidden)
@@ -302,7 +302,7 @@ class Gallery:
 
     @contextmanager
     def _writing(self) -> Iterator[Table]:
-        """The gallery's lock and its table; manifest and table are made if they do not exist."""
+        """Holds the gallery's lock and yields its table; creates the manifest and the table if they do not exist."""
         with writing(self.path, self._patience):
             if (opened := self._refreshed()) is None:
                 manifest = read_manifest(self.path)
@@ -316,7 +316,7 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The table that a gallery reads. stamp: of manifest and erasure when it was opened; hidden: ids of rows being erased."""
+    """An open table. stamp: `_stamp` of the gallery when the table was opened; hidden: ids of rows that are being erased."""
 
     stamp: _Stamp
     table: Table
@@ -325,7 +325,7 @@ class _Opened:
 
 
 def _first(k: int, where: str | None, *texts: Text) -> Query:
-    """The query for the first `k` hits, also for more hits than a page may have."""
+    """A query for the first `k` hits; `k` may exceed the limit of `Query.k`."""
     if k < 1:
         raise QueryError(f"k is {k}; ask for at least one hit")
     return Query(texts=texts, where=where).model_copy(update={"k": k})
@@ -341,12 +341,12 @@ def _check_empty(folder: Path) -> None:
 
 
 def _stamp(folder: Path) -> _Stamp:
-    """Differs whenever the manifest is replaced, and when an erasure begins or ends."""
+    """A value that changes when the manifest is replaced, and when an erasure begins or ends."""
     return _file_stamp(folder / MANIFEST_FILE), _file_stamp(folder / ERASURE_FILE)
 
 
 def _file_stamp(file: Path) -> _FileStamp:
-    """Inode, time of change and size of a file; None if it does not exist."""
+    """Inode, modification time and size of a file; None if it does not exist."""
     try:
         stat = file.stat()
     except (FileNotFoundError, NotADirectoryError):

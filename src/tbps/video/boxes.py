@@ -1,7 +1,7 @@
 """Checks an MP4 or QuickTime file for damage, by following its top-level boxes to its end.
 
-FFmpeg reports no error in two cases. A fragmented recording (cameras, phones, streams) has no index of the whole, so nothing behind
-a damaged place is found; and of two files that were joined byte by byte only the first is read.
+FFmpeg reports no error in two cases. A fragmented recording (cameras, phones, streams) has no index of the whole file, so nothing
+after a damaged place is found; and of two concatenated files only the first is read.
 """
 
 import os
@@ -13,7 +13,7 @@ _INDEX = b"moov"
 
 
 def damage_of(path: Path) -> str | None:
-    """Why part of a file cannot be read; None when its boxes follow each other to the end."""
+    """The reason why part of a file cannot be read; None when its boxes follow each other to the end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         place = indices = 0
@@ -47,13 +47,13 @@ def _length(header: bytes) -> int | None:
 
 
 def _is_of_fragments(file: BinaryIO, place: int, length: int) -> bool:
-    """Whether an index belongs to a fragmented recording, which may repeat it."""
+    """Whether an index box belongs to a fragmented recording, which may contain it several times."""
     file.seek(place)
     return b"mvex" in file.read(min(length, 2**24))
 
 
 def _is_padding(file: BinaryIO, place: int, header: bytes) -> bool:
-    """Whether only zeros follow up to the end; recorders reserve space with them."""
+    """Whether the rest of the file is zeros, with which recorders reserve space."""
     if header.strip(b"\0"):
         return False
     file.seek(place)

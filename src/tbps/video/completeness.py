@@ -9,13 +9,13 @@ from tbps.video.streams import other_streams, promised_length, whole_number
 from tbps.video.tally import Tally
 from tbps.video.timeline import Timeline
 
-_SOME_WITHOUT_FRAME = ("vp8", "libvpx")  # codecs of which some packets give no frame
-_LACKING = 0.75  # a gap before the first or after the last frame of more than this share of the usual distance is a missing frame
+_SOME_WITHOUT_FRAME = ("vp8", "libvpx")  # codecs with packets that decode to no frame
+_LACKING = 0.75  # a gap before the first or after the last frame counts as missing frames above this share of the usual distance
 
 
 @final
 class Completeness:
-    """Compares the packets and frames of a video with what its header promises.
+    """Compares the packets and frames of a video with the length and count in its header.
 
     failed: packets that could not be decoded; damaged: frames that were decoded but not searched.
     """
@@ -35,7 +35,7 @@ class Completeness:
         self.failed = self.damaged = 0
 
     def note_packet(self, packet: Any) -> None:
-        """Notes when a packet begins and ends."""
+        """Records the start and end time of a packet."""
         self._discarded += packet.is_discard
         self._packets += bool(packet.size)
         stamp = packet.pts if packet.pts is not None else packet.dts
@@ -47,7 +47,7 @@ class Completeness:
         self._ends = ends if self._ends is None else max(self._ends, ends)
 
     def note_frame(self, number: int, stamp: float | None, decoded: Any) -> None:
-        """Notes a frame that was decoded. stamp: in seconds, None when it has none."""
+        """Records a decoded frame. stamp: its time stamp in seconds, None when it has none."""
         self._one_frame_each &= not decoded.interlaced_frame  # two fields may come in two packets
         if stamp is None:
             return
@@ -62,7 +62,7 @@ class Completeness:
         if tally.incomplete is None:
             tally.incomplete = self._damage
         missing = max(self._at_the_ends(tally, timeline) + timeline.missing + cut_off, self.failed)
-        if self._counted:  # by the file itself; more cannot be missing
+        if self._counted:  # the file's own count is an upper bound
             missing = min(missing, max(0, self._counted - self._discarded - tally.frames))
         if self._one_frame_each:  # the decoder drops a joined recording of another codec without an error
             missing = max(missing, self._packets - self._discarded - tally.frames)
@@ -77,7 +77,7 @@ class Completeness:
             tally.remarks.append(f"its time stamps go back or far ahead {places}; time was counted on from there")
 
     def _cut_off(self, tally: Tally, timeline: Timeline) -> int:
-        """The number of frames between the last packet and the end that the header promises; notes why the end was not reached."""
+        """The number of frames between the last packet and the end according to the header; records why the end was not reached."""
         if self._length is None or self._ends is None or self._begins is None or tally.jumps:
             return 0
         # Matroska's lengths count from 0 or from the first picture, depending on the program that wrote them.

@@ -42,7 +42,7 @@ class Crop:
 
 
 def cut(frame: Frame, detection: Detection, offset: float | None = None) -> Crop:
-    """Cuts the person of a detection out of its frame. offset: of the frame, in seconds."""
+    """Cuts a detected person out of a frame. offset: time of the frame in seconds."""
     height, width = frame.pixels.shape[:2]
     left, top = min(int(detection.x), width - 1), min(int(detection.y), height - 1)
     right = min(width, max(left + 1, round(detection.x + detection.width)))

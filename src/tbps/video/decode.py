@@ -21,13 +21,13 @@ _OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,h264,hevc,m4v",
     "protocol_whitelist": "file",
 }
-_FASTEST = 1000  # frames per second; FFmpeg guesses more where it knows time stamps only
-_RETRIES = 3  # of reading on behind a damaged place
+_FASTEST = 1000  # frames per second; FFmpeg may guess higher rates when it knows time stamps only
+_RETRIES = 3  # attempts to continue reading after a damaged place
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Interval between the frames that are searched: seconds, or frames when given."""
+    """Interval between the frames that are searched: in frames if given, else in seconds."""
 
     seconds: float = 0.5
     frames: int | None = None
@@ -37,8 +37,8 @@ class Every:
 class Video:
     """An opened video, see `open_video`.
 
-    rate: frames per second; expected: an estimate of its frames, 0 when unknown; started: when the recording began, UTC. Frames are
-    numbered from 0 as they are decoded; those that cannot be decoded have no number.
+    rate: frames per second; expected: estimated number of frames, 0 when unknown; started: when the recording began, UTC. Frames
+    are numbered from 0 as they are decoded; frames that cannot be decoded have no number.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
@@ -54,7 +54,7 @@ class Video:
     def frames(self, name: str, every: Every, tally: Tally, also: frozenset[int] = frozenset()) -> Iterator[tuple[float, Frame]]:
         """Yields (seconds since the first frame, frame) for the frames to search.
 
-        also: numbers of further frames. Frames that cannot be decoded are counted and skipped.
+        also: numbers of additional frames to yield. Frames that cannot be decoded are counted and skipped.
         """
         restarts = self._container.format.name in GUESSED_LENGTH
         timeline = Timeline(self.rate, FAR_IN_STREAMS if restarts else FAR)
@@ -86,7 +86,7 @@ class Video:
                 tally.broken += 1
                 unreadable += 1
                 place = tally.frames + self._completeness.failed
-                tally.incomplete = f"the file cannot be read on from packet {place:,} ({error.strerror})"
+                tally.incomplete = f"the file cannot be read from packet {place:,} on ({error.strerror})"
                 if unreadable > _RETRIES:
                     return
                 packets = self._container.demux(self._stream)
@@ -94,7 +94,7 @@ class Video:
             if packet is None:
                 return
             if packet.size and unreadable:
-                unreadable, tally.incomplete = 0, None  # found what follows the damage
+                unreadable, tally.incomplete = 0, None  # reading has resumed after the damage
             self._completeness.note_packet(packet)
             try:
                 frames = packet.decode()
@@ -106,7 +106,7 @@ class Video:
             yield from frames
 
     def _is_damaged(self, decoded: Any, tally: Tally) -> bool:
-        """Whether a frame is corrupt, or too large to be searched; counts it."""
+        """Whether a frame is corrupt or too large to be searched; counts it if so."""
         damaged = bool(decoded.is_corrupt or decoded.width * decoded.height > MAX_PIXELS)
         tally.broken += damaged
         self._completeness.damaged += damaged
@@ -126,7 +126,7 @@ def open_video(path: Path) -> Iterator[Video]:
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
             raise DataError(f"{context.width} x {context.height} pixels are more than {MAX_PIXELS:,}; shrink it first")
-        stream.thread_type = "SLICE"  # threads that decode ahead would report damage at another packet in every run
+        stream.thread_type = "SLICE"  # threads that decode frames ahead would report damage at a different packet in each run
         yield Video(path, container, stream)
 
 

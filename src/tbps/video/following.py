@@ -1,4 +1,4 @@
-"""People in a video: detected in its frames, followed from frame to frame, and the best crops of each tracklet kept.
+"""Finds the people in a video: detects and tracks them, and keeps the best crops of each tracklet.
 
 The same file with the same settings always gives the same tracklets and crops.
 """
@@ -28,10 +28,10 @@ class Tracklet:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How people are detected and followed.
+    """How people are detected and tracked.
 
-    appearance: crops to unit vectors; best_per_track: crops that are kept per tracklet; min_height: of a person, in pixels; also:
-    numbers of frames that are searched beside those of `every`.
+    appearance: maps crops to unit vectors; best_per_track: number of crops kept per tracklet; min_height: least height of a person
+    in pixels; also: numbers of frames that are searched in addition to those of `every`.
     """
 
     detector: Detector
@@ -43,7 +43,7 @@ class Following:
 
 
 def tracklets(video: Video, name: str, how: Following, tally: Tally, on_frame: OnFrame) -> Iterator[Tracklet]:
-    """Yields each person in a video when they have left it or the video ends.
+    """Yields the tracklet of each person in a video, once the person has left the picture or the video ends.
 
     on_frame: called with the numbers of frames decoded and expected. Raises DataError as the detector does.
     """

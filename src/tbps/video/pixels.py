@@ -1,6 +1,6 @@
-"""From decoded frames to upright pictures with square pixels.
+"""Converts decoded frames to upright pictures with square pixels.
 
-DVDs and some cameras store pixels that are not square; the display matrix of a frame turns and mirrors it.
+DVDs and some cameras store pixels that are not square; the display matrix of a frame says how to rotate and mirror it.
 """
 
 import struct
@@ -13,12 +13,12 @@ from tbps.preprocess.image import MAX_PIXELS
 from tbps.video.detectors.protocol import Frame
 
 _NEARLY_SQUARE = 0.005
-_DELAYED = 64  # frames that a decoder may hold back, at most
-_LONGEST_PIXEL = 8  # a greater ratio of the sides of a pixel is a mistake in the file
+_DELAYED = 64  # largest number of frames that a decoder may hold back
+_LONGEST_PIXEL = 8  # a larger ratio of the sides of a pixel is considered an error in the file
 
 
 def upright_frame(name: str, number: int, decoded: Any, ratio: float) -> Frame:
-    """The frame of a decoded picture. ratio: width of a stored pixel over its height."""
+    """Converts a decoded picture to a frame. ratio: width of a stored pixel over its height."""
     pixels = decoded.to_ndarray(format="rgb24")
     stored = pixels.shape
     pixels = _square(pixels, ratio)
@@ -38,10 +38,10 @@ class PixelShape:
         self._context = stream.codec_context
         self._first = self._context.sample_aspect_ratio
         self._of_file = stream.sample_aspect_ratio
-        self._by_stamp: dict[int, Any] = {}  # time stamp of a frame to come -> a ratio that differs from the first
+        self._by_stamp: dict[int, Any] = {}  # time stamp of a frame not yet returned -> its ratio, if that differs from the first
 
     def note(self, packet: Any) -> None:
-        """Notes the ratio that the decoder has read from a packet, whose frame may be returned later."""
+        """Records the ratio that the decoder has read from a packet, whose frame may be returned later."""
         now = self._context.sample_aspect_ratio
         if now and now != self._first and packet.pts is not None:
             self._by_stamp[packet.pts] = now
@@ -49,7 +49,7 @@ class PixelShape:
                 del self._by_stamp[next(iter(self._by_stamp))]
 
     def ratio(self, decoded: Any) -> float:
-        """The ratio of a frame: the container's, else the picture's; 1 for a ratio that is a mistake."""
+        """The ratio of a frame: its own if it differs from the first, else the container's, else the codec's; 1 if implausible."""
         without_stamp = self._context.sample_aspect_ratio if decoded.pts is None else self._first
         own = self._by_stamp.pop(decoded.pts, without_stamp)
         ratio = own if own and own != self._first else self._of_file or own
@@ -57,7 +57,7 @@ class PixelShape:
 
 
 def _orientation(decoded: Any) -> tuple[bool, bool, bool]:
-    """How to turn a stored picture upright: swap rows and columns, then mirror, then turn upside down.
+    """How to turn a stored picture upright: whether to swap rows and columns, then to mirror, then to turn upside down.
 
     The display matrix (a b u, c d v, x y w) maps a point to (a x + c y, b x + d y), y downwards. PyAV's `rotation` ignores mirrors.
     """
@@ -71,7 +71,7 @@ def _orientation(decoded: Any) -> tuple[bool, bool, bool]:
 
 
 def _square(pixels: np.ndarray, ratio: float) -> np.ndarray:
-    """Makes pixels that are `ratio` times as wide as high square, by enlarging the shorter side."""
+    """Resizes a picture, whose pixels are `ratio` times as wide as high, to square pixels by enlarging their shorter side."""
     height, width = pixels.shape[:2]
     size = round(width * max(ratio, 1.0)), round(height * max(1 / ratio, 1.0))
     if abs(ratio - 1) < _NEARLY_SQUARE or size[0] * size[1] > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""What the header of a video file says: which stream to decode, its length, and when the recording began."""
+"""Reads the header of a video file: which stream to decode, its length, and when the recording began."""
 
 import re
 from datetime import datetime
@@ -7,7 +7,8 @@ from typing import Any
 from tbps.errors import DataError
 from tbps.preprocess.metadata import parse_time
 
-GUESSED_LENGTH = ("mpegts", "mpeg", "h264", "hevc", "m4v")  # by FFmpeg from time stamps and bit rate, since no header has it
+# Formats without a length in the header; FFmpeg estimates it from time stamps and bit rate.
+GUESSED_LENGTH = ("mpegts", "mpeg", "h264", "hevc", "m4v")
 _EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
@@ -22,7 +23,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def best_stream(container: Any) -> Any:
-    """The file's default video stream, else the first of its largest. Raises DataError when none can be decoded."""
+    """The default video stream of a file, else the first of its largest streams. Raises DataError when none can be decoded."""
     films = _films(container)
     if not films:
         covers = any(_is_cover(stream) for stream in container.streams.video)
@@ -36,7 +37,7 @@ def best_stream(container: Any) -> Any:
 
 
 def other_streams(container: Any, stream: Any) -> list[str]:
-    """A remark on the video streams beside `stream`, in a list; empty when there are none."""
+    """A list with a remark on the video streams other than `stream`; empty when there are none."""
     films = _films(container)
     if len(films) < 2:
         return []
@@ -46,7 +47,7 @@ def other_streams(container: Any, stream: Any) -> list[str]:
 
 
 def promised_length(container: Any, stream: Any) -> tuple[float | None, float]:
-    """The length in seconds that the file's header promises, None when it has none, and the error it may have."""
+    """The length in seconds according to the file's header, None when it has none; and the largest error of that length."""
     loosely = max(2.0, (container.duration or 0) / 20e6)
     if container.format.name == "avi" and stream.frames and stream.average_rate and stream.duration:
         length = float(stream.frames / stream.average_rate)  # FFmpeg shortens the duration of a file that was cut off
@@ -64,12 +65,12 @@ def promised_length(container: Any, stream: Any) -> tuple[float | None, float]:
 
 
 def whole_number(text: str | None) -> int:
-    """The number that a text of at most 12 digits spells, 0 for any other text."""
+    """Parses a text of at most 12 digits; 0 for any other text."""
     return int(text) if text is not None and re.fullmatch(r"\d{1,12}", text) else 0
 
 
 def started(*metadata: Any) -> datetime | None:
-    """When a recording began, UTC. Years up to 1970 do not count: cameras without a clock write 1904 or 1970."""
+    """The time when a recording began, UTC. Years up to 1970 are ignored: cameras without a clock write 1904 or 1970."""
     for key in ("com.apple.quicktime.creationdate", "creation_time"):
         for entries in metadata:
             time = parse_time(entries.get(key))

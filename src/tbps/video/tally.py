@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 class Tally:
     """Counts of one video so far.
 
-    frames: decoded; looked_at: given to the detector; broken: packets that could not be decoded and frames that are marked as
-    corrupt; missing: an estimate, from time stamps and the length of the file, of frames that were not decoded; jumps: places where
-    time stamps go back or far ahead. incomplete: why the end of the video was not reached, None when it was; remarks: for the user.
+    frames: decoded frames; looked_at: frames given to the detector; broken: packets that could not be decoded and frames that are
+    marked as corrupt; missing: estimated number, from time stamps and the length of the file, of frames that were not decoded;
+    jumps: places where time stamps go back or far ahead; incomplete: why the end of the video was not reached, None when it was;
+    remarks: for the user.
     """
 
     frames: int = 0

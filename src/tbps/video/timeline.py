@@ -1,4 +1,4 @@
-"""Times of a video's frames when its time stamps restart, jump, repeat or are missing; and estimates of missing frames.
+"""Computes the times of a video's frames, even if its time stamps restart, jump, repeat or are missing; estimates missing frames.
 
 Time stamps go back or far ahead where recordings were joined, a clock was set, or a counter overflowed (33 bits in MPEG-TS, after
 26.5 hours). There the time advances by the usual distance of two frames, so that no frame is skipped or placed hours away.
@@ -10,18 +10,18 @@ from typing import final
 FAR = 60.0  # seconds; a longer step ahead is a jump, unless frames are usually that far apart
 FAR_IN_STREAMS = 10.0  # the same for formats that are made to be cut and joined (MPEG-TS); FFmpeg's value
 _TIMES_USUAL = 20
-_REPEATED = 2  # from this repetition of a time stamp in a row on, frames are taken to be later
-_DISORDER = 2  # a step back of at most so many usual distances is no jump: it occurs at the end of AVI files
+_REPEATED = 2  # number of consecutive repetitions of a time stamp from which frames are assumed to be later
+_DISORDER = 2  # a step back of at most this many usual distances is not a jump: it occurs at the end of AVI files
 _NEAR = 0.25  # share of the usual distance by which steps of a constant frame rate may differ (time stamps in milliseconds)
 _CONSTANT = 0.8  # share of steps near the usual distance that makes a frame rate constant
 
 
 @final
 class Timeline:
-    """Converts time stamps to seconds since the first frame, never decreasing. jumps: how often they went back or far ahead."""
+    """Converts time stamps to seconds since the first frame, never decreasing. jumps: number of steps back or far ahead."""
 
     def __init__(self, rate: float, far: float = FAR) -> None:
-        """rate: frames per second, until time stamps show it; far: a longer step ahead, in seconds, is a jump."""
+        """rate: frames per second, used until it is known from time stamps; far: a step ahead of more seconds is a jump."""
         self.jumps = 0
         self._far = far
         self._usual = 1 / rate
@@ -73,7 +73,7 @@ class Timeline:
 
     @property
     def missing(self) -> int:
-        """How many frames fit into the gaps between frames. 0 when the frame rate is not constant, since gaps are normal then."""
+        """Number of frames that fit into the gaps between frames; 0 for a variable frame rate, at which gaps are normal."""
         usual = 1000 * self.usual
         near = sum(n for step, n in self._steps.items() if abs(step - usual) <= max(_NEAR * usual, 1.001))
         if near < _CONSTANT * self._steps.total():

@@ -1,13 +1,13 @@
-"""Tracks people: associates detections of successive frames by place and appearance.
+"""Tracks people: associates detections in successive frames by position and appearance.
 
 affinity = 0.5 place + 0.5 look
     place    IoU with the box predicted from the last box and velocity; without overlap (1 - distance / reach) / 2, with
-             reach = 0.5 + 0.6 (seconds since seen), in heights of the box; 0 beyond the reach
+             reach = 0.5 + 0.6 (seconds since seen), in heights of the box; 0 for distances above the reach
     look     cosine of appearance vectors
 
-The assignment of greatest total affinity is taken (Hungarian method). A pair needs place > 0, look >= LOOK, and heights within a
-factor of two. The track of a person who is not seen for PATIENCE seconds, or 3.5 intervals of searched frames, ends; the same
-person starts another tracklet later.
+The assignment with the largest total affinity is chosen (Hungarian method). A pair needs place > 0, look >= LOOK, and heights
+within a factor of two. A track ends when its person is not seen for PATIENCE seconds or 3.5 intervals between searched frames,
+whichever is longer; the same person starts another tracklet later.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Track:
 
 @final
 class Tracker:
-    """Numbers people from 0 in order of appearance. Deterministic."""
+    """Assigns detections to people, numbered from 0 in order of appearance. Deterministic."""
 
     def __init__(self, every: float) -> None:
         """every: seconds between the frames that are searched."""
@@ -55,7 +55,7 @@ class Tracker:
         self._next = 0
 
     def update(self, now: float, found: Sequence[Detection], looks: Float[np.ndarray, "N dim"]) -> list[int]:
-        """The person's number for each detection at `now` seconds. looks: unit appearance vectors of the detections."""
+        """Returns the person's number for each detection at `now` seconds. looks: unit appearance vectors of the detections."""
         boxes = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in found]).reshape(-1, 4)
         numbers = [-1] * len(found)
         if self._tracks and found:
@@ -102,8 +102,8 @@ def affinity_of(track: Track, now: float, boxes: np.ndarray, looks: np.ndarray) 
 def colour_signature(crops: Sequence[Image.Image]) -> Float[np.ndarray, "N 512"]:
     """Appearance vectors from colours, without a model: square roots of colour histograms of eight horizontal stripes.
 
-    Unit vectors, whose cosines are mean Bhattacharyya coefficients. Only the middle 60 % of the width counts, since the sides show
-    the background. `Encoder.encode_images` can be used in its place.
+    Unit vectors, whose cosines are mean Bhattacharyya coefficients. Only the middle 60 % of the width is used, since the sides show
+    the background. `Encoder.encode_images` can be used instead.
     """
     rows = np.empty((len(crops), _STRIPES * _LEVELS**3))
     for number, crop in enumerate(crops):

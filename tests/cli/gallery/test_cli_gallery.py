@@ -81,7 +81,7 @@ def test_retention_rules_are_set_shown_applied_and_removed(run: Run, folder: Pat
     assert run("gallery", "retention", folder, "--default-days", 30)[1] == "all others: 30 days\n"
     code, out, err = run("gallery", "retention", folder, "--camera", "loby", "--days", 30)
     assert code == 0 and out.startswith("camera loby: 30 days\n")
-    assert "note: no camera 'loby'; did you mean 'lobby'? The rule holds for images that come later." in err.replace("\n", " ")
+    assert "note: no camera 'loby'; did you mean 'lobby'? The rule applies to images added later." in err.replace("\n", " ")
     assert run("search", folder, "a man", "--camera", "loby")[0] == 0, "a camera with a rule may have had images"
     assert run("search", folder, "a man", "--camera", "lobyy")[0] == 2
     assert "camera's rule needs both" in run("gallery", "retention", folder, "--camera", "lobby")[2]

@@ -164,7 +164,7 @@ def test_links_pipes_and_sockets_are_reported_and_the_walk_ends(tmp_path: Path) 
     reasons = dict(found.failed)
     loops = "is a link that leads back to itself"
     assert {name for name, reason in reasons.items() if reason == loops} == {"itself", "itself.jpg", "one.jpg", "two.jpg"}
-    assert reasons["nowhere.png"] == "is a link to a file that is not there"
+    assert reasons["nowhere.png"] == "is a link to a file that does not exist"
     assert reasons["up"] == reasons["here"] == "is a link to a folder, which is not followed; index that folder itself"
     assert reasons["out.jpg"] == "is a link that leads out of the folder; copy the file instead"
     special = ["pipe", "pipe-link.zip", "pipe.jpg", "pipe.mp4", "pipe.zip", "socket.jpg", "zero.png"]

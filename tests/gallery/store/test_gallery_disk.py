@@ -85,7 +85,7 @@ def test_a_disk_without_space_for_an_erasure(small_disk: Path, tmp_path: Path) -
     assert len(gallery.search("someone", k=999)) == 300
     (folder / "erasure.json").write_text(json.dumps([hit.id for hit in gallery.search("x", 2)]))
     for _ in range(2):
-        with pytest.raises(StorageError, match=r"to be forgotten are still on disk: .* is full"):
+        with pytest.raises(StorageError, match=r"could not be erased and are still on disk: .* is full"):
             Gallery.open(folder, ColourEncoder())
     ballast.unlink()
     assert len(Gallery.open(folder, ColourEncoder()).search("someone", k=999)) == len(gallery) == 298

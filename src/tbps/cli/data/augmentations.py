@@ -1,4 +1,4 @@
-"""`tbps data show-augmentations`: draw what every image augmentation does to an image."""
+"""`tbps data show-augmentations`: draw the effect of every image augmentation on an image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

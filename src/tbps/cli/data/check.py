@@ -1,4 +1,4 @@
-"""`tbps data check` and `tbps data describe`: whether a data set can be used, and what it contains."""
+"""`tbps data check` and `tbps data describe`: check that a data set can be used, and describe its contents."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +28,8 @@ def check(
 ) -> None:
     """Check every record, path and image of a data set, and compare the counts with the published ones.
 
-    Warnings name what is unusual but usable, such as a subset. An invalid record ends the check with its number and field; invalid
-    images are listed. Both end with exit code 2.
+    Warnings are about unusual but usable data, such as a subset. An invalid record ends the check with its number and field;
+    invalid images are listed. Both end with exit code 2.
 
     Example: tbps data check cuhk-pedes ~/data/CUHK-PEDES --decode
     """
@@ -133,7 +133,7 @@ def _distributions(dataset: "PersonDataset") -> "Table":
 
 
 def _length_note(dataset: "PersonDataset", model: str | None) -> str:
-    """How many captions are longer than the context: in tokens of a model, or in words if there is none."""
+    """A note on the number of captions longer than the context: in tokens of a model, or in words without a model."""
     if model is None:
         from tbps.data import CONTEXT_WORDS, long_captions
 

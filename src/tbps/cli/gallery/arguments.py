@@ -1,4 +1,4 @@
-"""Arguments that several commands on galleries share."""
+"""Arguments shared by several gallery commands."""
 
 from pathlib import Path
 from typing import Annotated

@@ -19,7 +19,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     model: Annotated[str | None, typer.Option(help="model folder or id, if it is no longer where it was at indexing")] = None,
 ) -> None:
-    """Measure recall and time of searches in a gallery: the share of the exact best hits that they find, and milliseconds.
+    """Measure recall and time of searches in a gallery: the share of the exact best hits that they find, and ms per search.
 
     Galleries of up to 200,000 images are always searched exactly, larger ones approximately where recall is high enough.
 

@@ -7,7 +7,7 @@ from tbps.cli.gallery.arguments import Folder
 def compact(folder: Folder) -> None:
     """Merge the many small files of a gallery and remove its old versions.
 
-    Indexing does this by itself when it pays. Other writers wait meanwhile; searches continue.
+    Indexing compacts automatically when that is worth its cost. Other writers wait meanwhile; searches continue.
 
     Example: tbps gallery compact my-gallery
     """

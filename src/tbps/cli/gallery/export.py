@@ -12,7 +12,7 @@ from tbps.cli.gallery.arguments import Folder
 def export(folder: Folder, target: Annotated[Path, typer.Argument(help="folder or .tar archive to create")]) -> None:
     """Copy a gallery to a folder or archive: rows as JSON lines, embeddings as .npy, thumbnails as .jpg, and checksums.
 
-    The copy does not follow the gallery: images that are erased later remain in the copy.
+    The copy is not updated: images that are erased from the gallery later remain in the copy.
 
     Example: tbps gallery export my-gallery my-gallery.tar
     """

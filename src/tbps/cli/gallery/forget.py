@@ -22,7 +22,7 @@ def forget(
 ) -> None:
     """Erase images from a gallery for good: rows, thumbnails, embeddings, indices, also in old versions and snapshots.
 
-    Images are erased that fulfil all given options. The gallery is rewritten without them, so that their bytes are no longer in
+    Images that meet all given options are erased. The gallery is rewritten without them, so that their bytes are no longer in
     its folder; if that is interrupted, the next command that opens the gallery completes it. The indexed image and video files and
     exports are not deleted: indexing a folder again brings its images back. The service's records of uploads
     (GALLERY.service/jobs, stored for 30 days) and its audit log are not changed.
@@ -65,6 +65,8 @@ def print_report(report: "ForgetReport") -> None:
 
 
 def warn_undated(report: "ForgetReport") -> None:
-    """Warn of images without a time, which no age selects."""
+    """Warn about images without a time, to which no age limit applies."""
     if report.undated:
-        warn(f"{report.undated:,} images of the gallery have no time and are not reached by an age; choose them by other columns")
+        warn(
+            f"{report.undated:,} images of the gallery have no time, so no age limit applies to them; select them by other columns"
+        )

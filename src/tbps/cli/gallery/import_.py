@@ -15,7 +15,7 @@ def import_(
         str | None, typer.Option(help="model folder or id for a new gallery: the model that the export was made with")
     ] = None,
 ) -> None:
-    """Add the images of an export to a gallery of the same model; images that are there already are skipped.
+    """Add the images of an export to a gallery of the same model; images that the gallery already has are skipped.
 
     The whole export is checked before the first image is added, and nothing is unpacked to disk. After an interruption run the
     command again.

@@ -33,7 +33,7 @@ def reembed(
     from tbps.gallery import reembed as reembed_gallery
 
     if thumbnails:
-        warn("what is embedded from thumbnails of at most 224 x 256 pixels is found less well than from its file")
+        warn("images embedded from thumbnails of at most 224 x 256 pixels are found less reliably than from their files")
     opened = open_model(model, folder)
     settings = Reembedding(thumbnails=thumbnails, restart=restart, batch_size=batch_size)
     with progress("embedding", "images") as on_progress:

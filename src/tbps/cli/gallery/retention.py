@@ -52,7 +52,7 @@ def _note_unknown(folder: Path, cameras: list[str]) -> None:
     known = cameras_of(folder)
     for camera in cameras:
         if canonical_name(camera) not in known:
-            note(sentences(no_camera(camera, known), "The rule holds for images that come later"))
+            note(sentences(no_camera(camera, known), "The rule applies to images added later"))
 
 
 def _show_rules(rules: "Retention") -> None:

@@ -1,1 +1,1 @@
-"""From files, archives and videos to rows of a gallery."""
+"""Indexing: turns files, archives and videos into rows of a gallery."""

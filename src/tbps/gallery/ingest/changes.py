@@ -1,15 +1,15 @@
-"""Differences between the files on disk and what a gallery holds: reported after a run, and applied with `refresh`.
+"""Finds differences between the files on disk and the rows of a gallery; reports them, or applies them with `refresh`.
 
-changed     a path holds another picture or video than the one that was indexed from it
-moved       content that was indexed from a path where it no longer is was found at another path
-corrected   the metadata of an indexed picture have other values now
+changed     the file at a path is not the picture or video that was indexed from it
+moved       indexed content is no longer at its path, and was found at another one
+corrected   the metadata of an indexed picture have changed
 gone        a path below an indexed folder, or below the former folder of moved content, no longer exists
 
-`refresh` applies changed (rows of the former content are deleted, also from an unfinished re-embedding; snapshots keep theirs),
-moved (the new path) and corrected (the new columns). All of it is one step at the end of a run: a table with every change is
-written beside the old one and replaces it. A run that is killed leaves the old rows, and the next one finds the same differences
-again. Without `refresh` nothing is applied, and new content at a known path is not added. Rows of files that are gone are never
-deleted by themselves, since a drive may be unplugged.
+With `refresh`, the rows of changed files are deleted (also from an unfinished re-embedding, but not from snapshots), and moved and
+corrected rows get their new paths and columns. All changes are made in one step at the end of a run: a new table is written beside
+the old one and replaces it. If a run is killed, the old rows remain, and the next run finds the same differences again. Without
+`refresh`, nothing is changed, and new content at a known path is not added. Rows of files that are gone are never deleted
+automatically, since a drive may be unplugged.
 """
 
 import json
@@ -34,7 +34,7 @@ _NAMED_COLUMNS = ("identity", "camera", "captured_at")
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """(name, difference) per file; see the module. duplicates: files with content that is stored from another path."""
+    """Differences of a run as (name, description); see the module. duplicates: files whose content is stored from another path."""
 
     changed: tuple[Failure, ...] = ()
     moved: tuple[Failure, ...] = ()
@@ -45,11 +45,11 @@ class Differences:
 
 @dataclass(slots=True)
 class Changes:
-    """Collects differences during a run. Rows are named by their content hash.
+    """Collects differences during a run. Rows are identified by their content hash.
 
-    stale: path -> name of the file, rows of its former content; located: row -> the other paths where its content was found;
+    stale: path -> name of the file, rows of its former content; located: row -> files at other paths with the same content;
     corrected: row -> columns with new values; corrected_names: row -> name of the file with these metadata; elsewhere: row ->
-    columns that the metadata of the first of its other paths give it.
+    columns with new values according to the metadata of the first of its files in `located`.
     """
 
     known: Known
@@ -60,24 +60,24 @@ class Changes:
     elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note_former(self, candidate: Candidate, former: tuple[str, ...]) -> None:
-        """Notes that the path of a candidate holds other content now than the rows `former`."""
+        """Records that the file of a candidate no longer has the content of the rows `former`."""
         path = path_of(candidate.root, candidate.name)
         if former and path is not None:
             self.stale[path] = candidate.name, former
 
     def note_found(self, content_hash: str, candidate: Candidate) -> bool:
-        """Notes where the content of a row was found; returns whether that is the row's own path."""
+        """Records a file with the content of a row; returns whether it is at the row's own path."""
         row = self.known[content_hash]
         if (row.root, row.source) == (candidate.root, candidate.name):
             return True
         here = path_of(candidate.root, candidate.name)
         if here is not None and here == path_of(row.root, row.source) and not is_gone(f"{row.root}/{row.source}", {}):
-            return True  # the same file, indexed by way of another folder
+            return True  # the same file, indexed through another folder
         self.located.setdefault(content_hash, []).append(candidate)
         return False
 
     def note_correction(self, content_hash: str, candidate: Candidate, columns: dict[str, Any]) -> None:
-        """Notes that the metadata of a candidate give other values to these columns of a row."""
+        """Records that the metadata of a candidate have new values for these columns of a row."""
         located = self.located.get(content_hash, [])
         if columns and located and located[0] is candidate:
             self.elsewhere[content_hash] = columns
@@ -89,7 +89,7 @@ class Changes:
         return {each for _, hashes in self.stale.values() for each in hashes if each in self.known}
 
     def settle(self, sources: Sources) -> "Settled":
-        """Decides what each difference is, after every file was read."""
+        """Classifies the differences, after every file was read."""
         replaced = self.replaced()
         moved: dict[str, Candidate] = {}
         duplicates: dict[str, str] = {}
@@ -109,7 +109,7 @@ class Changes:
         return Settled(self, moved, frozenset(replaced - moved.keys()), duplicates, self._gone(sources, moved))
 
     def _gone(self, sources: Sources, moved: Mapping[str, Candidate]) -> dict[str, str]:
-        """Known paths at which there is no file any more, below the walked folders and the former folders of moved content."""
+        """Known paths whose file no longer exists, below the walked folders and the former folders of moved content."""
         roots = {*sources.folders, *(self.known[each].root for each in moved)}
         whole = tuple(f"{composed(place).rstrip('/')}/" for place in (*roots, *sources.members))
         there = {path_of(item.root, item.name) for item in (*sources.candidates, *sources.videos)}
@@ -125,8 +125,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The differences of a run. moved: row -> its new path; erased: rows of replaced content; duplicates: name -> reason; gone:
-    path -> reason."""
+    """The classified differences of a run.
+
+    moved: row -> file at its new path; erased: rows of replaced content; duplicates: name -> reason; gone: path -> reason.
+    """
 
     changes: Changes
     moved: Mapping[str, Candidate]
@@ -140,7 +142,7 @@ class Settled:
         return {id_of(each): (row.root, row.source) for each, row in rows.items()}
 
     def differences(self) -> Differences:
-        """The differences as a report names them."""
+        """The differences in the form of a report."""
         known, corrected = self.changes.known, dict[str, list[str]]()
         for content_hash, columns in self.changes.corrected.items():
             own = [name for name in _NAMED_COLUMNS if name in columns]
@@ -150,7 +152,7 @@ class Settled:
         moved = {item.name: f"was indexed as {known[each].root}/{known[each].source}" for each, item in self.moved.items()}
         sources = {path: known[hashes[0]].source for path, hashes in known.paths().items() if path in self.gone}
         return Differences(
-            tuple((name, "holds something else than what was indexed from it") for name, _ in self.changes.stale.values()),
+            tuple((name, "has other content than when it was indexed") for name, _ in self.changes.stale.values()),
             tuple(moved.items()),
             tuple((name, f"was indexed with other metadata ({', '.join(columns)})") for name, columns in corrected.items()),
             tuple((sources[path], reason) for path, reason in self.gone.items()),
@@ -158,7 +160,7 @@ class Settled:
         )
 
     def updates(self) -> dict[str, dict[str, Any]]:
-        """Id -> columns that get other values."""
+        """Id -> columns with new values."""
         found = {id_of(each): dict(columns) for each, columns in self.changes.corrected.items() if each not in self.erased}
         for each, item in self.moved.items():
             row = self.changes.known[each]

@@ -1,4 +1,4 @@
-"""Stores rows: embeds them in batches, and commits many together."""
+"""Embeds new rows in batches, and commits them to the gallery's table."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,21 +17,21 @@ from tbps.gallery.store.schema import Kind
 from tbps.gallery.store.table import Table
 
 Writing = Callable[[], AbstractContextManager[Table]]
-"""Takes the gallery's lock and gives its present table."""
+"""Returns a context manager that holds the gallery's lock and yields its current table."""
 
 COMMIT_ROWS = 256
 COMMIT_SECONDS = 5.0
 
 
 class Writer:
-    """Gathers rows into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
+    """Collects rows into encoder batches, and embedded rows into commits of 256 rows or 5 seconds.
 
-    pictures: how many pictures have rows that wait for a commit; settled: how many have only committed rows; added: rows that were
-    stored; met: rows that were left out because another process had stored them.
+    pictures: number of pictures with uncommitted rows; settled: number of pictures whose rows are all committed; added: number of
+    rows stored; met: number of rows left out because another process had stored them.
     """
 
     def __init__(self, writing: Writing, model: Encoder, context: Context, table: Table) -> None:
-        """table: the present one, from which `context.known` was read."""
+        """table: the current table, from which `context.known` was read."""
         self.context = context
         self.writing, self._model = writing, model
         self._unencoded: list[Row] = []
@@ -44,7 +44,7 @@ class Writer:
         self.added = self.met = self.pictures = self.settled = 0
 
     def add(self, row: Row) -> None:
-        """Takes a row whose content is new; it is stored with the next commit."""
+        """Adds a row with new content; it is stored with the next commit."""
         self.context.known.add(row.content_hash, row.known())
         self._rows.append(row.columns(self.context.fingerprint))
         self._keys.append(row.key)
@@ -57,14 +57,14 @@ class Writer:
         self._finished[key] = metadata
 
     def is_due(self) -> bool:
-        """Whether enough rows or time have gathered for a commit; one that splits an encoder batch waits twice as long."""
+        """Whether a commit is due by rows or by time; twice as many of either if it would encode an incomplete batch."""
         rows, seconds = len(self._rows), time.monotonic() - self._last_commit
         due = rows >= COMMIT_ROWS or seconds >= COMMIT_SECONDS
         overdue = rows >= 2 * COMMIT_ROWS or seconds >= 2 * COMMIT_SECONDS
         return bool(self._rows or self._finished) and (overdue or (due and not self._unencoded))
 
     def commit(self) -> None:
-        """Embeds and stores every row that waits, then records the finished scenes and videos."""
+        """Embeds and stores all pending rows, then records the finished scenes and videos."""
         if self._unencoded:
             self._encode()
         if self._rows or self._finished:
@@ -89,9 +89,9 @@ class Writer:
         self._unencoded = []
 
     def _fit_kinds(self, table: Table) -> None:
-        """Converts values for columns of whole numbers that another process has changed to columns of doubles.
+        """Converts values of integer columns that another process has converted to doubles.
 
-        Raises GalleryError when columns are gone.
+        Raises GalleryError when columns no longer exist.
         """
         stored: Mapping[str, Kind] = table.extras() if self._rows else self.context.kinds
         for name, kind in self.context.kinds.items():
@@ -103,9 +103,9 @@ class Writer:
                 row[name] = fitted(row.get(name), "number")
 
     def _unstored(self, table: Table) -> list[int]:
-        """The places of the rows that no other process has stored.
+        """Indices of the pending rows that no other process has stored.
 
-        A scene or video that another process has finished stays as it is: its people may have been forgotten since.
+        Rows of a scene or video that another process has finished are left out, since its people may have been forgotten since.
         """
         self._alone = self._alone and table.state() == self._seen
         stored = set() if self._alone else table.present([row["id"] for row in self._rows])
@@ -117,7 +117,7 @@ class Writer:
         return nullcontext() if committing is None else committing(ids)
 
     def _see(self, table: Table) -> None:
-        """Notes the table's state. After an erasure, which makes another table, erased images are no longer known."""
+        """Records the table's state. After an erasure, which replaces the table, reads the known rows again."""
         if not self._rows:
             return
         if table.name != self._seen[0]:

@@ -1,4 +1,4 @@
-"""What the threads of one run of indexing share: settings that do not change, and the locked `Known`."""
+"""State that the threads of one indexing run share: immutable settings, and the lock-protected `Known`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from tbps.preprocess.image import ImageSpec
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How to index. batch_size: pictures per run of the encoder; refresh: apply the differences that are found (see `changes`)."""
+    """Options of indexing. batch_size: pictures per encoder batch; refresh: apply the differences found (see `changes`)."""
 
     batch_size: int = 64
     refresh: bool = False
@@ -29,7 +29,7 @@ class IngestOptions:
 @final
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every thread of a run may use. kinds: of the metadata columns; spec, fingerprint: of the encoder."""
+    """Shared state of one indexing run. kinds: those of the metadata columns; spec, fingerprint: those of the encoder."""
 
     options: IngestOptions
     people: PeopleFinder
@@ -44,7 +44,7 @@ class Context:
 
     @property
     def start(self) -> datetime | None:
-        """When a video begins whose metadata do not say it."""
+        """Start time of a video whose metadata have none."""
         return self.options.footage.start
 
     def parse(self, columns: Mapping[str, Any]) -> RowMetadata:
@@ -56,34 +56,35 @@ class Context:
         return metadata
 
     def row_hash(self, content: str, camera: str | None) -> str:
-        """The hash under which a new content is stored: its own, or that of `camera_hash` for a caller of some cameras only."""
+        """The hash under which new content is stored; `camera_hash` if the caller is restricted to some cameras."""
         return content if self.options.footage.within is None else camera_hash(content, camera)
 
     def held_as(self, content: str, camera: str | None) -> str | None:
-        """The hash under which the gallery holds a content, None when it does not, as far as the caller may know."""
+        """The hash under which the gallery holds this content; None when it does not, or when the caller may not know."""
         return self.known.held_as(content, camera, self.options.footage.within)
 
     def scene(self, content: str, columns: Mapping[str, Any], people: PeopleFinder) -> Finished:
         """The key of a scene or video, and the metadata that are recorded with it.
 
-        They hold the file's hash, which the record does not: without it a camera's name could be guessed from the digest.
+        The metadata include the file's hash, which the record does not contain: otherwise a camera's name could be guessed from
+        the digest of the metadata.
         """
         return Finished(people.key(content, self.fingerprint), {**columns, "start": self.start, "content_hash": content})
 
     def finished(self, content: str, columns: Mapping[str, Any], camera: str | None, people: PeopleFinder) -> Finished | None:
-        """The record of a scene or video that was searched to its end, None when it was not, as far as the caller may know."""
+        """The record of a completely searched scene or video; None when there is none, or when the caller may not know."""
         at_camera = camera_hash(content, camera)
         for each in (at_camera, content):
             scene = self.scene(each, columns, people)
             hidden = each != at_camera and self.options.footage.within is not None
-            if self.known.is_finished(scene, same_metadata=hidden):  # same metadata: the same camera
+            if self.known.is_finished(scene, same_metadata=hidden):  # equal metadata imply the same camera
                 return scene
         return None
 
     def searches_again(self, at_path: AtPath) -> bool:
-        """Whether a finished scene or video is searched again: when it replaces other content at its path."""
+        """Whether a finished scene or video is searched again: with `refresh`, when it replaces other content at its path."""
         return bool(at_path.former and not at_path.current and self.refresh)
 
     def leaves_as_is(self, at_path: AtPath) -> bool:
-        """Whether new content at a known path is reported only, because differences are not to be applied."""
+        """Whether new content at a known path is only reported, not added, since `refresh` is off."""
         return bool(at_path.former and not self.refresh)

@@ -1,4 +1,4 @@
-"""Differences between the metadata of a file and the stored columns of its rows."""
+"""Compares the metadata of a file with the stored columns of its rows."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -13,11 +13,11 @@ from tbps.preprocess.metadata import parse_time
 
 
 def correction(known: KnownRow, candidate: Candidate, metadata: RowMetadata, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The columns of a whole picture that its file describes differently now, with their new values.
+    """The columns of a whole picture whose metadata have changed, with their new values.
 
-    metadata: the candidate's, parsed. A metadata line replaces everything that was stored, except that the camera stays when the
-    line names none: it may come from --camera (null in the line removes it). Without a line only a given camera counts, and a
-    time of capture when none was stored.
+    metadata: the candidate's, parsed. A metadata line replaces all stored metadata, except that the camera is kept when the line
+    names none, as it may come from --camera (null in the line removes it). Without a line, only a given camera is compared, and
+    the capture time when none was stored.
     """
     new: dict[str, Any] = {}
     if candidate.described or known.captured_at is None:
@@ -28,9 +28,9 @@ def correction(known: KnownRow, candidate: Candidate, metadata: RowMetadata, kin
 def crop_correction(
     known: KnownRow, candidate: Candidate, metadata: RowMetadata, kinds: Mapping[str, Kind], start: datetime | None = None
 ) -> dict[str, Any]:
-    """As `correction`, for a crop of the scene or video `candidate`; the columns that say where it was found stay.
+    """As `correction`, for a crop of the scene or video `candidate`; its `crop_columns` are kept.
 
-    start: when the video begins, by what is given now; the time of a crop is that of its frame.
+    start: start time of the video according to the present metadata and options; the time of a crop is that of its frame.
     """
     own = crop_columns(known)
     offset = own.get("offset_seconds")

@@ -1,4 +1,4 @@
-"""Settings for scenes and videos: how people are searched in them, and what is reported of each video."""
+"""Settings of the search for people in scenes and videos, and the report of each video."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,16 +24,16 @@ CROP_COLUMNS: Mapping[str, Any] = {
     "tracklet": "",
     "video": "",
 }
-"""The columns of a person's crop, each with a value of its type."""
+"""The columns of a person's crop, each with an example value of its type."""
 
 OnVideo = Callable[[str, int, int], None]
 
 
 class FootageSettings(Settings):
-    """How people are searched in scenes and videos.
+    """Settings of the search for people in scenes and videos.
 
-    photographs: search for people in photographs too, instead of taking each as the crop of one person; follow: by what detections
-    of one person are joined to a tracklet, the colours of their clothes or the embeddings of the model.
+    photographs: search for people in photographs too, instead of taking each as the crop of one person; follow: appearance by which
+    detections of one person are joined to a tracklet, the colours of their clothes or the embeddings of the model.
     """
 
     photographs: bool = False
@@ -48,9 +48,9 @@ class FootageSettings(Settings):
 class Footage:
     """How to index scenes and videos.
 
-    detector: None for the built-in one. camera, start: for candidates whose metadata name none; start is the time at which a video
-    begins. on_video: called with name, frames decoded and frames expected. within: the cameras to which the caller may add, None
-    for all. committing: entered with the ids of new rows while they are committed.
+    detector: None for the built-in one. camera, start: for candidates whose metadata have none; start is the start time of a video.
+    on_video: called with name, frames decoded and frames expected. within: the cameras to which the caller may add, None for all.
+    committing: called with the ids of new rows; the context manager that it returns is held while they are committed.
     """
 
     settings: FootageSettings = field(default_factory=FootageSettings)

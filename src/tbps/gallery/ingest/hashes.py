@@ -17,10 +17,10 @@ def content_hash(source: bytes | Image.Image) -> str:
 
 
 def camera_hash(content: str, camera: str | None) -> str:
-    """Hash of one content at one camera.
+    """Hash of content and camera.
 
-    A caller who may add to some cameras only must not learn what the others hold. The same picture is therefore added again for the
-    caller's camera, under an id that does not depend on other cameras.
+    A caller who may add to some cameras only must not learn which images other cameras have. The same picture is therefore added
+    again for the caller's camera, under an id that does not depend on other cameras.
     """
     return digest_of("camera", camera or "", content)
 

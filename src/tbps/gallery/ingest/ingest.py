@@ -2,8 +2,8 @@
 
 Memory is bounded: the thread that decodes a picture shrinks it to the encoder's input and a thumbnail, and only a window of
 pictures is read ahead. A row is acknowledged (in `on_progress` and the report) after its commit. Videos follow, one after another.
-The gallery is locked during commits only. Threads share a frozen `Context`, with `Known`, which has a lock, and the detector, which
-may be called from several threads.
+The gallery is locked during commits only. Threads share a frozen `Context`; its `Known` has a lock, and its detector may be called
+from several threads.
 """
 
 import re
@@ -60,7 +60,7 @@ def ingest(
     check_start(sources.videos, options.footage)
     people = PeopleFinder(options.footage, model.encode_images)
     if photographs:
-        people = people.opened()  # a missing package is an error before anything is read
+        people = people.opened()  # raises an error about a missing package before anything is read
     with writing() as table:
         columns = [candidate.columns for candidate in (*sources.candidates, *sources.videos)]
         crop_columns = [CROP_COLUMNS] if sources.videos or photographs else []
@@ -77,7 +77,7 @@ def ingest(
 
 
 def add_pictures(candidates: Sequence[Candidate], writer: Writer, outcome: Outcome, progress: OnProgress) -> None:
-    """Reads the pictures in threads, and gives their new rows to the writer in order."""
+    """Reads the pictures in threads, and passes their new rows to the writer in order."""
     context, settled, total = writer.context, 0, len(candidates)
     progress(0, total)
     read = partial(read_picture, context=context)
@@ -103,7 +103,7 @@ def add_pictures(candidates: Sequence[Candidate], writer: Writer, outcome: Outco
 
 
 def read_picture(candidate: Candidate, content: Content, context: Context) -> ReadPicture | Failure:
-    """Reads one picture and parses its metadata. Called by reader threads; a picture that fails gives its reason."""
+    """Reads one picture and parses its metadata; returns the reason if that fails. Called by reader threads."""
     try:
         metadata = context.parse(candidate.columns)
         source = open_source(candidate, content)

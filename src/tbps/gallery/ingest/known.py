@@ -1,4 +1,4 @@
-"""The images that a gallery holds, in memory, by content hash and by path; with the scenes and videos that are finished."""
+"""In-memory index of a gallery's images by content hash and by path, and of its finished scenes and videos."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ _SIDES = ("box_x", "box_y", "box_width", "box_height")
 
 
 class AtPath(NamedTuple):
-    """Content hashes of the rows of one path. current: those of its present content; former: those of replaced content."""
+    """Content hashes of the rows of one path. current: rows of its present content; former: rows of replaced content."""
 
     current: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class AtPath(NamedTuple):
 
 @final
 class Known:
-    """What a gallery holds, rows of the present run included.
+    """The images, scenes and videos that a gallery holds, including rows of the present run.
 
     Reader threads and the writer share it; every method holds its lock.
     """
@@ -70,7 +70,7 @@ class Known:
             return {path: tuple(hashes) for path, hashes in self._by_path.items()}
 
     def held_as(self, content: str, camera: str | None, within: Collection[str] | None) -> str | None:
-        """The hash under which the gallery holds a content, None when it does not.
+        """The hash under which the gallery holds this content, None when it does not.
 
         within: the cameras to which the caller may add; a row of another camera is then not revealed.
         """
@@ -82,7 +82,7 @@ class Known:
         return content if row is not None and (within is None or row.camera == camera) else None
 
     def at_path(self, candidate: Candidate, file_hash: str) -> AtPath:
-        """The rows of a candidate's path, by whether they show its present content."""
+        """The rows of a candidate's path, separated into those of its present content and those of former content."""
         path = path_of(candidate.root, candidate.name)
         current, former = list[str](), list[str]()
         with self._lock:
@@ -91,7 +91,7 @@ class Known:
         return AtPath(tuple(current), tuple(former))
 
     def crops_of(self, hashes: Collection[str], file_hash: str) -> tuple[str, ...]:
-        """Those of the rows `hashes` that are crops of a file. Quick when asked again with the same collection."""
+        """The subset of the rows `hashes` that are crops of a file. Cached for repeated calls with the same collection."""
         with self._lock:
             if hashes is not self._crops[0]:
                 places = {each: place for each in hashes if (place := _place(self._rows[each])) is not None}
@@ -99,7 +99,7 @@ class Known:
             return tuple(each for each, place in self._crops[1].items() if each == crop_hash(file_hash, *place))
 
     def crops_at_gone_paths(self, name: str, file_hash: str, members: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
-        """The crops of a file that were indexed from a path at which there is no file any more.
+        """The crops of a file that were indexed from a path whose file no longer exists.
 
         members: as in `is_gone`, the same during a whole run. Paths that end in the file's own name come first.
         """
@@ -114,7 +114,7 @@ class Known:
         return ()
 
     def is_finished(self, finished: Finished, same_metadata: bool = False) -> bool:
-        """Whether a scene or video was searched to its end, and, where asked, with this metadata."""
+        """Whether a scene or video was searched completely; same_metadata: and had the same metadata then."""
         with self._lock:
             return finished.key in self._record and not (same_metadata and self._record.differs(finished))
 
@@ -125,7 +125,7 @@ class Known:
             return [key in self._record for key in keys]
 
     def refresh_finished(self) -> None:
-        """Reads what other processes have finished since."""
+        """Reads which scenes and videos other processes have finished since."""
         with self._lock:
             self._record.refresh()
 
@@ -147,7 +147,7 @@ class Known:
         return place is not None and content_hash == crop_hash(file_hash, *place)
 
     def _find_gone(self, members: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
-        """Last part of a name -> paths of scenes and videos that are gone. Asks the disk, and so without the lock."""
+        """Last part of a name -> paths of scenes and videos that are gone. Does not hold the lock while it accesses the disk."""
         with self._lock:
             crops = {
                 path: self._rows[hashes[0]]
@@ -162,7 +162,7 @@ class Known:
 
 
 def crop_columns(row: KnownRow) -> dict[str, Any]:
-    """The columns that say where a crop was found; empty for a whole picture."""
+    """The stored `CROP_COLUMNS` of a crop, such as its box and frame; empty for a whole picture."""
     if '"box_width"' not in row.attributes:
         return {}
     attributes = json.loads(row.attributes)

@@ -1,4 +1,4 @@
-"""Collects the results of one run of indexing, and turns them into its report."""
+"""Collects the results of one indexing run, and makes its report."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from tbps.redact import redacted
 
 @dataclass(slots=True)
 class Outcome:
-    """Results so far.
+    """Results of an indexing run so far.
 
-    finished_before: names of scenes and videos that an earlier run finished; corrected_scenes: key -> metadata of those that are
-    described differently now; rowless: those without rows at their own path or at a path that is gone, and when each video begins.
+    finished_before: names of scenes and videos that an earlier run finished; corrected_scenes: key -> metadata of those whose
+    metadata have changed; rowless: those without rows at their own path or at a path that is gone, with the start of each video.
     """
 
     context: Context
@@ -48,7 +48,7 @@ class Outcome:
         return cls(context, sources, Changes(context.known), list(sources.failed))
 
     def new_rows(self, picture: ReadPicture) -> Iterator[Row]:
-        """The rows of a picture that are to be stored; counts and compares those that the gallery holds."""
+        """Yields the rows of a picture to store; counts and compares those that the gallery already holds."""
         self.changes.note_former(picture.candidate, picture.at_path.former)
         self.remarks += [(picture.candidate.name, remark) for remark in picture.remarks]
         if picture.was_finished:
@@ -58,7 +58,7 @@ class Outcome:
         yield from (row for row in picture.rows if self.is_new(row))
 
     def is_new(self, row: Row) -> bool:
-        """Whether a row is to be stored; counts and compares one that the gallery holds."""
+        """Whether a row must be stored; counts and compares a row that the gallery already holds."""
         known, candidate = self.context.known.get(row.content_hash), row.candidate
         if known is None and row.pixels is None:
             self.failed.append((candidate.name, "was forgotten while it was read; run again"))
@@ -73,7 +73,7 @@ class Outcome:
         return False
 
     def count_finished(self, scene: ReadPicture, start: datetime | None) -> None:
-        """Counts a scene or video that an earlier run finished, and compares its rows. start: when the video begins."""
+        """Counts a scene or video that an earlier run finished, and compares its rows. start: start time of the video."""
         self.skipped += 1
         self.finished_before.add(scene.candidate.name)
         assert scene.finished is not None
@@ -87,9 +87,9 @@ class Outcome:
             self.corrected_scenes[scene.finished.key] = scene.finished.metadata
 
     def finish(self, writer: Writer, folder: Path, plan_notes: Sequence[str], started: float) -> IngestReport:
-        """The report, after everything is committed. Raises StorageError when a refresh cannot be written.
+        """Makes the report, after everything is committed. Raises StorageError when a refresh cannot be written.
 
-        plan_notes: on the metadata columns; started: `time.monotonic()` at the start of the run.
+        plan_notes: notes on the metadata columns; started: `time.monotonic()` at the start of the run.
         """
         self._locate_rowless()
         settled = self.changes.settle(self.sources)
@@ -128,7 +128,7 @@ class Outcome:
         )
 
     def _locate_rowless(self) -> None:
-        """Finds rows of replaced scenes and videos that still exist as copies."""
+        """Finds the rows of replaced scenes and videos whose content still exists at another path."""
         replaced = self.changes.replaced()
         for scene, start in self.rowless if replaced else ():
             self._locate(scene, self.context.known.crops_of(replaced, scene.file_hash), start)
@@ -147,7 +147,7 @@ class Outcome:
             self.changes.note_correction(content_hash, scene.candidate, columns)
 
     def _is_corrected(self, scene: ReadPicture) -> bool:
-        """Whether a finished scene or video is described differently now."""
+        """Whether the metadata of a finished scene or video have changed."""
         assert scene.finished is not None
         return not self.context.known.is_finished(scene.finished, same_metadata=True)
 

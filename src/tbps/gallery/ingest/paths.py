@@ -1,4 +1,4 @@
-"""Paths of indexed files: comparing them, and whether a file is gone."""
+"""Paths of indexed files: normalises them for comparison, and checks whether a file is gone."""
 
 import os
 from collections.abc import Mapping

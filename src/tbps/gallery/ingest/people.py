@@ -1,4 +1,4 @@
-"""Searches scenes and videos for people, by the settings of one run of indexing."""
+"""Searches scenes and videos for people, with the settings of one indexing run."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,13 +35,13 @@ from tbps.video import (
 @final
 @dataclass(frozen=True, slots=True)
 class PeopleFinder:
-    """Finds people as `footage` says. appearance: the embeddings of the model, used when the settings follow people by them."""
+    """Finds people with the settings in `footage`. appearance: embeds crops with the model; used if `follow` is "model"."""
 
     footage: Footage
     appearance: Appearance
 
     def opened(self) -> "PeopleFinder":
-        """With the built-in detector when none was given. Raises MissingDependencyError when OpenCV lacks it."""
+        """Adds the built-in detector when none was given. Raises MissingDependencyError when OpenCV lacks it."""
         if self.footage.detector is not None:
             return self
         return replace(self, footage=replace(self.footage, detector=open_detector(HOG)))
@@ -52,7 +52,7 @@ class PeopleFinder:
         return self.footage.detector
 
     def key(self, content_hash: str, model: str) -> str:
-        """A digest of a file and of everything that decides which crops it gives. model: fingerprint of the encoder."""
+        """A digest of a file and of all settings that affect its crops. model: fingerprint of the encoder."""
         settings = self.footage.settings
         by = model if settings.follow == "model" else ""
         return digest_of(content_hash, settings.override({"photographs": False}).fingerprint(), self.detector.fingerprint, by)
@@ -66,9 +66,9 @@ class PeopleFinder:
     def in_video(
         self, name: str, path: Path, key: str, columns: Mapping[str, Any], tally: Tally
     ) -> Iterator[tuple[Crop, dict[str, Any]]]:
-        """The best crops of the people in a video, tracklet by tracklet, with the columns that they have beside the video's.
+        """Yields the best crops of the people in a video, tracklet by tracklet, each with its columns in addition to the video's.
 
-        columns: of the video; its `captured_at` is when it begins. tally: counts what is decoded and found.
+        columns: those of the video; `captured_at` is its start time. tally: is updated with the counts of frames and people.
         """
         settings, report = self.footage.settings, self.footage.on_video
         on_frame: OnFrame = (lambda done, total: report(name, done, total)) if report else (lambda done, total: None)
@@ -92,7 +92,7 @@ class PeopleFinder:
     def unused_notes(self, pictures: Collection[str], videos: Collection[str], settled: Collection[str]) -> list[str]:
         """Notes on ready-made detections that were not used.
 
-        pictures, videos: names of what was indexed; settled: names that were finished before, or failed.
+        pictures, videos: names of the indexed files; settled: names of files that were finished before, or failed.
         """
         detector = self.footage.detector
         if not isinstance(detector, JsonDetector):

@@ -1,4 +1,4 @@
-"""Steps of reading a picture, without the gallery: bytes, decoding, the encoder's input, the thumbnail, and work in threads."""
+"""Steps of reading a picture that need no gallery: bytes, decoding, encoder input, thumbnail, and work in threads."""
 
 import io
 from collections import deque
@@ -33,10 +33,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ReadPicture:
-    """One picture that was read. rows: its own, or those of the people in it; none when nothing is to be added.
+    """One picture that was read. rows: its own row, or those of the people in it; empty when there is nothing to add.
 
-    metadata: the file's own; file_hash: hash of its content; at_path: the rows that its path has in the gallery; finished: the
-    record of a scene; was_finished: whether it was searched before this run; remarks: on how it was read.
+    metadata: the file's own; file_hash: hash of its content; at_path: the gallery's rows of its path; finished: the record of a
+    scene; was_finished: whether the scene was searched before this run; remarks: remarks on how the picture was read.
     """
 
     candidate: Candidate
@@ -90,7 +90,7 @@ def in_threads(
 
 
 def open_source(candidate: Candidate, content: Content) -> bytes | Image.Image:
-    """The bytes of a picture's file; an upright picture when there is no file, or when only its pixels may count.
+    """The bytes of a picture's file; an upright picture when there is no file, or when it has an `Admission`.
 
     Raises ImageError on a file that is refused, OSError on one that cannot be read.
     """
@@ -110,14 +110,14 @@ def decode(source: bytes | Image.Image) -> Photograph:
 
 
 def dated(metadata: RowMetadata, candidate: Candidate, taken: Taken) -> RowMetadata:
-    """Metadata with the capture time of the EXIF data when the candidate's own name none."""
+    """Adds the capture time of the EXIF data to the metadata when the candidate's own have none."""
     if taken.at is None or candidate.columns.get("captured_at") is not None:
         return metadata
     return replace(metadata, captured_at=parse_time(taken.at))
 
 
 def dated_undecoded(metadata: RowMetadata, candidate: Candidate, source: bytes | Image.Image) -> RowMetadata:
-    """As `dated`, of a picture that is not decoded."""
+    """As `dated`, for a picture that is not decoded."""
     return dated(metadata, candidate, capture_time(source) if isinstance(source, bytes) else Taken())
 
 
@@ -128,7 +128,7 @@ def remarks_on(candidate: Candidate, photograph: Photograph) -> tuple[str, ...]:
 
 
 def pixels_and_thumbnail(image: Image.Image, spec: ImageSpec) -> tuple[np.ndarray, bytes]:
-    """The encoder's input, (height, width, 3) uint8, and a small JPEG of a picture; shrinks `image` itself."""
+    """The encoder's input, (height, width, 3) uint8, and a JPEG thumbnail of a picture; shrinks `image` in place."""
     pixels = to_array(image, spec)
     image.thumbnail(THUMBNAIL, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()

@@ -1,9 +1,9 @@
-"""GALLERY/footage.jsonl: the scenes and videos that were searched for people to their end, so that no later run does it again.
+"""Records which scenes and videos were completely searched for people, so that later runs skip them: GALLERY/footage.jsonl.
 
-One line per scene or video, a JSON list of two digests: the key (of the file and the settings that decide which crops it gives) and
-a digest of its metadata. The file holds no name, time or picture, and stays when images are forgotten: a forgotten person does not
-come back with the next run. A snapshot keeps a copy, which `restore` brings back. An export has none: an import must not prevent
-videos from being searched. Remove the file to have everything searched again.
+One line per scene or video, a JSON list of two digests: the key (of the file and the settings that affect its crops) and a digest
+of its metadata. The file holds no name, time or picture. It is kept when images are forgotten, so that the next run does not add
+forgotten people again. A snapshot has a copy, which `restore` brings back. An export has none, since an import must not prevent
+videos from being searched. Delete the file to search everything again.
 """
 
 import json
@@ -17,7 +17,7 @@ from tbps.storage import writing_to
 
 
 class Finished(NamedTuple):
-    """A scene or video that was searched to its end. metadata: what the record keeps a digest of."""
+    """A scene or video that was completely searched. metadata: columns of which the record keeps a digest."""
 
     key: str
     metadata: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The report of one run of indexing."""
+"""The report of one indexing run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from tbps.gallery.ingest.sources.folders import Failure
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of every file that was found.
+    """Report of one indexing run: the outcome of every file that was found.
 
     added: rows that were stored; skipped_existing: pictures, crops, scenes and videos that the gallery held already. Without scenes
     and videos, `added` + `skipped_existing` + len(`failed`) is the number of pictures, less the `changed` ones when `refreshed` is
     false.
     failed, duplicates: (name, reason); a duplicate has the bytes of a picture that is stored from another path, and counts as
     skipped.
-    notes: remarks on the whole; remarks: (name, remark) on how a picture was read; left_out: kind of file or folder -> how many
+    notes: remarks on the whole run; remarks: (name, remark) on how a picture was read; left_out: kind of file or folder -> how many
     were not indexed, and an example.
-    changed, moved, corrected, gone: (name, difference) of files that differ from what was indexed (see `changes`); refreshed:
-    whether the first three were applied; erased: rows of former content that were deleted by it.
+    changed, moved, corrected, gone: (name, difference) of files that differ from the indexed state (see `changes`); refreshed:
+    whether the first three were applied; erased: number of rows of former content that were deleted then.
     nobody: names of scenes and videos in which no person was found; videos: counts of each video that was searched. A video whose
     end could not be reached is in `failed` as well.
     """

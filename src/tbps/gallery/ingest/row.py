@@ -1,4 +1,4 @@
-"""Rows on their way into the gallery's table."""
+"""Rows to be stored in the gallery's table."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ from tbps.gallery.store.table import KnownRow
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image with everything that the table stores of it, except its embedding.
+    """One image with all of its stored data except the embedding.
 
     candidate: the file that the image was read from; metadata: the image's own, parsed once; pixels: the encoder's input, (height,
     width, 3) uint8, None when the gallery holds the content already; is_crop: whether it is a person's crop; key: that of the
-    scene or video, "" when it is to be added even though its scene or video is finished.
+    scene or video, "" to add the row even if its scene or video is finished.
     """
 
     candidate: Candidate
@@ -44,7 +44,7 @@ class Row:
         }
 
     def known(self) -> KnownRow:
-        """What is kept in memory to compare the file with later."""
+        """The columns that are kept in memory for later comparison with the file."""
         own = self.metadata
         return KnownRow(self.candidate.root, self.candidate.name, own.identity, own.camera, own.captured_at, own.attributes)
 

@@ -14,7 +14,7 @@ from tbps.video import Crop
 
 
 def read_scene(candidate: Candidate, metadata: RowMetadata, source: bytes | Image.Image, context: Context) -> ReadPicture:
-    """The people in a photograph. Raises DataError when it cannot be read. Called by reader threads."""
+    """Detects the people in a photograph. Raises DataError when it cannot be read. Called by reader threads."""
     file_hash = content_hash(source)
     stored_as = context.row_hash(file_hash, metadata.camera)
     at_path = context.known.at_path(candidate, file_hash)

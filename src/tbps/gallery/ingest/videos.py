@@ -1,4 +1,4 @@
-"""Indexes videos: each is searched for people to its end, unless an earlier run has done it."""
+"""Indexes videos: searches each of them for people, unless an earlier run has finished it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def check_start(videos: Sequence[Candidate], footage: Footage) -> None:
 
 
 def add_video(video: Candidate, writer: Writer, outcome: Outcome) -> None:
-    """Stores the people in one video. It is recorded as finished only when its true end was reached."""
+    """Stores the people in one video. It is recorded as finished only if it was decoded to its true end."""
     tally = Tally()
     try:
         scene = _search(video, writer, outcome, tally)
@@ -53,7 +53,7 @@ def add_video(video: Candidate, writer: Writer, outcome: Outcome) -> None:
 
 
 def _search(video: Candidate, writer: Writer, outcome: Outcome, tally: Tally) -> Finished | None:
-    """Searches a video; returns what is to be recorded, None when an earlier run finished it or it is left as it is."""
+    """Searches a video; returns its record, None when an earlier run finished it or `Context.leaves_as_is` applies."""
     context, path = writer.context, video.picture
     if not isinstance(path, Path):
         raise DataError("is no file")

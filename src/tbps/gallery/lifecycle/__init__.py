@@ -1,1 +1,1 @@
-"""Looking after a gallery: forgetting, retention, snapshots, compaction, another model, export and import."""
+"""Maintenance of a gallery: forgetting, retention, snapshots, compaction, re-embedding, export and import."""

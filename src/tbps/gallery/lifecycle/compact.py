@@ -13,7 +13,7 @@ from tbps.gallery.store.writing import writing
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """bytes: size on disk, snapshots included; versions: versions of the table on disk."""
+    """Result of `compact`. bytes: size on disk, snapshots included; versions: versions of the table on disk."""
 
     bytes_before: int
     bytes_after: int

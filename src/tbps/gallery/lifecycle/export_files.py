@@ -1,7 +1,7 @@
-"""The files of an export, in a folder or a plain tar archive: written, and read from places that are not trusted.
+"""Writes the files of an export to a folder or a plain tar archive, and reads them from untrusted ones.
 
-Nothing is unpacked to disk. Other names than an export has, links, devices and packed archives are refused. Sizes are checked
-before anything is read.
+Nothing is unpacked to disk. Unknown file names, links, devices and compressed archives are refused. Sizes are checked before
+anything is read.
 """
 
 import io
@@ -33,7 +33,7 @@ class ExportFiles:
     found: Mapping[str, tuple[int, int]]
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file. Raises DataError when it is missing, cut off or too large."""
+        """Reads a file of the export. Raises DataError when it is missing, truncated or too large."""
         if name not in self.found:
             raise DataError(f"export {self.place} is incomplete: {name} is missing")
         offset, size = self.found[name]
@@ -70,7 +70,7 @@ def open_export(place: Path) -> ExportFiles:
 
 @contextmanager
 def new_export(target: Path) -> Iterator[Put]:
-    """Writes an export: gives a function that takes its files. The export gets its name when all of them are written."""
+    """Context manager that yields a function to write the files of an export; renames the export to `target` at the end."""
     if target.suffix == ".tar":
         with atomic_path(target) as file, tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as archive:
 
@@ -109,7 +109,7 @@ def _folder_files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 class _Bounded(io.FileIO):
-    """A file that refuses large reads, whatever size a header of an archive asks for."""
+    """A file that refuses large reads, whatever size the header of an archive member states."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_FILE_BYTES:

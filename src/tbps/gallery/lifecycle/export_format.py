@@ -1,11 +1,11 @@
-"""The format of an export: written, and read from files that are not trusted.
+"""The format of exports: writes them, and reads them from untrusted files.
 
 export.json              the model, the kinds of the columns, and for every part its rows and the SHA-256 of its two files
 rows-00000.jsonl         one line per image: every column of the table but embedding, thumbnail and model; thumbnail_sha256
 embeddings-00000.npy     (rows, dim) float32 in the order of the lines
 thumbnails/00000/ID.jpg  their thumbnails
 
-There is no pickle, sizes are bounded before anything is read (see `export_files`), and every value is checked.
+No pickle is used, sizes are bounded before anything is read (see `export_files`), and every value is checked.
 """
 
 import hashlib
@@ -47,9 +47,9 @@ class ExportPart(Settings):
 
 
 class Export(Settings):
-    """The content of export.json. encoder_name is for people to read; nothing is opened by it.
+    """The content of export.json. encoder_name: for information only; no model is opened by this name.
 
-    Version 1 was written by tbps 0.1 and has no columns of kind integer; it is read as well.
+    Version 1 was written by tbps 0.1 and has no columns of kind integer; it can still be read.
     """
 
     format: Literal["tbps-export"] = "tbps-export"
@@ -68,7 +68,7 @@ class Export(Settings):
 
 
 def write_export(put: Put, manifest: Manifest, table: Table, progress: OnProgress) -> int:
-    """Writes the files of an export; returns how many images it has."""
+    """Writes the files of an export; returns the number of images in it."""
     columns, total = table.extras(), len(table)
     rows = (row for batch in table.batches([*EXPORT_COLUMNS, *columns, "thumbnail", "embedding"]) for row in batch.to_pylist())
     parts: list[ExportPart] = []
@@ -156,7 +156,7 @@ def _vectors(content: bytes, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _row(line: bytes, columns: Mapping[str, Kind]) -> dict[str, Any]:
-    """A line as the table stores it, with thumbnail_sha256. Raises ValueError on any wrong value."""
+    """Parses a line to a row as the table stores it, with thumbnail_sha256. Raises ValueError on any wrong value."""
     row = json.loads(line)
     if not isinstance(row, dict) or row.keys() != {*EXPORT_COLUMNS, "thumbnail_sha256", *columns}:
         raise ValueError("a line does not have the columns that the export names")

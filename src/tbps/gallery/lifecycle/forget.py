@@ -1,4 +1,4 @@
-"""Forgets images: chooses them by condition or id, and reports them. `erasure` deletes them from disk."""
+"""Forgets images: selects them by condition or id, and reports them. `erasure` deletes them from disk."""
 
 import time
 from collections import Counter
@@ -26,9 +26,10 @@ _TOLD = ["id", "source", "camera", "captured_at", "identity"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Images that match every given part.
+    """Selects the images that meet all given conditions.
 
-    where: a filter (see `filters`); before: captured earlier, which excludes images without a time; ids: with one of these.
+    where: a filter (see `filters`); before: captured before this time, which excludes images without a time; ids: with one of these
+    ids.
     """
 
     where: str | None = None
@@ -37,7 +38,7 @@ class Selection:
     ids: tuple[str, ...] = ()
 
     def condition(self) -> Condition:
-        """Every part but the ids, as one condition. Raises QueryError when no part is given, or one cannot be read."""
+        """All conditions except the ids, as one. Raises QueryError when none is given, or one cannot be parsed."""
         parts: list[Condition] = [] if self.where is None else [written(self.where)]
         if self.identity is not None:
             check_text("the identity", self.identity)
@@ -55,7 +56,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """One image of a report's sample."""
+    """One image of the sample in a report."""
 
     id: str
     source: str
@@ -69,8 +70,8 @@ class ForgetReport:
     """What was forgotten, or would be without `dry_run`.
 
     images: distinct images; gallery: how many of them the gallery itself holds; snapshots: how many each snapshot holds; cameras:
-    images per camera; sample: the first few by id; undated: images of the gallery without a capture time, which no rule about time
-    matches; notices: for the user, such as a camera of the filter that no image has.
+    images per camera; sample: the first few by id; undated: number of images of the gallery without a capture time, which no
+    condition on time matches; notices: for the user, such as about a camera in the filter that has no images.
     """
 
     images: int
@@ -88,8 +89,8 @@ def forget(folder: Path, chosen: Selection | Condition | str, dry_run: bool = Fa
     """Deletes images from the gallery, its snapshots and an unfinished re-embedding. chosen: a text is a filter.
 
     An image that matches in one of them is deleted from all. A snapshot that lacks a column of the condition is not searched. The
-    indexed files are not deleted: delete them too, or the images come back when their folder is indexed again. Only people from
-    finished scenes and videos stay away, since these are not searched again (see `record`).
+    indexed files are not deleted: delete them too, or the images are added again when their folder is indexed again. Only people
+    in finished scenes and videos are not, since these are not searched again (see `record`).
 
     Raises QueryError on a condition that cannot be read, StorageError when there is no room for a copy of the tables.
     """
@@ -107,7 +108,7 @@ def forget(folder: Path, chosen: Selection | Condition | str, dry_run: bool = Fa
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """rows: id -> columns; counts: name of the snapshot ("" for the gallery) -> images in it; undated: see `ForgetReport`."""
+    """The selected images. rows: id -> columns; counts: snapshot ("" for the gallery) -> number; undated: see `ForgetReport`."""
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -136,7 +137,7 @@ def _find(folder: Path, condition: Condition, ids: Sequence[str]) -> _Found:
 
 
 def _unknown_cameras(condition: Condition, tables: Iterable[Table]) -> tuple[str, ...]:
-    """Notices on cameras that a condition names and no image has."""
+    """Notices about cameras that a condition names but that have no image."""
     asked = sorted({canonical_name(value) for value in values_of(condition, "camera")})
     if not asked:
         return ()

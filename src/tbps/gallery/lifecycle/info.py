@@ -1,4 +1,4 @@
-"""Describes a gallery folder, without its model."""
+"""Describes a gallery folder, without opening its model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tbps.gallery.store.table import CameraSpan, Table
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedReembedding:
-    """A re-embedding that was begun. images: how many it has embedded."""
+    """A re-embedding that is not complete. images: number of images embedded so far."""
 
     model: str
     images: int
@@ -47,7 +47,7 @@ class GalleryInfo:
 
 
 def describe(folder: Path, manifest: Manifest | None = None) -> GalleryInfo:
-    """Describes a gallery. manifest: for one that has none yet. Raises GalleryError when it is missing or damaged."""
+    """Describes a gallery. manifest: used if the gallery has none yet. Raises GalleryError when it is missing or damaged."""
     return steadily(folder, lambda: _describe(folder, read_manifest(folder) or manifest or recorded(folder)))
 
 

@@ -1,7 +1,7 @@
 """Embeds the images of a gallery with another model, in a second table that replaces the first when it is complete.
 
-GALLERY/reembed.json is the future manifest; its table holds the images that are embedded so far. Until the switch the gallery is
-searched as before. After a kill the same call continues. Images that are added in the meantime are embedded before the switch;
+GALLERY/reembed.json is the future manifest; its table holds the images that are embedded so far. Until the switch, searches use the
+old table. If the process is killed, the same call continues. Images that are added in the meantime are embedded before the switch;
 images that are forgotten in the meantime are deleted from both tables.
 """
 
@@ -31,13 +31,13 @@ from tbps.storage import file_hash
 OnProgress = Callable[[int, int], None]
 
 _COMMIT_ROWS = 256
-_Lost = tuple[str, bool]  # source of an image without a file, and whether it was part of another file
+_Lost = tuple[str, bool]  # source of an image without a readable file, and whether it was part of another file
 _ORIGIN = ["id", "root", "source", "attributes", "content_hash"]
 _BOX = {"box_x", "box_y", "box_width", "box_height", "quality"}  # columns of every crop (see `tbps.video.Crop`)
 
 
 class Reembedding(Settings):
-    """How to embed anew.
+    """Settings of a re-embedding.
 
     thumbnails: embed an image from its thumbnail when its file is gone or changed; restart: discard another model's unfinished run.
     """
@@ -50,7 +50,10 @@ class Reembedding(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ReembedReport:
-    """images: embedded in this run; from_thumbnails: how many of them from thumbnails; resumed: embedded by an earlier run."""
+    """Result of `reembed`, in numbers of images.
+
+    images: embedded in this run; from_thumbnails: of these, embedded from thumbnails; resumed: embedded by an earlier run.
+    """
 
     images: int
     from_thumbnails: int
@@ -63,7 +66,7 @@ def reembed(
 ) -> ReembedReport:
     """Embeds every image of a gallery with another model, from the indexed files, then switches to that model.
 
-    on_progress: called with the numbers of images committed and in all. Raises GalleryError when files are gone or have changed
+    on_progress: called with the number of committed images and the total. Raises GalleryError when files are gone or have changed
     and `thumbnails` is false, or when another model's re-embedding is unfinished; SettingsError when the gallery is of this model
     already.
     """
@@ -84,7 +87,7 @@ class _Run:
         self.done = self.from_thumbnails = 0
 
     def begin(self) -> int:
-        """Creates the second manifest and table, unless an earlier run did; returns how many images the table holds."""
+        """Creates the second manifest and table, unless an earlier run did; returns the number of images in the table."""
         manifest = recorded(self._folder)
         if manifest.encoder_fingerprint == self._model.fingerprint:
             raise SettingsError(f"gallery {self._folder} is embedded with {self._model.name!r} already; give another model")
@@ -107,7 +110,7 @@ class _Run:
         return self.done
 
     def missing(self) -> list[str]:
-        """The ids of the images still to be embedded; switches when there are none. Raises GalleryError when files are gone."""
+        """The ids of images not yet embedded; if there are none, switches models. Raises GalleryError when files are gone."""
         missing: list[str] = []
         gone: list[_Lost] = []
         with writing(self._folder, self._settings.patience):
@@ -124,7 +127,7 @@ class _Run:
         return missing
 
     def embed(self, missing: Sequence[str]) -> None:
-        """Embeds and commits images in batches. Raises GalleryError at the end when some could not be read. missing: their ids."""
+        """Embeds and commits the images with the ids `missing`. Raises GalleryError at the end when some could not be read."""
         total = self.done + len(missing)
         self._progress(self.done, total)
         unread: list[_Lost] = []
@@ -156,7 +159,7 @@ class _Run:
             self.from_thumbnails += len(self._small & present)
 
     def _pixels(self, row: dict[str, Any], unread: list[_Lost]) -> np.ndarray | None:
-        """The encoder's input, from the file when it has the indexed bytes, else from the thumbnail when allowed."""
+        """The encoder's input, from the file when its bytes are unchanged, else from the thumbnail when that is allowed."""
         content = None if _gone(row) else _place(row).read_bytes()
         if content is None or hashlib.sha256(content).hexdigest() != row["content_hash"]:
             content = row["thumbnail"] if self._settings.thumbnails else None
@@ -181,7 +184,7 @@ def _place(row: dict[str, Any]) -> Path:
 
 
 def _gone(row: dict[str, Any]) -> bool:
-    """Whether an image has no file to read: it never had one of its own, or it is missing or too large."""
+    """Whether an image has no file to read: it never had one of its own, or the file is missing or too large."""
     try:
         return not row["root"] or _inside(row) or not _place(row).is_file() or _place(row).stat().st_size > MAX_FILE_BYTES
     except OSError:
@@ -189,7 +192,7 @@ def _gone(row: dict[str, Any]) -> bool:
 
 
 def _inside(row: dict[str, Any]) -> bool:
-    """Whether an image is a crop of a scene or video, or was in an archive, so that the file of its name is not the image."""
+    """Whether an image is a crop of a scene or video, or a member of an archive, and so has no file of its own."""
     source = Path(row["source"])
     if source.suffix.lower() in VIDEO_SUFFIXES or any(is_archive(part) for part in source.parts[:-1]):
         return True
@@ -204,7 +207,7 @@ def _lost(row: dict[str, Any]) -> _Lost:
 
 
 def _check_none(lost: Sequence[_Lost]) -> None:
-    small = "embed them from their thumbnails (--thumbnails), which are small: they will be found less well"
+    small = "embed them from their thumbnails (--thumbnails), which are small, so that searches find them less reliably"
     inside = [source for source, within in lost if within]
     if len(inside) == len(lost) > 0:
         raise GalleryError(

@@ -1,4 +1,4 @@
-"""Retention: how many days images are kept, by camera; older ones are forgotten (see `forget`), from snapshots too.
+"""Retention: how many days images are kept, by camera. Older ones are forgotten (see `forget`), also from snapshots.
 
 GALLERY/retention.json holds the rules. Restoring a snapshot does not change them.
 """
@@ -38,7 +38,7 @@ def change_retention(folder: Path, changes: Mapping[str | None, int | None], pat
 def retain(folder: Path, dry_run: bool = False, today: datetime | None = None, patience: float = PATIENCE) -> ForgetReport | None:
     """Forgets images that are older than the gallery's rules allow; returns None when there is no rule.
 
-    Images without a capture time are kept. today: in UTC, by default the present time. Raises as `forget`.
+    Images without a capture time are kept. today: UTC without zone, by default the present time. Raises as `forget`.
     """
     recorded(folder)
     condition = read_retention(folder).condition(today or datetime.now(UTC).replace(tzinfo=None))

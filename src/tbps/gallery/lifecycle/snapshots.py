@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """taken: ISO 8601, UTC; model: the folder or id that the model was opened by."""
+    """Description of a snapshot. taken: ISO 8601, UTC; model: the folder or hub id that the model was opened from."""
 
     name: str
     taken: str

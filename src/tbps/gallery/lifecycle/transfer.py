@@ -24,7 +24,11 @@ from tbps.gallery.store.writing import writing
 
 @dataclass(frozen=True, slots=True)
 class TransferReport:
-    """images: exported or imported; skipped_existing: held by the gallery already, by content; notes: remarks on columns."""
+    """Result of `export` or `import_export`.
+
+    images: number of images exported or imported; skipped_existing: number of images whose content the gallery already holds;
+    notes: remarks on columns.
+    """
 
     images: int
     skipped_existing: int
@@ -35,8 +39,8 @@ class TransferReport:
 def export(folder: Path, target: Path, on_progress: OnProgress | None = None, patience: float = PATIENCE) -> TransferReport:
     """Exports a gallery to a new folder, or to a new archive when `target` ends in .tar; other writers wait until it is done.
 
-    Images that are forgotten later stay in the export. It does not list the finished scenes and videos: indexed again where the
-    export is imported, they are searched again, and people who were forgotten here are stored there.
+    Images that are forgotten later stay in the export. It does not record finished scenes and videos: if their files are indexed
+    into the gallery that imports it, they are searched again, and people who were forgotten here are stored there.
 
     Raises SettingsError when `target` exists, GalleryError on an empty gallery, StorageError on a full disk.
     """
@@ -62,8 +66,8 @@ def import_export(
 ) -> TransferReport:
     """Adds the images of an export to a gallery of the same model; `model` is needed when there is no gallery yet.
 
-    The export is read twice: everything is checked before the first image is added. After a kill the gallery holds every image that
-    `on_progress` counted, and the same call adds the rest.
+    The export is read twice: everything is checked before the first image is added. If the process is killed, the gallery holds
+    every image that `on_progress` counted, and the same call adds the rest.
 
     Raises DataError on an export that is damaged, unfinished or has wrong values, MixedModelsError on one of another model.
     """

@@ -1,1 +1,1 @@
-"""From a query to a page of hits."""
+"""Searching a gallery: from a query to a page of hits."""

@@ -31,8 +31,9 @@ CALIBRATION_FILE = "calibration.json"
 
 
 class Calibration(Settings):
-    """z: ascending knots; share: share of right pairs at each knot, not decreasing; right: mean number of right images per query.
+    """The calibration curve p(z) of one model, as knots to interpolate between.
 
+    z: ascending knots; share: share of right pairs at each knot, not decreasing; right: mean number of right images per query.
     model: fingerprint of the model; source: the labelled split; queries, images: their numbers on the split.
     """
 
@@ -94,9 +95,10 @@ def calibration_of(model: Encoder) -> Calibration | None:
 
 
 def cutoff_at(chances: Float[np.ndarray, " N"], share: float) -> tuple[int, float]:
-    """The largest number of first hits of which the share `share` is expected to be right, and their expected share.
+    """Finds the largest n such that the expected share of right ones among the first n hits is at least `share`.
 
-    chances: of the hits in order. (0, chance of the first hit) if even that is less than `share`.
+    chances: probability of each hit, best hit first. Returns n and the expected share; (0, chance of the first hit) if even the
+    first hit is less likely than `share`.
     """
     expected = np.cumsum(chances) / np.arange(1, len(chances) + 1)
     enough = np.flatnonzero(expected >= share)

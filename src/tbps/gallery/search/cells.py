@@ -1,12 +1,12 @@
 """Approximate nearest neighbours for galleries above `nearest.EXACT_ROWS`: an inverted file (IVF) in memory, with NumPy.
 
 Every embedding has a head: its projection onto the leading eigenvectors of the second moment of the gallery's embeddings. Heads are
-assigned to cells by k-means. A query visits the cells in the order of the product of its head with their centres, until it has
-visited a given number of rows that pass the filter. The best of these rows by heads are the candidates; the caller scores them
-exactly with the whole embeddings.
+assigned to cells by k-means. A query visits the cells in order of the dot product of its head with their centres, until it has
+visited a given number of rows that pass the filter. Of these rows, those with the largest dot product of heads are the candidates;
+the caller scores them exactly with the whole embeddings.
 
 The number of visited rows is bounded, not the number of cells. So the time does not depend on the filter, and a selective filter
-increases the share of its rows that is visited. Nothing of this is written to disk.
+increases the share of its rows that is visited. Cells are not written to disk.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _BLOCK = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """The rows of a filter by cells. slots: their ascending places in `Cells.order`; starts: where each cell begins in `slots`."""
+    """Rows that pass a filter, by cell. slots: ascending indices into `Cells.order`; starts: where each cell begins in `slots`."""
 
     slots: Integer[np.ndarray, " M"]
     starts: Integer[np.ndarray, " bounds"]
@@ -59,7 +59,7 @@ class Cells:
         return _sorted_by_cell(basis, centres, *_heads(embeddings, basis, centres))
 
     def extended(self, embeddings: Float32[np.ndarray, "N D"]) -> "Cells":
-        """Adds rows, keeping the centres. embeddings: of all rows, starting with those that this object has."""
+        """Adds rows, keeping the centres. embeddings: those of all rows; the rows of this object come first."""
         heads, cells = _heads(embeddings[len(self.order) :], self.basis, self.centres)
         old_heads, old_cells = np.empty_like(self.heads), np.empty(len(self.order), cells.dtype)
         old_heads[self.order] = self.heads
@@ -67,7 +67,7 @@ class Cells:
         return _sorted_by_cell(self.basis, self.centres, np.concatenate([old_heads, heads]), np.concatenate([old_cells, cells]))
 
     def within(self, passing: Integer[np.ndarray, " M"]) -> "Within":
-        """Sorts the rows at some ascending positions by cell."""
+        """Groups the rows at the given ascending positions by cell."""
         mask = np.zeros(len(self.order), np.bool_)
         mask[passing] = True
         slots = np.flatnonzero(mask[self.order])

@@ -31,9 +31,10 @@ _REST = (
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """recall: mean recall@k of the gallery's searches against exact search; least: recall@k of the worst description.
+    """Recall and speed of a gallery's searches.
 
-    approximate: whether any search was approximate (if not, recall is 1); seconds, exact_seconds: median time of one search.
+    recall: mean recall@k of the gallery's searches against exact search; least: recall@k of the worst description; approximate:
+    whether any search was approximate (if not, recall is 1); seconds, exact_seconds: median time of one search.
     """
 
     images: int
@@ -47,14 +48,14 @@ class RecallReport:
 
 
 def descriptions(count: int = 200) -> list[str]:
-    """`count` different descriptions of people, made of common words; at most 1,920, always the same."""
+    """Makes `count` different descriptions of people from common words, the same in every call; at most 1,920."""
     every = [" ".join(parts) for parts in product((f"{who} in" for who in _WHO), _COLOURS, _TOPS, _REST)]
     order = generator(0, "descriptions").permutation(len(every))
     return [every[place] for place in order[:count]]
 
 
 def check_recall(versions: Versions, model: Encoder, texts: Sequence[str], k: int, where: str | None = None) -> RecallReport:
-    """Searches with every text both ways. Raises QueryError without a text or on a filter that cannot be read."""
+    """Compares the gallery's search with exact search for every text. Raises QueryError without a text or on a malformed filter."""
     if not texts:
         raise QueryError("no description to check with; give a file with one description per line")
     versions.prepare()

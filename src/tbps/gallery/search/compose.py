@@ -1,4 +1,4 @@
-"""From a query to one vector of the model's embedding space.
+"""Combines the parts of a query into one vector of the model's embedding space.
 
     q  =  sum_i w_i t_i  +  sum_j v_j x_j                        unit embeddings of texts and images with their weights
     q' =  alpha q / |q|  +  beta mean(right)  -  gamma mean(wrong)        Rocchio (1971) on embeddings
@@ -27,7 +27,7 @@ ALPHA, BETA, GAMMA = 1.0, 1.0, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A query as a unit vector. by_text: made of texts only; plain: made of one text only, as a model is calibrated for."""
+    """A query as a unit vector. by_text: it consists of texts only; plain: of one text that was not split, as in calibration."""
 
     vector: Float64[np.ndarray, " D"]
     by_text: bool
@@ -36,10 +36,10 @@ class Composed:
 
 
 def compose(query: Query, pictures: Sequence[Sample], model: Encoder, known: Mapping[str, np.ndarray]) -> Composed:
-    """The vector of a query; `known`: the embeddings of the gallery's images that it names, by id (see `ids_of`).
+    """Computes the vector of a query. known: embeddings of the gallery's images that the query names, by id (see `ids_of`).
 
-    Raises QueryError when nothing is sought, a text has no word, an embedding has another size or no direction, or the parts cancel
-    out; ImageError on an unreadable picture.
+    Raises QueryError when no part has a positive weight, a text has no word, an embedding has another size or no direction, or the
+    parts cancel out; ImageError on an unreadable picture.
     """
     weights = [*(text.weight for text in query.texts), *(example.weight for example in query.like)]
     weights += [query.picture_weight] * len(pictures)

@@ -1,4 +1,4 @@
-"""Which rows of a version a query is answered from: its filters, the cameras that it names, the column that it groups by."""
+"""Applies the conditions of a query to the rows of a version: filters, cameras, and the column to group by."""
 
 from collections.abc import Mapping, Sequence
 
@@ -54,7 +54,7 @@ def passing_of(query: Query, version: Version, scope: Scope | None) -> tuple[str
 
 
 def camera_notices(query: Query, version: Version, scope: Scope | None) -> tuple[str, ...]:
-    """Notices about cameras that the query's filter names and no image has."""
+    """Notices about cameras that the query's filter names but that have no image."""
     if query.where is None:
         return ()
     compared = list(dict.fromkeys(values_of(written(query.where), "camera")))
@@ -64,11 +64,11 @@ def camera_notices(query: Query, version: Version, scope: Scope | None) -> tuple
 
 def position_of(id: str, version: Version, scope: Scope | None) -> int:
     """The position of the image with an id. Raises UnknownIdError if there is none in the scope."""
-    # NumPy ignores zeros at the end when it compares bytes.
+    # Ids of another length are excluded first, since NumPy ignores trailing zero bytes in comparisons.
     same = version.rows.ids == id.encode("ascii", "replace") if len(id) == ID_LENGTH else np.zeros(0, np.bool_)
     positions = np.flatnonzero(same)
     if not len(positions) or (scope is not None and int(positions[0]) not in scope):
-        raise UnknownIdError(f"no image of the gallery has the id {id!r}; ids are those of hits")
+        raise UnknownIdError(f"no image of the gallery has the id {id!r}; use the id of a hit")
     return int(positions[0])
 
 
@@ -88,7 +88,7 @@ def _group_column(name: str, kinds: Mapping[str, str]) -> str:
 
 
 def _check_cameras(cameras: Sequence[str], version: Version, scope: Scope | None) -> None:
-    """Raises QueryError on the first camera that has no image and no retention rule, with the likely one."""
+    """Raises QueryError on the first camera that has no image and no retention rule; the message suggests a similar name."""
     known = _cameras(version, scope)
     missing = [camera for camera in cameras if canonical_name(camera) not in known]
     if missing and scope is None:  # all images of a camera may have been forgotten by its rule
@@ -100,7 +100,7 @@ def _check_cameras(cameras: Sequence[str], version: Version, scope: Scope | None
 
 
 def _cameras(version: Version, scope: Scope | None) -> set[str]:
-    """The cameras of the images in the scope, and the cameras of the scope that have no image."""
+    """The cameras that have images in the scope, and the scope's own cameras even if they have none."""
     column = version.column("camera")
     codes = column.codes if scope is None else column.codes[scope.positions]
     found = {column.values[code] for code in np.unique(codes).tolist() if code >= 0}

@@ -21,7 +21,7 @@ from tbps.gallery.search.parts import has_words, split_long
 from tbps.gallery.search.query import Text
 
 MOST_WORDS = 300
-ANYBODY = "a person"  # stands for a description of one word after that word is removed
+ANYBODY = "a person"  # replaces a description of one word when that word is removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """score: cosine between query and image; words: of all descriptions in order; regions: contributions in [0, 1] on a grid.
+    """Explanation of the score of one image.
 
+    score: cosine between query and image; words: those of all descriptions, in order; regions: contributions in [0, 1] on a grid;
     notices: messages for the user about descriptions that were split.
     """
 
@@ -63,7 +64,7 @@ class Explanation:
 def explain(
     model: Encoder, composed: Composed, texts: Sequence[Text], picture: Image.Image, embedding: Float64[np.ndarray, " D"]
 ) -> Explanation:
-    """Explains the score of an image for a query. composed, texts: of the query; picture, embedding: of the image.
+    """Explains the score of an image. composed, texts: those of the query; picture, embedding: those of the image.
 
     The picture may be a thumbnail; the score is that of the embedding. Raises QueryError if the descriptions have more than 300
     words together, ModelError as `Encoder.carried`.

@@ -1,4 +1,4 @@
-"""From the vector of a query to a page of hits: the nearest rows that pass its filters, re-ranking, groups, estimates."""
+"""Finds a page of hits for a query's vector: nearest rows that pass the filters, re-ranking, grouping, calibrated estimates."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,7 +17,7 @@ from tbps.gallery.store.scope import Scope
 from tbps.gallery.store.version import Version
 
 MEMBERS = 1000
-_CUTOFF_DEPTH = 100  # the cutoff is looked for among so many hits
+_CUTOFF_DEPTH = 100  # number of hits among which the cutoff is determined
 
 
 def find(
@@ -28,9 +28,9 @@ def find(
     calibration: Calibration | None = None,
     thumbnails: bool = True,
 ) -> Page:
-    """One page of hits of a query in one version.
+    """Searches one version; returns one page of hits.
 
-    scope: the rows that the caller may see, None for all; composed: the vector of the query; calibration: None makes no estimates.
+    scope: the rows that the caller may see, None for all; composed: the vector of the query; calibration: None for no estimates.
     Raises QueryError as `passing_of`.
     """
     group, passing = passing_of(query, version, scope)
@@ -72,7 +72,7 @@ class _Ranking:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """The search for one vector among the rows of a version that pass the filters (None: all)."""
+    """A search for one vector. passing: positions of the rows that pass the filters, None for all rows."""
 
     version: Version
     composed: Composed
@@ -124,7 +124,7 @@ class _Search:
 
 
 def _group_codes(version: Version, column: str) -> np.ndarray:
-    """A number for each row, equal for the rows of one group; each row without a value is a group of its own."""
+    """The group code of each row; a row without a value forms a group of its own."""
     codes = version.column(column).codes.astype(np.int64)
     alone = codes < 0
     codes[alone] = -1 - np.arange(int(alone.sum()))
@@ -132,5 +132,5 @@ def _group_codes(version: Version, column: str) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """A column's value as JSON has it."""
+    """Converts a column's value to a JSON value."""
     return value.isoformat() if isinstance(value, datetime) else value

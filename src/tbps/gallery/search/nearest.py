@@ -13,7 +13,7 @@ from tbps.seeding import generator
 
 EXACT_ROWS = 200_000
 SELECTIVE_ROWS = 20_000  # if a filter leaves no more rows than this, all of them are compared
-DEEPEST = 100  # more hits than this are searched exactly
+DEEPEST = 100  # searches for more hits than this are exact
 _RESCORED = 500
 _FILTERS_KEPT = 16
 _TRIED, _TRIED_DEPTH, _LEAST_RECALL = 32, 10, 0.95
@@ -21,19 +21,19 @@ _TRIED, _TRIED_DEPTH, _LEAST_RECALL = 32, 10, 0.95
 
 @final
 class Nearest:
-    """Finds candidates for the nearest rows of a table as it grows; safe from several threads.
+    """Approximate nearest-neighbour index of a growing table; thread-safe.
 
-    Up to `exact_rows`, with a selective filter, and for many hits, search is exact. Above, cells are used. A thread builds them
-    from the second search on (a process may search only once) while searches go on exactly. Rows that were added later are
-    searched exactly, and join the cells when they are more than `SELECTIVE_ROWS`. Cells are not used if they miss too many of
-    the neighbours of the gallery's own rows, as happens with vectors that form no clusters.
+    Search is exact up to `exact_rows`, with a selective filter, and for many hits; otherwise cells are used. The second search
+    starts a thread that builds them, as a process may search only once; until they are ready, search remains exact. Rows that were
+    added later are searched exactly, and are added to the cells when they number more than `selective_rows`. Cells are not used if
+    they miss too many of the neighbours of the gallery's own rows, as happens with vectors that form no clusters.
     """
 
     def __init__(self, exact_rows: int = EXACT_ROWS, selective_rows: int = SELECTIVE_ROWS) -> None:
         self._exact_rows, self._selective_rows = exact_rows, selective_rows
         self._lock = threading.Lock()
         self._cells: Cells | None = None
-        self._covered: Rows | None = None  # the rows of `_cells`, or of those that were not good enough
+        self._covered: Rows | None = None  # the rows of `_cells`, or of cells that were discarded for low recall
         self._filters: dict[int, tuple[np.ndarray, Cells, Within]] = {}
         self._asked = 0
         self._building = False
@@ -43,7 +43,7 @@ class Nearest:
     ) -> Integer[np.ndarray, " candidates"] | None:
         """Positions of candidates for the `k` nearest rows to a unit vector, among those in `passing` (ascending) if given.
 
-        None if every row is to be compared instead.
+        None if all rows should be compared exactly instead.
         """
         most = rows.count if passing is None else len(passing)
         if rows.count <= self._exact_rows or most <= self._selective_rows or k > DEEPEST:
@@ -57,7 +57,7 @@ class Nearest:
         return np.concatenate([candidates, tail.top(query, k, behind)[0] + covered])
 
     def prepare(self, rows: Rows) -> bool:
-        """Builds the cells of these rows now if a search would; returns whether their search is approximate."""
+        """Builds the cells now if a search of these rows would start to build them; returns whether search is approximate."""
         if rows.count > self._exact_rows and self._uncovered(rows) > self._selective_rows:
             self._build(rows)
         return rows.count > self._exact_rows and self._cells is not None and self._covers(rows)
@@ -68,7 +68,7 @@ class Nearest:
             self._cells, self._covered, self._filters = None, None, {}
 
     def _within(self, cells: Cells, passing: np.ndarray) -> Within:
-        """The rows of a filter by cells; remembered for the last few arrays, since a version returns the same one each time."""
+        """The rows of a filter grouped by cell; cached by array, since a version returns the same array for the same filter."""
         known = self._filters.get(id(passing))
         if known is not None and known[0] is passing and known[1] is cells:
             return known[2]
@@ -87,12 +87,12 @@ class Nearest:
             return cells
 
     def _uncovered(self, rows: Rows) -> int:
-        """How many rows are not in the cells; negative if this version is older than the cells."""
+        """Number of rows that are not in the cells; negative if this version is older than the cells."""
         covered = self._covered
         return rows.count - (covered.count if covered is not None and covered.room is rows.room else 0)
 
     def _covers(self, rows: Rows) -> bool:
-        """Whether the rows of the cells are the first of these."""
+        """Whether the cells were built from the first of these rows."""
         covered = self._covered
         return covered is not None and covered.room is rows.room and covered.count <= rows.count
 
@@ -111,7 +111,7 @@ class Nearest:
 
 
 def _recall(cells: Cells, index: ExactIndex) -> float:
-    """Recall@10 of the candidates over some of the gallery's own rows as queries."""
+    """Recall@10 of the candidates, with some of the gallery's own rows as queries."""
     found = 0
     for row in generator(0, "recall", len(index.ids)).choice(len(index.ids), _TRIED):
         query = index.embeddings[row].astype(np.float64)

@@ -9,9 +9,9 @@ from tbps.gallery.store.hit import Hit
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """The first `hits` hits, of which about the share `share` is expected to be right.
+    """Number of first hits of which about the share `share` is expected to be right.
 
-    0 hits: even the best hit is less likely than the query's `share`; `share` is then the chance of the best hit.
+    hits is 0 if even the best hit is less likely than the query's `share`; `share` is then the chance of the best hit.
     """
 
     hits: int
@@ -20,11 +20,11 @@ class Cutoff:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the hits of a query, best first.
+    """One page of the hits of a query, best first.
 
-    total: how many images, or groups, pass the filters; version: the version of the gallery that was searched; next: the query of
-    the next page, which searches the same version, None after the last page; line: None if no estimate is made; notices: messages
-    for the user. approximate: a better image may have been missed (see `nearest`).
+    total: number of images, or groups, that pass the filters; version: the version of the gallery that was searched; next: the
+    query of the next page in the same version, None after the last page; line: the cutoff, None without a calibration;
+    approximate: whether a better image may have been missed (see `nearest`); notices: messages for the user.
     """
 
     hits: tuple[Hit, ...]

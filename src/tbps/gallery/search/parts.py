@@ -16,7 +16,7 @@ from tbps.errors import CaptionError, QueryError
 from tbps.gallery.encoder import Encoder
 from tbps.preprocess.caption import MAX_WORDS, caption_words
 
-# Where a description may be split, the best places first; each match ends where a part ends.
+# Where a description may be split, in order of preference; a part ends where a match ends.
 _SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+|(?<=[\u3002\uff01\uff1f\uff0e\uff61\uff1b\u061b\u061f\u06d4\u0964\u0965\u1362])")
 _CLAUSES = re.compile(r"(?<=,)\s+|(?<=[\uff0c\u3001\uff64\uff1a\u060c\u1363\u0e2f])")
 _WORDS = re.compile(r"\s+")
@@ -125,7 +125,7 @@ class _Splitting:
 
 
 def _cut(border: re.Pattern[str], text: str) -> list[str]:
-    """Splits a text after each border; the pieces joined are the text."""
+    """Splits a text after each border; the joined pieces equal the text."""
     ends = [found.end() for found in border.finditer(text) if 0 < found.end() < len(text)]
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 

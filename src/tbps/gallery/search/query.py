@@ -14,7 +14,7 @@ from tbps.gallery.store.filters import Value
 
 NEGATIVE_WEIGHT = 0.5
 RERANKED = 100
-"""How many of the best images `--rerank` orders anew."""
+"""Number of best images that `--rerank` re-ranks."""
 
 _WEIGHT = re.compile(r"(?<!\\)\^(\d+(?:\.\d*)?|\.\d+)\s*$")
 
@@ -36,14 +36,14 @@ class Example(Settings):
 class Query(Settings):
     """One query. `compose` turns its parts into a vector, `conditions` applies its filters, `find` returns the hits.
 
-    texts, like: descriptions and images of the gallery, weighted; picture_weight: weight of each picture given beside the query.
+    texts, like: descriptions and images of the gallery, weighted; picture_weight: weight of each picture passed with the query.
     right, wrong: ids of images that were marked in earlier hits (relevance feedback).
     where: a filter in the language of `filter_text`; cameras; since (inclusive) and until (exclusive): ISO 8601, UTC if they name
     no zone; equals: column -> value, or null. All of these filters must hold.
     group: a column, such as tracklet or identity; the hits are then the best images of its values.
-    k, offset: size and start of the page; version: the version that an earlier page was found in, None for the newest.
+    k, offset: size and start of the page; version: the gallery version of an earlier page, None for the newest.
     rerank: how many of the first hits are re-ranked by k-reciprocal neighbours; 0: none.
-    share: the share of right hits that is expected above the page's cutoff; used with a calibrated model only.
+    share: expected share of right hits above the page's cutoff; used with a calibrated model only.
     """
 
     texts: tuple[Text, ...] = ()

@@ -3,8 +3,8 @@
 Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), with the paper's k1 = 20,
 k2 = 6 and lambda = 0.3, applied to the query and its candidates only.
 
-Texts lie apart from images in the embedding space, so a text would be no image's neighbour and its reciprocal set empty. Its
-cosines are therefore scaled to the mean and standard deviation of the cosines between candidates.
+Texts lie apart from images in the embedding space, so a text would not be among the neighbours of any image, and its reciprocal
+set would be empty. Its cosines are therefore scaled to the mean and standard deviation of the cosines between candidates.
 """
 
 import numpy as np

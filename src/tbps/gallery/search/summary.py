@@ -18,7 +18,7 @@ _WITHOUT_VALUES = ("id", "source", "captured_at")  # nearly every image has one 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A column that a filter may name; values: the most frequent ones in order, None for columns whose values hardly repeat."""
+    """A column that a filter may name; values: the most frequent values first, None for columns whose values rarely repeat."""
 
     name: str
     kind: str
@@ -27,7 +27,10 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """cameras: names (None: images without a camera) with numbers of images; first_seen, last_seen: UTC, None without times."""
+    """Summary of the images of a gallery.
+
+    cameras: names (None: images without a camera) with numbers of images; first_seen, last_seen: UTC, None without times.
+    """
 
     images: int
     cameras: tuple[tuple[str | None, int], ...]
@@ -57,7 +60,7 @@ def summarise(version: Version, scope: Scope | None) -> Summary:
 
 
 def members(version: Version, scope: Scope | None, column: str, value: str) -> np.ndarray:
-    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; numbers are compared by their names."""
+    """Positions of the rows with a value in a column, at most `MOST_MEMBERS`; values are compared as by `as_name`."""
     if column not in version.kinds:
         return np.zeros(0, np.int64)
     values = version.column(column)

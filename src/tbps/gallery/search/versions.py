@@ -1,4 +1,4 @@
-"""The versions of a table that are open for searches: the newest, and the last few before it for further pages of results."""
+"""Table versions that are open for searches: the newest, and the few before it, which further pages of results need."""
 
 import threading
 from collections.abc import Collection, Sequence
@@ -15,12 +15,12 @@ _VERSIONS_KEPT = 4
 
 @final
 class Versions:
-    """Opens the versions of a table; safe from several threads and while another process adds.
+    """Opens and keeps the versions of a table; thread-safe, also while another process adds rows.
 
     The embeddings stay in memory; the rows that a new version adds are read when it is opened. While the table only grows, its
     last few versions stay open.
 
-    hidden: ids of rows that are being erased, which are not found.
+    hidden: ids of rows that are being erased; searches do not return them.
     """
 
     def __init__(self, table: Table, nearest: Nearest | None = None, hidden: Collection[str] = ()) -> None:
@@ -31,7 +31,7 @@ class Versions:
         self._refreshing = threading.Lock()
 
     def newest(self) -> Version:
-        """The newest version. Raises StaleVersionError if the table was replaced since it was last asked for."""
+        """The newest version. Raises StaleVersionError if the table was replaced since the last call."""
         with self._refreshing:
             try:
                 number = self._table.version_number
@@ -44,7 +44,7 @@ class Versions:
             return self._kept[number]
 
     def at(self, number: int | None, within: Sequence[str] | None = None) -> Version:
-        """A version that was searched lately; the newest if `number` is None. Raises QueryError if it is no longer kept.
+        """A recently searched version; the newest if `number` is None. Raises QueryError if it is no longer kept.
 
         within: the cameras that the caller may see; their versions have numbers of their own (see `Scope.version`).
         """
@@ -61,16 +61,17 @@ class Versions:
         raise QueryError(f"version {number} of the gallery is no longer kept; search again")
 
     def prepare(self) -> bool:
-        """Reads the newest version into memory and builds its cells for approximate search; returns whether that is used."""
+        """Reads the newest version into memory and builds its cells if needed; returns whether searches are approximate."""
         newest = self.newest()
         newest.hold()
         return self._nearest.prepare(newest.rows)
 
     def _open(self) -> int:
-        """Opens the newest version; its number."""
+        """Opens the newest version; returns its number."""
         latest = next(reversed(self._kept.values()), None)
         version = self._table.open_version(latest, self._hidden, self._nearest.shortlist)
-        # Rows that moved were rewritten or forgotten: the files of older versions are deleted, and they must not be shown again.
+        # Another room means that rows were rewritten or erased: the files of the older versions are deleted, and erased rows must
+        # not be shown again.
         alike = {number: kept for number, kept in self._kept.items() if kept.rows.room is version.rows.room}
         if len(alike) < len(self._kept):
             self._nearest.forget()

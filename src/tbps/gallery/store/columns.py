@@ -26,7 +26,7 @@ THUMBNAIL = (224, 256)
 Extra = str | float | int | bool | None
 
 MAX_COLUMNS = 128
-MOST_BITS = 4096  # of a whole number; Python writes none of more than 4,300 digits
+MOST_BITS = 4096  # size of the largest whole number that is stored; Python refuses to print more than 4,300 digits
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _OWN = ("identity", "camera", "captured_at")
 
@@ -89,8 +89,8 @@ def plan_columns(
     """Decides the kind of each new filter column from all rows, independent of their order; existing columns keep their kind.
 
     Booleans make a "truth" column, numbers a column of integers or doubles (see the module), anything else text.
-    doubles_hold: whether the values of an existing integer column keep their digits as doubles. If so, and if rows have fractions
-    for it, the column becomes one of doubles.
+    doubles_hold: whether doubles can hold all values of an existing integer column exactly. If so, and if rows have fractions for
+    it, the column is converted to doubles.
     """
     met = _Met(existing)
     for row in rows:
@@ -114,10 +114,11 @@ def plan_columns(
 
 @dataclass(slots=True)
 class _Met:
-    """Statistics of metadata rows. fresh: of new columns; numbers: of the new numbers for existing integer columns.
+    """Statistics of metadata rows, by column.
 
-    unfit: values that an existing column cannot hold; lost: values that it could not hold as doubles either; endless: numbers that
-    are not finite or too large; refused: columns that cannot be filtered on; unread: times that cannot be read.
+    fresh: values of new columns; numbers: new numbers for existing integer columns; unfit: number of values that an existing column
+    cannot hold; lost: number of values that it could not hold as doubles either; endless: number of values that are not finite or
+    too large; refused: columns that cannot be filtered on; unread: number of times that cannot be parsed.
     """
 
     existing: Mapping[str, Kind]
@@ -162,7 +163,7 @@ def unfit_note(name: str, kind: Kind, count: int) -> str:
 
 
 def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMetadata:
-    """Converts one metadata line; `kinds`: those of a `ColumnPlan`."""
+    """Converts one metadata line. kinds: those of the `ColumnPlan`."""
     further = _further(columns)
     captured = parse_time(columns.get("captured_at"))
     if captured is None and columns.get("captured_at") is not None and _finite(columns["captured_at"]):
@@ -178,7 +179,10 @@ def row_metadata(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> RowMe
 
 
 def as_name(value: Any) -> str | None:
-    """An identity or camera as it is stored: 7, 7.0 and "7.0" become "7", booleans and lists JSON, other texts as by `label`."""
+    """Converts an identity or camera to its stored text: 7, 7.0 and "7.0" become "7"; see `canonical_name`.
+
+    Booleans and lists become JSON text; None and numbers that are not finite become None.
+    """
     if not _finite(value):
         return None
     text = _as_text(value)

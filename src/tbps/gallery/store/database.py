@@ -1,4 +1,4 @@
-"""LanceDB, and its errors as errors of this package."""
+"""Imports LanceDB, and converts its errors to errors of this package."""
 
 import os
 import re
@@ -16,8 +16,8 @@ __all__ = ["lancedb", "talking_to"]
 
 _FULL = re.compile(r"\(os error (28|122|27)\)")  # no space, quota, file too large
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")  # not permitted, permission denied, read-only
-# Errors of lancedb 0.40 on files that are missing, cut off or overwritten, found by damaging files at random. Its other errors are
-# about the arguments of a call ("Invalid input, Schema error", "lance error: Commit conflict"): those would be bugs.
+# Errors of lancedb 0.40 on files that are missing, truncated or overwritten, found by damaging files at random. Its other errors
+# concern the arguments of a call ("Invalid input, Schema error", "lance error: Commit conflict"); they would be bugs of ours.
 _DAMAGED = re.compile(
     r"lance error: (?:Not found|Encountered corrupt file|LanceError\(IO\)|LanceError\(Arrow\): (?:Parser|Io) error)"
     r"|Invalid input, (?:column metadata r|Global buffer|Tail read position|Invalid direct PageLayout|file does not appear to be)"

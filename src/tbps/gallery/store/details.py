@@ -1,4 +1,4 @@
-"""The columns that hits need, except thumbnails, in memory: about 100 bytes per row."""
+"""Keeps the columns of hits, except thumbnails, in memory: about 100 bytes per row."""
 
 from typing import Any, final
 
@@ -22,5 +22,5 @@ class Details:
         self._table: Any = whole.combine_chunks() if whole.column(0).num_chunks > _MANY_CHUNKS else whole
 
     def at(self, positions: Integer[np.ndarray, " M"]) -> list[dict[str, Any]]:
-        """The details of some rows, in that order."""
+        """The columns of the rows at `positions`, in that order."""
         return list(self._table.take(positions).to_pylist())

@@ -1,4 +1,4 @@
-"""Erases rows from disk: from the gallery's table, an unfinished re-embedding and every snapshot; safe against kills.
+"""Erases rows from disk: from the gallery's table, an unfinished re-embedding and every snapshot. Interrupted erasures resume.
 
 LanceDB deletes a row by marking it, and LanceDB 0.40 rewrites a file when it compacts only if at least a tenth of its rows are
 marked: the bytes could stay. So every table that holds such a row is copied without it, and the folder of the old table is deleted
@@ -20,7 +20,10 @@ from tbps.storage import write_text, writing_to
 
 
 def erase(folder: Path, ids: Collection[str]) -> None:
-    """Erases the rows with those ids everywhere; under the lock. Raises StorageError if the disk has no space for the copies."""
+    """Erases the rows with the given ids everywhere. Call under the gallery's lock.
+
+    Raises StorageError if the disk has no space for the copies of the tables.
+    """
     if ids:
         _check_room(folder, ids)
         write_text(folder / ERASURE_FILE, json.dumps(sorted(ids)) + "\n")
@@ -33,7 +36,7 @@ def begun(folder: Path) -> bool:
 
 
 def erasing(folder: Path) -> frozenset[str]:
-    """The ids of the rows that are being erased. Raises GalleryError if they cannot be read: then nothing may be shown."""
+    """The ids of the rows that are being erased. Raises GalleryError if they cannot be read, as no row may be shown then."""
     try:
         return frozenset(_ids(folder / ERASURE_FILE))
     except FileNotFoundError:
@@ -41,14 +44,14 @@ def erasing(folder: Path) -> frozenset[str]:
 
 
 def complete(folder: Path) -> None:
-    """Completes an erasure if one has begun; under the lock, after `layout.sweep`."""
+    """Completes an erasure if one has begun. Call under the gallery's lock, after `layout.sweep`."""
     if not begun(folder):
         return
     ids = _ids(folder / ERASURE_FILE)
     try:
         _rewrite(folder, ids)
     except StorageError as error:
-        raise StorageError(f"images of gallery {folder} that are to be forgotten are still on disk: {error}") from error
+        raise StorageError(f"images of gallery {folder} could not be erased and are still on disk: {error}") from error
     with writing_to(folder):
         (folder / ERASURE_FILE).unlink()
 

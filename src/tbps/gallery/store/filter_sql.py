@@ -1,4 +1,4 @@
-"""Compiles conditions to SQL expressions of LanceDB; filters become SQL nowhere else.
+"""Compiles filter conditions to SQL expressions of LanceDB; no other module writes SQL of filters.
 
 Column names are those of the table, and all literals are quoted here, so no text from users becomes SQL. Negations are moved down
 to the comparisons; neither a comparison with null nor its negation is satisfied. A number that a column cannot hold exactly is
@@ -39,7 +39,7 @@ from tbps.gallery.store.schema import told_kind
 from tbps.preprocess import names
 from tbps.preprocess.metadata import parse_time
 
-VALUES_AT_ONCE = 1000  # of one list; longer ones become several
+VALUES_AT_ONCE = 1000  # longest list of one `in` expression; a longer list is split into several
 
 _OPPOSITE: Mapping[Sign, Sign] = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _NAMES = ("identity", "camera")  # may have been given as numbers
@@ -81,7 +81,7 @@ class _Compiler:
         self._kinds = kinds
 
     def of(self, condition: Condition, wanted: bool) -> _Sql:
-        """Compiles a condition; wanted False compiles its negation."""
+        """Compiles a condition, or its negation if `wanted` is false."""
         match condition:
             case Every(conditions=parts) | Either(conditions=parts):
                 word = "and" if isinstance(condition, Every) == wanted else "or"
@@ -145,7 +145,7 @@ class _Compiler:
         column, kind = condition.column, self._kind(condition.column)
         value = _fitting(column, kind, condition.value, typed=True)
         if kind == "truth" and sign not in ("=", "<>"):
-            raise MisfitError(f"column {column!r} is a truth, and truths have no order; write = or <>")
+            raise MisfitError(f"column {column!r} is a truth (true or false), which has no order; write = or <>")
         spelled = column in _NAMES or (isinstance(value, str) and not value.isascii())
         if spelled and sign in ("=", "<>"):
             return self._among(Among(column, (condition.value,)), sign == "=")
@@ -192,7 +192,7 @@ def _fitting(column: str, kind: str, value: Literal_, typed: bool) -> Literal_ |
 
 
 def _equal_literals(column: str, kind: str, value: Literal_ | tuple[str, ...]) -> list[str]:
-    """The SQL literals for the values of a column that equal a value; empty if no value of the column can."""
+    """The SQL literals of all column values that count as equal to a value; empty if the column cannot hold any."""
     if isinstance(value, tuple):
         return [quoted(text) for text in value]
     if isinstance(value, str):
@@ -213,7 +213,7 @@ def _comparison(column: str, kind: str, sign: Sign, value: Literal_ | tuple[str,
 
 
 def _of_integers(column: str, sign: Sign, value: Number) -> str:
-    """Compares an integer column with any number, by means of an integer literal."""
+    """Compares an integer column with any number, using an integer literal."""
     exact = Fraction(value)
     if sign in ("=", "<>"):
         literal = _whole(value)
@@ -232,7 +232,7 @@ def _of_integers(column: str, sign: Sign, value: Number) -> str:
 
 
 def _of_doubles(column: str, sign: Sign, value: Number) -> str:
-    """Compares a column of doubles with a number, which may lie between two doubles or beyond all of them."""
+    """Compares a column of doubles with a number, which may lie between two doubles or outside their range."""
     below, above = _doubles_around(Fraction(value))
     if below == above:
         return f"(`{column}` {sign} {below!r})"
@@ -268,7 +268,7 @@ def _whole(value: Number) -> str | None:
 
 
 def _integer(value: int) -> str:
-    """An integer literal; the least 64-bit integer has none, since its digits without the sign exceed 64 bits."""
+    """An integer literal; the least 64-bit integer is written as a difference, since its digits without the sign exceed 64 bits."""
     return str(value) if value > LEAST_INTEGER else f"({LEAST_INTEGER + 1} - 1)"
 
 

@@ -3,16 +3,16 @@
     camera = 'lobby'            = != <> < <= > >=, the column on either side
     age between 20 and 30       not between
     camera in ('lobby', 'x')    not in
-    upper_colour like 'dark%'   not like; % any characters, _ one, \\% \\_ \\\\ these themselves; upper and lower case differ
+    upper_colour like 'dark%'   not like; % any characters, _ one, \\% \\_ \\\\ the characters % _ \\; case-sensitive
     bag, not bag, bag is true   columns that are true or false; is false, is not true, is not false
     identity is null            is not null
-    and or not ( )              true and false stand for every image and none
+    and or not ( )              true matches every image, false none
 
 Values are texts in single quotes (a quote inside is written twice), numbers, true and false, and times as texts or as
 timestamp '2024-05-01T08:30:00'. Columns may be quoted with backticks or double quotes; a dot in a name is an underscore.
 
-The grammar is LALR(1), so parsing takes linear time and no recursion. Limits are checked on the tokens before the text is parsed.
-Error messages name the construct that is not in the grammar.
+The grammar is LALR(1), so parsing takes linear time and does not recurse. Limits are checked on the tokens before parsing. Error
+messages name the construct that is not in the grammar.
 """
 
 import re
@@ -31,7 +31,7 @@ from tbps.gallery.store.numbers import parse_number
 from tbps.preprocess.metadata import parse_time
 
 MOST_CHARACTERS = 10_000
-"""Longest text of a filter that is read."""
+"""Maximum length of a filter's text."""
 MOST_CONDITIONS = 200
 MOST_DEPTH = 10
 MOST_VALUES = 1000  # of all lists together
@@ -110,7 +110,7 @@ def parse(where: str) -> Condition:
 
 
 class _RefusedError(Exception):
-    """A text is no condition; the message says why."""
+    """A text is not a valid filter; the message gives the reason."""
 
 
 def _parse(where: str) -> Condition:
@@ -225,7 +225,7 @@ def _unexpected(token: Token, tokens: Sequence[Token]) -> NoReturn:
 
 
 def _word(token: Token) -> Token:
-    """Gives keywords a token type of their own."""
+    """Assigns keywords their own token types."""
     kind = token.upper()
     return token.update(type=kind) if kind in _WORDS else token
 

@@ -1,7 +1,7 @@
-"""Filters as values: conditions on the columns of a gallery.
+"""Filter conditions on the columns of a gallery, as immutable values.
 
 Conditions are parsed from text by `filter_text`, or made from the fields of a query by `equal` and `between`. Only `filter_sql`
-turns them into SQL. Text from users reaches the database only as quoted literals, and no condition can fail at a row.
+turns them into SQL. Text from users reaches the database only as quoted literals, and evaluating a condition never fails on a row.
 
     camera = 'lobby' and (age >= 30 or not bag) and captured_at between '2024-05-01' and '2024-05-02'
 """
@@ -34,7 +34,7 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A column is compared with a value."""
+    """Compares a column with a value."""
 
     column: str
     sign: Sign
@@ -82,14 +82,14 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """All of some conditions."""
+    """The conjunction of several conditions: all of them hold."""
 
     conditions: tuple["Condition", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """At least one of some conditions."""
+    """The disjunction of several conditions: at least one of them holds."""
 
     conditions: tuple["Condition", ...]
 
@@ -114,7 +114,7 @@ class UnknownColumnError(MisfitError):
 
 
 def equal(column: str, values: Sequence[Value]) -> Condition:
-    """The condition that a column holds one of the values; None stands for null. Numbers and booleans may be given as text.
+    """The condition that a column holds one of the values, where None means null. Numbers and booleans may be given as text.
 
     Raises QueryError on a value that no column can hold: a number that is not finite, text with lone surrogates.
     """
@@ -132,7 +132,7 @@ def between(since: str | None, until: str | None) -> list[Condition]:
 
 
 def all_of(conditions: Sequence[Condition]) -> Condition | None:
-    """The conjunction of some conditions; None for none."""
+    """Joins conditions with `and`; None if there are none."""
     return None if not conditions else conditions[0] if len(conditions) == 1 else Every(tuple(conditions))
 
 

@@ -12,8 +12,9 @@ from tbps.preprocess.metadata import JSON
 class Group:
     """Images with the same value in a column, such as a tracklet. A grouped search returns the best image of each group.
 
-    column, value: what they share; an image without a value is a group of its own. count: how many pass the filters; first_seen,
-    last_seen: earliest and latest known time, ISO 8601; ids: of the images, best first, at most a thousand.
+    column, value: the shared value and its column; an image without a value is a group of its own. count: number of
+    images that pass the filters; first_seen, last_seen: earliest and latest known time, ISO 8601; ids: those of the images, best
+    first, at most a thousand.
     """
 
     column: str
@@ -30,7 +31,7 @@ class Hit:
 
     rank: from 1; score: cosine similarity in [-1, 1]; id: stable and opaque; source: the image's path below `root`, the folder
     that was indexed; captured_at: ISO 8601 without zone, in UTC; attributes: all other metadata given at indexing; thumbnail: JPEG
-    bytes; chance: calibrated probability that the hit is right, None without calibration; group: the group whose best image it is.
+    bytes; chance: calibrated probability that the hit is right, None without calibration; group: the group of which it is the best.
     """
 
     rank: int

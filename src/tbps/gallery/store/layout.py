@@ -38,7 +38,7 @@ _TABLE = re.compile(r"images(?:-(\d+))?\.lance")
 
 
 def heads(folder: Path) -> list[Path]:
-    """The heads of a gallery: its own, that of an unfinished re-embedding, those of its snapshots by name."""
+    """The manifest files of a gallery: its own, that of an unfinished re-embedding, and those of its snapshots by name."""
     own = [folder / MANIFEST_FILE, folder / REEMBED_FILE]
     return [head for head in [*own, *sorted((folder / SNAPSHOTS).glob(f"[!.]*/{MANIFEST_FILE}"))] if head.is_file()]
 
@@ -58,7 +58,7 @@ def table_of(head: Path) -> Table | None:
 
 
 def steadily(folder: Path, look: Callable[[], _T]) -> _T:
-    """The result of reading a gallery without its lock; reads again if another process rewrote or removed a table meanwhile."""
+    """Calls `look`, which reads a gallery without its lock, until no other process rewrites or removes a table meanwhile."""
 
     @read_again
     def read() -> _T:
@@ -75,13 +75,13 @@ def next_table(folder: Path) -> str:
 
 
 def replace_head(head: Path, manifest: Manifest) -> None:
-    """Replaces a head by a manifest that names another table, and deletes the previous table."""
+    """Replaces a head with a manifest that names another table, and deletes the previous table."""
     write_manifest(head.parent, manifest, head.name)
     _sweep_tables(head.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what killed processes left incomplete."""
+    """Deletes incomplete files of killed processes."""
     with writing_to(folder):
         for name in _OWN_FILES:
             for part in folder.glob(f".{name}.*.part"):
@@ -108,7 +108,7 @@ def link_table(source: Path, target: Path) -> None:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """The size of all files below a folder; hard links to one file count once, files that vanish meanwhile do not count."""
+    """The size of all files below a folder; hard links to one file count once, files that are deleted meanwhile do not count."""
     sizes: dict[tuple[int, int], int] = {}
     for parent, _, names in os.walk(folder):
         for name in names:

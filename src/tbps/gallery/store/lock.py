@@ -14,9 +14,9 @@ PATIENCE = 600.0
 
 @contextmanager
 def lock(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Holds the lock of a gallery, which one process (or thread) at a time may do.
+    """Holds the exclusive lock of a gallery, between processes and between threads.
 
-    Raises BusyError if others hold it for more than `patience` seconds, StorageError where the folder cannot be written.
+    Raises BusyError if others hold it for more than `patience` seconds, StorageError if the folder cannot be written.
     """
     with writing_to(folder), (folder / LOCK_FILE).open("ab") as file:
         if not acquire(file.fileno(), patience):

@@ -21,9 +21,11 @@ MANIFEST_FILE = "gallery.json"
 
 
 class Manifest(Settings):
-    """encoder_name: what the model was opened by; encoder_location: its folder as an absolute path, else the same as the name.
+    """The manifest of a gallery or snapshot.
 
-    table: the table that is searched, TABLE.lance beside the manifest; taken: time of the snapshot, None for the gallery itself.
+    encoder_name: folder or hub id that the model was opened from; encoder_location: its folder as an absolute path, else the same
+    as the name; table: the table that is searched, TABLE.lance beside the manifest; taken: time of the snapshot, None for the
+    gallery itself.
     """
 
     format: Literal["tbps-gallery"] = "tbps-gallery"
@@ -44,7 +46,7 @@ def now() -> str:
 
 
 def manifest_of(model: Encoder) -> Manifest:
-    """The manifest of a new gallery of a model."""
+    """The manifest of a new gallery for a model."""
     return Manifest(
         encoder_name=model.name,
         encoder_location=model.name if model.folder is None else str(model.folder),
@@ -56,7 +58,7 @@ def manifest_of(model: Encoder) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest, name: str = MANIFEST_FILE) -> None:
-    """Writes it atomically. Raises StorageError on a full or read-only disk."""
+    """Writes a manifest atomically. Raises StorageError on a full or read-only disk."""
     write_text(folder / name, manifest.model_dump_json(indent=2) + "\n")
 
 

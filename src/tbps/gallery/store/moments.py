@@ -7,7 +7,7 @@ _MOST_ROWS = 16_384
 
 
 class Moments:
-    """Mean and covariance of N embeddings; of at most 16,384 evenly spaced ones."""
+    """Mean and covariance of N embeddings, computed from at most 16,384 evenly spaced rows."""
 
     def __init__(self, embeddings: Float[np.ndarray, "N D"]) -> None:
         step = -(-len(embeddings) // _MOST_ROWS)

@@ -14,7 +14,7 @@ from tbps.redact import redacted
 
 Number = int | float | Fraction
 
-MOST_DIGITS = 400  # of a number's text; a double ends at 309 digits before the point
+MOST_DIGITS = 400  # maximum length of a number's text; the largest double has 309 digits before the point
 LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1
 EXACT = 2**53
 
@@ -67,7 +67,7 @@ def as_integer(value: int | float) -> int | None:
 
 
 def number_name(value: int | float) -> str:
-    """A number as a name; whole numbers have no decimal point, so that 7, 7.0 and 7e0 become "7"."""
+    """Formats a number as a name; whole numbers have no decimal point, so that 7, 7.0 and 7e0 become "7"."""
     return str(int(value)) if is_finite(value) and int(value) == value else repr(value)
 
 
@@ -81,10 +81,10 @@ def canonical_name(text: str) -> str:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """All spellings of a name that a gallery may hold.
+    """All spellings under which a gallery may hold a name.
 
-    These are today's spelling, the text as given (composed or decomposed), which version 0.1 stored, and for a number the text of
-    its double.
+    These are the canonical name, the text as given (composed and decomposed), which version 0.1 stored, and for a whole number the
+    text of the double with its value.
     """
     name = canonical_name(text)
     if not _PLAIN.fullmatch(name):

@@ -17,13 +17,16 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Retention(Settings):
-    """cameras: days by camera; default_days: days for all other images, also those without a camera, None keeps them for ever."""
+    """How many days images are kept.
+
+    cameras: days by camera; default_days: days for all other images, also those without a camera; None keeps them for ever.
+    """
 
     default_days: Days | None = None
     cameras: Mapping[str, Days] = {}
 
     def condition(self, today: datetime) -> Condition | None:
-        """The condition that images too old at a time (UTC without zone) satisfy; None without a rule."""
+        """The condition for images that are past their retention period at `today` (UTC without zone); None without a rule."""
         by_days: dict[int, list[str]] = {}
         for camera, days in self.cameras.items():
             by_days.setdefault(days, []).append(camera)

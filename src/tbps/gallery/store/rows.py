@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt64
 
 _SPARE = 4096
-_GATHERED = 256  # rows gathered at a time: a block that stays in the cache is read three times faster than all rows at once
+_GATHERED = 256  # rows per block: gathering blocks that fit the cache is three times faster than gathering all rows at once
 
 
 @dataclass(slots=True)
 class _Room:
-    """Memory with space behind the rows that are used so far."""
+    """Preallocated arrays, of which the first `used` rows are filled."""
 
     row_ids: np.ndarray
     ids: np.ndarray
@@ -34,7 +34,7 @@ class Rows:
 
     @classmethod
     def room_for(cls, count: int, dim: int) -> "Rows":
-        """No rows yet, in a room for `count` rows and some more, so that an addition does not copy."""
+        """Returns an empty object with memory for `count` rows and some more, so that an addition does not copy."""
         size = count + count // 8 + _SPARE
         # Zeros, since memory that was freed before may hold embeddings and ids of images that were erased.
         room = _Room(np.zeros(size, np.uint64), np.zeros(size, "S24"), np.zeros((size, dim), np.float32), 0)
@@ -46,7 +46,7 @@ class Rows:
         ids: Shaped[np.ndarray, " M"],
         embeddings: Float32[np.ndarray, "M D"],
     ) -> "Rows":
-        """These rows followed by M more, which this object does not see."""
+        """Returns these rows followed by M more; this object itself does not change."""
         room, total = self.room, self.count + len(row_ids)
         if room.used != self.count or total > len(room.row_ids):
             moved = Rows.room_for(total, self.room.embeddings.shape[1])
@@ -73,13 +73,13 @@ class Rows:
 
 
 def read_rows(handle: Any, before: Rows | None = None, hidden: Sequence[bytes] = ()) -> tuple[Rows, UInt64[np.ndarray, " M"]]:
-    """The rows of an open LanceDB table but those with a hidden id, and the row ids of the hidden ones.
+    """Reads the rows of an open LanceDB table except those with hidden ids; returns them and the row ids of the hidden rows.
 
     before: the rows of an older version. If the table has only grown since, only its new rows are read.
     """
     count = handle.count_rows()
     if before is not None and before.count and _begins_with(handle, before):
-        # Row ids only rise: if the rows above the last known one make up the difference, no known row is gone or moved.
+        # Row ids only increase: if the rows with larger ids account for the difference in count, no known row was removed or moved.
         newer = f"_rowid > {int(before.row_ids[-1])}"
         if before.count + handle.count_rows(newer) == count:
             return _scan(before, handle.search().where(newer), hidden)
@@ -90,7 +90,7 @@ def read_rows(handle: Any, before: Rows | None = None, hidden: Sequence[bytes] =
 def gathered_products(
     matrix: Float32[np.ndarray, "N D"], rows: Integer[np.ndarray, " M"], query: Float32[np.ndarray, " D"]
 ) -> Float32[np.ndarray, " M"]:
-    """`matrix[rows] @ query` without a copy of all those rows."""
+    """Computes `matrix[rows] @ query` without copying all of these rows at once."""
     products = np.empty(len(rows), np.float32)
     block = np.empty((_GATHERED, matrix.shape[1]), np.float32)
     for start in range(0, len(rows), _GATHERED):
@@ -101,7 +101,7 @@ def gathered_products(
 
 
 def _begins_with(handle: Any, before: Rows) -> bool:
-    """Whether the table still holds the last known row unchanged: not if it was rewritten, or removed and made again."""
+    """Whether the table still holds the last known row unchanged: false if it was rewritten, or deleted and created again."""
     last = handle.search().where(f"_rowid = {int(before.row_ids[-1])}").select(["id", "embedding"]).to_arrow()
     if not len(last):
         return False
@@ -110,7 +110,7 @@ def _begins_with(handle: Any, before: Rows) -> bool:
 
 
 def _scan(rows: Rows, query: Any, hidden: Sequence[bytes]) -> tuple[Rows, UInt64[np.ndarray, " M"]]:
-    """The rows extended by those of a query, and the row ids of the hidden ones among them."""
+    """Extends the rows by those of a LanceDB query; returns them and the row ids of the hidden rows that were left out."""
     start, gone = rows.count, [np.zeros(0, np.uint64)]
     for batch in query.select(["id", "embedding"]).with_row_id(True).to_batches():
         row_ids, ids = batch.column("_rowid").to_numpy(), batch.column("id").to_numpy(zero_copy_only=False).astype("S24")

@@ -1,6 +1,6 @@
 """The columns of a gallery's table: their types, and whether filters, hits and exports include them.
 
-id            first 24 hexadecimal digits of content_hash; stable, says nothing about the picture
+id            first 24 hexadecimal digits of content_hash; stable, reveals nothing about the picture
 embedding     (dim,) float32 unit vector
 thumbnail     JPEG bytes within 224 x 256
 source, root  path below the folder that was indexed, and that folder ("" for a picture that was given in memory)
@@ -11,7 +11,7 @@ model         fingerprint of the model
 ...           one column (text, number, integer or truth) for each other metadata column of simple values
 
 Filters, hits and exports each use an allow-list that is derived from `COLUMNS`: a new column is included only where its entry says
-so. The kind `integer` stores whole numbers of up to 64 bits exactly; messages call both kinds "number".
+so. The kind `integer` stores whole numbers of up to 64 bits exactly; messages call both `integer` and `number` columns "number".
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ TYPES: dict[Kind, Any] = {"text": pa.string(), "number": pa.float64(), "integer"
 class OwnColumn:
     """A column that every gallery has.
 
-    kind: its kind in filters, None if no filter may name it; in_hits: read for every hit; in_exports: written to exports as it is.
+    kind: its kind in filters, None if no filter may name it; in_hits: read for every hit; in_exports: written to exports unchanged.
     """
 
     name: str
@@ -53,7 +53,7 @@ COLUMNS: tuple[OwnColumn, ...] = (
     OwnColumn("content_hash", pa.string(), in_exports=True),
     OwnColumn("model", pa.string()),
 )
-WIDENED = "WIDENED_"  # before the name of a column that is being stored as doubles; no metadata column is written in capitals
+WIDENED = "WIDENED_"  # name prefix of a column that is being converted to doubles; no metadata column has capital letters
 RESERVED = frozenset(column.name for column in COLUMNS)
 HIT_COLUMNS = [column.name for column in COLUMNS if column.in_hits]
 EXPORT_COLUMNS = tuple(column.name for column in COLUMNS if column.in_exports)

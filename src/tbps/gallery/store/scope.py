@@ -1,7 +1,7 @@
-"""The rows of some cameras of one version, for callers that may see these cameras only.
+"""Restricts a version to the rows of some cameras, for callers that may see these cameras only.
 
 Such a caller must learn nothing about other cameras: not from hits or counts, nor from column names, errors or version numbers.
-No condition of a filter can fail at a row (see `filters`), so filters are evaluated over the whole table and their result is
+Evaluating a filter never fails on a row (see `filters`), so filters are evaluated over the whole table, and their result is then
 restricted to these rows.
 """
 
@@ -20,7 +20,7 @@ from tbps.gallery.store.schema import OWN_KINDS
 
 Passing = Callable[[Condition, Mapping[str, str]], Integer[np.ndarray, " P"]]
 
-_VERSION_BITS = 48  # JavaScript holds whole numbers of 53
+_VERSION_BITS = 48  # JavaScript represents whole numbers of up to 53 bits exactly
 
 
 @final
@@ -48,7 +48,7 @@ class Scope:
 
     @cached_property
     def version(self) -> int:
-        """A number that changes when rows of these cameras are added or removed, and only then."""
+        """A version number that changes only when rows of these cameras are added or removed."""
         words = self._rows.ids[self.positions].view(np.uint64).reshape(-1, 3)
         mixed = np.concatenate([words.sum(axis=0, dtype=np.uint64), np.bitwise_xor.reduce(words, axis=0)])
         digest = hashlib.sha256(f"{len(words)} {self.cameras}".encode() + mixed.tobytes()).digest()
@@ -64,7 +64,7 @@ class Scope:
 
 @final
 class VisibleKinds(Mapping[str, str]):
-    """The kinds of those columns in which some rows have a value; a column is read when it is looked up."""
+    """A mapping of the columns in which some row of a scope has a value, to their kinds; reads a column when it is looked up."""
 
     def __init__(self, kinds: Mapping[str, str], has_value: Callable[[str], bool]) -> None:
         self._kinds, self._has_value = kinds, has_value

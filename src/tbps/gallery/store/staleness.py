@@ -1,4 +1,4 @@
-"""Tells a gallery that is damaged from one that another process changed while it was read, and reads the latter again.
+"""Distinguishes a damaged gallery from one that another process changed while it was read, and retries in the latter case.
 
 Readers take no lock. A writer may remove the files of the version that a reader has open: when it compacts, erases images, restores
 a snapshot or switches to another model. To the reader that looks like damage. So the state of the gallery when the reader opened it
@@ -23,7 +23,7 @@ TRIES = 20  # with a writer that compacts without a pause, two versions in a row
 
 
 def state_of(folder: Path) -> State:
-    """The manifests, the versions of every table and an erasure that has begun, snapshots included: path, inode, time of change."""
+    """Path, inode and modification time of the manifests, the table versions and the erasure file, snapshots included."""
     files = [*folder.glob("*.json"), *folder.glob("*.lance/_versions/*")]
     files += [*folder.glob("snapshots/*/*.json"), *folder.glob("snapshots/*/*.lance/_versions/*")]
     found = set()
@@ -38,7 +38,7 @@ def state_of(folder: Path) -> State:
 def reading(folder: Path, opened: State | None = None) -> Iterator[None]:
     """Raises StaleVersionError instead of GalleryError if the gallery has changed since it was opened.
 
-    opened: the state of the gallery when it was opened; the state at the start of the block where None.
+    opened: the state of the gallery when it was opened; None for the state at the start of the block.
     """
     before = state_of(folder) if opened is None else opened
     try:
@@ -57,7 +57,7 @@ def check_newest(folder: Path, opened: State, cause: GalleryError | None = None)
 
 
 def read_again(read: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorator of a function that reads the newest version: calls it again where that version became stale, 20 times at most."""
+    """Decorator for a function that reads the newest version: calls it again if that version became stale, at most 20 times."""
 
     @functools.wraps(read)
     def read_newest(*args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -1,4 +1,4 @@
-"""The LanceDB table of a gallery: reading rows, committing new ones, copying without some, compacting."""
+"""The LanceDB table of a gallery: reads and commits rows, copies the table with rows removed or changed, compacts it."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -59,13 +59,13 @@ class Table:
 
     @classmethod
     def open(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table | None":
-        """Opens a table of a gallery folder; None if it was not made yet.
+        """Opens a table of a gallery folder; None if it does not exist yet.
 
         Raises GalleryError if it is damaged or its columns are not those of a gallery.
         """
         store = folder / f"{name}.lance"
         if not any((store / "_versions").glob("*.manifest")) and not any((store / "data").glob("*")):
-            return None  # a process that is killed while it makes a table leaves a folder without version and rows
+            return None  # a process killed while it creates a table leaves a folder without versions and rows
         with talking_to(folder):
             handle = lancedb.connect(folder).open_table(name)
             schema = handle.schema
@@ -76,13 +76,13 @@ class Table:
 
     @classmethod
     def create(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
-        """Makes an empty table. Raises StorageError if it cannot be written."""
+        """Creates an empty table. Raises StorageError if it cannot be written."""
         with talking_to(folder):
             return cls(folder, lancedb.connect(folder).create_table(name, schema=row_schema(dim), exist_ok=True))
 
     @classmethod
     def begin(cls, folder: Path, dim: int, name: str = FIRST_TABLE) -> "Table":
-        """Opens the table, or makes it. Raises as `open` and `create`."""
+        """Opens the table, or creates it. Raises as `open` and `create`."""
         return cls.open(folder, dim, name) or cls.create(folder, dim, name)
 
     @property
@@ -93,7 +93,7 @@ class Table:
             return int(self._handle.version)
 
     def state(self) -> tuple[str, int]:
-        """A value that stays equal until the table is written to."""
+        """A value that changes whenever the table is written to."""
         return self.name, self.version_number
 
     def __len__(self) -> int:
@@ -167,11 +167,11 @@ class Table:
         return pa.concat_tables(parts) if parts else self._handle.schema.empty_table().select(wanted)
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of the ids that have a row."""
+        """The subset of the ids that have a row."""
         return set(self.rows(ids, ["id"]).column("id").to_pylist())
 
     def count_of(self, ids: Collection[str]) -> int:
-        """How many of the ids have a row."""
+        """The number of ids that have a row."""
         wanted = pa.array(sorted(ids), pa.string())
         return sum(pc.sum(pc.is_in(batch.column("id"), value_set=wanted)).as_py() or 0 for batch in self.batches(["id"]))
 
@@ -186,7 +186,7 @@ class Table:
         return sorted(cameras, key=lambda span: (span.camera is None, span.camera or ""))
 
     def doubles_hold(self, name: str) -> bool:
-        """Whether all values of an integer column keep their digits as doubles."""
+        """Whether doubles can hold all values of an integer column exactly."""
         values = pa.chunked_array([batch.column(name) for batch in self.batches([name])], pa.int64())
         least, most = pc.min_max(values).values()
         return (least.as_py() or 0) >= -EXACT and (most.as_py() or 0) <= EXACT
@@ -194,8 +194,8 @@ class Table:
     def add_columns(self, kinds: Mapping[str, Kind]) -> None:
         """Adds filter columns that do not exist yet; older rows hold null.
 
-        An integer column becomes one of doubles if its kind in `kinds` is "number". That takes three commits; if the process is
-        killed in between, the next call completes it.
+        An integer column is converted to doubles if its kind in `kinds` is "number". That takes three commits; if the process is
+        killed in between, the next call completes the conversion.
         """
         self._complete_widening()
         for name in [name for name, kind in self.extras().items() if kind == "integer" and kinds.get(name) == "number"]:
@@ -233,12 +233,12 @@ class Table:
         self.append([{**row, "model": model} for row in rows.drop_columns(["embedding"]).to_pylist()], embeddings)
 
     def copy_without(self, ids: Collection[str], name: str) -> "Table":
-        """Copies all rows but those with some ids to a new table `name`, which has one version and shares no file with this one."""
+        """Copies all rows except those with the given ids to a new table `name` with one version; the tables share no files."""
         gone = pa.array(sorted(ids), pa.string())
         return self._copy(name, (_without(batch, gone) for batch in self.batches()))
 
     def copy_changed(self, ids: Collection[str], updates: Mapping[str, Mapping[str, Any]], name: str) -> "Table":
-        """As `copy_without`, but with new values in some columns of some rows. updates: column -> value, by id."""
+        """As `copy_without`, and sets new values in some rows. updates: id -> column -> value."""
         gone, changed = (pa.array(sorted(each), pa.string()) for each in (ids, updates))
 
         def rows() -> Iterator[Any]:
@@ -250,7 +250,7 @@ class Table:
         return self._copy(name, rows())
 
     def _copy(self, name: str, batches: Iterator[Any]) -> "Table":
-        """Writes Arrow batches to a new table. An error of the iterator is raised as it is, although it passes through LanceDB."""
+        """Writes Arrow batches to a new table. An error of the iterator is raised unchanged, although it passes through LanceDB."""
         errors: list[Exception] = []
 
         def recorded() -> Iterator[Any]:
@@ -270,10 +270,10 @@ class Table:
             raise
 
     def tidy(self) -> None:
-        """Compacts the table if that is worth its cost; under the gallery's lock, as it deletes uncommitted files of other writers.
+        """Compacts the table if that is worth the cost. Call under the gallery's lock, as for `compact`.
 
-        Compacting rewrites up to the whole table. So it is done only if a tenth of the rows lie outside the largest fragment, or if
-        there are many fragments.
+        Compacting rewrites up to the whole table. So it is done only if at least a tenth of the rows lie outside the largest
+        fragment, or if there are many fragments.
         """
         with talking_to(self.folder):
             self._handle.checkout_latest()
@@ -283,13 +283,16 @@ class Table:
             self.compact()
 
     def compact(self) -> None:
-        """Merges fragments, and deletes old versions and files that killed writers left; under the gallery's lock."""
+        """Merges fragments, and deletes old versions and files that killed writers left.
+
+        Call under the gallery's lock, as it deletes uncommitted files of other writers too.
+        """
         with talking_to(self.folder):
             self._handle.checkout_latest()
             self._handle.optimize()
             # Merging commits twice, and the first of these versions still needs the old files: wait until it can be deleted too.
             time.sleep(2 * _AGE.total_seconds())
-            # Not 0, for which LanceDB warns about readers of older versions; ours read again (see `staleness`).
+            # LanceDB would warn about readers of older versions if the age were 0; readers of this package retry (see `staleness`).
             self._handle.optimize(cleanup_older_than=_AGE, delete_unverified=True)
 
 
@@ -316,7 +319,7 @@ def _updated(batch: Any, updates: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with today's spelling of its identity and camera: version 0.1 stored the number 7.0 as "7.0" instead of "7"."""
+    """A row with canonical identity and camera: version 0.1 stored the number 7.0 as "7.0" instead of "7"."""
     return row | {name: canonical_name(row[name]) for name in ("identity", "camera") if row[name] is not None}
 
 

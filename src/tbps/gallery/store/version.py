@@ -1,4 +1,4 @@
-"""One version of a gallery's table: its nearest rows to a vector, the rows that pass a filter, columns, hits."""
+"""One version of a gallery's table: nearest-neighbour search, filters, columns and hits."""
 
 import json
 import weakref
@@ -30,7 +30,7 @@ Shortlist = Callable[[Rows, Float64[np.ndarray, " D"], int, np.ndarray | None], 
 _FILTERS_KEPT = 16
 _SCOPES_KEPT = 8
 _BLOCK = 65_536
-_NAMES = ("identity", "camera")  # version 0.1 kept a number that was given as 7.0 apart from 7
+_NAMES = ("identity", "camera")  # version 0.1 stored the numbers 7.0 and 7 as different names
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ class ExactIndex:
 class Version:
     """One committed version of a table, read only; the id and embedding of every row are in memory.
 
-    Reading raises StaleVersionError where a writer has removed the files of this version meanwhile.
+    Reading raises StaleVersionError if a writer has removed the files of this version meanwhile.
 
     opened: the state of the gallery before `handle` was opened. before: an older version, whose rows in memory are shared if the
-    table has only grown since. hidden: ids of rows that are being erased, which are left out. shortlist: candidates for the nearest
-    rows; None, or a result of None, means that every row is compared.
+    table has only grown since. hidden: ids of rows that are being erased, which are left out. shortlist: function that returns
+    candidates for the nearest rows; if it is None or returns None, every row is compared.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Version:
         return Moments(self.rows.embeddings)
 
     def hold(self, before: "Version | None" = None) -> None:
-        """Reads the columns of hits except thumbnails into memory; only those of the new rows where `before` has grown."""
+        """Reads the columns of hits, except thumbnails, into memory; reuses those of `before` for the rows that it shares."""
         query, known = self._handle.search(), None
         if before is not None and before.rows.room is self.rows.room and before.rows.count:
             query, known = query.where(f"_rowid > {int(before.rows.row_ids[-1])}"), before._details
@@ -157,7 +157,7 @@ class Version:
         self._details = Details(_without(found, self._gone), known)
 
     def scope(self, cameras: Sequence[str]) -> Scope:
-        """The rows of some cameras; the last few scopes are remembered."""
+        """The rows of some cameras; the last few scopes are cached."""
         wanted = tuple(sorted({canonical_name(camera) for camera in cameras}))
         if (known := self._scopes.get(wanted)) is not None:
             return known
@@ -178,7 +178,7 @@ class Version:
         return scope
 
     def passing(self, condition: Condition, kinds: Mapping[str, str] | None = None) -> Integer[np.ndarray, " M"]:
-        """Ascending positions of the rows that satisfy a condition; the results of the last few conditions are remembered.
+        """Ascending positions of the rows that satisfy a condition; the results of the last few conditions are cached.
 
         kinds: the columns that the condition may name; None: all columns of the table.
         Raises QueryError on a column that is not among them, and on a value that does not fit its column.
@@ -212,7 +212,7 @@ class Version:
         first: int = 1,
         thumbnails: bool = True,
     ) -> list[Hit]:
-        """The rows at `positions`, in that order, as hits ranked from `first` on; `thumbnails` False leaves theirs empty."""
+        """The rows at `positions`, in that order, as hits with ranks from `first`. thumbnails: False leaves them empty."""
         if not len(positions):
             return []
         read = ["thumbnail"] if thumbnails else []
@@ -225,7 +225,7 @@ class Version:
         return [_hit(rank, float(score), row) for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=first)]
 
     def _taken(self, positions: Integer[np.ndarray, " hits"], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of some rows from disk, in that order."""
+        """Reads columns of the rows at `positions` from disk, in that order."""
         wanted = [int(row) for row in self.rows.row_ids[positions]]
         with self._reading():
             taken = self._handle.take_row_ids(wanted).select(sorted({"id", *columns})).to_arrow()
@@ -240,7 +240,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class EncodedColumn:
-    """A column as codes: for each row the place of its value in `values`, -1 for null."""
+    """A dictionary-encoded column. codes: for each row the index of its value in `values`, -1 for null."""
 
     codes: Integer[np.ndarray, " N"]
     values: Sequence[Any]
@@ -258,7 +258,7 @@ def _canonical(column: EncodedColumn) -> EncodedColumn:
 
 
 def _null(_: str) -> None:
-    """What NaN and infinities become: version 0.1 wrote them into attributes, but JSON has no such numbers."""
+    """Replaces NaN and infinities with None: version 0.1 wrote them into attributes, but JSON has no such numbers."""
 
 
 def _name(text: str | None) -> str | None:

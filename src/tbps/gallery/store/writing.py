@@ -13,7 +13,7 @@ from tbps.storage import make_folder
 
 @contextmanager
 def writing(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Holds the gallery's lock, after repairing what a killed process left. Raises as `lock`."""
+    """Holds the gallery's lock, after cleaning up after killed processes. Raises as `lock`."""
     with lock(make_folder(folder), patience):
         sweep(folder)
         complete(folder)
@@ -23,7 +23,7 @@ def writing(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
 def complete_begun(folder: Path) -> None:
     """Completes an erasure whose process was killed; does nothing if another process holds the lock.
 
-    Raises StorageError if the disk is full or read-only, since rows that are being erased must not be shown.
+    Raises StorageError if the disk is full or read-only, since rows of an unfinished erasure must not be shown.
     """
     if begun(folder):
         with suppress(BusyError), writing(folder, patience=0):

@@ -1,1 +1,1 @@
-"""Person detectors: one protocol, a file per kind."""
+"""Person detectors: a common protocol, and one file per kind of detector."""

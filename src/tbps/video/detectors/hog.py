@@ -15,8 +15,8 @@ HOG = "hog"
 class HogDetector:
     """Histograms of oriented gradients and a linear SVM (Dalal and Triggs 2005), as built into OpenCV 4; nothing to download.
 
-    Finds people who stand or walk upright, are completely visible and not small. The picture is resized to LONGEST pixels and its
-    edge repeated outwards, since the SVM needs background around a person. A hit counts when SUPPORT windows agree.
+    Finds people who stand or walk upright, are completely visible and not small. The longer side is resized to LONGEST pixels, and
+    the edge is repeated outwards, since the SVM needs background around a person. A hit needs at least SUPPORT overlapping windows.
     score = 1 - exp(-distance from the SVM's plane).
     """
 
@@ -24,7 +24,8 @@ class HogDetector:
     BORDER = 0.15
     SUPPORT = 5
     OVERLAP = 0.4
-    # Size of a person in a window: 128 pixels for a person of about 100, and wider than most people.
+    # Width and height of a person as shares of those of a window, which is wider than most people and 128 pixels high for people of
+    # about 100 pixels.
     PERSON = (0.65, 0.8)
 
     def __init__(self, min_score: float = 0.5) -> None:

@@ -37,7 +37,7 @@ _COCO, _COCO_IDS = 80, (90, 91)  # classes numbered 0 .. 79, or by COCO's ids, w
 class Signature:
     """Inputs and outputs of an ONNX file.
 
-    size: height and width of the input; inputs: names of the inputs beside the picture; outputs: values for a grey picture.
+    size: height and width of the input; inputs: names of the inputs other than the picture; outputs: values for a grey picture.
     """
 
     file: str
@@ -51,8 +51,8 @@ class Signature:
 class Layout:
     """How to read the outputs of a file.
 
-    form: variant of the layout `name`; classes: their number, None when the outputs do not show it; strides: of the grid;
-    channels_first: whether classes come before cells; names: (number, name) of the classes, when the file has them.
+    form: variant of the layout `name`; classes: number of classes, None when the outputs do not show it; strides: those of the
+    grid; channels_first: whether classes come before cells; names: (number, name) of the classes, when the file has them.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Layout:
 
 
 def recognise(signature: Signature, given: str | None) -> Layout:
-    """Recognises the layout of a file. given: the layout by the user. Raises DataError when it is not certain."""
+    """Recognises the layout of a file. given: layout chosen by the user. Raises DataError when the layout is not certain."""
     task = signature.metadata.get("task", "detect").strip().lower()
     if task != "detect":
         raise DataError(
@@ -84,7 +84,7 @@ def recognise(signature: Signature, given: str | None) -> Layout:
 
 
 def person_of(layout: Layout, file: str, given: int | None) -> int:
-    """The number of the class of people: as given, by the class names of the file, or by COCO's numbering.
+    """The number of the person class: as given, by the class names of the file, or by COCO's numbering.
 
     Raises DataError when none of these decides.
     """
@@ -139,7 +139,7 @@ def _queries(signature: Signature, given: str | None) -> Layout:
     logits, boxes = signature.outputs["logits"], signature.outputs["pred_boxes"]
     others = [name for name in signature.outputs if name not in ("logits", "pred_boxes") and "hidden_state" not in name]
     if others or logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
-        raise unknown(signature, "beside logits (1, queries, classes) and pred_boxes (1, queries, 4) there may be no other")
+        raise unknown(signature, "only the outputs logits (1, queries, classes) and pred_boxes (1, queries, 4) are allowed")
     columns = logits.shape[2]
     if logits.size and logits.min() >= 0 and logits.max() <= 1:
         raise unknown(signature, "its logits are probabilities already; export it without the last softmax or sigmoid")
@@ -150,7 +150,7 @@ def _queries(signature: Signature, given: str | None) -> Layout:
 
 
 def _family(signature: Signature, logits: np.ndarray, columns: int) -> str:
-    """The family by its logits for a grey picture: "no object" has most of the probability, or every class has little."""
+    """The family, by the logits for a grey picture: either "no object" has most of the probability, or every class has little."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     no_object = (exponents[:, -1] / exponents.sum(axis=1) > 0.5) & (logits[:, -1] > 0)
     quiet = float((logits.max(axis=1) < 0).mean()) >= 0.5
@@ -245,7 +245,7 @@ def _why(fitting: Sequence[Layout], named: bool) -> str:
 
 
 def unknown(signature: Signature, why: str) -> DataError:
-    """The error for an unknown layout: the shapes that were found, those that are known, and what the user can do."""
+    """The error about an unknown layout; its message has the shapes found, the known ones, and what the user can do."""
     height, width = signature.size
     (cells, more) = (len(grid(height, width, strides)) for strides in _STRIDES)
     known = (

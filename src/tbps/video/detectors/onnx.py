@@ -1,4 +1,4 @@
-"""Runs an ONNX person detector on the CPU; `layouts` describes which are known and how they are recognised.
+"""Runs an ONNX person detector on the CPU; `layouts` describes the known output layouts and how they are recognised.
 
 The picture is prepared as each family was trained:
     yolox                   BGR 0 .. 255, resized into the upper left corner, padded with grey 114
@@ -27,8 +27,8 @@ from tbps.video.detectors.protocol import Detection, Frame, clip, suppress
 
 _GREY = 114
 _OVERLAP = 0.45
-_DEFAULT_SIZE = 640  # when the file leaves height and width open
-_SHORTEST, _LONGEST = 800, 1333  # sides of DETR's pictures, when the file leaves the size open
+_DEFAULT_SIZE = 640  # for files whose input has no fixed height and width
+_SHORTEST, _LONGEST = 800, 1333  # sides of DETR's pictures, for files whose input has no fixed size
 _SLACK = 1e-3  # rounding errors of half-precision scores outside 0 .. 1
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -38,7 +38,7 @@ _OTHER_INPUTS = ("orig_target_sizes", "pixel_mask")
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A picture in the size of the input. step: length of one of its pixels in the input; corner: its upper left corner (x, y)."""
+    """A picture resized for the input. step: input pixels per pixel of the picture (x, y); corner: its upper left corner (x, y)."""
 
     pixels: np.ndarray
     step: tuple[float, float]
@@ -61,8 +61,8 @@ Outputs = Mapping[str, np.ndarray]
 class OnnxDetector:
     """A detector from an ONNX file. Raises DataError on a file without a known layout, naming its outputs.
 
-    layout: one of `LAYOUTS`, when the file does not show it; person_class: number of the class of people, when neither class names
-    nor COCO's numbering decide it.
+    layout: one of `LAYOUTS`, when it cannot be recognised; person_class: number of the person class, when neither class names nor
+    COCO's numbering decide it.
     """
 
     def __init__(self, file: Path, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> None:
@@ -84,14 +84,14 @@ class OnnxDetector:
 
     @property
     def fingerprint(self) -> str:
-        # Files that version 0.1 read in the same way keep its fingerprint, so that nothing is searched again with them.
+        # Files that version 0.1 read in the same way keep its fingerprint, so that finished videos are not searched again.
         same = self._layout.name == "yolox" or (self._layout.name == "rt-detr" and self._layout.form != "shares")
         layout = "" if same else f" {self._layout.name}"
         return f"onnx {self._hash} {self._min_score} {self._person}{layout}"
 
     @property
     def layout(self) -> str:
-        """The name of the layout that the outputs are read as."""
+        """The name of the output layout."""
         return self._layout.name
 
     @property
@@ -119,7 +119,7 @@ class OnnxDetector:
         return clip(found, width, height)
 
     def _picture_input(self) -> tuple[str, tuple[int | None, int | None]]:
-        """The name of the input for the picture, and its height and width, None where they are open."""
+        """The name of the input for the picture, and its height and width, None where they are not fixed."""
         named = ", ".join(f"{name} {list(value.shape)} {value.type}" for name, value in self._inputs.items())
         pictures = [name for name, value in self._inputs.items() if len(value.shape) == 4]
         if len(pictures) != 1:
@@ -130,7 +130,7 @@ class OnnxDetector:
         if self._inputs[pictures[0]].type not in _TYPES:
             raise DataError(f"{self._file}: takes {named}; known are pictures of float and float16")
         if others := [name for name in self._inputs if name not in (pictures[0], *_OTHER_INPUTS)]:
-            raise DataError(f"{self._file}: its inputs ({named}) are not known; what would be given for {', '.join(others)}?")
+            raise DataError(f"{self._file}: has inputs ({named}) of unknown meaning: {', '.join(others)}; export it without them")
         height, width = (side if isinstance(side, int) and side > 0 else None for side in sides)
         return pictures[0], (height, width)
 
@@ -146,7 +146,7 @@ class OnnxDetector:
         return height, width
 
     def _recognised(self, given: str | None) -> Layout:
-        """The layout, by the outputs for a grey picture."""
+        """Recognises the layout by the outputs for a grey picture."""
         others = [name for name in self._inputs if name != self._image]
         names = [value.name for value in self._session.get_outputs()]
         height, width = self._size

@@ -12,8 +12,8 @@ from tbps.video.detectors.ready_made import JsonDetector
 def open_detector(place: str, min_score: float = 0.5, person_class: int | None = None, layout: str | None = None) -> Detector:
     """Opens `hog`, an ONNX file (the families of YOLO and DETR, see `layouts`), or a JSON file of ready-made detections.
 
-    min_score: detections with a lower score are dropped. person_class: number of the class of people in an ONNX file; layout: one
-    of `LAYOUTS`. Both are only needed when the file does not tell.
+    min_score: detections with a lower score are dropped. person_class: number of the person class in an ONNX file; layout: one of
+    `LAYOUTS`. Both are only needed when they cannot be recognised from the file.
 
     Raises SettingsError on anything else, DataError on a file that cannot be used, MissingDependencyError without its package.
     """

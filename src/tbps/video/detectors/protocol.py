@@ -1,4 +1,4 @@
-"""The Detector protocol, and functions of boxes: suppression, IoU, clipping."""
+"""The Detector protocol, and functions on boxes: suppression, IoU, clipping."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 class Frame:
     """An upright picture with square pixels to search.
 
-    source: name of the photograph or video; number: of the frame, from 0; stretch: width and height, each over that of the stored
-    picture, whose pixels need not be square.
+    source: name of the photograph or video; number: number of the frame, from 0; stretch: width and height, each divided by that of
+    the stored picture, whose pixels need not be square.
     """
 
     source: str
@@ -34,7 +34,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds people.
+    """Protocol of person detectors.
 
     fingerprint: equal for detectors that give equal detections; advice: what the user can do when nobody is found.
     """
@@ -51,10 +51,10 @@ class Detector(Protocol):
 
 
 def suppress(found: Iterable[Detection], overlap: float) -> list[tuple[Detection, int]]:
-    """Non-maximum suppression: the best boxes of which no two overlap by more than `overlap` (IoU), best first.
+    """Non-maximum suppression: the best boxes, no two of which overlap by more than `overlap` (IoU), best first.
 
-    Each comes with the number of boxes that it replaces, itself included. Equal scores are ordered by position, so that the order
-    of the input has no effect.
+    Each is returned with the number of boxes that it replaces, itself included. Equal scores are ordered by position, so that the
+    order of the input has no effect.
     """
     left = sorted(found, key=lambda d: (-d.score, d.x, d.y, d.width, d.height))
     corners = np.array([(d.x, d.y, d.x + d.width, d.y + d.height) for d in left]).reshape(-1, 4)

@@ -22,7 +22,7 @@ class JsonDetector:
      "categories": [{"id": 1, "name": "person"}]}
 
     `file_name` is the name below the indexed folder, `frame` the number of a video's frame from 0 (default 0). `score` (default 1)
-    and `categories` (default: all are people) are optional. Boxes are in stored pixels, as OpenCV gives them; when those are not
+    and `categories` (default: all are people) are optional. Boxes are in stored pixels, as OpenCV returns them; if those are not
     square, boxes are stretched with the picture. `width` and `height` of an image, when given, must be the size of the stored
     picture or of the one with square pixels, and its boxes are in pixels of that size.
     """
@@ -94,7 +94,7 @@ _Key = tuple[str, int]  # name of the file, number of the frame
 
 
 def _read_coco(file: Path, tree: Any) -> tuple[dict[_Key, list[Detection]], dict[_Key, tuple[int, int]]]:
-    """The detections of every frame, and the widths and heights that are given. Raises DataError on a malformed file."""
+    """The detections of each frame, and the widths and heights in the file. Raises DataError on a malformed file."""
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "annotations")):
         raise DataError(f"{file}: expected an object with the lists 'images' and 'annotations' (COCO)")
     categories = tree.get("categories") or []

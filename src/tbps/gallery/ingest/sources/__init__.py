@@ -1,1 +1,1 @@
-"""Finds what there is to index: folders, archives, metadata files, lists."""
+"""Finds the pictures and videos to index: in folders, archives, metadata files and lists."""

@@ -5,7 +5,7 @@ Metadata are a `metadata.jsonl` in the archive (names relative to its own folder
 shards: `0001.json` for `0001.jpg`. Captions (`0001.txt`) are left out, since a gallery holds none.
 
 Hidden members, files of operating systems and files that are not pictures are left out and counted. Names of members are never used
-as paths. `containers` bounds what a hostile archive can take.
+as paths. `containers` limits the resources that a hostile archive can take.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A picture of an archive: its plain name, the number of its entry, its columns, and whether metadata describe it."""
+    """A picture of an archive. name: normalised; number: that of its entry; described: whether it has metadata of its own."""
 
     name: str
     number: int
@@ -47,10 +47,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What an archive holds.
+    """Contents of an archive.
 
     pictures: in the archive's order; failed: (name of a member or "" for the archive itself, reason); members: the names of all
-    pictures, also of those that the metadata do not name, None when the archive could not be read to its end.
+    pictures, including those that the metadata do not name; None when the archive could not be read to its end.
     """
 
     pictures: tuple[Listed, ...]
@@ -61,7 +61,7 @@ class Contents:
 
 
 def list_archive(archive: Path) -> Contents:
-    """Lists the pictures of an archive with their metadata, as far as it can be read. Damage is in `failed`, never raised."""
+    """Lists the pictures of an archive with their metadata, up to any damage, which is reported in `failed` and not raised."""
     found = _Listing()
     ended: Failure | None = None
     try:
@@ -134,7 +134,7 @@ class _Listing:
 
 
 def read_members(archive: Path, numbers: Sequence[int], limit: int | None = None) -> Iterator[bytes | str]:
-    """Yields the bytes of entries; numbers: ascending. A text in place of bytes says why an entry cannot be read.
+    """Yields the bytes of entries, or as a text the reason why an entry cannot be read. numbers: ascending.
 
     limit: the largest entry that is read, MAX_FILE_BYTES by default and at most.
     """
@@ -176,7 +176,7 @@ def _choose_named(
                 elif (picture := by_name.get(target)) is None:
                     failed.append((row.file_name, f"line {row.line}: there is no such member"))
                 elif picture.name in chosen:
-                    failed.append((row.file_name, f"line {row.line}: already named, whose metadata are kept"))
+                    failed.append((row.file_name, f"line {row.line}: already named in an earlier line, whose metadata are kept"))
                 else:
                     columns = {**picture.columns, **row.columns}
                     chosen[picture.name] = Listed(picture.name, picture.number, columns, described=True)

@@ -1,4 +1,4 @@
-"""What there is to index: candidates, each one picture or video, and the sources that they were found in."""
+"""Candidates for indexing, each one picture or video, and the sources that they were found in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Admission:
 class Named:
     """A file that is stored under another name; its folder is not stored.
 
-    With an admission only the pixels of a picture count, not the bytes of its file.
+    With an admission, a picture is identified by its pixels, not by the bytes of its file.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Candidate:
     """One picture or video that may be indexed.
 
     name: relative to `root`, such as "lobby/1.jpg", or "a.tar/1.jpg" in an archive; root: a folder, "" for a picture without a
-    file; picture: where it is read from, or the picture itself; columns: its metadata, as they were given; described: whether a
-    metadata line, object or mapping of its own exists.
+    file; picture: where it is read from, or the picture itself; columns: its metadata as given; described: whether it has a
+    metadata line, object or mapping of its own.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Candidate:
 class Sources:
     """The candidates in a fixed order, with the files that cannot be indexed.
 
-    failed: (name, reason); notes: remarks on the whole; left_out: kind of file -> how many were left out, and an example; folders:
+    failed: (name, reason); notes: general remarks; left_out: kind of file -> how many were left out, and an example; folders:
     those that were walked completely; members: path of an archive that was listed to its end -> names of its pictures.
     """
 

@@ -1,4 +1,4 @@
-"""Metadata columns as they are stored: with a default camera, and without the passwords of network addresses."""
+"""Prepares metadata columns for storage: adds the default camera, and removes passwords from network addresses."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -41,7 +41,7 @@ _BROKEN = (
 class Entry:
     """One entry of an archive.
 
-    number: from 0; refusal: why it is not read; read: its bytes, at most so many, called before the next entry is taken.
+    number: from 0; refusal: why it is not read; read: returns its bytes, given a limit; call it before reading the next entry.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Entry:
 
 
 class RefusedError(Exception):
-    """One entry cannot be read; the text says why."""
+    """One entry cannot be read; the message gives the reason."""
 
 
 def entries(archive: Path) -> Iterator[Entry]:
@@ -125,7 +125,7 @@ def _zip_refusal(info: zipfile.ZipInfo) -> str | None:
 
 
 def _reader(open_member: Callable[[Any], Any], info: Any, size: int) -> Callable[[int], bytes]:
-    """A function that reads one member completely, at most `limit` bytes whatever its header promises."""
+    """A function that reads one member completely, at most `limit` bytes whatever size its header states."""
 
     def read(limit: int) -> bytes:
         if size > limit:

@@ -36,9 +36,10 @@ def find_sources(
     A `metadata.jsonl` of the folder chooses its pictures; its lines may also give columns to a video, or to all pictures of an
     archive. `metadata` is another file in its place, or one mapping per entry of a list. `images` may be a brace pattern such as
     "shard-{000..012}.tar". Left out, and counted: hidden files and folders, files of operating systems, other galleries, and what
-    the patterns `exclude` match (see `patterns`). Links to nothing or out of the folder are in `failed`.
+    the patterns `exclude` match (see `patterns`). Broken links and links out of the folder are in `failed`.
 
-    Columns are final from here on: `camera` is set where a candidate's metadata name none, and passwords of addresses are removed.
+    The columns in the result are final: `camera` is set where a candidate's metadata name none, and passwords of addresses are
+    removed.
 
     Raises DataError when there is nothing to index or a network address is given, AnnotationError on a malformed metadata file.
     """
@@ -112,7 +113,7 @@ class _Found:
                 self.add_file(Candidate(path.name, str(path.parent), path, columns, described=described), named=True)
 
     def add_folder(self, folder: Path, metadata: Path | None) -> None:
-        """Adds what lies below a folder, or what its metadata file names. Raises DataError when that is nothing."""
+        """Adds the files below a folder, or those that its metadata file names. Raises DataError when there are none."""
         root = Path(os.path.realpath(folder))
         if metadata is not None and not os.path.isfile(metadata):
             raise DataError(f"metadata file {metadata} does not exist")
@@ -135,7 +136,8 @@ class _Found:
     def add_file(self, candidate: Candidate, named: bool = False) -> None:
         """Adds the file of a candidate by its kind.
 
-        named: by a metadata file or the user; then a file of unknown kind is read as a picture, and fails with the reason.
+        named: whether a metadata file or the user names it; a file of unknown kind is then read as a picture, and fails with the
+        reason.
         """
         name, path = candidate.name, candidate.picture
         assert isinstance(path, Path)
@@ -207,7 +209,7 @@ class _Found:
             lines[path] = line.line
             name = path.relative_to(root).as_posix()
             seen.add(name)
-            if not self.exclude.match_below(name):  # what is excluded was counted during the walk
+            if not self.exclude.match_below(name):  # excluded files were counted during the walk
                 self.add_file(Candidate(name, str(root), path, line.columns, described=True), named=True)
         self._add_unnamed(file, root, [name for name in names if root / name not in lines and root / name != file])
         return seen
@@ -225,9 +227,9 @@ class _Found:
 
 
 def _kind(name: str, path: Path, named: bool) -> FileKind | None:
-    """The kind of a file by its name, and by its first bytes where the name says nothing or something else.
+    """The kind of a file by its name, and by its first bytes if its suffix is unknown or misleading.
 
-    Raw photographs are TIFF files, of which a reader of TIFF would show a small preview.
+    Raw photographs begin as TIFF files do, but a reader of TIFF would only return a small preview.
     """
     kind = kind_of(name)
     if kind in ("picture", "archive"):

@@ -1,7 +1,7 @@
-"""Walks a folder and its subfolders: files to index, entries that cannot be read with the reason, and counts of what is left out.
+"""Walks a folder and its subfolders: lists files to index and entries that cannot be read, and counts the files that are left out.
 
 Left out are hidden files and folders, files of operating systems (recycle bins, thumbnails of network drives), other galleries, and
-what the user excludes. Links to folders are not followed, so that every walk ends.
+files that the user excludes. Links to folders are not followed, so that every walk ends.
 """
 
 import os
@@ -126,7 +126,7 @@ def refusal_of(path: Path) -> str | None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "is a link to a file that is not there" if os.path.islink(path) else "there is no such file"
+        return "is a link to a file that does not exist" if os.path.islink(path) else "there is no such file"
     except (OSError, ValueError) as error:
         loops = isinstance(error, OSError) and os.path.islink(path) and "symbolic" in (error.strerror or "")
         return "is a link that leads back to itself" if loops else f"cannot be read ({getattr(error, 'strerror', None) or error})"

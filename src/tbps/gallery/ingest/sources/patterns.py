@@ -1,8 +1,8 @@
 """Patterns of `--exclude`: names of files and folders to leave out.
 
-`*` matches any characters but "/", `?` one of them, `[abc]` one of these, `**` any characters including "/". A pattern without "/"
-is compared with each single name of a file or folder, at any depth; one with "/" with the whole name below the indexed folder. A
-"/" at the end matches folders only. Leaving out a folder leaves out everything below it, members of archives too
+`*` matches any characters but "/", `?` one such character, `[abc]` one of the listed characters, `**` any characters including "/".
+A pattern without "/" is compared with the name of each file and folder, at any depth; one with "/" with the whole path below the
+indexed folder. A "/" at the end matches folders only. Leaving out a folder leaves out everything below it, members of archives too
 ("people.zip/drafts"). Matching is case-sensitive; composed and decomposed letters are equal.
 """
 

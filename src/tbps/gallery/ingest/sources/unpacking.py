@@ -1,4 +1,4 @@
-"""Reads packed files (gzip, bzip2, xz, zstd) as they are unpacked, with bounds on memory and on the ratio of unpacking."""
+"""Decompresses files (gzip, bzip2, xz, zstd) while they are read, with limits on memory and on the compression ratio."""
 
 import bz2
 import gzip
@@ -8,15 +8,15 @@ import tarfile
 from importlib import import_module
 from typing import IO, Any, BinaryIO, final
 
-MAX_RATIO = 200  # unpacked to packed bytes, once more than FREE_BYTES were unpacked; pictures hardly shrink
+MAX_RATIO = 200  # of unpacked to packed bytes, checked above FREE_BYTES unpacked bytes; pictures hardly compress
 FREE_BYTES = 64 * 2**20
 CHUNK = 2**20
-_LARGEST_READ = 64 * 2**20  # that the list of a zip or a long name in a tar may ask for
+_LARGEST_READ = 64 * 2**20  # limit of a single read, such as of the directory of a zip or of a long name in a tar
 _XZ_MEMORY = 256 * 2**20
 
 
 class EndedError(Exception):
-    """Nothing more can be read from this archive; the text says why."""
+    """Nothing more can be read from an archive; the message gives the reason."""
 
 
 def check_ratio(unpacked: int, packed: int) -> None:
@@ -26,7 +26,7 @@ def check_ratio(unpacked: int, packed: int) -> None:
 
 
 def unpacker(raw: BinaryIO, magic: bytes) -> IO[bytes] | io.BufferedIOBase:
-    """The unpacked bytes of a tar file. magic: its first bytes, by which the packing is recognised.
+    """Opens the unpacked bytes of a tar file. magic: its first bytes, which identify the compression.
 
     Raises EndedError on zstd before Python 3.14.
     """
@@ -88,7 +88,7 @@ class BoundedFile(io.BufferedIOBase):
     def __init__(self, raw: BinaryIO, unpacked: IO[bytes] | io.BufferedIOBase) -> None:
         self._raw, self._unpacked, self._packed = raw, unpacked, raw is not unpacked
         self._at = 0
-        self.last_block = b""  # of the size of a header
+        self.last_block = b""  # result of the last read of the size of a tar header
 
     def readable(self) -> bool:
         return True

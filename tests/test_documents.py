@@ -59,6 +59,8 @@ def check(arguments: list[str]) -> None:
         assert verb(arguments) is not None
         return
     given = parsed(arguments)
+    if arguments[0] == "train" and not given["show_settings"]:  # the parser leaves both open for --show-settings
+        assert given["data"] is not None and given["root"] is not None, f"{arguments} names no data set"
     if given.get("recipe") is not None:
         recipe(given["recipe"]).override(dict(change.split("=", 1) for change in given["change"] or []))
     for table in (given.get("names") or []) if arguments[0] == "study" else []:

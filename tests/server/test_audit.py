@@ -404,7 +404,7 @@ def test_malformed_heads_are_detected(state: Path) -> None:
 def test_malformed_lines_are_reported_and_do_not_stop_reading(state: Path, line: str) -> None:
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join([*lines[:2], line + "\n", *lines[2:]]))
-    assert verify(state).wrong == "line 3: is no line of an audit log"
+    assert verify(state).wrong == "line 3: is not a line of an audit log"
     assert len(list(entries(state))) >= LINES
 
 

@@ -240,9 +240,8 @@ def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=formats)
-            if (
-                image.format == "TIFF"
-            ):  # read the tags here: decoding reads them again and would emit warnings outside of this block
+            # Read the tags of a TIFF here, so that decoding, which reads them again, emits no warnings outside of this block.
+            if image.format == "TIFF":
                 for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                     image.getexif().get_ifd(directory)
             return image

@@ -261,7 +261,7 @@ def _understanding(file: Path) -> Iterator[None]:
 
 
 def _weight_file(folder: Path) -> Path:
-    """Returns the weights file of a model folder: `model.safetensors`, or the pickle of old hub folders.
+    """Returns the weights file of a model folder: model.safetensors, or the pickle of old hub folders.
 
     Of a pickle, only the tensors are read (`tbps.model.pickles`).
     """

@@ -53,7 +53,7 @@ def open_state(folder: Path, gallery: Path, manifest: Manifest) -> tuple[str, ..
         return ()
     if mark.gallery != wanted.gallery:
         return (f"{folder} was the state folder of this gallery when the gallery was at {mark.gallery}; it stays in use",)
-    return (f"gallery {gallery} was created anew since {folder} was last used; the keys and the audit log there stay in use",)
+    return (f"gallery {gallery} was re-created since {folder} was last used; the keys and the audit log there stay in use",)
 
 
 def known_state(folder: Path, gallery: Path) -> Path:

@@ -95,7 +95,7 @@ def now() -> str:
 
 
 def outdated(jobs: Sequence[Job], at: str) -> list[Job]:
-    """Ended jobs that are to be dropped: older than 30 days at the time `at`, or beyond the newest 200. jobs: oldest first."""
+    """Ended jobs to drop: older than 30 days at the time `at`, or not among the newest 200. jobs: oldest first."""
     oldest = (datetime.fromisoformat(at) - KEPT_FOR).isoformat(timespec="microseconds")
     too_many = max(0, len(jobs) - MOST)
     ended = [job for job in jobs if job.ended]

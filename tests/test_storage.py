@@ -29,9 +29,9 @@ def test_parent_folders_are_created_and_content_is_replaced(tmp_path: Path) -> N
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
-    with pytest.raises(StorageError, match="a file stands there"):
+    with pytest.raises(StorageError, match="a file with that name exists"):
         make_folder(tmp_path / "f")
-    with pytest.raises(StorageError, match="a file stands there"):
+    with pytest.raises(StorageError, match="a file with that name exists"):
         write_text(tmp_path / "f" / "g", "x")
 
 

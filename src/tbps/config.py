@@ -1,11 +1,11 @@
 """Base class of all settings: frozen, validated, with dotted overrides and a fingerprint.
 
-Settings refuse unknown keys and name the likely one. They never change: `settings.override({"losses.r_itc.weight": "0.5"})` returns
-a new object.
+Unknown keys raise SettingsError, which suggests the most similar key. Settings are immutable:
+`settings.override({"losses.r_itc.weight": "0.5"})` returns a new object.
 
-Settings files written by older versions stay readable. A class that gains a setting lists it in `earlier` with the value that
-reproduces the behaviour before the setting existed: `parse_stored` fills in that value where a file lacks the setting, and the
-fingerprint leaves the setting out while it has that value.
+Settings files written by older versions stay readable. When a setting is added to a class, the class lists it in `earlier`
+with the value that reproduces the behaviour from before the setting existed: `parse_stored` fills in that value where a file lacks
+the setting, and the fingerprint omits the setting while it has that value.
 """
 
 import ast
@@ -32,7 +32,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     earlier: ClassVar[Mapping[str, Any]] = {}
-    """Settings that older files lack -> the value that reproduces the behaviour of the versions that wrote those files."""
+    """Maps each setting that older files lack to the value that reproduces the behaviour of the versions that wrote them."""
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """Returns a copy with the values of dotted keys replaced; strings are parsed as JSON where they are valid JSON.
@@ -47,7 +47,9 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Returns validated settings from plain values. Raises SettingsError that names the first bad key and the likely one."""
+        """Returns validated settings from plain values. Raises SettingsError that names the first invalid key and, if the key is
+        unknown, the most similar one.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -59,17 +61,15 @@ class Settings(BaseModel):
 
     @classmethod
     def parse_stored(cls, values: Mapping[str, Any]) -> Self:
-        """Returns settings from the values of a file; settings that an older version did not write get their
-        values of `earlier`.
-        """
+        """Returns settings from the values of a file; settings that the file lacks get their values from `earlier`."""
         return cls.parse(cls._completed(values))
 
     def as_earlier(self, stored: Mapping[str, Any]) -> Self:
-        """Returns a copy in which every setting that `stored` (the content of a file) lacks has its value of `earlier`."""
+        """Returns a copy in which every setting that `stored` (the content of a file) lacks has its value from `earlier`."""
         return type(self).parse(_filled(self, self.model_dump(), stored))
 
     def fingerprint(self) -> str:
-        """Returns 16 hexadecimal digits over all values. A setting that equals its value of `earlier` is left out."""
+        """Returns a hash of all values as 16 hexadecimal digits. Settings that equal their value in `earlier` are omitted."""
         text = json.dumps(_known_before(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -109,7 +109,7 @@ class Settings(BaseModel):
 class DescribedSetting:
     """One setting as documentation and `--show-settings` print it.
 
-    `name`: dotted key. `type`: type with its bounds, as text. `default`: value as JSON, empty where one must be given.
+    `name`: dotted key. `type`: type with its bounds, as text. `default`: value as JSON, empty for a required setting.
     `description`: first paragraph of the docstring under the field, on one line.
     """
 
@@ -120,10 +120,10 @@ class DescribedSetting:
 
 
 def described(settings: type[Settings] | Settings) -> list[DescribedSetting]:
-    """Describe every single setting of a settings class, or of a settings object, whose values are then the defaults.
+    """Describe every setting of a settings class, or of a settings object, whose values are then reported as the defaults.
 
-    A group of settings has a line of its own only where it may be absent (null); the settings in it follow. Where the group is
-    absent they have the defaults of the group.
+    An optional group of settings has an entry of its own, followed by its settings; a required group is listed by its settings
+    only. The settings of a group that is null are described with the defaults of the group's class.
     """
     return list(_described(settings, ""))
 
@@ -194,7 +194,7 @@ def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
-    """The bounds that `Field(ge=...)` and its neighbours set."""
+    """The bounds that `Field(gt=, ge=, lt=, le=)` sets, as text such as ">= 0"."""
     constraints = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
     for constraint in constraints:
         for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
@@ -203,13 +203,13 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
 
 
 def unknown_setting(key: str, known: Sequence[str]) -> SettingsError:
-    """Returns the error for an unknown key; it names the most similar of the known keys."""
+    """Returns the error for an unknown key, which suggests the most similar known key."""
     likely = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
     return SettingsError(f"unknown setting {key!r}{f'; did you mean {likely[0]!r}?' if likely else ''}")
 
 
 def _known_before(settings: Settings) -> dict[str, Any]:
-    """Dumps settings without those that equal their value of `earlier`, at every depth."""
+    """Dumps settings without those that equal their value in `earlier`, at every depth."""
     dump: dict[str, Any] = settings.model_dump(mode="json")
     for name, value in settings:
         if name in settings.earlier and value == settings.earlier[name]:

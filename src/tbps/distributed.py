@@ -1,4 +1,4 @@
-"""Communication between the processes of a training run; without a launcher there is one process, and nothing is exchanged."""
+"""Communication between the processes of a training run. Without a launcher there is one process and nothing is sent."""
 
 import os
 
@@ -13,7 +13,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -32,7 +32,7 @@ def start(device: str) -> str:
 
 
 def stop() -> None:
-    """Leave the other processes."""
+    """Leave the process group; does nothing without `torchrun`."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -79,7 +79,7 @@ def mean(value: torch.Tensor) -> torch.Tensor:
 
 
 def anyone(wish: bool, device: torch.device) -> bool:
-    """Whether `wish` is true on any process, so that all processes decide alike."""
+    """Whether `wish` is true on any process; all processes get the same answer."""
     return bool(total(torch.tensor(float(wish), device=device))) if world_size() > 1 else wish
 
 

@@ -9,7 +9,7 @@
     ├── ModelError             a model folder is missing, incomplete, of another kind or of another shape
     ├── CheckpointError        a training checkpoint is missing, damaged or belongs to another run
     ├── GalleryError           a gallery is missing or damaged
-    │   ├── MixedModelsError   embeddings of two different models would meet in one gallery
+    │   ├── MixedModelsError   embeddings of two different models would be mixed in one gallery
     │   ├── BusyError          other processes kept writing to a gallery for too long
     │   └── StaleVersionError  another process replaced the version of a gallery that was being read
     ├── QueryError             a search query is empty, malformed or filters on an unknown column
@@ -67,7 +67,7 @@ class GalleryError(TbpsError):
 
 
 class MixedModelsError(GalleryError):
-    """Embeddings of two different models would meet in one gallery."""
+    """Embeddings of two different models would be mixed in one gallery."""
 
 
 class BusyError(GalleryError):
@@ -97,7 +97,7 @@ class StorageError(TbpsError):
 class RequestError(TbpsError):
     """A request to the service is refused.
 
-    `status`: HTTP status; `code`: word for programs to compare; `retry_after`: seconds after which the request may succeed.
+    `status`: HTTP status; `code`: machine-readable error code; `retry_after`: seconds after which the request may succeed.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """Lazy exports of packages: a name is imported from its module when it is first used.
 
-So `from tbps.gallery import Gallery` loads what a gallery needs, while `import tbps.gallery` loads almost nothing.
+`from tbps.gallery import Gallery` loads the modules that `Gallery` needs; `import tbps.gallery` alone loads almost nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence

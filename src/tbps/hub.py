@@ -9,10 +9,11 @@ from tbps.errors import ModelError
 
 
 def model_folder(model: str | Path, files: Sequence[str], kind: str, example: str) -> Path:
-    """Returns `model` if it is a folder, else the local folder with the hub's `files` (glob patterns) of the model id `model`.
+    """Returns the local folder of a model: `model` itself if it is a folder, else the download of that Hugging Face id.
 
-    `kind`: what the messages call the model; `example`: an id that they show. Raises ModelError where `model` is neither a folder
-    nor an id, or the hub cannot be reached; the message then contains the download command.
+    `files`: glob patterns of the files to download; `kind`: name of the kind of model in messages; `example`: id in messages.
+    Raises ModelError where `model` is neither a folder nor an id, or the hub cannot be reached; the message then contains the
+    download command.
     """
     if os.path.isdir(model):  # Path.is_dir raises on a name too long for the disk
         return Path(model)

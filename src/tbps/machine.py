@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Returns freed memory of this process to the system, so that less of what was erased stays in it; overwrites nothing."""
+    """Returns freed memory of this process to the system, so that less erased data remains in it. Does not overwrite the memory."""
     if arrow := sys.modules.get("pyarrow"):
         arrow.default_memory_pool().release_unused()
     if sys.platform.startswith("linux"):

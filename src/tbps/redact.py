@@ -1,7 +1,7 @@
 """Removal of passwords and other secrets from text with network addresses, before it is printed, stored or logged.
 
-Removed are user and password of `scheme://user:password@host`, the query and fragment of an address (cameras and cloud services put
-passwords, tokens and signatures there), and values such as `password=...` inside a path, as video recorders use them:
+`redacted` removes the user and password of `scheme://user:password@host`, the query and fragment of an address (cameras and cloud
+services put passwords, tokens and signatures there), and values such as `password=...` inside a path, as video recorders use them:
 
     rtsp://admin:pa@ss@10.0.0.5/ch1?token=x         ->  rtsp://***@10.0.0.5/ch1?***
     rtsp://10.0.0.2/user=admin&password=x&channel=1 ->  rtsp://10.0.0.2/user=***&password=***&channel=1
@@ -16,7 +16,7 @@ HIDDEN = "***"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{1,20}:[\\/]{1,8}|(?<![\w:.\\/])[\\/]{2}"
 _IN_TOKEN = r"[^\s\"'<>`]"  # an address ends at a blank, a quote or an angle bracket
 _ADDRESS = re.compile(rf"({_SCHEME})({_IN_TOKEN}+)")
-# A password may hold blanks and quotes: all before an @ on the same line, where no port number stands after the colon.
+# A password may contain blanks and quotes: match all text up to an @ on the same line, unless the colon precedes a port number.
 _WITH_BLANKS = re.compile(
     r"([A-Za-z][A-Za-z0-9+.\-]{1,20}:[\\/]{1,8})[^\s\"'<>`@:/\\\[]{0,200}:(?!\d+[\"'`]|\d*(?:[\s/?#,.;)\]]|$))[^\n@]{0,400}@"
 )
@@ -28,7 +28,7 @@ _NAMES = (
 )
 _VALUE = re.compile(rf"(?<![A-Za-z])((?:[A-Za-z\-]+-)?(?:{_NAMES})=)([^&/;?#\s\"'<>`]+)", re.IGNORECASE)
 _QUERY_VALUE = re.compile(rf"([?&;](?:[A-Za-z\-_]{{1,30}})?(?:{_NAMES})=)([^&;#\s\"'<>`]+)", re.IGNORECASE)
-# A user and the beginning of a password, where a shell took & or # for its own, or where the @ is written %40: no port.
+# `user:password` without an @: a shell cut the address at & or #, or the @ was written %40. `host:port` does not match.
 _CUT_SHORT = re.compile(r"[^\[\]:]*:(?!PORT\b)(?!\d*[.,;:)\]}*]*$)[^\[\]]*", re.DOTALL)
 _IS_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[\\/]")
 
@@ -36,8 +36,7 @@ _IS_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[\\/]")
 def redacted(text: str, queries: bool = True) -> str:
     """Returns `text` with the secrets of every address replaced by `***`; applying it again changes nothing.
 
-    `queries`: replace queries and fragments completely; if False, only the values that are named like a secret, so that other data
-    stay.
+    `queries`: if True, replace queries and fragments completely; if False, replace only values whose names denote a secret.
     """
     if "@" not in text and "=" not in text and "%" not in text and ":/" not in text:
         return text
@@ -55,7 +54,7 @@ def is_address(place: str) -> bool:
 def _redacted_address(found: re.Match[str], queries: bool) -> str:
     scheme, rest = found[1], found[2]
     first = re.split(r"[/\\?#]", rest, maxsplit=1)[0]
-    # A password may hold / ? # and @ unescaped: then the part before the first of them is not host and port.
+    # A password may contain / ? # and @ unescaped; in that case the text before the first of them is not host and port.
     secret = "@" in first or re.fullmatch(r"[\w.\-]*|\[[0-9A-Fa-f:.%]*\]|[\w.\-]+:\d*[.,;:)\]]*", first) is None
     if "@" in rest and (secret or re.fullmatch(r"[\w.\-]+:\d*", first)):
         rest = f"{HIDDEN}@{_after_user(rest)}"

@@ -1,7 +1,7 @@
-"""Independent random streams from one seed, distinguished by names.
+"""Independent random number generators derived from one seed and a list of names.
 
-`generator(7, "mannequins", "person", 42)` always gives the same stream, in every process and in any order of calls, because the
-names are hashed into the stream's entropy. No code in `tbps` changes a global random state.
+`generator(7, "mannequins", "person", 42)` always returns the same stream, in every process and in any order of calls, because
+the seed and the names are hashed to the state of the generator. No code in `tbps` changes a global random state.
 """
 
 import hashlib
@@ -28,6 +28,6 @@ def generator(seed: int, *names: Name) -> np.random.Generator:
 
 def torch_generator(seed: int, *names: Name, device: "str | torch.device" = "cpu") -> "torch.Generator":
     """PyTorch generator for a seed and names, on `device`."""
-    import torch  # late, so that processes that draw mannequins start without it
+    import torch  # imported here so that processes that only draw mannequins do not load torch
 
     return torch.Generator(device=device).manual_seed(entropy(seed, *names) & (2**63 - 1))

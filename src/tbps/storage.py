@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise StorageError(f"{folder} is needed as a folder but a file stands there; move it away") from error
+            raise StorageError(f"{folder} must be a folder, but a file with that name exists; move it away") from error
         except FileNotFoundError as error:
             raise StorageError(f"{folder} cannot be created ({error.strerror}); choose another folder") from error
     return folder
@@ -47,12 +47,13 @@ def make_folder(folder: Path) -> Path:
 
 @contextmanager
 def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; it is flushed to disk and renamed to `target` at the end, or
-    removed after an error.
+    """Yields a temporary path beside `target`, which is flushed to disk and renamed to `target` at the end of the block.
+
+    After an error the temporary file is removed and `target` is left unchanged.
     """
     make_folder(target.parent)
     with writing_to(target.parent):
-        if target.exists() and not (target.is_file() or target.is_dir()):  # the rename would put a file in place of /dev/null
+        if target.exists() and not (target.is_file() or target.is_dir()):  # the rename would replace /dev/null by a file
             raise StorageError(f"{target} is a device, pipe or socket and would be replaced by a file; give the path of a file")
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         os.close(handle)

@@ -362,7 +362,7 @@ def test_a_missing_or_foreign_gallery(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 1)
     with pytest.raises(GalleryError, match=r"is no gallery .* holds '0000.jpg'"):
         Gallery.open(tmp_path / "photos", ColourEncoder())
-    with pytest.raises(StorageError, match="a file stands there"):
+    with pytest.raises(StorageError, match="a file with that name exists"):
         Gallery.open(tmp_path / "photos" / "0000.jpg", ColourEncoder())
 
 

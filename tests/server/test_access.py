@@ -1,4 +1,4 @@
-"""Authorization: every route by role and camera, sessions, names of the service, pages of other sites, rates."""
+"""Authorization: every route by role and camera, sessions, host names, cross-site requests, rate limits."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ PUBLIC = {
     ("POST", "/v1/session"),
     ("DELETE", "/v1/session"),
 }
-# What a request to each route needs to be answered well; `{id}`, `{job}` stand for an image and a job that are there.
+# Arguments of a valid request to each route; `{id}` and `{job}` are replaced by ids of an existing image and job.
 ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/search"): {"json": {"texts": [{"text": "red"}], "k": 100}},
     ("POST", "/v1/similar"): {"json": {"id": "{id}", "query": {"k": 100}}},
@@ -149,7 +149,7 @@ def test_route_by_role_by_camera(client: TestClient, callers: Any, ids: dict[int
 
 @pytest.mark.parametrize(("method", "path"), list(ASKED), ids=lambda value: value)
 def test_a_session_may_do_what_its_key_may(client: TestClient, callers: Any, ids: dict[int, str], method: str, path: str) -> None:
-    """By cookie, and by header for requests that change something; a password for a proxy beside it is ignored."""
+    """The session cookie authorizes requests, with the X-Tbps header if they change something. Basic authorization is ignored."""
     names = {"id": ids[0], "job": "0" * 24}
     for headers in callers.values():
         secret = headers["Authorization"].removeprefix("Bearer ")

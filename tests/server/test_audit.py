@@ -32,7 +32,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_the_hash_chain_matches_its_description(state: Path) -> None:
-    """Hashes are computed here from the lines alone."""
+    """The expected hashes are computed from the lines alone."""
     previous = "0" * 64
     for number, line in enumerate((state / AUDIT_FILE).read_bytes().splitlines(keepends=True), start=1):
         found = json.loads(line)
@@ -229,7 +229,7 @@ def _wait_until(holds: Callable[[], bool]) -> None:
 
 
 class _held:
-    """Actions gather in one batch while this holds the lock of the log."""
+    """Holds the lock of the log; actions that are written meanwhile form one batch."""
 
     def __init__(self, log: Audit) -> None:
         self._lock = log._writing
@@ -252,7 +252,7 @@ class _Ended(BaseException):
 def test_an_error_in_a_batch_fails_all_its_actions(
     state: Path, monkeypatch: pytest.MonkeyPatch, place: str, raised: BaseException
 ) -> None:
-    """Also an exception that ends the writing thread; no partial line stays, and the next line is written."""
+    """This includes exceptions that end the writing thread. No partial line stays, and the next line is written."""
     log, before = Audit(state), (state / AUDIT_FILE).read_bytes()
 
     def fails(*_: Any) -> None:
@@ -287,7 +287,7 @@ def test_an_action_whose_writer_was_ended_counts_as_failed(state: Path) -> None:
 
 
 def test_a_disk_that_fills_up_within_a_batch(state: Path) -> None:
-    """The system writes a part of the bytes and refuses the rest: no line of the batch stays, and all of its actions fail."""
+    """If the system writes only a part of the bytes, no line of the batch stays, and all actions of the batch fail."""
     code = f"""
 import json, resource, signal, sys, threading
 from pathlib import Path
@@ -350,7 +350,7 @@ print(json.dumps(refused))
     ],
 )
 def test_malformed_notes_are_refused(state: Path, noted: str) -> None:
-    """Otherwise a note with a typing error would verify any log."""
+    """A mistyped note must not verify any log."""
     last = json.loads((state / AUDIT_FILE).read_text().splitlines()[2])["hash"]
     with pytest.raises(SettingsError, match="such as 12:"):
         verify(state, noted.format(hash=last, short=last[1:], odd="g" + last[1:]))
@@ -404,7 +404,7 @@ def test_malformed_heads_are_detected(state: Path) -> None:
 def test_malformed_lines_are_reported_and_do_not_stop_reading(state: Path, line: str) -> None:
     lines = (state / AUDIT_FILE).read_text().splitlines(keepends=True)
     (state / AUDIT_FILE).write_text("".join([*lines[:2], line + "\n", *lines[2:]]))
-    assert verify(state).wrong == "line 3: is no line of an audit log"
+    assert verify(state).wrong == "line 3: is not a line of an audit log"
     assert len(list(entries(state))) >= LINES
 
 
@@ -486,7 +486,7 @@ def test_a_refusal_is_not_answered_without_its_line(tmp_path: Path, sent: dict[s
 
 
 def test_concurrent_searches_are_all_in_the_log(tmp_path: Path) -> None:
-    """Also beside searches that once made the writer of the log fail."""
+    """This includes searches whose lines once made the writer of the log fail."""
     gallery = make_gallery(tmp_path, range(6))
     with serving(gallery, at_once=16) as client:
         bodies = [b'{"texts": [{"text": "red"}]}', b'{"texts": [{"text": "red"}], "equals": {"age": NaN}}', b'{"k": 1e999}']

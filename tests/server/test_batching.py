@@ -58,7 +58,7 @@ def until(condition: object) -> None:
 
 @dataclass(slots=True, eq=False)
 class Stopped(Ticket):
-    """A ticket whose time is out as soon as, and not before, `out` is set, however busy the machine is."""
+    """Ticket that expires exactly when `out` is set, regardless of the load of the machine."""
 
     out: threading.Event = field(default_factory=threading.Event)
 
@@ -82,7 +82,7 @@ def test_concurrent_texts_are_encoded_together(slow: Slow, batching: BatchingEnc
 
 
 def test_a_full_batch_does_not_wait(slow: Slow) -> None:
-    """The window is longer than any test: only a full batch is encoded."""
+    """The window is longer than the test, so that a batch is encoded only because it is full."""
     batching = BatchingEncoder(slow, window=100_000.0, most=8, bound=40, on_batch=lambda size: None)
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(batching.encode_texts, [[f"word {n}"] for n in range(8)]))
@@ -92,7 +92,7 @@ def test_a_full_batch_does_not_wait(slow: Slow) -> None:
 
 
 def test_texts_of_others_are_encoded_between_parts_of_a_long_description(slow: Slow) -> None:
-    """A description of hundreds of parts would keep every other search waiting until the last of them is encoded."""
+    """Otherwise a description of hundreds of parts would delay every other search until its last part is encoded."""
     batching = BatchingEncoder(slow, window=0.0, most=64, bound=1000, on_batch=lambda size: None)
     many = [f"part {n}" for n in range(100)]
     slow.go.clear()
@@ -146,7 +146,7 @@ def test_waiting_texts_are_bounded_and_removed_when_their_time_is_over(slow: Slo
 
 
 def test_the_thread_goes_on_after_the_only_caller_has_left(slow: Slow) -> None:
-    """Its thread ended then, and no description was answered any more."""
+    """Regression: the encoding thread ended, and no search by description was answered any more."""
     batching = BatchingEncoder(slow, window=0.1, most=8, bound=20, on_batch=lambda size: None)
 
     def ask(text: str, mine: Ticket | None) -> np.ndarray:
@@ -172,7 +172,7 @@ def test_texts_after_stop_are_refused(slow: Slow) -> None:
 
 
 def test_it_replaces_the_model_of_a_gallery(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """The real text tower: padding to the longest of a batch changes an embedding by rounding only."""
+    """With a real text tower, padding to the longest text of a batch changes an embedding by rounding only."""
     model = load(tiny_model_folder)
     batching = BatchingEncoder(model, 0.1, 64, 100, lambda size: None)
     texts = ["a man", "a woman in a red coat with a black backpack", "the man wears a navy jacket", "black trousers"]

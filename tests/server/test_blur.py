@@ -32,7 +32,7 @@ def blur() -> FaceBlur:
 
 
 def test_a_face_that_is_found_is_blurred_and_the_rest_is_not(blur: FaceBlur) -> None:
-    """The photograph is wider than tall, so that only the cascades blur it."""
+    """The photograph is wider than tall, so that only faces found by the cascades are blurred."""
     found = []
     for file in sorted(PEOPLE.glob("*.jpg")):
         image = open_image(file)

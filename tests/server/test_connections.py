@@ -1,7 +1,6 @@
-"""Connections with real sockets: slow senders, half requests, floods, few file descriptors, proxies.
+"""Connections with real sockets: slow senders, incomplete requests, floods, few file descriptors, proxies.
 
-Times are settings that are made small. No test says how quickly something has to happen: `PATIENCE` only ends one that would wait
-for ever.
+Time limits are set to small values. No test asserts how quickly something happens; `PATIENCE` only ends a test that would hang.
 """
 
 import json
@@ -50,7 +49,7 @@ ASKED = {"texts": [{"text": "red"}], "k": 2}
 
 
 class SlowEncoder(ColourEncoder):
-    """Takes some seconds per pass over texts."""
+    """Encoder that takes `seconds` per pass over texts."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class Served:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def sent(self, text: str | bytes) -> socket.socket:
-        """A connection over which something was sent."""
+        """Open a connection and send `text`."""
         connection = self.opened()
         connection.sendall(text.encode() if isinstance(text, str) else text)
         return connection
@@ -88,7 +87,7 @@ class Served:
                 return error.code, json.loads(error.read())
 
     def connections(self) -> int:
-        """How many connections the process holds at its port."""
+        """Number of connections that the process has open at its port."""
         held = set()
         for number in os.listdir(folder := f"/proc/{self.pid}/fd"):
             with suppress(OSError):  # closed meanwhile
@@ -98,13 +97,13 @@ class Served:
         return sum(f"socket:[{row[9]}]" in held for row in here)
 
     def files(self) -> int:
-        """How many files and sockets the process has open."""
+        """Number of files and sockets that the process has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
 @contextmanager
 def served(gallery: Path, seconds: float = 0.0, **settings: Any) -> Iterator[Served]:
-    """A service in a thread of this process. seconds: that a pass over texts takes."""
+    """Run a service in a thread of this process. seconds: duration of a pass over texts."""
     service = Service(gallery, SlowEncoder(seconds), ServiceSettings.parse({"shutdown": 1, "timeout": PATIENCE, **settings}))
     with listening(service) as address:
         yield Served(int(address.rpartition(":")[2]), os.getpid())
@@ -112,7 +111,7 @@ def served(gallery: Path, seconds: float = 0.0, **settings: Any) -> Iterator[Ser
 
 @contextmanager
 def served_apart(gallery: Path, files: int, **settings: Any) -> Iterator[tuple[Served, Path]]:
-    """A service in a process of its own that may have so many descriptors, and the file of its log."""
+    """Run a service in a separate process with a limit on file descriptors; yields it and its log file."""
     command = [sys.executable, "-c", PROGRAM, str(gallery), "0", json.dumps(settings), "0"]
     command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     log = gallery.parent / f"log-{time.monotonic_ns()}"
@@ -144,7 +143,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """Everything that comes until the service closes the connection."""
+    """Receive until the service closes the connection."""
     parts = []
     with connection:
         try:
@@ -156,7 +155,7 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def until_end(connection: socket.socket) -> bytes:
-    """An answer of a connection that stays, up to the end of its JSON."""
+    """Receive one answer, up to the end of its JSON, on a connection that stays open."""
     answer = b""
     while not answer.endswith(b"}"):
         answer += connection.recv(2**16)
@@ -165,7 +164,7 @@ def until_end(connection: socket.socket) -> bytes:
 
 @contextmanager
 def dripping(connection: socket.socket, content: bytes) -> Iterator[None]:
-    """Sends something again and again over a connection, with pauses, until the block ends or the connection does."""
+    """Send `content` repeatedly, with pauses, until the block ends or the connection is closed."""
     stop = threading.Event()
 
     def drip() -> None:
@@ -211,7 +210,7 @@ def test_idle_connections_are_closed(gallery: Path) -> None:
 
 
 def test_bodies_are_not_read_before_the_caller_is_identified(gallery: Path) -> None:
-    """No byte of a body is requested, neither by 100 Continue nor by waiting."""
+    """The service neither sends 100 Continue nor waits for the body."""
     viewer = bearer(gallery, "viewer")["Authorization"]
     with served(gallery, body_seconds=300, linger_seconds=300) as door:
         for path, kind in sorted(READING):
@@ -234,7 +233,7 @@ def test_bodies_are_not_read_before_the_caller_is_identified(gallery: Path) -> N
 
 
 def test_incomplete_bodies_take_no_places(gallery: Path) -> None:
-    """More incomplete requests than there are places, of callers with all rights; other requests are answered meanwhile."""
+    """Callers with all rights send more incomplete requests than there are places; other requests are answered meanwhile."""
     with served(gallery, body_seconds=3.0, at_once=4, waiting=4) as door, ExitStack() as stack:
         halves = [
             stack.enter_context(door.sent(head(path, JSON) + "{")) for path in ("/v1/forget", "/v1/search") for _ in range(30)
@@ -264,7 +263,7 @@ def test_time_of_uploads_grows_with_the_bytes_received() -> None:
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(gallery: Path) -> None:
-    """Closing at once would take the answer from the client."""
+    """If the service closed the connection at once, the client would lose the answer."""
     bearer(gallery, "viewer")
     with served(gallery, linger_seconds=PATIENCE) as door:
         for size in (200_000, 5_000_000):
@@ -319,7 +318,7 @@ def test_reachable_with_256_descriptors_however_many_connect(narrow: tuple[Serve
 
 
 def reached(door: Served) -> bool:
-    """Whether a request is answered; like a browser it tries again if its connection was closed for another one."""
+    """Whether a request is answered. Like a browser, tries again if its connection was closed for another one."""
     for _ in range(3):
         try:
             status, _ = door.ask("/v1/session")
@@ -346,7 +345,7 @@ def test_connections_with_a_request_in_progress_are_not_closed(gallery: Path) ->
         until(lambda: door.ask("/healthz")[1]["status"] == "ready")
 
         def search(number: int) -> int:
-            """Its status; asked again where it was not worked on yet when too many came."""
+            """Status of a search. The search is repeated if its connection was closed for another one or it was answered 503."""
             while True:
                 try:
                     status, _ = door.ask("/v1/search", {"texts": [{"text": f"red {number}"}]})

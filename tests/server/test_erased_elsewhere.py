@@ -1,4 +1,4 @@
-"""A service that runs while another process erases images, or is killed while it does."""
+"""A running service while another process erases images, or is killed during an erasure."""
 
 import gc
 import json
@@ -47,7 +47,7 @@ Gallery.open(sys.argv[1], ColourEncoder()).forget(identity=sys.argv[3])
 
 
 def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> None:
-    """Erase a person in another process; until: where that process is killed."""
+    """Erase a person in another process. until: function at which that process is killed."""
     ran = subprocess.run(
         [sys.executable, "-c", FORGET, str(gallery), until, who], env=environment(), capture_output=True, check=False
     )
@@ -56,7 +56,7 @@ def forget_elsewhere(gallery: Path, until: str = "whole", who: str = WHO) -> Non
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Path:
-    """Eight images, and two of a person who is to be erased."""
+    """Gallery of eight images, and two of the person to erase."""
     folder = make_gallery(tmp_path, range(8))
     photos = sorted((tmp_path / "photos").iterdir())[8:10]
     told = [{"camera": "lobby", "identity": WHO, "tracklet": "t-quagga", "age": 90 + n} for n in range(2)]
@@ -91,7 +91,7 @@ def test_an_erasure_whose_process_was_killed_shows_nothing_and_is_completed(gall
 
 
 def test_rows_of_an_unfinished_erasure_are_not_found(gallery: Path) -> None:
-    """The lock is held, as by a process that erases: readers get answers as if the rows were gone."""
+    """While the lock is held, as by a process that is erasing, readers get answers as if the rows were erased."""
     gone = ids_of(gallery)
     opened = Gallery.open(gallery, ColourEncoder())
     assert len(opened) == 10 and opened.prepare() is False
@@ -126,7 +126,7 @@ def test_rows_of_an_unfinished_erasure_are_not_found(gallery: Path) -> None:
 
 
 def held(needles: Sequence[str | bytes | None]) -> list[Any]:
-    """Texts and bytes in memory that contain one of the needles, except the needles themselves."""
+    """Strings and bytes objects in memory that contain one of the needles, except the needles themselves."""
     gc.collect()
     found: dict[int, Any] = {}
     own = {id(needle) for needle in needles}
@@ -141,7 +141,7 @@ def held(needles: Sequence[str | bytes | None]) -> list[Any]:
 
 
 def arrays_with(vector: np.ndarray) -> list[np.ndarray]:
-    """Matrices that any object of this process refers to and that have `vector` as a row, also behind the rows in use."""
+    """Arrays in this process that contain `vector` as a row, including rows beyond those in use."""
     gc.collect()
     found = {id(part): part for each in gc.get_objects() for part in gc.get_referents(each) if type(part) is np.ndarray}
     matrices = [each for each in found.values() if each.dtype == np.float32 and each.ndim == 2 and each.shape[1] == len(vector)]
@@ -149,9 +149,10 @@ def arrays_with(vector: np.ndarray) -> list[np.ndarray]:
 
 
 def test_memory_of_the_service_has_nothing_of_erased_images_after_a_request(tmp_path: Path) -> None:
-    """Caches of blurred pictures, lists of shown images, columns, facts, vectors.
+    """Checked are caches of blurred pictures, lists of shown images, columns, metadata and vectors.
 
-    The picture is of this test alone: galleries of other tests in this process hold the pictures that all of them index.
+    The erased picture is used by this test only: galleries of other tests in this process contain the pictures that all of them
+    index.
     """
     gallery = make_gallery(tmp_path, range(8))
     who, secret = f"okapi {'person'}", f"secret of {'okapi'}"  # built here, so that no constant of this code is found in memory

@@ -1,4 +1,4 @@
-"""What other rooms import from `tbps.server`."""
+"""Names that `tbps.server` exports to other packages."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The service in a process of its own: address, warm-up, batches, 503, time-outs, stopping and killing."""
+"""The service in a separate process: address, warm-up, batches, 503, time-outs, stopping and killing."""
 
 import json
 import signal
@@ -111,7 +111,7 @@ def test_a_service_that_is_killed_while_it_indexes(gallery: Path) -> None:
 
 
 def test_a_service_that_is_stopped_while_it_indexes(gallery: Path) -> None:
-    """A stopped service shows its jobs as a killed one does."""
+    """After the next start, the jobs of a stopped service are shown like those of a killed one."""
     with served(gallery, image_seconds=0.3) as (address, process):
         running, waiting = upload(address, *form(200, 100)), upload(address, *form(2, 500))
         cancelled = upload(address, *form(3, 600))
@@ -137,7 +137,7 @@ def test_a_port_in_use(gallery: Path) -> None:
 
 
 def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -> None:
-    """It prints its address, listens on the loopback only, and searches with the model of the gallery."""
+    """`tbps serve` prints its address, listens on the loopback only, and searches with the model of the gallery."""
     gallery, model = tmp_path / "gallery", load(tiny_model_folder)
     Gallery.open(gallery, model).add(list(write_pictures(tmp_path / "photos", 6)))
     with started("-m", "tbps.cli", "serve", str(gallery), "--port", "0") as (address, process):
@@ -150,6 +150,6 @@ def test_the_command_without_settings(tmp_path: Path, tiny_model_folder: Path) -
 
 
 def listens_on(port: int) -> set[str]:
-    """Addresses with a listener at a port, from the table of the kernel."""
+    """Addresses that listen at a port, from the socket table of the kernel."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}

@@ -8,7 +8,7 @@ from tests.support.served import make_gallery, service_of, serving
 
 
 def test_a_stopped_service_is_not_kept_in_memory(tmp_path: Path) -> None:
-    """FastAPI caches the functions of routes, with whatever they close over: every service and gallery stayed in memory."""
+    """Regression: FastAPI caches route functions with their closures, which kept every service and gallery in memory."""
     gallery = make_gallery(tmp_path, range(2))
     with serving(gallery) as client:
         assert service_of(client).ready.wait(300)

@@ -49,7 +49,7 @@ def gallery(made: Path, tmp_path: Path, tiny_model_folder: Path) -> Path:
 
 
 def refused(*command: str) -> str:
-    """Output of a command that ends at once."""
+    """Run a command that ends at once and return its output."""
     ran = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
     assert ran.returncode == 2 and "http://" not in ran.stdout, ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr, ran.stderr
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_made(gallery: Path) -> None:
 
 @mounts
 def test_a_read_only_disk(gallery: Path) -> None:
-    """With a state folder of its own, as after a first start, and without one."""
+    """With an existing state folder, as after a first start, and without one."""
     for has_state in (False, True):
         if has_state:
             Keys(state_folder(gallery)).add("x", Role.viewer)
@@ -95,7 +95,7 @@ def test_a_port_that_is_taken(gallery: Path) -> None:
 
 
 def begun(gallery: Path) -> None:
-    """What `tbps serve` does before it prints an address."""
+    """Run the steps of `tbps serve` before it prints an address."""
     service = Service(gallery, load(gallery.parent / "model"), ServiceSettings(port=0))
     run(service, lambda address: pytest.fail(f"it printed {address}"))
 
@@ -113,7 +113,7 @@ def test_keys_that_cannot_be_read(gallery: Path) -> None:
 
 
 def test_a_log_that_lost_its_head(gallery: Path) -> None:
-    """The service could answer nothing, since every search is logged first."""
+    """The start is refused, since every search must be logged before it is answered."""
     Audit(state_folder(gallery)).write("x", "", "search")
     (state_folder(gallery) / "audit.head").unlink()
     with pytest.raises(StorageError, match="tbps audit verify"):

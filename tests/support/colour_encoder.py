@@ -1,6 +1,7 @@
-"""A small implementation of the Encoder protocol, for tests of galleries and services.
+"""Small implementation of the `Encoder` protocol for tests of galleries and services.
 
-An image is embedded as a random projection of its colours on a grid of 8 x 4 cells, a text as the sum of a random vector per word.
+The embedding of an image is a random projection of its colours on a grid of 8 x 4 cells; that of a text is the sum of one random
+vector per word.
 """
 
 import time
@@ -18,7 +19,7 @@ CONTEXT = 30  # words
 
 
 class ColourEncoder:
-    """Encoders with different seeds count as different models. `delay`: seconds that a batch of images takes longer."""
+    """Encoder with random weights; different seeds are different models. `delay`: extra seconds per batch of images."""
 
     def __init__(self, seed: int = 0, delay: float = 0.0) -> None:
         self.name = f"colours-{seed}"

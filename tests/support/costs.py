@@ -1,8 +1,8 @@
-"""Processor time of the tests: recorded per test function, and the list of those that `make test-fast` leaves out.
+"""Processor time per test function, and the list of slow tests that `make test-fast` skips.
 
-`tests/slow.tsv` holds a line per test function, `seconds <tab> node id without parameters`: user and system time of all its cases
-together, processes that it started included. Wall-clock time is not used, since it depends on what else the machine does.
-`make test-costs` writes the list anew.
+`tests/slow.tsv` has one line per slow test function, `seconds <tab> node id without parameters`: user and system time of all its
+cases, including the processes that it starts. Wall-clock time is not used, since it depends on the load of the machine.
+`make test-costs` rewrites the list.
 """
 
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).parents[1] / "slow.tsv"
-LISTED = 0.5  # seconds from which on a test function is listed
-REPORTED = 5.0  # seconds from which on a run names test functions that are missing from the list
+LISTED = 0.5  # seconds; slower test functions are listed
+REPORTED = 5.0  # seconds; a run reports slower test functions that are not in the list
 
 
 def function_of(node_id: str) -> str:
@@ -29,13 +29,13 @@ def recorded(file: Path = FILE) -> dict[str, float]:
 
 
 def record(spent: dict[str, float], file: Path = FILE) -> None:
-    """Writes the list, dearest first."""
+    """Writes the list, slowest first."""
     dear = sorted(((seconds, function) for function, seconds in spent.items() if seconds >= LISTED), reverse=True)
     file.write_text("".join(f"{seconds:.1f}\t{function}\n" for seconds, function in dear), encoding="utf-8")
 
 
 def arrange(items: list[pytest.Item], costs: dict[str, float]) -> None:
-    """Marks the listed tests as slow and puts the dearest files first, so that no worker begins one when the others are done."""
+    """Marks the listed tests as slow and orders files by cost, so that no worker starts a slow file at the end."""
     of_file = Counter[str]()
     for function, seconds in costs.items():
         of_file[function.partition("::")[0]] += seconds
@@ -49,7 +49,7 @@ class Costs:
     """Pytest plugin that measures the processor time of every test; workers send it to the main process with their reports."""
 
     def __init__(self, file: Path | None) -> None:
-        """`file`: where to record the list at the end, if anywhere."""
+        """`file`: file to which the list is written at the end, or None."""
         self._file = file
         self._before = _processor_time()
         self._spent = Counter[str]()

@@ -1,4 +1,4 @@
-"""What a run of indexing reports as different, and the rows of a gallery by path."""
+"""Differences that an indexing run reports, and the hits of a gallery by path."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tbps.gallery.store.hit import Hit
 
 
 def hits_by_path(gallery: Gallery) -> dict[str, Hit]:
-    """Hits by path; further rows of one path with a number behind it."""
+    """Hits by path; the second and later rows of a path get a number appended to the path."""
     found: dict[str, Hit] = {}
     for hit in sorted(gallery.search("someone", 999), key=lambda hit: hit.id):
         name = str(hit.path or hit.source)
@@ -19,7 +19,7 @@ def hits_by_path(gallery: Gallery) -> dict[str, Hit]:
 
 
 def differences(report: IngestReport) -> dict[str, list[str]]:
-    """Kind of difference -> names of the files that have it."""
+    """Sorted file names by kind of difference; kinds without files are omitted."""
     kinds = ("changed", "moved", "corrected", "gone")
     return {kind: sorted(name for name, _ in getattr(report, kind)) for kind in kinds if getattr(report, kind)}
 

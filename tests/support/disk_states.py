@@ -1,7 +1,7 @@
-"""Copies of a folder before every file-system call of this process: what a kill -9 at that moment would leave.
+"""Copies of a folder before every file-system call of this process: the states that a kill -9 could leave.
 
-A killed process loses nothing that it has written to files, so such a copy equals what the kill leaves. Calls before which nothing
-changed since the last copy are skipped; of the removal of a folder, there is one copy per folder in it.
+A killed process loses nothing that it has written to files, so a copy equals the state after a kill at that moment. No copy is made
+if nothing has changed since the last one; while a folder is removed recursively, there is one copy per subfolder.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _recording: list["DiskStates"] = []
 
 
 class DiskStates:
-    """Recorder of the copies; `states` are their folders, in order of time."""
+    """Recorder of the copies. `states`: folders of the copies, in order of time."""
 
     def __init__(self, folder: Path, into: Path) -> None:
         self.states: list[Path] = []

@@ -1,4 +1,4 @@
-"""Videos for tests: encoded, joined, damaged, and decoded again."""
+"""Creation of videos for tests: encoding, concatenation, damage; and decoding with `tbps.video`."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,7 +15,7 @@ from tbps.video.tally import Tally
 
 
 def decoded(path: Path, every: Every) -> tuple[list[tuple[float, Frame]], Tally]:
-    """The frames with their times in seconds, and the tally."""
+    """Decodes a video to frames with their times in seconds, and returns them with the tally."""
     tally = Tally()
     with open_video(path) as video:
         return list(video.frames(path.name, every, tally)), tally
@@ -38,7 +38,11 @@ def encode(
     turned: int = 0,
     **options: str,
 ) -> Path:
-    """Encodes a video. begins: its first time stamp in seconds; pixel: width : height of its pixels."""
+    """Encodes a video.
+
+    begins: first time stamp in seconds; pixel: width and height of a pixel (sample aspect ratio); turned: display rotation in
+    degrees.
+    """
     copied = {"mpegts_copyts": "1"} if path.suffix == ".ts" else {}
     with av.open(str(path), "w", options=copied | {"movflags": "faststart"} if path.suffix == ".mp4" else copied) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
@@ -57,7 +61,7 @@ def encode(
 
 
 def joined(path: Path, *parts: Path) -> Path:
-    """Writes several files one after another into one."""
+    """Concatenates files byte by byte into one."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
 
@@ -67,7 +71,10 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def damaged(path: Path, first: int, last: int, elements: bool) -> Path:
-    """Zeroes packets first .. last - 1; with `elements` also the bytes between them, so that the demuxer must resynchronise."""
+    """Overwrites packets first .. last - 1 with zeros.
+
+    elements: also overwrite the bytes between them, so that the demuxer must resynchronise.
+    """
     packets, content = packets_of(path), bytearray(path.read_bytes())
     if elements:
         start, end = packets[first][0] - 8, packets[last][0] - 8
@@ -80,7 +87,7 @@ def damaged(path: Path, first: int, last: int, elements: bool) -> Path:
 
 
 def with_streams(path: Path, *films: Sequence[np.ndarray], cover: bool = False) -> Path:
-    """A file with one video stream per film, and with a cover."""
+    """Writes a file with one video stream per film. cover: also add a cover picture."""
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("mpeg4", rate=10) for _ in films]
         if cover:
@@ -102,7 +109,7 @@ def with_streams(path: Path, *films: Sequence[np.ndarray], cover: bool = False) 
 
 
 def fragmented(path: Path, frames: Sequence[np.ndarray]) -> Path:
-    """Encodes a video in fragments of five frames, without an index of the whole."""
+    """Encodes a fragmented MP4 with five frames per fragment, which has no index of the whole file."""
     with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}) as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.height, stream.width = frames[0].shape[:2]

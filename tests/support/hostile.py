@@ -1,4 +1,4 @@
-"""Harmful files and forms."""
+"""Malicious and malformed files and forms."""
 
 import io
 import struct
@@ -49,7 +49,7 @@ def link(target: str) -> bytes:
     return tarred(info)
 
 
-# Not of an allowed format: refused before anything is decoded.
+# Files of formats that are not allowed: the upload is refused before anything is decoded.
 FOREIGN: dict[str, bytes] = {
     "empty": b"",
     "text": b"hello",
@@ -67,7 +67,7 @@ FOREIGN: dict[str, bytes] = {
     "wave": b"RIFF\x24\x00\x00\x00WAVEfmt ",
     "elf": b"\x7fELF\x02\x01\x01",
 }
-# Of an allowed format by their first bytes, and not what they claim to be: named as skipped, nothing is added.
+# Files that begin like an allowed format but are malformed: the job reports them as skipped and adds nothing.
 BROKEN: dict[str, bytes] = {
     "bomb.png": bomb(),
     "cut.jpg": picture()[:200],
@@ -89,7 +89,7 @@ BROKEN: dict[str, bytes] = {
     "no.avi": b"RIFF\x24\x00\x00\x00AVI LIST" + bytes(300),
     "playlist in a video.mp4": b"\x00\x00\x00\x18ftypisom#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
 }
-# Forms that are none.
+# Malformed forms: content type and body.
 _START, _END = b"--x\r\nContent-Disposition: ", b"\r\n\r\nab\r\n--x--\r\n"
 _FORM = "multipart/form-data; boundary=x"
 FORMS: dict[str, tuple[str, bytes]] = {
@@ -115,6 +115,6 @@ NAMES = (
 
 
 def many_scans(progressive: bytes, count: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated `count` times; each scan is decoded over the whole picture."""
+    """A progressive JPEG whose last scan is repeated `count` times. Decoding a scan takes a pass over the whole picture."""
     last = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[last:-2] * count + progressive[-2:]

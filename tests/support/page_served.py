@@ -1,4 +1,4 @@
-"""A gallery of drawn people, a service of it in a thread, and Chromium."""
+"""Gallery of drawn people, its service in a thread, and Chromium, for tests of the browser page."""
 
 import json
 import os
@@ -25,7 +25,7 @@ REQUIRED = "TBPS_BROWSER"
 
 
 def chromium() -> str:
-    """The path of a Chromium; without one the test is skipped or, where `TBPS_BROWSER=required`, fails."""
+    """Path of Chromium. Without Chromium the test is skipped or, if `TBPS_BROWSER=required`, fails."""
     named = os.environ.get("TBPS_CHROMIUM")
     found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
@@ -38,7 +38,7 @@ def chromium() -> str:
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """Chromium without its sandbox, which root cannot use."""
+    """Runs Chromium without its sandbox, which does not work for root."""
     path = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -49,7 +49,7 @@ def browsing() -> Iterator[Browser]:
 
 
 def draw_people(folder: Path) -> Path:
-    """Draw people: two crops of each on one camera and two on the next, a second apart within a tracklet."""
+    """Draw four crops per person: a tracklet of two crops on one camera and one on the next; crops of a tracklet are 1 s apart."""
     write_mannequins(folder, {"test": SplitSize(PEOPLE, CROPS)}, seed=5, workers=1)
     seen = dict[int, int]()
     lines = []
@@ -74,7 +74,7 @@ def draw_people(folder: Path) -> Path:
 
 @contextmanager
 def serving(gallery: Path, model: PersonModel, **settings: Any) -> Iterator[str]:
-    """The address of a service of a gallery."""
+    """Runs the service of a gallery in a thread; yields its URL."""
     with listening(Service(gallery, model, ServiceSettings.parse({"shutdown": 1, "timeout": 3000, **settings}))) as address:
         yield address
 

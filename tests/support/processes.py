@@ -1,4 +1,4 @@
-"""Services in processes of their own, and requests to them."""
+"""Services in separate processes, and requests to them."""
 
 import json
 import os
@@ -50,14 +50,17 @@ def environment() -> dict[str, str]:
 def served(
     gallery: Path, seconds: float = 0.0, image_seconds: float = 0.0, **settings: Any
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """URL and process of a service whose towers take some seconds per pass."""
+    """Runs a service in a separate process; yields its URL and the process.
+
+    seconds, image_seconds: duration of a pass over texts and over images.
+    """
     with started("-c", PROGRAM, str(gallery), str(seconds), json.dumps(settings), str(image_seconds)) as running:
         yield running
 
 
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """URL that a process prints first, and the process."""
+    """Starts a Python process that prints a URL first; yields the URL and the process."""
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     )
@@ -119,14 +122,14 @@ def form(pictures: int, seed: int) -> tuple[bytes, dict[str, str]]:
 
 
 def upload(address: str, body: bytes, headers: dict[str, str]) -> str:
-    """The id of an upload's job."""
+    """Sends an upload and returns the id of its job."""
     with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/index", body, headers), timeout=3000) as answer:
         assert answer.status == 202
         return str(json.loads(answer.read())["job"]["id"])
 
 
 def job_when(address: str, name: str, fits: Callable[[Any], bool]) -> Any:
-    """Wait for a state of a job."""
+    """Waits until a job satisfies `fits` and returns it. name: id of the job."""
     until = time.monotonic() + 3000
     while not fits(job := ask(address, f"/v1/index/{name}")[1]):
         assert time.monotonic() < until, job

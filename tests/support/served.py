@@ -1,4 +1,4 @@
-"""Galleries with cameras, and services of them."""
+"""Galleries whose images have cameras, and services of them in this process."""
 
 import socket
 import threading
@@ -27,7 +27,7 @@ PATIENCE = 3000.0  # seconds for requests, however busy the machine is
 
 
 def columns(number: int) -> dict[str, Any]:
-    """Metadata of an image; every camera has images, every tracklet and identity is seen by several cameras."""
+    """Metadata of image `number`. Every camera has images; every tracklet and identity has images of several cameras."""
     return {
         "camera": CAMERAS[number % 3],
         "captured_at": f"2024-05-{1 + number:02d}T08:00:00",
@@ -43,7 +43,7 @@ def columns(number: int) -> dict[str, Any]:
 
 
 def make_gallery(folder: Path, numbers: Sequence[int] = range(COUNT)) -> Path:
-    """A gallery of some of the images."""
+    """Creates a gallery of the images with these numbers."""
     pictures = write_pictures(folder / "photos", COUNT)
     Gallery.open(folder / "gallery", ColourEncoder()).add([pictures[n] for n in numbers], [columns(number) for number in numbers])
     return folder / "gallery"
@@ -51,7 +51,7 @@ def make_gallery(folder: Path, numbers: Sequence[int] = range(COUNT)) -> Path:
 
 @contextmanager
 def serving(gallery: Path, **settings: Any) -> Iterator[TestClient]:
-    """A client of a service of the gallery, in this process."""
+    """Runs a service of the gallery in this process; yields a test client."""
     service = Service(gallery, ColourEncoder(), ServiceSettings.parse({"batch_window": 0, "timeout": PATIENCE, **settings}))
     with TestClient(make_app(service), base_url=ADDRESS, headers=CHANGES) as client:
         yield client
@@ -59,7 +59,7 @@ def serving(gallery: Path, **settings: Any) -> Iterator[TestClient]:
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """The address of a service that runs in a thread of this process as `tbps serve` runs it."""
+    """Runs a service in a thread of this process as `tbps serve` does; yields its URL."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as opened:
         opened.bind(("127.0.0.1", 0))
         opened.listen(2048)
@@ -75,7 +75,7 @@ def listening(service: Service) -> Iterator[str]:
 
 
 def bearer(gallery: Path, role: str, cameras: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Headers with a new key."""
+    """Creates a key and returns request headers that contain it."""
     name = f"{role} of {'all' if cameras is None else ' '.join(cameras)}"
     secret, _ = Keys(state_folder(gallery)).add(name, Role(role), cameras)
     return {"Authorization": f"Bearer {secret}"}
@@ -88,12 +88,12 @@ def service_of(client: TestClient) -> Service:
 
 
 def send(client: TestClient, *files: tuple[str, bytes], headers: dict[str, str] | None = None, **data: str) -> Any:
-    """The answer to an upload."""
+    """Sends an upload and returns the answer."""
     return client.post("/v1/index", files=[("files", file) for file in files], data=data, headers=headers)
 
 
 def ended(client: TestClient, answer: Any, headers: dict[str, str] | None = None) -> Any:
-    """Wait for the end of the job in an answer."""
+    """Waits for the end of the job in an answer and returns the job."""
     assert answer.status_code == 202, answer.text
     until = time.monotonic() + 3000
     while (job := client.get(f"/v1/index/{answer.json()['job']['id']}", headers=headers).json())["state"] not in ENDS:

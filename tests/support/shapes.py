@@ -9,7 +9,7 @@ Tower = tuple[int, int, int]
 
 
 def model_shape(image: Tower, text: Tower, **sizes: Any) -> ModelShape:
-    """Returns the shape with these towers and 100 tokens; `sizes`: the other fields of `ModelShape`."""
+    """Returns a model shape with these towers and a vocabulary of 100 tokens. `sizes`: other fields of `ModelShape`."""
     return ModelShape(image=_tower(*image), text=_tower(*text), vocabulary=100, **sizes)
 
 

@@ -1,4 +1,4 @@
-"""MarianMT models with a few thousand random weights, in folders as on the Hugging Face hub, to run translations with."""
+"""MarianMT models with a few thousand random weights, in the folder layout of the Hugging Face hub, for tests of translation."""
 
 import io
 import json
@@ -21,7 +21,10 @@ FRENCH = (
 
 
 def write_marian(folder: Path, source: tuple[str, ...], target: tuple[str, ...], seed: int, mute: bool = False) -> Path:
-    """Write a model folder. `source`, `target`: sentences of which the vocabularies are made; `mute`: translations are empty."""
+    """Write a model folder.
+
+    `source`, `target`: sentences from which the vocabularies are trained; `mute`: make a model whose translations are empty.
+    """
     folder.mkdir(parents=True)
     pieces: list[str] = []
     for name, sentences in (("source", source), ("target", target)):

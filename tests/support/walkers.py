@@ -1,4 +1,4 @@
-"""Short videos of drawn people who walk, with their true boxes in every frame."""
+"""Short videos of drawn walking people, with their true boxes in every frame."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,11 @@ WIDTH, HEIGHT, RATE = 480, 320, 10
 
 @dataclass(frozen=True)
 class Walker:
-    """A person: figure `number`, `tall` pixels high, centre at x = start + speed * seconds, visible in `frames`."""
+    """A walking person.
+
+    `number`: number of the drawn figure; `tall`: height in pixels; centre at x = start + speed * seconds; `foot`: y of the feet;
+    `frames`: frames in which the person is visible.
+    """
 
     number: int
     start: float
@@ -31,7 +35,7 @@ class Walker:
 def film(
     walkers: Sequence[Walker], count: int, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> tuple[list[np.ndarray], list[dict[int, Box]]]:
-    """Draw frames, later walkers over earlier ones; returns them and, per frame, walker -> box clipped to the image."""
+    """Draw frames, later walkers over earlier ones. Returns the frames and, per frame, walker index -> box clipped to the image."""
     ground = place("street", 0).resize(size)
     frames, truth = [], []
     for number in range(count):
@@ -71,7 +75,7 @@ def write_film(path: Path, frames: Sequence[np.ndarray], turned: int = 0, began:
 
 
 def hidden(truth: Sequence[dict[int, Box]], most: float = 0.4) -> list[dict[int, Box]]:
-    """The true boxes without those that a later walker covers to more than the share `most`."""
+    """The true boxes without those of which a later walker covers more than the share `most`."""
     return [
         {
             index: box

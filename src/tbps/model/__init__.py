@@ -1,4 +1,7 @@
-"""CLIP models: two towers, their folders, heads, and converted checkpoints of others. Other packages import from here."""
+"""CLIP models: towers, model folders, training heads, and conversion of checkpoints of other projects.
+
+Other packages of `tbps` import from here.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""QuickGELU, the activation of OpenAI's CLIP, in five passes over memory instead of eight, for training."""
+"""QuickGELU, the activation of OpenAI's CLIP, implemented for training with five passes over memory instead of eight."""
 
 from typing import Any, final
 
@@ -38,7 +38,7 @@ class QuickGELU(nn.Module):
 
 
 def choose_activation(clip: CLIPModel) -> None:
-    """Replaces transformers' QuickGELU by `QuickGELU` in both towers; another activation stays."""
+    """Replaces transformers' QuickGELU by `QuickGELU` in both towers; other activations are left unchanged."""
     for tower in (clip.vision_model, clip.text_model):
         for layer in tower.encoder.layers:
             if isinstance(layer.mlp.activation_fn, QuickGELUActivation):

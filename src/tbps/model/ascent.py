@@ -1,6 +1,6 @@
 """Layer-by-layer evaluation of a tower over all inputs, for probes that change one layer many times.
 
-The states that enter the current layer are kept in memory, so the layers below it are computed only once.
+The inputs of the current layer are kept in memory, so the layers below it are computed only once.
 """
 
 from abc import ABC, abstractmethod
@@ -24,9 +24,9 @@ _IMAGES, _CAPTIONS = 64, 128  # inputs per batch
 
 
 class Ascent(ABC):
-    """Batches of states (n, L, width) that enter layer `layer` (from 1) of a tower.
+    """Inputs of the current layer of a tower, in batches of states (n, L, width).
 
-    `half`: dtype in which the layers compute; None for float32.
+    `layer`: number of the current layer, from 1; `half`: dtype in which the layers compute, None for float32.
     """
 
     tower: Tower
@@ -39,7 +39,7 @@ class Ascent(ABC):
 
     @torch.no_grad()
     def climb(self) -> None:
-        """Advances to the next layer, through the current one with its present weights."""
+        """Computes the current layer with its present weights and makes the next layer the current one."""
         layer = layers_of(self.clip, self.tower)[self.layer - 1]
         with self._computing():
             self._states = [layer(states, self._mask(number)) for number, states in enumerate(self._states)]
@@ -47,8 +47,9 @@ class Ascent(ABC):
 
     @torch.no_grad()
     def rows(self) -> Float32[np.ndarray, "N D"]:
-        """Returns the embeddings with unit rows, in the order of the inputs, through this layer and those above with their present
-        weights.
+        """Returns the embeddings, (N, D) with unit rows in the order of the inputs.
+
+        They are computed from the current layer upwards, with the present weights.
         """
         above = layers_of(self.clip, self.tower)[self.layer - 1 :]
 
@@ -62,14 +63,14 @@ class Ascent(ABC):
         return self._in_order(rows.cpu().numpy())
 
     def _computing(self) -> torch.autocast:
-        """Returns a new autocast context; one context caches the weights that it has cast, so it cannot be
-        reused after a change.
+        """Returns a new autocast context. A context caches the weights that it has cast, so it must not be reused after weights
+        have changed.
         """
         return torch.autocast(self.clip.logit_scale.device.type, self._half, enabled=self._half is not None)
 
     @abstractmethod
     def _mask(self, number: int) -> Tensor | None:
-        """Returns the attention mask that is added to the scores of a batch."""
+        """Returns the mask that is added to the attention scores of a batch, or None."""
 
     @abstractmethod
     def _read(self, number: int, states: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class ImageAscent(Ascent):
 
 @final
 class TextAscent(Ascent):
-    """The text tower over captions, which are cleaned, cut to the context and batched by length."""
+    """The text tower over captions, which are cleaned, truncated to the context length and batched by length."""
 
     tower: Tower = "text"
 

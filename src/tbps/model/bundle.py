@@ -1,4 +1,4 @@
-"""Loading and saving model folders: weights, tokenizer and preprocessing in the Hugging Face layout, every tensor checked.
+"""Loading and saving model folders in the Hugging Face layout: weights, tokenizer and preprocessing. Every tensor is checked.
 
     config.json               towers (transformers.CLIPConfig)
     model.safetensors         weights, float16 or float32
@@ -56,12 +56,12 @@ _HUB_FILES = [
     "special_tokens_map.json",
 ]
 
-_SMALL = 2**26  # a model of fewer parameters is built in any case; tensors that do not fit are then named one by one
+_SMALL = 2**26  # parameters; smaller models are built without the size check, and then every tensor that does not fit is named
 
 
 @final
 class PersonModel:
-    """A CLIP model with tokenizer and preprocessing: the encoder of training, evaluation, indexing and search.
+    """A CLIP model with tokenizer and preprocessing: the encoder for training, evaluation, indexing and search.
 
     Embeddings are (N, `dim`) float32 with unit rows. `fingerprint` depends on weights, tokenizer and preprocessing: two models
     with the same fingerprint compute the same embeddings.
@@ -79,8 +79,9 @@ class PersonModel:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over everything that determines an embedding. Computed once: train `clip` before, or build a new
-        object.
+        """Hash of everything that determines an embedding, as 16 hexadecimal digits.
+
+        Computed once; after changing the weights of `clip`, create a new `PersonModel`.
         """
         if self._fingerprint is None:
             weights = ((name, tensor.detach().cpu().numpy()) for name, tensor in self.clip.state_dict().items())
@@ -105,7 +106,9 @@ class PersonModel:
         return self
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """Encodes images of any size and mode, resized as a whole, to (N, dim) float32 unit rows. EXIF orientation is applied."""
+        """Encodes images of any size and mode to (N, dim) float32 unit rows. They are resized without cropping; EXIF orientation is
+        applied.
+        """
         rows = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
             arrays = np.stack([to_array(upright_rgb(image), self.spec) for image in images[start : start + batch_size]])
@@ -119,7 +122,9 @@ class PersonModel:
             return _unit_rows(image_features(self.clip, normalise(pixels, self.spec)))
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Encodes captions, cleaned and cut to the context, to (N, dim) float32 unit rows. Raises CaptionError for an empty one."""
+        """Encodes captions to (N, dim) float32 unit rows. They are cleaned and truncated to the context length. Raises CaptionError
+        for a caption without words.
+        """
         cleaned = [clean_caption(text) for text in texts]
         by_length = sorted(range(len(cleaned)), key=lambda row: len(cleaned[row]))
         embeddings = np.zeros((len(cleaned), self.dim), np.float32)
@@ -131,23 +136,26 @@ class PersonModel:
         return embeddings
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """Attributes an image's similarity to a (dim,) vector to its patches: (rows, columns) float32 (`model.relevance`)."""
+        """Returns each patch's contribution to an image's similarity to a (dim,) vector: (rows, columns) float32.
+
+        See `tbps.model.relevance`.
+        """
         pixels = torch.from_numpy(to_array(upright_rgb(image), self.spec).copy()).permute(2, 0, 1)[None].to(self.device)
         seen = torch.from_numpy(np.asarray(vector, np.float32)).to(self.device)
         carried: np.ndarray = carried_by_patches(self.clip, normalise(pixels, self.spec)[0], seen).cpu().numpy()
         return carried
 
     def is_cut(self, text: str) -> bool:
-        """Returns whether the text is longer than the model's context, so that its end is ignored."""
+        """Returns whether a text is longer than the model's context length, so that its end is ignored."""
         return count_tokens(self.tokenizer, prompted(clean_caption(text), self.few_shot)) > self.context_length
 
     def tokenise(self, captions: Sequence[str]) -> torch.Tensor:
-        """Tokenises cleaned captions to (N, L) token ids, with the positions of a learned prompt, cut to the context."""
+        """Tokenises cleaned captions to (N, L) token ids, truncated to the context length and including a learned prompt."""
         few_shot = self.few_shot
         return tokenise(self.tokenizer, [prompted(caption, few_shot) for caption in captions], self.context_length)
 
     def save(self, folder: str | Path, half: bool = False) -> None:
-        """Saves the model folder, each file atomically and the weights last; `half` stores float16."""
+        """Saves the model folder. Files are written atomically, the weights last. `half`: store float16."""
         target = make_folder(Path(folder))
         self.tokenizer.save_pretrained(target)
         config = self.clip.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
@@ -165,8 +173,8 @@ class PersonModel:
 def load(model: str | Path, device: str | torch.device = "cpu") -> PersonModel:
     """Loads a model folder, or a Hugging Face id such as "openai/clip-vit-base-patch16".
 
-    Raises ModelError when the folder is missing, has missing, unexpected or mis-shaped weights (each named), or the hub cannot be
-    reached (with the command that downloads the model).
+    Raises ModelError if the folder is missing, if weights are missing, unexpected or of the wrong shape (the message names each),
+    or if the hub cannot be reached (the message contains the command that downloads the model).
     """
     folder = model_folder(model, _HUB_FILES, "model", "openai/clip-vit-base-patch16")
     config, few_shot = _config(folder)
@@ -225,7 +233,7 @@ def _config(folder: Path) -> tuple[CLIPConfig, FewShotSettings | None]:
 
 
 def _check_size(folder: Path, config: CLIPConfig) -> None:
-    """Raises ModelError, before memory is allocated, for a large configuration with more parameters than its weights have bytes."""
+    """Raises ModelError if a large configuration has more parameters than the weights file has bytes; allocates no memory."""
     file = _weight_file(folder)
     size, vision, text = file.stat().st_size, config.vision_config, config.text_config
     side = vision.image_size // max(1, vision.patch_size)
@@ -253,7 +261,10 @@ def _understanding(file: Path) -> Iterator[None]:
 
 
 def _weight_file(folder: Path) -> Path:
-    """Returns the weights file of a model folder; in old folders of the hub a pickle, of which only the tensors are read."""
+    """Returns the weights file of a model folder: model.safetensors, or the pickle of old hub folders.
+
+    Of a pickle, only the tensors are read (`tbps.model.pickles`).
+    """
     for file in (folder / WEIGHTS, folder / "pytorch_model.bin"):
         if file.is_file():
             return file

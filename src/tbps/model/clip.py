@@ -1,4 +1,4 @@
-"""Functions on `transformers.CLIPModel`: building it, features of the two towers, and training tricks that change layers."""
+"""Functions on `transformers.CLIPModel`: construction, features of the two towers, dropout and locked layers for training."""
 
 from typing import Annotated
 
@@ -48,7 +48,8 @@ class ModelShape(Settings):
 def shape_config(shape: ModelShape) -> CLIPConfig:
     """Returns the configuration of a model of that shape.
 
-    The end token is the last of the vocabulary and also pads, the start token is the one before, as in OpenAI's CLIP.
+    As in OpenAI's CLIP, the end token is the last of the vocabulary and also the padding token, and the start token is the one
+    before it.
     """
     end = shape.vocabulary - 1
     return CLIPConfig(
@@ -66,7 +67,7 @@ def shape_config(shape: ModelShape) -> CLIPConfig:
 
 
 def build(shape: ModelShape, seed: int) -> CLIPModel:
-    """Builds a model of that shape with transformers' initialisation, the same for the same seed."""
+    """Builds a model of that shape with transformers' random initialisation; equal seeds give equal weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(seed, "weights") & (2**63 - 1))
         return CLIPModel(shape_config(shape)).eval()
@@ -82,14 +83,17 @@ def _tower(shape: TowerShape) -> dict[str, int]:
 
 
 def unfilled(config: CLIPConfig) -> CLIPModel:
-    """Builds towers with uninitialised weights, to be loaded. Random initialisation takes ten times as long as loading."""
+    """Builds towers with uninitialised weights, to be overwritten by loaded ones. Random initialisation takes ten times as long as
+    loading.
+    """
     with no_init_weights():
         return CLIPModel(config).eval()
 
 
 def image_features(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    """Computes unnormalised image embeddings: (N, 3, H, W) normalised pixels -> (N, D). Other input sizes interpolate the
-    positions.
+    """Computes unnormalised image embeddings: (N, 3, H, W) normalised pixels -> (N, D).
+
+    For another input size than the model's, the position embeddings are interpolated.
     """
     return project_image(clip, image_states(clip, pixels)[:, 0])
 
@@ -103,13 +107,15 @@ def image_states(clip: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def project_image(clip: CLIPModel, states: torch.Tensor) -> torch.Tensor:
-    """Projects states of the image tower: (..., width) -> (..., D). The class token gives the embedding; MLM attends to all."""
+    """Projects states of the image tower: (..., width) -> (..., D). The projected class token is the image embedding; masked
+    language modelling attends to all projected tokens.
+    """
     projected: torch.Tensor = clip.visual_projection(clip.vision_model.post_layernorm(states))
     return projected
 
 
 def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Computes unnormalised text embeddings: (N, L) token ids, padded behind the end token -> (N, D).
+    """Computes unnormalised text embeddings: (N, L) token ids, padded after the end token -> (N, D).
 
     No padding mask is needed: attention is causal, and the embedding is read at the first end token.
     """
@@ -118,17 +124,18 @@ def text_features(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def text_tokens(clip: CLIPModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Computes (N, L) token ids -> (N, L, D): every token projected to the embedding space, for MLM."""
+    """Projects every token to the embedding space, for masked language modelling: (N, L) token ids -> (N, L, D)."""
     projected: torch.Tensor = clip.text_projection(clip.text_model(input_ids=tokens).last_hidden_state)
     return projected
 
 
 def text_features_in_parts(clip: CLIPModel, tokens: torch.Tensor, parts: int) -> torch.Tensor:
-    """Computes `text_features` of (N, L) tokens on the CPU in `parts` runs sorted by length, each cut to its longest caption.
+    """Computes `text_features` of (N, L) tokens in up to `parts` runs over captions of similar length. `tokens` is on the CPU.
 
-    Returns the same embeddings in the given order: a shorter run omits only positions behind every end token. The end token has the
-    highest id, as in OpenAI's vocabulary, so it is the first maximum of a row. Small batches use fewer runs: each run computes a
-    gradient of every weight, including the whole vocabulary's.
+    Each run is truncated to its longest caption, which omits only positions after the end tokens, so the embeddings are the same;
+    they are returned in the order of `tokens`. The end token has the highest id, as in OpenAI's vocabulary, so it is the first
+    maximum of a row. Small batches use fewer runs, since each run computes a gradient of every weight, including the whole token
+    embedding.
     """
     parts = max(1, min(parts, len(tokens) // _CAPTIONS_PER_RUN))
     lengths = tokens.argmax(dim=1) + 1
@@ -146,7 +153,7 @@ def choose_attention(clip: CLIPModel) -> None:
 
 
 def choose_products(tf32: bool) -> None:
-    """Sets whether a GPU multiplies float32 in TF32 (10 bits of mantissa). PyTorch's default uses it in convolutions."""
+    """Sets whether a GPU multiplies float32 in TF32 (10-bit mantissa). By default PyTorch uses TF32 in convolutions only."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
 
@@ -161,21 +168,21 @@ Layers = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class LockSettings(Settings):
-    """Which parameters are locked (TBPS-CLIP, trick 3, locks the patch projection).
+    """Locked (frozen) parameters of the towers. TBPS-CLIP, trick 3, locks the patch projection.
 
-    `image_layers`, `text_layers`: a number locks that many of the lowest layers and the embeddings below them; a list locks only
-    the layers with these numbers. `rate_factor`: 0 locks; a value between 0 and 1 trains the locked parameters at a reduced rate
+    `image_layers`, `text_layers`: a number n locks the n lowest layers and the embeddings below them; a list locks only the layers
+    with these numbers. `rate_factor`: 0 freezes the locked parameters; a value between 0 and 1 trains them at a reduced rate
     instead.
     """
 
     patch_projection: bool = True
     """Whether the patch projection of the image tower is locked."""
     image_layers: Annotated[int, Field(ge=0)] | Layers = 0
-    """Locked layers of the image tower: so many of the lowest with the embeddings below, or a list of numbers from 1."""
+    """Locked layers of the image tower: the number of lowest layers, locked with the embeddings, or a list of numbers from 1."""
     text_layers: Annotated[int, Field(ge=0)] | Layers = 0
-    """Locked layers of the text tower: so many of the lowest with the embeddings below, or a list of numbers from 1."""
+    """Locked layers of the text tower: the number of lowest layers, locked with the embeddings, or a list of numbers from 1."""
     rate_factor: float = Field(0.0, ge=0, le=1)
-    """Learning rate of locked parameters relative to the schedule's; 0 keeps them as they are."""
+    """Learning rate of locked parameters relative to the schedule's; 0 leaves them unchanged."""
 
 
 def bottom_parameters(clip: CLIPModel, settings: LockSettings) -> list[torch.nn.Parameter]:

@@ -1,10 +1,9 @@
-"""Cross-modal encoder of IRRA for masked language modelling: masked captions attend to their image, a head predicts the masked
-words.
+"""Cross-modal encoder of IRRA for masked language modelling: predicts masked words of a caption from the caption and its image.
 
 Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval", CVPR 2023, section 3.2:
 one cross attention (queries: text tokens; keys and values: image tokens), four transformer layers, and a head of dense, QuickGELU,
-LayerNorm and vocabulary layers. As in its code, both inputs and the output are normalised, layers are pre-norm, and every norm has
-PyTorch's default eps, 1e-5.
+LayerNorm and vocabulary layers. As in IRRA's code, both inputs and the output are normalised, layers are pre-norm, and every norm
+has PyTorch's default eps, 1e-5.
 """
 
 from typing import final
@@ -32,7 +31,7 @@ class CrossModalEncoder(nn.Module):
     def forward(
         self, text: Float[Tensor, "n L D"], image: Float[Tensor, "n P D"], unseen: Bool[Tensor, "n L"] | None = None
     ) -> Float[Tensor, "n L D"]:
-        """Returns text tokens after attending to the image: (n, L, D). Positions that are `unseen` are masked as attention keys."""
+        """Returns the text tokens (n, L, D) after attention to the image. `unseen`: positions that are masked as attention keys."""
         keys = self.image_norm(image)
         mixed: Tensor = self.attention(self.text_norm(text), keys, keys, need_weights=False)[0]
         for layer in self.layers:
@@ -46,8 +45,9 @@ class CrossModalEncoder(nn.Module):
         return logits
 
     def _initialise(self, dim: int, layers: int) -> None:
-        """Initialises as IRRA: std dim^-0.5 for attention inputs, (2 * dim)^-0.5 for widening layers; layers that end a block or
-        predict use less.
+        """Initialises as IRRA: std dim^-0.5 for attention inputs, (2 * dim)^-0.5 for widening layers.
+
+        Layers that end a block and the vocabulary layer use dim^-0.5 * (2 * layers)^-0.5.
         """
         narrow = dim**-0.5 * (2 * layers) ** -0.5
         for attention in (self.attention, *(layer.attention for layer in self.layers if isinstance(layer, _Block))):

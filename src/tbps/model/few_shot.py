@@ -1,14 +1,15 @@
 """Few-shot methods for a `CLIPModel` with locked towers: learned prompt (CoOp) and adapter (CLIP-Adapter), added in place.
 
-CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022): vectors v_1 ... v_M, shared by all captions, stand
-between the start token and the first token of the caption. They are initialised with the embeddings of a text. The towers get each
-caption with that text in front, so that positions, end token and context length account for the vectors.
+CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022): learned vectors v_1 ... v_M, shared by
+all captions, are inserted between the start token and the first token of the caption. They are initialised with the token
+embeddings of a text. Captions are tokenised with that text in front, so that positions, end token and context length account for
+the vectors.
 
 CLIP-Adapter (Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", IJCV 2024): the image embedding f
 becomes a G(f) + (1 - a) f with the bottleneck G(f) = ReLU(W2 ReLU(W1 f)), W1 (D/4, D), W2 (D, D/4).
 
-Both replace a module of the towers and keep its weight under the same name, so the state has the names of plain towers plus
-`ADDED`.
+Each method replaces a module of the towers and keeps the module's weight under the same name, so the state dict has the names of
+plain towers plus `ADDED`.
 """
 
 from typing import final
@@ -23,14 +24,14 @@ from tbps.model.folder import PROMPT, FewShotSettings
 from tbps.seeding import entropy
 
 ADDED = (PROMPT, "visual_projection.narrow.weight", "visual_projection.widen.weight")
-"""Names of the added weights in the state of the towers."""
+"""Names of the added weights in the state dict of the towers."""
 
 _NARROWER = 4  # inner width of the adapter: D / 4
 
 
 @final
 class PromptedEmbedding(nn.Module):
-    """Token embedding with learned vectors in the positions behind the start token."""
+    """Token embedding with learned vectors in the positions after the start token."""
 
     def __init__(self, words: nn.Parameter, text: str, tokens: Tensor) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class PromptedEmbedding(nn.Module):
         self.vectors = nn.Parameter(words.detach()[tokens].clone())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embeds (n, L) token ids with `text` in front of every caption -> (n, L, width)."""
+        """Embeds (n, L) token ids of captions with `text` in front -> (n, L, width)."""
         words, after = embedding(tokens, self.weight), 1 + len(self.vectors)
         return torch.cat([words[:, :1], self.vectors.expand(len(words), -1, -1), words[:, after:]], dim=1)
 

@@ -21,16 +21,16 @@ PROMPT = "text_model.embeddings.token_embedding.vectors"
 
 
 class FewShotSettings(Settings):
-    """Prompt and adapter that are trained while the towers are locked (`tbps.model.few_shot`); "few_shot" in config.json.
+    """Prompt and adapter that are trained while the towers are locked (`tbps.model.few_shot`). Stored as "few_shot" in config.json.
 
     `prompt` (CoOp): the text whose token embeddings initialise the vectors in front of every caption, one vector per token.
     `adapter_ratio` (CLIP-Adapter): weight of the adapter's output in the image embedding.
     """
 
     prompt: str | None = None
-    """Text that the learned vectors before every caption start from, one vector per token (CoOp); null for none."""
+    """Text that initialises the learned vectors in front of every caption, one vector per token (CoOp); null for no prompt."""
     adapter_ratio: float | None = Field(None, gt=0, le=1)
-    """Share of the learned adapter in the image embedding (CLIP-Adapter); null for no adapter."""
+    """Weight of the learned adapter's output in the image embedding (CLIP-Adapter); null for no adapter."""
 
     @field_validator("prompt")
     @classmethod
@@ -54,7 +54,10 @@ def read_few_shot(config: Mapping[str, Any], file: Path) -> FewShotSettings | No
 
 
 def prompted(caption: str, few_shot: FewShotSettings | None) -> str:
-    """Returns a cleaned caption with the text of the learned prompt in front, whose positions the learned vectors take."""
+    """Returns a cleaned caption with the text of the learned prompt in front.
+
+    The learned vectors replace the token embeddings of that text.
+    """
     return caption if few_shot is None or few_shot.prompt is None else f"{few_shot.prompt} {caption}"
 
 
@@ -69,7 +72,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_spec(folder: Path, image_size: int) -> ImageSpec:
-    """Reads the preprocessing of a model folder; images of `image_size` x `image_size` where it gives no height and width."""
+    """Reads the preprocessing of a model folder. Without height and width in the file, images are `image_size` x `image_size`."""
     file = folder / PREPROCESSOR
     values: Any = read_json(file) if file.is_file() else {}
     if not isinstance(values, dict):
@@ -104,12 +107,15 @@ def preprocessor(spec: ImageSpec) -> dict[str, Any]:
 def fingerprint(
     weights: Iterable[tuple[str, np.ndarray]], tokenizer: str, spec: ImageSpec, few_shot: FewShotSettings | None
 ) -> str:
-    """Returns 16 hexadecimal digits over weights, tokenizer (its JSON by `tokenizers`), preprocessing and few-shot settings."""
+    """Returns a hash of weights, tokenizer, preprocessing and few-shot settings as 16 hexadecimal digits.
+
+    `tokenizer`: JSON of the tokenizer, as `tokenizers` serialises it.
+    """
     digest = hashlib.sha256()
     for name, array in sorted(weights, key=lambda pair: pair[0]):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array).data)
-    # Only vocabulary and merges: truncation and padding of the tokenizer change with every call.
+    # Hash only vocabulary and merges: truncation and padding settings of the tokenizer change with every call.
     pairs = json.loads(tokenizer)["model"]
     digest.update(json.dumps([pairs["vocab"], pairs["merges"]], sort_keys=True).encode())
     digest.update(spec.fingerprint().encode())

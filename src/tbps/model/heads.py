@@ -1,4 +1,4 @@
-"""Training heads: projection for NT-Xent, identity classifier, cross-modal encoder of MLM."""
+"""Training heads: projection for NT-Xent, identity classifier, cross-modal encoder for masked language modelling."""
 
 from typing import final
 
@@ -11,7 +11,7 @@ from tbps.model.cross_modal import CrossModalEncoder
 
 @final
 class ProjectionHead(nn.Module):
-    """Two-layer MLP of SimCLR (D, hidden, D with ReLU) on unnormalised embeddings."""
+    """Projection head of SimCLR on unnormalised embeddings: a two-layer MLP (D, hidden, D) with ReLU."""
 
     def __init__(self, dim: int, hidden: int = 128) -> None:
         super().__init__()
@@ -58,5 +58,5 @@ class Heads(nn.Module):
 
 
 def label_of(identities: Int[Tensor, "*n"], known: Int[Tensor, " C"]) -> Int[Tensor, "*n"]:
-    """Returns positions of identities among the sorted `known` ones: the labels of the classifier."""
+    """Returns the classifier labels of identities: their positions among the sorted `known` identities."""
     return torch.searchsorted(known, identities)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022), with the package peft.
+"""Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022), using the package peft.
 
 y = W x + (alpha / rank) B A x, with W (out, in) frozen, A (rank, in) initialised at random and B (out, rank) with zeros. An adapted
-model therefore starts equal to the plain one, and merging W + (alpha / rank) B A makes it plain again.
+model therefore starts equal to the original one. Merging replaces W by W + (alpha / rank) B A and removes the adapters.
 """
 
 from typing import Literal
@@ -16,16 +16,16 @@ from tbps.seeding import entropy
 
 
 class LoraSettings(Settings):
-    """Which matrices of every layer get an adapter, and in which towers.
+    """Rank, scale and placement of the adapters.
 
-    `matrices`: the four of the attention (queries, keys, values, output), the two of the feed-forward layer, or all six. `dropout`:
-    on the input of the adapters.
+    `matrices`: the four matrices of the attention (queries, keys, values, output), the two of the feed-forward layer, or all six.
+    `dropout`: applied to the input of the adapters.
     """
 
     rank: int = Field(8, ge=1)
     """Rank of the adapters."""
     alpha: int = Field(16, ge=1)
-    """Scale of the adapters, whose product is multiplied by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout probability of the adapters' inputs."""
     matrices: Literal["attention", "feed_forward", "both"] = "attention"
@@ -43,7 +43,7 @@ _TOWERS = {"image": "vision_model", "text": "text_model", "both": "(vision_model
 
 
 def add_adapters(clip: CLIPModel, settings: LoraSettings, seed: int) -> None:
-    """Adds adapters to the towers in place, the same for the same seed. Only the adapters and the temperature are trained.
+    """Adds adapters to the towers in place; equal seeds give equal weights. Only the adapters and the temperature are trainable.
 
     Raises MissingDependencyError without the package peft.
     """

@@ -3,20 +3,20 @@
 `torch.save` and TorchScript both write a zip file:
 
     NAME/data.pkl   a pickle of dicts, lists and numbers, where a tensor is (storage, offset, shape, strides)
-    NAME/data/7     the numbers of storage 7
-    NAME/code/...   TorchScript only: the program of the model; never read
+    NAME/data/7     the bytes of storage 7
+    NAME/code/...   TorchScript only: the code of the model; never read
 
-Before PyTorch 1.6, `torch.save` wrote five pickles one after another (a magic number, the version of the format, facts about the
-machine, the object, the keys of the storages), then for each storage a count in 8 bytes and its numbers.
+Before PyTorch 1.6, `torch.save` wrote five pickles one after another (a magic number, the version of the format, properties of the
+machine, the object, the keys of the storages), then for each storage its number of elements in 8 bytes and its elements.
 
-Each pickle is read by an unpickler with a fixed list of allowed names, each of which becomes something inert
-(`tbps.model.unpickling`): a TorchScript module its attributes, an `easydict.EasyDict` a dict, a tensor a description of where its
-numbers are. Any other name is refused. `torch.jit.load` is not used: it compiles the program of the archive and calls the
-`__setstate__` methods that it defines, which would execute untrusted code. `torch.load(weights_only=True)` is not used either: it
-hashes any value that stands where a key should, which a small file can make endless.
+Each pickle is read by an unpickler that replaces a fixed list of allowed class and function names by inert values
+(`tbps.model.unpickling`): a TorchScript module by its attributes, an `easydict.EasyDict` by a dict, a tensor by the location of its
+elements. Any other name is refused. `torch.jit.load` is not used: it compiles the code in the archive and calls the `__setstate__`
+methods defined there, which would execute untrusted code. `torch.load(weights_only=True)` is not used either: it hashes any value
+used as a dict key, which a small file can make endless.
 
-The size of the file limits how much is read: no storage is read twice, and all tensors together have at most 4 times as many
-numbers as their storages (tied weights share theirs).
+The amount of data read is limited by the size of the file: no storage is read twice, and all tensors together have at most 4 times
+as many elements as their storages (tied weights share a storage).
 """
 
 import io
@@ -40,11 +40,11 @@ from tbps.model.unpickling import InertUnpickler, ScriptModule, Storage, Stored
 
 _LONGEST_LIST = 8 * 2**20  # bytes of a zip file's directory: about 100,000 entries
 _LONGEST_HEADER = 16 * 2**20  # bytes of the header of a safetensors file
-_SHARED = 4
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # in files from before PyTorch 1.6
+_SHARED = 4  # most elements of all tensors per element of their storages
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before PyTorch 1.6
 _MODULES, _DEPTH = 1_000_000, 64
 
-# Exceptions of unpickling a damaged or hostile pickle, by the documentation of `pickle` and by trying.
+# Exceptions that unpickling a damaged or hostile file raises, from the documentation of `pickle` and by experiment.
 _BROKEN = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -74,9 +74,9 @@ class TensorFile:
 def read_tensors(path: Path) -> TensorFile:
     """Reads the model state of a `.pt`, `.pth`, `.bin` or `.safetensors` file; the format is recognised by content.
 
-    The state may be the top-level object or stand under "state_dict" or "model", as training scripts write it; optimizers beside it
-    are not read. Raises ModelError where the file is missing, damaged or truncated, its pickle contains a name that is not allowed
-    (given in full), or the state is empty, holds other things than tensors, or exceeds a limit.
+    The state is the top-level object, or its entry "state_dict" or "model" as training scripts write it; other entries, such as an
+    optimizer's, are not read. Raises ModelError if the file is missing, damaged or truncated, if its pickle contains a name that is
+    not allowed (quoted in the message), or if the state is empty, contains values other than tensors, or exceeds a limit.
     """
     if not path.is_file():
         raise ModelError(
@@ -103,7 +103,7 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a safetensors file. Raises ModelError where it is damaged or another kind of file."""
+    """Reads the tensors of a safetensors file. Raises ModelError if it is damaged or not a safetensors file."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -156,10 +156,10 @@ def _damaged(path: Path, error: Exception) -> ModelError:
 
 
 def _check_list(path: Path) -> None:
-    """Raises ValueError, before reading it, for a zip directory longer than that of any model.
+    """Raises ValueError for a zip file whose directory is too long for a model, before the directory is read.
 
-    Its length is stored 12 bytes into the record that ends the file (which begins at most 65,557 bytes before the end), or 40 bytes
-    into the larger zip64 record, which PyTorch writes too.
+    The length of the directory is stored 12 bytes into the record that ends the file (which begins at most 65,557 bytes before the
+    end), or 40 bytes into the larger zip64 record, which PyTorch writes too.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
@@ -185,7 +185,10 @@ def _root(archive: zipfile.ZipFile) -> str:
 
 
 def _plain(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """Returns an uncompressed entry, which cannot be larger than the file. PyTorch never compresses."""
+    """Returns the entry of a name. Raises ValueError if it is compressed.
+
+    PyTorch never compresses, and an uncompressed entry cannot be larger than the file.
+    """
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, which PyTorch does not do")
@@ -196,7 +199,7 @@ _Numbers = dict[str, torch.Tensor]
 
 
 def _materialised(state: dict[Any, Any], read: Callable[[dict[str, Storage]], _Numbers]) -> dict[Any, Any]:
-    """Replaces the descriptions of tensors in a state by tensors; `read` returns the numbers of the given storages."""
+    """Replaces the `Stored` descriptions in a state by tensors. `read`: returns the elements of the given storages."""
     stored = [value for value in state.values() if isinstance(value, Stored)]
     storages: dict[str, Storage] = {}
     for value in stored:
@@ -221,7 +224,9 @@ def _tensor_of(stored: Stored, held_by: _Numbers) -> torch.Tensor:
 
 
 def _of_zip(archive: zipfile.ZipFile, root: str, storages: dict[str, Storage], size: int) -> _Numbers:
-    """Reads storages from a zip file. `size`: bytes of the file, a limit because entries of a hostile one may overlap."""
+    """Reads storages from a zip file. `size`: bytes of the file, which the storages must not exceed: entries of a hostile file may
+    overlap.
+    """
     if sum(storage.count * storage.dtype.itemsize for storage in storages.values()) > size:
         raise ValueError("its storages would be larger than the file")
     numbers = {}
@@ -232,8 +237,8 @@ def _of_zip(archive: zipfile.ZipFile, root: str, storages: dict[str, Storage], s
 
 
 def _of_old(file: BinaryIO, keys: Any, storages: dict[str, Storage], wanted: dict[str, Storage]) -> _Numbers:
-    """Reads storages that stand one after another in the order of `keys`; those that are not wanted (an
-    optimizer's) are skipped.
+    """Reads the wanted ones of the storages that follow one another in the order of `keys`; the others, such as an optimizer's, are
+    skipped.
     """
     if (
         not isinstance(keys, list)
@@ -279,8 +284,8 @@ def _state_of(tree: Any, path: Path) -> dict[Any, Any]:
 
 
 def _attributes(module: ScriptModule) -> dict[Any, Any]:
-    """Returns the tensors of a tree of modules by their dotted names. Each module is visited once, so a hostile pickle cannot make
-    it endless.
+    """Returns the tensors of a tree of modules by their dotted names. Each module is visited once, so that a pickle with cycles
+    cannot cause an endless loop.
     """
     found: dict[Any, Any] = {}
     waiting, seen, looked_at = [("", 0, module)], {id(module)}, 0

@@ -3,7 +3,7 @@
     carried(patch)  =  sum over its pixels of (x - b) * mean over a of  d s(b + a (x - b)) / d x,      s(x) = cos(f(x), v)
 
 x: normalised image; b: mean grey, which is 0 after normalisation; f: image tower; v: the other embedding. The sum over all patches
-is s(x) - s(b), up to the error of taking the mean over few steps.
+is s(x) - s(b), up to the error of the mean over a finite number of steps.
 """
 
 import torch
@@ -15,13 +15,13 @@ from transformers import CLIPModel
 from tbps.model.clip import image_features
 
 STEPS = 8
-_AT_ONCE = 4  # steps per batch; each keeps its activations until its gradient is computed
+_AT_ONCE = 4  # steps per batch; the activations of all steps of a batch are in memory at the same time
 
 
 def carried_by_patches(
     clip: CLIPModel, pixels: Float[Tensor, "3 H W"], vector: Float[Tensor, " D"], steps: int = STEPS
 ) -> Float[Tensor, "rows columns"]:
-    """Returns the signed contribution of every patch; `pixels` are normalised. Leaves no gradients in the model."""
+    """Returns the signed contribution of every patch to the similarity. `pixels`: normalised. Leaves no gradients in the model."""
     patch: int = clip.config.vision_config.patch_size
     path = (torch.arange(steps, device=pixels.device) + 0.5) / steps
     slope = torch.zeros_like(pixels)

@@ -1,8 +1,8 @@
-"""Changes to the towers: remove or interpolate one module, drop layers, cut out a narrower copy.
+"""Structural changes to the towers: remove or interpolate one module, drop layers, make a narrower copy.
 
 A module is the self-attention or the feed-forward part of one layer together with the norm before it, or the whole layer
-(TBPS-CLIP: compression probes). Every function returns a plain `CLIPModel`, and the context managers restore what they
-change.
+(TBPS-CLIP: compression probes). The functions return ordinary `CLIPModel` objects; the context managers restore the weights that
+they change.
 """
 
 import copy
@@ -40,21 +40,21 @@ _OUTPUTS: dict[ModulePart, tuple[str, ...]] = {
 
 
 class PruneSettings(Settings):
-    """Which parts of the start model are cut off.
+    """Parts of the start model to remove.
 
-    `image_layers`, `text_layers`: numbers (from 1) of layers to drop. Of what remains of each tower, `depth` is the share of layers
-    to keep, spread evenly from first to last, and `width` the share of attention heads, channels and feed-forward units to keep,
-    those with the largest weights.
+    `image_layers`, `text_layers`: numbers (from 1) of layers to drop. `depth`: share of the remaining layers of each tower to keep,
+    evenly spaced from the first to the last. `width`: share of attention heads, channels and feed-forward units to keep, those with
+    the largest weights.
     """
 
     image_layers: Layers = ()
-    """Layers of the image tower that are dropped, numbered from 1."""
+    """Layers of the image tower to drop, numbered from 1."""
     text_layers: Layers = ()
-    """Layers of the text tower that are dropped, numbered from 1."""
+    """Layers of the text tower to drop, numbered from 1."""
     depth: float = Field(1.0, gt=0, le=1)
-    """Share of the remaining layers of each tower that stay, evenly spread."""
+    """Share of the remaining layers of each tower to keep, evenly spaced."""
     width: float = Field(1.0, gt=0, le=1)
-    """Share of attention heads, channels and feed-forward units that stay, those with the largest weights."""
+    """Share of attention heads, channels and feed-forward units to keep, those with the largest weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,10 @@ def pruned_config(config: CLIPConfig, settings: PruneSettings) -> CLIPConfig:
 
 
 def pruned(clip: CLIPModel, settings: PruneSettings) -> CLIPModel:
-    """Returns a copy that is cut as `settings` say. Raises SettingsError for layers that do not exist, ModelError as `narrowed`."""
+    """Returns a copy without the layers and channels that `settings` remove.
+
+    Raises SettingsError for layers that do not exist, ModelError as `narrowed`.
+    """
     made = without_layers(clip, settings.image_layers, settings.text_layers)
     made = without_layers(made, *(_between(len(layers_of(made, tower)), settings.depth) for tower in _TOWERS))
     if settings.width == 1:
@@ -119,14 +122,14 @@ def _share_of(count: int, share: float) -> int:
 
 
 def _between(depth: int, share: float) -> list[int]:
-    """Returns the numbers of the layers to drop so that a share remains, evenly spread, with the first and the last."""
+    """Returns the numbers of the layers to drop so that a share of the layers remains, evenly spaced, including first and last."""
     kept = np.rint(np.linspace(1, depth, _share_of(depth, share))).astype(int).tolist()
     return sorted(set(range(1, depth + 1)) - set(kept))
 
 
 @contextmanager
 def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
-    """Removes a module inside the block; its residual path remains. Its last linear layer is set to 0, which is equivalent."""
+    """Removes a module inside the `with` block by setting its last linear layer to 0, so that only the residual path remains."""
     prefix = f"{_TOWERS[module.tower]}.encoder.layers.{module.layer - 1}."
     ends = tuple(f"{prefix}{name}." for name in _OUTPUTS[module.part])
     with _restored({name: data for name, data in weights_of(clip, module).items() if name.startswith(ends)}) as outputs:
@@ -137,7 +140,7 @@ def removed(clip: CLIPModel, module: Module) -> Iterator[None]:
 
 @contextmanager
 def led_back(clip: CLIPModel, module: Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Interpolates a module's weights inside the block: (1 - share) * start + share * own (TBPS-CLIP: C2, share = a)."""
+    """Interpolates a module's weights inside the `with` block: (1 - share) * start + share * own (TBPS-CLIP: C2, share = a)."""
     with _restored(weights_of(clip, module)) as weights:
         for name, data in weights.items():
             data.copy_(torch.lerp(start[name].to(data), data, share))
@@ -171,24 +174,22 @@ def without_layers(clip: CLIPModel, image: Collection[int] = (), text: Collectio
 
 
 def _kept(tower: str, depth: int, dropped: Collection[int]) -> list[int]:
-    """Returns the numbers of the layers that remain. Raises SettingsError where one to drop does not exist, or
-    none would remain.
-    """
+    """Returns the numbers of the layers that remain. Raises SettingsError if a dropped one does not exist or none remain."""
     kept = [number for number in range(1, depth + 1) if number not in dropped]
     wrong = sorted(set(dropped) - set(range(1, depth + 1)))
     if wrong or not kept:
-        reason = f"layers {wrong} are not there" if wrong else "none would be left"
+        reason = f"layers {wrong} do not exist" if wrong else "none would be left"
         raise SettingsError(f"cannot drop layers {sorted(dropped)} of the {tower} tower, which has {depth}: {reason}")
     return kept
 
 
 def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
-    """Returns a narrower copy: so many attention heads per tower, the width that they need, and feed-forward layers in proportion.
+    """Returns a narrower copy with `image_heads` and `text_heads` attention heads per layer.
 
-    Kept are the heads and feed-forward units of a layer and the channels of a tower with the largest weights; kept weights are not
-    changed. The copy is a start for distillation, not a finished model: norms see fewer channels than before. Raises SettingsError
-    for more heads than there are, or none; ModelError for a model with a learned prompt or adapter, which would not fit the
-    narrower towers.
+    Tower width and feed-forward layers shrink in proportion. The heads and feed-forward units of each layer and the channels of
+    each tower with the largest weights are kept, with unchanged values. The copy is a starting point for distillation, not a
+    finished model, since its norms are computed over fewer channels. Raises SettingsError if a number of heads is 0 or larger than
+    the model's; ModelError for a model with a learned prompt or adapter, which would not fit the narrower towers.
     """
     if few_shot_of(clip) is not None:
         raise ModelError(
@@ -219,7 +220,7 @@ def narrowed(clip: CLIPModel, image_heads: int, text_heads: int) -> CLIPModel:
 
 
 def _narrow(shape: CLIPTextConfig | CLIPVisionConfig, heads: int) -> None:
-    """Changes the configuration of a tower to that number of heads."""
+    """Changes the configuration of a tower in place to `heads` heads, with width and feed-forward layer in proportion."""
     whole = shape.num_attention_heads
     shape.hidden_size, shape.intermediate_size = shape.hidden_size // whole * heads, shape.intermediate_size * heads // whole
     shape.num_attention_heads = heads
@@ -229,14 +230,12 @@ _WRITERS = ("embedding.weight", "self_attn.out_proj.weight", "mlp.fc2.weight")  
 
 
 def _largest(importance: Tensor, count: int) -> Tensor:
-    """Returns the positions of the `count` largest values in ascending order."""
+    """Returns the positions of the `count` largest values, in ascending order of position."""
     return importance.topk(count).indices.sort().values
 
 
 def _written(own: Mapping[str, Tensor]) -> Tensor:
-    """Returns (width,): for each channel, the root of the sum of squares of all weights of embeddings and
-    layers that write to it.
-    """
+    """Returns the importance of each channel, (width,): the L2 norm of all weights of embeddings and layers that write to it."""
     squares = []
     for name, tensor in own.items():
         if name.endswith(_WRITERS):
@@ -253,7 +252,7 @@ def _rows_of_heads(own: Mapping[str, Tensor], inside: str, head_width: int, head
 
 
 def _cut_layer(own: Mapping[str, Tensor], inside: str, rows: Tensor, units: Tensor) -> dict[str, Tensor]:
-    """Returns a layer's matrices with fewer attention rows and feed-forward units and the full number of channels."""
+    """Returns a layer's matrices reduced to the given attention rows and feed-forward units, with all channels."""
     kept = {f"self_attn.{name}.": rows for name in ("q_proj", "k_proj", "v_proj")} | {"mlp.fc1.": units}
     cut = {f"{inside}{name}{end}": own[f"{inside}{name}{end}"][at] for name, at in kept.items() for end in ("weight", "bias")}
     for name, at in (("self_attn.out_proj.weight", rows), ("mlp.fc2.weight", units)):
@@ -266,7 +265,7 @@ _INNER = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "fc1.bias")
 
 
 def _cut_channels(name: str, tensor: Tensor, channels: Tensor) -> Tensor:
-    """Returns a tensor of a tower with fewer channels, on whichever axis they are."""
+    """Returns a tensor of a tower reduced to the given channels, on the axis that its name implies."""
     if name.endswith(_INNER):
         return tensor
     by_column = name.endswith(_READERS) or name.endswith(("token_embedding.weight", "position_embedding.weight"))

@@ -1,7 +1,7 @@
-"""The text tower in numpy, for a first search without loading torch.
+"""Text encoder in numpy, which makes the first search faster because torch need not be loaded.
 
 Embeddings equal those of `PersonModel.encode_texts` to 1e-6, and the fingerprint is the same, since it is computed over all weights
-of the folder. Images need the image tower: the whole model is loaded for the first one. What it saves: docs/decisions/model.md.
+of the folder. Images need the image tower: the whole model is loaded for the first one. Measured times: docs/decisions/model.md.
 """
 
 import math
@@ -29,7 +29,7 @@ _LAYERS = "text_model.encoder.layers."
 
 @final
 class TextReader:
-    """Text encoder of a model folder, created by `open`, with the attributes of `PersonModel`."""
+    """Text encoder of a model folder with the interface of a gallery's encoder; created by `open`."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.name, self.folder = str(folder), folder.resolve()
@@ -54,9 +54,7 @@ class TextReader:
 
     @classmethod
     def open(cls, folder: Path) -> "TextReader | None":
-        """Opens a model folder. Returns None where it is damaged or unsupported; `tbps.model.bundle.load` then
-        explains the fault.
-        """
+        """Opens a model folder. Returns None if it is damaged or unsupported; `tbps.model.bundle.load` then raises the reason."""
         try:
             return cls(folder, read_json(folder / "config.json"))
         except (ModelError, SafetensorError, OSError, KeyError, TypeError, AttributeError):
@@ -67,7 +65,9 @@ class TextReader:
             return None
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Encodes captions, cleaned and cut to the context, to (N, dim) float32 unit rows. Raises CaptionError for an empty one."""
+        """Encodes captions to (N, dim) float32 unit rows. They are cleaned and truncated to the context length. Raises CaptionError
+        for a caption without words.
+        """
         rows = [self._embedding(self._tokens(text)) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
 
@@ -80,7 +80,7 @@ class TextReader:
         return self._whole.carried(image, vector)
 
     def is_cut(self, text: str) -> bool:
-        """Returns whether the text is longer than the model's context, so that its end is ignored."""
+        """Returns whether a text is longer than the model's context length, so that its end is ignored."""
         return len(self._pieces(text)) > self.context_length
 
     @cached_property

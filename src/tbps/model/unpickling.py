@@ -1,7 +1,7 @@
-"""An unpickler that creates inert values only, with time and memory bounded by the size of the pickle.
+"""Unpickler that creates inert values only, with time and memory bounded by the size of the pickle.
 
 A pickle of 500 bytes can describe a tuple that contains the same number 2^60 times. Storing it is harmless because its parts are
-shared, but hashing, comparing or printing it never ends. The code here does none of the three to a container. Limits:
+shared, but hashing, comparing or printing it would never end. This module never hashes, compares or prints a container. Limits:
 
     length            16 MiB; a model state of 10,000 tensors has about 1.5
     keys of dicts     text, numbers, None (hashing a nested tuple may take forever or overflow the stack)
@@ -9,7 +9,7 @@ shared, but hashing, comparing or printing it never ends. The code here does non
     copies            dicts made from lists, and shapes, have a million entries in all
     opcodes           those that Python and PyTorch write; no sets, byte arrays, extension codes or classes of Python 2
 
-It extends the Python implementation of the unpickler, because the one in C cannot be restricted like this.
+The class extends the Python implementation of the unpickler, because the one in C cannot be restricted like this.
 """
 
 import pickle
@@ -48,7 +48,7 @@ _UNUSED = (
 @final
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Storage of a tensor in the file. `view`: (offset, count) within the storage, in files from before PyTorch 1.6."""
+    """Storage of a tensor in the file. `view`: (offset, count) within the storage, used by the format before PyTorch 1.6."""
 
     key: str
     dtype: torch.dtype
@@ -77,7 +77,7 @@ class ScriptModule:
 
 @final
 class _Dict(dict[Any, Any]):
-    """A dict of the pickle, also in place of an OrderedDict, a Counter or an EasyDict."""
+    """Dict that accepts simple keys only; also replaces OrderedDict, Counter and EasyDict."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, str | int | float | bytes | None):
@@ -128,8 +128,9 @@ _Unpickler: Any = pickle._Unpickler  # typeshed declares it as the one in C, whi
 class InertUnpickler(_Unpickler):  # type: ignore[misc]
     """Reads one pickle from the current position of `file`; `load` returns its value.
 
-    `torchscript`: whether it names a TorchScript module; `storages`: all storages that it names, by key. Raises ModelError for a
-    name that is not allowed, UnpicklingError for an exceeded limit, and what `pickle` raises for a damaged pickle.
+    `torchscript`: whether the pickle contains a TorchScript module; `storages`: all storages in the pickle, by key. Raises
+    ModelError for a name that is not allowed, UnpicklingError for an exceeded limit, and the exceptions of `pickle` for a damaged
+    pickle.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -166,8 +167,9 @@ class InertUnpickler(_Unpickler):  # type: ignore[misc]
         refuse(whole, self._path)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Returns the storage for ("storage", type, key, device, count); before PyTorch 1.6, (key, offset, count) of a view or None
-        follows.
+        """Returns the storage for a tuple ("storage", type, key, device, count).
+
+        In the format before PyTorch 1.6, the tuple has a sixth element: None, or (key, offset, count) of a view.
         """
         match pid:
             case ("storage", torch.dtype() as dtype, str(key), _, int(count), *rest) if 0 <= count < 2**63:
@@ -272,7 +274,7 @@ _IGNORED = (
 
 
 def refuse(name: str, path: Path, cause: Exception | None = None) -> NoReturn:
-    """Raises ModelError for a pickle that names something other than tensors and plain data."""
+    """Raises ModelError for a pickle that contains the name of a class or function that is not allowed."""
     raise ModelError(
         f"{path} is refused: its pickle names {name[:200]}, which is neither a tensor nor plain data, and was not executed; "
         "where it was written, save the model's state_dict() alone"

@@ -1,1 +1,1 @@
-"""Preparation of captions, images and metadata lines, the same for every use of a model."""
+"""Preprocessing of captions, images and metadata lines, identical in training, evaluation, indexing and search."""

@@ -1,8 +1,8 @@
-"""Conversion of images with more than 8 bits per value to 8 bits, by the range that the camera used.
+"""Conversion of images with more than 8 bits per value to 8 bits, scaled by the range that the camera used.
 
-Sensors of 10, 12 and 14 bits are stored in 16-bit files. The range is the smallest of 8, 10, 12, 14 and 16 bits that holds the
-largest value of the image. An image uses all 16 bits, however dark it is, where every value is a multiple of 256 or of 257 (8 bits
-shifted or scaled to 16).
+The values of 10-, 12- and 14-bit sensors are stored in 16-bit files. The range is the smallest of 8, 10, 12, 14 and 16 bits that
+contains the largest value of the image. If every value is a multiple of 256 or of 257 (8 bits shifted or scaled to 16), the range
+is 16 bits, however dark the image is.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def is_deep_grey(image: Image.Image) -> bool:
 
 
 def grey_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """Converts a grey image of more than 8 bits to RGB; the remark says where its range was narrower than that of the file.
+    """Converts a grey image of more than 8 bits to RGB. Returns it with a remark if its values use fewer bits than the file has.
 
     Floating point values up to 1 count as fractions of white. Raises ValueError for negative values, NaN, infinity and values above
     65,535, whose range is unknown.
@@ -38,7 +38,7 @@ def grey_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 
 def to_bytes(values: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """Converts uint16 to uint8; the remark says where the values use fewer than 16 bits."""
+    """Converts uint16 to uint8. Returns the values with a remark if they use fewer than 16 bits, else None."""
     bits = _bits(values)
     remark = None if bits == 16 else f"{bits}-bit values in a 16-bit file were scaled to the whole range"
     return (values >> (bits - 8)).astype(np.uint8), remark

@@ -1,8 +1,8 @@
 """Capture time of a photograph from its EXIF data.
 
-Used are DateTimeOriginal with its fraction (SubSecTimeOriginal) and zone (OffsetTimeOriginal), else DateTimeDigitized with its own,
-else the GPS time, which is UTC. A time without a zone is kept without one, like the times in metadata lines. DateTime is ignored:
-it is when the file was last changed.
+The first of these that is present and valid is used: DateTimeOriginal with its fraction (SubSecTimeOriginal) and zone
+(OffsetTimeOriginal), DateTimeDigitized with its fraction and zone, the GPS time (UTC). A time without a zone is kept without one,
+like the times in metadata lines. DateTime is ignored, since it is the time at which the file was last changed.
 """
 
 import re
@@ -19,14 +19,14 @@ _TIMES = (
 )
 _TIME = re.compile(r"(\d{4})[:./-](\d{1,2})[:./-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d+))?)?")
 _ZONE = re.compile(r"([+-])(\d{1,2}):?(\d{2})")
-_UNKNOWN = re.compile(r"[\s:\0]*")  # the standard's notation for an unknown time
+_UNKNOWN = re.compile(r"[\s:\0]*")  # EXIF's notation for an unknown time
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """Capture time of a photograph.
 
-    `at`: ISO 8601, with a zone where one is known; None where there is no time. `unread`: a value that could not be parsed as a
+    `at`: ISO 8601, with a zone where one is known; None if the image has no time. `unread`: value that could not be parsed as a
     time.
     """
 

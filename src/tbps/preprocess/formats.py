@@ -1,4 +1,4 @@
-"""Image file formats: which are read, which are known but not read, and recognition by the first bytes."""
+"""Image file formats: supported formats, known but unsupported formats, and detection of a format by the first bytes."""
 
 import threading
 from importlib import import_module
@@ -110,7 +110,7 @@ def heif_formats() -> tuple[str, ...]:
 
 
 def _by_brand(head: bytes) -> str | None:
-    """Tells AVIF from HEIF, which share a container, by the first brand or else by the compatible brands."""
+    """Distinguishes AVIF from HEIF, which share a container, by the major brand or else by the compatible brands."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))]
     for brand in brands:

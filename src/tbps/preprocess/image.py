@@ -1,4 +1,7 @@
-"""Image preprocessing, from the file to the input of the image tower: decode, orient, resize, normalise. The same for every use."""
+"""Image preprocessing, from the file to the input of the image tower: decode, orient, resize, normalise.
+
+Training, evaluation, indexing and search use the same functions.
+"""
 
 import io
 import os
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
-MAX_SCANS = 100  # scans of a JPEG; programs write 1 to 20
+MAX_SCANS = 100  # scans of a JPEG; usual encoders write 1 to 20
 MAX_SCANNED_PIXELS = 24 * MAX_PIXELS
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -38,7 +41,7 @@ _Positive = Annotated[float, Field(gt=0)]
 
 Resize = Literal["bilinear", "bicubic"]
 
-# Exceptions that Pillow raises for damaged files, found by trying damaged files.
+# Exceptions that Pillow raises for damaged files, determined by experiment.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -98,16 +101,16 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     Reads JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG 2000 and PPM, recognised by content, not by name, and HEIC where pillow-heif
     is installed. Of an animation or a file with several pages, the first image is read. The EXIF orientation is applied (unreadable
     EXIF counts as upright), transparent pixels become white, colour profiles and large texts are ignored. Values of more than 8
-    bits are scaled to 8 by the range that they use (see `deep`).
+    bits are scaled to 8 by the range that they use (see `tbps.preprocess.deep`).
 
-    Raises ImageError that names the source: missing, not an image, truncated, of unknown value range, or with more than MAX_PIXELS
-    pixels (known from the header, before decoding).
+    Raises ImageError, which names the source, if the file is missing, not an image, truncated, of unknown value range, or has more
+    than MAX_PIXELS pixels (checked in the header, before decoding).
     """
     return open_photograph(source).image
 
 
 def open_photograph(source: str | Path | bytes) -> Photograph:
-    """Like `open_image`, with remarks and capture time. Raises as `open_image`."""
+    """Decodes an image like `open_image`, and returns it with remarks and the capture time. Raises as `open_image`."""
     with _open_checked(source) as image:
         remarks = [] if (several := _several(image)) is None else [several]
         deep = _is_deep_colour(image)
@@ -121,7 +124,7 @@ def open_photograph(source: str | Path | bytes) -> Photograph:
 
 
 def capture_time(content: bytes) -> Taken:
-    """Returns the capture time of an image without decoding it; an empty one where it cannot be read."""
+    """Returns the capture time of an image without decoding it; an empty `Taken()` if it cannot be read."""
     if picture_format(content[:HEAD]) == "PNG" and not any(word in content for word in (b"eXIf", b"Raw profile type exif")):
         return Taken()  # Pillow would decode the whole image to look for EXIF data behind the pixels
     try:
@@ -149,7 +152,7 @@ def check_image(source: str | Path | bytes) -> tuple[int, int]:
 def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") -> np.ndarray:
     """Resizes the whole image to (height, width, 3) uint8 without keeping the aspect ratio.
 
-    Models are used with bicubic interpolation; training may use another.
+    Evaluation and search always use bicubic interpolation; training may use bilinear.
     """
     rgb = image if image.mode == "RGB" else _to_rgb(image)[0]
     resampling = Image.Resampling.BICUBIC if resize == "bicubic" else Image.Resampling.BILINEAR
@@ -159,9 +162,9 @@ def to_array(image: Image.Image, spec: ImageSpec, resize: Resize = "bicubic") ->
 def normalise(images: "torch.Tensor", spec: ImageSpec, *, overwrite: bool = False) -> "torch.Tensor":
     """Normalises (N, 3, H, W) images, uint8 or float in [0, 1], to float32: subtracts `spec.mean` and divides by `spec.std`.
 
-    `overwrite`: the result may take the memory of float32 images.
+    `overwrite`: whether float32 images may be overwritten by the result.
     """
-    import torch  # late: searching a gallery and opening images need no torch
+    import torch  # imported here, since searching a gallery and opening images need no torch
 
     from tbps.transfer import send
 
@@ -196,7 +199,7 @@ def _open_checked(source: str | Path | bytes) -> Iterator[Image.Image]:
 
 
 def _check_scans(file: BinaryIO, pixels: int, name: str) -> None:
-    """Raises ImageError for a JPEG with so many scans that decoding takes minutes: each scan passes over the whole image."""
+    """Raises ImageError for a JPEG with so many scans that decoding would take minutes; each scan covers the whole image."""
     place = file.tell()
     file.seek(0)
     found = scans(file.read(), MAX_SCANS)
@@ -237,7 +240,8 @@ def _open_header(file: Any, head: bytes, name: str) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=formats)
-            if image.format == "TIFF":  # decoding a TIFF reads its tags again and would warn outside of this block
+            # Read the tags of a TIFF here, so that decoding, which reads them again, emits no warnings outside of this block.
+            if image.format == "TIFF":
                 for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                     image.getexif().get_ifd(directory)
             return image
@@ -269,7 +273,7 @@ def _several(image: Image.Image) -> str | None:
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Returns whether an image that is not yet decoded has 16 bits per colour value, of which Pillow keeps the upper 8."""
+    """Returns whether an image that is not yet decoded has 16 bits per colour value. Pillow keeps only the upper 8 of them."""
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 

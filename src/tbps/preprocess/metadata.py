@@ -30,7 +30,7 @@ JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | Non
 
 @dataclass(frozen=True, slots=True)
 class MetadataRow:
-    """One line of the file, numbered from 1. `columns` holds everything except file name and captions."""
+    """One line of a `metadata.jsonl`. `line`: its number, from 1; `columns`: all fields except file name and captions."""
 
     line: int
     file_name: str
@@ -41,8 +41,9 @@ class MetadataRow:
 def read_metadata(file: Path) -> Iterator[MetadataRow]:
     """Yields the rows of a `metadata.jsonl` in order, without blank lines.
 
-    Raises AnnotationError that names file, line and field: unreadable, not UTF-8, not a JSON object, no `file_name`, a value of
-    another type. Does not resolve paths (see `resolve_inside`) and does not look for duplicates.
+    Raises AnnotationError, which names file, line and field, if the file is unreadable or not UTF-8, or if a line is not a JSON
+    object, has no `file_name` or has a value of the wrong type. Does not resolve paths (see `resolve_inside`) and does not look for
+    duplicates.
     """
     try:
         with file.open(encoding="utf-8-sig") as lines:
@@ -54,8 +55,9 @@ def read_metadata(file: Path) -> Iterator[MetadataRow]:
 
 
 def parse_metadata(content: bytes, name: str) -> Iterator[MetadataRow]:
-    """Yields the rows of the content of a `metadata.jsonl`, e.g. from an archive; errors name it `name`. Raises
-    as `read_metadata`.
+    """Yields the rows of a `metadata.jsonl` that is in memory, for example from an archive.
+
+    `name`: name of the file in error messages. Raises as `read_metadata`.
     """
     try:
         lines = io.StringIO(content.decode("utf-8-sig"))
@@ -77,8 +79,9 @@ def parse_columns(content: bytes, name: str) -> dict[str, JSON]:
 def resolve_inside(root: Path, name: str) -> Path:
     """Returns the absolute path of `name` below `root`, with links resolved; the file need not exist.
 
-    Where no file has exactly that name, a file is used whose name differs only in composed or decomposed letters, or in backslashes
-    between folders. Raises AnnotationError for an empty or absolute name, one with `..`, or a link that leaves `root`.
+    If no file has exactly that name, a file is used whose name differs only in the Unicode form of accented letters (composed or
+    decomposed) or in backslashes between folders. Raises AnnotationError for an empty or absolute name, one with `..`, or a link
+    that leaves `root`.
     """
     if not name.strip() or "\0" in name:
         raise AnnotationError(f"{name!r} is not a file name")
@@ -142,7 +145,7 @@ def _rows(name: str | Path, lines: Iterable[str]) -> Iterator[MetadataRow]:
 def strict_json(text: str | bytes) -> Any:
     """Parses JSON strictly and keeps all digits of whole numbers.
 
-    Raises ValueError for NaN and infinite numbers, including `1e999`, which JSON does not have.
+    Raises ValueError for NaN and infinite numbers, including `1e999`, which are not valid JSON.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=json_number)
 
@@ -150,11 +153,11 @@ def strict_json(text: str | bytes) -> Any:
 def json_number(text: str) -> int | float:
     """Parses a JSON number that has a decimal point or an exponent.
 
-    A whole number above 2^53 becomes an int where a double would lose digits (9007199254740993.0), but not where its text is how a
-    double is printed (1e+300). Raises ValueError for an infinite number.
+    A whole number above 2^53 becomes an int if a double would lose digits (9007199254740993.0), except if the text is the printed
+    form of a double (1e+300). Raises ValueError for an infinite number.
     """
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:50]} is beyond every number that can be stored")
+        raise ValueError(f"{text[:50]} is too large to be stored as a number")
     if abs(value) < _EXACT:
         return value
     exact = Decimal(text)
@@ -202,7 +205,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def parse_time(value: Any) -> datetime | None:
-    """Converts ISO 8601 text or a datetime to UTC without zone; a time without zone is kept as it is. None for anything else."""
+    """Converts ISO 8601 text or a datetime to UTC without zone; a time without zone is unchanged. None for anything else."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())

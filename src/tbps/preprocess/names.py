@@ -2,7 +2,7 @@
 
 An accented letter is one character in Unicode's composed form (NFC: keyboards of Linux and Windows) and two in the decomposed form
 (NFD: file names of macOS); both look alike. Windows programs separate folders with a backslash. Texts are composed on input; file
-names stay as they are on disk and are compared by `file_key`.
+names keep the spelling on disk and are compared by `file_key`.
 """
 
 import unicodedata

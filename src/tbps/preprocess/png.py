@@ -1,8 +1,7 @@
-"""Removal of large text chunks from PNG files, in which image generators and editors store workflows and histories of many
-megabytes.
+"""Removal of large text chunks from PNG files before Pillow opens them.
 
-Pillow refuses the whole file for a large text or a text with a wrong checksum. Texts and colour profiles are not needed here, so
-large and damaged ones are removed before Pillow opens the file.
+Image generators and editors store workflows and edit histories of many megabytes in text chunks. Pillow refuses the whole file for
+a large text or a text with a wrong checksum. Texts and colour profiles are not needed here, so large and damaged ones are removed.
 """
 
 import io
@@ -10,16 +9,16 @@ import zlib
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST = 2**18  # bytes of one text that is kept: orientation and capture time can be stored in texts
+_MOST = 2**18  # bytes; smaller texts are kept, since they may store orientation and capture time
 _MOST_TOGETHER = 2**22
 _NAMED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _BLOCK = 2**20
 
 
 def without_large_texts(file: BinaryIO) -> BinaryIO | None:
-    """Returns a PNG without its large or damaged texts and profiles, None where it has none.
+    """Returns a PNG without its large or damaged texts and profiles, or None if it has none of these.
 
-    `file` must be at its beginning, and is again on return.
+    `file` must be at its beginning, and is there again on return.
     """
     file.seek(len(SIGNATURE))
     large: list[tuple[int, int]] = []
@@ -39,7 +38,7 @@ def without_large_texts(file: BinaryIO) -> BinaryIO | None:
 
 
 def _unpacked(kind: bytes, body: bytes) -> int:
-    """Returns about how many bytes a text or profile has when uncompressed; counting stops a little above _MOST."""
+    """Returns about how many bytes a text or profile has when uncompressed; counting stops at _MOST + 1."""
     packed = kind in (b"zTXt", b"iCCP") or (kind == b"iTXt" and body.partition(b"\0")[2][:1] == b"\1")
     if not packed:
         return len(body)

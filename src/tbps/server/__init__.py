@@ -1,4 +1,4 @@
-"""HTTP service of a gallery: API, browser page, keys and roles, audit log. Other rooms import from here."""
+"""HTTP service of a gallery: API, browser page, keys and roles, audit log. Other packages of `tbps` import from here."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Accepts connections from a listening socket and hands them to uvicorn; answers 503 where there is no room.
+"""Accepts connections from a listening socket and hands them to uvicorn; answers 503 above the limit on connections.
 
-asyncio would accept connections until the process has no file descriptor left, and log a traceback for each further one.
+asyncio would accept connections until the process has no file descriptor left, and then log a traceback for each further one.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from tbps.server.faults import fault_of
 
 log = logging.getLogger("tbps.server")
 
-_PER_TURN = 16  # connections accepted before the event loop does something else
-_PAUSE = 0.2  # seconds
+_PER_TURN = 16  # connections accepted per iteration of the event loop
+_PAUSE = 0.2  # seconds without accepting after no file descriptor was left
 
 
 @final
@@ -31,13 +31,13 @@ class Accepting:
         self._resuming: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start to accept, beginning with connections that wait already."""
+        """Start to accept connections, including those that are already waiting."""
         self._listening.setblocking(False)
         self._loop.add_reader(self._listening.fileno(), self._accept)
         self._keep(self._loop.create_task(self._connections.enforce_limits()))
 
     def stop(self) -> None:
-        """Accept no more; open connections stay."""
+        """Stop accepting connections; open ones stay open."""
         if self._resuming is not None:
             self._resuming.cancel()
         self._loop.remove_reader(self._listening.fileno())
@@ -53,7 +53,7 @@ class Accepting:
                 opened, peer = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # no file descriptor is left, which need not be due to connections
+            except OSError as error:  # no file descriptor is left, possibly because of other open files
                 log.error("a connection cannot be accepted (%s); trying again", error.strerror)
                 self._connections.end_one()
                 self._loop.remove_reader(self._listening.fileno())
@@ -86,7 +86,7 @@ class Accepting:
 
 def refuse(opened: socket.socket) -> None:
     """Answer 503 without waiting for the client, and close the connection."""
-    body = fault_of(RequestError(503, "busy", "too many connections; ask again in a moment", 1)).answer().body
+    body = fault_of(RequestError(503, "busy", "too many connections; try again in a moment", 1)).answer().body
     head = (
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -95,4 +95,4 @@ def refuse(opened: socket.socket) -> None:
         opened.setblocking(False)
         opened.send(head.encode() + bytes(body))
         opened.shutdown(socket.SHUT_WR)
-        opened.recv(2**16)  # closing a socket with unread bytes would take the answer away from the client
+        opened.recv(2**16)  # closing a socket with unread bytes resets the connection, and the client would lose the answer

@@ -20,7 +20,7 @@ from tbps.server.service import Service
 
 
 def make_app(service: Service) -> FastAPI:
-    """Application of a service; starts and stops the service with it."""
+    """Create the ASGI application of a service. Its lifespan starts and stops the service."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +47,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _describe(app: FastAPI, upload_files: int) -> None:
-    """Add to the OpenAPI description what FastAPI does not see: schemas of bodies, and limits that are settings."""
+    """Add schemas of request bodies, and limits from the settings, to the OpenAPI description that FastAPI generates."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""Audit log: one JSON line per action, each with the hash of the line before it, which shows changed, removed and moved lines.
+"""Audit log: one JSON line per action, each with the hash of the line before it, so that tampering is detected.
 
     {"number": 7, "at": "2024-05-01T08:30:00.123456", "who": "front desk", "key": "1f2e3d4c", "deed": "search", ...,
      "previous": hash of the line before, "hash": SHA-256 of the line without this field}
 
-STATE/audit.jsonl only grows; STATE/audit.head holds number, hash and size of the last acknowledged line. A line is on disk before
-the request that it records is answered; if it cannot be written, the request fails. Actions that wait for the disk at the same time
-are written together: if that fails, it fails for all of them, and a partly written batch is removed. Several processes may append;
-they take turns by the lock of the state folder.
+STATE/audit.jsonl is append-only; STATE/audit.head contains the number and hash of the last acknowledged line and the size of the
+log up to its end. A line is on disk before the request that it records is answered; if it cannot be written, the request fails.
+Actions that wait for the disk at the same time are written as one batch: if writing fails, all of them fail, and a partly written
+batch is removed. Several processes may append; they take turns with the lock of the state folder.
 
-The chain shows any line that was changed, removed, inserted or moved, and lines missing at the end while the head is unchanged. It
-does not show that somebody with write access to the folder has rewritten the whole log and its head. Against that, keep the
-`number:hash` that `tbps audit verify` prints in another place from time to time, and verify with --noted.
+Verification detects any line that was changed, removed, inserted or moved, and lines missing at the end while the head is
+unchanged. It does not detect that somebody with write access to the folder has rewritten the whole log and its head. To detect
+that, regularly copy the `number:hash` that `tbps audit verify` prints to another place, and verify with --noted.
 """
 
 import hashlib
@@ -50,7 +50,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Result of a verification. lines: intact ones from the start; hash: of the last of them; wrong: first problem, or None."""
+    """Result of a verification.
+
+    lines: number of intact lines from the start; hash: hash of the last of them; wrong: first problem, or None.
+    """
 
     lines: int
     hash: str
@@ -59,7 +62,7 @@ class Verdict:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An action that waits for the disk; `written`: its line is on disk."""
+    """An action that waits to be written. written: whether its line is on disk."""
 
     deed: Mapping[str, Any]
     written: bool = False
@@ -76,10 +79,10 @@ class Audit:
         self._adding, self._writing = threading.Lock(), threading.Lock()
 
     def write(self, who: str, key: str, deed: str, **facts: Any) -> None:
-        """Append one line; returns when it is on disk. deed: the kind of action, such as "search".
+        """Append one line; returns when it is on disk. deed: kind of action, such as "search"; facts: further fields of the line.
 
-        Raises StorageError if that fails, if the log was tampered with, and on `facts` that JSON cannot hold; other lines are
-        written all the same.
+        Raises StorageError if writing fails, if the log was tampered with, or if `facts` cannot be represented as JSON. In the last
+        case, lines of other threads are written nevertheless.
         """
         at = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
         mine = _Waiting(_plain({"at": at, "who": who, "key": key, "deed": deed, **facts}))
@@ -99,7 +102,7 @@ class Audit:
             _end_of_log(file, self._state)
 
     def _write_together(self, batch: Sequence[_Waiting]) -> None:
-        """Write the lines of a batch: all of them or, whatever is raised, none."""
+        """Write either all lines of a batch or, after any exception, none."""
         error: TbpsError = _not_written(self._state)
         done = False
         try:
@@ -128,7 +131,7 @@ def _append(state: Path, deeds: Sequence[Mapping[str, Any]]) -> None:
             os.fsync(file)
             _write_head(state, head)
         except BaseException:
-            with suppress(OSError):  # the next writer keeps or cuts off the rest
+            with suppress(OSError):  # the next writer keeps or truncates a remaining part
                 os.ftruncate(file, before.size)
             raise
 
@@ -140,16 +143,16 @@ def _write_whole(file: int, content: bytes) -> None:
 
 
 def _plain(deed: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an action after a round trip through JSON. Raises StorageError on a value that JSON cannot hold."""
+    """Fields of an action after a round trip through JSON. Raises StorageError if JSON cannot represent a value."""
     if reserved := [name for name in _RESERVED if name in deed]:
-        raise StorageError(f"a line for the audit log has a field {reserved[0]!r}, a name that the log itself uses")
+        raise StorageError(f"a line for the audit log has a field {reserved[0]!r}, which is reserved for the log itself")
     try:
         content: dict[str, Any] = json.loads(_dumped(deed))
         same = _dumped(content) == _dumped(deed)
     except (ValueError, TypeError, RecursionError) as error:
         raise StorageError(f"an action cannot be written to the audit log ({error})") from error
     if not same:
-        raise StorageError("an action cannot be written to the audit log (it has a key twice)")
+        raise StorageError("an action cannot be written to the audit log (it contains a key twice)")
     return content
 
 
@@ -208,7 +211,7 @@ def entries(state: Path) -> Iterator[dict[str, Any]]:
 
 
 def _before(state: Path, head: Head) -> bool:
-    """Whether the head names a line of the log. Further lines follow if a process was killed before it replaced the head."""
+    """Whether the head matches a line of the log. Lines follow it if a process was killed before it replaced the head."""
     at = Head()
     for number, line in enumerate(_lines(state), start=1):
         if at.number == head.number:
@@ -237,13 +240,13 @@ def _wrong(line: bytes, number: int, previous: str) -> str | None:
         if not isinstance(found["number"], int) or isinstance(found["number"], bool):
             raise TypeError
         if found["number"] != number:
-            return f"bears the number {found['number']}; lines were removed, added or moved"
+            return f"has the number {found['number']}; lines were removed, added or moved"
         if found["previous"] != previous:
             return "does not follow the line before; one of the two was changed"
         if _hash(found) != written or line != _dumped({**found, "hash": written}):
             return "was changed"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "is no line of an audit log"
+        return "is not a line of an audit log"
     return None
 
 
@@ -268,23 +271,24 @@ def _locked(state: Path) -> Iterator[int]:
 
 
 def _end_of_log(file: int, state: Path) -> Head:
-    """Head of the log for further lines. Lines that a killed process wrote after the head are kept if whole, else cut off.
+    """Head of the log, to which the next line is appended.
 
-    Such lines were never acknowledged. Raises StorageError if the log does not end with the line that its head names.
+    Lines that a killed process wrote after the head, which were never acknowledged, are kept if complete and truncated otherwise.
+    Raises StorageError if the head is missing or damaged, or if the log is shorter than the head states or has another line there.
     """
     size = os.fstat(file).st_size
     if size == 0 and not (state / HEAD_FILE).exists():
-        _write_head(state, Head())  # before the first line, so that a log without a head has lost it
+        _write_head(state, Head())  # written before the first line, so that a missing head shows tampering
     head = _read_head(state)
     if head is None or size < head.size:
         raise StorageError(
-            f"the audit log in {state} was shortened or its head is gone; see tbps audit verify, "
+            f"the audit log in {state} was shortened, or {HEAD_FILE} is missing or damaged; see tbps audit verify, "
             "then move both files away to start a new log"
         )
     if not _ends_at(file, head):
         raise StorageError(
-            f"the audit log in {state} does not end with the line that its head names; see tbps audit verify, then move both files "
-            "away to start a new log"
+            f"the audit log in {state} does not end with the line that {HEAD_FILE} names; see tbps audit verify, then move both "
+            "files away to start a new log"
         )
     if size == head.size:
         return head

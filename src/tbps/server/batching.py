@@ -15,14 +15,14 @@ from tbps.gallery import Encoder
 from tbps.preprocess.image import ImageSpec
 from tbps.server.callers.limits import Ticket, ticket
 
-_PER_TURN = 16  # texts of one caller per pass
+_PER_TURN = 16  # most texts of one caller per pass
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
     texts: Sequence[str]
     ticket: Ticket | None
-    again: bool  # the caller has waited for other texts of the same call before
+    again: bool  # whether earlier texts of the same call were already encoded
     done: threading.Event = field(default_factory=threading.Event)
     rows: np.ndarray | None = None
     error: Exception | None = None
@@ -35,9 +35,9 @@ class _Entry:
 class BatchingEncoder:
     """Encoder that joins concurrent calls of `encode_texts` into one call of another encoder.
 
-    window: seconds that the first text waits for others; most: texts per call; bound: texts that may wait, beyond which
-    RequestError (503) is raised; on_batch: called with the number of texts of each call. Texts whose caller no longer waits are
-    not encoded. Of a caller with many texts, such as the parts of a long description, 16 are encoded per turn.
+    window: seconds that the first text waits for others; most: largest number of texts per call; bound: number of waiting texts
+    above which RequestError (503) is raised; on_batch: called with the number of texts of each call. Texts whose caller no longer
+    waits are not encoded. If a caller has many texts, such as the parts of a long description, at most 16 are encoded per call.
     """
 
     def __init__(self, model: Encoder, window: float, most: int, bound: int, on_batch: Callable[[int], None]) -> None:
@@ -69,19 +69,22 @@ class BatchingEncoder:
         return self._model.spec
 
     def is_cut(self, text: str) -> bool:
-        """As that of the model."""
+        """Call `is_cut` of the model."""
         return self._model.is_cut(text)
 
     def encode_images(self, images: Sequence[Image.Image], batch_size: int = 64) -> np.ndarray:
-        """As that of the model."""
+        """Call `encode_images` of the model."""
         return self._model.encode_images(images, batch_size)
 
     def carried(self, image: Image.Image, vector: np.ndarray) -> np.ndarray:
-        """As that of the model."""
+        """Call `carried` of the model."""
         return self._model.carried(image, vector)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """As that of the model, together with texts of other threads. Raises RequestError if too many wait or the time is over."""
+        """Encode texts together with those of other threads.
+
+        Raises RequestError (503) if too many texts wait or the request's time is over.
+        """
         return np.concatenate([self._encoded(texts[at : at + _PER_TURN], at > 0) for at in range(0, max(1, len(texts)), _PER_TURN)])
 
     def _encoded(self, texts: Sequence[str], again: bool) -> np.ndarray:
@@ -89,9 +92,9 @@ class BatchingEncoder:
         entry = _Entry(texts, ticket.get(), again)
         with self._changed:
             if self._stopped:
-                raise RequestError(503, "stopping", "the service is shutting down; ask again in a moment", 5)
+                raise RequestError(503, "stopping", "the service is shutting down; try again in a moment", 5)
             if sum(len(each.texts) for each in self._entries) >= self._bound:
-                raise RequestError(503, "busy", "too many searches wait for their turn; ask again in a moment", 1)
+                raise RequestError(503, "busy", "too many searches wait for their turn; try again in a moment", 1)
             self._entries.append(entry)
             self._changed.notify_all()
         entry.done.wait(None if entry.ticket is None else entry.ticket.left())
@@ -101,11 +104,11 @@ class BatchingEncoder:
             with self._changed:
                 if entry in self._entries:
                     self._entries.remove(entry)
-            raise RequestError(503, "timeout", "the search took too long; ask again in a moment", 2)
+            raise RequestError(503, "timeout", "the search took too long; try again in a moment", 2)
         return entry.rows
 
     def stop(self) -> None:
-        """Encode what waits, and end the thread."""
+        """Encode the waiting texts and end the thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -120,9 +123,9 @@ class BatchingEncoder:
                 entry.done.set()
 
     def _next(self) -> list[_Entry] | None:
-        """Entries of the next call, after the window; None when the service stops.
+        """Wait for the window to end and return the entries of the next call; None when the service stops.
 
-        The list is empty if all callers have left while the window was open.
+        The list is empty if all callers left during the window.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._stopped)
@@ -140,7 +143,7 @@ class BatchingEncoder:
             return entries
 
     def _full(self) -> bool:
-        """Whether the batch is full, or a caller waits for a further turn."""
+        """Whether the batch is full or contains later texts of a call, which have waited before."""
         return any(entry.again for entry in self._entries) or sum(len(entry.texts) for entry in self._entries) >= self._most
 
     def _encode(self, entries: Sequence[_Entry]) -> None:

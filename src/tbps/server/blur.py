@@ -1,9 +1,9 @@
 """Blurring of faces in images that the service shows.
 
-OpenCV's Haar cascades (frontal and profile) search for faces in the image at twice its size. In addition, the upper quarter of an
-upright crop (taller than wide, as crops of whole people are) is always blurred, since no detector finds a face of a few pixels.
-Limits: a face further down in a crop (of somebody who sits or bends down) that is too small, turned or hidden for the cascades is
-not blurred, and clothes, gait and place may identify a person without a face.
+OpenCV's Haar cascades (frontal and profile) search for faces in the image enlarged to twice its size. In addition, the upper
+quarter of an upright crop (taller than wide, like crops of whole people) is always blurred, since no detector finds a face of a few
+pixels. Limits: a face in the lower part of a crop, for example of a person who sits or bends down, is not blurred if it is too
+small, turned or hidden for the cascades. Clothes, gait and place may identify a person even without a face.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _KEPT = 2000  # blurred images
 
 @final
 class FaceBlur:
-    """Blurs faces in JPEG images; keeps the 2,000 that were used last. Safe from several threads."""
+    """Blurs faces in JPEG images; caches the 2,000 most recently used ones. Thread-safe."""
 
     def __init__(self) -> None:
         import cv2  # a slow import
@@ -38,7 +38,7 @@ class FaceBlur:
         self._blurred: LRUCache[bytes, bytes] = LRUCache(_KEPT)
 
     def __call__(self, jpeg: bytes) -> bytes:
-        """The image with every face that is found, and the head of an upright crop, reduced to a few squares."""
+        """Return the image with every face found, and the head area of an upright crop, reduced to a few squares."""
         key = hashlib.sha256(jpeg).digest()
         with self._lock:
             kept = self._blurred
@@ -46,11 +46,11 @@ class FaceBlur:
         if done is None:
             done = self._blur(jpeg)
             with self._lock:
-                kept[key] = done  # of no effect where `forget` was called meanwhile
+                kept[key] = done  # has no effect if `forget` was called meanwhile
         return done
 
     def forget(self) -> None:
-        """Drop all images that are kept, also those that are being blurred."""
+        """Clear the cache; images that are being blurred are not cached either."""
         with self._lock:
             self._blurred = LRUCache(_KEPT)
 
@@ -63,7 +63,7 @@ class FaceBlur:
         return buffer.getvalue()
 
     def faces(self, image: Image.Image) -> list[tuple[int, int, int, int]]:
-        """Boxes (left, top, right, bottom) of the faces that the cascades find, enlarged by a fifth of their size on each side."""
+        """Boxes (left, top, right, bottom) of the faces that the cascades find, enlarged by 20% of their size on each side."""
         grey = np.asarray(image.convert("L").resize((image.width * _LARGER, image.height * _LARGER), Image.Resampling.BICUBIC))
         found: list[tuple[int, int, int, int]] = []
         mirrored = np.ascontiguousarray(grey[:, ::-1])
@@ -73,7 +73,7 @@ class FaceBlur:
                 (frontal, grey),
                 (profile, grey),
                 (profile, mirrored),
-            ):  # the profile cascade finds one side
+            ):  # the profile cascade finds faces turned to one side only
                 for x, y, width, height in cascade.detectMultiScale(pixels, 1.2, 3, minSize=(_SMALLEST, _SMALLEST)):
                     left = grey.shape[1] - x - width if pixels is mirrored else x
                     found.append((int(left), int(y), int(width), int(height)))
@@ -81,7 +81,7 @@ class FaceBlur:
 
 
 def head(image: Image.Image) -> list[tuple[int, int, int, int]]:
-    """Box of the head in an upright crop, as a list; empty for other images."""
+    """Box of the head area of an upright crop, as a list of one; empty for other images."""
     if image.height < _UPRIGHT * image.width:
         return []
     return [(0, 0, image.width, max(1, round(HEAD * image.height)))]

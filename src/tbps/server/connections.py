@@ -1,14 +1,14 @@
-"""Limits on connections: their number, and how long a client may keep the service waiting.
+"""Limits on the number of connections, and time limits on slow and idle clients.
 
 uvicorn waits for the headers of a request without a time limit, and asyncio accepts connections until no file descriptor is left.
 
-- The number of connections is limited, in all and per address (trusted proxies excepted), so that enough file descriptors remain
+- The number of connections is limited, in total and per address (except trusted proxies), so that enough file descriptors remain
   for the gallery, the audit log and uploads.
-- At the limit, the connection that has kept the service waiting for longest is closed for a new one. Connections of identified
-  callers, and those younger than a second, are closed last. A connection whose request is being worked on is never closed; if
-  there are only such, the new one is answered 503 (see `accepting`).
-- A connection is closed when the headers of a request take too long, when it is idle for too long, and when its client reads
-  nothing of an answer for as long as a connection may be idle.
+- At the limit, the connection that has kept the service waiting for longest is closed in favour of a new one. Connections of
+  identified callers, and those younger than a second, are closed last. A connection whose request is being processed is never
+  closed; if there is no other, the new connection is answered with 503 (see `accepting`).
+- A connection is closed if the headers of a request take too long, if it is idle for too long, or if its client reads nothing of an
+  answer for as long as a connection may be idle.
 
 Time limits for bodies are in `outside`, where the kind of request is known.
 """
@@ -41,7 +41,11 @@ _HEADER_BYTES = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds until the headers of a request are complete, between two requests, and for the unread rest of a refused request."""
+    """Time limits in seconds.
+
+    headers: until the headers of a request are complete; idle: between two requests; linger: for receiving the rest of a refused
+    request.
+    """
 
     headers: float
     idle: float
@@ -50,7 +54,7 @@ class Waits:
 
 @final
 class Connections:
-    """Open connections of a service; chooses which one is closed when there are too many."""
+    """Open connections of a service; closes one of them when there are too many."""
 
     def __init__(self, settings: ServiceSettings, addresses: Addresses) -> None:
         self.waits = Waits(settings.header_seconds, settings.idle_seconds, settings.linger_seconds)
@@ -112,17 +116,17 @@ class Connections:
         return False
 
     def _address(self, peer: str) -> str | None:
-        """Group under which connections of a peer are counted; None for a trusted proxy, which has many clients."""
+        """Address group that a peer's connections are counted for; None for a trusted proxy, which has many clients."""
         return None if self._addresses.trusts(peer) else group_of(peer)
 
 
 def _rank(connection: "Connection", waited: float) -> int:
-    """Order of closing, lowest first. New connections are last, since clients that are not slow on purpose send at once."""
+    """Order of closing, lowest first. New connections are closed last, since an ordinary client sends its request at once."""
     return 2 if waited < _NEW_SECONDS else int(connection.is_identified)
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1 protocol of uvicorn with time limits on headers, idling and reading, for which uvicorn has no setting."""
+    """HTTP/1.1 protocol of uvicorn with time limits on headers, idle time and reading, which uvicorn does not offer."""
 
     def __init__(self, connections: Connections, opened: socket.socket, **more: Any) -> None:
         super().__init__(**more)
@@ -130,9 +134,9 @@ class Connection(H11Protocol):
         self._made = self._aborted = False
         self.address: str | None = None
         self._since = time.monotonic()  # start of the wait for a request, or for more of a body
-        self._begun = True  # headers are due: the client has just connected, or sent a part of them
+        self._begun = True  # waiting for headers: the client has just connected or has sent a part of them
         self._ending_since: float | None = None
-        self._unread: tuple[int, float] | None = None  # bytes that the client has not read, and since when it is that number
+        self._unread: tuple[int, float] | None = None  # bytes that the client has not read, and time of their last change
 
     @property
     def is_identified(self) -> bool:
@@ -140,7 +144,7 @@ class Connection(H11Protocol):
         return self._in_request() and bool(self.scope.get(IDENTIFIED))
 
     def keeps_waiting_since(self) -> float | None:
-        """Time since which the service waits for the client; None while it works on its request."""
+        """Time since which the service waits for the client; None while a request is being processed."""
         if self._ending_since is not None:
             return self._ending_since
         if self._in_request() and not self.cycle.more_body and not self.flow.write_paused:
@@ -173,9 +177,9 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _reads_nothing(self, now: float) -> bool:
-        """Whether the buffer of an answer is full, and the client has read none of it for too long.
+        """Whether the send buffer is full and the client has read nothing for too long.
 
-        Without this check the rest of an answer would wait for ever: uvicorn sends no more before there is room.
+        Without this check, the rest of an answer would wait forever, since uvicorn sends no more until the buffer has room.
         """
         left = _unsent(self._opened) if self.flow.write_paused else None
         if left is None:
@@ -226,7 +230,10 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def linger(self) -> bool:
-        """Whether the client is still sending; its bytes are read and dropped, since it may read its answer only after that."""
+        """Start to close the connection. Returns whether the client is still sending a body.
+
+        The rest of such a body is read and dropped, since the client may not read its answer before it has sent everything.
+        """
         self._ending_since = self._ending_since or time.monotonic()
         return self.conn.their_state is h11.SEND_BODY
 
@@ -235,7 +242,10 @@ class Connection(H11Protocol):
 
 
 class _Lingering(asyncio.Transport):
-    """Transport whose `close` keeps reading for a while: closing a socket with unread bytes takes the answer from the client."""
+    """Transport whose `close` keeps reading for a while.
+
+    Closing a socket with unread bytes resets the connection, and the client would lose the answer.
+    """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         super().__init__()
@@ -291,7 +301,7 @@ def _unsent(opened: socket.socket) -> int | None:
 
 
 def most_connections(wished: int) -> int:
-    """Most connections: `wished`, or fewer if this process may open few files."""
+    """Limit on connections: `wished`, or fewer if the process's limit on open files is low."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return wished

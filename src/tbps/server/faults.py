@@ -1,4 +1,4 @@
-"""Answers to errors: HTTP status, a code for programs and one sentence for people, without details of this machine."""
+"""Error answers: HTTP status, a machine-readable code and one sentence for people, without details of this machine."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from tbps.errors import (
 
 log = logging.getLogger("tbps.server")
 
-# The message of these consists of what the caller sent. Other messages may contain paths of this machine and go to the log only.
+# Messages of these errors contain only what the caller sent. Other messages may contain paths of this machine and are only logged.
 _PUBLIC: tuple[tuple[type[TbpsError], int, str], ...] = (
     (UnknownIdError, 404, "unknown_id"),
     (QueryError, 400, "query"),
@@ -37,9 +37,9 @@ _PUBLIC: tuple[tuple[type[TbpsError], int, str], ...] = (
     (MissingDependencyError, 503, "missing"),
 )
 _LONGEST = 4000
-_REASON = "the operator of the service finds the reason in the log"
+_REASON = "the operator of the service can find the reason in the log"
 _INTERNAL: tuple[tuple[type[TbpsError], str, str, int], ...] = (
-    (BusyError, "busy", "another process is writing to the gallery; ask again in a moment", 5),
+    (BusyError, "busy", "another process is writing to the gallery; try again in a moment", 5),
     (GalleryError, "gallery", f"the gallery cannot be read at the moment; {_REASON}", 30),
     (ModelError, "model", f"the model cannot be used at the moment; {_REASON}", 30),
     (StorageError, "storage", f"the service cannot write to its disk, so nothing is answered; {_REASON}", 30),
@@ -63,7 +63,10 @@ def error_answer(status: int, code: str, message: str, retry_after: int | None =
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Public description of an error. code: for programs; message: one sentence; retry_after: seconds until a retry makes sense."""
+    """Public description of an error.
+
+    code: machine-readable; message: one sentence; retry_after: seconds after which the caller should try again.
+    """
 
     status: int
     code: str
@@ -86,7 +89,7 @@ def fault_of(error: BaseException) -> Fault:
         if isinstance(error, internal_kind):
             return Fault(503, code, message, retry)
     if isinstance(error, asyncio.CancelledError | TimeoutError):
-        return Fault(503, "timeout", "the request took too long; ask again in a moment", 2)
+        return Fault(503, "timeout", "the request took too long; try again in a moment", 2)
     if isinstance(error, ClientDisconnect):
         return Fault(499, "gone", "the client closed the connection")
     return Fault(500, "internal", f"the service failed; {_REASON}")

@@ -1,12 +1,12 @@
-"""Authorization: the guard of every route that shows or changes the gallery, and the view of the gallery that it hands out.
+"""Authorization: the dependency that protects every route that shows or changes the gallery, and the view that it returns.
 
-A key comes as `Authorization: Bearer KEY` or, from a browser, as the cookie of a session. Other schemes of that header, such as
-Basic, belong to a proxy in front of the service and are ignored. If no key was ever created and only this machine can reach the
-service, every caller is administrator ("open").
+A key is sent as `Authorization: Bearer KEY` or, by a browser, as a session cookie. Other schemes of that header, such as Basic, are
+meant for a proxy in front of the service and are ignored. If no key was ever created and only this machine can reach the service,
+every caller is administrator ("open").
 
 Cross-site requests: a page of another site can make a browser send requests here, but cannot read the answers. Requests that change
-something need the header X-Tbps, which other sites cannot set, or a key in a header. Against DNS rebinding, requests must name the
-service by one of its own names (see `callers.addresses`).
+something need the header X-Tbps, which other sites cannot set, or a key in a header. Against DNS rebinding, the Host header must
+contain one of the names of the service (see `callers.addresses`).
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from tbps.server.service import Service
 
 HEADER = "x-tbps"
-IDENTIFIED = "tbps.identified"  # in the scope of a request whose caller is identified
+IDENTIFIED = "tbps.identified"  # key that is set in the ASGI scope when the caller has been identified
 _READING = ("GET", "HEAD")
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class View:
-    """The gallery as a caller may see it. Routes get nothing else, so that none can forget the caller's cameras."""
+    """The part of the gallery that a caller may see.
+
+    Routes receive a view instead of the gallery, so that no route can omit the restriction to the caller's cameras.
+    """
 
     caller: Caller
     _gallery: Gallery
@@ -57,7 +60,7 @@ class View:
         return self._gallery.tracklet(name, self.caller.cameras)
 
     def summary(self) -> Summary | None:
-        """As `Gallery.summary`; None also if only other cameras have images."""
+        """As `Gallery.summary`; None if no camera of the caller has images."""
         return self._gallery.summary(self.caller.cameras) if self._gallery.count(self.caller.cameras) else None
 
     def _check_any(self) -> None:
@@ -67,9 +70,9 @@ class View:
 
 @final
 class Guard:
-    """FastAPI dependency: identifies the caller and checks their role. Returns their view of the gallery.
+    """FastAPI dependency that identifies the caller, checks the role and returns the caller's view of the gallery.
 
-    searches: requests count towards the rate of searches of the key.
+    searches: whether requests count towards the rate limit on searches.
     """
 
     def __init__(self, role: Role, searches: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Outermost ASGI layer: Host and Origin checks, time limits, security headers, metrics, answers to errors."""
+"""Outermost ASGI middleware: Host and Origin checks, time limits, security headers, metrics, error answers."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ HEADERS = {
 
 @final
 class Outside:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application; see the module."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -53,7 +53,7 @@ class Outside:
             answer.status = answer.status or 499
         except TbpsError as error:
             await self._instead(answer_of(error), answer, scope, receive)
-        except Exception:  # logged, and not described to the caller
+        except Exception:  # logged; the caller gets no details
             self._service.metrics.failures.inc()
             log.exception("%s %s", scope["method"], scope["path"])
             await self._instead(internal(), answer, scope, receive)
@@ -78,7 +78,7 @@ class Outside:
             async with asyncio.timeout(seconds):
                 await self._app(scope, body, answer)
         except TimeoutError as error:
-            raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2) from error
+            raise RequestError(503, "timeout", "the request took too long; try again in a moment", 2) from error
         finally:
             self._service.places.leave(mine)
             self._service.metrics.under_way.set(self._service.places.taken)
@@ -92,7 +92,7 @@ class Outside:
             await response(scope, receive, answer)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"  # unknown paths and methods must not create series
+        route = getattr(scope.get("route"), "path", None) or "other"  # unknown paths and methods must not create time series
         method = "other" if route == "other" else scope["method"]
         self._service.metrics.requests.labels(method, route, str(status)).inc()
         self._service.metrics.seconds.labels(route).observe(seconds)
@@ -100,7 +100,7 @@ class Outside:
 
 @final
 class _Answer:
-    """`send` that adds the headers which every answer has. status: of the answer, 0 before it begins."""
+    """ASGI `send` that adds security headers to every answer. status: HTTP status, 0 before the answer has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -122,9 +122,9 @@ class _Answer:
 
 @final
 class _Body:
-    """`receive` with a time limit; after the body it watches whether the client closes the connection.
+    """ASGI `receive` with a time limit; after the body, it watches for a disconnect.
 
-    unread: part of the body has not been received.
+    unread: whether part of the body has not been received.
     """
 
     def __init__(self, receive: Receive, patience: Patience, mine: Ticket, unread: bool) -> None:
@@ -174,7 +174,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _apply_forwarded(scope: Scope, addresses: Addresses) -> None:
-    """Replace address and scheme of a trusted proxy by those of its client."""
+    """Replace address and scheme in the scope by those that a trusted proxy forwards."""
     if not scope.get("client"):
         return
     peer, port = scope["client"]
@@ -187,11 +187,11 @@ def _apply_forwarded(scope: Scope, addresses: Addresses) -> None:
 
 
 def _refuse_nul(scope: Scope) -> None:
-    """Raise RequestError on a NUL character, which the database takes for the end of a text."""
+    """Raise RequestError if path or query contain a NUL character, which the database treats as the end of a text."""
     if "\0" in scope["path"]:
-        raise RequestError(404, "not_found", "the path holds a NUL character; nothing has such a name")
+        raise RequestError(404, "not_found", "the path contains a NUL character; there is no such page")
     if "\0" in unquote(scope.get("query_string", b"").decode("latin-1")):
-        raise RequestError(400, "request", "the query of the address holds a NUL character; leave it out")
+        raise RequestError(400, "request", "the query string contains a NUL character; leave it out")
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

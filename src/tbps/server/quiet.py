@@ -1,4 +1,4 @@
-"""Rate limit for log messages that strangers can cause."""
+"""Rate limit for log messages that clients can cause."""
 
 import logging
 import threading
@@ -13,9 +13,9 @@ _MOST_MESSAGES = 1000
 
 @final
 class RepeatLimit(logging.Filter):
-    """Logging filter that passes each message at most `most` times in `seconds`; the next one reports how many were left out.
+    """Logging filter that passes each message at most `most` times per `seconds`.
 
-    Messages are the same if their texts before formatting are the same.
+    The first message of the next period reports how many were left out. Messages are compared before formatting.
     """
 
     def __init__(self, most: int = 20, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:

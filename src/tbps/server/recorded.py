@@ -1,4 +1,4 @@
-"""One line in the audit log per request, whether it is answered, refused or fails."""
+"""Audit entry of a request: one line, whether the request is answered, refused or fails."""
 
 import asyncio
 import threading
@@ -17,9 +17,9 @@ _MESSAGE_LENGTH = 500
 
 @final
 class Entry:
-    """One line, written once: by `answered` or by `ended`, whichever is called first.
+    """Line of the audit log for one request; written once, by the first call of `answered` or `ended`.
 
-    asked: fields of the line about the request, as far as they are known.
+    asked: fields about the request; set them as soon as they are known.
     """
 
     def __init__(self, audit: Audit, caller: Caller, deed: str) -> None:
@@ -28,15 +28,15 @@ class Entry:
         self.asked: dict[str, Any] = {}
 
     def answered(self, **facts: Any) -> None:
-        """Write the line before an answer is sent. Raises RequestError if the time of the request is over, StorageError."""
+        """Write the line before an answer is sent. Raises RequestError if the request has timed out, StorageError."""
         mine = ticket.get()
         with self._lock:
             if self._written or (mine is not None and not mine.left()):
-                raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+                raise RequestError(503, "timeout", "the request took too long; try again in a moment", 2)
             self._write(**facts)
 
     def ended(self, error: BaseException) -> None:
-        """Write the line with the error that ended the request, unless `answered` has. Raises StorageError."""
+        """Write the line with the error that ended the request, unless it is written already. Raises StorageError."""
         fault = fault_of(error)
         facts: dict[str, Any] = {"ended": "failed", "status": fault.status, "code": fault.code}
         if fault.status < 499:
@@ -52,9 +52,12 @@ class Entry:
 
 @asynccontextmanager
 async def recorded(entry: Entry, run: Callable[..., Awaitable[None]]) -> AsyncIterator[Entry]:
-    """Context of a request: an exception in the block is logged before it is raised on. run: awaits a function in a thread."""
+    """Context manager for one request: writes exceptions of the block to the audit log and re-raises them.
+
+    run: coroutine function that runs a function in a thread.
+    """
     try:
         yield entry
-    except BaseException as error:  # also CancelledError, which ends a request whose time is over
+    except BaseException as error:  # includes CancelledError, which ends a request that has timed out
         await asyncio.shield(run(entry.ended, error))
         raise

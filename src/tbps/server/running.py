@@ -1,4 +1,4 @@
-"""Runs a service on a port until it gets SIGTERM or Ctrl-C."""
+"""Runs a service on a port until SIGTERM or Ctrl-C."""
 
 import logging
 import math
@@ -22,10 +22,10 @@ _LOGGERS = ("asyncio", "tbps.server", "uvicorn.error")
 
 
 def run(service: Service, on_address: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests in progress are answered first. `on_address` gets the URL once it can be reached.
+    """Serve until SIGTERM or Ctrl-C; requests in progress are completed first.
 
-    Raises, before `on_address` is called, SettingsError if the port cannot be opened or another service uses the gallery, and
-    StorageError if the state folder cannot be written.
+    on_address: called with the URL once the port is open. Before that, raises SettingsError if the port cannot be opened or another
+    service uses the gallery, and StorageError if the state folder cannot be written.
     """
     service.start()
     try:
@@ -38,7 +38,7 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
     settings = service.settings
     with _listening(settings) as listening, _limited_logs():
         server = server_on(listening, service)
-        # uvicorn raises the signal that ended it once more for the handlers before it, which must not end the process.
+        # uvicorn re-raises the signal that ended it after restoring earlier handlers; these must not end the process.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             on_address(address(settings.host, listening.getsockname()[1]))
@@ -50,7 +50,10 @@ def _serve(service: Service, on_address: Callable[[str], None]) -> None:
 
 
 def server_on(listening: socket.socket, service: Service) -> uvicorn.Server:
-    """uvicorn server of a service on a listening socket, with the limits on connections; its `run` starts the service too."""
+    """Create the uvicorn server of a service on a listening socket, with limits on connections.
+
+    Its `run` also starts the service, if it is not running.
+    """
     settings = service.settings
     config = uvicorn.Config(
         make_app(service),
@@ -73,7 +76,7 @@ def address(host: str, port: int) -> str:
 
 @final
 class _Server(uvicorn.Server):
-    """uvicorn server whose connections `accepting` accepts and `connections` limits."""
+    """uvicorn server that accepts connections with `Accepting` and limits them with `Connections`."""
 
     def __init__(self, config: uvicorn.Config, listening: socket.socket, connections: Connections) -> None:
         super().__init__(config)
@@ -99,7 +102,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _limited_logs() -> Iterator[None]:
-    """Limit repeated log messages, so that nonsense from strangers does not fill the disk."""
+    """Limit repeated log messages, so that malformed requests do not fill the disk."""
     rules = [(logging.getLogger(name), RepeatLimit()) for name in _LOGGERS]
     for logger, rule in rules:
         logger.addFilter(rule)
@@ -112,7 +115,7 @@ def _limited_logs() -> Iterator[None]:
 
 def _listening(settings: ServiceSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio disables Nagle's algorithm only on sockets created with a protocol; it would delay each answer by 40 ms.
+    # With IPPROTO_TCP, asyncio disables Nagle's algorithm, which would delay each answer by 40 ms.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

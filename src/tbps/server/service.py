@@ -1,4 +1,4 @@
-"""The service: gallery, model, state folder and threads, from start to stop."""
+"""Service object: owns gallery, model, state folder and threads from start to stop."""
 
 import asyncio
 import contextvars
@@ -35,7 +35,7 @@ from tbps.server.uploads.records import Job
 
 _T = TypeVar("_T")
 _WATCH_SECONDS = 1.0
-_WRITERS = 8  # threads that wait for the audit log, which writes their lines together
+_WRITERS = 8  # threads that write to the audit log; lines that wait at the same time are written as one batch
 _WARM_TEXT = "a person"
 
 
@@ -43,7 +43,7 @@ _WARM_TEXT = "a person"
 class Service:
     """A gallery with its model and state folder. Runs from `start` to `stop`.
 
-    Raises SettingsError if other machines could reach it and no key exists, and as `open_state`.
+    Raises SettingsError if other machines can reach the service and no key exists, and as `open_state`.
     """
 
     def __init__(self, gallery: Path, model: Encoder, settings: ServiceSettings, state: Path | None = None) -> None:
@@ -69,11 +69,11 @@ class Service:
         self.gate = Gate(_gate_settings(settings), self.keys, self.state, self._record_wrong_key)
         self.jobs = Jobs(self.state, self.gallery, settings.jobs, self._job_ended)
         caps = PictureCaps(settings.picture_bytes, settings.pixels)
-        # Two pools, so that searches by picture do not wait for uploads to be decoded.
+        # Separate pools, so that searches by picture do not wait for the decoding of uploads.
         self.asked_pictures, self.sent_pictures = Decoders(caps), Decoders(caps)
         self.shown = Shown()
         self.ready = threading.Event()
-        self._arriving = Counter[str]()  # uploads in transfer, by key
+        self._arriving = Counter[str]()  # uploads that are being received, by key
         self.places = Places(settings.at_once + settings.waiting)
         self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="tbps-request")
         self._started, self._stopping = False, threading.Event()
@@ -81,7 +81,7 @@ class Service:
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="tbps-audit")
 
     def start(self) -> None:
-        """Take the locks, start the queue of uploads and warm up in a thread; does nothing if the service runs already.
+        """Acquire the locks, start the upload queue and warm up the model in a thread; does nothing if already started.
 
         Raises SettingsError if another service uses the gallery or the state folder, StorageError if the state folder cannot be
         written.
@@ -107,14 +107,14 @@ class Service:
         self.asked_pictures.stop()
         self.model.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if ended:  # otherwise the end of this process releases the locks
+        if ended:  # otherwise the locks are released when the process ends
             self._claim.release()
         self._writers.shutdown(wait=False)
 
     async def work(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
-        """Run a function in a thread, unless its request has ended before its turn comes.
+        """Run a function in a thread of the pool, unless its request has ended before a thread is free.
 
-        Raises RequestError (503) if there is no place for a request of an identified caller.
+        Raises RequestError (503) if the request has ended or, for an identified caller, if too many requests are in progress.
         """
         context, mine = contextvars.copy_context(), ticket.get()
         if mine is not None:
@@ -123,30 +123,30 @@ class Service:
 
         def run() -> _T:
             if mine is not None and not mine.left():
-                raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+                raise RequestError(503, "timeout", "the request took too long; try again in a moment", 2)
             self.drop_erased()
             return do(*args, **more)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, run)
 
     async def writing(self, do: Callable[..., _T], *args: Any, **more: Any) -> _T:
-        """Run a function that writes to the audit log in a thread of its own pool, however busy that of `work` is."""
+        """Run a function that writes to the audit log in a separate thread pool, which does not wait for the pool of `work`."""
         return await asyncio.get_running_loop().run_in_executor(self._writers, partial(do, *args, **more))
 
     def recorded(self, caller: Caller, deed: str) -> AbstractAsyncContextManager[Entry]:
-        """Context that writes one line to the audit log, however it ends."""
+        """Context manager that writes one line to the audit log for a request, whether it succeeds or fails."""
         return recorded(Entry(self.audit, caller, deed), self.writing)
 
     @contextmanager
     def arriving(self, caller: Caller) -> Iterator[None]:
-        """Context in which an upload of a caller is received. Raises RequestError (503) if the caller has too many.
+        """Context manager for receiving an upload. Raises RequestError (503) if the caller has too many unfinished uploads.
 
-        One key may have half of the uploads that may arrive or wait, so that others can upload too.
+        One key may use half of the upload slots, so that others can upload too.
         """
         share = self.settings.jobs if caller.open else max(1, (self.settings.jobs + 1) // 2)
         waiting = sum(job.owner == caller.id and not job.ended for job in self.jobs.visible_to(caller))
         if waiting + self._arriving[caller.id] >= share:
-            raise RequestError(503, "busy", f"{share} uploads with this key arrive or wait already; send this one later", 60)
+            raise RequestError(503, "busy", f"{share} uploads with this key are not finished yet; send this one later", 60)
         self._arriving[caller.id] += 1
         try:
             yield
@@ -157,14 +157,14 @@ class Service:
         await self.writing(self.audit.write, "?", "", "refused key", address=address)
 
     def record(self, caller: Caller, deed: str, **facts: Any) -> None:
-        """Write an action of a caller to the audit log. Raises RequestError if the time of the request is over."""
+        """Write an action of a caller to the audit log. Raises RequestError if the request has timed out, StorageError."""
         mine = ticket.get()
         if mine is not None and not mine.left():
-            raise RequestError(503, "timeout", "the request took too long; ask again in a moment", 2)
+            raise RequestError(503, "timeout", "the request took too long; try again in a moment", 2)
         self.audit.write(caller.name, caller.id, deed, **facts)
 
     def warm_decoders(self) -> None:
-        """Start a decoder process for pictures of searches, in a thread, so that the first such search need not wait for it."""
+        """Start a decoder process in a thread, so that the first search by picture need not wait for it."""
 
         def start() -> None:
             try:
@@ -176,9 +176,9 @@ class Service:
         threading.Thread(target=start, name="tbps-warm-decoders", daemon=True).start()
 
     def drop_erased(self) -> None:
-        """Drop everything in memory about images that any process has erased since the last call. Costs two calls of `stat`.
+        """Clear the caches in memory if any process has erased images since the last call. Costs two calls of `stat`.
 
-        A gallery that cannot be read is reported by the requests that need it.
+        Errors on reading the gallery are ignored here; the requests that need the gallery report them.
         """
         try:
             replacements = self.gallery.refreshed()
@@ -194,7 +194,7 @@ class Service:
         return_freed_memory()
 
     def _watch(self) -> None:
-        """Drop erased images while no requests come, and complete erasures whose process was killed."""
+        """Call `drop_erased` every second, also without requests, and complete erasures whose process was killed."""
         last = ""
         while not self._stopping.wait(_WATCH_SECONDS):
             try:

@@ -20,20 +20,22 @@ class ServiceSettings(Settings):
         allow_hosts: names of the service besides those of the loopback; trusted_proxies: addresses and networks of proxies whose
         X-Forwarded-For and X-Forwarded-Proto headers are trusted
     Requests
-        at_once: worked on at the same time; waiting: further ones that may wait, beyond which the answer is 503; timeout: seconds
-        per request; long_timeout: seconds per upload or erasure; shutdown: seconds for the rest when the service stops
+        at_once: number of requests processed at the same time; waiting: number of further requests that may wait, above which the
+        answer is 503; timeout: seconds per request; long_timeout: seconds per upload or erasure; shutdown: seconds that requests in
+        progress get when the service stops
     Encoding of descriptions (see `batching`)
-        batch_window: milliseconds that a text waits for others, 0: none; batch_texts: most texts per pass
+        batch_window: milliseconds that a text waits for others, 0 for none; batch_texts: most texts per pass
     Callers
-        searches_per_minute: per key, 0: no limit; failures_per_minute: wrong keys per address before the answer is 429;
-        session_hours: length of a session
+        searches_per_minute: limit per key, 0 for no limit; failures_per_minute: wrong keys per address and minute, above which the
+        answer is 429; session_hours: duration of a session
     Sizes
-        upload_bytes, upload_files: per upload; picture_bytes, pixels: per picture; jobs: uploads that may wait; body_bytes: of a
-        JSON body, unless its kind has a smaller limit (see `bodies.requests`)
+        upload_bytes, upload_files: limits per upload; picture_bytes, pixels: limits per picture; jobs: most unfinished uploads;
+        body_bytes: limit on a JSON body, unless its kind has a smaller one (see `bodies.requests`)
     Connections (see `connections`)
-        header_seconds: until the headers of a request are complete; idle_seconds: between two requests; body_seconds: until a JSON
-        body is complete; upload_rate: bytes that give an upload one more second; stall_seconds: without a byte; linger_seconds: for
-        the unread rest of a refused request; connections: most at the same time, fewer if the process may open few files
+        header_seconds: time limit for the headers of a request; idle_seconds: time limit between two requests; body_seconds: time
+        limit for a JSON body; upload_rate: bytes of an upload that extend its time limit by one second; stall_seconds: longest
+        pause within a body; linger_seconds: time limit for receiving the rest of a refused request; connections: largest number of
+        connections, reduced if the process may open few files
     """
 
     host: str = "127.0.0.1"
@@ -71,7 +73,7 @@ class ServiceSettings(Settings):
         return self.host in LOOPBACK
 
     def addresses(self) -> Addresses:
-        """Names of the service and its proxies. Raises SettingsError on invalid ones."""
+        """Accepted host names and trusted proxies. Raises SettingsError if one of them is invalid."""
         return Addresses(self.allow_hosts, self.trusted_proxies, any_name=not self.on_loopback and not self.allow_hosts)
 
 

@@ -1,4 +1,4 @@
-"""Images that callers were shown lately according to the audit log."""
+"""Cache of the images that the audit log already records as shown to a caller."""
 
 import threading
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ _KEPT = 20_000
 
 @final
 class Shown:
-    """Pairs of caller and image with a line in the audit log: the crops of a search's hits need no line each.
+    """Pairs of caller and image that the audit log already contains, so that requests for the crops of hits are not logged again.
 
-    The 20,000 newest pairs are kept. Safe from several threads.
+    Keeps the 20,000 newest pairs. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -23,17 +23,17 @@ class Shown:
         self._lock = threading.Lock()
 
     def add(self, caller: Caller, ids: Iterable[str]) -> None:
-        """Remember images that the log has for a caller."""
+        """Add images that the log contains for a caller."""
         with self._lock:
             for id in ids:
                 self._pairs[caller.id, id] = True
 
     def forget(self) -> None:
-        """Forget all pairs: images that are looked at again get a line again."""
+        """Remove all pairs, so that images that are shown again are logged again."""
         with self._lock:
             self._pairs.clear()
 
     def holds(self, caller: Caller, id: str) -> bool:
-        """Whether the log has this image for this caller."""
+        """Whether the log contains this image for this caller."""
         with self._lock:
             return (caller.id, id) in self._pairs

@@ -1,7 +1,7 @@
-"""Strict parser for JSON from strangers: bodies of requests and fields of forms.
+"""Strict parser for untrusted JSON: bodies of requests and fields of forms.
 
-Python's parser also accepts NaN and Infinity, numbers that become infinite (1e999), duplicate keys and lone surrogates. Each of
-them breaks something later, such as the audit log or the database, so they are refused here.
+Python's parser also accepts NaN and Infinity, numbers that become infinite (1e999), duplicate keys and lone surrogates. These would
+cause errors later, for example in the audit log or the database, so they are refused here.
 """
 
 import json
@@ -15,16 +15,16 @@ from tbps.preprocess.metadata import json_number
 MOST_DEPTH = 32
 MOST_DIGITS = 100  # of an integer
 
-# Matches at every quote, also at an unterminated string, and never backtracks: its time is linear in the length of the text.
+# Matches strings, including an unterminated one, without backtracking, in time linear in the length of the text.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 def parse(content: bytes, what: str, most_values: int) -> JSON:
-    """Parse JSON in UTF-8. what: name of the text in messages; most_values: limit on values, nested ones included.
+    """Parse UTF-8 JSON. what: name of the text in messages; most_values: limit on the number of values, including nested ones.
 
-    Raises RequestError (422) with the problem on one line, however long the text is.
+    Raises RequestError (422) with a one-line message of bounded length.
     """
     if _fewest_values(content) > most_values:
         raise _refused(what, f"contains more than {most_values:,} values; send less at a time")
@@ -45,7 +45,7 @@ def parse(content: bytes, what: str, most_values: int) -> JSON:
 
 
 def unfit_text(text: str) -> str | None:
-    """Reason why a text cannot be stored and compared, or None."""
+    """Reason why a text cannot be stored in the database, or None."""
     if "\0" in text:
         return "contains a NUL character; leave it out"
     try:
@@ -56,18 +56,18 @@ def unfit_text(text: str) -> str | None:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A text for a message: on one line, in ASCII, shortened."""
+    """Format a text for a message: one line, ASCII, shortened."""
     return ascii(text) if len(text) <= most else f"{text[:most]!a}..."
 
 
 def _fewest_values(content: bytes) -> int:
-    """Lower bound on the number of values. Counts bytes only: creating a hundred thousand objects would block all threads."""
+    """Lower bound on the number of values, from counting bytes: parsing a hundred thousand objects would block all threads."""
     outside = _STRING.sub(b"", content)
     return max(outside.count(b"[") + outside.count(b"{"), outside.count(b",") + outside.count(b":"))
 
 
 class _UnfitError(ValueError):
-    """A value that is refused; its message continues a sentence about the text."""
+    """A value that is refused; the message continues a sentence whose subject is the text."""
 
 
 def _check(value: JSON, what: str, most_values: int) -> None:
@@ -82,7 +82,7 @@ def _check(value: JSON, what: str, most_values: int) -> None:
 
 
 def _values(value: JSON) -> Iterator[tuple[int, JSON]]:
-    """All values and keys with their depth; without recursion, since the sender chooses the depth."""
+    """All values and keys with their depth. Not recursive, since the sender chooses the depth."""
     waiting = [(1, value)]
     while waiting:
         depth, each = waiting.pop()

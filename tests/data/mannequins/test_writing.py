@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="a file stands there"):
+    with pytest.raises(StorageError, match="a file with that name exists"):
         write_mannequins(tmp_path / "file" / "below", SMALL, seed=0, workers=1)
     if os.geteuid() == 0:
         return  # nothing is read-only to root

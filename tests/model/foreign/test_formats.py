@@ -425,7 +425,7 @@ def changed(name: str, tensor: torch.Tensor) -> Callable[[State], State]:
         (without("visual."), "text tower only"),
         (lambda state: {n: t for n, t in state.items() if n.startswith("visual.")}, "image tower only"),
         (changed("visual.layer1.0.conv1.weight", torch.zeros(2)), "ResNet"),
-        (changed("visual.trunk.stem.weight", torch.zeros(2)), r"another make under visual\.trunk\."),
+        (changed("visual.trunk.stem.weight", torch.zeros(2)), r"an unsupported tower under visual\.trunk\."),
         (changed("fusion.weight", torch.zeros(2)), r"unexpected fusion\.weight"),
         (changed("visual.class_embedding", torch.zeros(7)), r"visual\.class_embedding is \(7,\) instead of \(128,\)"),
         (changed("visual.conv1.weight", torch.zeros(7)), "has 1 dimensions instead of 4"),

@@ -1,4 +1,4 @@
-"""JSON that nobody sends in good faith, to every route that reads some: refused in few words, in the log, and never a 5xx."""
+"""Malicious JSON for every route that reads JSON: it is refused with a short message, logged, and never causes a 5xx."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.hostile import picture
 from tests.support.served import bearer, make_gallery, service_of, serving
 
 RED = '"texts": [{"text": "red"}]'
-# Beside a fitting description, so that nothing but what is meant is wrong.
+# Each is combined with a valid description, so that nothing else in the query is invalid.
 WITHIN: dict[str, str] = {
     "nan in equals": '"equals": {"age": NaN}',
     "infinity in equals": '"equals": {"age": Infinity}',
@@ -111,7 +111,7 @@ def name(client: TestClient) -> str:
 
 
 def bodies(shape: bytes, name: str) -> dict[str, bytes]:
-    """A shape as each route that reads JSON gets it."""
+    """Body per route: a malicious query, wrapped as the route expects it."""
     shape = shape.replace(b"ID", name.encode())
     within = b'{"query": ' + (shape or b" ") + b', "id": "' + name.encode() + b'"}'
     return {
@@ -153,7 +153,7 @@ UNFIT = ("nan", "infinity", "too large in", "too small", "too large as", "half a
 
 @pytest.mark.parametrize("kind", list(SHAPES))
 def test_hostile_json_as_metadata_of_an_upload(client: TestClient, gallery: Path, kind: str) -> None:
-    """Metadata that no gallery could store is refused before the files are read; none of these is a picture."""
+    """Metadata that a gallery cannot store is refused before the files are checked; the uploaded file is not a picture."""
     answer = client.post("/v1/index", files=[("files", ("a.txt", b"none")), ("metadata", (None, SHAPES[kind] or b" "))])
     unfit = any(word in kind for word in UNFIT)
     assert answer.status_code in ((400,) if unfit else (400, 413, 415)), answer.text[:300]

@@ -1,4 +1,4 @@
-"""Every limit of the OpenAPI description against the service: what lies at it is taken, what lies beyond is refused."""
+"""Limits in the OpenAPI description match the service: values at a limit are accepted, values above it are refused."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.served import make_gallery, serving
 
 Schema = dict[str, Any]
 ASKED: Schema = {"texts": [{"text": "red"}]}
-# What each body needs beside the value that is tried.
+# Required fields of each body besides the one under test.
 BASES: dict[str, Schema] = {
     "/v1/search": ASKED,
     "/v1/similar": {"id": "f", "query": ASKED},
@@ -44,7 +44,7 @@ def resolved(schema: Schema, description: Schema) -> Schema:
 
 
 def fitting(schema: Schema, description: Schema) -> Any:
-    """A small value of a schema."""
+    """A small valid value for a schema."""
     schema = resolved(schema, description)
     if "anyOf" in schema:
         return fitting(schema["anyOf"][0], description)
@@ -58,7 +58,7 @@ Tried = Iterator[tuple[str, Any, Any]]
 
 
 def tried(schema: Schema, description: Schema) -> Tried:
-    """Name of each limit of a schema, a value at it and one beyond."""
+    """Name of each limit in a schema, a value at the limit and one above it."""
     schema = resolved(schema, description)
     for choice in schema.get("anyOf", ()):
         yield from tried(choice, description)
@@ -177,14 +177,14 @@ def test_limits_on_sums_of_fields(client: TestClient) -> None:
 
 
 def test_no_next_page_beyond_the_largest_offset(client: TestClient) -> None:
-    """No answer names a next page that would be refused."""
+    """An answer must not contain the query of a page that would be refused."""
     answer = client.post("/v1/search", json={**ASKED, "offset": 4, "k": 1}).json()
     assert answer["next"]["offset"] == 5 and client.post("/v1/search", json=answer["next"]).status_code == 200
     assert client.post("/v1/search", json={**ASKED, "offset": 10_000}).json()["next"] is None
 
 
 def test_the_largest_allowed_bodies_are_accepted(client: TestClient) -> None:
-    """Also with every character escaped."""
+    """This includes bodies in which every character is escaped."""
     query = {
         "texts": [{"text": "é" * 1250}] * 16,
         "where": "camera = '" + "é" * 9980 + "'",

@@ -81,7 +81,7 @@ def test_values_at_the_limits_are_accepted() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\\", b'\\"', b'"', b"]"])
 def test_counting_values_takes_linear_time(end: bytes) -> None:
-    """Many unterminated strings: quadratic time would be hours here."""
+    """With this many unterminated strings, quadratic time would be hours."""
     for unit in (b'\\"', b'"', b"\\", b'"\\', b'"a\\"'):
         with pytest.raises(RequestError):
             parse(b'["' + unit * 500_000 + end, "x", 10)
@@ -93,7 +93,7 @@ def test_texts_that_cannot_be_stored() -> None:
 
 
 def test_whole_numbers_with_a_point_keep_their_digits() -> None:
-    """As doubles they would also match neighbouring numbers."""
+    """Converted to doubles, they would also match neighbouring numbers."""
     assert Query.model_validate(parse(b'{"equals": {"serial": 9007199254740993.0}}', "the body", 9)).equals == {
         "serial": 9007199254740993
     }

@@ -1,4 +1,4 @@
-"""Sessions: limit per key, end with their key, a cookie name per service."""
+"""Sessions: limit per key, end together with their key, cookie name per service."""
 
 import re
 from http.cookies import SimpleCookie

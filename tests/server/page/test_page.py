@@ -1,4 +1,4 @@
-"""The page in a real browser, against the real service of a small gallery; what it shows is compared with what Python finds."""
+"""The page in a real browser with the real service of a small gallery; its content is compared with results of the Python API."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a page. Afterwards: no request to other hosts, no script from the data has run, the console has no errors."""
+    """Opens a page. At the end, asserts no requests to other hosts, no executed script from the data, and no console errors."""
     contexts, problems = [], list[str]()
 
     def open_page(address: str, **options: Any) -> Page:
@@ -79,7 +79,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
         page.on("request", lambda request: asked(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        # The browser itself reports every answer of 400 and above; those are what the tests are about.
+        # The browser reports every answer with status 400 or above on its own; tests provoke such answers on purpose.
         page.on(
             "console",
             lambda said: (
@@ -105,7 +105,7 @@ def search(page: Page, words: str) -> None:
 
 
 def shown(page: Page) -> list[str]:
-    """The ids of the results, once they are there."""
+    """Ids of the results, after waiting for them."""
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
     expect(page.locator(".card[data-id]").first).to_be_visible()
     return page.locator(".card").evaluate_all("cards => cards.map(card => card.dataset.id)")
@@ -124,7 +124,7 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
-# What is written in JavaScript once more is compared with Python
+# Functions that exist both in JavaScript and in Python
 
 
 def test_descriptions_are_parsed_as_on_the_command_line(served: Served, opened: Callable[..., Page]) -> None:
@@ -516,7 +516,7 @@ def test_a_job_under_way_shows_its_progress_and_can_be_cancelled(served: Served,
 
 
 def draw_people_anew(served: Served, folder: Path) -> list[Path]:
-    """Two pictures that the gallery does not hold: its own, mirrored."""
+    """Two pictures that are not in the gallery: mirrored copies of its own."""
     from PIL import Image, ImageOps
 
     made = []

@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures of test_page are parameters here)
-"""The page in a real browser: unsent text survives every search, and failures are recovered from."""
+"""The page in a real browser: unsent text is kept by every action, and the page recovers from failures."""
 
 import re
 import time
@@ -216,7 +216,7 @@ def test_escape_closes_a_description_and_a_blank_one_closes_itself(served: Serve
 
 
 def test_an_unknown_camera_is_refused_and_can_be_removed(served: Served, opened: Open) -> None:
-    """The refusal of the service, and the buttons that the page shows then."""
+    """The page shows the service's error and buttons that correct the search."""
     page = opened(f"{served.open}/#q=a+person")
     shown(page)
     told = "no image has the camera 'lobbi'; did you mean 'lobby'?"

@@ -1,4 +1,4 @@
-"""State folders: which are accepted, and that nothing in others is touched."""
+"""State folders: which folders are accepted, and that refused ones are left unchanged."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
 
 
 def put(folder: Path, **files: str) -> Path:
-    """A folder with files; in their names double underscores mean slashes and single ones dots."""
+    """Create a folder with files. In the argument names, double underscores stand for slashes and single ones for dots."""
     for name, content in files.items():
         file = folder / name.replace("__", "/").replace("_", ".")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def gallery_manifest(gallery: Path):  # type: ignore[no-untyped-def]
 
 
 class Started:
-    """A started service without a port."""
+    """Context manager for a started service without a port."""
 
     def __init__(self, gallery: Path, state: Path | None = None) -> None:
         self.service = Service(gallery, ColourEncoder(), ServiceSettings(), state)
@@ -211,7 +211,7 @@ def test_the_state_of_another_gallery_is_refused_and_that_of_a_moved_one_is_used
     "place", ["gallery/state", "gallery/images.lance/data", "gallery", "link/state", "photos/../gallery/x/y", "."]
 )
 def test_gallery_and_state_must_not_contain_each_other(tmp_path: Path, place: str) -> None:
-    """By any path; also if the state folder would contain the gallery."""
+    """Either folder inside the other is refused, by whatever path it is given."""
     gallery = make_gallery(tmp_path, [0])
     (tmp_path / "link").symlink_to(gallery)
     before = tree(tmp_path)
@@ -231,8 +231,8 @@ def test_a_gallery_within_a_marked_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) -> None:
-    """With the same state folder, with another one, through a link; the process of the first service is named. After it is killed,
-    a new service starts."""
+    """The second service uses the same state folder, another one, or a link to the gallery. The message contains the process of the
+    first service. After that process is killed, a new service starts."""
     gallery = make_gallery(tmp_path, range(6))
     (tmp_path / "link").symlink_to(gallery)
     with served(gallery, image_seconds=600.0) as (address, process):
@@ -262,7 +262,7 @@ def test_a_second_service_is_refused_before_it_removes_anything(tmp_path: Path) 
 
 
 def test_two_services_cannot_share_a_state_folder(tmp_path: Path) -> None:
-    """Also if two galleries have the same mark: the lock of the state folder suffices."""
+    """The lock of the state folder suffices, even if the marks of two galleries were equal."""
     one, other = make_gallery(tmp_path / "one", [0]), make_gallery(tmp_path / "other", [1])
     with Started(one, tmp_path / "state"):
         second = Service(other, ColourEncoder(), ServiceSettings(), tmp_path / "other state")
@@ -303,9 +303,9 @@ setattr(where, name, dying(getattr(where, name), sys.argv[7] == "before"))
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(("place", "count"), [*(("record", n) for n in range(3, 7)), ("audit", 1), ("commit", 1)])
 def test_every_job_has_one_final_line_whenever_the_service_is_killed(tmp_path: Path, place: str, count: int, moment: str) -> None:
-    """And `added` is what the gallery holds of it. The kill comes just before or after the n-th record, line or commit.
+    """`added` also equals the number of its rows in the gallery. The kill happens before or after the n-th record, line or commit.
 
-    Records of an upload: 1 waiting, 2 running, 3 about to commit, 4 committed, 5 final, 6 told; more where it takes seconds.
+    Records of an upload: 1 waiting, 2 running, 3 before the commit, 4 committed, 5 final, 6 told; more if the job takes seconds.
     """
     gallery = make_gallery(tmp_path, range(3))
     program = ["-c", KILLED, str(gallery), "0", "{}", "0", place, str(count), moment]

@@ -1,4 +1,4 @@
-"""Decoding in worker processes: the same pixels, and limits that fail one picture only."""
+"""Decoding in worker processes: pixels equal those decoded in this process; exceeding a limit affects one picture only."""
 
 import fcntl
 import io
@@ -23,7 +23,7 @@ CAPS = PictureCaps(10_000_000, 50_000_000)
 
 
 def large(side: int = 3000, mode: str = "RGB") -> bytes:
-    """A PNG of few bytes and many pixels."""
+    """A PNG with few bytes and many pixels."""
     Image.new(mode, (side, side), "white").save(buffer := io.BytesIO(), "PNG")
     return buffer.getvalue()
 
@@ -75,7 +75,7 @@ def test_refused_pictures_have_a_reason(decoders: Decoders, content: bytes, why:
 
 
 def test_limits_end_one_picture_only() -> None:
-    """Time, memory, a worker that dies: the next picture is decoded by a new process."""
+    """After exceeded time or memory, or the death of a worker, the next picture is decoded by a new process."""
     for limits, why in (
         (DecodingLimits(seconds=1e-6), "takes too long"),
         (DecodingLimits(memory_bytes=300 * 2**20), "memory"),
@@ -115,7 +115,7 @@ def test_limits_end_one_picture_only() -> None:
 
 
 def test_processor_time_is_bounded() -> None:
-    """A picture of 40 passes over 36 million pixels needs more than a second of any processor."""
+    """40 passes over 36 million pixels need more than a second of processor time on any machine."""
     Image.new("RGB", (6000, 6000)).save(buffer := io.BytesIO(), "JPEG", progressive=True)
     content = many_scans(buffer.getvalue(), 30)
     decoders = Decoders(PictureCaps(10**9, 10**9), DecodingLimits(cpu_seconds=0))

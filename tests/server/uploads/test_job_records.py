@@ -1,4 +1,4 @@
-"""What is kept of jobs: how many, how long, for whom, and what becomes of damaged records."""
+"""Job records: number kept, retention time, owners, and damaged records."""
 
 import json
 import stat
@@ -16,7 +16,7 @@ from tests.support.served import bearer, ended, make_gallery, send, serving
 
 
 def job(number: int, state: State = State.done, days: float = 0.0, owner: str = "") -> Job:
-    """A job of so many days ago; later numbers are a little younger."""
+    """A job created `days` ago; jobs with larger numbers are slightly younger."""
     created = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days) + timedelta(milliseconds=number)
     return Job(f"{number:024x}", owner, state, created.isoformat(timespec="microseconds"), 3, 4, skipped=(("a.jpg", "is none"),))
 

@@ -1,4 +1,4 @@
-"""Uploads by curators of some cameras: added for their cameras, without revealing pictures of others."""
+"""Uploads by curators who are restricted to cameras: added for these cameras, without revealing pictures of others."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ def seen(client: TestClient, headers: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def scene(seed: int) -> bytes:
-    """A photograph in which people stand."""
+    """A photograph of a scene with people."""
     frames, _ = film([Walker(3, 120, 60, tall=220, foot=300)], 1 + seed)
     Image.fromarray(frames[seed]).save(buffer := io.BytesIO(), "PNG")
     return buffer.getvalue()
@@ -111,7 +111,7 @@ def test_rows_of_two_cameras_are_erased_and_searched_by_themselves(tmp_path: Pat
 
 
 def test_the_same_photograph_indexed_for_two_cameras_is_kept_once_and_named(tmp_path: Path) -> None:
-    """For callers who may see all cameras, such as `tbps index`: one row per content, and the report names the duplicate."""
+    """This applies to callers who may see all cameras, such as `tbps index`: one row per content, and duplicates are reported."""
     gallery = make_gallery(tmp_path, [0])
     opened = Gallery.open(gallery, ColourEncoder())
     photo = tmp_path / "twice.png"

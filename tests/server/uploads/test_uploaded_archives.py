@@ -1,4 +1,4 @@
-"""Pictures in uploaded archives are checked like single ones: format by content, limits before decoding, only pixels are kept."""
+"""Pictures in uploaded archives are checked like single ones: format by content, limits before decoding, metadata dropped."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def _tar(mode: str) -> Pack:
 
 PACKS: dict[str, Pack] = {"zip": lambda members: zipped(**members), "tar": _tar("w"), "tar.gz": _tar("w:gz")}
 
-# Name in the archive -> content and a part of the reason why it is refused.
+# Name in the archive -> content, and part of the reason why it is refused.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "plain.bmp": (picture("BMP"), "not a JPEG, PNG or WebP"),
     "scan.tif": (picture("TIFF"), "not a JPEG, PNG or WebP"),

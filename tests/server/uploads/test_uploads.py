@@ -38,7 +38,7 @@ def gallery_of(client: TestClient) -> Path:
 
 @pytest.mark.parametrize("name", list(FOREIGN))
 def test_a_foreign_format_is_refused_at_once(client: TestClient, name: str) -> None:
-    """Under any name."""
+    """The format is detected by content, whatever the file's name."""
     answer = send(client, ("a.jpg", FOREIGN[name]), (f"a.{name}", FOREIGN[name]))
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "format")
     similar = client.post("/v1/similar", files={"image": ("a.jpg", FOREIGN[name])})
@@ -120,7 +120,7 @@ def test_pixels_are_counted_before_decoding(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_only_pixels_of_a_picture_are_indexed(client: TestClient) -> None:
-    """Other content of the file is dropped, and files with the same pixels are the same picture."""
+    """Other content of a file is dropped, and files with the same pixels count as the same picture."""
     plain = picture("PNG", seed=7)
     image = Image.open(io.BytesIO(plain))
     buffer = io.BytesIO()
@@ -150,7 +150,7 @@ def test_archives_with_metadata_and_columns_for_all(client: TestClient) -> None:
 
 
 def test_people_in_an_uploaded_video_are_indexed(tmp_path: Path) -> None:
-    """With the time and the camera of the form; the name of the video contains no path of the sender."""
+    """They get the time and the camera of the form; the source contains no path of the sender."""
     frames, _ = film([Walker(3, 120, 60, tall=220, foot=300)], 21)
     content = write_film(tmp_path / "film.mp4", frames).read_bytes()
     with serving(make_gallery(tmp_path, [0])) as client:

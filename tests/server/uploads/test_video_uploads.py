@@ -77,7 +77,7 @@ def test_brands_of_pictures_are_refused_with_the_reason(tmp_path: Path, mp4: byt
 
 @pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".flv", ".wmv", ".m2ts"])
 def test_containers_are_recognised(tmp_path: Path, suffix: str) -> None:
-    """Written by the library that reads them; also a transport stream whose first packet is cut, as in recordings."""
+    """The files are written with PyAV. Includes a transport stream whose first packet is incomplete, as in recordings."""
     codec = {".webm": "libvpx", ".mpg": "mpeg1video", ".wmv": "wmv2", ".flv": "flv"}.get(suffix, "mpeg4")
     codec = "mpeg2video" if suffix in (".ts", ".m2ts") else codec
     file = tmp_path / f"film{suffix}"

@@ -1,6 +1,6 @@
 """Conversion of checkpoints of OpenAI's CLIP, open_clip, the TBPS-CLIP reference, IRRA and Hugging Face folders to a `PersonModel`.
 
-All but the last name their tensors as OpenAI does (`visual.transformer.resblocks.0.attn.in_proj_weight`); the differences:
+All formats except Hugging Face's use OpenAI's tensor names (`visual.transformer.resblocks.0.attn.in_proj_weight`). Differences:
 
     format               names                                   image size    pixels of     activation
     openai               unchanged; TorchScript or state dict    square        CLIP          QuickGELU
@@ -9,7 +9,8 @@ All but the last name their tensors as OpenAI does (`visual.transformer.resblock
     irra                 both towers under `base_model.`         384 x 128     CLIP          QuickGELU
 
 IRRA resizes images bilinearly and computes in float16, tbps bicubically and in float32, so image embeddings differ slightly. Shapes
-are derived from the tensors. A missing, unexpected or mis-shaped tensor is an error; training heads are left out by name.
+are derived from the tensors. A missing, unexpected or mis-shaped tensor is an error; training heads, recognised by name, are
+omitted.
 """
 
 from collections import Counter
@@ -41,8 +42,8 @@ Format = Literal["openai", "open_clip", "huggingface", "tbps-clip-reference", "i
 Activation = Literal["quick_gelu", "gelu"]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
-# Tensors that only training uses: heads of the reference and of IRRA, the bias of SigLIP's loss, OpenAI's three numbers that repeat
-# shapes, and causal masks.
+# Tensors that inference does not need: training heads of the reference and of IRRA, the bias of SigLIP's loss, three numbers in
+# OpenAI's files that repeat shapes, and causal masks.
 _LEFT_OUT = (
     "simclr_mlp.",
     "classifier.",
@@ -60,8 +61,9 @@ _WRAPPERS = ("module.", "_orig_mod.")
 class ConvertSettings(Settings):
     """How to convert a checkpoint. Sizes are (height, width) in pixels; None keeps the checkpoint's.
 
-    `source_size`: the input size that the checkpoint was trained with; without it, the grid of positions is assumed to be square,
-    else three times as high as wide. `activation`: needed for open_clip models, whose files do not contain it.
+    `source_size`: input size that the checkpoint was trained with. Without it, the grid of positions is assumed to be square or, if
+    the number of positions is not a square number, three times as high as wide. `activation`: required for open_clip models, whose
+    files do not contain it.
     """
 
     format: Literal["auto", Format] = "auto"
@@ -74,8 +76,10 @@ class ConvertSettings(Settings):
 @final
 @dataclass(frozen=True)
 class Conversion:
-    """Result of a conversion: the model, the source format, what was left out (with counts of tensors) and
-    descriptions of changes.
+    """Result of a conversion.
+
+    `format`: format of the source; `left_out`: omitted parts with their number of tensors; `changes`: descriptions of changes to
+    the weights.
     """
 
     model: PersonModel
@@ -98,8 +102,9 @@ class _Towers:
 def convert(source: str, settings: ConvertSettings, tokenizer: Path | None = None) -> Conversion:
     """Converts a checkpoint file, model folder or Hugging Face id to a model.
 
-    `tokenizer`: folder with OpenAI's byte-pair vocabulary. Raises ModelError that names the fault of the file (see `read_tensors`),
-    every tensor that does not fit, a size that is not a multiple of the patch size, or the command that downloads the tokenizer.
+    `tokenizer`: folder with OpenAI's byte-pair vocabulary. Raises ModelError if the file cannot be read (see `read_tensors`), if
+    tensors do not fit (the message names each), if an image size is not a multiple of the patch size, or if the tokenizer is
+    missing (the message contains the command that downloads it).
     """
     path = Path(source)
     if path.is_file() or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
@@ -239,16 +244,15 @@ def _without_heads(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.T
 
 
 def _check_kind(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raises ModelError for other architectures than CLIP's vision transformer and text tower, naming the kind instead of hundreds
-    of tensors.
+    """Raises ModelError for architectures other than CLIP's vision transformer and text tower.
+
+    The message names the architecture instead of hundreds of unexpected tensors.
     """
     if any(name.startswith(("visual.layer1.", "visual.attnpool.")) for name in state):
         raise ModelError(f"{path} has a ResNet as image tower; tbps reads vision transformers (ViT-B/16, ViT-L/14, ...)")
     foreign = sorted({prefix for prefix in ("visual.trunk.", "text.") for name in state if name.startswith(prefix)})
     if foreign:
-        raise ModelError(
-            f"{path} has a tower of another make under {' and '.join(foreign)}; tbps reads CLIP's own two transformers"
-        )
+        raise ModelError(f"{path} has an unsupported tower under {' and '.join(foreign)}; tbps reads CLIP's own two transformers")
     image = any(name.startswith("visual.") for name in state)
     text = any(name.startswith(("transformer.", "token_embedding.")) for name in state)
     if image != text:
@@ -258,7 +262,7 @@ def _check_kind(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _grid(shape: Shape, source_size: tuple[int, int] | None, path: Path) -> PatchGrid:
-    """Returns the grid of patches (down, across); the file contains only their number."""
+    """Returns the grid of patches (down, across), derived from their number, since the file contains only that."""
     side, third = isqrt(shape.patches), isqrt(shape.patches // 3)
     if source_size:
         grid = (source_size[0] // shape.patch, source_size[1] // shape.patch)
@@ -273,19 +277,19 @@ def _grid(shape: Shape, source_size: tuple[int, int] | None, path: Path) -> Patc
     if 3 * third * third == shape.patches:  # IRRA's 384 x 128
         return 3 * third, third
     raise ModelError(
-        f"{path} has positions for {shape.patches} patches of {shape.patch} pixels, no square and not three times as high as "
-        "wide; give --source-size HxW, the input that it was trained for (overlapping patches cannot be read)"
+        f"{path} has positions for {shape.patches} patches of {shape.patch} pixels, neither a square grid nor one three times as "
+        "high as wide; give --source-size HxW, the input size that it was trained with (overlapping patches are not supported)"
     )
 
 
 def _spec(kind: Format, grid: PatchGrid, patch: int) -> ImageSpec:
-    """Returns the input that the checkpoint was trained for."""
+    """Returns the input size and normalisation that the checkpoint was trained with."""
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if kind == "tbps-clip-reference" else (CLIP_MEAN, CLIP_STD)
     return ImageSpec.parse({"height": grid[0] * patch, "width": grid[1] * patch, "mean": mean, "std": std})
 
 
 def _open_tokenizer(folder: Path | None, vocabulary: int) -> CLIPTokenizer:
-    """Opens OpenAI's tokenizer, which no checkpoint contains, from `folder` or from the local hub cache."""
+    """Opens OpenAI's tokenizer, which checkpoints do not contain, from `folder` or from the local hub cache."""
     folder = folder or _cached_tokenizer()
     tokenizer = bundle.open_tokenizer(folder, vocabulary)
     ends, wanted = (tokenizer.bos_token_id, tokenizer.eos_token_id), (vocabulary - 2, vocabulary - 1)
@@ -305,7 +309,7 @@ def _cached_tokenizer() -> Path:
         if all(isinstance(file, str) for file in found):
             return Path(str(found[0])).parent
     raise ModelError(
-        "no checkpoint holds the byte pairs of the tokenizer, and there are none of OpenAI's in the local Hugging Face cache; with "
+        "a checkpoint does not contain the tokenizer, and OpenAI's is not in the local Hugging Face cache; on a machine with "
         f"internet run `hf download {OPENAI_TOKENIZER} vocab.json merges.txt tokenizer.json --local-dir clip-tokenizer` "
         "and give --tokenizer clip-tokenizer"
     )

@@ -1,7 +1,7 @@
 """Names and shapes of the tensors of OpenAI's CLIP, and their names in transformers' `CLIPModel`.
 
 OpenAI, open_clip and, without their prefixes, the TBPS-CLIP reference and IRRA use the same tensor names. The shape of a model is
-derived from its tensors; then every missing, unexpected and mis-shaped tensor is named.
+derived from its tensors; then every missing, unexpected or mis-shaped tensor is reported.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tbps.errors import ModelError
 IMAGE_POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 
-# Heads have width 64 except in open_clip's ViT-H, ViT-g, ViT-G and ViT-e, recognised by the width of the image tower.
+# Width of the image tower -> width of its heads, for open_clip's ViT-H, ViT-g, ViT-G and ViT-e. All other heads have width 64.
 _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 
 _LAYER = {
@@ -180,13 +180,13 @@ class Shape:
 
 
 def check_layout(state: Mapping[str, torch.Tensor], shape: Shape, path: Path) -> None:
-    """Raises ModelError that names every tensor that is missing, unexpected, of another shape, of an integer type or not finite."""
+    """Raises ModelError that names every tensor that is missing, unexpected, of another shape, not floating point or not finite."""
     expected = shape.layout()
     faults = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
     faults += [f"unexpected {name}" for name in sorted(state.keys() - expected.keys())]
     shared = sorted(expected.keys() & state.keys())
     faults += [f"{n} is {tuple(state[n].shape)} instead of {expected[n]}" for n in shared if tuple(state[n].shape) != expected[n]]
-    faults += [f"{n} is {state[n].dtype}, not numbers with a fraction" for n in shared if not state[n].is_floating_point()]
+    faults += [f"{n} is {state[n].dtype}, not floating point" for n in shared if not state[n].is_floating_point()]
     _refuse(faults, path)
     _refuse([f"{n} has values that are not finite" for n in shared if not state[n].isfinite().all()], path)
 
@@ -211,5 +211,5 @@ def transformers_names(state: Mapping[str, torch.Tensor], shape: Shape) -> dict[
 
 
 def listed(parts: list[str]) -> str:
-    """Joins the first eight parts, and says how many more there are."""
+    """Joins the first eight parts and the number of omitted ones for an error message."""
     return "; ".join(parts[:8]) + (f"; and {len(parts) - 8} more" if len(parts) > 8 else "")

@@ -1,6 +1,6 @@
-"""Resizing position embeddings to another number of patches or tokens.
+"""Interpolation of position embeddings to another number of patches or tokens.
 
-Image positions are rows (1 + h * w, D): the class token, then the grid of patches from left to right, from top to bottom.
+Image positions are rows (1 + h * w, D): the class token, then the patches of the grid row by row from the top left.
 """
 
 import torch
@@ -11,7 +11,7 @@ PatchGrid = tuple[int, int]  # patches down, patches across
 
 
 def resize_image_positions(positions: Float[torch.Tensor, "n d"], old: PatchGrid, new: PatchGrid) -> Float[torch.Tensor, "m d"]:
-    """Interpolates image positions bilinearly on the 2-d grid, as TBPS-CLIP and IRRA do; the class token's stays."""
+    """Interpolates image positions bilinearly on the 2-d grid, as TBPS-CLIP and IRRA do; that of the class token is unchanged."""
     if old == new:
         return positions
     grid = interpolate(_as_grid(positions, old), size=new, mode="bilinear", align_corners=False)
@@ -19,7 +19,7 @@ def resize_image_positions(positions: Float[torch.Tensor, "n d"], old: PatchGrid
 
 
 def resize_text_positions(positions: Float[torch.Tensor, "n d"], length: int) -> Float[torch.Tensor, "length d"]:
-    """Interpolates text positions linearly; the first and the last stay. Both lengths are 3 or more."""
+    """Interpolates text positions linearly; the first and the last are unchanged. Both lengths must be at least 3."""
     if len(positions) == length:
         return positions
     inner = interpolate(positions[1:-1].T[None], size=length - 2, mode="linear", align_corners=False)[0].T
@@ -30,8 +30,8 @@ def square_image_positions(positions: Float[torch.Tensor, "n d"], grid: PatchGri
     """Returns a square grid of side max(h, w) from which transformers' bicubic interpolation to (h, w) restores `positions`.
 
     `CLIPModel` stores square grids only. Bicubic interpolation is separable and linear: a square grid P of side n becomes
-    A P B' with A (h, n) and B (w, n), both of full row rank because no side of the grid is longer than n. So P exists; returned is
-    the one nearest to the bilinear enlargement G of the wanted T: P = G + A^+ (T - A G B') B^+'.
+    A P B' with A (h, n) and B (w, n), both of full row rank because no side of the grid is longer than n. So P exists;
+    this function returns the solution nearest to the bilinear enlargement G of the wanted grid T: P = G + A^+ (T - A G B') B^+'.
     """
     height, width = grid
     side = max(grid)

@@ -1,1 +1,1 @@
-"""JSON bodies of requests and answers, as the OpenAPI description shows them."""
+"""JSON bodies of requests and answers, from which the OpenAPI description is generated."""

@@ -1,4 +1,4 @@
-"""Bodies of answers, from which the OpenAPI description is generated; those of requests are in `requests`."""
+"""Bodies of answers, from which the OpenAPI description is generated. Bodies of requests are in `requests`."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from tbps.server.uploads.records import Job, State
 
 
 class ErrorDetail(Wire):
-    """Reason of a refusal or failure."""
+    """Reason for a refusal or failure."""
 
-    code: str = Field(description="for programs")
+    code: str = Field(description="machine-readable code")
     message: str = Field(description="one sentence for people")
 
 
@@ -24,7 +24,7 @@ class ErrorAnswer(Wire):
 
 
 class SessionAnswer(Wire):
-    """The caller. cameras: those that the caller may see, null: all; open: no keys exist, every caller is administrator."""
+    """The caller. cameras: cameras that the caller may see, null for all; open: no keys exist and every caller is administrator."""
 
     name: str
     role: Role
@@ -33,7 +33,7 @@ class SessionAnswer(Wire):
 
 
 class GroupAnswer(Wire):
-    """Images that share a value with the hit, their best one. ids: best first; count: of all of them."""
+    """Group of images with the same value of a column; the hit is the best of them. ids: best first; count: number of images."""
 
     column: str
     value: Any
@@ -44,7 +44,7 @@ class GroupAnswer(Wire):
 
 
 class HitAnswer(Wire):
-    """One image. score: cosine similarity; chance: calibrated probability to be right, null without calibration; image: path."""
+    """One image. score: cosine similarity; chance: calibrated probability of being right, or null; image: path of the crop."""
 
     rank: int
     score: float
@@ -60,7 +60,7 @@ class HitAnswer(Wire):
 
 
 class LineAnswer(Wire):
-    """Line of the calibration. share: expected share of right ones among the first `hits`; of the first hit if hits is 0."""
+    """Estimate from the calibration. share: expected share of right hits among the first `hits`; if 0, chance of the first hit."""
 
     hits: int
     share: float
@@ -69,7 +69,7 @@ class LineAnswer(Wire):
 class SearchAnswer(Wire):
     """One page of hits. query: the query that was answered, with marks; next: query of the next page, null on the last one.
 
-    line: first hits of which the share wanted by the query is expected to be right; null without a calibrated model.
+    line: how many of the first hits are expected to be right at the share that the query asks for; null without a calibrated model.
     """
 
     hits: list[HitAnswer]
@@ -84,7 +84,7 @@ class SearchAnswer(Wire):
 
 
 class WordAnswer(Wire):
-    """A word of a description. weight: its contribution to the score; negative if it lowered the score."""
+    """A word of a description. text: the description; weight: contribution to the score, negative if it lowered the score."""
 
     text: str
     word: str
@@ -175,7 +175,7 @@ class CameraAnswer(Wire):
 
 
 class ColumnAnswer(Wire):
-    """A column for filters. values: the most frequent ones; null if a list would not help."""
+    """A column for filters. values: most frequent values in order, null for columns whose values hardly repeat."""
 
     name: str
     kind: str
@@ -193,7 +193,10 @@ class LimitsAnswer(Wire):
 
 
 class GalleryAnswer(Wire):
-    """Content of the gallery that the caller may see. calibrated: hits have a chance; blurred: faces are blurred."""
+    """Content of the gallery that the caller may see.
+
+    calibrated: whether hits have a `chance`; blurred: whether faces are blurred.
+    """
 
     images: int
     cameras: list[CameraAnswer]
@@ -207,7 +210,7 @@ class GalleryAnswer(Wire):
 
 
 class ForgetAnswer(Wire):
-    """Erased images. undated: images without a time, to which `before` does not apply; snapshots: number in each snapshot."""
+    """Number of erased images. snapshots: number per snapshot; undated: images without a time, to which `before` does not apply."""
 
     images: int
     gallery: int
@@ -218,18 +221,18 @@ class ForgetAnswer(Wire):
 
 
 class HealthAnswer(Wire):
-    """status: "ready" or "warming"."""
+    """Health of the service. status: "ready" or "warming"."""
 
     status: str
 
 
 def image_url(id: str) -> str:
-    """Path of the crop of an image."""
+    """URL path of the crop of an image."""
     return f"/v1/images/{id}"
 
 
 def hit_answer(hit: Hit) -> HitAnswer:
-    """A hit without paths of this machine."""
+    """Convert a hit, without file paths of this machine."""
     return HitAnswer(
         **_metadata(hit),
         rank=hit.rank,
@@ -241,7 +244,7 @@ def hit_answer(hit: Hit) -> HitAnswer:
 
 
 def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
-    """A page of hits, with the query of the next page unless that lies beyond the last hit that can be asked for."""
+    """Convert a page of hits. `next` is null if the offset of the next page is larger than the API allows."""
     following = None if page.next is None else query.model_copy(update={"offset": page.next.offset, "version": page.next.version})
     notices = list(page.notices)
     if following is not None and following.offset > MOST_OFFSET:
@@ -261,7 +264,7 @@ def search_answer(query: Query, page: Page, seconds: float) -> SearchAnswer:
 
 
 def detail_answer(hit: Hit, members: list[Hit]) -> DetailAnswer:
-    """Metadata of an image and the images of its tracklet."""
+    """Convert the metadata of an image and the images of its tracklet."""
     tracklet = hit.attributes.get("tracklet")
     return DetailAnswer(
         **_metadata(hit),
@@ -282,7 +285,7 @@ def detail_answer(hit: Hit, members: list[Hit]) -> DetailAnswer:
 
 
 def job_answer(job: Job) -> JobAnswer:
-    """State of a job, without the fields that only the service uses."""
+    """Convert the state of a job, without internal fields."""
     return JobAnswer(
         id=job.id,
         state=job.state,

@@ -32,7 +32,7 @@ _MESSAGE_LENGTH = 300
 @final
 @dataclass(frozen=True, slots=True)
 class Body(Generic[_Model]):
-    """A kind of body: its model, and limits on its bytes and values."""
+    """Kind of request body: its model, and limits on its number of bytes and values."""
 
     model: type[_Model]
     most_bytes: int
@@ -92,7 +92,7 @@ async def content_of(request: Request, most: int) -> bytes:
 
 
 def problem_of(error: ValidationError) -> str:
-    """First problem of a value on one line: path and message."""
+    """Format the first problem of a value as one line: path and message."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(ascii(part[:60])[1:-1] if isinstance(part, str) else str(part) for part in first["loc"])
     what = " ".join(str(first["msg"]).removeprefix("Value error, ").split())

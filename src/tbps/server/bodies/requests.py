@@ -1,4 +1,4 @@
-"""Bodies of requests with their limits; the OpenAPI description is generated from these classes.
+"""Bodies of requests and their limits; the OpenAPI description is generated from these classes.
 
 JSON Schema cannot express a limit on the sum of several fields; such limits are in the descriptions of the fields.
 """
@@ -16,8 +16,8 @@ MOST_CHARACTERS, MOST_CAMERAS, MOST_EQUALS, MOST_FORGOTTEN = 20_000, 1000, 64, 1
 INT64 = 2**63 - 1
 ID_LENGTH, TIME_LENGTH, COLUMN_LENGTH, CAMERA_LENGTH = 64, 64, 200, 1000
 
-# Limits on bytes and values of a body. Measured: 20,000 characters of descriptions, a condition of 10,000 characters and 200 ids
-# have 68 kB, or 190 kB with every character escaped as \uXXXX; 10,000 ids to be erased have 270 kB and are 10,000 values.
+# Limits on bytes and values of a body. Measured: a query with 20,000 characters of descriptions, a condition of 10,000 characters
+# and 200 ids has 68 kB, or 190 kB with every character escaped as \uXXXX; 10,000 ids to erase have 270 kB and are 10,000 values.
 QUERY_BYTES, FORGET_BYTES, SIGN_IN_BYTES = 2**18, 2**19, 2**12
 QUERY_VALUES, FORGET_VALUES, SIGN_IN_VALUES = 5000, 12_000, 10
 
@@ -25,7 +25,7 @@ Id = Annotated[str, Field(max_length=ID_LENGTH)]
 Time = Annotated[str, Field(max_length=TIME_LENGTH)]
 Column = Annotated[str, Field(max_length=COLUMN_LENGTH)]
 Condition = Annotated[str, Field(max_length=MOST_OF_CONDITION)]
-# Strict types: otherwise a long text of digits would become a number, and that would be infinite.
+# Strict types: otherwise pydantic would convert a long text of digits to an infinite number.
 ComparedValue = (
     StrictBool
     | Annotated[int, Strict(), Field(ge=-INT64 - 1, le=INT64)]
@@ -35,7 +35,7 @@ ComparedValue = (
 )
 Marks = Annotated[tuple[Id, ...], FailFast(), Field(max_length=MOST_IDS)]
 
-_TOGETHER = f"at most {MOST_IDS} ids in all fields with ids of images together"
+_TOGETHER = f"at most {MOST_IDS} image ids in all fields together"
 
 
 class Text(gallery.Text):
@@ -53,7 +53,7 @@ class Example(gallery.Example):
 
 
 class Query(gallery.Query):
-    """One search: descriptions, example images, marks, conditions that all hits meet, and the range of hits to return."""
+    """One search: descriptions, example images, marks, filters, and the range of hits to return."""
 
     texts: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MOST_TEXTS)] = ()
     like: Annotated[tuple[Example, ...], FailFast(), Field(max_length=MOST_IDS, description=_TOGETHER)] = ()
@@ -110,7 +110,7 @@ class SimilarAsked(Wire):
 
 
 class FeedbackAsked(Wire):
-    """Marks on hits of an earlier search for `query`."""
+    """Hits of an earlier search for `query` that were marked as right or wrong."""
 
     query: Query
     right: Annotated[Marks, Field(description=_TOGETHER)] = ()
@@ -130,7 +130,7 @@ class ExplainAsked(Wire):
 
 
 class ForgetAsked(Wire):
-    """Images to erase: those that meet all conditions given."""
+    """Selection of images to erase: images that meet all given conditions."""
 
     ids: Annotated[list[Id], FailFast(), Field(max_length=MOST_FORGOTTEN)] = []
     identity: Annotated[str, Field(max_length=MOST_OF_CONDITION)] | None = None
@@ -140,7 +140,7 @@ class ForgetAsked(Wire):
 
 
 def _sizes(given: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Name, size and limit of every field of a query that has the right type."""
+    """Name, size and limit of each limited field of a query, unless it has a wrong type."""
     numbers = (
         ("hits at once (k)", "k", MOST_HITS),
         ("skipped hits (offset)", "offset", MOST_OFFSET),
@@ -159,7 +159,7 @@ def _sizes(given: Mapping[str, Any]) -> list[tuple[str, int, int]]:
 
 
 def _check_integers(equals: Any) -> None:
-    """Raise ValueError on integers beyond 64 bits, which would become floats and lose their last digits."""
+    """Raise ValueError for integers beyond 64 bits, which would be converted to floats and lose their last digits."""
     for column, value in equals.items() if isinstance(equals, Mapping) else ():
         if isinstance(value, int) and not -INT64 - 1 <= value <= INT64:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Host, Origin and forwarding headers of requests: which requests are accepted, and which client address counts.
+"""Checks of Host and Origin headers, and client addresses from forwarding headers.
 
-Hosts are compared by name and port; without a port, that of the scheme counts (http 80, https 443). Names are compared in lower
-case, without a trailing dot; IPv6 addresses in their shortest form.
+Hosts are compared by name and port; a missing port stands for the default port of the scheme (http 80, https 443). Names are
+compared in lower case, without a trailing dot; IPv6 addresses in their shortest form.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ class Host:
     port: int | None = None
 
     def port_under(self, scheme: str) -> int | None:
-        """Port, or the default one of a scheme."""
+        """Port, or the default port of `scheme` if none was given."""
         return _PORTS.get(scheme) if self.port is None else self.port
 
 
@@ -41,7 +41,7 @@ class Origin:
     host: Host
 
     def is_at(self, other: Host) -> bool:
-        """Whether a host, under the same scheme, is this origin's host."""
+        """Whether `other`, with the scheme of this origin, is the host of this origin."""
         return (self.host.name, self.host.port_under(self.scheme)) == (other.name, other.port_under(self.scheme))
 
 
@@ -93,9 +93,9 @@ def proxy_network(text: str) -> _Network:
 
 @final
 class Addresses:
-    """Names that a service accepts as Host, and proxies whose forwarding headers it trusts.
+    """Host names that a service accepts, and proxies whose forwarding headers it trusts.
 
-    any_name: every Host is accepted, since no names were given.
+    any_name: accept every Host header.
     """
 
     def __init__(self, allow_hosts: Sequence[str], trusted_proxies: Sequence[str], any_name: bool) -> None:
@@ -105,11 +105,14 @@ class Addresses:
         self._any_name = any_name
 
     def refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Reason to refuse a request, or None: its Host is not a name of the service, or a page of another site sent it."""
+        """Reason to refuse a request, or None to accept it.
+
+        A request is refused if its Host is not a name of the service or if a page of another site sent it.
+        """
         host, sent = parse_host(headers.get("host", "")), headers.get("origin")
         if not self._any_name and (host is None or host.name not in self._names):
             name = headers.get("host", "")[:100]
-            return f"{name!r} is no name of this service; its operator can add the name with: tbps serve --allow-host"
+            return f"{name!r} is not a name of this service; its operator can add the name with: tbps serve --allow-host"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
             return "a page of another site sent this request"
         if sent is None:
@@ -123,14 +126,14 @@ class Addresses:
         )
 
     def trusts(self, peer: str) -> bool:
-        """Whether the address of a peer is that of a trusted proxy."""
+        """Whether `peer` is the address of a trusted proxy."""
         address = _address(peer)
         return address is not None and any(address in network for network in self._proxies)
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
-        """Address of the client: the peer's or, behind trusted proxies, the last one of X-Forwarded-For that is not a proxy's.
+        """Address of the client: `peer` or, behind trusted proxies, the last address in X-Forwarded-For that is not a proxy's.
 
-        forwarded: values of that header. It is read from the right up to the first invalid address.
+        forwarded: values of the X-Forwarded-For headers. They are read from the right up to the first invalid address.
         """
         client = peer
         entries = ",".join(forwarded).split(",")
@@ -142,13 +145,13 @@ class Addresses:
         return client
 
     def scheme(self, peer: str, forwarded: Iterable[str], scheme: str) -> str:
-        """Scheme of a request: that of X-Forwarded-Proto if a trusted proxy sent it, else `scheme`."""
+        """Scheme of a request: from X-Forwarded-Proto if a trusted proxy sent it, else `scheme`."""
         last = ",".join(forwarded).split(",")[-1].strip().lower()
         return last if last in _PORTS and self.trusts(peer) else scheme
 
 
 def group_of(address: str) -> str:
-    """Group under which an address is counted: the address itself for IPv4, its /64 network for IPv6."""
+    """Group by which addresses are counted: the address itself for IPv4, its /64 network for IPv6."""
     found = _address(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(found), 64), strict=False))

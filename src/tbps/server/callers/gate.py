@@ -14,15 +14,16 @@ from tbps.server.callers.limits import Rates, whole_seconds
 from tbps.server.callers.sessions import Sessions, cookie_name
 
 OPEN_NAME = "this machine"
-_ALL_ADDRESSES = 10  # wrong keys from all addresses together, in multiples of those from one address
+_ALL_ADDRESSES = 10  # limit on wrong keys from all addresses together, as a multiple of the limit per address
 _NO_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Sender of a request. id: of the key, "" for a service without keys; cameras: those that the key may see, None: all.
+    """Sender of a request.
 
-    open: the service has no keys. by_header: the key came in a header, not as a cookie.
+    id: id of the key, "" for a service without keys; cameras: cameras that the key may see, None for all; open: whether the service
+    has no keys; by_header: whether the key was sent in a header rather than as a session cookie.
     """
 
     id: str
@@ -35,7 +36,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """loopback_only: no other machine can reach the service, so keys are optional; the others as in `ServiceSettings`."""
+    """Settings of a `Gate`.
+
+    loopback_only: whether only this machine can reach the service, so that keys are optional. Other fields: see `ServiceSettings`.
+    """
 
     loopback_only: bool
     session_hours: float
@@ -47,11 +51,11 @@ class GateSettings:
 class Gate:
     """Identifies callers by key or session; throttles key guessing.
 
-    rates: searches per key; refusal_lines: lines in the audit log about searches beyond that rate, one per key and minute.
+    rates: rate limit on searches, by key; refusal_lines: rate limit on audit lines about refused searches, one per key and minute.
     """
 
     def __init__(self, settings: GateSettings, keys: Keys, state: Path, on_wrong_key: Callable[[str], Awaitable[None]]) -> None:
-        """on_wrong_key: called with the address that a wrong key came from."""
+        """on_wrong_key: called with the client address of each wrong key."""
         self._keys, self._on_wrong_key = keys, on_wrong_key
         self._may_be_open = settings.loopback_only and not keys.all()
         self.sessions = Sessions(keys, settings.session_hours)
@@ -62,12 +66,15 @@ class Gate:
         self._all_failures = Rates(_ALL_ADDRESSES * settings.failures_per_minute)
 
     def is_open(self) -> bool:
-        """Whether every caller is administrator: until the first key is created, and never again after that."""
+        """Whether every caller is administrator because no key exists. Stays False after the first key was created."""
         self._may_be_open = self._may_be_open and not self._keys.all()
         return self._may_be_open
 
     async def caller(self, request: Request) -> Caller:
-        """Sender of a request. Raises RequestError: 401 without a valid key or session, 429 after too many wrong keys."""
+        """Identify the sender of a request.
+
+        Raises RequestError: 401 without a valid key or session, 429 after too many wrong keys.
+        """
         scheme, _, secret = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() == "bearer" and secret.strip():
             return caller_with(await self.checked(request, secret.strip()), by_header=True)
@@ -85,9 +92,10 @@ class Gate:
         return caller_with(key)
 
     async def checked(self, request: Request, secret: str) -> Key:
-        """The key with this secret. A valid one is accepted however many wrong ones came from its address before it.
+        """Return the key with this secret. Raises RequestError: 401 for a wrong key, 429 after too many wrong keys.
 
-        So nobody can lock others out from a shared address. Raises RequestError: 401 for a wrong key, 429 after too many.
+        A valid key is accepted even after wrong ones from the same address, so that nobody can lock out others who share the
+        address.
         """
         key = self._keys.find(secret)
         if key is not None:

@@ -1,7 +1,7 @@
 """Keys of a service with their roles and cameras, in STATE/keys.json.
 
-The file holds a SHA-256 of each key. A slow password hash would add nothing, since a key is 256 random bits that nobody can guess.
-With a fast one every request is checked anew, so that a removed key is refused at once.
+The file contains the SHA-256 hash of each key. A slow password hash is not needed, since a key has 256 random bits and cannot be
+guessed. With a fast hash every request can be checked, so that a removed key is refused at once.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[\w.@ -]{1,64}")
 
 
 class Role(StrEnum):
-    """A viewer searches and sees images; a curator also uploads; an administrator also erases and reads the metrics."""
+    """Role of a key. Viewers search and see images; curators also upload; administrators also erase and read the metrics."""
 
     viewer = "viewer"
     curator = "curator"
@@ -35,12 +35,15 @@ class Role(StrEnum):
 
     @property
     def level(self) -> int:
-        """Rank of the role: a higher one includes the rights of the lower ones."""
+        """Rank of the role; a role has all rights of lower ranks."""
         return list(Role).index(self)
 
 
 class Key(Settings):
-    """One key. id: for the audit log; cameras: those that its holder may see, None: all; hash: SHA-256 of the key."""
+    """One key.
+
+    id: identifies the key in the audit log; cameras: cameras that its holder may see, None for all; hash: SHA-256 of the secret.
+    """
 
     id: str
     name: str
@@ -92,9 +95,10 @@ class Keys:
         return found
 
     def add(self, name: str, role: Role, cameras: tuple[str, ...] | None = None) -> tuple[str, Key]:
-        """Create a key. Returns its secret, which is stored nowhere, and the stored entry.
+        """Create a key. Returns its secret, which is not stored, and the stored entry.
 
-        Names of cameras are spelled as galleries store them. Raises SettingsError on an invalid name or one that is in use.
+        Camera names are normalised as in galleries. Raises SettingsError if the name is invalid or in use, or if an administrator
+        is restricted to cameras.
         """
         if not _NAME.fullmatch(name):
             raise SettingsError(f"key name {name!r}: use 1 to 64 letters, digits, spaces, dots, dashes, underscores and @")

@@ -1,4 +1,4 @@
-"""Limits on callers: searches per minute, requests at a time, and seconds until a body has to be there."""
+"""Limits on callers: searches per minute, concurrent requests, and time limits for request bodies."""
 
 import threading
 import time
@@ -17,18 +17,18 @@ _MOST_BUCKETS = 10_000
 
 @final
 class Rates:
-    """Token buckets by name: `per_minute` on average, and as many at once after a minute without any. Safe from several threads.
+    """Token buckets by name. A bucket holds at most `per_minute` tokens and is refilled at that rate. Thread-safe.
 
-    The 10,000 names that were used last are kept; any other starts with a full bucket.
+    The buckets of the 10,000 most recently used names are kept; any other name starts with a full bucket.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._clock = per_minute, clock
-        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(_MOST_BUCKETS)  # tokens, and when they were counted
+        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(_MOST_BUCKETS)  # tokens, and time of their count
         self._lock = threading.Lock()
 
     def wait(self, name: str) -> float:
-        """Take one token. Returns 0, or the seconds until there is one if the bucket is empty."""
+        """Take one token and return 0. If the bucket is empty, return the seconds until the next token."""
         with self._lock:
             now = self._clock()
             tokens, since = self._buckets.get(name, (float(self._per_minute), now))
@@ -42,8 +42,8 @@ class Rates:
 class Ticket:
     """One request in progress.
 
-    deadline: on the monotonic clock; gone: the client no longer waits; key: id of the caller's key, None until the caller is
-    identified; privileged: the caller is an administrator; placed: the request has one of the `Places`.
+    deadline: time on the monotonic clock; gone: set when the client no longer waits; key: id of the caller's key, None until the
+    caller is identified; privileged: whether the caller is an administrator; placed: whether the request has one of the `Places`.
     """
 
     deadline: float
@@ -62,10 +62,10 @@ ticket: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 
 @final
 class Places:
-    """Bounded number of requests that are worked on or wait for it; used in the event loop's thread only.
+    """Limit on requests that are being processed or wait to be. Not thread-safe: use it in the thread of the event loop.
 
-    One key that is not an administrator's gets at most half of the places, and all such keys together leave an eighth to
-    administrators. A request takes its place after its body was read, so that slow senders take none.
+    A key that is not an administrator's gets at most half of the places, and one eighth of all places is reserved for
+    administrators. A request takes a place after its body was read, so that slow senders do not occupy places.
     """
 
     def __init__(self, most: int) -> None:
@@ -74,16 +74,16 @@ class Places:
         self.taken = 0
 
     def take(self, mine: Ticket) -> None:
-        """Give a request of an identified caller a place, unless it has one. Raises RequestError (503) if none is free for it."""
+        """Take a place for a request of an identified caller, unless it has one. Raises RequestError (503) if none is free."""
         if mine.placed or mine.key is None:
             return
         most, share = self._most, self._most
         if not mine.privileged:
             most, share = self._most - self._most // 8, max(1, self._most // 2)
         if self.taken >= most:
-            raise RequestError(503, "busy", "too many requests wait for their turn; ask again in a moment", 1)
+            raise RequestError(503, "busy", "too many requests wait for their turn; try again in a moment", 1)
         if self._by_key[mine.key] >= share:
-            raise RequestError(503, "busy", "too many requests with this key wait for their turn; ask again in a moment", 1)
+            raise RequestError(503, "busy", "too many requests with this key wait for their turn; try again in a moment", 1)
         self.taken += 1
         self._by_key[mine.key] += 1
         mine.placed = True
@@ -101,9 +101,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Time limit for the body of a request: `seconds` in all, plus one for every `rate` bytes that have arrived.
+    """Time limit for the body of a request: `seconds`, plus one second for every `rate` bytes received.
 
-    rate: 0 adds nothing. stall: most seconds without a byte.
+    rate: 0 for a fixed time limit; stall: largest number of seconds without a byte.
     """
 
     seconds: float
@@ -111,7 +111,7 @@ class Patience:
     stall: float = 30.0
 
     def left(self, waited: float, received: int) -> float:
-        """Seconds until the next bytes have to arrive."""
+        """Seconds within which the next bytes must arrive. waited: seconds spent waiting so far; received: bytes so far."""
         more = received / self.rate if self.rate else 0.0
         return min(self.stall, self.seconds + more - waited)
 

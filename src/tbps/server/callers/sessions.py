@@ -1,4 +1,4 @@
-"""Sessions of browsers: in memory, ended with the service, with their key, and after some hours."""
+"""Browser sessions, kept in memory. A session ends with the service, with its key, or after some hours."""
 
 import hashlib
 import secrets
@@ -19,10 +19,10 @@ MOST_PER_KEY = 50
 
 @final
 class Sessions:
-    """At most 50 sessions per key; one more ends the one of the same key that was not used for longest.
+    """Sessions by key, at most 50 per key. A further one replaces the least recently used session of the same key.
 
-    So the holder of one key cannot end sessions of other keys. Sessions belong to the hash of a key: another key with the same id
-    does not continue them. Safe from several threads.
+    The holder of one key can therefore not end sessions of other keys. Sessions belong to the hash of a key, so that a new key with
+    the same id does not continue them. Thread-safe.
     """
 
     def __init__(self, keys: Keys, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def begin(self, key: Key) -> str:
-        """Token of a new session."""
+        """Start a session and return its token."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             hashes = {each.hash for each in self._keys.all()}
@@ -61,10 +61,10 @@ class Sessions:
 
 
 def cookie_name(state: Path) -> str:
-    """Name of a service's session cookie, from a random number in STATE/service.id; the same after a restart.
+    """Name of a service's session cookie: contains the random number in STATE/service.id, so that it survives restarts.
 
-    Browsers send the cookies of a host to all of its ports: with one name for all, two services on a host would sign out each
-    other's users. Raises StorageError.
+    Browsers send the cookies of a host to all of its ports. With equal names, two services on a host would sign out each other's
+    users. Raises StorageError.
     """
     file = make_state(state) / ID_FILE
     try:

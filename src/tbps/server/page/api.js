@@ -1,4 +1,4 @@
-// Requests to the service, see /v1/openapi.json. If the service is busy, a request is repeated after the time that it asks for.
+// Requests to the service, see /v1/openapi.json. If the service is busy, a request is repeated after the time in Retry-After.
 
 const TRIES = 6;
 const LONGEST_WAIT = 30;
@@ -15,8 +15,8 @@ export class ServiceError extends Error {
 export const signedOut = new EventTarget();
 
 /**
- * The JSON of an answer. `body`: an object (sent as JSON), a FormData, or nothing.
- * `busy(seconds)` is called before each wait for a busy service; `tries`: most requests.
+ * Sends a request and returns the parsed JSON of the answer. `body`: an object (sent as JSON), a FormData, or undefined.
+ * `busy(seconds)` is called before each wait for a busy service; `tries`: largest number of requests.
  */
 export async function call(method, path, body = undefined, { signal, busy = () => {}, tries = TRIES } = {}) {
   for (let attempt = 1; ; attempt += 1) {
@@ -36,15 +36,15 @@ export function exactly(text) {
   return JSON.parse(text.replace(part, (found) => (/^-?\d+$/.test(found) && !Number.isSafeInteger(Number(found)) ? `"${found}"` : found)));
 }
 
-/** Whether an error may pass: the connection is lost, or the service is busy or has a problem. */
+/** Whether an error may be temporary: the connection is lost, or the service is busy or has a problem. */
 export const passes = (error) => !(error instanceof ServiceError) || error.status === 0 || error.status === 429 || error.status >= 500;
 
-/** Seconds until the next try after a number of failures. */
+/** Seconds to wait before the next try after a number of failures. */
 export const pauseAfter = (failures) => Math.min(2 ** (failures - 1), LONGEST_WAIT);
 
 /**
- * Result of ask(), repeated after increasing pauses until it succeeds, and at once when the browser is online again. `lost(failures)`
- * is called after each failure. Null if `goesOn()` becomes false or the user is signed out.
+ * Calls ask() until it succeeds and returns its result. The pauses increase, and end early when the browser is online again.
+ * `lost(failures)` is called after each failure. Returns null if `goesOn()` becomes false or the user is signed out.
  */
 export async function insist(ask, { goesOn = () => true, lost = () => {} } = {}) {
   for (let failures = 1; ; failures += 1) {
@@ -90,7 +90,7 @@ async function failure(answer) {
   return error;
 }
 
-/** As `call` of a POST with a FormData; calls `sending(share)` with the share that was sent. */
+/** Sends a POST with a FormData and returns the parsed JSON. Calls `sending(share)` with the share sent so far, from 0 to 1. */
 export function upload(path, form, sending) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -121,7 +121,7 @@ export function later(pause, signal) {
   });
 }
 
-/** A message as a sentence: with a capital letter and a full stop. */
+/** Formats a message as a sentence, with a capital letter and a full stop. */
 export function sentence(text) {
   const whole = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;

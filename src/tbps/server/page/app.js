@@ -1,4 +1,4 @@
-// The page: shows the search in its address, and turns actions into new addresses.
+// Main module of the page: shows the search that the address contains, and changes the address when the user acts.
 
 import { ServiceError, call, insist, later, signedOut } from "./api.js";
 import { at, closable, h, say, show, tell } from "./dom.js";
@@ -29,15 +29,15 @@ let asked = query();
 let shown = null;
 let answer = null;
 let running = null; // AbortController of the current search
-let returning = null; // promise while the history goes back after a result was closed; a step pushed meanwhile would be lost
+let returning = null; // promise while history.back() is in progress; an entry pushed meanwhile would be lost
 const pending = new Map(); // id -> "right", "wrong" or "none": marks that no search has used yet
 const answers = new Map(); // address -> answer, for going back
 
 // From the address to the page
 
 /**
- * Shows the search in the address. `fresh`: asks the service even if an answer is kept; `moved`: after a step in the history, whose
- * unsent text is shown again.
+ * Shows the search in the address. `fresh`: asks the service even if an answer is kept; `moved`: the user went back or forward in the
+ * history, so the unsent text of that history entry is restored.
  */
 async function follow(fresh = false, moved = false) {
   const told = fromAddress(location.hash);
@@ -59,7 +59,7 @@ async function follow(fresh = false, moved = false) {
   else closeDetail();
 }
 
-/** Searches for another query, as a new step of the history. */
+/** Searches for another query, as a new history entry. */
 function go(next) {
   if (returning) return returning.then(() => go(next));
   const address = toAddress(next);
@@ -69,14 +69,14 @@ function go(next) {
   return follow(true);
 }
 
-/** Changes the query; includes all unsent text. */
+/** Searches for a changed query, including all unsent text. */
 function refine(next) {
   const whole = withDrafts(next);
   keepDraft();
   return go(whole);
 }
 
-/** Replaces the query; includes the unsent text of a further description, but not that of the search box. */
+/** Searches for a new query, including the unsent text of a further description, but not that of the search box. */
 function replace(next) {
   const whole = withEntry(next);
   keepDraft();
@@ -346,7 +346,7 @@ const narrowed = (column, held) => ({
   ...asked, group: null, ...(column === "camera" ? { cameras: [held] } : { equals: { ...asked.equals, [column]: held } }),
 });
 
-/** Leaves the detail view for a query: one step in the history instead of two. */
+/** Leaves the detail view for a query, adding one history entry instead of two. */
 function fromDetail(leading, next) {
   shown = null;
   closeDetail();
@@ -406,7 +406,7 @@ async function signedIn(opened) {
   await follow(true);
 }
 
-/** Reloads, so that nothing of the former user stays in the page. The address stays, except after signing out. */
+/** Reloads the page, so that no data of the former user remains in it. The address is kept, except after signing out. */
 function leaveSession() {
   session = null;
   location.reload();

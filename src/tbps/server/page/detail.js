@@ -6,8 +6,8 @@ import { count, duration, often, percent, relative, seconds, several, time, titl
 import { isColumn } from "./filters.js";
 import { asJson } from "./query.js";
 
-const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // shown by other means
-const DARKEST = 180; // of 255: opacity over a region that did not raise the score
+const STATED = new Set(["tracklet", "frame", "box_x", "box_y", "box_width", "box_height", "offset_seconds"]); // shown elsewhere
+const DARKEST = 180; // alpha (0 to 255) of the dark overlay on regions that did not raise the score
 
 let on = {};
 let now = null; // {id, hit, group, answer, session, detail, why, lit, frame}
@@ -35,7 +35,7 @@ export function closeDetail() {
   if (dialog().open) dialog().close();
 }
 
-/** Opens an image, or changes to it; `answer` is null without a search. */
+/** Opens the detail view of an image, or switches an open one to it; `answer` is null without a search. */
 export async function openDetail(id, answer, session) {
   if (now?.id === id && dialog().open) return;
   const hit = answer?.hits.find((other) => other.id === id) ?? null;
@@ -53,7 +53,7 @@ async function loadDetail(id) {
     if (now?.id !== id) return;
     now.detail = detail;
     draw();
-    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // the focus was on the button to try again
+    if (!dialog().contains(document.activeElement)) dialog().querySelector(".frame").focus(); // it was on "Try again"
   } catch (error) {
     if (now?.id !== id) return;
     dialog().querySelector(".about").replaceChildren(h("p", { class: "problem", role: "alert" }, error.message),
@@ -75,7 +75,7 @@ function draw() {
   const [before, after] = neighbours();
   const known = detail ?? hit ?? {};
   const track = timeLine();
-  now.frame ??= frame(id, heading); // kept, since browsers do not cache the image
+  now.frame ??= frame(id, heading); // the element is reused, since browsers do not cache the image
   dialog().replaceChildren(
     h("header", { class: "title-bar" },
       h("h2", { id: "detail-title" }, heading),
@@ -133,7 +133,7 @@ function facts() {
 
 const box = (numbers) => (Array.isArray(numbers) ? numbers.map((number) => Math.round(number)).join(", ") : numbers);
 
-/** A value as a button that restricts the search to it. */
+/** Renders a value as a button that restricts the search to that value, or as text if it cannot be filtered. */
 function filterable(column, held) {
   if (held === null || held === undefined || held === "") return null;
   const text = value(held);

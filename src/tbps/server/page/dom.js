@@ -1,10 +1,13 @@
-// Creates elements. Values become text nodes and attribute values only, never markup.
+// Creation of elements. Values are inserted as text nodes and attribute values only, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const at = (id) => document.getElementById(id);
 
-/** h("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child, [children]); null, undefined and false are left out. */
+/**
+ * Creates an element: h("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child, [children]).
+ * Properties and children that are null, undefined or false are skipped.
+ */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -57,7 +60,7 @@ export function closable(dialog) {
   });
 }
 
-/** Replaces the children; the focus stays at its position among the buttons, or moves to `fallback` if none is left. */
+/** Replaces the children. The focus stays at its position among the buttons and inputs, or moves to `fallback` if none is left. */
 export function redraw(container, children, fallback = null) {
   const buttons = () => [...container.querySelectorAll("button, input")];
   const place = buttons().indexOf(document.activeElement);
@@ -74,7 +77,7 @@ export function say(text) {
   say.timer = setTimeout(() => place.classList.remove("shown"), 4000);
 }
 
-/** A message for screen readers only. */
+/** Announces a message to screen readers only. */
 export function tell(text) {
   at("told").textContent = text;
 }

@@ -1,6 +1,6 @@
-// Unsent text: in the search box, and in the line of a further description.
+// Unsent text of the search box and of the input line of a further description.
 //
-// Every step of the history has its own (in history.state): going back, going forward and reloading restore it.
+// It is stored with each history entry (in history.state), so that going back, going forward and reloading restore it.
 
 import { at } from "./dom.js";
 import { closeEntry, entryDraft, openEntry, withEntry } from "./entry.js";
@@ -32,14 +32,14 @@ export function type(text) {
   keepSoon();
 }
 
-/** Shows the description of the query in the search box, unless it has other unsent text. */
+/** Shows the description of the query in the search box, unless the box contains unsent text. */
 export function showWords(text) {
   if (isEdited() && words().value !== text) return;
   delete words().dataset.edited;
   if (words().value !== text) words().value = text;
 }
 
-/** The query with all unsent text, which counts as sent afterwards. */
+/** Returns the query with all unsent text added; the text counts as sent afterwards. */
 export function withDrafts(asked) {
   const line = isEdited() ? withLine(asked, words().value) : asked;
   delete words().dataset.edited;
@@ -52,7 +52,7 @@ export function dropDrafts() {
   closeEntry();
 }
 
-/** State for the history: `more`, and the unsent text. */
+/** Returns a state for the history: the properties of `more`, and the unsent text. */
 export function stateWith(more = {}) {
   clearTimeout(timer);
   return { ...more, draft: { words: isEdited() ? words().value : null, entry: entryDraft() } };
@@ -62,7 +62,7 @@ export function keepDraft() {
   history.replaceState(stateWith(history.state ?? {}), "", location.href);
 }
 
-/** Restores the unsent text of this step of the history. */
+/** Restores the unsent text of the current history entry. */
 export function bringDraft() {
   clearTimeout(timer);
   dropDrafts();

@@ -1,8 +1,8 @@
-// Files for the page: dropped anywhere, pasted, or chosen.
+// Input of files: dropped anywhere on the page, pasted, or chosen.
 
 import { at, show } from "./dom.js";
 
-const STILL = 300; // milliseconds without a drag event, after which the drag has left the window
+const STILL = 300; // milliseconds without a drag event after which the drag counts as having left the window
 
 export const pickPicture = () => at("picture-files").click();
 

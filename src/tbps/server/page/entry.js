@@ -1,6 +1,6 @@
-// Input line for a further description: one to add, one to avoid, or one to change.
+// Input line for adding, avoiding or changing a further description.
 //
-// The element is never replaced, so that redrawing the chips around it keeps its text, its focus and the composition of an input
+// The element is never replaced, so that redrawing the chips around it preserves its text, its focus and the composition of an input
 // method editor.
 
 import { at, show } from "./dom.js";
@@ -32,12 +32,12 @@ export function prepare(actions) {
     event.stopPropagation();
   });
   input().addEventListener("blur", (event) => {
-    // Closing moves the buttons beside the line: a click on one of them would miss.
+    // Do not close on a click on a button beside the line: closing would move the button before the click reaches it.
     if (now && !hasWords() && !event.relatedTarget?.closest("#parts")) closeEntry();
   });
 }
 
-/** Opens the line and focuses it; unsent text in it is searched with first. */
+/** Opens the line and focuses it; if it contains unsent text, that is searched for first. */
 export function beginEntry(entry) {
   if (entryDraft()) on.search();
   openEntry(entry);
@@ -66,7 +66,7 @@ export const changing = () => now?.text ?? null;
 
 export const entryDraft = () => (now && hasWords() ? { ...now, line: input().value } : null);
 
-/** The query with the unsent text of the line; closes the line. */
+/** Returns the query with the unsent text of the line added; closes the line. */
 export function withEntry(asked) {
   if (!now) return asked;
   const { kind, text } = now;

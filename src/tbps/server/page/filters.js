@@ -9,9 +9,9 @@ const GROUPS = [["tracklet", "One row per tracklet"], ["identity", "One row per 
 const PRESETS = [["Last hour", 3600], ["Last day", 86400], ["Last 7 days", 604800]];
 
 let [asked, gallery, change] = [null, null, null];
-const drawn = new Map(); // value that each field was given last: text typed there stays until the query changes
+const drawn = new Map(); // field -> value written to it last; text typed by the user stays until that value changes
 
-/** Wires the controls; changed(asked) is called with the new query. */
+/** Attaches the event handlers; changed(asked) is called with the new query. */
 export function prepare(changed) {
   change = changed;
   for (const [popover, button] of [["cameras", "pick-camera"], ["times", "pick-time"], ["columns", "pick-column"]]) anchor(at(popover), at(button));

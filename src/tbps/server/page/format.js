@@ -9,7 +9,7 @@ export function time(text) {
   return text ? text.replace("T", " ").replace(/(:\d\d)\.\d+/, "$1").replace(/([+]00:00|Z)$/, "") : "";
 }
 
-/** A period between two times; the day is written once if both have the same. */
+/** Formats a period between two times; if both are on the same day, the date is written once. */
 export function span(first, last) {
   if (!first || !last) return time(first || last);
   const [a, b] = [time(first), time(last)];
@@ -53,6 +53,6 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 /** "upper_colour" -> "upper colour" */
 export const title = (column) => column.replaceAll("_", " ").replaceAll(".", " ");
 
-/** A value of a column as text. */
+/** Formats a value of a column as text. */
 export const value = (held) =>
   held === null || held === undefined ? "none" : typeof held === "object" ? JSON.stringify(held) : String(held);

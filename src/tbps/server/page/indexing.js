@@ -5,7 +5,7 @@ import { at, closable, h, iconButton, say, show } from "./dom.js";
 import { bytes, count, duration, several } from "./format.js";
 
 const EVERY = 1000; // milliseconds between requests for the progress
-const NAMED = 50; // skipped files shown per upload
+const NAMED = 50; // largest number of skipped files listed per upload
 const UNDER_WAY = ["waiting", "running"];
 
 let files = [];
@@ -83,7 +83,7 @@ async function send(event) {
   }
 }
 
-/** Requests the progress; again while an upload is being indexed, and after failures until one request succeeds. */
+/** Requests the progress. Repeats while an upload is being indexed, and after failures until a request succeeds. */
 async function look() {
   clearTimeout(timer);
   looks += 1;

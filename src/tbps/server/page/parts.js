@@ -6,7 +6,7 @@ import { several } from "./format.js";
 import { lost, picture } from "./pictures.js";
 import { phrases, sameText, typed } from "./query.js";
 
-/** The description in the search box: the first one that is not avoided. */
+/** The description shown in the search box: the first one with a positive weight. */
 export const mainOf = (asked) => asked.texts.find((text) => text.weight > 0) ?? null;
 
 const others = (asked) => {
@@ -14,7 +14,7 @@ const others = (asked) => {
   return asked.texts.filter((text) => text !== main);
 };
 
-/** The query with a line of the search box in place of its main description. */
+/** Returns the query with its main description replaced by a line of the search box. */
 export function withLine(asked, line) {
   return { ...asked, texts: [...phrases(line), ...others(asked)] };
 }

@@ -1,4 +1,4 @@
-// Pictures to search with: kept while the page is open, under keys that an address can contain.
+// Pictures to search with. They are kept in memory while the page is open; addresses contain a key per picture.
 
 const MOST = 4;
 const held = new Map();

@@ -1,6 +1,6 @@
 // Queries: as typed text, in the address of the page, and as JSON for the service (see tbps.gallery.Query).
 //
-// An address cannot contain pictures; it has a key for each, and `pictures.js` has the files.
+// An address cannot contain pictures. It contains a key per picture, and `pictures.js` keeps the files.
 
 export const PAGE = 24;
 const NEGATIVE_WEIGHT = 0.5;
@@ -33,7 +33,7 @@ export function phrase(argument) {
   return { text: text.startsWith("\\-") ? text.slice(1) : text, weight: avoided ? -weight : weight };
 }
 
-/** A description as typed text: the inverse of `phrase`. */
+/** Formats a description as typed text; the inverse of `phrase`. */
 export function typed({ text, weight }) {
   const literal = (text.trimStart().startsWith("-") ? text.replace("-", "\\-").trimStart() : text).replaceAll("^", "\\^");
   const usual = weight < 0 ? NEGATIVE_WEIGHT : 1;
@@ -42,7 +42,7 @@ export function typed({ text, weight }) {
 
 export const sameText = (one, other) => one.text === other.text && one.weight === other.weight;
 
-/** The descriptions in a line: one, or several in double quotes as on a command line: "a red coat" "-backpack". */
+/** Parses the descriptions in a line: a single one, or several in double quotes as on a command line: "a red coat" "-backpack". */
 export function phrases(line) {
   const quoted = /^\s*(?:"[^"]+"\s*)+$/.test(line) ? [...line.matchAll(/"([^"]+)"/g)].map((match) => match[1]) : [line];
   return quoted.filter((text) => text.trim()).map((text) => phrase(text.trim()));
@@ -68,7 +68,7 @@ export function toAddress(asked, shown = null) {
   return text ? `#${text}` : location.pathname;
 }
 
-/** {asked, shown} of an address; invalid parts are left out. */
+/** Parses an address to {asked, shown}; invalid parts are ignored. */
 export function fromAddress(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
   const equals = {};
@@ -99,7 +99,7 @@ export function asJson(asked) {
   return { ...rest, k: PAGE };
 }
 
-/** Whether the query has anything to search for, not only filters and descriptions to avoid. */
+/** Whether the query contains anything to search for besides filters and images marked as wrong. */
 export const seeks = (asked) =>
   asked.texts.length + asked.like.length + asked.pictures.length + asked.right.length > 0;
 

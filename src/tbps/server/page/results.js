@@ -5,7 +5,7 @@ import { briefly, count, often, oneIn, percent, relative, several, span, time, t
 
 const STRIP = 12; // images per row of a group
 const SKELETONS = 24;
-const ROOM = 2; // columns that the line needs beside results
+const ROOM = 2; // grid columns that the calibration line needs beside results
 
 let on = {};
 
@@ -42,7 +42,7 @@ export function showSkeletons() {
   place().replaceChildren(h("ul", { class: "grid", "aria-hidden": "true" }, cards));
 }
 
-/** One message instead of results; buttons: [label, action] pairs. */
+/** Shows a message instead of results; buttons: [label, action] pairs. */
 export function showMessage(heading, text, buttons = [], look = "") {
   const made = buttons.map(([label, action], number) =>
     h("button", { type: "button", class: number ? "quiet" : "primary", onclick: action }, label));
@@ -80,7 +80,7 @@ function add(list, answer, hits) {
   }
 }
 
-/** What the calibration of the model says about the best results; `which` describes them, such as "above this line". */
+/** Text of the calibration's estimate for the best results; `which` describes them, such as "above this line". */
 export function claim(line, which = "") {
   if (!line.hits) return `Even the best result is right only ${often(line.share)} times`;
   const [best, where] = which ? ["", ` ${which}`] : ["best ", ""];
@@ -94,7 +94,7 @@ function lineAcross(line) {
     line.hits ? h("span", { class: "beside" }, claim(line, "before this line"), h("small", {}, "estimate by the calibration of the model; later results are less likely to be right")) : null);
 }
 
-/** Places the line in the rest of an incomplete row, if there is room. */
+/** Places the calibration line in the free columns of an incomplete row, if there is room. */
 function placeLine() {
   const line = place().querySelector(".grid > .line");
   if (!line) return;
@@ -133,7 +133,7 @@ function where(hit) {
   return `${chance}${hit.camera ? `, camera ${hit.camera}` : ""}${hit.captured_at ? `, ${time(hit.captured_at)}` : ""}`;
 }
 
-/** A group: its best image, followed by the others in a strip. */
+/** Renders a group: its best image, followed by the others in a strip. */
 function row(hit, answer) {
   const { column, count: many, ids, value: held } = hit.group;
   const share = relative(hit.score, answer.best);
@@ -216,7 +216,7 @@ function moved(event) {
   }
 }
 
-/** The card nearest to the middle of this one in the next line of cards: below (1) or above (-1). */
+/** Finds the horizontally nearest card in the next row of cards below (direction 1) or above (-1). */
 function beyond(all, here, direction) {
   const from = here.getBoundingClientRect();
   const middle = (box) => box.left + box.width / 2;

@@ -5,7 +5,7 @@ import { fromAddress, named, seeks, toAddress } from "./query.js";
 
 let owner = "";
 let asked = null;
-let suggested = null; // address of the search whose name was suggested
+let suggested = null; // address of the search for which a name was suggested last
 
 /** go(asked): opens a saved search. */
 export function prepare(go) {
@@ -40,7 +40,7 @@ function read() {
     const held = JSON.parse(localStorage.getItem(place()) ?? "[]");
     return Array.isArray(held) ? held.filter(({ name, address }) => typeof name === "string" && typeof address === "string") : [];
   } catch {
-    return []; // written by another program, or storage is not allowed
+    return []; // written by another program, or storage is disabled
   }
 }
 

@@ -1,15 +1,15 @@
-// Searches: the first page of an answer, further pages, and marks.
+// Search requests: the first page of an answer, further pages, and searches with marks.
 
 import { call } from "./api.js";
 import { picture } from "./pictures.js";
 import { asJson, query } from "./query.js";
 
-/** The first page of the answer to `asked`; options as of `call`. */
+/** Requests the first page of the answer to `asked`; options as for `call`. */
 export async function search(asked, options) {
   return begun(asked, await sent(asJson(asked), asked.pictures, options));
 }
 
-/** Adds the next page, of the same version of the gallery, to an answer; returns its hits. */
+/** Requests the next page, from the same version of the gallery, adds it to the answer and returns its hits. */
 export async function further(answer, options) {
   const page = await sent(answer.next, answer.asked.pictures, options);
   answer.hits.push(...page.hits);
@@ -17,7 +17,7 @@ export async function further(answer, options) {
   return page.hits;
 }
 
-/** The answer to a query with results marked right and wrong; its `asked` contains the marks. */
+/** Requests the answer to a query with results marked right and wrong; `asked` of the answer contains the marks. */
 export async function again(asked, right, wrong, options) {
   if (asked.pictures.length) {
     const marked = { ...asked, right: [...asked.right, ...right], wrong: [...asked.wrong, ...wrong] };

@@ -19,7 +19,7 @@ export async function session() {
   }
 }
 
-/** signedIn(session) and signedOut() are called after either. */
+/** Attaches the event handlers. signedIn(session) is called after signing in, signedOut() after signing out. */
 export function prepare(signedIn, signedOut) {
   anchor(at("account"), at("open-account"));
   at("signin-form").addEventListener("submit", async (event) => {

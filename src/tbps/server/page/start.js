@@ -1,4 +1,4 @@
-// The page before the first search: how to describe a person, examples, content of the gallery.
+// Start view before the first search: how to describe a person, examples, content of the gallery.
 
 import { h } from "./dom.js";
 import { count, several, span } from "./format.js";

@@ -1,1 +1,1 @@
-"""Routes of the application, one module per noun."""
+"""Routes of the application, one module per resource."""

@@ -1,7 +1,7 @@
-"""What routes share: guarded views by role, reading of bodies, rendering of answers.
+"""Functions shared by the routes: role-based dependencies, reading of bodies, rendering of answers.
 
-Routes take the service from the request. A function that closes over it would keep a stopped service and the embeddings of its
-gallery in memory, since FastAPI caches what it finds out about the functions of routes.
+Routes get the service from the request. Closures over it would keep a stopped service and the embeddings of its gallery in memory,
+since FastAPI caches information about route functions, including the functions themselves.
 """
 
 from typing import Annotated, Any, TypeVar
@@ -39,7 +39,10 @@ def service_of(request: Request) -> Service:
 
 
 async def read_body(request: Request, body: Body[_Model], entry: Entry | None = None) -> _Model:
-    """Read the JSON body of a request and validate it in a thread; `entry` gets its beginning first. Raises RequestError."""
+    """Read the JSON body of a request and validate it in a thread. Raises RequestError.
+
+    entry: audit entry, in which the beginning of the body is recorded before validation.
+    """
     service = service_of(request)
     content = await content_of(request, min(body.most_bytes, service.settings.body_bytes))
     if entry is not None:
@@ -48,7 +51,7 @@ async def read_body(request: Request, body: Body[_Model], entry: Entry | None = 
 
 
 def rendered(answer: BaseModel, status: int = 200) -> Response:
-    """An answer as JSON. Called in the thread that made the answer, since rendering a large one takes time."""
+    """Render an answer as JSON. Call it in the worker thread, since rendering a large answer takes time."""
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 

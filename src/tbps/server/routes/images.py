@@ -1,4 +1,4 @@
-"""Routes about single images and the gallery as a whole, and the route that erases images."""
+"""Routes for single images, the summary of the gallery, and erasing images."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -24,14 +24,14 @@ async def image(id: Id, view: Viewer, request: Request) -> Response:
 
 @router.get("/images/{id}/detail", response_model=DetailAnswer)
 async def detail(id: Id, view: Viewer, request: Request) -> Response:
-    """Get the metadata of an image, and the other images of its tracklet."""
+    """Get the metadata of an image, and the images of its tracklet."""
     service = service_of(request)
     return await service.work(_detail, service, view, id)
 
 
 @router.get("/gallery", response_model=GalleryAnswer)
 async def gallery(view: Viewer, request: Request) -> Response:
-    """Get the number of images, cameras, columns and times, and the limits of the service."""
+    """Get the number of images, the cameras, columns and time range of the gallery, and the limits of the service."""
     service = service_of(request)
     return await service.work(_gallery, service, view)
 
@@ -84,7 +84,9 @@ def _gallery(service: Service, view: View) -> Response:
 
 
 def _forget(service: Service, view: View, entry: Entry, asked: ForgetAsked) -> Response:
-    """Erase, and log kind and number only: with a name or condition in the log, an erased person could still be found."""
+    """Erase images. The log records only the kinds of condition, the ids and the number of images: a name or a condition in the log
+    could identify an erased person.
+    """
     by = [name for name in ("ids", "identity", "where", "before") if getattr(asked, name) not in (None, [])]
     entry.asked = {"by": by, "ids": asked.ids, "dry_run": asked.dry_run}
     if asked.where is not None:

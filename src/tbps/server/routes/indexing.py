@@ -45,7 +45,7 @@ router = APIRouter(prefix="/v1", responses=REFUSED)
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}},
 )
 async def index(view: Curator, request: Request) -> Response:
-    """Upload pictures, archives of pictures and videos; they are indexed one upload after another."""
+    """Upload pictures, archives of pictures and videos. Uploads are indexed one after another."""
     service = service_of(request)
     settings = service.settings
     limits = FormLimits("files", settings.upload_files, settings.upload_bytes, settings.upload_bytes)
@@ -63,7 +63,7 @@ async def index(view: Curator, request: Request) -> Response:
 
 @router.get("/index", response_model=JobsAnswer)
 async def jobs(view: Curator, request: Request) -> Response:
-    """List uploads, newest first: the caller's own, or all for a key that is not limited to some cameras."""
+    """List uploads, newest first: all uploads, or only its own for a key that is restricted to cameras."""
     service = service_of(request)
     return await service.work(_jobs, service, view.caller)
 
@@ -77,7 +77,7 @@ async def job(job: Id, view: Curator, request: Request) -> Response:
 
 @router.delete("/index/{job}", response_model=JobAnswer)
 async def cancel(job: Id, view: Curator, request: Request) -> Response:
-    """Cancel the indexing of an upload; images that were added so far stay."""
+    """Cancel the indexing of an upload. Images added so far stay in the gallery."""
     service = service_of(request)
     return await service.work(_cancel, service, view.caller, job)
 
@@ -97,10 +97,10 @@ def _cancel(service: Service, caller: Caller, job_id: str) -> Response:
 
 
 def _order(service: Service, view: View, form: Form, folder: Path) -> Order:
-    """The order that a form describes.
+    """Convert a form to an order.
 
-    Raises RequestError on wrong fields, on a camera that the caller may not add to and if no file has an allowed format;
-    AnnotationError on malformed metadata; SettingsError on a malformed time.
+    Raises RequestError for invalid fields, for a camera that the caller may not add to, or if no file has an allowed format;
+    AnnotationError for malformed metadata; SettingsError for a malformed time.
     """
     if unknown := sorted(form.fields.keys() - set(_FIELDS)):
         raise RequestError(400, "form", f"unknown field {unknown[0][:50]!r}; there are: camera, start, detect, metadata")
@@ -110,14 +110,14 @@ def _order(service: Service, view: View, form: Form, folder: Path) -> Order:
     footage = _footage(form, view.caller)
     cameras = view.caller.cameras
     if cameras is not None and as_name(columns.get("camera") or footage.camera) not in set(map(canonical_name, cameras)):
-        raise RequestError(403, "camera", f"give the camera of the pictures, one of yours: camera = {', '.join(cameras)}")
+        raise RequestError(403, "camera", f"set the field 'camera' to a camera of your key: {', '.join(cameras)}")
     if (reason := refusal([upload.file for upload in form.files])) is not None:
         raise RequestError(415, "format", reason)
     return Order(view.caller, folder, form.files, columns, footage, service.sent_pictures)
 
 
 def _footage(form: Form, caller: Caller) -> Footage:
-    """How a form wants videos to be read, and photographs if it sets `detect`. Raises RequestError, SettingsError."""
+    """Options of a form for reading videos, and for detecting people in photographs. Raises RequestError, SettingsError."""
     camera, start = form.fields.get("camera") or None, form.fields.get("start") or None
     for name, text, most in (("camera", camera, CAMERA_LENGTH), ("start", start, TIME_LENGTH)):
         if text is not None and len(text) > most:
@@ -131,7 +131,7 @@ def _footage(form: Form, caller: Caller) -> Footage:
 
 
 def _columns(metadata: str) -> dict[str, Any]:
-    """Columns that a form gives to all of its images. Raises RequestError (400), AnnotationError."""
+    """Columns of a form for all of its images. Raises RequestError (400), AnnotationError."""
     content = metadata.encode()
     try:
         parse(content, "metadata", _METADATA_VALUES)

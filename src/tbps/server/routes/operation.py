@@ -10,7 +10,7 @@ router = APIRouter()
 
 @router.get("/healthz")
 async def health(request: Request) -> HealthAnswer:
-    """Get "ready" once searches are as fast as they get, "warming" before."""
+    """Get the status "warming" while the model and the gallery are being loaded, "ready" afterwards."""
     return HealthAnswer(status="ready" if service_of(request).ready.is_set() else "warming")
 
 

@@ -1,4 +1,4 @@
-"""Routes of the browser page: its files, read once into a dictionary, so that no request names a path on disk."""
+"""Routes of the browser page. Its files are read once into a dictionary, so that requests cannot address paths on disk."""
 
 from functools import cache
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Routes that search: descriptions, pictures, marks, explanations."""
+"""Search routes: by description, by picture, with marks; and explanations of hits."""
 
 import hashlib
 import shutil
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1", responses=REFUSED)
 
 @router.post("/search", response_model=SearchAnswer, openapi_extra=reading.SEARCH.described())
 async def search(view: Searcher, request: Request) -> Response:
-    """Search images by descriptions, example images, marks and conditions; best first."""
+    """Search images by descriptions, example images, marks and filters; best first."""
     service = service_of(request)
     async with service.recorded(view.caller, "search") as entry:
         query = await read_body(request, reading.SEARCH, entry)
@@ -56,7 +56,7 @@ async def search(view: Searcher, request: Request) -> Response:
     },
 )
 async def similar(view: Searcher, request: Request) -> Response:
-    """Search images that look like uploaded pictures, or like an image of the gallery; combined with a query."""
+    """Search images that look like uploaded pictures or like an image of the gallery, optionally combined with a query."""
     service = service_of(request)
     async with service.recorded(view.caller, "similar") as entry:
         if is_json(request):
@@ -90,7 +90,7 @@ async def explain(view: Searcher, request: Request) -> Response:
 
 
 async def _read_pictures(request: Request, service: Service, entry: Entry) -> tuple[Query, list[Image.Image], list[str]]:
-    """Query and pictures of a form, with the SHA-256 of each picture. Raises RequestError, ImageError."""
+    """Read the query and the pictures of a form, and compute the SHA-256 of each picture. Raises RequestError, ImageError."""
     most = MOST_PICTURES * service.settings.picture_bytes + reading.SEARCH.most_bytes
     limits = FormLimits("image", MOST_PICTURES, service.settings.picture_bytes, most)
     folder = await service.work(service.jobs.asked_folder)
@@ -108,7 +108,7 @@ async def _read_pictures(request: Request, service: Service, entry: Entry) -> tu
 
 
 def _pictures(service: Service, files: Sequence[Upload]) -> tuple[list[Image.Image], list[str]]:
-    """Pictures in the size of the model, and the SHA-256 of each file."""
+    """Decode pictures to the input size of the model, and compute the SHA-256 of each file."""
     pictures, digests = [], []
     for upload in files:
         content = upload.file.read_bytes()

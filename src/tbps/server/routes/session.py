@@ -1,4 +1,4 @@
-"""Routes about the session of a browser: who is signed in, signing in, signing out."""
+"""Routes for the session of a browser: current caller, signing in, signing out."""
 
 from fastapi import APIRouter, Request, Response
 

@@ -1,1 +1,1 @@
-"""The state folder of a service on disk: its files, its mark, and the locks of the running service."""
+"""State folder of a service: its files, the mark that identifies it, and the locks of the running service."""

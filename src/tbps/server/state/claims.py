@@ -1,8 +1,8 @@
 """Exclusive locks of a running service on its gallery and its state folder.
 
-`flock` on the descriptor of the folder itself: a service that may only read a gallery can take it too, no lock file can be removed
-while it is held, and the system releases it however the process ends. Where a file system does not lock folders (NFS), a file in
-the folder is locked. The process that holds a lock is written beside it, for the error message of the next service.
+The lock is `flock` on the descriptor of the folder itself: it also works for a read-only gallery, there is no lock file that could
+be removed while it is held, and the system releases it however the process ends. If the file system cannot lock folders (NFS), a
+file in the folder is locked. A file beside the lock describes the process that holds it, for the error message of another service.
 """
 
 import errno
@@ -55,7 +55,7 @@ class Claim:
             for file in self._infos():
                 try:
                     file.unlink(missing_ok=True)
-                except OSError:  # a disk that became read-only; the lock is what counts
+                except OSError:  # the disk became read-only; only the lock matters
                     continue
             self._unlock()
 
@@ -120,7 +120,7 @@ def _locked_file(file: Path) -> int | None:
 
 
 def _holder(info: Path) -> str:
-    """Process that holds a lock, as it described itself."""
+    """Description of the process that holds a lock, read from the file that it wrote."""
     try:
         found = json.loads(info.read_text(encoding="utf-8"))
         return f"process {int(found['pid'])} on {str(found['host'])[:100]!r} since {str(found['since'])[:40]}"

@@ -1,14 +1,14 @@
-"""Files and folders in a service's state folder: their names, recognition and removal.
+"""Files and folders in a service's state folder: names, detection and removal.
 
-    STATE/tbps-state.json           mark of a state folder (see `opening`)
-    STATE/service.json              process id and host of the service that runs or ran last (see `claims`)
+    STATE/tbps-state.json           marks the folder as a state folder (see `opening`)
+    STATE/service.json              process id and host of the running or last service (see `claims`)
     STATE/service.id                random part of the session cookie's name (see `sessions.cookie_name`)
     STATE/keys.json                 see `keys`
     STATE/audit.jsonl, audit.head   see `audit`
     STATE/jobs/ID.json              one record per upload (see `uploads.records`)
-    STATE/spool/jobs/ID/0000        files of an upload that waits or is being indexed
-    STATE/spool/asked/ID/0000       pictures of a search while it is answered
-    STATE/.lock                     held while keys or the audit log are written
+    STATE/spool/jobs/ID/0000        files of an upload that is waiting or being indexed
+    STATE/spool/asked/ID/0000       pictures of a search that is being answered
+    STATE/.lock                     locked while keys or the audit log are written
     STATE/.service.lock             see `claims`
 
 Only these files are ever removed, and symbolic links are never followed.
@@ -45,9 +45,11 @@ _FIRST_LINE = 2**20
 
 
 def make_state(folder: Path) -> Path:
-    """Create the state folder if it is missing, readable by its owner only. Raises SettingsError where it holds other files."""
+    """Create the state folder if it is missing, readable by its owner only. Raises SettingsError if it contains other files."""
     if not (folder / MARK_FILE).exists() and (name := stranger(folder)) is not None:
-        raise SettingsError(f"{folder} is no state folder: it holds {name!r}; nothing was touched; give a new or empty folder")
+        raise SettingsError(
+            f"{folder} is not a state folder: it contains {name!r}; nothing was changed; give a new or empty folder"
+        )
     make_folder(folder)
     with writing_to(folder):
         if stat.S_IMODE(folder.stat().st_mode) != 0o700:
@@ -56,12 +58,12 @@ def make_state(folder: Path) -> Path:
 
 
 def is_record(name: str) -> bool:
-    """Whether a file name in STATE/jobs is that of a job's record."""
+    """Whether `name` is the file name of a job record in STATE/jobs."""
     return _RECORD.fullmatch(name) is not None
 
 
 def is_unfinished_record(name: str) -> bool:
-    """Whether a file name in STATE/jobs is that of a record that a killed process had begun to write."""
+    """Whether `name` is the temporary file name of a job record, which a killed process leaves in STATE/jobs."""
     return _RECORD_PART.fullmatch(name) is not None
 
 
@@ -74,7 +76,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def stranger(folder: Path) -> str | None:
-    """First entry, relative to `folder`, that no service creates (this version or 0.1), or None."""
+    """First entry, relative to `folder`, that neither this version nor version 0.1 creates, or None."""
     for name in contents(folder):
         place = folder / name
         if name in (JOBS, SPOOL):
@@ -87,7 +89,7 @@ def stranger(folder: Path) -> str | None:
 
 
 def linked(folder: Path) -> str | None:
-    """First entry that the service writes to but that is a link, or a file instead of a folder or the reverse."""
+    """First entry that the service would write to but that is a link, or a file instead of a folder or vice versa."""
     folders = (JOBS, SPOOL, *(f"{SPOOL}/{name}" for name in SPOOLED))
     for name in (*folders, _LOG, _HEAD):
         place = folder / name
@@ -97,9 +99,9 @@ def linked(folder: Path) -> str | None:
 
 
 def shows_a_service(folder: Path) -> bool:
-    """Whether the contents of a folder without a mark show that version 0.1 created it; names alone do not count.
+    """Whether the contents of a folder without a mark show that version 0.1 created it; names alone are not sufficient.
 
-    A service of version 0.1 that never got a request leaves empty folders that only their owner may enter.
+    A service of version 0.1 that never received a request left empty folders with mode 0700.
     """
     names = contents(folder)
     if any(name in (KEYS_FILE, _LOG, _HEAD) and (folder / name).stat().st_size for name in names):
@@ -111,7 +113,7 @@ def shows_a_service(folder: Path) -> bool:
 
 
 def clear_spool(state: Path) -> list[str]:
-    """Remove all waiting uploads and pictures of searches from the spool. Returns the names of other entries, which stay."""
+    """Remove all uploads and pictures of searches from the spool. Returns the names of other entries, which are left in place."""
     spool, left = state / SPOOL, list[str]()
     for part in SPOOLED:
         for name in contents(spool / part):
@@ -124,7 +126,7 @@ def clear_spool(state: Path) -> list[str]:
 
 
 def remove_order(folder: Path) -> bool:
-    """Remove the folder of one upload with its files. Returns whether the folder is gone, that is, held nothing else."""
+    """Remove the folder of one upload with its files. Returns False if the folder contains other entries and therefore stays."""
     if not _is_folder(folder):
         return False
     with writing_to(folder):
@@ -164,12 +166,12 @@ def _strangers(folder: Path, name: str) -> Iterator[str]:
 
 
 def _has_format(file: Path) -> bool:
-    """Whether keys and audit log in a folder without a mark have the format of a service's files."""
+    """Whether a keys file or audit log in a folder without a mark has the format that a service writes."""
     if file.name == KEYS_FILE:
         return _is_json_object(file, "format", "tbps-keys")
     if file.name in (_HEAD, _LOG):  # one of the two may be damaged
         head, log = file.with_name(_HEAD), file.with_name(_LOG)
-        if file == log and not file.stat().st_size:  # the disk was full at its first line
+        if file == log and not file.stat().st_size:  # empty if the disk was full at its first line
             return True
         return _is_json_object(head, "hash") or _is_json_object(log, "previous", first_line=True)
     return True

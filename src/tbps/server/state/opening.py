@@ -1,7 +1,7 @@
-"""Open a state folder: check that it belongs to the gallery, mark it, or refuse it.
+"""Opening of a state folder: checks that it belongs to the gallery, and marks or refuses it.
 
-A folder that is missing or empty is created and marked. A folder of version 0.1 has no mark; it is recognised by its contents
-(files of a service and nothing else) and marked. Every other folder is refused and left untouched.
+A missing or empty folder is created and marked. A folder of version 0.1 has no mark; it is recognised by its contents (files of a
+service and nothing else) and marked. Every other folder is refused and left unchanged.
 """
 
 import json
@@ -21,7 +21,10 @@ _Place = tuple[int, int]
 
 
 class Mark(Settings):
-    """STATE/tbps-state.json. gallery: resolved path of the folder's gallery; created: creation time in that gallery's manifest."""
+    """Content of STATE/tbps-state.json.
+
+    gallery: resolved path of the gallery; created: creation time from the gallery's manifest.
+    """
 
     format: Literal["tbps-state"] = "tbps-state"
     version: Literal[1] = 1
@@ -30,10 +33,10 @@ class Mark(Settings):
 
 
 def open_state(folder: Path, gallery: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Create and mark the state folder of a gallery if needed. Returns remarks for the log.
+    """Check the state folder of a gallery, and create and mark it if needed. Returns messages for the log.
 
-    Raises SettingsError, before anything is touched, if the folder holds other files, belongs to another gallery, lies inside the
-    gallery or contains it; StorageError if it cannot be written.
+    Raises SettingsError, before anything is changed, if the folder contains other files, belongs to another gallery, lies inside
+    the gallery or contains it; StorageError if it cannot be written.
     """
     mark = _checked(folder, gallery, manifest)
     is_old = mark is None and bool(contents(folder))
@@ -50,17 +53,17 @@ def open_state(folder: Path, gallery: Path, manifest: Manifest) -> tuple[str, ..
         return ()
     if mark.gallery != wanted.gallery:
         return (f"{folder} was the state folder of this gallery when the gallery was at {mark.gallery}; it stays in use",)
-    return (f"gallery {gallery} was created anew since {folder} was last used; the keys and the audit log there stay in use",)
+    return (f"gallery {gallery} was re-created since {folder} was last used; the keys and the audit log there stay in use",)
 
 
 def known_state(folder: Path, gallery: Path) -> Path:
-    """Check the state folder of a gallery for reading only: as `open_state`, but creates nothing; the folder may be missing."""
+    """Check the state folder of a gallery like `open_state`, without creating anything; the folder may be missing."""
     _checked(folder, gallery, read_manifest(gallery))
     return folder
 
 
 def _checked(folder: Path, gallery: Path, manifest: Manifest | None) -> Mark | None:
-    """Mark of a folder after all checks; None if it is empty, missing or of version 0.1. Raises as `open_state`."""
+    """Check a folder and return its mark; None if it is empty, missing or of version 0.1. Raises as `open_state`."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise SettingsError(f"the state folder {folder} is a file or a broken link; {_WAY_OUT}")
     _check_apart(folder, gallery)
@@ -68,14 +71,15 @@ def _checked(folder: Path, gallery: Path, manifest: Manifest | None) -> Mark | N
         mark = _read_mark(folder)
         if mark is None and contents(folder):
             if (name := stranger(folder)) is not None:
-                raise SettingsError(f"{folder} is no state folder: it holds {name!r}; nothing was touched; {_WAY_OUT}")
+                raise SettingsError(f"{folder} is not a state folder: it contains {name!r}; nothing was changed; {_WAY_OUT}")
             if not shows_a_service(folder):
-                raise SettingsError(f"{folder} is no state folder: it holds {contents(folder)[0]!r} only; {_WAY_OUT}")
+                raise SettingsError(f"{folder} is not a state folder: it contains only {contents(folder)[0]!r}; {_WAY_OUT}")
     except OSError as error:
         raise StorageError(f"the state folder {folder} cannot be read ({error.strerror or error}); {_WAY_OUT}") from error
     if (name := linked(folder)) is not None:
         raise SettingsError(
-            f"{name!r} in the state folder {folder} is a link or not of its usual kind; move it away, nothing was touched"
+            f"{name!r} in the state folder {folder} is a link, or a file instead of a folder or vice versa; move it away; "
+            "nothing was changed"
         )
     if mark is not None and manifest is not None:
         _check_gallery(folder, gallery, manifest, mark)
@@ -104,7 +108,7 @@ def _read_mark(folder: Path) -> Mark | None:
 
 
 def _check_apart(folder: Path, gallery: Path) -> None:
-    """Raise SettingsError if one of the two folders lies in the other. Folders are compared by device and inode, not by path."""
+    """Raise SettingsError if one of the folders lies inside the other. They are compared by device and inode, not by path."""
     state, own = _ancestors(folder), _ancestors(gallery)
     if not own or not os.path.isdir(gallery):
         return
@@ -117,7 +121,7 @@ def _check_apart(folder: Path, gallery: Path) -> None:
 
 
 def _ancestors(path: Path) -> list[_Place]:
-    """Device and inode of a folder and of every folder above it, as far as they exist."""
+    """Device and inode of a folder and of each of its parents that exists."""
     real = Path(os.path.realpath(path))
     return [place for each in (real, *real.parents) if (place := _place(each)) is not None]
 

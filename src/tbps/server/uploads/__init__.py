@@ -1,1 +1,1 @@
-"""Uploaded files: reading forms, recognising formats, decoding pictures, indexing jobs."""
+"""Uploads: multipart forms, file formats, decoding of pictures, indexing jobs."""

@@ -2,8 +2,9 @@
 
 Request on standard input: a line of JSON {"length", "bytes", "pixels", "cpu_seconds", "fit"}, then `length` bytes of a file.
 Answer on standard output: a line of JSON, either {"size": [width, height]} followed by width * height * 3 bytes of RGB, or
-{"refused": reason}. fit: null, or the [height, width] of a model's input. The process ends when its standard input is closed. The
-system limits its memory, and its processor time per picture.
+{"refused": reason}. fit: null, or the [height, width] of a model's input, to which the picture is resized. The process first writes
+{"ready": true}, and ends when its standard input is closed. Its memory, and its processor time per picture, are limited with
+`setrlimit`.
 """
 
 import contextlib
@@ -46,8 +47,8 @@ def main(memory_bytes: int) -> None:
 
 def _why(error: Exception) -> str:
     if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
-        return "needs more memory to be decoded than a picture may take"
-    return re.sub(r"^<[^>]*>: ", "", str(error))  # the name that `preprocess.image` gives to a picture without a path
+        return "needs more memory to decode than the service allows"
+    return re.sub(r"^<[^>]*>: ", "", str(error))  # `preprocess.image` names pictures without a path <N bytes>
 
 
 def _answer(answers: BinaryIO, told: dict[str, Any], pixels: bytes = b"") -> None:

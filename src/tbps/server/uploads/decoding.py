@@ -1,7 +1,7 @@
-"""Decodes pictures from strangers in worker processes with limits on time and memory.
+"""Decodes untrusted pictures in worker processes with limits on time and memory.
 
-A picture that exceeds a limit or crashes its worker fails alone; the next one gets a new worker. Workers are started as programs
-(see `decoder`), since forking a process with threads of torch is not safe.
+A picture that exceeds a limit or crashes its worker does not affect others; the next one gets a new worker. Workers are started as
+separate programs (see `decoder`), since forking a process that has torch threads is not safe.
 """
 
 import contextlib
@@ -26,22 +26,22 @@ from tbps.server.uploads.pictures import PictureCaps
 _BLOCK = 2**20
 _START_SECONDS = 120.0
 _FIXED_MEMORY = 640 * 2**20  # interpreter and libraries
-_BYTES_PER_PIXEL = 28  # while a picture with transparency is laid on white
+_BYTES_PER_PIXEL = 28  # while a transparent picture is composited on white
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
-    """Limits per picture. seconds: of wall-clock time; cpu_seconds: of processor time; workers: processes."""
+    """Limits per picture: wall-clock and processor time, and memory. workers: number of processes."""
 
     seconds: float = 60.0
     cpu_seconds: int = 15
     workers: int = 2
-    memory_bytes: int | None = None  # None: as much as the most pixels allowed need
+    memory_bytes: int | None = None  # None: enough for the largest number of pixels allowed
 
 
 @final
 class Decoders:
-    """Pool of worker processes that decode pictures; safe from several threads."""
+    """Pool of worker processes that decode pictures. Thread-safe."""
 
     def __init__(self, caps: PictureCaps, limits: DecodingLimits | None = None) -> None:
         self.caps = caps
@@ -51,14 +51,18 @@ class Decoders:
         self._stopped = False
         self._lock = threading.Lock()
         for _ in range(self._limits.workers):
-            self._idle.put(None)  # a worker that is started when it is needed
+            self._idle.put(None)  # None: a worker that is started on demand
 
     def open(self, content: bytes) -> Image.Image:
-        """Decode a picture, upright. Raises ImageError if it cannot be decoded or exceeds a limit."""
+        """Decode a picture and apply its EXIF orientation.
+
+        Raises ImageError if the picture cannot be decoded or exceeds a limit, RequestError (503) if no worker becomes free in time,
+        StorageError if no worker can be started.
+        """
         return self._decoded(content, None)
 
     def fitted(self, content: bytes, spec: ImageSpec) -> Image.Image:
-        """Decode a picture and resize it for a model. Raises as `open`."""
+        """Decode a picture and resize it to the input size of a model. Raises as `open`."""
         return self._decoded(content, spec)
 
     def warm_up(self) -> None:
@@ -70,7 +74,7 @@ class Decoders:
             self._idle.put(worker)
 
     def stop(self) -> None:
-        """Kill all workers, also those that are decoding."""
+        """Kill all workers, including those that are decoding."""
         with self._lock:
             self._stopped = True
             for worker in self._all:
@@ -91,9 +95,9 @@ class Decoders:
         try:
             worker = self._idle.get(timeout=None if mine is None else mine.left())
         except queue.Empty:
-            raise RequestError(503, "busy", "too many pictures wait to be decoded; ask again in a moment", 2) from None
+            raise RequestError(503, "busy", "too many pictures wait to be decoded; try again in a moment", 2) from None
         try:
-            if worker is not None and not worker.alive():  # it has ended since its last picture
+            if worker is not None and not worker.alive():  # the process has ended since its last picture
                 self._drop(worker)
                 worker = None
             worker = worker or self._new()
@@ -140,7 +144,9 @@ class _Worker:
     """One worker process; used by one thread at a time."""
 
     def __init__(self, memory: int) -> None:
-        threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # each thread would reserve memory
+        threads = {
+            f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
+        }  # memory is limited, and each thread reserves some
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tbps.server.uploads.decoder", str(memory)],
@@ -192,7 +198,7 @@ class _Worker:
             part = part[os.write(self._requests.fileno(), part[:_BLOCK]) :]
 
     def _line(self, until: float, found: bytearray) -> dict[str, Any]:
-        """Next line of the answer; bytes after it stay in `found`."""
+        """Read the next line of the answer; bytes after it stay in `found`."""
         while b"\n" not in found:
             self._receive(found, until)
         line, _, rest = bytes(found).partition(b"\n")

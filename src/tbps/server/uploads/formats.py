@@ -1,7 +1,7 @@
-"""Recognises the format of an uploaded file by its first bytes.
+"""Detects the format of an uploaded file by its first bytes.
 
-For videos only the container is recognised, which excludes playlists (they name other files) and pictures in an MP4 container.
-Whether a video can be read is decided when `tbps.video` opens it.
+For videos only the container is detected; this excludes playlists, which refer to other files, and pictures in an MP4 container.
+Whether a video can be decoded is known only when `tbps.video` opens it.
 """
 
 from collections.abc import Sequence
@@ -45,17 +45,17 @@ class Kind(StrEnum):
 
 
 def recognised(file: Path) -> tuple[Kind, str] | None:
-    """Kind and usual suffix of a file, or None if its format is not allowed."""
+    """Kind of a file and the usual suffix of its format, or None if the format is not allowed."""
     found = _recognised(_start(file))
     return None if isinstance(found, str) else found
 
 
 def refusal(files: Sequence[Path]) -> str | None:
-    """Reason to refuse an upload whose files all have a format that is not allowed; None if at least one is allowed."""
+    """Reason to refuse an upload none of whose files has an allowed format; None if at least one has."""
     if any(recognised(file) for file in files):
         return None
     reasons = {reason for file in files if isinstance(reason := _recognised(_start(file)), str)}
-    return f"none of the files is of a format that may be uploaded: {FORMATS}" + "".join(
+    return f"none of the files has a format that can be uploaded: {FORMATS}" + "".join(
         f"; one {reason}" for reason in sorted(reasons)
     )
 
@@ -66,7 +66,7 @@ def _start(file: Path) -> bytes:
 
 
 def _recognised(start: bytes) -> tuple[Kind, str] | str | None:
-    """Kind and suffix; a text if a known format is not allowed; None for an unknown format."""
+    """Kind and suffix of an allowed format, the reason for a known one that is not allowed, or None for an unknown one."""
     archive, video = Kind.archive, Kind.video
     if (suffix := picture_suffix(start)) is not None:
         return Kind.picture, suffix
@@ -96,20 +96,20 @@ def _recognised(start: bytes) -> tuple[Kind, str] | str | None:
 
 
 def _picture_brand(start: bytes) -> str | None:
-    """Picture format of a file of the MP4 family by its brands; None for videos."""
+    """Name of the picture format of a file of the MP4 family, by its brands; None for videos."""
     if start[4:8] != b"ftyp":
         return None
     brand = start[8:12]
     if brand in _PICTURES_ONLY:
         return _PICTURES_ONLY[brand]
     following = int.from_bytes(start[:4])
-    is_picture = start[following + 4 : following + 8] == b"meta"  # index of pictures; that of videos is in `moov`
+    is_picture = start[following + 4 : following + 8] == b"meta"  # "meta" is the index of a picture file; videos have "moov"
     compatible = [start[at : at + 4] for at in range(16, min(following, len(start)), 4)]
     return next((_PICTURES_ONLY[each] for each in compatible if is_picture and each in _PICTURES_ONLY), None)
 
 
 def _is_transport_stream(start: bytes) -> bool:
-    """Whether all packets start with the sync byte of MPEG-TS; the first packet may be cut."""
+    """Whether all packets start with the sync byte of MPEG-TS; the first packet may be incomplete."""
     for length, lead in _PACKETS:
         for first in range(lead, lead + length):
             places = range(first, len(start), length)
@@ -119,7 +119,7 @@ def _is_transport_stream(start: bytes) -> bool:
 
 
 def named_as(name: str, kind: Kind, suffix: str) -> str:
-    """File name with the suffix of the file's format, by which `tbps` chooses a reader."""
+    """File name with the suffix of the file's format, since `tbps` chooses a reader by suffix."""
     path = PurePosixPath(name.lower())
     if kind is Kind.archive:
         return name if suffix in ARCHIVE_SUFFIXES and name.lower().endswith(suffix) else f"{name}{suffix}"
@@ -130,5 +130,5 @@ def check_kind(file: Path) -> tuple[Kind, str]:
     """As `recognised`. Raises DataError if the format is not allowed."""
     found = _recognised(_start(file))
     if found is None or isinstance(found, str):
-        raise DataError(found or f"has none of the formats that may be uploaded: {FORMATS}")
+        raise DataError(found or f"has none of the formats that can be uploaded: {FORMATS}")
     return found

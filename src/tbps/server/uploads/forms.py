@@ -1,6 +1,6 @@
 """Reads multipart forms with files: streams files to disk and enforces limits while the bytes arrive.
 
-A file's name on disk is a number; the name that its sender gave is kept as text and never used as a path.
+A file's name on disk is a number; the name from the sender is kept as text and never used as a path.
 """
 
 import re
@@ -25,7 +25,11 @@ _NAME_LENGTH = 120
 
 @dataclass(frozen=True, slots=True)
 class FormLimits:
-    """Limits on a form. field: name of the fields with files; files: most files; file_bytes: per file; bytes: of the whole form."""
+    """Limits on a form.
+
+    field: name of the form field that contains files; files: most files; file_bytes: most bytes per file; bytes: most bytes of the
+    whole form.
+    """
 
     field: str
     files: int
@@ -35,7 +39,7 @@ class FormLimits:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form. name: from the sender, cleaned; file: path on disk."""
+    """A file of a form. name: cleaned name from the sender; file: path on disk; size: bytes."""
 
     name: str
     file: Path
@@ -51,14 +55,17 @@ class Form:
 
 
 async def read_form(request: Request, limits: FormLimits, folder: Path, run: Callable[..., object]) -> Form:
-    """Read a multipart form into an existing folder. run: awaits a function in a thread. Raises RequestError."""
+    """Read a multipart form; its files are written to an existing folder.
+
+    run: coroutine function that runs a function in a thread. Raises RequestError.
+    """
     media, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if media != b"multipart/form-data" or not boundary:
         raise RequestError(415, "form", "send a multipart/form-data form")
     writer = _Writer(limits, folder)
     try:
-        parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]  # its types want every callback
+        parser = MultipartParser(boundary, writer.callbacks())  # type: ignore[arg-type]  # its type requires every callback
         total = 0
         async for chunk in request.stream():
             total += len(chunk)
@@ -76,7 +83,7 @@ async def read_form(request: Request, limits: FormLimits, folder: Path, run: Cal
 
 
 def plain_name(name: str) -> str:
-    """Clean a file name from a sender: one line, no folders, no leading dot, at most 120 characters."""
+    """Clean a file name from a sender: no folders, no control characters, no leading dot, at most 120 characters."""
     last = re.split(r"[/\\]", name)[-1].encode("utf-8", "replace").decode()
     kept = "".join(c for c in last if not unicodedata.category(c).startswith("C")).strip().lstrip(".")
     stem, dot, suffix = kept.rpartition(".")

@@ -1,4 +1,4 @@
-"""Indexing of one upload: recognises its files, adds them to the gallery and keeps the job's progress."""
+"""Indexing of one upload: detects file formats, adds the files to the gallery and reports the job's progress."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from tbps.server.uploads.records import Job, JobRecords
 from tbps.storage import writing_to
 
 _SKIPPED_SHOWN = 1000
-_RECORD_SECONDS = 1.0  # between two records of a running job's progress
+_RECORD_SECONDS = 1.0  # between two writes of a running job's record
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Files of one upload, below `folder`, and how to index them. columns: metadata of all of them."""
+    """Files of one upload, below `folder`, and options for indexing them. columns: metadata for every image."""
 
     caller: Caller
     folder: Path
@@ -35,12 +35,15 @@ class Order:
 
 
 class CancelledError(Exception):
-    """A job was cancelled, or the service stops."""
+    """A job was cancelled, or the service is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the progress of a job goes. show: makes a job visible to callers; is_cancelled: whether it has to end early."""
+    """Receivers of a job's progress.
+
+    records: stores the job on disk; show: makes its state visible to callers; is_cancelled: returns whether the job must end early.
+    """
 
     records: JobRecords
     show: Callable[[Job], None]
@@ -49,7 +52,7 @@ class Progress:
 
 @final
 class Indexing:
-    """Adds the files of an order to a gallery. job: its state so far, also after an error."""
+    """Adds the files of an order to a gallery. job: current state of the job, also valid after an error."""
 
     def __init__(self, gallery: Gallery, order: Order, job: Job, progress: Progress) -> None:
         self.job = job
@@ -68,7 +71,7 @@ class Indexing:
         return self._take(report)
 
     def _sources(self) -> list[Named]:
-        """Files of allowed formats under names with the suffix of their format; the others are skipped with a reason."""
+        """Files of allowed formats, with names that end in the suffix of their format. Others are recorded as skipped."""
         rules, sources = Admission(self._order.decoders.caps.bytes, self._decoded), list[Named]()
         for upload in self._order.files:
             self._check()
@@ -90,7 +93,7 @@ class Indexing:
             raise CancelledError
 
     def _move(self, done: int, total: int) -> None:
-        """Take over how many pictures or frames are done."""
+        """Update the progress: number of pictures or frames done. Raises CancelledError."""
         self._check()
         moment = time.monotonic()
         self._show(done=done, total=total or None, rate=round(done / max(moment - self._began, 1e-3), 2))
@@ -100,7 +103,7 @@ class Indexing:
 
     @contextmanager
     def _committing(self, ids: Sequence[str]) -> Iterator[None]:
-        """Around the commit of rows: the record names them before it, and counts them after it."""
+        """Context manager around a commit of rows: the job's record lists their ids before it and counts them after it."""
         self._progress.records.keep(replace(self.job, pending=tuple(ids)))
         self._show(pending=tuple(ids))
         yield
@@ -112,7 +115,7 @@ class Indexing:
         self._progress.show(self.job)
 
     def _take(self, report: IngestReport) -> str:
-        """Take over the report of the gallery. Returns its summary: nothing about other images of the gallery."""
+        """Add the gallery's report to the job. Returns a summary that contains nothing about other images of the gallery."""
         skipped = [*self.job.skipped, *report.failed, *((name, "no person was found") for name in report.nobody)]
         done = self.job.total if self.job.total is not None else self.job.done
         self._show(added=report.added, skipped=tuple(skipped[:_SKIPPED_SHOWN]), done=done)
@@ -121,6 +124,6 @@ class Indexing:
 
 
 def _with_suffix(file: Path, suffix: str) -> Path:
-    """Rename a file so that its suffix is that of its format, by which readers choose."""
+    """Append the suffix of its format to a file's name, since readers are chosen by suffix."""
     with writing_to(file.parent):
         return file.rename(file.with_name(file.name + suffix))

@@ -1,8 +1,9 @@
-"""Queue of uploads: one thread indexes them one after another while searches go on.
+"""Upload queue: one thread indexes uploads one after another, concurrently with searches.
 
-STATE/spool/jobs/ has a folder per upload, removed when its job ends; STATE/spool/asked/ has the pictures of a search while it is
-answered. Files that a killed service left there are removed at the next start; rows that were committed by then are in the gallery.
-The state of a job is kept longer, see `records`. Only one service at a time uses a state folder, see `state.claims`.
+STATE/spool/jobs/ contains a folder per upload, which is removed when its job ends; STATE/spool/asked/ contains the pictures of
+searches that are being answered. Files that a killed service left there are removed at the next start; rows that were committed
+before the kill stay in the gallery. The state of a job is kept longer, see `records`. Only one service at a time uses a state
+folder, see `state.claims`.
 """
 
 import os
@@ -26,14 +27,14 @@ from tbps.storage import make_folder
 DEED = "indexed"  # the action in the audit log that records the final state of a job
 _JOBS, _ASKED = SPOOLED
 _TIDY_SECONDS = 3600.0
-_RETRY_SECONDS = 60.0  # until a final state that could not be written to the audit log is tried again
+_RETRY_SECONDS = 60.0  # until writing a final state to the audit log is tried again
 
 OnEnd = Callable[[Job], None]
 
 
 @dataclass(slots=True)
 class _Work:
-    """An order whose job has not ended."""
+    """Order of a job that has not ended."""
 
     order: Order
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -43,8 +44,8 @@ class _Work:
 class Jobs:
     """Queue of uploads to be indexed.
 
-    `on_end` writes the final state of a job to the audit log: once per job, in the job's thread, or at the next start if the
-    service ended first. If it raises, it is called again later.
+    on_end: writes the final state of a job to the audit log. It is called once per job, at the next start if the service ended
+    first, and again later if it raises TbpsError.
     """
 
     def __init__(self, state: Path, gallery: Gallery, most: int, on_end: OnEnd) -> None:
@@ -57,11 +58,16 @@ class Jobs:
         self._thread = threading.Thread(target=self._run, name="tbps-jobs", daemon=True)
 
     def start(self) -> None:
-        """Clear the spool, complete the records of a killed service and start the thread. Raises StorageError."""
+        """Clear the spool, complete job records that a killed service left, and start the thread. Raises StorageError."""
         make_state(self._state)
         self._started = True
         if left := clear_spool(self._state):
-            log.warning("%s holds %d entries that no service made, such as %r; they stay", self._spool, len(left), left[0])
+            log.warning(
+                "%s contains %d entries that were not created by the service, such as %r; they are left in place",
+                self._spool,
+                len(left),
+                left[0],
+            )
         make_folder(self._spool / _JOBS)
         make_folder(self._spool / _ASKED)
         known = self._records.read()
@@ -71,7 +77,7 @@ class Jobs:
         self._thread.start()
 
     def stop(self) -> bool:
-        """End the running job; committed rows stay. Returns whether nothing here uses the state folder any more."""
+        """End the running job; committed rows stay. Returns whether the state folder is no longer in use by this queue."""
         started, self._started = self._started, False
         with self._changed:
             self._stopped = True
@@ -79,7 +85,7 @@ class Jobs:
         if self._thread.is_alive():
             self._thread.join(timeout=30)
         if not started or self._thread.is_alive():
-            return not self._thread.is_alive()  # the spool belongs to another service, or is still read; the next start clears it
+            return not self._thread.is_alive()  # never started, or the job's thread still reads the spool; the next start clears it
         for job_id in list(self._work):
             self._finish(self._jobs[job_id].stopped())
         try:
@@ -91,10 +97,10 @@ class Jobs:
     def folder(self) -> Path:
         """Create a folder for the files of one upload.
 
-        Raises RequestError (503) if enough uploads arrive or wait already, or if the gallery is read-only.
+        Raises RequestError (503) if too many uploads are unfinished, or if the gallery is read-only.
         """
         if not os.access(self._gallery.path, os.W_OK):
-            raise RequestError(503, "read_only", "the gallery of this service can only be read; nothing can be added or erased")
+            raise RequestError(503, "read_only", "the gallery of this service is read-only; nothing can be added or erased")
         if sum(1 for _ in (self._spool / _JOBS).iterdir()) >= self._most:
             raise self._full()
         return make_folder(self._spool / _JOBS / secrets.token_hex(12))
@@ -108,7 +114,7 @@ class Jobs:
         return len(self._work)
 
     def submit(self, order: Order) -> Job:
-        """Append an order to the queue. Raises RequestError (503) if enough uploads wait already, StorageError."""
+        """Append an order to the queue. Raises RequestError (503) if too many uploads are unfinished, StorageError."""
         with self._changed:
             if self._stopped or self.unfinished() >= self._most:
                 raise self._full()
@@ -119,7 +125,7 @@ class Jobs:
         return job
 
     def visible_to(self, caller: Caller) -> list[Job]:
-        """Jobs that a caller may see, newest first: their own, or all if they are not limited to some cameras."""
+        """Jobs that a caller may see, newest first: all jobs, or only its own if the key is restricted to cameras."""
         return [job for job in reversed(list(self._jobs.values())) if _may_see(caller, job)]
 
     def one(self, caller: Caller, job_id: str) -> Job:
@@ -130,7 +136,7 @@ class Jobs:
         return job
 
     def cancel(self, caller: Caller, job_id: str) -> Job:
-        """Ask a job to end. Raises RequestError (404)."""
+        """Cancel a job: a waiting one at once, a running one as soon as possible. Raises RequestError (404)."""
         self.one(caller, job_id)
         with self._changed:
             if (work := self._work.get(job_id)) is None:
@@ -143,14 +149,17 @@ class Jobs:
         return self._finish(self._jobs[job_id].final(State.cancelled, "cancelled before it began"))
 
     def _full(self) -> RequestError:
-        return RequestError(503, "busy", f"{self._most} uploads arrive or wait already; send this one later", 60)
+        return RequestError(503, "busy", f"{self._most} uploads are not finished yet; send this one later", 60)
 
     def _run(self) -> None:
         while (job_id := self._next()) is not None:
             self._do(job_id)
 
     def _do(self, job_id: str) -> None:
-        """Run one job to its end. A function of its own, so that names in its report do not stay in memory until the next job."""
+        """Run one job to its end.
+
+        This is a separate method so that file names in the job's report are freed when it ends rather than at the next job.
+        """
         work = self._work[job_id]
         progress = Progress(self._records, self._show, lambda: self._stopped or work.cancelled.is_set())
         indexing = Indexing(self._gallery, work.order, self._jobs[job_id], progress)
@@ -164,12 +173,12 @@ class Jobs:
                 job = job.final(State.cancelled, "cancelled; what was added so far stays")
         except (DataError, SettingsError, MissingDependencyError) as error:
             job = indexing.job.final(State.failed, _without(str(error), self._spool))
-        except Exception as error:  # jobs that wait still run
+        except Exception as error:  # waiting jobs must still run
             if isinstance(error, TbpsError):
                 log.error("job %s: %s: %s", job_id, type(error).__name__, error)
             else:
                 log.exception("job %s", job_id)
-            job = indexing.job.final(State.failed, "failed; the operator of the service finds the reason in the log")
+            job = indexing.job.final(State.failed, "failed; the operator of the service can find the reason in the log")
         _remove(work.order.folder)
         self._finish(self._counted(job))
 
@@ -177,7 +186,7 @@ class Jobs:
         self._jobs[job.id] = job
 
     def _next(self) -> str | None:
-        """Wait for the next job. Returns its id, or None when the service stops. Old jobs are dropped meanwhile."""
+        """Wait for the next job. Returns its id, or None when the service stops. Drops old jobs while waiting."""
         with self._changed:
             while True:
                 self._tidy()
@@ -190,7 +199,7 @@ class Jobs:
                 self._changed.wait(_RETRY_SECONDS if unlogged else _TIDY_SECONDS)
 
     def _finish(self, job: Job) -> Job:
-        """Make a final state known: first on disk, then in the audit log, then to callers."""
+        """Publish a final state: first on disk, then in the audit log, then to callers."""
         self._records.try_keep(job)
         job = self._log_end(job)
         with self._changed:
@@ -199,7 +208,7 @@ class Jobs:
         return job
 
     def _log_end(self, job: Job) -> Job:
-        """Write the final state of a job to the audit log. Returns the job, marked as told if that succeeded."""
+        """Write the final state of a job to the audit log. Returns the job, with `told` set if that succeeded."""
         try:
             self._on_end(job)
         except TbpsError as error:
@@ -210,7 +219,10 @@ class Jobs:
         return told
 
     def _completed(self, job: Job, logged: Mapping[str, Mapping[str, Any]]) -> Job:
-        """A job of an earlier service with its final state in the audit log. logged: lines of that log by job."""
+        """Complete a job of an earlier run of the service, so that its final state is in its record and in the audit log.
+
+        logged: lines of the audit log about final states, by job.
+        """
         if (line := logged.get(job.id)) is None:
             job = self._counted(job) if job.ended else self._counted(job.stopped())
             self._records.try_keep(job)
@@ -223,7 +235,7 @@ class Jobs:
         return job
 
     def _counted(self, job: Job) -> Job:
-        """Add those rows of a commit in progress to `added` that are in the gallery."""
+        """Add the pending rows that are in the gallery to `added`."""
         if not job.pending:
             return job
         try:
@@ -233,7 +245,7 @@ class Jobs:
             return replace(job, pending=())
 
     def _tidy(self) -> None:
-        """Drop old jobs, and try again to log final states that could not be logged."""
+        """Drop old jobs, and retry to log final states that could not be logged."""
         if unlogged := [job for job in self._jobs.values() if job.ended and not job.told and job.id not in self._work]:
             logged = _logged(self._state)
             for job in unlogged:
@@ -247,7 +259,7 @@ class Jobs:
 
 
 def _logged(state: Path) -> dict[str, Mapping[str, Any]]:
-    """Lines of the audit log about final states of jobs, by job."""
+    """Lines of the audit log about final states of jobs, by job id."""
     return {str(line["job"]): line for line in entries(state) if line.get("deed") == DEED and "job" in line}
 
 

@@ -1,6 +1,6 @@
-"""Checks and decodes pictures from strangers. Imports little, since worker processes run it (see `decoder`).
+"""Checks and decodes untrusted pictures. Imports few modules, since worker processes load it (see `decoder`).
 
-Checks come before decoding: format (first bytes), number of bytes, then pixels and scans (headers).
+Everything is checked before decoding: format (first bytes), number of bytes, then pixels and scans (headers).
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,12 @@
-"""Records of uploads that survive a restart of the service: STATE/jobs/ID.json, one file per job.
+"""Job records, which survive a restart of the service: STATE/jobs/ID.json, one file per upload.
 
-A record is written before a commit, with the ids of its rows, and again after it. If the service was killed in between, the next
-start counts which of these rows are in the gallery. A final state is recorded before its line is written to the audit log, and
-marked as told after that. If the service was killed in between, the next start looks for the line first: each job has exactly one.
+A record is written before a commit, with the ids of the rows, and again after it. If the service was killed in between, the next
+start counts which of these rows are in the gallery. A final state is written to the record before the audit log, and the record is
+marked as told afterwards. If the service was killed in between, the next start looks for the line in the audit log first, so that
+each job has exactly one.
 
-Records hold names of uploaded files and of members of archives, which may be personal data, but no pictures. Erasing images leaves
-them: a running service keeps the newest 200 for at most 30 days. While no service runs, the folder can be removed.
+Records contain names of uploaded files and of members of archives, which may be personal data, but no pictures. Erasing images does
+not remove records; a running service keeps the newest 200 for at most 30 days. While no service runs, the folder can be removed.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from tbps.storage import make_folder, write_bytes, writing_to
 
 MOST = 200
 KEPT_FOR = timedelta(days=30)
-STOPPED = "the service stopped before this was done; what was added so far stays, and sending the same again adds the rest"
+STOPPED = "the service stopped before this was done; images added so far stay, and sending the same files again adds the rest"
 
 
 class State(StrEnum):
@@ -43,9 +44,11 @@ ENDS = (State.done, State.failed, State.cancelled)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One upload. owner, owner_name: id and name of the key; done, total: pictures, or frames of a video; skipped: name and reason.
+    """One upload.
 
-    rate: pictures or frames per second; pending: ids of rows that are being committed; told: the final state is in the audit log.
+    owner, owner_name: id and name of the key; done, total: number of pictures, or of frames of a video; rate: of these per second;
+    added: images added; skipped: name and reason per skipped file; pending: ids of rows that are being committed; told: whether the
+    final state is in the audit log.
     """
 
     id: str
@@ -60,7 +63,7 @@ class Job:
     message: str = ""
     owner_name: str = ""
     pending: tuple[str, ...] = ()
-    told: bool = True  # version 0.1 recorded a final state after its line
+    told: bool = True  # True for records of version 0.1, which wrote a final state to the audit log first
 
     @property
     def seconds_left(self) -> float | None:
@@ -75,11 +78,11 @@ class Job:
         return self.state in ENDS
 
     def stopped(self) -> "Job":
-        """The job as failed because the service stopped."""
+        """Copy of the job, failed because the service stopped."""
         return self.final(State.failed, STOPPED)
 
     def final(self, state: State, message: str) -> "Job":
-        """The job in a final state that is not in the audit log yet."""
+        """Copy of the job in a final state that is not in the audit log yet."""
         return replace(self, state=state, message=message, told=False)
 
 
@@ -87,12 +90,12 @@ _JOB = TypeAdapter(Job)
 
 
 def now() -> str:
-    """Time in UTC as ISO 8601 with microseconds, for `created_at`."""
+    """Current time in UTC as ISO 8601 with microseconds, for `created_at`."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def outdated(jobs: Sequence[Job], at: str) -> list[Job]:
-    """Ended jobs that are no longer kept at a time. jobs: oldest first."""
+    """Ended jobs to drop: older than 30 days at the time `at`, or not among the newest 200. jobs: oldest first."""
     oldest = (datetime.fromisoformat(at) - KEPT_FOR).isoformat(timespec="microseconds")
     too_many = max(0, len(jobs) - MOST)
     ended = [job for job in jobs if job.ended]
@@ -125,11 +128,11 @@ class JobRecords:
         return sorted(jobs, key=lambda job: job.created_at)
 
     def keep(self, job: Job) -> None:
-        """Write the record of a job, replacing the one before. Raises StorageError."""
+        """Write the record of a job, replacing an earlier one. Raises StorageError."""
         write_bytes(self._folder / f"{job.id}.json", _JOB.dump_json(job), mode=0o600)
 
     def try_keep(self, job: Job) -> None:
-        """As `keep`; a failure is logged only."""
+        """Write the record of a job like `keep`; an error is only logged."""
         try:
             self.keep(job)
         except TbpsError as error:

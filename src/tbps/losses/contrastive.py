@@ -99,9 +99,9 @@ def r_itc(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     "normalised" for c = (q^ + eps) / (1 + N eps), a true divergence with minimum 0. The two differ by a constant and have the same
     gradient.
 
-    With both, the optimal p is (q^ + eps) / (1 + N eps), which assigns only (1 + eps) / (1 + N eps) to the positive column (24 % for
-    N = 320 and distinct identities). From N = 97 on, uniform p has a lower loss than p with all mass on the pair. A smaller eps, well
-    below 1 / N, avoids that; keep N eps constant when the batch grows. Soft labels (alpha of `n_itc`) are not used.
+    With both, the optimal p is (q^ + eps) / (1 + N eps), which assigns only (1 + eps) / (1 + N eps) to the positive column (24 %
+    for N = 320 and distinct identities). From N = 97 on, uniform p has a lower loss than p with all mass on the pair. A smaller
+    eps, well below 1 / N, avoids that; keep N eps constant when the batch grows. Soft labels (alpha of `n_itc`) are not used.
     """
     if not eps > 0.0:
         raise SettingsError(f"eps keeps log(q^ + eps) finite and must be positive, not {eps}")

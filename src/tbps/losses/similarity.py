@@ -49,7 +49,7 @@ def directions(sides: Sides, scale: Tensor | float) -> tuple[Tensor, Tensor]:
 
 
 def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start: int | None) -> int:
-    """Returns the column of the first local row: `row_start` if given, else the position of the local pairs among the gathered ones.
+    """Returns the column of the first local row: `row_start` if given, else the position of the local among the gathered pairs.
 
     The search compares exactly, so the gathered tensors must be unchanged copies, and it synchronises with the device. A training
     loop passes `row_start` (rank times local batch size), which also works for embeddings that are NaN. Raises ValueError if the

@@ -134,7 +134,7 @@ def _sample(unit: Tensor, matrix: Tensor, due: Tensor) -> None:
 
 
 def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns (n, 3, 3): the map from output to input coordinates, both in [-1, 1], of one round's crop, then flips, then rotation."""
+    """Returns (n, 3, 3): the map from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation."""
     height, width = size
     top, left, box_height, box_width = drawn.crop[rows].unbind(1)
     scale_x, scale_y = box_width / width, box_height / height

@@ -186,7 +186,7 @@ def _draw_round(
 ) -> Round:
     """Draws one round: every operation of the pool for every image, of which only the chosen ones are kept.
 
-    So the number of random numbers does not depend on the choice. Operations outside the pool are drawn only if they are the method.
+    So the count of random numbers does not depend on the choice. Operations outside the pool are drawn only if they are the method.
     """
     nothing = neutral_round(count, size, generator.device)
 

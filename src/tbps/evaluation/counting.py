@@ -22,7 +22,7 @@ Outcome = TypeVar("Outcome")
 FEW = 128
 """Up to this number of relevant images per query, counting by comparison is faster than counting by bisection."""
 PART = 128
-"""Queries counted together, so that their scores fit into the processor's cache and threads seldom wait for the interpreter lock."""
+"""Queries counted together: their scores fit into the processor's cache, and threads rarely wait for the interpreter lock."""
 _WORDS = 255  # 64-bit words that can be added before one of their bytes overflows
 _ALONE = Lock()  # the thread limit of BLAS is global; two users at once would not restore it
 

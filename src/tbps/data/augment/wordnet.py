@@ -49,8 +49,8 @@ class WordNet:
     def synonyms(self, word: str) -> tuple[str, ...]:
         """Returns the lemmas of all synsets of a word and its base forms, without the word itself: cleaned like captions, sorted.
 
-        "tee_shirt" becomes "tee shirt". Capitalised lemmas are omitted: names of peoples, persons and places do not describe clothes.
-        Empty for an unknown word.
+        "tee_shirt" becomes "tee shirt". Capitalised lemmas are omitted: names of peoples, persons and places do not describe
+        clothes. Empty for an unknown word.
         """
         with self._lock:
             if word not in self._known:

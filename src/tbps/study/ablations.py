@@ -67,7 +67,7 @@ def tricks() -> AblationTable:
             "clip+soft_label": {"losses.n_itc.soft_label": 0.5},
         },
     )
-    shards = "clip treats the columns of the other three of four shards as constants, as each of the paper's four devices does"
+    shards = "clip takes the columns of the other three of four shards as constants, as each of the paper's four devices does"
     rows = tuple(AblationRow(r.name, r.work, r.base, note=shards if r.name == "clip+globalgrad" else "") for r in rows)
     all_four = AblationRow("clip*", Training(train=clip_star()), "clip")
     return AblationTable("tricks", "training tricks", "table 1", (*rows, all_four))

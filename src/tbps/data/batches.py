@@ -1,6 +1,4 @@
-"""Training batches of (image, caption) pairs. Their content depends on seed, epoch and step only, not on where
-a run was resumed.
-"""
+"""Training batches of (image, caption) pairs. Their content depends on seed, epoch and step only, also in a resumed run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,10 +37,10 @@ class Batches:
     """Training batches of one split.
 
     `images`: (N, H, W, 3) uint8; row i shows `dataset.images[i]` (an `ImageCache` of this split, or `cache.near` of it).
-    `pictures`: the same in their own proportions, where a loss needs them. `tokenise`: N texts -> (N, L) int64 tokens. `batch_size`
-    is the global one; process `rank` of `world_size` gets its part. Text augmentation depends on seed, epoch and pair, so it does
-    not change with the number of processes. `second_text`: adds a second, independently augmented view of every caption. `mixing`:
-    mixes some pairs.
+    `pictures`: the same images in their own proportions, if a loss needs them. `tokenise`: N texts -> (N, L) int64 tokens.
+    `batch_size`: size of the global batch, of which process `rank` of `world_size` gets its part. `text`: text augmentation, which
+    depends on seed, epoch and pair, not on the number of processes. `second_text`: adds a second, independently augmented view of
+    every caption. `mixing`: pair augmentation.
 
     Raises DataError when images and data set differ in number, the split has fewer pairs than a batch, or a paraphrase that `text`
     uses is missing; MissingDependencyError when `text` needs WordNet and it is missing; SettingsError when the batch cannot be
@@ -77,7 +75,7 @@ class Batches:
                 f"pair_augmentation.method = {self.mixing.method!r} cannot be combined with a second view of the caption"
             )
         if self.text.uses_synonyms:
-            from tbps.data.augment.wordnet import open_wordnet  # late: few recipes need NLTK
+            from tbps.data.augment.wordnet import open_wordnet  # few recipes need NLTK
 
             open_wordnet()
         pairs = self.dataset.pairs()

@@ -101,7 +101,7 @@ def erase_cache(folder: Path) -> int:
 
 
 def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int | None = None) -> np.ndarray | torch.Tensor:
-    """Copies all images to the device if they fit into `room` bytes, else returns them unchanged.
+    """Copies all images to the device if they fit into `room` bytes; otherwise returns them unchanged.
 
     `room`: by default a quarter of the free memory of a CUDA device, and 0 on a CPU.
     """
@@ -116,9 +116,9 @@ def near(images: UInt8[np.ndarray, "N H W 3"], device: torch.device, room: int |
 
 
 def cache_file(dataset: PersonDataset, folder: Path, height: int, width: int, *more: str) -> Path:
-    """Path of the cache of a data set in `folder`, which is created where it is missing.
+    """Returns the path of the cache of a data set in `folder`; creates the folder if it is missing.
 
-    `height`, `width`: size of the decoded images; `more`: words that tell other ways of decoding apart. Raises DataError for a
+    `height`, `width`: size of the decoded images; `more`: words that identify another way of decoding. Raises DataError for a
     data set without images, ImageError naming an image file that cannot be read.
     """
     if not dataset.images:
@@ -130,10 +130,10 @@ def cache_file(dataset: PersonDataset, folder: Path, height: int, width: int, *m
 
 
 def opened_or_built(target: Path, open_target: Callable[[], T | None], build: Callable[[Path], None]) -> T:
-    """Opens `target`, which one process builds first where `open_target` returns None while the others wait for it.
+    """Opens `target`. If `open_target` returns None, one process builds the file first and the others wait for it.
 
-    `build` writes the file to the path that it is given. Raises DataError where the file changed while it was being opened,
-    StorageError where it cannot be written.
+    `build` writes the file to the path that it is given. Raises DataError if the file changed while it was being opened,
+    StorageError if it cannot be written.
     """
     found = open_target()
     if found is None:

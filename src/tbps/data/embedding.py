@@ -1,4 +1,4 @@
-"""Embed a split with any pair of encoders: its images, its captions, and the identities of both.
+"""Embedding of a split with any pair of encoders: its images, its captions, and the identities of both.
 
 The encoders are two callables, so that PyTorch and ONNX models are embedded by the same code.
 """
@@ -27,7 +27,7 @@ def embed_split(
     encode_texts: EncodeTexts,
     on_progress: OnProgress | None = None,
 ) -> tuple[Float32[np.ndarray, "Q D"], Float32[np.ndarray, "G D"]]:
-    """Embeddings of every caption, in the order of `split.pairs()`, and of every image, in the order of `split.images`.
+    """Embeds every caption, in the order of `split.pairs()`, and every image, in the order of `split.images`.
 
     `arrays`: batches of the split's images at the encoder's input size (see `decoded`). `on_progress`: called with (done, total)
     images. Raises EvaluationError for a split without images.
@@ -46,13 +46,13 @@ def embed_split(
 
 
 def identities(split: PersonDataset) -> tuple[Int64[np.ndarray, " Q"], Int64[np.ndarray, " G"]]:
-    """(text_ids, image_ids): identities of the captions, in the order of `split.pairs()`, and of `split.images`."""
+    """Returns (text_ids, image_ids): identities of the captions, in the order of `split.pairs()`, and of `split.images`."""
     image_ids = np.array([image.identity for image in split.images], dtype=np.int64)
     return image_ids[[pair.image for pair in split.pairs()]], image_ids
 
 
 def decoded(images: Sequence[PersonImage], spec: ImageSpec, batch_size: int = 64) -> Iterator[Pixels]:
-    """Batches of decoded and resized images; two threads decode the next batch ahead. Raises ImageError naming a bad file."""
+    """Yields batches of decoded and resized images; two threads prefetch the next batch. Raises ImageError naming a bad file."""
 
     def read(image: PersonImage) -> UInt8[np.ndarray, "H W 3"]:
         return to_array(open_image(image.path), spec)
@@ -67,5 +67,5 @@ def decoded(images: Sequence[PersonImage], spec: ImageSpec, batch_size: int = 64
 
 
 def describe_source(split: PersonDataset, name: str) -> str:
-    """JSON text with data set, split name and sizes, for the header of an embeddings file."""
+    """Returns JSON text with data set, split name and sizes, for the header of an embeddings file."""
     return json.dumps({"data": split.name, "split": name, "images": len(split.images), "captions": len(split.pairs())})

@@ -1,7 +1,7 @@
 """Cache of all images of a data set in their own proportions, from which the views of self-supervision are cropped.
 
-One memory-mapped file beside those of `tbps.data.cache`: the pixels of all images one after another, then their heights and widths
-(N, 2) int32. An image of more than `max_pixels` is shrunk to that many with its proportions kept, which limits the file.
+It is one memory-mapped file beside those of `tbps.data.cache`: the pixels of all images one after another, then their heights and
+widths (N, 2) int32. An image of more than `max_pixels` is shrunk to that many, in its proportions, which limits the file size.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ from tbps.preprocess.image import ImageSpec, open_image
 from tbps.storage import writing_to
 
 _CHUNK = 128
-# The smallest view shows a fifth of an image; it then has almost as many pixels as the input.
+# Pixels kept per image, in inputs: the smallest view, a fifth of an image, then has almost as many pixels as the input.
 _INPUTS_PER_IMAGE = 4
 
 

@@ -18,8 +18,8 @@ class PersonImage:
     """One crop of one person with its captions.
 
     `path` is absolute and inside the data set's image root. `captions_bt` (back translations) is empty or aligned with `captions`.
-    `attributes` holds all other columns of the annotation (ground truth of mannequins, columns of a `folder`). Images share equal
-    texts and lists in it, so do not modify them.
+    `attributes` holds all other columns of the annotation (ground truth of mannequins, columns of a `folder`). Do not modify it:
+    equal texts and lists are shared between images.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Pair:
 class PersonDataset:
     """A data set or one split of it, in annotation order.
 
-    `warnings`: the reader's remarks (counts that differ from the published ones, identical captions of two identities).
+    `warnings`: warnings of the reader (counts that differ from the published ones, identical captions of two identities).
     """
 
     name: str
@@ -65,10 +65,10 @@ class PersonDataset:
 class Batch:
     """One training batch: images before augmentation, and captions padded behind the end token.
 
-    `tokens_second`: a second augmented view of every caption, where a loss needs it. `mixed_with`: the second identity of a mixed
-    pair (MixGen, ConcatGen), the pair's own identity for others; None where no pair is mixed. `pairs`: positions in
-    `PersonDataset.pairs()`. `pictures`: the images in their own proportions, where views are cropped from those; for a mixed pair,
-    its first image.
+    `tokens_second`: a second augmented view of every caption, if a loss needs it. `mixed_with`: the second identity of a mixed pair
+    (MixGen, ConcatGen), the pair's own identity for others; None if pairs are not mixed. `pairs`: positions in
+    `PersonDataset.pairs()`. `pictures`: the images in their own proportions, if views are cropped from those; for a mixed pair, its
+    first image.
     """
 
     images: UInt8[Tensor, "N 3 H W"]

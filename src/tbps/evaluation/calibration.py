@@ -1,4 +1,4 @@
-"""Calibrate scores on a labelled split: the share of right pairs by relative score, from isotonic regression."""
+"""Calibrate scores on a labelled split: the share of relevant pairs by relative score, from isotonic regression."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ _BLOCK = 256
 def share_of_right(
     relative: Relative, text_ids: Int64[np.ndarray, " Q"], image_ids: Int64[np.ndarray, " G"]
 ) -> tuple[Float64[np.ndarray, " knots"], Float64[np.ndarray, " knots"], float]:
-    """Fit a non-decreasing curve; returns its knots (scores, shares) and the mean number of right images per query.
+    """Fit a non-decreasing curve; returns its knots (scores, shares) and the mean number of relevant images per query.
 
     relative(start, stop): scores (stop - start, G) of these queries against all images, on a scale that is comparable between
-    queries. All Q x G pairs are counted, in bins of 0.02. One right and one wrong pair are added to the highest bin with a pair, so
-    that no share is 1.
+    queries. All Q x G pairs are counted, in bins of 0.02. One relevant and one irrelevant pair are added to the highest bin that
+    has a pair, so that no share is 1.
 
-    Raises EvaluationError if no pair is right, MissingDependencyError without scikit-learn.
+    Raises EvaluationError if no pair is relevant, MissingDependencyError without scikit-learn.
     """
     isotonic = needed("sklearn.isotonic", "calibration", "calibration")
     bins = round((_HIGHEST - _LOWEST) / BIN)

@@ -20,9 +20,9 @@ Truths = NDArray[np.bool_]
 Outcome = TypeVar("Outcome")
 
 FEW = 128
-"""Up to this number of relevant images per query, counting by comparison is faster than by bisection."""
+"""Up to this number of relevant images per query, counting by comparison is faster than counting by bisection."""
 PART = 128
-"""Queries counted together: their scores fit into the processor's cache, and threads seldom wait for the interpreter lock."""
+"""Queries counted together: their scores fit into the processor's cache, and threads rarely wait for the interpreter lock."""
 _WORDS = 255  # 64-bit words that can be added before one of their bytes overflows
 _ALONE = Lock()  # the thread limit of BLAS is global; two users at once would not restore it
 
@@ -36,13 +36,13 @@ class Relevant:
 
     @property
     def real(self) -> Truths:
-        """(b, R): whether an entry is no padding."""
+        """(b, R): true for entries that are not padding."""
         return np.arange(self.scores.shape[1]) < self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Higher:
-    """How many images of the gallery, and how many relevant ones, score higher than each relevant image, (b, R)."""
+    """Numbers (b, R) of gallery images, and of relevant images, that score higher than each relevant image."""
 
     gallery: Integers
     relevant: Integers
@@ -57,7 +57,7 @@ class Marks:
         self.here = self._whole[:, :gallery]
 
     def counts(self) -> Integers:
-        """Number of true values per query, (b,). Eight are added at a time, each in its byte of a 64-bit word."""
+        """Number of true values per query, (b,). Adds eight values at a time, as the bytes of 64-bit words."""
         words = self._whole.view(np.uint64).reshape(len(self._whole), self._groups, _WORDS).sum(axis=2)
         counts: Integers = words.view(np.uint8).sum(axis=1, dtype=np.int64)
         return counts
@@ -94,7 +94,7 @@ def _blas() -> ThreadpoolController:
 
 
 def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:
-    """The count of `higher` among the relevant images alone, from their sorted scores."""
+    """Count as `higher` does, but among the relevant images only, from their sorted scores."""
     own, place = relevant.scores, np.arange(relevant.scores.shape[1])
     if or_equal:
         begins = np.concatenate([np.ones((len(own), 1), dtype=np.bool_), own[:, 1:] != own[:, :-1]], axis=1)
@@ -105,7 +105,7 @@ def among_relevant(relevant: Relevant, or_equal: bool) -> Integers:
 
 
 def _by_comparing(scores: Floats, own: Floats, or_equal: bool) -> Integers:
-    """Count in one pass over the gallery per relevant image."""
+    """Count with one pass over the gallery for each relevant image."""
     counts, marks = np.zeros(own.shape, dtype=np.int64), Marks(*scores.shape)
     for k in range(own.shape[1]):
         (np.greater_equal if or_equal else np.greater)(scores, own[:, k : k + 1], out=marks.here)
@@ -114,7 +114,7 @@ def _by_comparing(scores: Floats, own: Floats, or_equal: bool) -> Integers:
 
 
 def _by_bisecting(scores: Floats, own: Floats, or_equal: bool) -> Integers:
-    """Find the place of every score among the query's relevant ones by bisection, and sum the histogram of places from the top."""
+    """Count by bisection: find the position of every score among the query's relevant ones and sum the histogram from the top."""
     rows = torch.from_numpy(scores)
     below = torch.searchsorted(torch.from_numpy(np.ascontiguousarray(own)), rows, right=or_equal)  # relevant images under each
     histogram = torch.zeros(len(rows), own.shape[1] + 1, dtype=torch.int64)

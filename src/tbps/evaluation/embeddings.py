@@ -1,4 +1,4 @@
-"""A file of embeddings: a split is embedded once and its file scored any number of times."""
+"""Files of embeddings, so that a split is embedded once and can be scored many times."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tbps.storage import write_bytes
 class Embeddings:
     """Unit embeddings of Q captions and G images with their identities.
 
-    `model`: fingerprint of the encoder. `source`: names data set and split.
+    `model`: fingerprint of the encoder. `source`: names of data set and split.
     """
 
     text: Float32[np.ndarray, "Q D"]

@@ -6,11 +6,11 @@ An image is relevant to a query if both have the same identity. With the n relev
     AP      1/n sum_j j / r_j
     INP     n / r_n
 
-and the report holds the means over the queries in percent. Only the ranks of the relevant images are needed: the j-th best of
-them has rank j + (number of irrelevant images that score at least as high), and counting those needs no sorted order.
+The report holds the means over the queries in percent. Only the ranks of the relevant images are needed: the j-th best of them has
+rank j + (number of irrelevant images that score at least as high), which can be counted without sorting.
 
-**Ties count against the model**: an irrelevant image with the same score ranks before the relevant one, so that a model that gives
-every image the same score gets no credit. `ties="random"` gives the exact expectation over random orders of equal scores instead.
+**Ties count against the model**: an irrelevant image with the same score ranks before the relevant one, so a model that gives every
+image the same score gains nothing by it. `ties="random"` gives the exact expectation over random orders of equal scores instead.
 
 **Scores do not depend on the blocks.** A floating-point matrix product may round one pair differently in another block or column,
 which would break ties by accident. `retrieval_metrics` rounds unit embeddings to multiples of 2^-26 (1.5e-8, finer than the
@@ -58,7 +58,7 @@ class Report:
     ranks: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def as_dict(self) -> dict[str, float | int]:
-        """A flat dictionary for JSON: r1, r5, r10 and every further r<k>, map, minp, queries, gallery."""
+        """Return a flat dictionary for JSON: r1, r5, r10 and every further r<k>, map, minp, queries, gallery."""
         ranks = {1: self.r1, 5: self.r5, 10: self.r10, **self.ranks}
         named: dict[str, float | int] = {f"r{k}": ranks[k] for k in sorted(ranks)}
         return named | {"map": self.map, "minp": self.minp, "queries": self.queries, "gallery": self.gallery}
@@ -72,12 +72,12 @@ def retrieval_metrics(
     ks: Sequence[int] = (1, 5, 10),
     block: int = 512,
 ) -> Report:
-    """Metrics of ranking the images for every text by cosine similarity; ties count against the model.
+    """Compute the metrics of ranking the images for every text by cosine similarity; ties count against the model.
 
-    text, image: embeddings, which are normalised inside. ks: the k of Rank-k. block: queries that are scored at the same time,
-    shared equally by the cores (at least PART each); it bounds the memory (4 bytes per query and gallery image, plus copies of the
-    embeddings) and does not change the result. Raises EvaluationError for embeddings that are empty, of wrong shape, zero or not
-    finite, and for queries without a relevant image.
+    text, image: embeddings, which are normalised inside. ks: the values of k in Rank-k. block: number of queries scored at the same
+    time, divided among the cores (at least PART each); it bounds the memory (4 bytes per query and gallery image, plus copies of
+    the embeddings) and does not change the result. Raises EvaluationError for embeddings that are empty, of wrong shape, zero or
+    not finite, and for queries without a relevant image.
     """
     queries, gallery = _Rows.checked(text, "text"), _Rows.checked(image, "image")
     if queries.rows.shape[1] != gallery.rows.shape[1]:
@@ -105,7 +105,7 @@ def metrics_from_scores(
     ties: Literal["against", "random"] = "against",
     block: int = 512,
 ) -> Report:
-    """Metrics of any scores, which are computed in blocks of queries.
+    """Compute the metrics of any scores, in blocks of queries.
 
     ties: "against" counts ties against the model; "random" gives the exact expectation of every metric over random orders of equal
     scores. Raises EvaluationError for scores of wrong shape or not finite, and for queries without a relevant image.
@@ -141,10 +141,11 @@ def metrics_from_scores(
 
 
 def chance(text_ids: TextIdentities, image_ids: ImageIdentities, ks: Sequence[int] = (1, 5, 10)) -> Report:
-    """Exact expected metrics of a random ranking.
+    """Compute the exact expected metrics of a random ranking.
 
     For n relevant images of G: Rank-k is 1 - C(G-n, k) / C(G, k) (hypergeometric), AP is c + (1 - c) H_G / G with
-    c = (n - 1) / (G - 1) and H_G the harmonic number, INP is sum_x (n / x) C(x-1, n-1) / C(G, n) over the rank x of the last.
+    c = (n - 1) / (G - 1) and H_G the harmonic number, INP is sum_x (n / x) C(x-1, n-1) / C(G, n) over the rank x of the last
+    relevant image.
     """
     relevance, cutoffs = _relevance(text_ids, image_ids), _cutoffs(ks)
     counts, which = np.unique(relevance.count, return_inverse=True)  # queries with equally many relevant images share a row
@@ -207,7 +208,7 @@ class _Outcome:
 
 
 def _outcome_against(relevant: Relevant, at_least: Higher, cutoffs: Integers) -> _Outcome:
-    """Metrics with all ties counted against the model. Column k is the j-th best relevant image, j = n - k."""
+    """Compute metrics with all ties counted against the model. Column k is the j-th best relevant image, j = n - k."""
     n, real = relevant.count, relevant.real
     j = np.where(real, n - np.arange(real.shape[1]), 0)
     rank = np.where(real, j + at_least.gallery - at_least.relevant, 1)
@@ -217,12 +218,12 @@ def _outcome_against(relevant: Relevant, at_least: Higher, cutoffs: Integers) ->
 
 
 def _expected_outcome(relevant: Relevant, higher: Higher, at_least: Higher, cutoffs: Integers) -> _Outcome:
-    """Expectation over random orders of equal scores.
+    """Compute the expected metrics over random orders of equal scores.
 
-    Consider a group of t equal scores, r of them of relevant images, below A images of which B are relevant. Place A + x of the
-    group is relevant with probability r / t, and then (x - 1)(r - 1) / (t - 1) of the x - 1 before it are expected to be.
-    So one relevant image of the group adds 1/t sum_{x=1..t} (B + 1 + (x - 1) c) / (A + x) to the sum of precisions, where
-    c = (r - 1) / (t - 1), and that is c + (B + 1 - c (1 + A)) (H_{A+t} - H_A) / t with the harmonic numbers H.
+    Consider a group of t images with equal scores, r of them relevant, ranked below A images of which B are relevant. The image at
+    rank A + x is relevant with probability r / t. If it is, (x - 1)(r - 1) / (t - 1) of the x - 1 images of the group before it are
+    relevant on average. So one relevant image of the group adds 1/t sum_{x=1..t} (B + 1 + (x - 1) c) / (A + x) to the sum of
+    precisions, with c = (r - 1) / (t - 1). This equals c + (B + 1 - c (1 + A)) (H_{A+t} - H_A) / t with the harmonic numbers H.
     """
     n, real = relevant.count, relevant.real
     above, above_relevant = np.where(real, higher.gallery, 0), np.where(real, higher.relevant, 0)  # A, B
@@ -241,7 +242,7 @@ def _expected_outcome(relevant: Relevant, higher: Higher, at_least: Higher, cuto
 
 
 def _row_sums(padded: Floats) -> Floats:
-    """Sum from left to right; `sum` groups its terms by the width, so that padding would change the last bit."""
+    """Sum from left to right. NumPy's `sum` groups its terms by the width of the array, so padding would change the last bit."""
     last: Floats = padded.cumsum(axis=1)[:, -1]
     return last
 
@@ -311,12 +312,12 @@ def _relevance(text_ids: TextIdentities, image_ids: ImageIdentities) -> _Relevan
 def _identities(ids: TextIdentities | ImageIdentities, name: str) -> NDArray[Any]:
     array = _array(ids)
     if array.ndim != 1 or array.size == 0:
-        raise EvaluationError(f"{name} identities are a non-empty list, one a row, not of shape {array.shape}")
+        raise EvaluationError(f"{name} identities are a non-empty list with one entry per row, not of shape {array.shape}")
     return array
 
 
 def _array(values: Tensor | np.ndarray | Sequence[Any]) -> NDArray[Any]:
-    """A NumPy array of the values; bfloat16, which NumPy lacks, becomes float32."""
+    """Convert values to a NumPy array; bfloat16, which NumPy lacks, becomes float32."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()

@@ -1,10 +1,11 @@
 """Exact counts from a float32 matrix product, which takes half the time of a float64 product.
 
 Scores are s = x . y with rows of integer multiples of 1 / GRID (see `metrics`). The float32 product f of the same rows, rounded to
-float32, differs from s by at most e: with u = 2^-24 and D dimensions, rounding the rows costs 2u + u^2, and summing in any order,
-with or without fused operations, D u / (1 - D u), each times sum |x_i y_i| <= |x| |y| (Higham, Accuracy and Stability of Numerical
-Algorithms, sections 3.1 and 3.5). So an image scores higher than a relevant one if its f is more than 2e higher, and lower if its f
-is more than 2e lower. Only the images between are scored exactly, about one in a thousand at 512 dimensions.
+float32, differs from s by at most e. With u = 2^-24 and D dimensions, the relative error of rounding the rows is 2u + u^2, and that
+of summing, in any order, with or without fused operations, is D u / (1 - D u); each is multiplied by sum |x_i y_i| <= |x| |y|
+(Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 3.5). So an image scores higher than a relevant one if its
+f is more than 2e higher, and lower if its f is more than 2e lower. Only the images in between are scored exactly, about one in a
+thousand at 512 dimensions.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from tbps.evaluation import counting
 from tbps.evaluation.counting import PART, Floats, Higher, Integers, Marks, Relevant, among_relevant, higher, own_scores
 
 GRID = 2.0**26
-"""Steps of a unit embedding's coordinate; (2^26)^2 = 2^52 fits into the 53 bits of float64."""
+"""Steps per unit of an embedding's coordinate; (2^26)^2 = 2^52 fits into the 53 bits of float64."""
 FEW = 16
 """Up to this mean number of relevant images per query, screening is faster than the whole product in float64."""
 DOUBTFUL = 1 / 32
-"""If more than this share of a part's scores is in doubt, the part is computed in float64 as a whole."""
+"""If more than this share of a part's scores is in doubt, the whole part is computed in float64."""
 _ROUNDING = 2.0**-24
 
 Singles = NDArray[np.float32]
@@ -38,7 +39,7 @@ class _Counted:
 
 @final
 class Screen:
-    """Ranks the relevant images of up to `block` queries at a time in a gallery.
+    """Rank the relevant images of up to `block` queries at a time in a gallery.
 
     gallery: (G, D) integer multiples of 1 / GRID. Up to `workers` threads may rank at once; each has a buffer for its scores.
     """
@@ -52,7 +53,7 @@ class Screen:
             self._buffers.put(np.empty((block, len(gallery)), dtype=np.float32))
 
     def ranked(self, queries: Floats, columns: Integers, count: Integers) -> tuple[Relevant, Higher]:
-        """Scores of the relevant images of b queries (b, D), and how many images score at least as high.
+        """Compute the scores of the relevant images of b queries (b, D), and how many images score at least as high.
 
         columns: (b, R) gallery columns of the relevant images, padded with -1 after the (b, 1) `count` real ones.
         """
@@ -76,7 +77,7 @@ class Screen:
         return relevant, Higher(np.take_along_axis(at_least, order, axis=1), among_relevant(relevant, or_equal=True))
 
     def _screened(self, rows: Singles, queries: Floats, columns: Integers) -> _Counted | None:
-        """Counts by screening; None if a query has too many relevant images or too many scores are in doubt."""
+        """Count by screening; None if a query has too many relevant images or too many scores are in doubt."""
         real = columns >= 0
         most = int(real.sum(axis=1).max())
         if most > counting.FEW:
@@ -112,7 +113,7 @@ class Screen:
         return scores
 
     def _whole(self, queries: Floats, columns: Integers, count: Integers) -> _Counted:
-        """Counts from the whole product in float64."""
+        """Count from the whole product in float64."""
         rows = queries @ self._exact.T
         own = np.sort(own_scores(rows, columns), axis=1)
         return _Counted(own, higher(rows, Relevant(own, count), or_equal=True).gallery)
@@ -124,6 +125,6 @@ def to_float32(rows: Floats) -> Singles:
 
 
 def error_bound(dimensions: int) -> float:
-    """The bound e, with the rounding of f + 2e in float32, and for rows of length at most 1 + D / GRID."""
+    """Compute the bound e. It includes the rounding of f + 2e in float32 and holds for rows of length up to 1 + D / GRID."""
     summing = dimensions * _ROUNDING
     return (summing / (1 - summing) + 4 * _ROUNDING) * (1 + dimensions / GRID) ** 2

@@ -1,4 +1,4 @@
-"""Score embeddings, and compare the metrics with chance and with a ceiling.
+"""Score embeddings and compare their metrics with chance and with a ceiling.
 
 Every caption of a split is a query against every image of the split, its own image included (no filter by camera).
 """
@@ -24,7 +24,7 @@ class Standing:
 
 
 def score(embeddings: Embeddings, ceiling: Scores | None = None) -> Standing:
-    """Metrics of embeddings beside chance and ceiling.
+    """Compute the metrics of embeddings, of chance, and of the ceiling if there is one.
 
     `ceiling`: scores of a ranking by known attributes (`tbps.data.ceiling_scores`), whose ties are broken at random.
     """

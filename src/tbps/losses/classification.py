@@ -25,7 +25,7 @@ def id_loss(
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the identities under the logits of both embeddings (Zheng et al., TOMM 2020).
 
-    The target of a pair with two labels is 1/2 on each of them.
+    A pair with two labels has the target 1/2 for each of them.
     """
     with torch.autocast(image_logits.device.type, enabled=False):
         of_label = [
@@ -40,8 +40,8 @@ def mlm_loss(
 ) -> Float[Tensor, ""]:
     """-1/M sum over masked tokens of log p(word); 0 without masked tokens.
 
-    labels: id of the word at a masked token, `UNMASKED` elsewhere. count: M, by default the masked tokens among `labels`. Where the
-    logits are part of a batch, it is the number in the whole batch, so that the losses of the parts add up to its loss.
+    labels: id of the word at a masked token, `UNMASKED` elsewhere. count: M, by default the number of masked tokens in `labels`.
+    If the logits are only part of a batch, pass the number in the whole batch, so that the losses of the parts add up to its loss.
     """
     masked = (labels != UNMASKED).sum().clamp(min=1) if count is None else count
     with torch.autocast(logits.device.type, enabled=False):
@@ -59,7 +59,7 @@ def mask_tokens(
     """Mask words at random; returns the masked tokens and the labels (BERT, Devlin et al. 2019; IRRA, Jiang and Ye 2023).
 
     Each word is chosen with `probability`. Of the chosen words 80 % become the `mask` token, 10 % a random word, and 10 % stay.
-    words: ids below this number are words; start and end tokens are not. spared: places that are never chosen, such as padding.
+    words: ids below this number are words; start and end tokens are not. spared: positions that are never chosen, such as padding.
     """
     draws = torch.rand(tokens.shape, generator=generator)
     fate = torch.rand(tokens.shape, generator=generator)
@@ -73,5 +73,5 @@ def mask_tokens(
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """The logits in at least float32."""
+    """Converts logits to float32; float64 stays float64."""
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -21,7 +21,7 @@ KL divergences and TAL are averaged over rows. Symbols of the paper and names in
     m         `margin`
 
 A row is the query of its direction, so row i of `targets` belongs to image i and to text i. `weights` (n,) multiply the terms of
-row i in both directions; the mean is still over all rows. A pair of weight 0 is no query, but a column of the other rows.
+row i in both directions; the mean is still over all rows. A pair of weight 0 is not a query, but remains a column of other rows.
 """
 
 from typing import Literal
@@ -47,9 +47,9 @@ def itc(
     gathered: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]] | None = None,
     row_start: int | None = None,
 ) -> Float[Tensor, ""]:
-    """CLIP's contrastive loss: N-ITC with the pair itself as the only right column.
+    """CLIP's contrastive loss: N-ITC with the pair itself as the only positive column.
 
-    row_start: column of the first local row among the gathered ones; if None it is searched (`similarity.find_rows`).
+    row_start: column of the first local row among the gathered ones; None searches for it (`similarity.find_rows`).
     """
     start = find_rows(image, text, gathered, row_start)
     columns = len(image) if gathered is None else len(gathered[0])
@@ -99,9 +99,9 @@ def r_itc(  # noqa: PLR0913 - symbols of the formula, and the gathered columns
     "normalised" for c = (q^ + eps) / (1 + N eps), a true divergence with minimum 0. The two differ by a constant and have the same
     gradient.
 
-    With both, the best p is (q^ + eps) / (1 + N eps), which gives the right columns only (1 + eps) / (1 + N eps) (24 % for N = 320
-    and distinct identities); from N = 97 on, uniform p has a lower loss than all mass on the pair. A smaller eps, well below 1 / N,
-    avoids that; keep N eps constant when the batch grows. Soft labels (alpha of `n_itc`) are not used.
+    With both, the optimal p is (q^ + eps) / (1 + N eps), which assigns only (1 + eps) / (1 + N eps) to the positive column (24 %
+    for N = 320 and distinct identities). From N = 97 on, uniform p has a lower loss than p with all mass on the pair. A smaller
+    eps, well below 1 / N, avoids that; keep N eps constant when the batch grows. Soft labels (alpha of `n_itc`) are not used.
     """
     if not eps > 0.0:
         raise SettingsError(f"eps keeps log(q^ + eps) finite and must be positive, not {eps}")

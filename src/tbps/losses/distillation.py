@@ -24,10 +24,10 @@ def distill(
 ) -> Float[Tensor, ""]:
     """Distillation loss: 1/2 [KL(t_i2t || p_i2t) + KL(t_t2i || p_t2i)], averaged over rows.
 
-    It is 0 if every row of the student's cosines equals the teacher's up to a constant. teacher: its image, text and gathered
-    embeddings of the same pairs, of any width. scale: one fixed factor for both models, so that the student's learned temperature
-    has no influence. With a high scale only the nearest columns matter, with a low one all of them. A scale near the learned one
-    corresponds to T = 1 of the usual distillation, which needs no factor T^2.
+    It is 0 if every row of the student's cosines equals the teacher's up to a constant. teacher: the teacher's image, text and
+    gathered embeddings of the same pairs, of any width. scale: one fixed factor for both models, so that the student's learned
+    temperature has no influence. With a high scale only the nearest columns matter, with a low one all of them. A scale near the
+    learned one corresponds to T = 1 of the usual distillation, which needs no factor T^2.
     """
     loss = image.new_zeros((), dtype=torch.float32)
     taught = directions(unit_sides(*teacher), scale)

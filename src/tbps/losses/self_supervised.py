@@ -26,8 +26,8 @@ def nt_xent(
 ) -> Float[Tensor, ""]:
     """NT-Xent: -1/(2N) sum_v log [exp(s(v, v') / tau) / sum_{u != v} exp(s(v, u) / tau)] over the 2N views.
 
-    Row i of `view_a` and row i of `view_b` are views of one thing. gathered: (view_a_all, view_b_all). row_start as in
-    `contrastive.itc`.
+    Row i of `view_a` and row i of `view_b` are views of the same image or caption. gathered: (view_a_all, view_b_all). row_start as
+    in `contrastive.itc`.
     """
     if not temperature > 0.0:
         raise SettingsError(f"temperature must be positive, not {temperature}")

@@ -1,4 +1,4 @@
-"""Unit embeddings and their similarities, which all contrastive losses start from.
+"""Unit embeddings and their cosine similarities: the common first step of all contrastive losses.
 
 Without `gathered` the n rows of a loss are also its columns. With `gathered=(image_all, text_all)` the rows are the n pairs of this
 process, and the columns are the N pairs of all processes: both directions of retrieval compare local rows with global columns and
@@ -36,7 +36,7 @@ def unit_sides(image: Tensor, text: Tensor, gathered: Gathered | None) -> Sides:
 
 
 def similarity(rows: Tensor, columns: Tensor) -> Tensor:
-    """(n, D) and (N, D) unit rows -> (n, N) cosines, in full precision under any autocast."""
+    """Computes cosines (n, N) of unit rows (n, D) and (N, D), in full precision under any autocast."""
     with torch.autocast(rows.device.type, enabled=False):
         return rows @ columns.T
 
@@ -49,11 +49,11 @@ def directions(sides: Sides, scale: Tensor | float) -> tuple[Tensor, Tensor]:
 
 
 def find_rows(image: Tensor, text: Tensor, gathered: Gathered | None, row_start: int | None) -> int:
-    """Column of the first local row: `row_start` if given, else found by searching the local pairs among the gathered ones.
+    """Returns the column of the first local row: `row_start` if given, else the position of the local among the gathered pairs.
 
-    The search compares exactly, so the gathered tensors must be unchanged copies, and it waits for the device. A training loop
-    gives `row_start` (rank times local batch size), which also works for embeddings that are NaN. Raises ValueError if the rows are
-    not found.
+    The search compares exactly, so the gathered tensors must be unchanged copies, and it synchronises with the device. A training
+    loop passes `row_start` (rank times local batch size), which also works for embeddings that are NaN. Raises ValueError if the
+    rows are not found.
     """
     if gathered is None:
         return 0

@@ -1,6 +1,6 @@
 """Target distributions of the contrastive losses.
 
-q^_ij = q_ij / sum_k q_ik, with q_ij = 1 if row i and column j show one identity, else 0
+q^_ij = q_ij / sum_k q_ik, with q_ij = 1 if row i and column j show the same identity, else 0
 t_ij  = alpha p_ij + (1 - alpha) q^_ij, p without gradient (soft labels, paper: trick 4)
 """
 
@@ -22,7 +22,7 @@ def identity_targets(
     """Identity-normalised labels q^ in float32: 1 / k for each of the k columns with the row's identity, else 0.
 
     Mixed pairs have two identities each, in any order; one common identity is enough. Raises ValueError for a row whose identity is
-    in no column. On other devices than the CPU, where the check would wait for the device, such a row is NaN.
+    in no column. On devices other than the CPU, where the check would force a synchronisation, such a row is NaN instead.
     """
     rows = torch.as_tensor(row_ids)
     same = share_identity(rows, torch.as_tensor(column_ids, device=rows.device)).float()
@@ -36,7 +36,7 @@ def identity_targets(
 def share_identity(
     rows: Shaped[Tensor, " N"] | Shaped[Tensor, "N 2"], columns: Shaped[Tensor, " M"] | Shaped[Tensor, "M 2"]
 ) -> Bool[Tensor, "N M"]:
-    """Whether row i and column j share an identity; each has one or two."""
+    """Compares identities: True where row i and column j share one. Rows and columns have one or two identities each."""
     if rows.ndim not in (1, 2) or columns.ndim not in (1, 2):
         shapes = f"{tuple(rows.shape)} and {tuple(columns.shape)}"
         raise ValueError(f"identities are one or two per row and column, not of shapes {shapes}")

@@ -1,4 +1,4 @@
-"""The paper's tables, and tables beyond the paper, as lists of named settings; `tbps study run NAME` runs one.
+"""The paper's tables, and additional ones, as lists of named settings; `tbps study run NAME` runs one table.
 
 Each row lists the settings that it changes in the recipe or row that it derives from. Rows have the names of the paper's tables
 (`paper_tables.yaml`); a test checks that none is missing.
@@ -24,10 +24,10 @@ OURS = "ours, beyond the paper"
 
 @dataclass(frozen=True, slots=True)
 class AblationRow:
-    """Settings under a name.
+    """A named experiment of a table.
 
-    `base`: name of the row to compare with, None for a base itself. `start`: work that comes first with the same seed, and whose
-    best model this row starts from; None for `work.before` or the study's start model. `note`: remark for the report.
+    `base`: name of the row to compare with; None for a base row. `start`: work to run first with the same seed, whose best model
+    this row starts from; None for `work.before` or the study's start model. `note`: remark for the report.
     """
 
     name: str
@@ -39,7 +39,7 @@ class AblationRow:
 
 @dataclass(frozen=True, slots=True)
 class AblationTable:
-    """Named rows of one experiment. `source`: where the paper has its numbers, or `OURS`."""
+    """Rows of one table. `source`: table or section of the paper with the published numbers, or `OURS`."""
 
     name: str
     title: str
@@ -203,7 +203,7 @@ def benchmarks() -> AblationTable:
 
 
 def cost() -> AblationTable:
-    """Measured cost of every recipe."""
+    """Measured cost of training and test, for every recipe."""
     recipes = {
         "clip": clip(),
         "clip_star": clip_star(),
@@ -232,7 +232,7 @@ FEW_SHOT = (0.01, 0.05, 0.1)
 
 
 def few_shot() -> AblationTable:
-    """1, 5 and 10 % of the training identities, nested; each method compared with CLIP on the same share."""
+    """Training on nested subsets of 1, 5 and 10 % of the identities; each method is compared with CLIP on the same share."""
     recipes = {
         "clip": clip(),
         "coop": coop(),
@@ -253,14 +253,14 @@ def few_shot() -> AblationTable:
 
 
 def contribution() -> AblationTable:
-    """C1 and C2 of every module of the trained models, by Rank-1 on the val split."""
+    """Contributions C1 and C2 of every module of the trained models to Rank-1 on the val split."""
     models = {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}
     rows = tuple(AblationRow(name, Probing(train=train), None) for name, train in models.items())
     return AblationTable("contribution", "contribution of every module", "appendix, figures", rows)
 
 
 def compression() -> AblationTable:
-    """Models retrained with the one to five least contributing text layers frozen, and dropped."""
+    """Models retrained with the one to five least contributing text layers either frozen or dropped."""
 
     def derive() -> Iterator[AblationRow]:
         for name, train in {"tbps_clip": tbps_clip(), "simplified_tbps_clip": simplified_tbps_clip()}.items():
@@ -284,7 +284,7 @@ TAUGHT = " taught"
 
 
 def distillation() -> AblationTable:
-    """Smaller models pruned from the simplified one and trained, without and with the whole model as teacher."""
+    """Smaller models, pruned from the simplified one and trained without and with the unpruned model as teacher."""
     full = Costing(train=simplified_tbps_clip())
 
     def derive() -> Iterator[AblationRow]:
@@ -318,7 +318,7 @@ TABLES: Mapping[str, Callable[[], AblationTable]] = {
 }
 
 LITERATURE = (("benchmarks", "rasa"), ("benchmarks", "irra"), ("cost", "rasa"))
-"""Rows of other methods: the report prints their published numbers; they are not run."""
+"""(table, row) of other methods, which are not run; the report prints their published numbers."""
 
 
 def table(name: str) -> AblationTable:
@@ -329,7 +329,7 @@ def table(name: str) -> AblationTable:
 
 
 def _derived(base: str, settings: TrainSettings, rows: Mapping[str, Changes]) -> tuple[AblationRow, ...]:
-    """A base row, and rows that change some of its settings."""
+    """Make a base row, and rows that change some of its settings."""
 
     def derive() -> Iterator[AblationRow]:
         yield AblationRow(base, Training(train=settings), None)

@@ -1,7 +1,7 @@
 """Diagnose the errors of a model on data with attributes: mannequins, or any `folder` with attribute columns.
 
-It answers four questions. Which attributes help when a caption mentions them? Does the model confuse people who differ in few
-attributes (near-twins)? Does the score drop when one word of a caption becomes false? Which failures have the largest margin?
+It answers four questions. Which attributes improve Rank-1 when a caption mentions them? Does the model confuse people who differ in
+few attributes (near-twins)? Does the score drop when one word of a caption becomes false? Which failures have the largest margin?
 """
 
 import re
@@ -22,7 +22,7 @@ from tbps.seeding import generator
 EncodeTexts = Callable[[Sequence[str]], np.ndarray]
 
 TWIN_THINGS = 2
-"""Near-twins differ in at most this many things; the thing of an attribute is its name before the dot (of "hat.colour", "hat")."""
+"""Near-twins differ in at most this many things; a thing is the part of an attribute before the dot ("hat" of "hat.colour")."""
 
 SWAPS: Mapping[str, tuple[str, ...]] = {
     "colour": ("black", "white", "grey", "red", "blue", "green", "yellow", "orange", "purple", "pink", "brown"),
@@ -33,7 +33,7 @@ SWAPS: Mapping[str, tuple[str, ...]] = {
     "side": ("left", "right"),
     "control: a, the": ("a", "the"),
 }
-"""Groups of words that replace one another. The control group changes the wording, but not what a caption says."""
+"""Groups of words that replace one another. The control group changes the wording of a caption, but not its meaning."""
 
 LEAST = 20
 """Attributes and swaps with fewer captions are left out."""
@@ -57,8 +57,9 @@ class Twins:
     """Near-twins among the people of a split, and how often they are confused.
 
     `r1_with`, `r1_without`: Rank-1 of captions of people with a twin, and of others. `errors`: number of captions of people with a
-    twin that found somebody else first; `errors_to_twin`: those that found the twin. `told_apart_*`: percent of captions whose
-    person has a better best image than the twin, and number of captions; of captions that name a difference, and of others.
+    twin that rank somebody else first; `errors_to_twin`: those that rank the twin first. `told_apart_*`: percent of (caption, twin)
+    pairs for which the best image of the person scores higher than that of the twin, and number of pairs; `named` counts captions
+    that mention a difference, `unnamed` all others.
     """
 
     people: int
@@ -75,8 +76,8 @@ class Twins:
 class Swapped:
     """Effect of one false word from a group.
 
-    `preferred`: percent of captions that score higher with their image than the false caption does. `drop`: mean loss of cosine.
-    `share`: that loss in percent of the true caption's lead with its image over the mean of the gallery.
+    `preferred`: percent of captions that score higher with their image than the false caption does. `drop`: mean drop in cosine.
+    `share`: `drop` in percent of the lead, which is the true caption's cosine with its image minus that with the gallery's mean.
     """
 
     group: str
@@ -88,9 +89,9 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A caption (its position in `pairs()`) that found a wrong image first.
+    """A query that ranks an irrelevant image first.
 
-    `found`: the images found first. `rank`: rank of the best right image.
+    `query`: position of the caption in `pairs()`. `found`: the images ranked first. `rank`: rank of the best relevant image.
     """
 
     query: int
@@ -100,7 +101,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Results of a diagnosis. `words`: the swaps that are noticed least, as (word, other, captions, percent preferred)."""
+    """Results of a diagnosis. `words`: the swaps least noticed by the model, as (word, other, captions, percent preferred)."""
 
     queries: int
     gallery: int
@@ -116,8 +117,8 @@ class Diagnosis:
 class Ranking:
     """Ranking of every query.
 
-    `rank`: rank of the best right image; ties count against it. `own`, `other`: best score of a right and of a wrong image.
-    `first`: the images found first.
+    `rank`: rank of the best relevant image; ties count against it. `own`, `other`: best score of a relevant and of an irrelevant
+    image. `first`: the images ranked first.
     """
 
     rank: Int64[np.ndarray, " Q"]
@@ -127,7 +128,7 @@ class Ranking:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether the first image is right, (Q,)."""
+        """Whether the first image is relevant, (Q,)."""
         return np.asarray(self.rank == 1)
 
 
@@ -152,16 +153,16 @@ def diagnose(split: PersonDataset, embedded: Embeddings, encode_texts: EncodeTex
 
 
 def shown_attributes(split: PersonDataset) -> list[dict[str, str]]:
-    """Attribute -> value of every image: for mannequins what the view shows, else every further column with text."""
+    """Attribute -> value of every image: for mannequins the attributes that the view shows, else every additional text column."""
     if has_mentions(split):
         return [dict(image.attributes["attributes"]) for image in split.images]
     return [dict(_flat(image.attributes, "")) for image in split.images]
 
 
 def mentions(split: PersonDataset, shown: Sequence[Mapping[str, str]]) -> list[dict[str, tuple[str, ...]]]:
-    """Attribute -> values that fit the words, of every caption in the order of `pairs()`.
+    """Attribute -> values compatible with the caption, for every caption in the order of `pairs()`.
 
-    If the data set has no mentions, an attribute counts as mentioned when the caption contains its value in the image.
+    If the data set has no mentions, an attribute counts as mentioned when the caption contains the value that the image has.
     """
     if has_mentions(split):
         return [{slot: tuple(values) for slot, values in m.items()} for i in split.images for m in i.attributes["mentions"]]
@@ -191,10 +192,10 @@ def rank_queries(embedded: Embeddings) -> Ranking:
 
 
 def near_twins(people: Sequence[Mapping[str, str]]) -> list[list[int]]:
-    """For every person, the positions of others who differ in at most `TWIN_THINGS` things. `people`: attribute -> value.
+    """Find, for every person, the positions of others who differ in at most `TWIN_THINGS` things. `people`: attribute -> value.
 
-    A thing differs if only one person has it, or if an attribute of it that both show has different values. An attribute that only
-    one of them shows does not count, because the other's views may hide it.
+    A thing differs if only one of the two people has it, or if an attribute of it that both show has different values. An attribute
+    that only one of them shows does not count, because the views of the other may hide it.
     """
     slots = sorted({slot for person in people for slot in person})
     things = sorted({slot.partition(".")[0] for slot in slots})
@@ -218,7 +219,7 @@ def swap_words(
 ) -> tuple[tuple[Swapped, ...], tuple[tuple[str, str, int, float], ...]]:
     """Measure by group how one false word changes the score of a caption with its image; also returns the least noticed swaps.
 
-    In every caption one word of the group, drawn by a seed, is replaced by another that the caption does not contain.
+    In every caption one word of the group, chosen by a seeded draw, is replaced by another one that the caption does not contain.
     """
     pairs = split.pairs()
     captions = [split.images[pair.image].captions[pair.caption] for pair in pairs]
@@ -302,7 +303,7 @@ def _confusion(
 
 
 def _people(shown: Sequence[Mapping[str, str]], ids: np.ndarray, identities: np.ndarray) -> list[dict[str, str]]:
-    """Attribute -> value of every person over all images, without attributes that differ between images of one person."""
+    """Attribute -> value of every person over all images, without attributes that differ between images of the same person."""
     people: list[dict[str, str]] = [{} for _ in identities]
     changing: set[str] = set()
     for attributes, place in zip(shown, np.searchsorted(identities, ids), strict=True):
@@ -328,7 +329,7 @@ def _swaps(captions: Sequence[str], group: str, words: Sequence[str]) -> Iterato
 
 
 def _surest(ranking: Ranking, embedded: Embeddings) -> Iterator[Failure]:
-    """Failures by the margin of the best wrong image over the best right one, at most one per person."""
+    """Failures sorted by the margin of the best irrelevant image over the best relevant one, at most one per person."""
     seen: set[int] = set()
     for query in np.argsort(ranking.own - ranking.other, kind="stable").tolist():
         person = int(embedded.text_ids[query])

@@ -1,6 +1,6 @@
 """Executors of a study's steps: this process, several processes (one per GPU), or a Ray cluster. The results are the same.
 
-A step runs in its folder, so every executing process needs the study's folder, the data and the model at the same paths.
+A step works in its folder, so every process that runs steps needs the study's folder, the data and the model at the same paths.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from tbps.study.worker import __name__ as WORKER
 
 
 class StudyObserver(Protocol):
-    """Follows the steps of a study. With slots, calls come from several threads."""
+    """Receives the progress of a study's steps. With slots, calls come from several threads."""
 
     def on_start(self, step: Step) -> None: ...
     def on_update(self, step: Step, done: int, total: int) -> None: ...
@@ -49,14 +49,14 @@ class Slot:
 
 
 def gpu_slots() -> list[Slot]:
-    """One slot per GPU of this machine, or per GPU that CUDA_VISIBLE_DEVICES names."""
+    """Make one slot per GPU of this machine, or per GPU listed in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name for name in visible if name] or [str(number) for number in range(torch.cuda.device_count())]
     return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": name}) for name in names[: torch.cuda.device_count()]]
 
 
 def cpu_slots(count: int) -> list[Slot]:
-    """Slots of `count` processes that share the CPU cores equally, or have OMP_NUM_THREADS threads each if that is set."""
+    """Make slots for `count` processes that share the CPU cores equally, or use OMP_NUM_THREADS threads each if that is set."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // count))
     return [Slot("cpu", {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""})] * count
 
@@ -90,7 +90,7 @@ def run_here(
 def run_in_slots(
     study: Path, steps: Sequence[Step], slots: Sequence[Slot], observer: StudyObserver, stop: Callable[[], bool]
 ) -> dict[str, End]:
-    """Run as many steps at a time as there are slots, each in a process of its own; on a CPU, measured steps come last, alone."""
+    """Run as many steps at a time as there are slots, each in its own process. On a CPU, measured steps run last, one at a time."""
     ends: dict[str, End] = {}
     for level in _levels(steps):
         alone = [step for step in level if step.work.alone and slots[0].device == "cpu"]
@@ -111,7 +111,7 @@ def run_on_ray(
     resources = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
     remote = ray.remote(**resources, max_retries=0, max_calls=1)(
         run_recorded
-    )  # a process per step: peak memory is that of a process
+    )  # one process per step, because peak memory is measured per process
     flag = study / STOP
     flag.unlink(missing_ok=True)
     ends: dict[str, End] = {}
@@ -128,7 +128,7 @@ def run_on_ray(
                     state, message = ray.get(done)
                     ends[step.fingerprint] = End(StepState(state), message)
                 except ray.exceptions.RayError as lost:
-                    ends[step.fingerprint] = End(StepState.FAILED, redacted(f"the cluster lost it: {lost}"))
+                    ends[step.fingerprint] = End(StepState.FAILED, redacted(f"the Ray cluster lost the step: {lost}"))
                 observer.on_end(step, ends[step.fingerprint])
             if stop() and not flag.exists():
                 write_text(flag, "")
@@ -137,7 +137,7 @@ def run_on_ray(
 
 
 def _levels(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """Group the steps by dependency: those that build on none of the others, then those that build on them, and so on."""
+    """Group the steps by dependency: first those that build on no other, then those that build on the first, and so on."""
     left = list(steps)
     while left:
         waiting = {step.fingerprint for step in left}
@@ -184,7 +184,7 @@ def _fill(
 
 
 def _supervised(study: Path, step: Step, slot: Slot, observer: StudyObserver, stop: Callable[[], bool]) -> End:
-    """Run a step in a process of its own, which reports progress as JSON lines; when `stop` becomes true, stop the process."""
+    """Run a step in its own process, which reports progress as JSON lines; when `stop` becomes true, interrupt the process."""
     if (step.folder(study) / RESULT).exists():
         return End(StepState.DONE)
     folder = write_step(study, step)
@@ -213,10 +213,10 @@ def _supervised(study: Path, step: Step, slot: Slot, observer: StudyObserver, st
                 process.kill()
                 process.wait()
             process.stdout.close()
-    if last == End(StepState.FAILED, "") and stop():  # the signal came before the process handled it
+    if last == End(StepState.FAILED, "") and stop():  # SIGINT arrived before the process had installed its handler
         return End(StepState.STOPPED)
     if last == End(StepState.FAILED, ""):
-        last = End(StepState.FAILED, f"its process ended with code {process.returncode}; {folder / 'worker.log'} may say why")
+        last = End(StepState.FAILED, f"its process ended with code {process.returncode}; see {folder / 'worker.log'}")
         write_text(folder / ERROR, json.dumps({"error": last.error, "kind": "process", "traceback": ""}, indent=2) + "\n")
     return last
 
@@ -231,7 +231,7 @@ def _interrupt(process: "subprocess.Popen[str]", stop: Callable[[], bool], over:
 
 
 def _message(line: str) -> Mapping[str, str | int]:
-    """A message of the worker; empty for a line that a library printed."""
+    """Parse a message of the worker; empty for a line that a library printed."""
     try:
         message = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Plan a study: from the rows and seeds of tables to steps with every setting resolved, and what those would take."""
+"""Plan a study: turn the rows and seeds of tables into steps with every setting resolved, and estimate their cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Material:
 
     @property
     def backbone(self) -> str | None:
-        """The paper's name of the model, for the two that it uses."""
+        """Name of the model in the paper, such as "ViT-B/16"; None for models that the paper does not use."""
         vision = None if self.towers is None else self.towers.vision_config
         if vision is None or (vision.hidden_size, vision.num_hidden_layers) != (768, 12) or vision.patch_size not in (16, 32):
             return None
@@ -51,7 +51,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The step of a row with a seed. `before`: steps that come first, in order. `refused`: why it is impossible, else empty."""
+    """The step of a row with a seed. `before`: steps to run first, in order. `refused`: why it is impossible, else empty."""
 
     row: AblationRow
     seed: int
@@ -81,7 +81,7 @@ def open_material(name: str, root: Path, model: str | None, device: str, *, allo
 
 
 def imagine_material(name: str, root: Path, model: str | None, *, allow_missing: bool = False) -> Material:
-    """Data and model of a dry run: those on disk, else published counts and well-known configurations.
+    """Describe data and model of a dry run: those on disk, else published counts and well-known configurations.
 
     Raises DataError if the folder does not exist and the data set's counts are not published.
     """
@@ -98,7 +98,7 @@ def published_counts(name: str) -> dict[str, SplitCounts]:
     """Counts of a published data set by split; if it has no val split, the identities kept for validation are subtracted."""
     found = published(name)
     if found is None:
-        raise DataError(f"the folder of {name!r} is not there and its counts are not published; give --root")
+        raise DataError(f"the folder of {name!r} does not exist and its counts are not published; give --root")
     counts = {split: SplitCounts(found.identities[split], found.images[split], found.captions[split]) for split in found.identities}
     if "val" not in counts:
         share, train = VAL_IDENTITIES / counts["train"].identities, counts["train"]
@@ -124,8 +124,8 @@ def plan(
 ) -> list[Planned]:
     """Plan the steps of a table, all rows of a seed before the next seed.
 
-    `rows`: names of the rows to plan, () for all. `changes`: settings that every row, and the work it builds on, gets if it has
-    them. Raises SettingsError for an unknown row, and for a setting that nothing in the table has.
+    `rows`: names of the rows to plan, () for all. `changes`: settings to replace in every row that has them, and in the work that
+    it builds on. Raises SettingsError for an unknown row, and for a setting that nothing in the table has.
     """
     wanted = [table.row(name) for name in rows] or list(table.rows)
     known = _settable(wanted)
@@ -139,20 +139,20 @@ def plan(
 
 
 def steps_of(planned: Sequence[Planned]) -> list[Step]:
-    """Every step once, after those that it builds on; without the steps of refused rows."""
+    """List every step once, after those that it builds on; without the steps of refused rows."""
     wanted = [p for p in planned if not p.refused]
     before = {step.fingerprint: step for p in wanted for step in p.before}
     return list((before | {p.step.fingerprint: p.step for p in wanted}).values())
 
 
 def differences(work: Work, base: Work) -> dict[str, Any]:
-    """Recipe settings, by dotted name, in which a work differs from its base, with the work's values."""
+    """Recipe settings of `work` that differ from those of `base`: dotted name -> value in `work`."""
     ours, theirs = (dict(_leaves(one.train.model_dump(mode="json"))) for one in (work, base))
     return {key: value for key, value in ours.items() if key != "seed" and theirs.get(key) != value}
 
 
 def estimate(step: Step, material: Material) -> Estimate:
-    """Estimate what a step takes.
+    """Estimate updates, operations and parameters of a step.
 
     Raises DataError if the training pairs do not fill a batch, SettingsError as `Work.left_of`.
     """
@@ -168,7 +168,7 @@ def estimate(step: Step, material: Material) -> Estimate:
 
 
 def measured_rate(study: Path) -> tuple[float, int] | None:
-    """Seconds of training per floating-point operation in the finished steps of a study, and their number; None without any."""
+    """Seconds of training per floating-point operation in a study's finished steps, and the number of those; None without any."""
     seconds, flops, count = 0.0, 0.0, 0
     for folder in sorted((study / "steps").glob("*")):
         result = read_result(folder)
@@ -184,7 +184,7 @@ def measured_rate(study: Path) -> tuple[float, int] | None:
 
 
 def record_of(table: AblationTable, planned: Sequence[Planned], changes: Mapping[str, Any], material: Material) -> PlanRecord:
-    """The record of planned rows and seeds, which `PlanRecord.save` adds to a study."""
+    """Make the record of planned rows and seeds, which `PlanRecord.save` adds to a study."""
     rows: dict[str, dict[int, str]] = {}
     for p in planned:
         if not p.refused:
@@ -204,7 +204,7 @@ def record_of(table: AblationTable, planned: Sequence[Planned], changes: Mapping
 
 
 def _settable(rows: Iterable[AblationRow]) -> list[str]:
-    """Keys that the work of any row, or what it builds on, accepts."""
+    """Keys that the work of any row, or the work it builds on, accepts."""
     return list(dict.fromkeys(key for row in rows for work in _chain(row) for key in work.settable()))
 
 

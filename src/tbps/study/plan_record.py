@@ -1,4 +1,4 @@
-"""The record of what was asked of a table, which reports read.
+"""Records of the rows and seeds requested from a table; reports read them.
 
 STUDY/plans/TABLE-KEY.json   one table on one data set, from one start model, with one set of changes (KEY depends on these)
 """
@@ -16,10 +16,10 @@ from tbps.study.work.operations import SplitCounts
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """Rows and seeds of one table that were asked for.
+    """Rows and seeds requested from one table.
 
-    `counts`: by split. `backbone`: as the paper calls it, None for others. `rows`: row -> seed -> fingerprint of its step.
-    `refused`: row -> why it cannot be run.
+    `counts`: counts of the data set by split. `backbone`: name of the model in the paper, None for others. `rows`: row -> seed ->
+    fingerprint of its step. `refused`: row -> why it cannot be run.
     """
 
     table: str
@@ -34,7 +34,7 @@ class PlanRecord:
     refused: Mapping[str, str]
 
     def file(self, study: Path) -> Path:
-        """File of this table, data set, start model and changes."""
+        """Path of the record's file; it depends on table, data set, start model and changes."""
         what = [self.data_fingerprint, self.start_fingerprint, dict(sorted(self.changes.items()))]
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
         return study / "plans" / f"{self.table}-{key}.json"
@@ -80,7 +80,7 @@ class PlanRecord:
             raise CheckpointError(f"{file} is damaged ({error}); delete it and run the study's command again") from error
 
     def _after(self, earlier: "PlanRecord") -> "PlanRecord":
-        """This record with the rows, seeds and refusals of an earlier one before its own."""
+        """Copy this record, with the rows, seeds and refusals of an earlier one before its own."""
         rows = {row: dict(steps) for row, steps in earlier.rows.items()}
         for row, steps in self.rows.items():
             rows[row] = rows.get(row, {}) | dict(steps)

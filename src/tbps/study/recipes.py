@@ -1,4 +1,4 @@
-"""Recipes: functions that return the settings of a training run. `tbps train NAME` trains by one.
+"""Recipes: functions that return the settings of a training run. `tbps train NAME` trains with one.
 
 Each docstring states command, cost and expected result.
 """
@@ -65,7 +65,7 @@ def simplified_tbps_clip() -> TrainSettings:
     the same gradients. Captions need `captions_bt` (the `tbps` layout, or `tbps data backtranslate`); without them add
     --set text_augmentation.paraphrase_probability=0.
     Result: the paper reports Rank-1 72.66, mAP 64.97 with ViT-B/16 on CUHK-PEDES, 64.52, 39.54 on ICFG-PEDES and 62.10, 48.00 on
-    RSTPReid; not reproduced here, for want of the data sets.
+    RSTPReid; not reproduced here, because the data sets were not available.
     """
     return TrainSettings(image=InputSettings(mean=IMAGENET_MEAN, std=IMAGENET_STD))
 
@@ -76,8 +76,8 @@ def tbps_clip() -> TrainSettings:
     Command: tbps train tbps_clip --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
     Cost: four image views instead of one; the paper needs 1,235 s for five epochs on four A40 GPUs.
     Result: the paper reports Rank-1 69.54, mAP 61.57 (ViT-B/32) and 73.54, 65.38 (ViT-B/16) on CUHK-PEDES; 59.88, 34.96 and
-    65.05, 39.83 on ICFG-PEDES; 56.65, 44.00 and 61.95, 48.26 on RSTPReid; not reproduced here, for want of the data sets.
-    On mannequins, from the bundled model, docs/benchmarks.md has a whole run.
+    65.05, 39.83 on ICFG-PEDES; 56.65, 44.00 and 61.95, 48.26 on RSTPReid; not reproduced here, because the data sets were not
+    available. docs/benchmarks.md reports a whole run on mannequins from the bundled model.
     """
     losses = {"losses.mvs.views": "image", "losses.ss.weight": 0.4, "losses.c_itc.weight": 0.1}
     return simplified_tbps_clip().override(losses | {"seed": 1})
@@ -87,9 +87,9 @@ def distilled() -> TrainSettings:
     """Distillation: half the layers of a trained TBPS-CLIP, with the whole model as teacher. `prune.width` makes it narrower too.
 
     Command: tbps train distilled --data cuhk-pedes --root CUHK-PEDES --model runs/simplified/best
-    Cost: as `simplified_tbps_clip`, with half the layers to learn and one forward pass of all of them.
-    Result: not known on the published data sets; docs/study/README.md has the gain on mannequins. There weight 10 helped, and 1, as
-    in other work, did not (docs/decisions/study.md). The paper drops layers without a teacher.
+    Cost: as `simplified_tbps_clip`, with half the layers trained and one additional forward pass of the whole model.
+    Result: not known on the published data sets; docs/study/README.md reports the gain on mannequins. There a weight of 10 helped,
+    and 1, as in other work, did not (docs/decisions/study.md). The paper drops layers without a teacher.
     """
     return simplified_tbps_clip().override({"prune.depth": 0.5, "losses.distill.weight": 10})
 
@@ -99,16 +99,17 @@ def irra() -> TrainSettings:
 
     Command: tbps train irra --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
     Cost: 60 epochs of 68,126 pairs in batches of 64, about 63,800 updates; 194.5 M parameters with ViT-B/16.
-    Result: started from CLIP the paper reports Rank-1 73.38, mAP 66.13 on CUHK-PEDES; not reproduced here, for want of the data
-    sets. To start from a TBPS-CLIP give the `best` folder of its run as the model.
+    Result: started from CLIP the paper reports Rank-1 73.38, mAP 66.13 on CUHK-PEDES; not reproduced here, because the data sets
+    were not available. To start from a TBPS-CLIP, give the `best` folder of its run as the model.
 
-    The settings of IRRA's code: Adam with eps 1e-3, coupled decay of all but biases, rate 1e-5, five times that for what starts
-    from random weights and twice for biases, 5 epochs of warm-up and a cosine; a fixed temperature of 1/50; images flipped,
-    padded by 10 pixels and cropped back, and 2 to 40 % of half of them erased with the colour that is CLIP's mean after
-    normalisation; captions padded to the context under MLM. What differs: captions are cleaned as everywhere here, since a model
-    folder has one way to read text, and images are resized bicubically where the model is used; the rate changes with every
-    update, not every epoch; a caption of which no word was drawn for MLM has none; the last partial batch is dropped; float32
-    instead of half precision.
+    The settings are those of IRRA's code: Adam with eps 1e-3 and coupled weight decay for everything but biases; learning rate
+    1e-5, five times that for parameters that start from random weights and twice for biases; 5 epochs of warm-up, then a cosine; a
+    fixed temperature of 1/50; images flipped, padded by 10 pixels and cropped back; in half of the images a box of 2 to 40 % of the
+    area erased, with the colour whose normalised value is CLIP's mean; captions padded to the context length for MLM.
+
+    Differences from IRRA's code: captions are cleaned as for every model here, since a model folder has one way to read text;
+    images are resized bicubically in evaluation and search; the rate changes with every update, not every epoch; a caption in which
+    MLM draws no word has no masked word; the last partial batch is dropped; the precision is float32, not float16.
     """
     fill = tuple(mean + std * mean for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True))  # its code erases after normalising
     return _irra_with(
@@ -128,7 +129,7 @@ def irra() -> TrainSettings:
 
 
 def _irra_of_0_1() -> TrainSettings:
-    """`irra` as in version 0.1: AdamW, and crops that never fit 384x128, so that every crop was the middle 171 rows."""
+    """`irra` as in version 0.1: AdamW, and crops that never fit into 384x128 pixels, so that every crop was the middle 171 rows."""
     crop_flip_erase = {"method": "stacking", "grayscale_probability": 0, "rotation_degrees": 0} | dict.fromkeys(
         ("brightness", "contrast", "saturation"), 0
     )
@@ -137,7 +138,7 @@ def _irra_of_0_1() -> TrainSettings:
 
 
 def _irra_with(losses: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainSettings:
-    """The settings that both versions of `irra` share, with changes of the losses and of other settings."""
+    """Return the settings that both versions of `irra` share, with changes of the losses and of other settings."""
     weights = {"n_itc.weight": 0, "r_itc.weight": 0, "sdm.weight": 1, "id.weight": 1, "mlm.weight": 1}
     return TrainSettings(image=InputSettings(height=384, width=128)).override(
         {
@@ -153,12 +154,12 @@ def _irra_with(losses: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainSe
 
 
 def coop() -> TrainSettings:
-    """CoOp: a locked CLIP learns vectors before every caption, which start as "a pedestrian photo of" (few shot).
+    """CoOp: a locked CLIP learns prompt vectors before every caption, initialised with "a pedestrian photo of" (few shot).
 
     Command: tbps train coop --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
-    Cost: 2,048 parameters learn (OpenAI's vocabulary has four tokens for the text); no gradient passes the image tower.
+    Cost: 2,048 parameters are trained (the prompt has four tokens in OpenAI's vocabulary); the image tower needs no gradients.
     Result: the paper reports Rank-1 10.98, 11.37 and 12.10 with 1, 5 and 10 % of CUHK-PEDES (`tbps study run few-shot`); not
-    reproduced here, for want of the data set.
+    reproduced here, because the data set was not available.
 
     Losses, input and epochs of `clip`, at CoOp's own rate, with AdamW in place of SGD (not tuned, see docs/decisions/study.md).
     """
@@ -166,12 +167,12 @@ def coop() -> TrainSettings:
 
 
 def clip_adapter() -> TrainSettings:
-    """CLIP-Adapter: a locked CLIP learns a bottleneck behind the image embedding, with share 0.4 (few shot).
+    """CLIP-Adapter: a locked CLIP learns a bottleneck after the image embedding, mixed in with share 0.4 (few shot).
 
     Command: tbps train clip_adapter --data cuhk-pedes --root CUHK-PEDES --model openai/clip-vit-base-patch16
-    Cost: 131,072 parameters learn; no gradient passes either tower.
+    Cost: 131,072 parameters are trained; neither tower needs gradients.
     Result: the paper reports Rank-1 11.22, 11.96 and 12.61 with 1, 5 and 10 % of CUHK-PEDES (`tbps study run few-shot`); not
-    reproduced here, for want of the data set.
+    reproduced here, because the data set was not available.
 
     Losses, input and epochs of `clip`, at ten times its rate, since the bottleneck starts from random weights.
     """
@@ -184,8 +185,8 @@ def mannequin_start() -> TrainSettings:
     Command: tbps train mannequin_start --data folder --root mannequins
     Cost and result: the first half of `mannequin_tiny`; figures in models/mannequin-tiny/README.md.
 
-    It replaces CLIP's pretraining, so it uses what learns fastest from random weights: Muon for the layers' matrices, but not
-    R-ITC, soft labels or image augmentation, which all slow the beginning down (docs/decisions/model.md).
+    It replaces CLIP's pretraining, so its settings are those that learn fastest from random weights: Muon for the matrices inside
+    the layers, and no R-ITC, soft labels or image augmentation, which slow down early training (docs/decisions/model.md).
     """
     shape = ModelShape(
         image=TowerShape(width=192, layers=6, heads=3),
@@ -239,8 +240,9 @@ def mannequin_tiny() -> TrainSettings:
     Command: tbps train mannequin_tiny --data folder --root mannequins --model runs/start/best
     Cost and result: see models/mannequin-tiny/README.md; `make tiny-model` runs both halves.
 
-    All parts of the simplified method, at batch 256. The R-ITC labels are normalised, and their eps is a quarter of the published
-    one, with which uniform scores have a lower loss than all weight on the pair for batches from 97 on (see `losses.r_itc`).
+    All parts of the simplified method, at batch size 256. The R-ITC labels are normalised, and their eps is a quarter of the
+    published one: with that, for batches of 97 pairs and more, uniform scores have a lower loss than all weight on the pair (see
+    `losses.r_itc`).
     """
     return simplified_tbps_clip().override(
         {
@@ -272,18 +274,18 @@ RECIPES: dict[str, Callable[[], TrainSettings]] = {
 
 
 FORMER: dict[str, Callable[[], TrainSettings]] = {"irra": _irra_of_0_1}
-"""Recipes of an earlier version, for resuming runs that were begun with them."""
+"""Recipes of an earlier version, for resuming runs that were started with them."""
 
 _BUNDLED = {
     "image.training_resize": "bicubic",
     "image_augmentation.boxes": "torchvision",
     "image_augmentation.order": "fixed",
 }
-"""Resizing and augmentation of images when the bundled model was trained; the figures of the mannequin recipes are of that time."""
+"""Resizing and augmentation with which the bundled model was trained and the results of the mannequin recipes were obtained."""
 
 
 def recipe(name: str) -> TrainSettings:
-    """Settings of a recipe by name. Raises SettingsError with the known names."""
+    """Find a recipe by name and return its settings. Raises SettingsError with the known names."""
     if name not in RECIPES:
         raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()

@@ -1,4 +1,4 @@
-"""Results of finished steps: `result.json`, whose existence means that a step is done."""
+"""Results of finished steps in `result.json`; a step is done if this file exists."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,12 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step gave, and from what.
+    """Result of a step, with its inputs.
 
     `step`: its fingerprint. `images`: number of images in the data set. `first`: fingerprint of the step that it built on, None if
-    it began with the study's start model. `split`: name of the split that was scored, with its `queries` and `gallery` images.
-    `values` are the same on every machine; `measured` (seconds, bytes), `device`, `torch` (its version) and `finished_at` are not.
+    it started from the study's start model. `split`: name of the split that was scored, with the numbers of `queries` and `gallery`
+    images. `values` are the same on every machine; `measured` (seconds, bytes), `device`, `torch` (its version) and `finished_at`
+    are not.
     """
 
     step: str
@@ -41,7 +42,7 @@ class StepResult:
 
     @property
     def circumstances(self) -> dict[str, float | str]:
-        """Everything that another machine would measure otherwise, by the names that result.json has."""
+        """Everything that depends on the machine and the time of the run, by the names in result.json."""
         return {**self.measured, "device": self.device, "torch": self.torch, "finished_at": self.finished_at}
 
     def number(self, name: str) -> float | None:
@@ -49,7 +50,7 @@ class StepResult:
         return self.measured[name] if name in self.measured else self.values.get(name)
 
     def save(self, folder: Path) -> None:
-        """Write result.json into the step's folder, whole or not at all."""
+        """Write result.json into the step's folder, atomically."""
         content = {
             "step": self.step,
             "kind": self.kind,
@@ -64,7 +65,7 @@ class StepResult:
 
 
 def read_result(folder: Path) -> StepResult | None:
-    """Result of a step, None if it is not done. Raises CheckpointError for a damaged file."""
+    """Read the result of a step; None if it is not done. Raises CheckpointError for a damaged file."""
     file = folder / RESULT
     if not file.exists():
         return None

@@ -1,7 +1,7 @@
 """A step of a study: work on a data set from a start model, in a folder named by the fingerprint of all three.
 
     STUDY/steps/FINGERPRINT/
-        step.json      work, data and start; another process needs nothing else to run the step
+        step.json      work, data and start: everything that another process needs to run the step
         run/           the training run, resumed after an interruption
         result.json    the result; it is written last, so that it exists only if the step is done
         error.json     why the last attempt failed
@@ -34,7 +34,7 @@ from tbps.study.work.kinds import parse_work
 from tbps.study.work.observer import WorkObserver
 from tbps.study.work.work import Place, Work, WorkOutcome
 
-VERSION = 1  # part of every fingerprint; raise it when the same settings would give another result
+VERSION = 1  # part of every fingerprint; increase it when the same settings would give another result
 ERROR, STEP = "error.json", "step.json"
 
 
@@ -55,7 +55,7 @@ class Data:
 class Start:
     """The study's start model.
 
-    `name`: as the user gave it. `location`: folder or Hugging Face id to load it from; None if the settings build one.
+    `name`: the name given by the user. `location`: folder or Hugging Face id to load it from; None if the settings build a new one.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Start:
 class Step:
     """Work on a data set from a start model.
 
-    `first`: fingerprint of the step whose best model is the start instead; None if the step starts from `start`.
+    `first`: fingerprint of the step whose best model this one starts from; None if it starts from `start`.
     """
 
     work: Work
@@ -96,7 +96,7 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended; `error` is empty unless it failed."""
+    """How an attempt to run a step ended; `error` is empty unless it failed."""
 
     state: StepState
     error: str = ""
@@ -154,7 +154,7 @@ def read_step(folder: Path) -> Step:
 
 
 def read_error(folder: Path) -> str | None:
-    """Why the last attempt failed; None if none did. Raises CheckpointError for a damaged file."""
+    """Read why the last attempt failed; None if it did not fail. Raises CheckpointError for a damaged file."""
     file = folder / ERROR
     if not file.exists():
         return None
@@ -183,7 +183,7 @@ def _read(data: Data) -> PersonDataset:
 
 
 def _before(study: Path, step: Step) -> tuple[Mapping[str, float | None], str | Path | None]:
-    """Values of the step that this one builds on, and the model to start from."""
+    """Return the values of the step that this one builds on, and the model to start from."""
     if step.first is None:
         return {}, step.start.location
     folder = study / "steps" / step.first

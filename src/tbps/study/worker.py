@@ -1,4 +1,4 @@
-"""A process that runs one step: `python -m tbps.study.worker STUDY FINGERPRINT DEVICE`.
+"""Worker process that runs one step: `python -m tbps.study.worker STUDY FINGERPRINT DEVICE`.
 
 It reports its progress as JSON lines on standard output: {"done": updates, "total": updates}, and at the end
 {"state": ..., "error": ...}. It stops after the current update on SIGINT, when the file STUDY/stop appears, or when its parent
@@ -19,14 +19,14 @@ STOP = "stop"
 
 
 def run_recorded(study: str, fingerprint: str, device: str) -> tuple[str, str]:
-    """Run the step in this study folder, as a Ray worker does; returns (state, error)."""
+    """Run the step of this fingerprint in a Ray worker; returns (state, error)."""
     flag, step = Path(study) / STOP, read_step(Path(study) / "steps" / fingerprint)
     end = run_step(Path(study), step, device, ProgressObserver(lambda *_: None), flag.exists)
     return end.state.value, end.error
 
 
 def main(study: str, fingerprint: str, device: str) -> None:
-    """Run the step and report progress and end on standard output."""
+    """Run the step and report progress and final state on standard output."""
     parent, asked = os.getppid(), []
     signal.signal(signal.SIGINT, lambda *_: asked.append(True))
 

@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file each, with JSON values in its header; the newest two are kept.
 
-It is one file, written atomically, because a process that is killed between writing two files would leave them inconsistent.
+A checkpoint is a single file, written atomically: a process killed between writing two files would leave them inconsistent.
 """
 
 import json
@@ -44,7 +44,7 @@ def restore_latest(folder: Path, state: TrainState, settings: str) -> bool:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{newest} is damaged ({error}); delete it to continue from the one before") from error
     if header.get("settings") != settings:
-        raise CheckpointError(f"{newest} was written under other settings; give another --out, or the settings of that run")
+        raise CheckpointError(f"{newest} was written with other settings; give another --out, or the settings of that run")
     state.restore(tensors, json.loads(header["facts"]))
     return True
 

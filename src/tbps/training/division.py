@@ -1,18 +1,19 @@
-"""Consensus division: which training pairs have a caption that fits their image (RDE).
+"""Consensus division (RDE): label the training pairs whose caption fits their image.
 
 Before an epoch every pair is encoded without augmentation and gets two losses. A mixture of two Gaussians splits each list of
-losses into a low component (the caption fits) and a high one. If both opinions agree, that is the pair's label for the epoch; if
-not, the label is drawn. A pair with label 0 is no row of the losses between image and text (`objective.Labels.weights`).
+losses into a low component (the caption fits) and a high one. If both losses agree on a pair, that is its label for the epoch; if
+not, the label is drawn at random. A pair with label 0 is not used as a row of the losses between image and text
+(`objective.Labels.weights`).
 
 Source: Qin et al., "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024. Differences:
 
-- RDE's opinions are losses of two embeddings, the global one and that of selected tokens. Here there is one embedding, and the
-  opinions are its two directions, image to text and text to image, which compare with different columns. Two losses of one
-  direction (such as TAL and N-ITC) would depend on the same difference of similarities.
-- RDE's loss of a pair counts every caption of the identity as right, so that a right caption in the batch hides a wrong one. It is
-  also bounded by 0, where many pairs form a peak that is not Gaussian. Here only the pair's own similarity counts, and there is no
-  bound. docs/decisions/training.md has the figures.
-- RDE encodes augmented images and, if no pair is noisy, labels a hundredth of them noisy. Neither happens here.
+- RDE takes the losses of two embeddings, the global one and that of selected tokens. Here there is one embedding, and the two
+  losses are those of its two directions, image to text and text to image, which compare with different columns. Two losses of the
+  same direction (such as TAL and N-ITC) would depend on the same difference of similarities.
+- RDE's loss of a pair counts every caption of the identity as positive, so a correct caption in the batch hides a wrong one. It is
+  also bounded below by 0, where many pairs form a peak that is not Gaussian. Here only the pair's own similarity counts, and there
+  is no bound. docs/decisions/training.md has the measurements.
+- RDE encodes augmented images and, if no pair is noisy, labels a hundredth of them noisy. Neither is done here.
 """
 
 from collections.abc import Callable
@@ -36,18 +37,18 @@ from tbps.optional import needed
 
 OnProgress = Callable[[int, int], None]
 
-# Encoded at a time. Rounding depends on these numbers, so they must not depend on the number of processes.
+# Items encoded at a time. Rounding depends on these numbers, so they must not depend on the number of processes.
 _IMAGES, _CAPTIONS = 128, 256
 
 
 class DivisionSettings(Settings):
     """Consensus division of the training pairs, for data with wrong captions.
 
-    A mixture always finds two components, so without wrong captions it discards right ones.
+    The mixture always finds two components, so on data without wrong captions it discards correct ones.
     """
 
     enabled: bool = False
-    """Whether epochs begin with a division."""
+    """Whether each epoch begins with a division."""
     warmup_epochs: int = Field(1, ge=0)
     """Epochs before the first division; 0 if the start model can already tell people apart."""
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -56,7 +57,11 @@ class DivisionSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Labels of the training pairs. `clean`, `noisy`: how many pairs both opinions call so; `disputed`: all others."""
+    """Labels of the training pairs.
+
+    `believed`: whether a pair is used as a row of the losses. `clean`, `noisy`: number of pairs on which both losses agree;
+    `disputed`: number of all others, whose label is drawn.
+    """
 
     believed: Bool[np.ndarray, " pairs"]
     clean: int
@@ -67,10 +72,10 @@ class Division:
 def pair_losses(
     image: Float[Tensor, "n D"], text: Float[Tensor, "n D"], ids: Int[Tensor, " n"], temperature: float
 ) -> Float[Tensor, "n 2"]:
-    """tau log sum_{other identities j} exp(s_ij / tau) - s_ii of every pair i, image to text and text to image.
+    """Compute tau log sum_{other identities j} exp(s_ij / tau) - s_ii of every pair i, image to text and text to image.
 
-    This is TAL (`losses.tal`) with the pair's own similarity alone, without margin and bound. The first term is -1 if there is no
-    other identity.
+    This is TAL (`losses.tal`) with the pair's own similarity as the only positive, and without margin and bound. The first term is
+    at least -1, its value if there is no other identity.
     """
     same = share_identity(ids, ids)
     opinions = []
@@ -88,7 +93,7 @@ def losses_in_groups(
     size: int,
     stream: np.random.Generator,
 ) -> Float64[np.ndarray, "pairs 2"]:
-    """`pair_losses` of all pairs in random groups of about `size` pairs."""
+    """Compute `pair_losses` of all pairs, in random groups of about `size` pairs."""
     losses = np.empty((len(ids), 2))
     for group in np.array_split(stream.permutation(len(ids)), max(1, len(ids) // size)):
         rows = torch.from_numpy(group).to(image.device)
@@ -97,7 +102,10 @@ def losses_in_groups(
 
 
 def consensus(losses: Float64[np.ndarray, "pairs 2"], threshold: float, stream: np.random.Generator) -> Division:
-    """Label pairs clean that both opinions call clean, noisy that both call noisy, and half of the others at random."""
+    """Label a pair clean or noisy if both losses agree, otherwise at random with probability 1/2.
+
+    A loss calls a pair clean if its `clean_probability` is above `threshold`.
+    """
     seed = int(stream.integers(2**31))
     one, other = (clean_probability(opinion, seed) > threshold for opinion in losses.T)
     drawn = stream.integers(2, size=len(losses)) == 1
@@ -113,8 +121,8 @@ def consensus(losses: Float64[np.ndarray, "pairs 2"], threshold: float, stream: 
 def clean_probability(losses: Float64[np.ndarray, " pairs"], seed: int) -> Float64[np.ndarray, " pairs"]:
     """Posterior of the lower of two Gaussians fitted to the losses, which are scaled to [0, 1]; all 1 if the losses are equal.
 
-    `seed`: seed of the k-means that initialises the fit. The other settings of the fit are RDE's for much noise; those for little
-    noise keep Gaussians at least 2 % of the losses' range wide. Raises SettingsError for losses that are not finite.
+    `seed`: seed of the k-means that initialises the fit. The other settings of the fit are RDE's for high noise; RDE's settings for
+    low noise keep the Gaussians at least 2 % of the losses' range wide. Raises SettingsError for losses that are not finite.
     """
     low, high = losses.min(), losses.max()
     if not np.isfinite([low, high]).all():
@@ -128,14 +136,14 @@ def clean_probability(losses: Float64[np.ndarray, " pairs"], seed: int) -> Float
 
 
 def gaussian_mixture() -> Any:
-    """scikit-learn's `GaussianMixture`. Raises MissingDependencyError if the package is not installed."""
+    """Import scikit-learn's `GaussianMixture`. Raises MissingDependencyError if the package is not installed."""
     return needed("sklearn.mixture", "division.enabled", "robust").GaussianMixture
 
 
 def of_first_process(division: Division, device: torch.device) -> Division:
-    """The division with the labels of the first process, for all processes.
+    """Broadcast the labels of the first process to all processes.
 
-    On another machine a posterior next to the threshold could round to the other side.
+    Without it, a posterior close to the threshold could round to different sides on different machines.
     """
     labels = torch.from_numpy(division.believed).to(device, torch.uint8)
     shared = total(labels if rank() == 0 else torch.zeros_like(labels)).bool().cpu()
@@ -146,10 +154,10 @@ def of_first_process(division: Division, device: torch.device) -> Division:
 def embed_pairs(
     model: PersonModel, split: PersonDataset, images: UInt8[np.ndarray, "N H W 3"], on_progress: OnProgress
 ) -> tuple[Float[Tensor, "pairs D"], Float[Tensor, "pairs D"]]:
-    """Unit embeddings of the image and the caption of every pair, in the order of `split.pairs()`, without augmentation.
+    """Compute unit embeddings of image and caption of every pair, in the order of `split.pairs()`, without augmentation.
 
     `images[i]`: pixels of `split.images[i]`. Every process encodes a share and returns all rows. `on_progress`: called with (done,
-    total) images and captions.
+    total), counting images and captions together.
     """
     model.clip.eval()
     pairs = split.pairs()
@@ -177,7 +185,10 @@ def _encoded(
     encode: Callable[[np.ndarray], np.ndarray],
     on_done: Callable[[int], None],
 ) -> Tensor:
-    """Row i is the embedding of item i. Every process encodes a share of the chunks of `order`; the sum over processes has all."""
+    """Embed all items; row i of the result belongs to item i.
+
+    Every process encodes a share of the chunks of `order` and leaves the other rows 0; the sum over processes has all rows.
+    """
     rows = torch.zeros(len(order), model.dim, device=model.device)
     for number, start in enumerate(range(0, len(order), size)):
         if number % world_size() == rank():

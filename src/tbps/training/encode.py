@@ -1,4 +1,4 @@
-"""Encode the views of a batch to the embeddings that the losses need; all image views go through the tower in one pass."""
+"""Encode the views of a batch to the embeddings that the losses need; all image views pass through the tower together."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class PartEncoder:
-    """Encodes a batch in parts of `size` pairs, each with dropout masks of its own (see `dropout_from`)."""
+    """Encode a batch in parts of `size` pairs, each with its own dropout masks (see `dropout_from`)."""
 
     clip: CLIPModel
     heads: Heads
@@ -37,7 +37,7 @@ class PartEncoder:
     teacher: CLIPModel | None = None
 
     def __call__(self, part: int, *, calm: bool, words: bool) -> Features:
-        """Embeddings of one part, numbered from 0; `calm` and `words` as in `encode`."""
+        """Encode one part, numbered from 0; `calm` and `words` as in `encode`."""
         rows = self.views.part(slice(part * self.size, (part + 1) * self.size))
         with dropout_from(self.settings, self.step, part, self.views.image.device):
             return encode(self.clip, self.heads, rows, self.settings, calm=calm, words=words, teacher=self.teacher)
@@ -53,11 +53,11 @@ def encode(  # noqa: PLR0913 - models, views, and which passes to make
     words: bool,
     teacher: CLIPModel | None = None,
 ) -> Features:
-    """Embeddings of every view.
+    """Encode every view.
 
-    `calm`: whether to make the passes without gradients, of the teacher and for separate soft labels. `words`: whether to compute
-    the MLM loss, if it is on. Heads, losses and exchange between processes are in float32 (float64 if the towers are), whatever
-    the precision of the towers.
+    `calm`: whether to run the passes without gradients, those of the teacher and for separate soft labels. `words`: whether to
+    compute the MLM loss, if its weight is positive. Heads, losses and exchange between processes use float32 (float64 if the towers
+    do), whatever the precision of the towers.
     """
     roles = ("image", "image_second", "strong_one", "strong_two")
     pixels = {role: view for role in roles if (view := getattr(views, role)) is not None}
@@ -118,7 +118,7 @@ def _calm_text(clip: CLIPModel, tokens: Tensor, settings: TrainSettings) -> Tens
 def _mlm(clip: CLIPModel, heads: Heads, views: Views, image: Tensor, losses: LossSettings) -> Tensor:
     assert heads.cross_modal is not None and views.masked is not None and views.words is not None
     words = views.words.flatten()
-    chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU, where counting them does not wait for the device
+    chosen = (words != UNMASKED).nonzero()[:, 0]  # on the CPU: `nonzero` on a GPU would synchronise
     unseen = send(behind_captions(views.masked), image.device) if losses.mlm.padding == "masked" else None
     seen = heads.cross_modal(text_tokens(clip, send(views.masked, image.device)), image, unseen).flatten(0, 1)
     return mlm_loss(

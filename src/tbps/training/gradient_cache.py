@@ -1,9 +1,10 @@
 """Gradient of a large batch in the memory of a small one (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory
 Limited Setup", 2021).
 
-The losses compare every pair with every other, so a batch cannot be split into independent parts. But they depend on embeddings
-only: encode all parts without gradients, compute the gradient of the loss with respect to the embeddings, then encode every part
-again with gradients and propagate those. With the same dropout masks in both encodings, the sum is the gradient of the whole batch.
+The losses compare every pair with every other, so a batch cannot be split into independent parts. But they depend on the embeddings
+only. So all parts are encoded without gradients, the gradient of the loss with respect to the embeddings is computed, and then
+every part is encoded again and that gradient is propagated through it. With the same dropout masks in both passes, the sum over
+parts is the gradient of the whole batch.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _CONSTANT = ("calm", "teacher")  # prefixes of views without gradients
 
 
 class Encode(Protocol):
-    """Encodes one part of the batch, as `tbps.training.encode.PartEncoder`."""
+    """Encodes one part of the batch; see `tbps.training.encode.PartEncoder`."""
 
     def __call__(self, part: int, *, calm: bool, words: bool) -> Features: ...
 
@@ -34,11 +35,11 @@ def backward(
     share: float,
     scaled: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Losses:
-    """Compute the losses of a batch, and add their gradients to all parameters that `encode` and `loss` use.
+    """Compute the losses of a batch, and accumulate their gradients in all parameters that `encode` and `loss` use.
 
-    `mlm_weight`: weight of `Features.mlm`, whose parts add up to the loss of the batch. `share`: factor of the MLM loss where
-    gradients are averaged over processes, since that loss is already divided by the words of all processes. `scaled`: multiplies a
-    loss, and so every gradient, by the loss scale of float16; the returned losses are unscaled.
+    `mlm_weight`: weight of `Features.mlm`, whose values for the parts add up to the loss of the batch. `share`: factor of the MLM
+    loss, the number of processes if gradients are averaged over them, because that loss is already divided by the words of all
+    processes. `scaled`: multiplies a loss, and so every gradient, by the loss scale of float16; the returned losses are unscaled.
     """
     if parts == 1:
         features = encode(0, calm=True, words=True)
@@ -50,7 +51,7 @@ def backward(
     whole = _joined(encoded)
     losses = loss(whole)
     if losses.total.requires_grad:  # false if MLM is the only loss
-        _differentiate(scaled(losses.total))  # the leaves' gradients carry the scale into the second encoding
+        _differentiate(scaled(losses.total))  # gradients of the leaves are scaled too, and with them those of the second pass
     words = torch.zeros_like(losses.total)
     start = 0
     for part, size in enumerate([len(features.image) for features in encoded]):
@@ -73,7 +74,7 @@ def _differentiate(outputs: Tensor | list[Tensor], gradients: list[Tensor] | Non
 
 
 def _joined(parts: list[Features]) -> Features:
-    """The parts concatenated, as leaves that collect gradients."""
+    """Concatenate the parts to leaf tensors that collect gradients."""
 
     def leaf(name: str) -> Tensor | None:
         tensors = [tensor for features in parts if (tensor := getattr(features, name)) is not None]
@@ -85,11 +86,11 @@ def _joined(parts: list[Features]) -> Features:
 
 
 def _with_gradients(features: Features, whole: Features, rows: slice) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs of a part that require gradients, and their gradients from the leaves."""
+    """Return the outputs of a part that require gradients, and the gradients of the corresponding rows of the leaves."""
     outputs, gradients = [], []
     for name in _VIEWS:
         output, leaf = getattr(features, name), getattr(whole, name)
-        if output is not None and output.requires_grad and leaf.grad is not None:  # outputs of a locked tower require none
+        if output is not None and output.requires_grad and leaf.grad is not None:  # false for outputs of a locked tower
             outputs.append(output)
             gradients.append(leaf.grad[rows])
     return outputs, gradients

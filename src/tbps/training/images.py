@@ -16,19 +16,19 @@ from tbps.training.settings import TrainSettings
 
 
 def splits_of(dataset: PersonDataset, settings: TrainSettings) -> dict[str, PersonDataset]:
-    """The splits train, val and test; with `learn_from` "train+val", train has the images of both and val is empty.
+    """Return the splits train, val and test; with `learn_from` "train+val", train has the images of both and val is empty.
 
-    Raises DataError if train is empty, or val where it is needed.
+    Raises DataError if train is empty, or if val is empty but needed.
     """
     splits = {name: dataset.split(name) for name in ("train", "val", "test")}
     if settings.learn_from == "train+val":
         joined = tuple(replace(image, split="train") for image in dataset.images if image.split in ("train", "val"))
         splits["train"], splits["val"] = replace(splits["train"], images=joined), replace(splits["val"], images=())
     if not splits["train"].images:
-        raise DataError(f"{dataset.name} at {dataset.root} has no train split; training needs one to learn from")
+        raise DataError(f"{dataset.name} at {dataset.root} has no train split; training needs one")
     if settings.learn_from == "train" and not splits["val"].images:
         raise DataError(
-            f"{dataset.name} at {dataset.root} has no val split; training needs one to choose the best epoch by, "
+            f"{dataset.name} at {dataset.root} has no val split; training needs one to choose the best epoch, "
             "or learn_from=train+val, which keeps the last epoch"
         )
     return splits
@@ -37,7 +37,7 @@ def splits_of(dataset: PersonDataset, settings: TrainSettings) -> dict[str, Pers
 def open_caches(
     splits: Mapping[str, PersonDataset], spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: OnProgress
 ) -> dict[str, ImageCache]:
-    """Decoded images of every split at the input size; those of train with the interpolation of `training_resize`."""
+    """Open the decoded images of every split at the input size; those of train are resized as `training_resize` says."""
     make = partial(ImageCache.open, spec=spec, folder=folder, on_progress=on_progress)
     with _first_process_first():
         return {
@@ -50,7 +50,7 @@ def open_caches(
 def open_pictures(
     train: PersonDataset, spec: ImageSpec, settings: TrainSettings, folder: Path, on_progress: OnProgress
 ) -> Pictures | None:
-    """Training images in their own proportions, if the views of self-supervision are cropped from those; else None."""
+    """Open the training images in their own proportions; None if the views of self-supervision are not cropped from those."""
     if not settings.losses.ss_image or settings.strong_views.source != "reference":
         return None
     with _first_process_first():

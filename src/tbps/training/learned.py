@@ -1,4 +1,4 @@
-"""Choose which parameters of a model learn and at which rate, and make the heads of the losses."""
+"""Choose the trainable parameters of a model and their learning rates, and make the heads of the losses."""
 
 import torch
 from torch import nn
@@ -14,10 +14,10 @@ from tbps.training.settings import TrainSettings
 
 
 def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -> dict[nn.Parameter, float]:
-    """Lock parameters by `requires_grad`, and return the rate factors of parameters that differ from the schedule's rate.
+    """Set `requires_grad` of all parameters, and return the rate factors of those whose learning rate is not the schedule's.
 
-    Everything but the locked bottom of the towers (`lock`) learns. With `few_shot` only the added modules learn; with `lora` only
-    adapters and temperature, which `add_adapters` has already arranged. The heads of the losses always learn.
+    All parameters are trained except the locked bottom of the towers (`lock`). With `few_shot` only the added modules are trained;
+    with `lora` only adapters and temperature, as `add_adapters` has already set. The heads of the losses are always trained.
     """
     factors: dict[nn.Parameter, float] = {}
     if settings.few_shot is not None:
@@ -38,7 +38,7 @@ def choose_what_learns(clip: CLIPModel, heads: Heads, settings: TrainSettings) -
 def _group_as_irra(
     factors: dict[nn.Parameter, float], clip: CLIPModel, encoder: CrossModalEncoder | None, of_biases: float
 ) -> None:
-    """Set the factors of biases, except those of classifier and word head, and of the norms around the cross-modal encoder."""
+    """Set the rate factors of biases (not those of classifier and word head) and of the norms around the cross-modal encoder."""
     parts: list[nn.Module] = [clip]
     if encoder is not None:
         norms = [encoder.text_norm, encoder.image_norm, encoder.last_norm]
@@ -54,7 +54,7 @@ def _group_as_irra(
 
 
 def heads_of(settings: TrainSettings, dim: int, vocabulary: int, identities: int) -> Heads:
-    """Heads of the losses that are on, with random weights that depend on the seed only."""
+    """Make the heads of the enabled losses, with random weights that depend on the seed only."""
     losses = settings.losses
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entropy(settings.seed, "heads") & (2**63 - 1))

@@ -14,7 +14,7 @@ from tbps.storage import atomic_path, make_folder, write_text, writing_to
 
 @final
 class RunLog:
-    """Writes records to `log.jsonl` and scalars to `tensorboard/`. Opening it drops records after `step`."""
+    """Write records to `log.jsonl` and scalars to `tensorboard/`. Opening the log drops records after `step`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._file = make_folder(folder) / "log.jsonl"
@@ -62,7 +62,7 @@ class NoLog:
 
 
 def read_log(file: Path) -> list[dict[str, float | str]]:
-    """Records of a log, without a last line that was not written completely. Raises CheckpointError for any other damage."""
+    """Read the records of a log, without an incomplete last line. Raises CheckpointError for any other damage."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     records = []
     for number, line in enumerate(lines, 1):

@@ -19,7 +19,10 @@ class StepReport:
 
 
 class Observer(Protocol):
-    """Receives the progress of a run. `on_cache` and `on_division` get (done, total) of images decoded and of pairs judged."""
+    """Receives the progress of a run.
+
+    `on_cache` gets (done, total) of decoded images, `on_division` that of images and captions encoded for a division.
+    """
 
     def on_cache(self, done: int, total: int) -> None: ...
     def on_division(self, done: int, total: int) -> None: ...

@@ -1,6 +1,6 @@
 """Optimizers: AdamW with weight decay for matrices only, IRRA's Adam, and Muon for matrices inside the layers.
 
-All optimizers of a run make one update together, which undoes the loss scale of float16.
+All optimizers of a run are stepped together (`update_together`), which also undoes the loss scale of float16.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ class OptimizerSettings(Settings):
     algorithm: Literal["adamw", "adam"] = "adamw"
     """Algorithm: "adamw" subtracts the weight decay from the weight; "adam" adds it to the gradient (torch's `Adam`)."""
     groups: Literal["tbps", "irra"] = "tbps"
-    """Groups of parameters: "tbps", matrices decay; "irra", all but biases decay, and biases have `bias_rate_factor`.
+    """Parameters with weight decay: "tbps", only matrices; "irra", all but biases, whose rate has the factor `bias_rate_factor`.
 
     "irra" is the grouping of IRRA's `solver/build.py`: biases of the identity classifier and of the head that predicts words have
-    `head_rate_factor`, and the three norms around the cross-modal encoder have the towers' rate.
+    the factor `head_rate_factor`, and the three norms around the cross-modal encoder have the towers' rate.
     """
     bias_rate_factor: float = Field(1.0, gt=0)
     """Learning rate of biases relative to the schedule's, with `groups` = "irra"."""
@@ -36,7 +36,7 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(0.02, ge=0)
     """Weight decay."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient; null for no limit, as in the reference."""
+    """Norm to which the whole gradient is clipped; null for no limit, as in the reference."""
     matrices: Literal["adamw", "muon"] = "adamw"
     """Optimizer of the weight matrices inside the layers of both towers: "adamw" (that is, `algorithm`) or "muon".
 
@@ -54,10 +54,10 @@ class OptimizerSettings(Settings):
 def optimizers(
     model: nn.Module, settings: OptimizerSettings, factors: Mapping[nn.Parameter, float] | None = None
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Make AdamW or Adam, and Muon if it is on; together they hold every parameter that requires gradients once.
+    """Make AdamW or Adam, and Muon if enabled; every parameter that requires gradients belongs to exactly one of them.
 
     The training loop sets every group's rate to the schedule's rate times the group's "factor". `factors`: rate factors of
-    parameters, 1 for those that are missing.
+    parameters; 1 for parameters that are missing.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     own = {id(p): factor for p, factor in (factors or {}).items()}
@@ -81,12 +81,12 @@ def optimizers(
 
 
 def is_bias(name: str) -> bool:
-    """Whether IRRA's code takes a parameter of this name for a bias."""
+    """Whether IRRA's code treats a parameter of this name as a bias."""
     return "bias" in name.rpartition(".")[2]
 
 
 def update_together(made: Sequence[torch.optim.Optimizer], scaler: GradScaler, clip_norm: float | None) -> bool:
-    """Update all parameters from their gradients and clear those; returns False if the update was skipped.
+    """Update all parameters and clear their gradients; returns False if the update was skipped.
 
     With an enabled `scaler` (float16) the gradients are those of the scaled loss, and are divided by the scale before clipping. If
     one of them overflowed, no parameter changes and the scale is halved; after 2,000 updates without overflow it doubles. Processes
@@ -95,7 +95,7 @@ def update_together(made: Sequence[torch.optim.Optimizer], scaler: GradScaler, c
     learned = [p for optimizer in made for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     for optimizer in made:
         scaler.unscale_(optimizer)
-    # GradScaler.step would decide for each optimizer by its own gradients
+    # `GradScaler.step` would decide for each optimizer separately; here an overflow must skip all of them.
     fits = not scaler.is_enabled() or bool(torch.stack([p.grad.isfinite().all() for p in learned]).all())
     if fits:
         if clip_norm is not None:

@@ -43,7 +43,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Costs of an update: of `PHASES`, in order, and of the ten costliest operations. `trace`: file in Chrome's JSON format."""
+    """Costs per update of `PHASES`, in order, and of the ten most expensive operations. `trace`: file in Chrome's JSON format."""
 
     trace: Path
     updates: int
@@ -82,7 +82,7 @@ def profile_updates(
 
 
 def _costs(events: Sequence[tuple[str, FunctionEventAvg]], on_device: bool, whole: bool) -> tuple[Cost, ...]:
-    """Costs of events. `whole`: include the operations that they call."""
+    """Compute the costs of events. `whole`: include the operations that they call."""
     host = [event.cpu_time_total if whole else event.self_cpu_time_total for _, event in events]  # microseconds
     device = [event.device_time_total if whole else event.self_device_time_total for _, event in events]
     decisive = device if on_device else host

@@ -1,4 +1,4 @@
-"""Dry run: updates, time and memory of a run, from three real updates on part of the data."""
+"""Dry run: estimate updates, time and memory of a run from three real updates on part of the data."""
 
 import resource
 import tempfile
@@ -23,8 +23,8 @@ _UPDATES = 3
 class Rehearsal:
     """Expected cost of a run, without validation and division of pairs.
 
-    `steps`: updates of the run. `seconds_per_step`: median of three updates. `peak_bytes`: peak memory of the device, on a CPU of
-    the process. `trained` of `parameters` learn.
+    `steps`: updates of the run. `seconds_per_step`: median of three updates. `peak_bytes`: peak memory of the GPU, or of the
+    process on a CPU. `trained`: number of trainable parameters among all `parameters`.
     """
 
     steps_per_epoch: int
@@ -71,7 +71,7 @@ def rehearse(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
 
 def some_of(dataset: PersonDataset, images: int) -> PersonDataset:
-    """About `images` training images, evenly spread, and one image to validate on. Each image has at least one pair."""
+    """Select about `images` training images, evenly spread, and one validation image. Each image has at least one pair."""
     train, val = dataset.split("train").images, dataset.split("val").images
     return PersonDataset(dataset.name, dataset.root, (*train[:: max(1, len(train) // images)], *val[:1]))
 

@@ -1,4 +1,4 @@
-"""One training run, update by update: its data, model, optimizers and state."""
+"""A training run: its data, model, optimizers and state, advanced one update at a time."""
 
 import json
 import math
@@ -51,15 +51,16 @@ from tbps.transfer import send
 LOG_STEPS = 10
 """Updates between two lines of the log."""
 _LARGEST_LOG_SCALE = 4.605170185988092  # ln 100: upper bound of the log of the inverse temperature
-_SMALLEST_LOSS_SCALE = 1.0  # below it scaling makes gradients smaller, not larger
+_SMALLEST_LOSS_SCALE = 1.0  # a smaller scale would shrink gradients instead of enlarging them
 _AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `finished`: false if it was stopped with a checkpoint. `standing`: the best model on the test split, if any.
+    """Outcome of a run. `finished`: false if it was stopped, with a checkpoint.
 
-    `trained` of `parameters` (towers and heads together) learned.
+    `standing`: metrics of the best model on the test split (on val if there is none), on the first process. `trained`: number of
+    trained parameters among all `parameters` of towers and heads.
     """
 
     finished: bool
@@ -72,9 +73,9 @@ class Outcome:
 
 @final
 class Run:
-    """A run that is trained by calling `update` and, after every epoch, `validate`; `report` ends it.
+    """A training run: call `update` for every batch, `validate` after every epoch, and `report` at the end.
 
-    Creating it opens the data, prepares the model and restores the newest checkpoint in `folder`.
+    The constructor opens the data, prepares the model and restores the newest checkpoint in `folder`.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Run:
         self._clock, self._clock_step = time.monotonic(), self.state.step
 
     def _prepare(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Set attention, activation and dropout of the towers, choose what learns, and make its optimizers."""
+        """Set attention, activation and dropout of the towers, choose the trainable parameters, and make their optimizers."""
         settings, clip = self.settings, self.model.clip
         choose_attention(clip)
         choose_activation(clip)
@@ -142,7 +143,7 @@ class Run:
         return optimizers(self.learned, settings.optimizer, factors)
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """An epoch's batches on the device. For a GPU they are made ahead; on a CPU that would take cores from the updates."""
+        """Yield an epoch's batches on the device, prefetched for a GPU. On a CPU, prefetching would take cores from the updates."""
         device = self.model.device
         batches = (batch.to(device) for batch in self.batches.epoch(epoch, start))
         return ahead(batches, _AHEAD if device.type == "cuda" else 0)
@@ -179,7 +180,7 @@ class Run:
             self._record(losses, rate, epoch, log)
 
     def _divide(self, epoch: int, log: "RunLog | NoLog") -> None:
-        """Label the pairs for this epoch, by the weights at its beginning."""
+        """Label the training pairs for this epoch, with the model's weights at its beginning."""
         division, settings = self.settings.division, self.settings
         if not division.enabled or epoch < division.warmup_epochs:
             return
@@ -191,12 +192,12 @@ class Run:
         found = of_first_process(consensus(losses, division.threshold, stream), image.device)
         self.state.believed = torch.from_numpy(found.believed)
         counts = {"clean": found.clean, "noisy": found.noisy, "disputed": found.disputed}
-        # Logged as part of the coming update: a run that is resumed before it divides, and logs, again.
+        # Logged under the next update: a run that is resumed before it drops this record, divides again and logs again.
         log.write("division", self.state.step + 1, counts | {"believed": int(found.believed.sum())})
         self._clock += time.monotonic() - started
 
     def _backward(self, batch: Batch, step: int) -> Losses:
-        """Losses of this process's pairs against all pairs; their gradients are added to the parameters."""
+        """Compute the losses of this process's pairs against all pairs, and accumulate their gradients in the parameters."""
         settings, clip = self.settings, self.model.clip
         clip.train()
         with record_function("tbps: augmentation"):
@@ -222,10 +223,10 @@ class Run:
         return send(self.state.believed[batch.pairs].float(), batch.images.device)
 
     def read_losses(self) -> None:
-        """Add the mean losses over processes since the last call to the state. All processes must call it.
+        """Add the losses since the last call, averaged over processes, to the state. All processes must call it.
 
-        It waits for the device, so it is called every tenth update and before anything is saved. Raises SettingsError with the
-        first update whose loss is not finite.
+        It synchronises with the device, so it is called only every tenth update and before anything is saved. Raises SettingsError
+        that names the first update whose loss is not finite.
         """
         steps, losses = [step for step, _ in self._unread], [loss for _, loss in self._unread]
         self._unread = []
@@ -270,7 +271,7 @@ class Run:
         self.observer.on_step(StepReport(epoch, self.state.step, self.steps, loss, rate, speed))
 
     def validate(self, log: "RunLog | NoLog") -> None:
-        """Score the model on the val split and save it if it is the best so far; without a val split, save the last epoch's."""
+        """Score the model on val and save it if it is the best so far; without a val split, save the model of the last epoch."""
         started = time.monotonic()
         self.read_losses()
         if rank() > 0:
@@ -294,7 +295,7 @@ class Run:
         self._clock += time.monotonic() - started
 
     def _keep_last(self, epoch: int, loss: float, log: "RunLog | NoLog") -> None:
-        """Save the model after the last epoch; log after each epoch that the last one is kept."""
+        """Save the model after the last epoch; after every epoch, log that the last one will be kept."""
         last = epoch == self.settings.schedule.epochs
         if last:
             self._judged().save(self.folder / "best")
@@ -331,10 +332,10 @@ class Run:
         return self.outcome(True, standing)
 
     def outcome(self, finished: bool, standing: Standing | None) -> Outcome:
-        """How the run ended."""
+        """Describe how the run ended."""
         return Outcome(finished, self.state.step, self.state.best, standing, self.parameters, self.trained)
 
 
 def _averaged(model: PersonModel, decay: float | None) -> AveragedModel | None:
-    """A copy of the towers for an exponential moving average of their weights; its first update copies them."""
+    """Make a copy of the towers for the exponential moving average of their weights; its first update copies the weights."""
     return None if decay is None else AveragedModel(model.clip, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch

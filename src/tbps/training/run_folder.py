@@ -1,4 +1,4 @@
-"""Files of settings: the one in a run folder, which a resumed run must match, and one that the user gives."""
+"""Settings files: settings.json of a run folder, which a resumed run must match, and files given by the user."""
 
 import json
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ from tbps.training.settings import TrainSettings
 
 
 def holds(folder: Path, settings: TrainSettings) -> bool:
-    """Whether the run in `folder` was begun with these settings, apart from settings that its version did not have."""
+    """Whether the run in `folder` was started with these settings, ignoring settings that its version did not have."""
     stored = _stored(folder)
     return stored is not None and not _difference(stored, settings.as_earlier(stored))
 
 
 def unknown_then(folder: Path, settings: TrainSettings) -> list[str]:
-    """ "key=value" of settings whose value the run keeps because the version that began it did not have them."""
+    """List "key=value" of settings that differ in the run because the version that started it did not have them."""
     begun = as_begun(folder, settings)
     keys = [key for key in type(settings).dotted() if not isinstance(_value(begun, key), Settings)]
     return [f"{key}={_value(begun, key)}" for key in keys if _value(begun, key) != _value(settings, key)]
 
 
 def as_begun(folder: Path, settings: TrainSettings) -> TrainSettings:
-    """The settings; if an older version began the run in `folder`, with that version's values of settings it did not have."""
+    """Return the settings; for a run in `folder` of an older version, settings unknown to it get the values of its behaviour."""
     stored = _stored(folder)
     return settings if stored is None else settings.as_earlier(stored)
 
 
 def claim(folder: Path, settings: TrainSettings) -> None:
-    """Write settings.json. Raises SettingsError with the first differing setting if the folder holds another run."""
+    """Write settings.json. Raises SettingsError that names the first differing setting if the folder holds another run."""
     file, stored = make_folder(folder) / "settings.json", _stored(folder)
     if stored is not None and (differing := _difference(stored, settings)):
         raise SettingsError(
@@ -41,9 +41,9 @@ def claim(folder: Path, settings: TrainSettings) -> None:
 
 
 def read_settings(file: Path) -> TrainSettings:
-    """Settings from the settings.json of a run, of this version or an older one.
+    """Read the settings.json of a run, of this version or an older one.
 
-    Raises SettingsError for a file that is missing or no JSON object, and for an unknown or unfitting setting.
+    Raises SettingsError for a file that is missing or is not a JSON object, and for an unknown or invalid setting.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def read_settings(file: Path) -> TrainSettings:
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:
-    """Content of settings.json, None without the file. Raises CheckpointError for a damaged one."""
+    """Read settings.json; None if the file does not exist. Raises CheckpointError for a damaged one."""
     try:
         found: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def _stored(folder: Path) -> dict[str, Any] | None:
 
 
 def _difference(stored: Mapping[str, Any], settings: TrainSettings) -> str:
-    """The first setting in which a stored run differs, with both values; empty if none does."""
+    """Describe the first setting in which a stored run differs, with both values; empty if none does."""
     begun = TrainSettings.parse_stored(stored)
     for key in type(settings).dotted():
         was, asked = (_value(one, key) for one in (begun, settings))

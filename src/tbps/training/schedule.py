@@ -1,4 +1,4 @@
-"""Learning rate and share of the soft labels at every update (paper: implementation details)."""
+"""Schedules of the learning rate and the share of the soft labels (paper: implementation details)."""
 
 import math
 
@@ -23,7 +23,7 @@ class ScheduleSettings(Settings):
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
-    """Learning rate of update `step`, counted from 0."""
+    """Compute the learning rate of update `step`, counted from 0."""
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.initial_rate + (settings.peak_rate - settings.initial_rate) * step / warmup
@@ -33,5 +33,5 @@ def learning_rate(step: int, steps_per_epoch: int, settings: ScheduleSettings) -
 
 
 def soft_label_share(step: int, steps_per_epoch: int, maximum: float) -> float:
-    """Share alpha of the soft labels: linear from 0 to `maximum` during the first epoch, then constant (paper: trick 4)."""
+    """Compute the share alpha of the soft labels: linear from 0 to `maximum` in the first epoch, then constant (paper: trick 4)."""
     return maximum * min(1.0, step / steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Settings of a training run: everything that decides it besides the data set and the start model."""
+"""Settings of a training run. Together with the data set and the start model they determine its result."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -23,7 +23,7 @@ from tbps.training.schedule import ScheduleSettings
 
 
 class InputSettings(Settings):
-    """Input of the image tower. Values of None are those of the start model."""
+    """Input of the image tower. None keeps the value of the start model."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"training_resize": "bicubic"}
 
@@ -42,7 +42,7 @@ class InputSettings(Settings):
     """Standard deviation of each RGB channel, by which the difference is divided."""
 
     def of(self, model: ImageSpec) -> ImageSpec:
-        """The start model's input specification with these changes."""
+        """Apply these settings to the start model's input specification."""
         return model.override({key: value for key, value in self if value is not None and key != "training_resize"})
 
 
@@ -56,7 +56,7 @@ class TrainSettings(Settings):
     learn_from: Literal["train", "train+val"] = "train"
     """Splits to learn from: "train" keeps the epoch that is best on val; "train+val" keeps the last epoch.
 
-    "train+val" is the paper's way for ICFG-PEDES, which has no val split: all 3,102 training identities are learned from.
+    The paper uses "train+val" for ICFG-PEDES, which has no val split, and so learns from all 3,102 training identities.
     """
     batch_size: int = Field(320, ge=1)
     """Pairs per update, over all processes."""
@@ -79,7 +79,7 @@ class TrainSettings(Settings):
     text_attention_dropout: float = Field(0.05, ge=0, lt=1)
     """Dropout probability of the text tower's self-attention (paper: trick 2)."""
     lock: LockSettings = LockSettings()
-    """Parameters of the towers that do not learn (paper: trick 3); ignored with `few_shot`."""
+    """Parameters of the towers that are not trained (paper: trick 3); ignored with `few_shot`."""
     losses: LossSettings = LossSettings()
     """Losses and their weights."""
     division: DivisionSettings = DivisionSettings()
@@ -87,30 +87,30 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     """Epochs and learning rate."""
     lora: LoraSettings | None = None
-    """Low-rank adapters; with them only the adapters, the temperature and the losses' heads learn. Null for none."""
+    """Low-rank adapters; then only the adapters, the temperature and the heads of the losses are trained. Null for none."""
     few_shot: FewShotSettings | None = None
-    """Few-shot modules; with them only these and the losses' heads learn. Null for none."""
+    """Few-shot modules; then only these and the heads of the losses are trained. Null for none."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimizer."""
     ema_decay: float | None = Field(None, ge=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is then validated and kept; null for none."""
+    """Decay of an exponential moving average of the weights, which is validated and saved in their place; null for none."""
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     """Precision of the towers; weights and losses stay in float32.
 
-    "float16" is the paper's, with loss scaling (`training.optimizer.update_together`). "tf32" is float32 with products that a GPU
-    rounds to 10 bits of mantissa.
+    "float16", with loss scaling (`training.optimizer.update_together`), is the paper's precision. "tf32" is float32, but a GPU
+    rounds the factors of matrix products to 10 bits of mantissa.
     """
     text_parts: int = Field(4, ge=1)
-    """Groups of similar length in which captions are encoded; changes speed only."""
+    """Number of groups of similar length in which captions are encoded; changes speed only."""
     compile_image_tower: bool = False
     """Whether to compile the image tower, which pays off in runs of many minutes."""
     checkpoint_steps: int = Field(200, ge=1)
-    """Updates between checkpoints; every epoch ends with one too."""
+    """Updates between checkpoints; one is also written after every epoch."""
 
     @model_validator(mode="after")
     def _one_way_to_add(self) -> "TrainSettings":
         if self.few_shot is not None and self.lora is not None:
-            raise SettingsError("lora and few_shot both lock the towers and add what learns; set one of them to null")
+            raise SettingsError("lora and few_shot both lock the towers and add modules to train; set one of them to null")
         return self
 
     @model_validator(mode="after")
@@ -123,14 +123,15 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _division_fits_the_losses(self) -> "TrainSettings":
-        """Labels of the division are weights of rows, so the losses must be means over the pairs' rows."""
+        """Check that all losses are means over rows of pairs, because the labels of the division are weights of those rows."""
         if not self.division.enabled:
             return self
         without = [name for name in ("c_itc", "id", "mlm") if getattr(self.losses, name).weight > 0]
         if without:
             raise SettingsError(
-                f"division.enabled does not say what {without[0]} makes of a pair; set losses.{without[0]}.weight=0"
+                f"division.enabled cannot be combined with the loss {without[0]}, which ignores the labels of the pairs; "
+                f"set losses.{without[0]}.weight=0"
             )
         if self.pair_augmentation.method != "none":
-            raise SettingsError('division.enabled judges single pairs; set pair_augmentation.method="none"')
+            raise SettingsError('division.enabled cannot label mixed pairs; set pair_augmentation.method="none"')
         return self

@@ -1,4 +1,4 @@
-"""The model that a run starts from: a given one, or a new one with a vocabulary learned from the training captions."""
+"""Start model of a run: a given one, or a new one with a vocabulary learned from the training captions."""
 
 from pathlib import Path
 

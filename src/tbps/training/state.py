@@ -1,4 +1,4 @@
-"""State of a training run: everything that a resumed run needs.
+"""State of a training run: everything needed to resume it.
 
 Every random draw of training depends on (seed, epoch, step) only. So the state consists of weights, optimizer moments, loss scale,
 step, history, and the labels of the epoch's pairs if they were divided. A resumed run equals an uninterrupted one.
@@ -38,17 +38,17 @@ class TrainState:
         self.optimizers = tuple(optimizers)
         self.scaler = scaler
         self.step = 0
-        self.loss_sum, self.loss_count = 0.0, 0  # of this epoch's updates with a finite loss
+        self.loss_sum, self.loss_count = 0.0, 0  # over this epoch's updates with a finite loss
         self.history: list[EpochResult] = []
         self.believed: torch.Tensor | None = None  # label of every training pair, for one epoch (`division`)
 
     @property
     def best(self) -> EpochResult | None:
-        """The epoch with the highest validation Rank-1; of equal ones the first."""
+        """The epoch with the highest validation Rank-1; of equal ones, the first."""
         return max(self.history, key=lambda result: (result.r1, -result.epoch), default=None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Tensors by name: weights "model.NAME", moments "optimizer.WHICH.NUMBER.NAME", labels "believed"."""
+        """Return tensors by name: weights "model.NAME", moments "optimizer.WHICH.NUMBER.NAME", labels "believed"."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for which, optimizer in enumerate(self.optimizers):
             for number, moments in optimizer.state_dict()["state"].items():
@@ -56,7 +56,7 @@ class TrainState:
         return found if self.believed is None else found | {"believed": self.believed}
 
     def facts(self) -> dict[str, Any]:
-        """Everything but tensors, as values for JSON."""
+        """Return everything except tensors, as values for JSON."""
         return {
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -66,7 +66,7 @@ class TrainState:
         }
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Restore what `tensors` and `facts` returned. Raises CheckpointError if they belong to another model."""
+        """Restore the results of `tensors` and `facts`. Raises CheckpointError if they belong to another model."""
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         moments: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self.optimizers]
         try:

@@ -1,4 +1,4 @@
-"""Train a model: settings, model and data set in, a run folder out.
+"""Train a model and write a run folder:
 
 settings.json            settings of the run
 log.jsonl, tensorboard/  log
@@ -36,7 +36,7 @@ def train(  # noqa: PLR0913 - what to train, where the files go, and callbacks
     `stop`: called after every update (with several processes after every tenth, and after an epoch); once it returns true, a
     checkpoint is written and the run returns unfinished. `cache`: folder of decoded images (default: `cache_folder`).
 
-    A run that an older version began continues as in that version: settings that it did not have keep the values of
+    A run started by an older version is continued as in that version: settings that it did not have get the values of
     `Settings.earlier`. Raises DataError if a split is missing, SettingsError if `folder` holds another run, StorageError if it
     cannot be written.
     """

@@ -18,14 +18,14 @@ _BATCH = 128
 
 
 def judged_model(model: PersonModel, averaged: AveragedModel | None, *, with_adapters: bool) -> PersonModel:
-    """The model that is validated and kept: the averaged weights if there are any, with LoRA's adapters merged into them."""
+    """Make the model to validate and save: the averaged weights if there are any, with LoRA's adapters merged into them."""
     clip: CLIPModel = model.clip if averaged is None else averaged.module
     plain = merge_adapters(copy.deepcopy(clip)) if with_adapters else clip
     return PersonModel(plain, model.tokenizer, model.spec, model.name)
 
 
 def standing_of(model: PersonModel, split: PersonDataset, cache: ImageCache, name: str, *, with_ceiling: bool) -> Standing:
-    """Metrics of a model on a split, whose decoded images `cache` holds; `name`: name of the split."""
+    """Compute the metrics of a model on a split. `cache`: decoded images of the split; `name`: its name."""
     model.clip.eval()
     arrays = (cache.images[start : start + _BATCH] for start in range(0, len(cache.images), _BATCH))
     with torch.compiler.set_stance("force_eager"):

@@ -1,4 +1,4 @@
-"""Draw the augmented views of a batch: the images and captions that the towers see at one update."""
+"""Draw the augmented views of a batch: the images and captions that the towers encode in one update."""
 
 from dataclasses import dataclass, replace
 
@@ -63,7 +63,7 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
     losses = settings.losses
 
     def weak(name: str) -> Tensor:
-        generator = torch_generator(settings.seed, name, step, rank())  # on the CPU: few numbers, no waiting for the device
+        generator = torch_generator(settings.seed, name, step, rank())  # on the CPU: few numbers, no synchronisation
         return normalise(augment_images(batch.images, settings.image_augmentation, generator), spec, overwrite=True)
 
     def strong(name: str) -> Tensor:
@@ -93,12 +93,13 @@ def draw_views(batch: Batch, settings: TrainSettings, spec: ImageSpec, vocabular
 def _mask(
     tokens: Int[Tensor, "n L"], settings: TrainSettings, vocabulary: int, step: int, context: int
 ) -> tuple[Int[Tensor, "n K"], Int[Tensor, "n K"]]:
-    """Captions with masked words, and those words.
+    """Mask words of captions; returns the masked tokens and the words to predict.
 
-    Draws for a pair depend on its place in the global batch only, not on the lengths of other captions or the number of processes.
+    With `padding` other than "batch", the draws of a pair depend only on its position in the global batch, not on the lengths of
+    other captions or the number of processes.
     """
     mlm, pairs = settings.losses.mlm, len(tokens)
-    # CLIP's vocabulary ends with its rarest merge, the start and the end token. IRRA uses that merge as the mask token.
+    # The last three tokens of CLIP's vocabulary are its rarest merge, the start and the end token. IRRA masks with that merge.
     given = (vocabulary - 3, vocabulary - 3, mlm.probability)
     if mlm.padding == "batch":
         return mask_tokens(tokens, *given, torch_generator(settings.seed, "mask", step, rank()))

@@ -7,7 +7,7 @@
     hue        rotates the hue of HSV
     grayscale  the three channels become L = 0.299 R + 0.587 G + 0.114 B
     blur       Gaussian of `blur_kernel` x `blur_kernel` pixels, the border reflected
-    erase      the box gets one colour, `erase_fill`
+    erase      the box is filled with one colour, `erase_fill`
 
 A field with its neutral value changes nothing, so one round can hold any mixture of operations. Rounds are applied one after
 another. Within a round, geometry comes first (crop, flips, rotation), then colour (jitter, hue, grayscale), blur and erasing.
@@ -117,9 +117,7 @@ def resample(images: Float32[Tensor, "n 3 H W"], backward: Float32[Tensor, "n 2 
 
 
 def _grid(backward: Tensor, size: torch.Size) -> Tensor:
-    """Returns the result of `F.affine_grid`, (n, H, W, 2). That function takes ten times as long on a CPU, for
-    products of width 3.
-    """
+    """Computes the same grid (n, H, W, 2) as `F.affine_grid`, which is ten times slower on a CPU (matrix products of width 3)."""
     y, x = ((2 * torch.arange(length, device=backward.device) + 1) / length - 1 for length in size)
     grid = backward.new_empty(len(backward), *size, 2)
     for axis in range(2):
@@ -136,9 +134,7 @@ def _sample(unit: Tensor, matrix: Tensor, due: Tensor) -> None:
 
 
 def _backward_map(drawn: Round, rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns (n, 3, 3): the map from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation of one
-    round.
-    """
+    """Returns (n, 3, 3): the map from output to input coordinates, both in [-1, 1], of crop, then flips, then rotation."""
     height, width = size
     top, left, box_height, box_width = drawn.crop[rows].unbind(1)
     scale_x, scale_y = box_width / width, box_height / height
@@ -201,7 +197,7 @@ def _turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     is_green.mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     hue = is_red.mul_(green - blue).addcmul_(is_green, blue - red).addcmul_(is_blue, red - green)
-    hue.div_(chroma.clamp(min=1e-12))  # grey has no hue: any value serves
+    hue.div_(chroma.clamp(min=1e-12))  # the hue of grey is arbitrary
     hue.add_(is_green, alpha=2).add_(is_blue, alpha=4).div_(6).add_(turns)
     turned = torch.empty_like(images)
     for channel, n in enumerate((5, 3, 1)):

@@ -4,7 +4,7 @@ Every distinct caption is translated once and stored in a journal beside the out
 
     {"backward": "Helsinki-NLP/opus-mt-fr-en", "beams": 4, "forward": "Helsinki-NLP/opus-mt-en-fr"}
     {"caption": "A man in a red coat.", "paraphrase": "A man with a red coat."}
-    {"caption": "...", "paraphrase": null}                                          the translation had no word
+    {"caption": "...", "paraphrase": null}                                          the translation contains no word
 """
 
 import json
@@ -34,7 +34,7 @@ Translate = Callable[[Sequence[str]], list[str]]
 OnProgress = Callable[[int, int], None]
 
 _HUB_FILES = ["*.json", "*.spm", "model.safetensors", "pytorch_model.bin"]
-# A translation more than about three times as long as its source is a loop of the decoder.
+# Limits the tokens of a translation: one more than about three times as long as its source comes from a decoder stuck in a loop.
 _LENGTH_FACTOR, _LENGTH_SPARE = 3, 10
 
 
@@ -42,8 +42,9 @@ _LENGTH_FACTOR, _LENGTH_SPARE = 3, 10
 class TrainFile:
     """The train records of a data set, and the files to write with their paraphrases.
 
-    `captions`: of each record, in order; `source`: annotation file that they come from; `text`: paraphrases of each record ->
-    content of `out`; `others`: content of further files, which form a data set of the layout `tbps` together with `out`.
+    `source`: annotation file of the captions; `captions`: captions of each record, in order; `text`: function from the paraphrases
+    of each record to the content of `out`; `others`: content of further files, which together with `out` form a data set of the
+    layout `tbps`.
     """
 
     source: Path
@@ -59,7 +60,7 @@ class TrainFile:
 
 
 def read_train_file(layout: str, root: Path, out: Path | None = None) -> TrainFile:
-    """Reads the train records of the data set at `root`, which must be one that `read_dataset` opens.
+    """Reads the train records of the data set at `root`, in a layout of `read_dataset`.
 
     `folder` and `tbps` keep their layout: the output is a copy of the annotation file, by default `metadata.back_translated.jsonl`
     or `train_reid.back_translated.json` beside the original. Published layouts have no field for paraphrases and become `tbps`: by
@@ -83,7 +84,7 @@ def read_train_file(layout: str, root: Path, out: Path | None = None) -> TrainFi
 
 @final
 class Journal:
-    """Journal of translations: a file of JSON lines. `known`: caption -> paraphrase, None where the translation had no word.
+    """Journal of translations: a file of JSON lines. `known`: caption -> paraphrase, None where the translation contains no word.
 
     `facts`: how captions are translated (models, beams); a journal with other facts is refused (DataError). A last line that is
     incomplete after a crash or on a full disk is removed.
@@ -135,10 +136,10 @@ def back_translate(
     batch_size: int,
     on_progress: OnProgress = lambda done, total: None,
 ) -> None:
-    """Translates captions there and back that the journal lacks; afterwards `journal.known` contains every caption.
+    """Translates the captions that are missing from the journal, forward and back; then `journal.known` contains every caption.
 
-    Batches hold captions of similar length, the longest first, so that too little memory shows at once. They do not depend on the
-    journal: an interrupted run translates the same batches as an uninterrupted one.
+    Batches hold captions of similar length. The longest come first, so that a lack of memory shows in the first batch. Batches do
+    not depend on the journal: an interrupted run translates the same batches as an uninterrupted one.
     """
     wordings = sorted(set(captions), key=lambda text: (-len(text), text))
     batches = [wordings[start : start + batch_size] for start in range(0, len(wordings), batch_size)]
@@ -154,7 +155,7 @@ def back_translate(
 
 @final
 class MarianTranslator:
-    """Translator with one direction of a MarianMT model, on the GPU where there is one.
+    """Translates with one direction of a MarianMT model, on the GPU if available.
 
     `model`: a folder, or a Hugging Face id. Raises ModelError when it is missing, incomplete or of another kind,
     MissingDependencyError without the package sentencepiece.

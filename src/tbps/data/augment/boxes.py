@@ -1,9 +1,9 @@
 """Random boxes inside images, for cropping and erasing.
 
-A box has a share of the image's area, uniform in `area`, and a shape, height / width, log-uniform in `shape`. As in torchvision,
-the first of ten draws that fits into the image is used. The rule says what happens where none fits:
+The share of the image's area is uniform in `area`; the shape (height / width) is log-uniform in `shape`. As in torchvision, the
+first of ten draws that fits into the image is used. The rule applies if none fits:
 
-    fitting      share and shape are drawn once more, from the boxes that fit: every draw stays random
+    fitting      share and shape are drawn once more, among the boxes that fit, so every box stays random
     torchvision  the caller's fallback: for a crop the largest central box within the shape, for erasing nothing
 
 In narrow images torchvision's fallback is the normal case: at 384 x 128 pixels no box of 90 % of the area has a width between 3/4
@@ -28,7 +28,7 @@ Size = tuple[int, int] | Tensor
 
 @dataclass(frozen=True, slots=True)
 class BoxRange:
-    """Ranges of boxes. `relative`: `shape` is a multiple of the image's own height / width, so 1 has its proportions."""
+    """Ranges of random boxes. `relative`: `shape` is a multiple of the image's own height / width; 1 keeps its proportions."""
 
     area: tuple[float, float]
     shape: tuple[float, float]
@@ -41,8 +41,8 @@ def draw_boxes(
 ) -> tuple[Float32[Tensor, "N 4"], Bool[Tensor, " N"]]:
     """Draws boxes (top, left, height, width) in whole pixels, and whether they fit; with the rule "fitting" all do.
 
-    With "fitting", an image that no box of the wanted area and shape fits into gets the largest box of that shape, at a random
-    place. The number of random numbers depends on `count` only.
+    With "fitting", an image that is too narrow or too flat for every box in the ranges gets the largest box of an allowed shape, at
+    a random place. The number of random numbers depends on `count` only.
     """
     height, width = _sides(size, generator.device)
 
@@ -61,8 +61,8 @@ def draw_boxes(
     sides = [side.gather(1, first) for side in (heights, widths)]
     fit = fits.any(1)
     if wanted.rule == "fitting":
-        # Given that no draw fitted, shapes and shares are not uniform any more, but places are, and only the first place is used
-        # otherwise.
+        # Reuses the place numbers of the last attempt as random numbers: where no draw fits, the shares and shapes drawn are no
+        # longer uniform, but the places are, and the box below uses only the places of the first attempt.
         last = _fitting(height, width, wanted, across[:, -1:], down[:, -1:])
         sides = [torch.where(fit[:, None], drawn, other) for drawn, other in zip(sides, last, strict=True)]
         fit = torch.ones_like(fit)

@@ -17,8 +17,8 @@ Methods are the pool, the whole pool at once ("stacking"), one operation alone, 
 From the pool each image gets `pool_size` operations, applied in the order drawn (the paper: two distinct ones; its code draws with
 replacement). Drawing (`draw_rounds`) and applying (`apply.apply_rounds`) are separate; a round holds one operation per image.
 
-`crop_ratio` is relative to the input: 1 is the input's own width / height, so that 3/4 to 4/3 means the same at 224x224, which the
-reference uses, and at 384x128. For a square input it is the ratio in pixels, as in the reference. `erase_ratio` is in pixels.
+`crop_ratio` is relative to the input: 1 keeps the input's own width / height, so that 3/4 to 4/3 means the same at 224x224 (the
+reference) and at 384x128. For a square input it is the ratio in pixels, as in the reference. `erase_ratio` is in pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,8 +56,8 @@ class ImageAugmentation(Settings):
 
     `with_replacement`: draw operations of the pool with replacement, as the reference code does. `erase_fill`: colour of an erased
     box, in [0, 1] before normalisation. `padding`: pixels, for the method "irra". `order`: "drawn" applies the operations of an
-    image in the order drawn; "fixed" applies all geometry first, then colours, blur and erasing. `boxes`: fallback where ten draws
-    of a crop or an erased box do not fit into the input; with "torchvision", `crop_ratio` is in pixels too (`augment.boxes`).
+    image in the order drawn; "fixed" applies all geometry first, then colours, blur and erasing. `boxes`: fallback if none of ten
+    draws of a crop or an erased box fits into the input; with "torchvision", `crop_ratio` is in pixels too (`augment.boxes`).
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"padding": 10, "erase_fill": (0.0, 0.0, 0.0), "order": "fixed", "boxes": "torchvision"}
@@ -79,7 +79,7 @@ class ImageAugmentation(Settings):
     erase_area: PositiveRange = (0.1, 0.2)
     """Smallest and largest share of the image's area that is erased."""
     erase_ratio: PositiveRange = (0.3, 3.3)
-    """Smallest and largest width / height of an erased box."""
+    """Smallest and largest height / width of an erased box."""
     grayscale_probability: Probability = 0.1
     """Probability that an image becomes grey."""
     brightness: Probability = 0.1
@@ -111,7 +111,7 @@ class ImageAugmentation(Settings):
     order: Literal["drawn", "fixed"] = "drawn"
     """Order of an image's operations: "drawn", as they were drawn; "fixed", geometry, then colours, blur and erasing."""
     boxes: Rule = "fitting"
-    """Rule for ten draws of a box that all do not fit: "fitting", the largest box of that shape; "torchvision", its fallback.
+    """Rule if none of ten draws of a box fits: "fitting" draws among the boxes that fit; "torchvision" uses torchvision's fallback.
 
     With "torchvision", `crop_ratio` is a ratio of pixels.
     """
@@ -125,7 +125,7 @@ class ImageAugmentation(Settings):
 
 
 def check_ranges(settings: Settings, names: Sequence[str]) -> None:
-    """Raises SettingsError for the first of these (low, high) settings whose low exceeds its high."""
+    """Checks (low, high) settings; raises SettingsError for the first one with low > high."""
     for name in names:
         low, high = getattr(settings, name)
         if low > high:
@@ -154,10 +154,10 @@ def augment_images(
 
 
 def draw_rounds(count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator) -> tuple[Round, ...]:
-    """Draws the rounds of pool, stacking, irra or one operation for `count` images of (height, width) `size`, on the generator's
-    device.
+    """Draws the rounds of augmentation for `count` images of (height, width) `size`, on the generator's device.
 
-    Empty for "none", for disabled augmentation, and for the policies, which `policies` draws.
+    Handles the pool, stacking, irra and single operations. Empty for "none", for disabled augmentation, and for the published
+    policies, which `augment.policies` draws.
     """
     if settings.enabled and settings.method == "irra":
         return (_draw_irra(count, size, settings, generator),)
@@ -184,8 +184,9 @@ def _choose(count: int, settings: ImageAugmentation, generator: torch.Generator)
 def _draw_round(
     chosen: Mapping[str, Tensor], count: int, size: tuple[int, int], settings: ImageAugmentation, generator: torch.Generator
 ) -> Round:
-    """Draws every operation of the pool for every image, then keeps the chosen ones, so that the number of random numbers does not
-    depend on the choice. Operations outside the pool are drawn only where they are the method.
+    """Draws one round: every operation of the pool for every image, of which only the chosen ones are kept.
+
+    So the count of random numbers does not depend on the choice. Operations outside the pool are drawn only if they are the method.
     """
     nothing = neutral_round(count, size, generator.device)
 
@@ -260,8 +261,8 @@ def draw_crops(  # noqa: PLR0913 - one argument per property of a crop
 ) -> Float32[Tensor, "N 4"]:
     """Draws boxes (top, left, height, width) of a RandomResizedCrop: share `scale` of the area, width / height in `ratio`.
 
-    `relative`: the ratio is a multiple of the input's own width / height. With the rule "torchvision" it is in pixels, and where
-    none of ten draws fits, the box is the largest central one with that ratio (`augment.boxes`).
+    `relative`: the ratio is a multiple of the input's own width / height. With the rule "torchvision" it is in pixels, and if none
+    of ten draws fits, the box is the largest central one within the ratio (`augment.boxes`).
     """
     shape = (1 / ratio[1], 1 / ratio[0])
     wanted = BoxRange(scale, shape, relative and rule == "fitting", rule)

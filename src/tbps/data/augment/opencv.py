@@ -6,8 +6,8 @@ Differences besides rounding:
     geometry   coordinates are rounded to 1/32 pixel, as in every warp of OpenCV; flips alone move whole pixels
     jitter     one colour matrix as long as no value leaves [0, 1] in between
     hue        255 steps of the circle, as for Pillow's images: a saturated colour may differ by six levels
-    blur       float32; ends of the kernel that together weigh less than half a level are cut off. Blur, and the colour of an
-               erased box, are rounded only where geometry or colour follows
+    blur       float32; ends of the kernel that together weigh less than half a level are cut off. Blur and the colour of an erased
+               box are rounded only if a geometric or colour operation follows
 
 OpenCV releases the interpreter lock: as many images are processed in parallel as torch may use threads. OpenCV itself uses one
 thread for images of up to 2^16 pixels.
@@ -52,12 +52,12 @@ class _Drawn(NamedTuple):
 
     @property
     def colours(self) -> bool:
-        """Returns whether any colour operation applies."""
+        """Whether any colour operation applies."""
         return not self.brightness == self.contrast == self.saturation == 1 or self.hue != 0 or self.grayscale
 
     @property
     def late(self) -> bool:
-        """Returns whether blur or erasing applies; their results are not rounded at once."""
+        """Whether blur or erasing applies; their results stay in float32 until geometry or colour follows."""
         return self.blur > 0 or self.erase[2] > 0
 
 
@@ -177,8 +177,8 @@ def _backward_map(rounds: Sequence[_Drawn], height: int, width: int) -> np.ndarr
 
 
 def _jitter(picture: np.ndarray, drawn: _Drawn) -> np.ndarray:
-    """Applies jitter. Brightness and contrast above 1 may leave [0, 1] and are clipped at once; the rest is one matrix with
-    saturation.
+    """Applies jitter. Results of brightness or contrast above 1 may leave [0, 1] and are clipped at once; all other factors are
+    combined with saturation into one matrix.
     """
     brightness, contrast, saturation = drawn.brightness, drawn.contrast, drawn.saturation
     if brightness == contrast == saturation == 1:

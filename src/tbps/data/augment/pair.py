@@ -4,10 +4,10 @@
     ConcatGen  both images, squeezed to half their width, side by side; both captions, one after the other
 
 A batch is mixed with `probability`; then `share` of its pairs are each mixed with a partner, which itself stays unchanged. The
-reference implementation does the same, but keeps only the identity of the first pair, so the partner counts as a negative of a pair
-that shows it. Here the second identity is recorded, and every loss over identities uses both. MLM needs nothing more: masked words
-belong to captions whose people the image shows. Words beyond the tokenizer's context are lost, as in the reference, and are neither
-read nor masked.
+reference implementation does the same, but keeps only the identity of the first pair, so the partner counts as a negative although
+the mixed image shows it. Here the second identity is recorded, and every loss over identities uses both. MLM needs no change: the
+mixed image shows the people of both captions. Words beyond the tokenizer's context are cut off, as in the reference, and are never
+masked.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,13 @@ from tbps.transfer import send
 
 
 class PairAugmentation(Settings):
-    """Settings of pair augmentation: `share` of a batch is mixed with `probability`. Values are the paper's; its final recipe does
-    not mix.
+    """Settings of pair augmentation: with `probability`, `share` of a batch is mixed.
+
+    The default values are the paper's; its final recipe does not mix.
     """
 
     method: Literal["none", "mixgen", "concatgen"] = "none"
-    """Method: "mixgen" averages two images, "concatgen" puts them side by side; both join the captions. "none" for none."""
+    """Method: "mixgen" averages two images, "concatgen" puts them side by side; both join the captions. "none" mixes no pairs."""
     share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of a mixed batch's pairs that get a partner."""
     probability: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -32,7 +32,7 @@ _DRAWABLE = 14
 _STRENGTHS: Mapping[str, tuple[float, float, float]] = {
     "shear_x": (0.0, 0.3, 0.99),
     "shear_y": (0.0, 0.3, 0.99),
-    "translate_x": (0.0, 150 / 331, 32 / 224),  # torchvision's wide range is 32 pixels at any size: here of 224
+    "translate_x": (0.0, 150 / 331, 32 / 224),  # torchvision: 32 pixels at any size; here 32/224 of the side
     "translate_y": (0.0, 150 / 331, 32 / 224),
     "rotate": (0.0, 30.0, 135.0),
     "brightness": (0.0, 0.9, 0.99),
@@ -123,7 +123,7 @@ def apply_policy(
 
 
 def _steps(operation: Tensor, fraction: Tensor, generator: torch.Generator, *, wide: bool = False) -> tuple[PolicyStep, ...]:
-    """Steps from operations and fractions of the highest magnitude, both (N, steps); draws the signs."""
+    """Builds steps from operations and fractions of the highest magnitude, both (N, steps); draws the signs."""
     strengths = [_STRENGTHS.get(name, (0.0, 0.0, 0.0)) for name in OPERATIONS]
     low, moderate, widest = torch.tensor(strengths, dtype=torch.float64, device=operation.device).T
     high = widest if wide else moderate
@@ -217,7 +217,7 @@ def _invert(images: Tensor, _: Tensor) -> Tensor:
 
 
 def _levels(images: Tensor) -> Tensor:
-    """Returns the nearest whole numbers of 0..255."""
+    """Converts [0, 1] to the nearest whole levels of 0..255."""
     return (images * 255).round()
 
 

@@ -10,7 +10,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of augmentation of N images; an operation that leaves an image unchanged has its neutral value there.
+    """One round of augmentation of N images. The neutral value of an operation leaves that image unchanged.
 
     crop, erase: (N, 4) float top, left, height, width in pixels (neutral: the whole image; an empty box). angle: (N,) degrees,
     counter-clockwise. flip, vertical_flip, grayscale: (N,) bool. brightness, contrast, saturation: (N,) factors (neutral: 1).

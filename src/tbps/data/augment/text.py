@@ -49,9 +49,9 @@ class TextAugmentation(Settings):
     """Augmentation of training captions.
 
     `method`: "stacking" is back translation, then random deletion; "eda" draws one of the four EDA edits for every caption.
-    `paraphrase_probability`: of replacing a caption by its back translation; `deletion_probability`: of deleting each word;
-    `edit_share`: alpha, the share of a caption's words that synonym replacement, insertion and swap change, at least one word
-    unless it is 0.
+    `paraphrase_probability`: probability of replacing a caption by its back translation; `deletion_probability`: probability of
+    deleting each word; `edit_share`: alpha, the share of a caption's words that synonym replacement, insertion and swap change, at
+    least one word unless it is 0.
     """
 
     enabled: bool = True
@@ -107,7 +107,7 @@ def edit_count(words: int, share: float) -> int:
 
 
 def delete_words(words: Sequence[str], probability: float, rng: np.random.Generator) -> list[str]:
-    """Deletes each word with that probability; where none would remain, a random one is kept."""
+    """Deletes each word with `probability`; if none would remain, keeps a random one."""
     kept = rng.random(len(words)) >= probability
     if not kept.any():
         kept[rng.integers(len(words))] = True
@@ -124,10 +124,9 @@ def swap_words(words: Sequence[str], count: int, rng: np.random.Generator) -> li
 
 
 def replace_words(words: Sequence[str], count: int, synonyms: Synonyms, rng: np.random.Generator) -> list[str]:
-    """Replaces `count` different words (fewer where fewer have synonyms) by a random synonym each, the same at all occurrences, as
-    in EDA.
+    """Replaces up to `count` different words by a random synonym each, the same at all occurrences, as in EDA.
 
-    Stop words stay. Punctuation around a word ("jacket,") is kept and ignored when synonyms are looked up, as is case.
+    Stop words and words without synonyms stay. Punctuation around a word ("jacket,") is kept; the look-up ignores it, and case.
     """
     replaced = list(words)
     places: dict[str, list[int]] = {}
@@ -172,7 +171,7 @@ def _edit(
 
 
 def _wordnet() -> Synonyms:
-    from tbps.data.augment.wordnet import open_wordnet  # late: training without synonyms needs neither NLTK nor WordNet
+    from tbps.data.augment.wordnet import open_wordnet  # training without synonyms needs neither NLTK nor WordNet
 
     return open_wordnet().synonyms
 

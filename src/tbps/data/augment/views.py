@@ -1,8 +1,8 @@
 """SimCLR views for self-supervision (SS-I), on batches: each image gets its own view.
 
-The reference crops the image before it is resized to the input. In a crop of 64 x 170 pixels, a box of 20 to 100 % of the area
-whose width is 3/4 to 4/3 of its height shows a third of the height; after resizing to a square, three quarters
-(`ViewAugmentation.source`).
+The reference crops the image before resizing it to the input. It matters: of an image of 64 x 170 pixels, a box of 20 to 100 % of
+the area with width / height from 3/4 to 4/3 shows about a third of the height; cut after resizing to a square, such a box shows
+three quarters (`ViewAugmentation.source`).
 """
 
 import math
@@ -32,8 +32,9 @@ class ViewAugmentation(Settings):
 
     Brightness, contrast, saturation and hue change together, with `jitter_probability`. `blur_sigma`: pixels.
 
-    `source`: what is cropped. "reference": the image in its own proportions, `crop_ratio` in its pixels; "squashed": the input of
-    the tower, `crop_ratio` relative to the input's own width / height (`augment.image`). `boxes`: as in `ImageAugmentation`.
+    `source`: picture that is cropped. "reference": the image in its own proportions, with `crop_ratio` in pixels; "squashed": the
+    image resized to the input of the tower, with `crop_ratio` relative to the input's own width / height (`augment.image`).
+    `boxes`: as in `ImageAugmentation`.
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"source": "squashed", "boxes": "torchvision"}
@@ -41,7 +42,7 @@ class ViewAugmentation(Settings):
     source: Literal["reference", "squashed"] = "reference"
     """Picture that is cropped: "reference", in its own proportions; "squashed", resized to the tower's input."""
     boxes: Rule = "fitting"
-    """Rule for ten draws of a crop that all do not fit: "fitting", the largest box of that shape; "torchvision", its fallback."""
+    """Rule if none of ten crops fits: "fitting" draws among the boxes that fit; "torchvision" uses torchvision's fallback."""
     crop_scale: PositiveRange = (0.2, 1.0)
     """Smallest and largest share of the picture's area in a crop."""
     crop_ratio: PositiveRange = (3 / 4, 4 / 3)
@@ -77,9 +78,10 @@ class ViewAugmentation(Settings):
 def simclr_view(
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], settings: ViewAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "N 3 H W"]:
-    """Draws one view of each image, uint8 or float in [0, 1], as float32 in [0, 1] before normalisation; `images` are cropped.
+    """Draws one view of each image, uint8 or float in [0, 1], as float32 in [0, 1] before normalisation.
 
-    A CPU generator works for images on any device. Two views are two calls with one generator.
+    The crop is cut from `images`, which have the size of the input. A CPU generator works for images on any device. For two views,
+    call twice with the same generator.
     """
     return apply_rounds(images, (draw_view(images.shape[0], (images.shape[2], images.shape[3]), settings, generator),))
 

@@ -49,8 +49,8 @@ class WordNet:
     def synonyms(self, word: str) -> tuple[str, ...]:
         """Returns the lemmas of all synsets of a word and its base forms, without the word itself: cleaned like captions, sorted.
 
-        "tee_shirt" becomes "tee shirt". Capitalised lemmas are omitted: they are names of peoples, persons and places, which say
-        much about a person and nothing about clothes. Empty for an unknown word.
+        "tee_shirt" becomes "tee shirt". Capitalised lemmas are omitted: names of peoples, persons and places do not describe
+        clothes. Empty for an unknown word.
         """
         with self._lock:
             if word not in self._known:
@@ -62,7 +62,7 @@ class WordNet:
 
 @cache
 def open_wordnet(debian: Path = DEBIAN) -> WordNet:
-    """Opens the WordNet in NLTK's data folders, else a copy of Debian's in the user's cache.
+    """Opens the WordNet database in NLTK's data folders, else a copy of Debian's in the user's cache.
 
     The first call takes some seconds. Raises MissingDependencyError when NLTK or the database is missing, DataError when the
     database is damaged or NLTK refuses it, StorageError when the copy cannot be written.
@@ -79,7 +79,7 @@ def open_wordnet(debian: Path = DEBIAN) -> WordNet:
 
 
 def _find(data: Any, debian: Path) -> Any:
-    """Returns NLTK's pointer to the folder or zip file of the database. `data`: the module `nltk.data`."""
+    """Finds the database: NLTK's pointer to its folder or zip file. `data`: the module `nltk.data`."""
     own = _cache() / "nltk_data"
     if str(own) not in data.path:
         data.path.append(str(own))
@@ -109,9 +109,9 @@ def _cache() -> Path:
 
 
 def _copy(debian: Path, target: Path) -> None:
-    """Copies Debian's files and creates the two that it omits, in a folder that is complete or absent.
+    """Copies Debian's files to `target` and creates the two that Debian omits; after an error, `target` is absent.
 
-    Only the owner may write to the folders: NLTK refuses others.
+    Only the owner may write to the folders: NLTK refuses folders that others can write to.
     """
     for folder in (target.parent.parent, target.parent):
         with writing_to(make_folder(folder)):

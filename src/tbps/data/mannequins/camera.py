@@ -13,7 +13,7 @@ from tbps.data.mannequins.tubes import Point
 from tbps.seeding import generator
 
 YAW = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
-CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # heights, in bodies, below which `Viewpoint.hidden` hides
+CUT = {"none": -0.2, "feet": 0.185, "legs": 0.305}  # `Viewpoint.hidden` -> height in body heights below which the person is hidden
 NOISE_TILE = 640
 
 
@@ -30,12 +30,12 @@ class Camera:
     body: float  # the height of an average adult
     ground: float  # y of the ground below the person
     centre: float  # x of the person
-    cropped: bool  # hides what `Viewpoint.hidden` says by the crop's lower edge rather than by an obstacle
+    cropped: bool  # whether the crop's lower edge, not an obstacle, hides the part named by `Viewpoint.hidden`
     sun: float
     grade: Float32[np.ndarray, "3 3"]  # colour matrix: exposure, cast and saturation
     lift: float  # added to every value: haze
     blur: float
-    shake: float  # more blur along the rows
+    shake: float  # additional blur along the rows
     noise: float  # standard deviation
     shift: tuple[int, int]  # of the noise tile
     quality: int  # of the JPEG
@@ -124,14 +124,13 @@ class Eye:
         return hypot(half_width * self._sin, half_depth * self._cos) * self._tilt * self.unit
 
     def angle(self, phi: float) -> float:
-        """Returns the angle of a direction of the body (0 its front, 90 its left) from the line of sight, in
-        degrees, -180 .. 180.
-        """
+        """Returns the angle between a direction of the body (0 front, 90 left) and the line of sight, -180 .. 180 degrees."""
         return (phi - self.facing + 180) % 360 - 180
 
     def span(self, low: float, high: float) -> tuple[float, float] | None:
-        """Returns the visible part, in -1 .. 1 across a round tube, of the surface between two directions; None
-        when turned away.
+        """Returns the visible part of the surface between two directions of the body, as positions -1 .. 1 across a round tube.
+
+        None if that surface faces away from the camera.
         """
         middle, half = self.angle((low + high) / 2), (high - low) / 2
         start, stop = max(middle - half, -90.0), min(middle + half, 90.0)
@@ -154,7 +153,7 @@ def expose(picture: Float32[np.ndarray, "3 height width"], camera: Camera) -> Im
 
 
 def _blurred(picture: np.ndarray, across: float, down: float) -> np.ndarray:
-    """Blurs along rows and columns; the borders stay."""
+    """Blurs along rows and columns; border pixels are unchanged."""
     if (share := min(across, 0.33)) > 0.03:
         kept = picture * np.float32(1 - 2 * share)
         kept[..., 1:-1] += (picture[..., :-2] + picture[..., 2:]) * np.float32(share)

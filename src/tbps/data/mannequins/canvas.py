@@ -15,13 +15,13 @@ from tbps.data.mannequins.textures import TILE, tiles
 from tbps.data.mannequins.tubes import Point, Points, Tube
 
 SCALE = 2
-_ROUND = ((0.3, 1.0, -14), (0.68, 1.0, -36), (-1.0, -0.8, -20), (-0.62, -0.2, 12))  # strips across a lit tube and their light
+_ROUND = ((0.3, 1.0, -14), (0.68, 1.0, -36), (-1.0, -0.8, -20), (-0.62, -0.2, 12))  # (from, to, light) of strips across a lit tube
 
 
 class Canvas:
-    """A canvas over a background. Coordinates are pixels of the final size.
+    """Canvas over a background image. Coordinates are pixels of the final size.
 
-    `ground`: background image at `SCALE` times the final size, which is painted over. `sun`: direction of the light (-1 the left of
+    `ground`: background image at `SCALE` times the final size; painting modifies it. `sun`: direction of the light (-1 the left of
     the image, 1 the right); `ambient`: brightness of the background.
     """
 
@@ -101,7 +101,7 @@ class Canvas:
         return colours
 
     def mask(self) -> Bool[np.ndarray, "height width"]:
-        """Returns where something was painted."""
+        """Returns the mask of painted pixels."""
         return np.asarray(self.matter.getchannel(2)) > 0
 
 

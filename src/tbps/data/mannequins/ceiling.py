@@ -3,11 +3,11 @@
 Images are ranked first by the number of mentions that they contradict (the image shows the slot, with a value that the words
 exclude), then by the number that they confirm. Images with equal numbers are tied; the report breaks ties at random.
 
-Why little can do better: the ranking knows every attribute without error, and a true caption never contradicts its own image, which
-is therefore always among the images without a contradiction. All of these are compatible with every word of the query. Limits: what
-a caption does *not* say counts for nothing, and a word counts equally for all its values, although annotators usually mention a hat
-that they see, and say "blue" more often of blue than of navy. A model that learns such habits could order tied images and so score
-slightly above the ceiling.
+Why a model can hardly rank better: this ranking knows every attribute without error, and a true caption never contradicts its own
+image, which is therefore always among the images without a contradiction. All of these are compatible with every word of the query.
+Limits: the ranking ignores what a caption does *not* mention, and treats all values that a word covers alike, although annotators
+usually mention a hat that they see, and say "blue" more often of blue than of navy. A model that learns such habits could order
+tied images and so score slightly above the ceiling.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ def has_mentions(split: PersonDataset) -> bool:
 
 
 def ceiling_scores(split: PersonDataset) -> CeilingScores | None:
-    """`attribute_scores` of a split, None for a split without attributes and mentions."""
+    """Returns `attribute_scores` of a split; None for a split without attributes and mentions."""
     return attribute_scores(split) if has_mentions(split) else None
 
 
@@ -47,8 +47,8 @@ def attribute_scores(split: PersonDataset) -> CeilingScores:
 def mention_scores(queries: Sequence[Mentions], gallery: Sequence[Attributes]) -> CeilingScores:
     """Returns scores of mentions (slot -> compatible values) against shown attributes (slot -> value).
 
-    With one-hot rows over all (slot, value) pairs, confirmations are a matrix product. Mentions of slots that the image shows are a
-    second product, over slots; those that are not confirmed are contradicted.
+    The number of confirmations is a matrix product of one-hot rows over all (slot, value) pairs. The number of mentioned slots that
+    the image shows is a second product, over slots; mentions among these that are not confirmed are contradicted.
     """
     values = _numbered((slot, value) for shown in gallery for slot, value in shown.items())
     slots = _numbered(slot for shown in gallery for slot in shown)

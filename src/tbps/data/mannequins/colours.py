@@ -9,8 +9,7 @@ Rgb = tuple[int, int, int]
 class Colour:
     """A colour of clothes: its centre in sRGB, the words for it (most usual first), its broad family, and its tone.
 
-    `family`: the word for it at a glance ("blue" for navy); `tone`: "dark", "light", "bright" or "mid", for vague mentions ("dark
-    top").
+    `family`: the basic colour word ("blue" for navy); `tone`: "dark", "light", "bright" or "mid", for vague mentions ("dark top").
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Cuts of upper garments, and their place on a figure."""
+"""Cuts of upper garments, and their position on a figure."""
 
 from dataclasses import dataclass
 from math import radians, sin
@@ -11,7 +11,7 @@ from tbps.data.mannequins.tubes import Point, Points, Tube
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut of a garment: level of the hem, ease around the body, how much the waist is taken in (1: fully), and the cloth."""
+    """Cut of a garment: level of the hem, ease around the body, how much the waist is taken in (1: fully), and the material."""
 
     hem: float
     ease: float
@@ -61,11 +61,11 @@ class Upper:
         return self.figure.torso(cut.hem, cut.ease, cut.tight)
 
     def t(self, level: float) -> float:
-        """Returns the length along the tube at a height of the body."""
+        """Converts a height on the body to the position along the tube: 0 at the shoulders, 1 at the hem."""
         return min(1.0, max(0.0, (SHOULDERS - level) / self.tall))
 
     def at(self, t: float, s: float) -> Point:
-        """Returns a pixel of the tube, or above its top (t < 0, in the same units) of the ring around the throat."""
+        """Returns the pixel of (t, s) on the tube; for t < 0, above its top, on the ring around the throat."""
         return self.tube.at(t, s) if t >= 0 else self.throat.at(max(0.0, 1 + t * self.tall / 0.05), s)
 
     def band(self, t0: float, t1: float, s0: float, s1: float) -> Points:
@@ -76,6 +76,6 @@ class Upper:
         return [*high, *reversed(low)]
 
     def s(self, phi: float) -> float | None:
-        """Returns the place across the tube of a direction of the body, None when turned away."""
+        """Converts a direction of the body to the position across the tube, -1 .. 1; None if it faces away from the camera."""
         angle = self.figure.eye.angle(phi)
         return sin(radians(angle)) if abs(angle) < 84 else None

@@ -1,8 +1,8 @@
 """Captions of mannequins, with the attributes that each caption claims.
 
-The describer notices some of what the viewpoint shows (striking things more often), decides how exactly to express each
-(`phrases.AttributeClaim`), and words it by one of the sentence plans of `sentences`. A caption keeps its mentions, so that its
-truth can be checked without parsing it, and so that a second describer can say the same in other words: the paraphrase.
+The describer selects some of the visible attributes (striking ones more often), decides how exactly to express each
+(`phrases.AttributeClaim`), and writes them with one of the sentence plans of `sentences`. A caption keeps its mentions, so that its
+truth can be checked without parsing, and so that the paraphrase can express the same claims in other words.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from tbps.data.mannequins.wording import Dice
 MIN_WORDS, MAX_WORDS = 8, 60
 _OPENINGS = ("In this picture we can see", "On the picture there is")
 
-# Probability of mentioning a slot that is seen; "slot=value" overrides "slot". A detail is only said of a thing that is said.
+# Probability of mentioning a visible slot; "slot=value" overrides "slot". Details of a thing are mentioned only with the thing.
 _NOTICED: Mapping[str, float] = {
     "gender": 0.94,
     "age=young": 0.25, "age=adult": 0.08, "age=elderly": 0.5,
@@ -51,8 +51,9 @@ class Caption:
 
 
 def shown_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
-    """Returns `visible_attributes` with "view.direction" and "view.stance": "closed" (feet about below the body, as if standing) or
-    "open".
+    """Returns `visible_attributes`, "view.direction" and "view.stance".
+
+    The stance is "closed" (both feet about below the body, as if standing) or "open".
     """
     stance = "closed" if abs(sin(2 * pi * view.phase)) < 0.3 else "open"
     return visible_attributes(person, view) | {DIRECTION: view.direction, STANCE: stance}
@@ -89,7 +90,7 @@ def _notice(shown: Mapping[str, str], dice: Dice) -> dict[str, AttributeClaim]:
     if "lower.colour" in shown and not claims.keys() & {"lower.kind", "lower.colour"}:
         claims["lower.colour"] = dice.pick(MENU["lower.colour", shown["lower.colour"]])
     if "shoes.kind" in claims and "shoes.colour" not in claims and "shoes" in claims["shoes.kind"].words:
-        del claims["shoes.kind"]  # that somebody wears shoes is not worth mentioning
+        del claims["shoes.kind"]  # "shoes" alone is not worth mentioning
     return claims
 
 
@@ -108,7 +109,7 @@ def _sayable(slot: str, shown: Mapping[str, str], claims: Mapping[str, Attribute
 
 
 def _write(claims: Mapping[str, AttributeClaim], dice: Dice, original: Caption | None = None) -> Caption:
-    """Words the claims; where the text is too long, the least striking claims are left out."""
+    """Writes the claims as text; if it is too long, the least striking claims are left out."""
     said = dict(claims)
     index = dice.index(len(PLANS))
     if original is not None and PLANS[index] is PLANS[original.plan]:

@@ -68,7 +68,7 @@ class Limb:
 
 
 class Figure:
-    """A posed person before the camera. What is visible depends on the person (reduced by `portrait.seen`) and the viewpoint."""
+    """A posed person in front of the camera. `person`: reduced to what the viewpoint shows (`portrait.seen`)."""
 
     def __init__(self, person: Mannequin, view: Viewpoint, eye: Eye) -> None:
         self.person, self.view, self.eye, self.body = person, view, eye, body_of(person)
@@ -95,7 +95,7 @@ class Figure:
         return "left" if self.eye.depth(1, 0) > 0 else "right"
 
     def forward(self, z: float) -> float:
-        """Returns y of the body's axis at a level: the lean."""
+        """Returns y of the body's axis at height `z`: how far the body leans forward there."""
         return self.body.lean * (5.0 * float(max(0.0, z - 0.5) ** 1.4) - 0.25)
 
     def _leg(self, sign: int) -> Limb:
@@ -163,8 +163,9 @@ class Figure:
         return Tube(left, right, [(top - level[0]) / (top - bottom) for level in levels], sags)
 
     def torso(self, hem: float, ease: float, tight: float = 1.0) -> Tube:
-        """Returns the tube from the base of the neck to a hem at or above the crotch; `tight` < 1 widens the waist towards the
-        chest.
+        """Returns the tube from the base of the neck to a hem at or above the crotch.
+
+        `tight` < 1 widens the waist towards the chest.
         """
         return self.ring(self.torso_levels(hem, ease, tight))
 
@@ -190,8 +191,9 @@ class Figure:
         return [(level[0] + up, *level[1:]) for level in (*kept, last)]  # type: ignore[misc]  # mypy loses the length of a tuple here
 
     def drop(self, waist: float, hem: float, ease: float, flare: float) -> Tube:
-        """Returns the tube of a skirt, dress or coat: from a level over the hips to a hem below the crotch, wide enough for both
-        legs.
+        """Returns the tube of a skirt, dress or coat, from a level above the hips to a hem below the crotch.
+
+        The hem is wide enough for both legs.
         """
         upper = [level for level in self.torso_levels(0.47, ease) if level[0] <= waist + self.rise]
         tube = self.ring(upper)

@@ -31,7 +31,7 @@ def paint_torso(canvas: Canvas, upper: Upper) -> None:
 
 
 def _front(canvas: Canvas, upper: Upper) -> None:
-    """Paints what lies on the cloth: belt and folds of a dress, quilting, the shirt of an open jacket, a print."""
+    """Paints the details on the cloth: belt and folds of a dress, quilting, the shirt in an open jacket, a print."""
     figure, kind = upper.figure, upper.garment.kind
     if kind == "dress":
         skirt_folds(canvas, figure, upper.tube, upper.rgb, 0.62)
@@ -47,7 +47,7 @@ def _front(canvas: Canvas, upper: Upper) -> None:
 
 
 def _creases(canvas: Canvas, upper: Upper) -> None:
-    """Folds at the waist and under the arms."""
+    """Paints folds at the waist and under the arms."""
     tube, folds, material = upper.tube, upper.figure.folds, upper.cut.material
     for index in range(4):
         side = -1 if index % 2 else 1
@@ -159,7 +159,7 @@ def _insert(canvas: Canvas, upper: Upper, inner: Garment, piece: Points) -> None
 
 
 def _striped_insert(canvas: Canvas, inner: Garment, piece: Points, unit: float) -> None:
-    """Stripes within a piece that is nearly symmetrical left and right, edge by edge."""
+    """Paints stripes on a piece whose outline is nearly symmetrical left and right."""
     half = len(piece) // 2
     left, right = piece[:half], piece[half:][::-1]
     if len(left) != len(right):

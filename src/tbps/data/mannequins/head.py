@@ -65,7 +65,7 @@ def neck(canvas: Canvas, figure: Figure) -> None:
 
 
 def hair_behind(canvas: Canvas, head: HeadShape) -> None:
-    """Paints hair behind the shoulders from the front, before the body."""
+    """Paints the hair behind the shoulders, as seen from the front; called before the body is painted."""
     person = head.person
     if person.hair_length in ("medium", "long") and not head.tied:
         tube = _fall(head)
@@ -73,7 +73,7 @@ def hair_behind(canvas: Canvas, head: HeadShape) -> None:
 
 
 def _fall(head: HeadShape) -> Tube:
-    """Loose hair from the crown down: to the chin (medium) or the shoulder blades (long)."""
+    """Returns the tube of loose hair, from the crown to the chin (medium) or the shoulder blades (long)."""
     figure, scale = head.figure, head.figure.body.head
     full = 0.014 if head.curly else 0.0
     levels = [(1.0, 0.03, 0.035, 0.0), (0.985, 0.05, 0.055, 0.0), (0.955, 0.063, 0.066, 0.008), (0.91, 0.066, 0.06, 0.014)]
@@ -244,7 +244,7 @@ def _ears(canvas: Canvas, head: HeadShape) -> None:
 
 
 def _locks(canvas: Canvas, head: HeadShape) -> None:
-    """Hair that frames the face from the front."""
+    """Paints the hair that frames the face, as seen from the front."""
     tube = _fall(head)
     tail = 0.9 if head.person.hair_length == "long" else 1.0
     for s0, s1 in ((-1.0, -0.60), (0.60, 1.0)):

@@ -50,7 +50,7 @@ def backpack_behind(canvas: Canvas, figure: Figure, rgb: Rgb) -> None:
 
 
 def backpack_over(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
-    """Paints the whole backpack as seen from behind, otherwise its straps."""
+    """Paints a backpack over the body: all of it if seen from behind, else only its straps."""
     figure, tube = upper.figure, upper.tube
     if not figure.back():
         _straps(canvas, upper, rgb)
@@ -238,7 +238,7 @@ def carried_before(canvas: Canvas, figure: Figure) -> None:
 
 
 def _canopy(canvas: Canvas, figure: Figure, item: Item) -> None:
-    """An open umbrella, tilted away from the camera so that the head stays in sight."""
+    """Paints an open umbrella, tilted away from the camera so that the head stays visible."""
     rgb, sign = COLOURS[item.colour].rgb, SIDES[item.side]
     x, y, _ = hand_of(figure, item.side)
     cx, low = figure.eye.at(x * 0.5 + sign * 0.01, y, 0.955 + figure.rise)

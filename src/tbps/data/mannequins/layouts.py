@@ -29,7 +29,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Description of an image. `attributes`: as `shown_attributes`; `mentions`: for each caption, slot -> compatible values."""
+    """Description of an image. `attributes`: see `shown_attributes`; `mentions`: for each caption, slot -> compatible values."""
 
     captions: tuple[str, ...]
     captions_bt: tuple[str, ...]
@@ -52,7 +52,7 @@ class MannequinLayout:
 
 
 def find_layout(name: str) -> MannequinLayout:
-    """Returns the layout of that name. Raises SettingsError that lists the names."""
+    """Returns the layout of that name. Raises SettingsError, which lists the names, for an unknown one."""
     if name not in LAYOUTS:
         raise SettingsError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]

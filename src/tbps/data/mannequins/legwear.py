@@ -92,7 +92,7 @@ def _leg_folds(canvas: Canvas, figure: Figure, tube: Tube, lower: Garment) -> No
 
 
 def _seat(canvas: Canvas, figure: Figure, lower: Garment) -> None:
-    """From the waistband to the crotch."""
+    """Paints trousers from the waistband to the crotch."""
     cut = LEGS[lower.kind]
     levels = [level for level in figure.torso_levels(0.47, cut.ease[0]) if level[0] <= 0.62 + figure.rise]
     _, width, depth, y = levels[-1]
@@ -125,7 +125,7 @@ def _skirt(canvas: Canvas, figure: Figure, lower: Garment) -> None:
 
 
 def skirt_folds(canvas: Canvas, figure: Figure, tube: Tube, rgb: Rgb, top: float) -> None:
-    """Folds that open downwards, and the hem."""
+    """Paints the folds of a skirt, which widen downwards, and its hem."""
     for index in range(5):
         s = -0.8 + 0.38 * index + 0.2 * (figure.folds[index] - 0.5)
         start = top + 0.2 * figure.folds[index + 5]

@@ -1,4 +1,4 @@
-"""Passers-by in the background and at the edges of crops, from a pool of cut-out figures that is drawn once per process."""
+"""Passers-by in the background and at the edges of crops; each process draws a pool of cut-out figures once."""
 
 from dataclasses import replace
 from functools import cache

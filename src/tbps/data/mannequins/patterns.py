@@ -42,7 +42,7 @@ def _stripes(canvas: Canvas, tube: Tube, second: Rgb, unit: float) -> None:
 
 
 def _checks(canvas: Canvas, tube: Tube, colours: tuple[Rgb, Rgb], unit: float) -> None:
-    """Tartan: half-mixed bands along and across, the second colour where they meet."""
+    """Paints a tartan: half-mixed bands along and across, the second colour where they cross."""
     half, second = mixed(*colours, 0.5), colours[1]
     rows = max(2, round(tube.length() / (0.055 * unit)))
     columns = max(2, round(tube.width(0.5) / (0.036 * unit)))
@@ -72,9 +72,7 @@ def _dots(canvas: Canvas, tube: Tube, second: Rgb, unit: float) -> None:
 
 
 def motif(canvas: Canvas, tube: Tube, garment: Garment, s: tuple[float, float]) -> None:
-    """Paints a print on the chest: a block of the second colour with one of three figures in it, chosen by the names of the
-    colours.
-    """
+    """Paints a print on the chest: one of three motifs in the second colour, chosen by the names of both colours."""
     if garment.pattern != "print" or garment.second is None:
         return
     second, first = COLOURS[garment.second].rgb, colour_of(garment)

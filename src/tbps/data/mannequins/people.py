@@ -72,7 +72,7 @@ class Viewpoint:
 
 
 def attributes(person: Mannequin) -> dict[str, str]:
-    """Returns slot -> value for every slot that applies; for an absent thing the value of its kind is "none"."""
+    """Returns slot -> value for every slot that applies; the kind of an absent thing is "none"."""
     found = {"gender": person.gender, "age": person.age, "build": person.build, "hair.length": person.hair_length}
     if person.hair_length != "bald":
         found |= {"hair.colour": person.hair_colour, "hair.style": person.hair_style}
@@ -97,7 +97,7 @@ def _garment(slot: str, garment: Garment | None) -> dict[str, str]:
 
 
 def far_side(direction: str) -> str | None:
-    """Returns the person's side that the body hides: from the left, the right side. None from the front and the back."""
+    """Returns the side of the person that the body hides: "right" if seen from the left. None from the front and the back."""
     return {"left": "right", "right": "left"}.get(direction)
 
 
@@ -113,11 +113,11 @@ def visible_attributes(person: Mannequin, view: Viewpoint) -> dict[str, str]:
 
 
 def _turned_away(person: Mannequin, view: Viewpoint) -> set[str]:
-    """Returns the slots of the face and the chest that are hidden from the side or from behind."""
+    """Returns the slots of the face and the chest that this direction hides."""
     dropped: set[str] = set()
     if view.direction == "back":
         dropped.add("glasses")
-    if view.direction != "front" and person.upper.kind != "vest":  # a vest leaves the sleeves and collar of its shirt in sight
+    if view.direction != "front" and person.upper.kind != "vest":  # the shirt's sleeves and collar show around a vest
         dropped.add("inner")
     if person.upper.pattern == "print" and view.direction != "front":
         dropped |= {"upper.pattern", "upper.second"}
@@ -131,7 +131,7 @@ def _hair_hidden(person: Mannequin, view: Viewpoint) -> set[str]:
         return {"hair"}
     dropped = {"hair.style"} if person.hat is not None else set()
     if view.direction == "front" and person.hair_style in ("ponytail", "bun"):
-        dropped |= {"hair.style", "hair.length"}  # tied behind, it leaves its length open
+        dropped |= {"hair.style", "hair.length"}  # the length of hair tied behind the head is not visible
     return dropped
 
 
@@ -143,7 +143,7 @@ def _items_hidden(person: Mannequin, view: Viewpoint) -> set[str]:
         if item.side == far_side(view.direction) and item.kind not in ("umbrella", "trolley"):
             dropped.add(slot)
         if view.direction == "back" and item.kind in ("phone", "book"):
-            dropped.add(slot)  # held before the body
+            dropped.add(slot)  # held in front of the body
     return dropped
 
 

@@ -1,8 +1,8 @@
 """Words for what an image shows, and the attribute values that each word claims.
 
 An `AttributeClaim` is a set of values of one slot, with all words that express exactly this set: "navy" and "dark blue" claim
-{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. For a value, a describer picks one of the true
-claims, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
+{navy}; "blue" claims {navy, blue, light blue}; "dark" claims every dark colour. The describer picks one of the true claims for a
+value, often the exact one and sometimes a vague one; the words of a claim are interchangeable.
 """
 
 from collections import defaultdict
@@ -132,7 +132,7 @@ _HAIR_STYLES: PhraseTable = (
 
 
 def _same(**words: tuple[str, ...]) -> PhraseTable:
-    """Makes one claim per value; underscores stand for spaces."""
+    """Makes one claim per value; underscores in the names become spaces."""
     return tuple(((value.replace("_", " "),), said, {value.replace("_", " "): 1}) for value, said in words.items())
 
 
@@ -172,7 +172,7 @@ _TONES = {
     "light": ("light-coloured", "light coloured", "light-colored"),
     "bright": ("bright", "brightly coloured", "bright-coloured"),
 }
-_NEVER_FAMILY = {"beige"}  # nobody calls it brown
+_NEVER_FAMILY = {"beige"}  # colours that are not called by the word of their family (nobody calls beige "brown")
 
 
 def _colour_table() -> PhraseTable:
@@ -207,7 +207,7 @@ def _claims() -> Iterable[tuple[AttributeClaim, Mapping[str, int]]]:
     tables |= {f"{slot}.colour": _WEARABLE for slot in _COLOURED} | {f"{slot}.second": _WEARABLE for slot in _SECOND}
     for slot, table in tables.items():
         rows: dict[tuple[str, ...], tuple[list[str], dict[str, int]]] = {}
-        for values, words, told in table:  # rows of the same values are one claim: their words are interchangeable
+        for values, words, told in table:  # rows with the same values become one claim
             known, weights = rows.setdefault(tuple(sorted(values)), ([], {}))
             known.extend(words)
             for value, weight in told.items():
@@ -218,7 +218,7 @@ def _claims() -> Iterable[tuple[AttributeClaim, Mapping[str, int]]]:
 
 
 MENU: dict[tuple[str, str], tuple[AttributeClaim, ...]] = {}
-"""(slot, value) -> its true claims, repeated by frequency."""
+"""(slot, value) -> the claims that are true of it, repeated by frequency."""
 CLAIMS: dict[Mention, AttributeClaim] = {}
 
 for _claim, _weights in _claims():

@@ -1,6 +1,6 @@
-"""Backgrounds: streets, shop fronts, corridors, parks and platforms, several images of each, drawn once per process.
+"""Backgrounds: streets, shop fronts, corridors, parks and platforms, `VARIANTS` images of each, drawn once per process.
 
-Every image is `WIDTH` x `HEIGHT` with the foot of the wall at `HORIZON`; a crop shows a window of one.
+Every image is `WIDTH` x `HEIGHT` pixels, with the foot of the wall at row `HORIZON`; a crop shows a window of one image.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def _times(rgb: Rgb, factor: float) -> Rgb:
 
 
 def _paving(pen: Pen, rng: np.random.Generator, rgb: Rgb) -> None:
-    """Slabs in perspective."""
+    """Paints paving slabs in perspective."""
     pen.rectangle((0, HORIZON, WIDTH, HEIGHT), fill=rgb)
     joint = _times(rgb, 0.85)
     y, step = float(HORIZON), float(rng.uniform(8, 16))

@@ -69,7 +69,7 @@ def population(seed: int, split: str, count: int) -> list[Mannequin]:
 
 
 def near_twin(person: Mannequin, rng: np.random.Generator) -> Mannequin:
-    """Changes one or two attributes that most viewpoints show; the tints of changed pieces are drawn again."""
+    """Returns a copy with one or two changes in attributes that most viewpoints show; changed garments get a new tint."""
     changes = [_other_upper, _other_lower, _other_bag, _other_shoes, _other_hat]
     twin = person
     for change in rng.permutation(len(changes))[: int(rng.integers(1, 3))]:

@@ -21,7 +21,7 @@ _PLAIN_SHOES = Garment("dress shoes", "black")
 def seen(person: Mannequin, view: Viewpoint) -> Mannequin:
     """Returns the person with everything that the viewpoint does not show set to one fixed value.
 
-    Drawing starts from this, so an attribute outside of `visible_attributes` cannot change any pixel.
+    Only this reduced person is drawn, so an attribute outside of `visible_attributes` cannot change any pixel.
     """
     shown = visible_attributes(person, view)
     if "hair.colour" not in shown and person.hair_length != "bald":
@@ -81,7 +81,7 @@ def paint_person(canvas: Canvas, person: Mannequin, view: Viewpoint, eye: Eye) -
 
 
 def _shadows(figure: Figure) -> list[tuple[Point, Point]]:
-    """Centre and radii of the soft shadow below each foot."""
+    """Returns centre and radii of the soft shadow below each foot."""
     spots = []
     for leg in figure.legs.values():
         x, y, z = leg.end
@@ -102,7 +102,7 @@ def _hands(canvas: Canvas, upper: Upper, sides: list[str]) -> None:
 
 
 def _arms(figure: Figure) -> tuple[list[str], list[str]]:
-    """Sides whose arms are painted over the torso and behind it."""
+    """Returns the sides whose arms are painted over the torso, and those painted behind it."""
     if figure.profile():
         near = figure.near()
         return [near], [side for side in SIDES if side != near]

@@ -1,4 +1,4 @@
-"""The surroundings of the person: place, passers-by, clutter, obstacles, all drawn from the seed of the viewpoint."""
+"""Scene around the person: place, passers-by, clutter and obstacles, all drawn from the seed of the viewpoint."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ OBSTACLES = ("bench", "car", "railing", "plant", "cart")
 class Scene:
     """Background of an image.
 
-    `ground`: place with passers-by at the size of the canvas; `ambient`: brightness; `offset`: of the texture tiles; `chances`:
-    random numbers for everything else.
+    `ground`: place with passers-by at the size of the canvas; `ambient`: brightness; `offset`: offset of the texture tiles in
+    pixels; `chances`: random numbers for everything else.
     """
 
     ground: Image.Image
@@ -144,7 +144,7 @@ def paint_foreground(canvas: Canvas, scene: Scene, camera: Camera, view: Viewpoi
 
 
 def _obstacle(canvas: Canvas, camera: Camera, y: float, a: list[float]) -> None:
-    """Fills the crop from `y` down."""
+    """Paints an obstacle that fills the crop from row `y` down."""
     width, height, rgb = camera.width, camera.height, _plain(a[1], a[2])
     kind = OBSTACLES[int(a[0] * len(OBSTACLES))]
     tall = height - y

@@ -1,4 +1,4 @@
-"""Sentence plans: different ways to put the same observations into sentences.
+"""Sentence plans: different ways to express the same claims.
 
 A plan takes a `Scribe` and returns sentences without capitals and full stops. Every plan can express every claim.
 """
@@ -32,7 +32,7 @@ def _carries(scribe: Scribe) -> list[str]:
 
 
 def _head(scribe: Scribe) -> tuple[list[str], list[str]]:
-    """Returns phrases about the head: for "with ..." and as things worn."""
+    """Returns phrases about hair, hat and glasses: those that follow "with", and those named as things worn."""
     with_them, worn = [scribe.hair()], [""]
     for thing in (scribe.hat(), scribe.some(scribe.word("glasses")) if scribe.says("glasses") else ""):
         (with_them if scribe.dice.roll() < 0.35 else worn).append(thing)
@@ -149,7 +149,7 @@ def _piece_by_piece(scribe: Scribe) -> list[str]:
 
 
 def _predicate(scribe: Scribe, slot: str) -> str:
-    """Returns "his pants are black", or "he wears striped black pants" where more than a colour is said."""
+    """Returns "his pants are black", or "he wears striped black pants" if more than the colour is claimed."""
     kind, simple = f"{slot}.kind", not scribe.says(f"{slot}.pattern")
     if not (scribe.says(kind) and scribe.says(f"{slot}.colour") and simple):
         garment = scribe.lower() if slot == "lower" else scribe.shoes()
@@ -215,12 +215,12 @@ PLANS: tuple[Plan, ...] = (
 
 
 def compose(plan: Plan, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str = "") -> str:
-    """Words the claims by a plan; words that occur in `avoid` are replaced where a synonym exists."""
+    """Writes the claims with a sentence plan. A word that occurs in the text `avoid` is drawn again once."""
     return _finished(plan(Scribe(claims, dice, avoid)), dice)
 
 
 def _finished(sentences: Sequence[str], dice: Dice) -> str:
-    """Adds capitals and full stops, as carefully as people type them."""
+    """Adds capitals and full stops; like careless typing, some texts lack them."""
     care = dice.roll()
     if care < 0.1:
         return ". ".join(sentences) + ("." if care < 0.04 else "")

@@ -16,7 +16,7 @@ _BOTH = (-1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Foot:
-    """A foot in space: place of the ankle, levels of heel and toes above the ground, half the width, corners of the sole."""
+    """A foot in space: position of the ankle, levels of heel and toes above the ground, half the width, corners of the sole."""
 
     figure: Figure
     x: float
@@ -30,13 +30,13 @@ class Foot:
         return self.figure.eye.at(self.x + dx, self.y + dy, z)
 
     def rim(self, tall: float) -> Points:
-        """The sole's edge as a silhouette."""
+        """Returns the silhouette of the sole's edge."""
         at = self.figure.eye.at
         return hull([at(a, b, c) for a, b, c in self.sole] + [at(a, b, c + tall) for a, b, c in self.sole])
 
 
 def paint_shoe(canvas: Canvas, figure: Figure, leg: Limb, shoes: Garment) -> None:
-    """A shoe below the ankle, turned with the shin."""
+    """Paints a shoe below the ankle; when the heel is lifted, the toes are lower."""
     x, y, z = leg.end
     rgb, kind = colour_of(shoes), shoes.kind
     low = max(0.0, z - 0.044)
@@ -68,7 +68,7 @@ def paint_shoe(canvas: Canvas, figure: Figure, leg: Limb, shoes: Garment) -> Non
 
 
 def _sandal(canvas: Canvas, foot: Foot, body: Points, rgb: Rgb) -> None:
-    """A bare foot on a sole, with a strap over the toes and one round the ankle."""
+    """Paints a bare foot on a sole, with a strap over the toes and one round the ankle."""
     figure, low = foot.figure, foot.low
     ankle = [foot.at(0.018 * i, d, low + 0.05) for i in _BOTH for d in (-0.02, 0.02)]
     canvas.shape(hull([*body, *ankle]), figure.skin, SKIN)
@@ -80,7 +80,7 @@ def _sandal(canvas: Canvas, foot: Foot, body: Points, rgb: Rgb) -> None:
 
 
 def paint_shaft(canvas: Canvas, figure: Figure, leg: Limb, rgb: Rgb) -> None:
-    """The shaft of a boot."""
+    """Paints the shaft of a boot."""
     radii = [radius + 0.006 for radius in leg_radii(figure.body)]
     tube = figure.limb(leg, radii).cut(0.76, 0.99)
     canvas.shape(tube.outline(), rgb, LEATHER)

@@ -10,7 +10,7 @@ from tbps.data.mannequins.tubes import Tube
 
 
 def paint_collar(canvas: Canvas, upper: Upper, rgb: Rgb) -> None:
-    """Two points at the front, a band behind."""
+    """Paints a shirt collar: two points in front, a band at the back."""
     tube, figure = upper.tube, upper.figure
     pale = shaded(rgb, 1.14 if sum(rgb) < 600 else 0.92)
     if figure.back():
@@ -59,7 +59,7 @@ def _buttons(canvas: Canvas, upper: Upper, levels: tuple[float, ...], to: float)
 
 
 def _blouse(canvas: Canvas, upper: Upper) -> None:
-    """Soft gathers from the neck and a bow of the same cloth."""
+    """Paints soft gathers from the neck and a bow of the same cloth."""
     tube, s = upper.tube, upper.s(0)
     for phi in (-40, -20, 20, 40):
         place = upper.s(phi)
@@ -109,7 +109,7 @@ def _hoodie(canvas: Canvas, upper: Upper) -> None:
 
 
 def _hood(canvas: Canvas, upper: Upper) -> None:
-    """A hood that hangs down the back."""
+    """Paints a hood that hangs down the back."""
     tube = upper.tube
     hood = [
         upper.at(-0.11, -1.0),
@@ -191,7 +191,7 @@ def _coat(canvas: Canvas, upper: Upper) -> None:
 
 
 def _lapels(canvas: Canvas, upper: Upper, down_to: float) -> None:
-    """The collar's two long flaps; a band from behind."""
+    """Paints lapels, two long flaps of the collar; at the back, a band."""
     tube, k = upper.tube, 0.36 / upper.tall
     pale = shaded(upper.rgb, 1.12)
     if upper.figure.back():
@@ -224,7 +224,7 @@ def _puffer(canvas: Canvas, upper: Upper) -> None:
 
 
 def quilt(canvas: Canvas, tube: Tube, rgb: Rgb, unit: float) -> None:
-    """Padded bands: lit above, dark below, a seam between each two."""
+    """Paints padded bands, each lit above and dark below, with a seam between neighbours."""
     count = max(2, round(tube.length() / (0.052 * unit)))
     for index in range(count):
         t = (index + 1) / count

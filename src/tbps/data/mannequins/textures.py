@@ -34,7 +34,7 @@ def tiles() -> Float32[np.ndarray, "materials TILE TILE"]:
 
 
 def _blurred(rng: np.random.Generator, radii: tuple[int, int]) -> np.ndarray:
-    """Smooth noise of unit variance: white noise, box-blurred twice along each axis (periodic)."""
+    """Returns smooth noise of unit variance: white noise, box-blurred twice along each axis (periodic)."""
     noise = rng.standard_normal((TILE, TILE))
     for axis, radius in enumerate(radii):
         for _ in range(2):
@@ -43,12 +43,12 @@ def _blurred(rng: np.random.Generator, radii: tuple[int, int]) -> np.ndarray:
 
 
 def _twill(rng: np.random.Generator) -> np.ndarray:
-    """Diagonal ribs with irregular strength."""
+    """Returns diagonal ribs with irregular strength."""
     y, x = np.mgrid[:TILE, :TILE]
     return np.asarray(np.sin((x + y) * 1.9) * (0.6 + 0.4 * _blurred(rng, (3, 3))))
 
 
 def _stitches() -> np.ndarray:
-    """Columns of V-shaped stitches, four pixels wide."""
+    """Returns columns of V-shaped stitches, four pixels wide."""
     y, x = np.mgrid[:TILE, :TILE]
     return np.asarray(np.sin(x * (2 * np.pi / 4.0)) * 0.8 + 0.5 * np.sin((y + 2 * np.abs(x % 4 - 2)) * (2 * np.pi / 5.0)))

@@ -14,9 +14,9 @@ Points = list[Point]
 
 
 class Tube:
-    """Cross sections `left[i]`-`right[i]` at the lengths `stations[i]`.
+    """Cross sections from `left[i]` to `right[i]` at the positions t = `stations[i]`.
 
-    `sags[i]` is how far the middle of a section hangs below the line between its edges, in pixels: a ring seen from above.
+    `sags[i]`: how far the middle of a section lies below the line between its edges, in pixels, as in a ring seen from above.
     """
 
     __slots__ = ("left", "right", "sags", "stations")
@@ -28,7 +28,12 @@ class Tube:
 
     def at(self, t: float, s: float) -> Point:
         """Returns the pixel of `(t, s)`."""
-        stations, left, right, sags = self.stations, self.left, self.right, self.sags  # `section`, written out: called most
+        stations, left, right, sags = (
+            self.stations,
+            self.left,
+            self.right,
+            self.sags,
+        )  # inlines `section`, because this is called most
         index = bisect_right(stations, t, 1, len(stations) - 1) - 1
         after = index + 1
         f = (t - stations[index]) / (stations[after] - stations[index])
@@ -40,7 +45,7 @@ class Tube:
         return (lx * g + mx * f) * v + (rx * g + nx * f) * w, (ly * g + my * f) * v + (ry * g + ny * f) * w + sag
 
     def section(self, t: float) -> tuple[float, float, float, float, float]:
-        """Returns left edge, right edge and sag at a length."""
+        """Returns left edge (x, y), right edge (x, y) and sag at `t`."""
         stations, left, right, sags = self.stations, self.left, self.right, self.sags
         index = bisect_right(stations, t, 1, len(stations) - 1) - 1
         after = index + 1
@@ -51,7 +56,7 @@ class Tube:
         return lx * g + mx * f, ly * g + my * f, rx * g + nx * f, ry * g + ny * f, sags[index] * g + sags[after] * f
 
     def across(self, t: float, places: Sequence[float]) -> Points:
-        """Returns several pixels of one section."""
+        """Returns the pixels of the section at `t` for several values of s."""
         lx, ly, rx, ry, sag = self.section(t)
         dx, dy = (rx - lx) * 0.5, (ry - ly) * 0.5
         cx, cy = lx + dx, ly + dy
@@ -64,7 +69,7 @@ class Tube:
         return self.left + self.across(1.0, (-0.6, 0.0, 0.6)) + self.right[::-1]
 
     def patch(self, t0: float, t1: float, s0: float, s1: float) -> Points:
-        """Returns the piece between two lengths and two widths."""
+        """Returns the outline of the piece from t0 to t1 and from s0 to s1."""
         wide = s1 - s0
         places = (s0, s1) if wide < 0.7 else (s0, s0 + 0.3 * wide, s0 + 0.7 * wide, s1)
         top, bottom = self.across(t0, places), self.across(t1, places)
@@ -74,13 +79,13 @@ class Tube:
         return [top[0], *down, *bottom, *up, *top[:0:-1]]
 
     def strip(self, s0: float, s1: float) -> Points:
-        """Returns the piece between two widths over the whole length; corners only at the sections, which is fast."""
+        """Returns the outline of the piece from s0 to s1 over the whole length; faster than `patch`: corners only at sections."""
         down, up = self.lane(s0), self.lane(s1)
         up.reverse()
         return down + up
 
     def lane(self, s: float) -> Points:
-        """Returns a line along the tube, with one point per section."""
+        """Returns the line at `s` along the tube, with one point per section."""
         if s in (-1.0, 1.0):
             return list(self.left if s < 0 else self.right)
         b = (s + 1) / 2
@@ -98,7 +103,7 @@ class Tube:
         return sum(hypot(bx - ax, by - ay) for (ax, ay), (bx, by) in pairwise(middles))
 
     def cut(self, t0: float, t1: float) -> "Tube":
-        """Returns the piece between two lengths as a tube."""
+        """Returns the piece from t0 to t1 as a tube."""
         inner = [i for i, t in enumerate(self.stations) if t0 < t < t1]
         stations = [t0, *(self.stations[i] for i in inner), t1]
         left = [self.at(t0, -1.0), *(self.left[i] for i in inner), self.at(t1, -1.0)]
@@ -123,7 +128,7 @@ def limb(middles: Sequence[Point], radii: Sequence[float]) -> Tube:
 
 
 def bent(joints: Sequence[Point], radii: Sequence[float]) -> Tube:
-    """Builds a limb through its joints, with a section half-way between each two; `radii`: of joints and half-ways in turn."""
+    """Builds a limb through its joints and the points half-way between them; `radii`: one per point, from the first joint on."""
     middles = [joints[0]]
     for (ax, ay), (bx, by) in pairwise(joints):
         middles += [((ax + bx) / 2, (ay + by) / 2), (bx, by)]

@@ -1,4 +1,4 @@
-"""Noun phrases and clauses from claims: articles, pronouns, order of adjectives, where a bag is carried."""
+"""Noun phrases and clauses for claims: articles, pronouns, order of adjectives, where a bag is carried."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -72,7 +72,7 @@ class Dice:
 
 
 class Scribe:
-    """Chooses the words of one caption, if possible others than those in the text to `avoid`."""
+    """Chooses the words of one caption. A word that occurs in the text `avoid` is drawn again once."""
 
     def __init__(self, claims: Mapping[str, AttributeClaim], dice: Dice, avoid: str) -> None:
         self.claims, self.dice, self._avoid = claims, dice, avoid
@@ -82,7 +82,7 @@ class Scribe:
         self._noun = self.word("gender") or dice.pick(_PEOPLE)
 
     def word(self, slot: str) -> str:
-        """Returns a word for the claim on this slot; empty where there is no claim."""
+        """Returns a word for the claim on this slot; empty if there is none."""
         claim = self.claims.get(slot)
         if claim is None:
             return ""
@@ -111,7 +111,7 @@ class Scribe:
         return self.they if self.dice.roll() < 0.85 else f"the {self._noun}"
 
     def hair(self) -> str:
-        """Returns the hair, to follow "with": "long black hair in a ponytail", "a bald head"; empty where nothing is said."""
+        """Describes the hair, to follow "with": "long black hair in a ponytail", "a bald head"; empty without a claim."""
         length, colour, style = self.word("hair.length"), self.word("hair.colour"), self.word("hair.style")
         if length == "bald":
             return "a bald head"
@@ -124,7 +124,7 @@ class Scribe:
         return " ".join((*before, "hair", style)) if tied else " ".join((*before, "hair"))
 
     def garment(self, slot: str, noun: str = "") -> str:
-        """Returns a garment without its article; `noun` where its kind is not said."""
+        """Describes a garment without an article; `noun` replaces its kind if that is not claimed."""
         noun = self.word(f"{slot}.kind") or noun
         colour, second, after = self.word(f"{slot}.colour"), self.word(f"{slot}.second"), ""
         pattern = self.word(f"{slot}.pattern")
@@ -149,7 +149,7 @@ class Scribe:
         return f"with {self.some(f'{second} {motif}' if second else motif)} {where}"
 
     def _two_colours(self, colour: str, second: str, pattern: str) -> tuple[str, str, str]:
-        """Returns the words before the pattern, the pattern before the noun, and what follows the noun."""
+        """Returns colour words, the pattern before the noun, and the words after the noun."""
         vague = any(word.startswith(_VAGUE_COLOURS) and word.endswith(("dark", "ed", "bright")) for word in (colour, second))
         if colour and not vague and self.dice.roll() < 0.5:
             return f"{colour} and {second}", pattern, ""
@@ -157,7 +157,7 @@ class Scribe:
         return colour, "", f"with {second} {self.dice.pick(marks.get(pattern, ('checks', 'check pattern', 'squares')))}"
 
     def upper(self) -> str:
-        """Returns the upper garment with what is worn under it."""
+        """Describes the upper garment and the garment under it."""
         outer = self.some(self.garment("upper"))
         if not self.says("inner.kind"):
             return outer
@@ -165,13 +165,13 @@ class Scribe:
         if " with " in inner:
             return f"{outer} over {inner}"
         worn_open = f"an open {outer.split(' ', 1)[1]} over {inner}"
-        if "vest" in self.claims["upper.kind"].mention.values:  # seen from behind too, where nobody can tell that it is open
+        if "vest" in self.claims["upper.kind"].mention.values:  # also seen from behind, where it cannot look open
             worn_open = f"{outer} over {inner}"
         return self.dice.pick((f"{outer} over {inner}", f"{outer} over {inner}", f"{outer} with {inner} underneath",
                                worn_open, f"{outer} and {inner} under it"))  # fmt: skip
 
     def lower(self) -> str:
-        """Returns the lower garment; empty where nothing is said about it."""
+        """Describes the lower garment; empty without a claim."""
         if self.says("lower.kind"):
             return self.some(self.garment("lower"))
         return self.garment("lower", "bottoms") if self.says("lower.colour") else ""
@@ -183,7 +183,7 @@ class Scribe:
         return self.some(self.garment("hat")) if self.says("hat.kind") else ""
 
     def bag(self) -> tuple[str, str]:
-        """Returns a verb and its object: ("carrying", "a red backpack on his back"); empty where no bag is mentioned."""
+        """Describes the bag by a verb and its object: ("carrying", "a red backpack on his back"); empty without a claim."""
         if not self.says("bag.kind"):
             return "", ""
         kinds = self.claims["bag.kind"].mention.values
@@ -207,7 +207,7 @@ class Scribe:
         return verb, f"{thing} in {self.their} hand" if kind != "trolley" and self.dice.roll() < 0.25 else thing
 
     def action(self, always: bool = False) -> str:
-        """Returns what the person does and the direction, as a participle; sometimes empty unless `always`."""
+        """Describes activity and direction by a participle ("walking away"); sometimes empty unless `always`."""
         view = self.claims[DIRECTION].mention.values if self.says(DIRECTION) else ()
         if self.says(STANCE):
             return self.dice.pick(_STANDING[view]).replace("{their}", self.their)

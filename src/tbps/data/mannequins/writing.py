@@ -2,7 +2,7 @@
 
 The result depends on seed, sizes and layout only: every person, viewpoint, caption and capture time has its own random stream, so
 the number of processes and their order do not matter. The data set is written to a hidden folder beside the target and renamed when
-it is complete; an interrupted run leaves no partial data set, and the next run deletes what it left.
+it is complete. An interrupted run leaves no partial data set; the next run deletes the hidden folder of a run that was killed.
 """
 
 import json
@@ -29,11 +29,11 @@ from tbps.seeding import generator
 from tbps.storage import make_folder, write_text, writing_to
 
 STAMP = "mannequins.json"
-VERSION = 1  # version of images and captions; increased when the same seed gives others
+VERSION = 1  # version of images and captions; increase it when a change of code makes the same seed produce others
 CAMERAS = 15
 CAPTIONS = 2
 CHUNK = 16  # people per task of a process
-POOL_FROM = 100  # images; fewer are drawn faster than processes start
+POOL_FROM = 100  # smallest number of images drawn in several processes; fewer are drawn faster than processes start
 
 OnProgress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ class SplitSize:
 
 @dataclass(frozen=True, slots=True)
 class WrittenDataset:
-    """The data set in the folder. `images`: number by split; `fresh`: False where the same data set was already there."""
+    """A written data set. `images`: number of images by split; `fresh`: False if the same data set was already in the folder."""
 
     folder: Path
     layout: str
@@ -76,8 +76,7 @@ def write_mannequins(
     workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> WrittenDataset:
-    """Writes the data set into `folder`, which must be missing, be empty, or already hold exactly this data set (nothing is done
-    then).
+    """Writes the data set into `folder`, which must be missing or empty; does nothing if it already holds this very data set.
 
     `splits`: sizes of the wanted splits among train, val and test. `workers`: processes, by default one per core; a script that
     uses more than one needs `if __name__ == "__main__":`. `on_progress`: called with (images done, images in total).
@@ -99,7 +98,7 @@ def write_mannequins(
 
 
 def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, object]:
-    """Returns what identifies the data set, and validates it."""
+    """Validates the settings and returns the stamp that identifies the data set."""
     known = find_layout(name).splits
     for split, size in splits.items():
         if split not in known:
@@ -118,8 +117,9 @@ def _stamp(splits: Mapping[str, SplitSize], seed: int, name: str) -> dict[str, o
 
 
 def _is_written(folder: Path, stamp: Mapping[str, object]) -> bool:
-    """Returns whether `folder` holds the data set of this stamp; False where it is missing or empty. Raises StorageError for other
-    content.
+    """Returns whether `folder` holds the data set of this stamp; False if it is missing or empty.
+
+    Raises StorageError for other content.
     """
     if not folder.exists():
         return False
@@ -176,9 +176,7 @@ def _alive(process: int) -> bool:
 
 
 def _plan(target: Path, splits: Mapping[str, SplitSize], seed: int, name: str) -> list[_Task]:
-    """Plans the images of all people. Identities are numbered in another order than people are drawn, so that near-twins are not
-    adjacent.
-    """
+    """Plans the images of all people. Identity numbers are shuffled, so that those of near-twins are not adjacent."""
     ours = find_layout(name)
     names = [split for split in ours.splits if split in splits]
     total = sum(splits[split].identities * splits[split].images_per_identity for split in names)

@@ -1,7 +1,7 @@
-"""Shared parts of the data set readers: parsing records, checks across records, comparison with published counts.
+"""Parsing and validation of annotation files, shared by all readers; comparison with published counts.
 
-A reader declares where its fields are (`AnnotationFile`) and what was published (`Published`). Every error is an AnnotationError
-that names the file, the record by its index (from 0) or its line, and the field.
+A reader declares its file and field names (`AnnotationFile`) and the published counts (`Published`). Every error is an
+AnnotationError that names the file, the record by its index (from 0) or its line, and the field.
 """
 
 import json
@@ -52,7 +52,7 @@ class Published:
 
 
 def find_file(root: Path, *names: str, instead: str = "") -> Path:
-    """Returns the first existing file of `names` below `root`. Raises AnnotationError with the names and the remark `instead`."""
+    """Returns the first of `names` that exists in `root`. Raises AnnotationError, with the hint `instead`, if none exists."""
     if not os.path.isdir(root):
         raise AnnotationError(f"{root} is not a folder; give the folder that holds {names[0]}")
     for name in names:
@@ -78,11 +78,11 @@ def assemble(
     *,
     allow_missing: bool = False,
 ) -> PersonDataset:
-    """Builds a data set from the images of each annotation file; `place` describes the position of an image's index in its file.
+    """Builds a data set from the images of each annotation file.
 
     Checks that all image files exist (with `allow_missing`, leaves out records without one and reports how many) and that no
-    identity is in two splits. Compares with the published counts. Where there is no val split, moves 200 identities (a tenth where
-    that is fewer) from train to val, always the same ones.
+    identity is in two splits. Differences from the published counts become warnings. Without a val split, moves 200 identities of
+    train (or a tenth, if that is fewer) to val, always the same ones. `place`: describes a record by its index, for messages.
     """
     _require_disjoint_splits(tables, place)
     images: list[PersonImage] = []
@@ -125,7 +125,7 @@ def check_split(where: str, split: Any) -> str:
     """Validates a split: train, val or test."""
     if not isinstance(split, str) or split not in SPLITS:
         refuse(where, "split", f"{_shown(split)} is none of {', '.join(SPLITS)}")
-    return SPLITS[SPLITS.index(split)]  # so that all images share one string
+    return SPLITS[SPLITS.index(split)]  # one string object for all images
 
 
 def check_path(where: str, name: str, images: ImageFolder, value: Any) -> Path:
@@ -151,7 +151,7 @@ def check_paraphrases(where: str, value: Any, captions: Sequence[str]) -> tuple[
 
 
 def read_records(file: Path) -> list[Any]:
-    """Reads a JSON list without validating its records. Raises AnnotationError where the file holds something else."""
+    """Reads a JSON list without validating its records. Raises AnnotationError if the file holds anything else."""
     try:
         records = json.loads(file.read_bytes())
     except OSError as error:
@@ -185,7 +185,7 @@ def _read_image(source: AnnotationFile, folder: ImageFolder, index: int, record:
 
 
 def _has_words(caption: str) -> bool:
-    """Returns whether cleaning leaves a word; a letter or digit suffices and is found fast."""
+    """Returns whether cleaning leaves a word; looks for a letter or digit first, which is fast."""
     if any(map(str.isalnum, caption)):
         return True
     try:
@@ -241,7 +241,7 @@ def _remarks(images: Sequence[PersonImage]) -> Iterable[str]:
 
 
 def long_captions(images: Sequence[PersonImage]) -> list[str]:
-    """Returns the remark on captions that certainly exceed CLIP's context; empty where there are none."""
+    """Returns a warning about captions that certainly exceed CLIP's context; empty if there are none."""
     lengths = [len(re.findall(r"\w+", caption)) for image in images for caption in image.captions]
     cut = sum(length > CONTEXT_WORDS for length in lengths)
     remark = f"{cut:,} of {len(lengths):,} captions have more than {CONTEXT_WORDS} words: a context of 77 tokens cuts them"

@@ -11,7 +11,7 @@ from tbps.errors import DataError
 
 
 class Reader(Protocol):
-    """Reads a layout. `allow_missing`: leaves out records whose image file is missing and counts them in the remarks."""
+    """Reader of a layout. `allow_missing`: leaves out records whose image file is missing; a warning counts them."""
 
     def __call__(self, root: Path, *, allow_missing: bool = False) -> PersonDataset: ...
 
@@ -33,7 +33,7 @@ _PUBLISHED = {
 
 
 def published(name: str) -> Published | None:
-    """Returns the counts that the authors of a data set published, None for others."""
+    """Returns the counts published by the authors of a data set; None if there are none."""
     return _PUBLISHED.get(name)
 
 

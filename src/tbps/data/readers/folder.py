@@ -58,9 +58,9 @@ def _read_row(
 
 
 def _shared(value: Any, known: dict[Hashable, Any]) -> Any:
-    """Returns an equal value built from the texts and lists of texts in `known`.
+    """Returns an equal value that shares texts and lists of texts with earlier values (`known`).
 
-    Columns repeat a few words many times; the separate copies per image that JSON creates would be most of a data set's memory.
+    Columns repeat a few words many times; the copies that JSON creates per image would take most of a data set's memory.
     """
     if isinstance(value, str):
         return known.setdefault(value, value)
@@ -83,7 +83,7 @@ def _person(where: str, identity: Any) -> tuple[str, str]:
 
 
 def _label(where: str, name: str, value: Any) -> str | None:
-    """Validates text, or a whole number, which becomes text."""
+    """Validates text or a whole number, and returns it as text."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():

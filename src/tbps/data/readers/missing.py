@@ -17,10 +17,10 @@ _NAMED = 8
 def without_missing(
     file: Path, root: Path, images: Sequence[PersonImage], place: Callable[[int], str], allowed: bool
 ) -> tuple[Sequence[PersonImage], list[str]]:
-    """Returns the images whose files exist, and a remark on the others if there are any.
+    """Returns the images whose files exist, and a warning about the others, if any.
 
-    Raises AnnotationError that counts the missing files by folder and names the first, unless `allowed`; and always where no image
-    is left.
+    Unless `allowed`, raises AnnotationError, which counts the missing files by folder and names the first. Raises it in any case if
+    no image is left.
     """
     # `Path.is_file` would raise for a name that is too long and for a folder without permission
     missing = [index for index, image in enumerate(images) if not os.path.isfile(image.path)]

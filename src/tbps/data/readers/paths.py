@@ -1,4 +1,4 @@
-"""Resolving the paths of an annotation file with one directory listing per folder instead of one per image."""
+"""Resolution of the paths in an annotation file, with one directory listing per folder instead of one look-up per image."""
 
 import os
 from pathlib import Path
@@ -27,11 +27,11 @@ class ImageFolder:
         if parent not in self._folders:
             self._folders[parent] = self._list(parent)
         folder, files = self._folders[parent]
-        # A name that is spelled differently on disk (composed or decomposed letters) takes the slower way.
+        # A name with another Unicode form on disk (composed or decomposed letters) is not in the listing: look it up separately.
         return folder / file if file in files else resolve_inside(self.root, name)
 
     def _list(self, parent: str) -> tuple[Path, frozenset[str]]:
-        """Lists the resolved folder and the names of its regular files; no names where it is missing or refused."""
+        """Lists the resolved folder and the names of its regular files; no names if it is missing or refused."""
         try:
             folder = resolve_inside(self.root, parent or ".")
             with os.scandir(folder) as entries:

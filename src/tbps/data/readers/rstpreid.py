@@ -27,7 +27,7 @@ _CODE = re.compile(r"[{}<>\\=\[\]]|\w\(|function|return |null\b")
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """Reads the data set in `root`, with the camera of each image and remarks on the release and on damaged captions."""
+    """Reads the data set in `root` and the camera of each image; warns about the faulty release and about damaged captions."""
     file = find_file(root, FILE, instead="request it from the authors")
     records = read_images(AnnotationFile(file, root / "imgs", path_field="img_path"))
     dataset = assemble(NAME, root, {file: records}, PUBLISHED, allow_missing=allow_missing)

@@ -1,7 +1,7 @@
 """UFine6926 (Zuo et al., CVPR 2024): `UFine6926_Annotations_1024.json`, with paths such as `images/1.jpg` relative to its folder.
 
-Copies with the images below `imgs/` and paths relative to it, like other data sets, are read too. Captions have about 81 words and
-exceed CLIP's context. Records name their split; where there is no val split, it is taken from train by identity.
+Copies that keep the images in `imgs/`, with paths relative to it as in other data sets, are read too. Captions have about 81 words
+and exceed CLIP's context. Records name their split; without a val split, it is taken from train by identity.
 """
 
 import os
@@ -28,7 +28,7 @@ PUBLISHED = Published(identities={ALL: 6_926}, images={ALL: 26_206}, captions={A
 
 
 def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
-    """Reads the data set in `root`, with a remark on the number of captions that exceed CLIP's context."""
+    """Reads the data set in `root`; warns about captions that exceed CLIP's context."""
     file = find_file(root, FILE, instead="request it from the authors")
     images = read_images(AnnotationFile(file, _base(root, read_records(file))))
     dataset = assemble(NAME, root, {file: images}, PUBLISHED, allow_missing=allow_missing)
@@ -36,9 +36,7 @@ def read(root: Path, *, allow_missing: bool = False) -> PersonDataset:
 
 
 def _base(root: Path, records: list[Any]) -> Path:
-    """Returns the folder that paths are relative to: `root` as published, or `imgs/` where that contains an image that `root` does
-    not.
-    """
+    """Returns the folder that paths are relative to: `root` as published, or `imgs/` if the first image found is there."""
     for record in records:
         name = record.get("file_path") if isinstance(record, dict) else None
         if isinstance(name, str) and "\0" not in name:

@@ -37,10 +37,10 @@ def failure_sheet(found: Diagnosis, split: PersonDataset, embedded: Embeddings, 
             Tile(open_image(split.images[image].path), f"{place}.", right=bool(embedded.image_ids[image] == person))
             for place, image in enumerate(failure.found, 1)
         ]
-        own = Tile(open_image(split.images[pair.image].path), f"described\nright one: {failure.rank}.", right=None)
+        own = Tile(open_image(split.images[pair.image].path), f"described\nbest rank: {failure.rank}", right=None)
         return SheetRow(split.images[pair.image].captions[pair.caption], (*tiles, own))
 
-    return contact_sheet([row(failure) for failure in found.failures], title=f"Surest failures: {about}")
+    return contact_sheet([row(failure) for failure in found.failures], title=f"Failures with the largest margin: {about}")
 
 
 def _text(found: Diagnosis, about: str) -> str:
@@ -50,10 +50,10 @@ def _text(found: Diagnosis, about: str) -> str:
     words = [(f"{word} to {other}", f"{count:,}", _one(percent)) for word, other, count, percent in found.words]
     parts = [
         f"# Diagnosis: {markdown_text(about)}",
-        f"{found.queries:,} captions against {found.gallery:,} images: Rank-1 {found.r1:.2f} %. One model, one split: no spread.",
+        f"{found.queries:,} captions against {found.gallery:,} images: Rank-1 {found.r1:.2f} %; a single model and split.",
         "## Rank-1 by attribute mentioned",
-        f"Attributes that fewer than {LEAST} captions mention are left out. Captions that mention one mention others too: these "
-        "are differences between captions, not effects of a word.",
+        f"Attributes that fewer than {LEAST} captions mention are left out. Captions that mention one attribute often mention "
+        "others too, so the differences are between groups of captions and are not effects of a single word.",
         *_rows(("attribute", "captions", "Rank-1, %", "without it, %", "difference"), slots),
         "## Near-twins",
         f"{twins.with_twin:,} of {twins.people:,} people have somebody who differs in at most {TWIN_THINGS} things.",
@@ -68,12 +68,12 @@ def _text(found: Diagnosis, about: str) -> str:
             ],
         ),
         "## One false word",
-        "How often the true caption scores higher than the false one with the image it was written for, and how much of its lead "
-        "over the mean image the false word takes. The control changes no claim.",
-        *_rows(("words", "captions", "true preferred, %", "loss of cosine", "share of the lead, %"), swaps),
+        "How often the true caption scores higher with its image than the false one, and which share of its lead over the mean "
+        "image is lost through the false word. The control group changes the wording but not the meaning.",
+        *_rows(("words", "captions", "true preferred, %", "drop in cosine", "share of the lead, %"), swaps),
         *_rows(("least noticed", "captions", "true preferred, %"), words),
-        "## Surest failures",
-        "![captions, what was found first, and what was described](failures.png)" if found.failures else "None.",
+        "## Failures with the largest margin",
+        "![captions, the images found first, and the image described](failures.png)" if found.failures else "None.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

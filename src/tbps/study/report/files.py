@@ -1,7 +1,7 @@
 """Write the report of a study.
 
-report.md, report.html   all tables, ours beside the paper's
-plots/                   plots of report.md; report.html contains its own
+report.md, report.html   all tables, with the paper's numbers beside ours
+plots/                   plots of report.md; those of report.html are embedded
 summary.csv              one line per row and metric
 runs.csv                 one line per row and seed, with every value
 """
@@ -40,7 +40,7 @@ def write_reports(reports: Sequence[TableReport], folder: Path) -> list[Path]:
 
 
 def markdown(reports: Sequence[TableReport]) -> str:
-    """All tables as GitHub Markdown."""
+    """Format all tables as GitHub Markdown."""
     parts = ["# Study", "", LEGEND]
     for number, report in enumerate(reports):
         parts += ["", f"## {markdown_text(title(report))}", "", *(f"- {markdown_text(sentence)}" for sentence in about(report))]
@@ -54,7 +54,7 @@ def markdown(reports: Sequence[TableReport]) -> str:
 
 
 def _pictures(number: int, report: TableReport) -> Iterator[tuple[str, Plot]]:
-    """Every plot with the name of its file."""
+    """Pairs of (file name, plot) for every plot of a table."""
     yield from ((f"plots/{number + 1}-{report.name}-{plot.name}.png", plot) for plot in plots(report))
 
 

@@ -1,4 +1,4 @@
-"""Grids and remarks of a report as text, which become Markdown or HTML.
+"""Grids and remarks of a report as text, to be formatted as Markdown or HTML.
 
 Every number is shown with its seeds. `about` names the data set and the start model of all numbers in a table.
 """
@@ -86,7 +86,7 @@ def about(report: TableReport) -> list[str]:
 
 
 def metric_grid(report: TableReport) -> Grid:
-    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's; empty columns are left out."""
+    """Metrics in percent with their spread over seeds, differences with intervals, and the paper's values; no empty columns."""
     metrics = report.columns
     ours = ("row", "seeds", *(HEADINGS[metric] for metric in metrics), "Rank-1 to base", "mAP to base")
     theirs = (*(f"paper {HEADINGS[metric]}" for metric in _PAPER_METRICS), "paper Rank-1 to base", "sign")
@@ -127,7 +127,7 @@ def cost_grid(report: TableReport) -> Grid | None:
 
 
 def remarks(report: TableReport) -> list[str]:
-    """Remarks for the reader of a table: small samples, legends, notes on rows, and what was not run."""
+    """Remarks for the reader of a table: few seeds, legends, notes on rows, and rows that were not run."""
     counts = sorted({d.count for row in report.rows for d in row.differences.values()})
     found = []
     few = [count for count in counts if 1 < count < ENOUGH]
@@ -149,7 +149,7 @@ def remarks(report: TableReport) -> list[str]:
 
 
 def _chosen(row: RowReport) -> str:
-    """The chosen layers of each seed, for rows that choose layers."""
+    """Layers chosen with each seed, for rows that choose layers; otherwise empty."""
     layers = {
         seed: [f"{value:g}" for name, value in sorted(run.values.items()) if name.startswith("chosen.")]
         for seed, run in row.runs.items()

@@ -1,4 +1,4 @@
-"""Write the report as one HTML page that loads nothing: style and plots are inside. The layout is in page.html.jinja."""
+"""Write the report as one self-contained HTML page, with style and plots embedded. The layout is in page.html.jinja."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Section:
 
 
 def page(reports: Sequence[TableReport]) -> str:
-    """All tables with their plots and remarks as HTML."""
+    """Format all tables, with their plots and remarks, as HTML."""
     sections = [_section(f"table-{number}", report) for number, report in enumerate(reports, 1)]
     return _ENVIRONMENT.get_template("page.html.jinja").render(sections=sections, legend=LEGEND) + "\n"
 
@@ -50,7 +50,7 @@ def _section(anchor: str, report: TableReport) -> Section:
 
 
 def _inline(svg: str, prefix: str, label: str) -> Markup:
-    """An SVG element without prologue and metadata, in the page's text colour, with ids that are unique on the page."""
+    """Prepare an SVG for the page: no prologue and metadata, the page's text colour, and ids that are unique on the page."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(INK, "currentColor")
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     body = body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

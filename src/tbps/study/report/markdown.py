@@ -1,4 +1,4 @@
-"""Grids and texts as GitHub Markdown, with every character escaped that Markdown or HTML would read as markup."""
+"""Format grids and texts as GitHub Markdown; characters that Markdown or HTML would read as markup are escaped."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from tbps.study.report.grids import Grid
 
 
 def markdown_rows(grid: Grid) -> Iterator[str]:
-    """Lines of a Markdown table; the first column is aligned left, all others right."""
+    """Yield the lines of a Markdown table; the first column is aligned left, all others right."""
     ruler = ("---", *["---:"] * (len(grid.headings) - 1))
     rows = ([markdown_text(cell) for cell in cells] for cells in grid.rows)
     yield from (f"| {' | '.join(cells)} |" for cells in (map(markdown_text, grid.headings), ruler, *rows))

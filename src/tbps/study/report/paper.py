@@ -1,4 +1,4 @@
-"""The paper's numbers, read from `paper_tables.yaml` into rows of one form.
+"""The paper's numbers, read from `paper_tables.yaml` into rows of a uniform format.
 
 Rows have the names of `tbps.study.ablations`; a test compares both.
 """
@@ -88,7 +88,7 @@ def _few_shot(table: Mapping[float, Mapping[str, Any]]) -> Iterator[PaperRow]:
 
 
 def _strengths(name: str, table: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[PaperRow]:
-    """The base row, then one row per value of every setting. (`used` marks the value that the paper keeps.)"""
+    """Yield the base row, then one row per value of every setting. `used` marks the value that the paper keeps."""
     yield PaperRow(name, "clip*", "CUHK-PEDES", "ViT-B/32", _numbers(base))
     for setting, tried in table["rows"].items():
         for value, numbers in tried.items():
@@ -98,7 +98,7 @@ def _strengths(name: str, table: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 
 def _compression(rows: Mapping[int, Mapping[str, Any]]) -> Iterator[PaperRow]:
-    """Rows of frozen and of dropped layers, for which the paper gives one common count."""
+    """Yield rows for frozen and for dropped layers, for which the paper gives one common count of parameters."""
     for count, columns in rows.items():
         for model, name in (("tbps_clip", "tbps_clip"), ("simplified", "simplified_tbps_clip")):
             for row in (f"{name}/{count} {how}" for how in ("frozen", "dropped")) if count else (f"{name}/0",):

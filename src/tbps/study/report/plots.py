@@ -34,13 +34,13 @@ class Plot:
     size: tuple[float, float]
 
     def svg(self, salt: str) -> str:
-        """The plot as SVG; its ids depend on `salt` alone, so that the same plot gives the same text."""
+        """Draw the plot as SVG. Its ids depend on `salt` only, so the same plot gives the same text."""
         out = io.StringIO()
         self._saved(out, INK, {"svg.hashsalt": salt}, format="svg", transparent=True, metadata=_NO_METADATA)
         return out.getvalue()
 
     def png(self) -> bytes:
-        """The plot as PNG, black on white."""
+        """Draw the plot as PNG, black on white."""
         out = io.BytesIO()
         self._saved(out, "black", {}, format="png", dpi=150)
         return out.getvalue()
@@ -53,7 +53,7 @@ class Plot:
 
 
 def plots(report: TableReport) -> list[Plot]:
-    """All plots that the table has results for."""
+    """Make all plots for which the table has results."""
     return [*_differences(report), *_contributions(report), *_trade_off(report)]
 
 
@@ -145,7 +145,7 @@ _SIZES = ("parameters", "encode_flops", "encode_seconds")
 
 
 def _trade_off(report: TableReport) -> Iterator[Plot]:
-    """Rank-1 against parameters, operations and time: the whole model, and smaller ones without and with a teacher."""
+    """Rank-1 against parameters, operations and time: the unpruned model, and smaller ones without and with a teacher."""
     rows = [row for row in report.rows if all(name in row.spreads for name in (MAIN, *_SIZES))]
     taught = [row for row in rows if row.name.endswith(TAUGHT)]
     alone = [row for row in rows if row.base is not None and row not in taught]
@@ -172,7 +172,7 @@ def _trade_off(report: TableReport) -> Iterator[Plot]:
 
 
 def _draw_series(axes: Any, size: str, rows: Sequence[RowReport], **style: Any) -> None:
-    """Mean and standard deviation over seeds, from the smallest to the largest model."""
+    """Draw mean and standard deviation over seeds, from the smallest to the largest model."""
     ordered = sorted(rows, key=lambda row: row.spreads[size].mean)
     across = [row.spreads[size].mean * COSTS[size].factor for row in ordered]
     up, spread = [row.spreads[MAIN].mean for row in ordered], [row.spreads[MAIN].std or 0.0 for row in ordered]

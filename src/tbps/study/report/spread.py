@@ -10,7 +10,7 @@ from tbps.seeding import generator
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 ENOUGH = 6
-"""With at least this many seeds, equal rows give an interval without 0 in fewer than 5 % of the cases (`Difference.by_luck`)."""
+"""With at least this many seeds, rows that do not differ give differences of one sign in fewer than 5 % of cases (`by_luck`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class SeedSpread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean difference over the seeds that both rows have, with its interval; `low` and `high` are None below two seeds."""
+    """Mean difference over the seeds that both rows have, with its interval; `low` and `high` are None for a single seed."""
 
     mean: float
     low: float | None
@@ -40,19 +40,19 @@ class Difference:
 
     @property
     def by_luck(self) -> float:
-        """Probability that all differences have one sign although the rows do not differ."""
+        """Probability that all differences have the same sign by chance, if the rows do not differ."""
         return float(min(1.0, 2.0 ** (1 - self.count)))
 
 
 def spread(values: Sequence[float]) -> SeedSpread:
-    """Mean and sample standard deviation of at least one value."""
+    """Compute mean and sample standard deviation of at least one value."""
     return SeedSpread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
 def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    """Difference `ours` minus `base` over the seeds of both; None if they share no seed.
+    """Compute the difference `ours` minus `base` over their common seeds; None if they share no seed.
 
-    The interval holds the middle 95 % of the means of 10,000 seeded resamples of the differences.
+    The interval contains the middle 95 % of the means of 10,000 seeded resamples of the differences.
     """
     seeds = sorted(ours.keys() & base.keys())
     if not seeds:

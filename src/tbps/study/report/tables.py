@@ -1,4 +1,4 @@
-"""Read what a study has found, table by table and row by row, beside the paper's numbers."""
+"""Read the results of a study by table and row, together with the paper's numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class RowReport:
         return sorted(self.runs)
 
     def paper_difference(self, metric: str) -> float | None:
-        """The paper's difference between the row and its base, each a single run."""
+        """The paper's difference between the row and its base; both are single runs."""
         if self.paper is None or self.paper_base is None or self.base is None:
             return None
         ours, base = self.paper.values.get(metric), self.paper_base.values.get(metric)
@@ -55,7 +55,7 @@ class RowReport:
     def agreement(self) -> Agreement:
         """Whether Rank-1 changed in the paper's direction.
 
-        "unclear" while the confidence interval holds 0; empty without a difference to compare.
+        "unclear" if the confidence interval contains 0; empty without a difference to compare.
         """
         ours, theirs = self.differences.get(MAIN), self.paper_difference(MAIN)
         if ours is None or not theirs:
@@ -70,9 +70,9 @@ class TableReport:
     """Results of one table on one data set, from one start model, with one set of changes (`record`).
 
     `references`: rows of other methods, as the paper reports them. `not_run`: reasons why rows of the table have no results.
-    `legends`: what a reader must know about the values (`Work.legend`). `split`: name, queries and images of the split that was
-    scored, None before the first result. `devices`: machines that ran the steps. `apart`: in what the record differs from others of
-    this table in the study; empty without others.
+    `legends`: explanations of the values (`Work.legend`). `split`: name, queries and images of the split that was scored, None
+    before the first result. `devices`: machines that ran the steps. `apart`: data, start model or changes in which this record
+    differs from others of the same table in the study; empty if there is only one.
     """
 
     name: str
@@ -89,15 +89,15 @@ class TableReport:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The metrics to show: mINP only if the paper gives it."""
+        """Metrics to show: mINP only if the paper reports it."""
         minp = any(row.paper is not None and "minp" in row.paper.values for row in self.rows)
         return METRICS if minp else METRICS[:-1]
 
 
 def read_study(study: Path, names: Sequence[str] = ()) -> list[TableReport]:
-    """Reports of the tables that were begun in a study's folder, in the order of `ablations`; `names`: only those tables.
+    """Read the tables that were started in a study's folder, in the order of `ablations`; `names`: only those tables.
 
-    Raises DataError if none was begun, CheckpointError for a damaged record or result.
+    Raises DataError if none was started, CheckpointError for a damaged record or result.
     """
     wanted = [table(name).name for name in names] or list(TABLES)
     files = [file for name in wanted for file in sorted((study / "plans").glob(f"{name}-????????.json"))]
@@ -108,7 +108,7 @@ def read_study(study: Path, names: Sequence[str] = ()) -> list[TableReport]:
 
 
 def _apart(report: TableReport, alike: Sequence[TableReport]) -> str:
-    """Data, start and changes that not all of these reports share."""
+    """Describe the data, start model and changes of a report that not all of these reports share."""
     ours, *_ = compared = [
         {"data": f"{r.data} {r.data_fingerprint}", "start": f"{r.start} {r.start_fingerprint}"} | dict(r.changes)
         for r in (report.record, *(other.record for other in alike))
@@ -144,7 +144,7 @@ def _read_table(study: Path, file: Path) -> TableReport:
 
 
 def _runs(study: Path, seeds: Mapping[int, str]) -> tuple[dict[int, StepResult], dict[int, str]]:
-    """Results, and reasons for missing ones, by seed."""
+    """Read results, and reasons for missing ones, by seed."""
     runs: dict[int, StepResult] = {}
     missing: dict[int, str] = {}
     for seed, step in sorted(seeds.items()):
@@ -190,7 +190,7 @@ def _values(runs: Mapping[int, StepResult], metric: str) -> dict[int, float]:
 
 
 def _not_run(rows: Sequence[str], refused: Mapping[str, str]) -> list[str]:
-    """Each reason why rows have no results, with the names of those rows."""
+    """List each reason why rows have no results, with the names of those rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
         found.setdefault(refused.get(row, "not asked for"), []).append(row)

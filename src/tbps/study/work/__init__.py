@@ -1,1 +1,1 @@
-"""Kinds of work that a step of a study does: training, measuring cost, probing, compressing."""
+"""Kinds of work for the steps of a study: training, measuring cost, probing, compressing."""

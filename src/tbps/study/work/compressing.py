@@ -1,4 +1,4 @@
-"""Retraining with the text layers that contribute least frozen or dropped (paper: compression)."""
+"""Retraining with the least contributing text layers frozen or dropped (paper: compression)."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tbps.training.settings import TrainSettings
 
 @final
 class Compressing(Work):
-    """Trains by the recipe, from the study's start model, with some text layers frozen or dropped.
+    """Train with the recipe, from the study's start model, with some text layers frozen or dropped.
 
     The layers are those with the smallest C1 + C2 in the probing of the same recipe and seed. Their numbers, from 1, are the values
     `chosen.1`, `chosen.2` and so on.
@@ -33,7 +33,7 @@ class Compressing(Work):
 
     @property
     def before(self) -> Work:
-        """The probing that the layers are chosen by."""
+        """The probing by which the layers are chosen."""
         return Probing(train=self.train, identities=self.identities)
 
     def refusal(self, towers: CLIPConfig) -> str:
@@ -57,7 +57,7 @@ class Compressing(Work):
         return replace(trained, values={**trained.values, **{f"chosen.{n}": layer for n, layer in enumerate(chosen, 1)}})
 
     def settings(self, chosen: Sequence[int]) -> TrainSettings:
-        """The recipe with these text layers, numbered from 1, frozen or dropped."""
+        """Change the recipe so that these text layers, numbered from 1, are frozen or dropped."""
         return self.train.override({f"{'lock' if self.how == 'frozen' else 'prune'}.text_layers": tuple(chosen)})
 
 

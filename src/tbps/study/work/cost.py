@@ -29,14 +29,14 @@ _WARM_UP, _TIMES = 5, 30
 
 @final
 class Costing(Work):
-    """Trains by a recipe, in a process of its own, and measures it.
+    """Train with a recipe, in a process of its own, and measure the cost.
 
-    Values beside those of a training: `encode_flops`, operations to embed one image and one caption of full length, and
+    Values in addition to those of `Training`: `encode_flops`, operations to embed one image and one caption of full length;
     `train_flops`, operations of one update per pair, with the backward pass and all views. A multiplication and an addition count
-    as two.
+    as two operations.
 
-    Measured: seconds of all updates (`train_seconds`), to embed and score the test split (`test_seconds`), and to embed one image
-    and its caption on the CPU (`encode_seconds`); `peak_bytes`, the peak memory of the GPU, or on a CPU of the whole process.
+    Measured: `train_seconds`, time of all updates; `test_seconds`, time to embed and score the test split; `encode_seconds`, time
+    to embed one image and its caption on the CPU; `peak_bytes`, peak memory of the GPU, or of the whole process on a CPU.
     """
 
     kind: Literal["costing"] = "costing"
@@ -63,7 +63,7 @@ class Costing(Work):
 
 
 def peak_bytes(device: str) -> float:
-    """Peak memory so far: of tensors on a GPU, of this process on a CPU."""
+    """Peak memory so far in bytes: of tensors on a GPU, of this process on a CPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""The kinds of work. A new kind is a class in a file of its own and one line here."""
+"""Kinds of work by name. To add a kind, write a class in a file of its own and add one line here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ KINDS: Mapping[str, type[Work]] = {
 
 
 def parse_work(values: Mapping[str, Any]) -> Work:
-    """Work from what `model_dump` gave, in this version or an earlier one.
+    """Build work from the result of `model_dump`, of this version or an earlier one.
 
     Raises SettingsError for an unknown kind or setting.
     """

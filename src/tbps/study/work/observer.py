@@ -1,4 +1,4 @@
-"""How a step of a study reports its progress."""
+"""Observers: callbacks by which a step of a study reports its progress."""
 
 from collections.abc import Callable
 from typing import Protocol, final
@@ -8,14 +8,14 @@ from tbps.training.state import EpochResult
 
 
 class WorkObserver(Observer, Protocol):
-    """An observer of training that is also told how many modules have been probed. Counts are (done, total)."""
+    """Observer of training with an additional callback for the number of probed modules. Counts are (done, total)."""
 
     def on_probe(self, done: int, total: int) -> None: ...
 
 
 @final
 class ProgressObserver:
-    """Passes on how many updates, or probed modules, are done; ignores everything else."""
+    """Forward the number of finished updates or probed modules to one callback, and ignore everything else."""
 
     def __init__(self, on_progress: Callable[[int, int], None]) -> None:
         self._on_progress = on_progress

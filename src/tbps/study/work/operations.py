@@ -20,7 +20,7 @@ from tbps.training.settings import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class SplitCounts:
-    """How many identities, images and captions a split holds."""
+    """Numbers of identities, images and captions in a split."""
 
     identities: int
     images: int
@@ -38,10 +38,10 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a step is expected to take.
+    """Expected updates, operations and parameters of a step.
 
-    `flops`: operations of all updates or probes, approximately. `parameters`: those of towers and heads, without LoRA's and the
-    few-shot ones. Both are None where the model's configuration is unknown.
+    `flops`: approximate operations of all updates or probes. `parameters`: number of parameters of towers and heads, without those
+    of LoRA and few-shot modules. Both are None if the model's configuration is unknown.
     """
 
     updates: int
@@ -50,7 +50,7 @@ class Estimate:
 
 
 def encode_flops(config: CLIPConfig, height: int, width: int) -> tuple[int, int]:
-    """Operations to embed one image of this size in pixels, and one caption of full length."""
+    """Count the operations to embed one image of this size in pixels, and one caption of full length."""
     with torch.device("meta"):
         clip = CLIPModel(copy.deepcopy(config))
         pixels = torch.zeros(1, 3, height, width)
@@ -64,17 +64,17 @@ def encode_flops(config: CLIPConfig, height: int, width: int) -> tuple[int, int]
 
 
 def pair_flops(train: TrainSettings, towers: CLIPConfig) -> tuple[int, int]:
-    """Operations to embed one image of the recipe's input size, and one caption."""
+    """Count the operations to embed one image of the recipe's input size, and one caption."""
     size = towers.vision_config.image_size
     spec = train.image.of(ImageSpec(height=size, width=size))
     return _encode_flops(towers.to_json_string(), spec.height, spec.width)
 
 
 def update_flops(train: TrainSettings, towers: CLIPConfig, left: CLIPConfig) -> float:
-    """Approximate operations of one update. `left`: what pruning leaves of `towers`, which is what learns.
+    """Estimate the operations of one update. `left`: configuration of the trained model, which is `towers` after pruning.
 
-    Every view of a batch takes `_passes`. One more forward pass of the first views goes to the teacher, if there is one, and one
-    more of the compared views to soft labels of a separate pass.
+    Every view of a batch takes `_passes` forward passes. A teacher takes one more forward pass of the first views; soft labels from
+    a separate pass take one more of the views that N-ITC and MVS compare.
     """
     losses = train.losses
     image, text = pair_flops(train, left)
@@ -90,18 +90,18 @@ def update_flops(train: TrainSettings, towers: CLIPConfig, left: CLIPConfig) -> 
 
 
 def parameter_count(train: TrainSettings, left: CLIPConfig, identities: int) -> int:
-    """Parameters of the towers and of the losses' heads; `identities`: classes of the identity classifier."""
+    """Count the parameters of the towers and of the losses' heads; `identities`: classes of the identity classifier."""
     with torch.device("meta"):
         heads = heads_of(train, left.projection_dim, left.text_config.vocab_size, identities)
     return _tower_parameters(left.to_json_string()) + sum(parameter.numel() for parameter in heads.parameters())
 
 
 def _passes(train: TrainSettings) -> tuple[int, int]:
-    """What an update costs the image and the text tower, in forward passes.
+    """Cost of an update for the image and the text tower, in forward passes.
 
-    One is the forward pass, one the gradients of the activations, one the gradients of the weights. A batch that is encoded in
-    parts takes one more. Locked towers of few-shot learning have no gradients below what learns. Not subtracted: the weight
-    gradients of locked layers (`lock`) and of matrices with adapters (`lora`).
+    The forward pass, the gradients of the activations and the gradients of the weights count as one each. A batch that is encoded
+    in parts takes one more. In few-shot learning the towers are locked, and only the text tower with a learned prompt has gradients
+    of activations. Not subtracted: the weight gradients of locked layers (`lock`) and of matrices with adapters (`lora`).
     """
     twice = int(train.micro_batch is not None and train.micro_batch < train.batch_size)
     if train.few_shot is None:

@@ -1,6 +1,6 @@
-"""What every module of a trained model contributes to Rank-1 (paper: C1 and C2).
+"""Probing: how much every module of a trained model contributes to Rank-1 (paper: C1 and C2).
 
-C1 of a module: what Rank-1 loses without the module, divided by the largest such loss. C2: the smallest share a in [0, 1] for which
+C1 of a module: drop in Rank-1 without the module, divided by the largest such drop. C2: the smallest share a in [0, 1] for which
 the module with weights (1 - a) start + a trained keeps Rank-1 within a tolerance.
 """
 
@@ -34,12 +34,12 @@ from tbps.training.start import start_model
 
 
 class Probe(Settings):
-    """How C2 is searched."""
+    """Settings of the search for C2."""
 
     tolerance: float = Field(3.0, ge=0)
-    """Points of Rank-1 that a module may lose in C2."""
+    """Largest drop in Rank-1, in percentage points, that C2 accepts."""
     resolution: float = Field(1 / 32, gt=0, lt=1)
-    """Largest distance of C2's bisection from the crossing."""
+    """Width of the interval at which the bisection for C2 ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,19 @@ class Probed:
 
 @final
 class Probing(Work):
-    """Probes every module of both towers of the model that the recipe trains.
+    """Probe every module of both towers of the model that the recipe trains.
 
-    Rank-1 is that of the val split, because layers are chosen by it and must not be chosen by the test split. Layers compute in the
-    recipe's precision.
+    Rank-1 is measured on the val split, because layers are chosen by it and must not be chosen on the test split. Layers compute in
+    the recipe's precision.
 
-    Values: the whole model's metrics on val, `largest_drop` (points of Rank-1), and `c1.MODULE` and `c2.MODULE` for modules such as
-    `image.1.attention`. probed.json keeps the results of an interrupted attempt.
+    Values: the whole model's metrics on val; `largest_drop` in percentage points of Rank-1; `c1.MODULE` and `c2.MODULE` for modules
+    such as `image.1.attention`. probed.json keeps the results of an interrupted attempt.
     """
 
     kind: Literal["probing"] = "probing"
     """Name of the kind."""
     probe: Probe = Probe()
-    """How C2 is searched."""
+    """Settings of the search for C2."""
 
     @property
     def before(self) -> Work:
@@ -74,7 +74,7 @@ class Probing(Work):
 
     @property
     def legend(self) -> str:
-        """What C1 and C2 are."""
+        """Definition of C1 and C2, for readers of a report."""
         points = f"{self.probe.tolerance:g}"
         return (
             "C1: what Rank-1 loses without a module, its residual path kept, over the largest such loss. C2: how far a module must "
@@ -83,7 +83,7 @@ class Probing(Work):
         )
 
     def estimate(self, data: TrainingData, towers: CLIPConfig | None) -> Estimate:
-        """`Work.estimate`, at most: every probe runs its tower from the module's layer on, on the whole val split."""
+        """`Work.estimate`, as an upper bound: every probe runs its tower from the module's layer on, on the whole val split."""
         if towers is None:
             return Estimate(0, None, None)
         left = self.left_of(towers)
@@ -132,7 +132,7 @@ def key(module: Module) -> str:
 
 
 def contributions(whole: Report, found: Mapping[str, Probed]) -> dict[str, float | None]:
-    """The values of a step. C1 is 0 for every module if Rank-1 loses nothing without any of them."""
+    """Compute the values of a step. C1 is 0 for all modules if Rank-1 does not drop without any of them."""
     drops = {name: whole.r1 - probed.r1 for name, probed in found.items()}
     largest = max(drops.values())
     return {
@@ -143,7 +143,7 @@ def contributions(whole: Report, found: Mapping[str, Probed]) -> dict[str, float
 
 
 def least_text_layers(values: Mapping[str, float | None], count: int) -> tuple[int, ...]:
-    """Numbers of the text layers with the smallest C1 + C2, ascending; of equal ones the lower layer."""
+    """Find the text layers with the smallest C1 + C2, in ascending order; ties go to the lower layer."""
     sums: dict[int, float] = {}
     for name, value in values.items():
         kind, _, module = name.partition(".")
@@ -155,10 +155,10 @@ def least_text_layers(values: Mapping[str, float | None], count: int) -> tuple[i
 
 
 def smallest_share(holds: Callable[[float], bool], resolution: float) -> float:
-    """Find by bisection a share in [0, 1] for which `holds` is true, while it is false less than `resolution` below.
+    """Find by bisection a share in [0, 1] for which `holds` is true, but false at a share at most `resolution` lower.
 
-    `holds(1)` is taken for granted; 0 is returned if `holds(0)`. For a monotone `holds` the result is the smallest share that
-    holds, up to `resolution`. Otherwise a smaller one may lie between two tested shares.
+    Assumes that `holds(1)` is true; returns 0 if `holds(0)` is. For a monotone `holds`, the result is the smallest such share, up
+    to `resolution`; otherwise a smaller one may lie between two tested shares.
     """
     if holds(0.0):
         return 0.0
@@ -170,7 +170,7 @@ def smallest_share(holds: Callable[[float], bool], resolution: float) -> float:
 
 
 def probe_evaluations(probe: Probe) -> int:
-    """Largest number of times that one module makes its tower embed the split."""
+    """Largest number of times that the tower embeds the split to probe one module."""
     return 2 + math.ceil(-math.log2(probe.resolution))
 
 

@@ -16,7 +16,7 @@ from tbps.training.trainer import train
 
 @final
 class Training(Work):
-    """Trains by a recipe and scores the best epoch's model on the test split."""
+    """Train with a recipe and score the best epoch's model on the test split."""
 
     kind: Literal["training"] = "training"
     """Name of the kind."""
@@ -52,7 +52,7 @@ def train_in(place: Place, settings: TrainSettings, dataset: PersonDataset) -> W
 
 
 def metrics_of(standing: Standing) -> dict[str, float | None]:
-    """The model's metrics in percent, and Rank-1 of chance and ceiling as `chance_r1` and `ceiling_r1`."""
+    """Return the model's metrics in percent, and Rank-1 of chance and ceiling as `chance_r1` and `ceiling_r1`."""
     report = standing.model
     metrics = {"r1": report.r1, "r5": report.r5, "r10": report.r10, "map": report.map, "minp": report.minp}
     return {**metrics, "chance_r1": standing.chance.r1, "ceiling_r1": standing.ceiling.r1 if standing.ceiling else None}

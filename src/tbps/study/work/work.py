@@ -1,4 +1,4 @@
-"""One step's work: settings that say what to do, and a method that does it in a folder."""
+"""Work of one step: settings that describe it, and a method that runs it in a folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ from tbps.training.settings import TrainSettings
 class Place:
     """Data, model, device and folder of one piece of work.
 
-    `model`: the model to start from; None if the settings build one from random weights. `folder`: the work's own folder, with
-    what an interrupted attempt left. `stop`: called after every update. `origin`: the study's start model. `before`: the values of
-    the work that came first, if any; `model` is then its best model.
+    `model`: the model to start from; None if the settings build one from random weights. `folder`: the work's own folder, which may
+    contain files of an interrupted attempt. `stop`: called after every update; true stops the work. `origin`: the study's start
+    model. `before`: values of the work that was run first, if any; `model` is then the best model of that work.
     """
 
     dataset: PersonDataset
@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class WorkOutcome:
-    """Numbers that the work gave.
+    """Results of the work.
 
     `values` are the same on every machine; `measured` (seconds, bytes) are not. `split`: the split that was scored, with its
     numbers of queries and of gallery images.
@@ -59,7 +59,7 @@ class WorkOutcome:
 
 
 class Work(Settings, ABC):
-    """Settings of one kind of work. Every kind is built on a training recipe."""
+    """Settings of one kind of work. Every kind contains a training recipe."""
 
     kind: str
     """Name of the kind, which `step.json` records."""
@@ -69,35 +69,35 @@ class Work(Settings, ABC):
     """Share of the training identities to learn from, drawn by the seed (few shot)."""
 
     alone: ClassVar[bool] = False
-    """Whether time and memory are measured, so that the work runs in a process of its own with nothing beside it."""
+    """Whether time and memory are measured, so that the work runs in its own process, with no other step beside it."""
 
     @abstractmethod
     def run(self, place: Place) -> WorkOutcome | None:
-        """Do the work, or continue what `place.folder` holds; None if it was stopped before the end. Raises TbpsError."""
+        """Run the work, or resume it from `place.folder`; None if it was stopped before the end. Raises TbpsError."""
 
     @property
     def before(self) -> "Work | None":
-        """Work that always comes first, with the same seed and changes."""
+        """Work that is always run first, with the same seed and changes; None if there is none."""
         return None
 
     @property
     def legend(self) -> str:
-        """What a reader of a report must know to understand this kind's values; empty for metrics alone."""
+        """Explanation of this kind's values for readers of a report; empty if they are only metrics."""
         return ""
 
     def refusal(self, towers: CLIPConfig) -> str:
-        """Why the work is impossible from a model of this configuration; empty if it is possible."""
+        """Reason why the work is impossible with a model of this configuration; empty if it is possible."""
         return ""
 
     def left_of(self, towers: CLIPConfig) -> CLIPConfig:
-        """Configuration of the model that learns, after pruning. Raises SettingsError for layers that do not exist."""
+        """Configuration of the trained model, after pruning. Raises SettingsError for layers that do not exist."""
         return pruned_config(towers, self.train.prune)
 
     def estimate(self, data: TrainingData, towers: CLIPConfig | None) -> Estimate:
         """Expected updates, operations and parameters. Raises DataError if the pairs do not fill a batch."""
         if data.pairs < self.train.batch_size:
             raise DataError(
-                f"{data.pairs} pairs to learn from do not fill a batch of {self.train.batch_size}; --set batch_size=..."
+                f"{data.pairs} training pairs do not fill a batch of {self.train.batch_size}; give a smaller --set batch_size=..."
             )
         updates = data.pairs // self.train.batch_size * self.train.schedule.epochs
         if towers is None:
@@ -109,7 +109,7 @@ class Work(Settings, ABC):
         return update_flops(self.train, towers, self.left_of(towers))
 
     def parameters(self, towers: CLIPConfig, identities: int) -> int:
-        """Parameters of the pruned towers and of the losses' heads; `identities`: how many there are to classify."""
+        """Number of parameters of the pruned towers and the losses' heads; `identities`: classes of the identity classifier."""
         return parameter_count(self.train, self.left_of(towers), identities)
 
     def settable(self) -> list[str]:
@@ -117,7 +117,7 @@ class Work(Settings, ABC):
         return [*self.train.keys(), *self._own()]
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with settings replaced, by the keys of `settable`."""
+        """Copy the work with some settings replaced, by the keys of `settable`."""
         known = self._own()
         own = {key: value for key, value in changes.items() if key in known}
         of_recipe = {key: value for key, value in changes.items() if key not in known}
@@ -125,13 +125,13 @@ class Work(Settings, ABC):
         return made.override(own) if own else made
 
     def _own(self) -> list[str]:
-        """A kind's single settings identify the row; its groups may be changed."""
+        """Dotted keys of this kind's own groups. Its single settings cannot be changed, because they identify the row."""
         return [key for key in self.keys() if "." in key and not key.startswith("train.")]
 
     def seeded(self, seed: int) -> Self:
-        """A copy with another seed."""
+        """Copy the work with another seed."""
         return self.changed({"seed": seed})
 
     def dataset(self, whole: PersonDataset) -> PersonDataset:
-        """The data set with the training identities that this work learns from."""
+        """Reduce the data set to the training identities that this work learns from."""
         return with_train_identities(whole, self.identities, self.train.seed)

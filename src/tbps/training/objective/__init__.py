@@ -1,4 +1,4 @@
-"""The one place where views, losses and weights meet: from embeddings and labels of a batch to one total loss."""
+"""Training objective: the total loss of a batch, from the embeddings of its views, its labels and the weights of the losses."""
 
 from tbps.training.objective.features import Features, Labels
 from tbps.training.objective.settings import LossSettings

@@ -1,4 +1,4 @@
-"""What the losses of a batch take: embeddings of its views, and labels of its pairs."""
+"""Inputs of the losses of a batch: embeddings of its views, and labels of its pairs."""
 
 from dataclasses import dataclass
 

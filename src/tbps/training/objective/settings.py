@@ -16,28 +16,28 @@ class NItcSettings(Settings):
     weight: float = Field(1.0, ge=0)
     """Weight of N-ITC and MVS together."""
     labels: Literal["identity", "pair"] = "identity"
-    """Right columns of a row: "identity", all of the row's identity (N-ITC); "pair", only its own (CLIP's ITC)."""
+    """Positive columns of a row: "identity", all of the row's identity (N-ITC); "pair", only its own (CLIP's ITC)."""
     smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target that is spread evenly over all columns (label smoothing)."""
     soft_label: float = Field(0.5, ge=0, le=1)
     """Share alpha of the model's own softmax in the targets of N-ITC and MVS, reached after the first epoch."""
     soft_pass: Literal["reuse", "separate"] = "reuse"
-    """Embeddings that give this softmax: "reuse", those of the step; "separate", those of a second pass without gradients.
+    """Embeddings for this softmax: "reuse", those of the step; "separate", those of a second pass without gradients.
 
     The reference makes the second pass, which differs by the text tower's dropout mask only. In both cases the second view of MVS
-    has the softmax of its own embeddings.
+    uses the softmax of its own embeddings.
     """
 
 
 class MvsSettings(Settings):
-    """Multi-view supervision: N-ITC also with a second augmented view; the loss is the mean of both."""
+    """Multi-view supervision: N-ITC is also computed on second augmented views; the loss is the mean of both."""
 
     views: Literal["off", "image", "text", "both"] = "off"
     """Modalities that get a second augmented view."""
 
 
 class SsSettings(Settings):
-    """Self-supervision: NT-Xent between two views of one modality, behind a projection head."""
+    """Self-supervision: NT-Xent between two views of one modality, after a projection head."""
 
     weight: float = Field(0.0, ge=0)
     """Weight of the loss, per modality."""
@@ -81,7 +81,7 @@ class SdmSettings(Settings):
 
 
 class TalSettings(Settings):
-    """TAL, RDE's triplet alignment loss, which is robust against wrong captions."""
+    """TAL, RDE's triplet alignment loss, which is robust to wrong captions."""
 
     weight: float = Field(0.0, ge=0)
     """Weight of the loss."""
@@ -131,7 +131,7 @@ class LossSettings(Settings):
     earlier: ClassVar[Mapping[str, Any]] = {"shards": 1}
 
     global_gradients: bool = True
-    """Whether gradients flow into the embeddings of other devices (paper: trick 1); without, those are constants."""
+    """Whether gradients flow into the embeddings of other devices (paper: trick 1); if not, those are constants."""
     shards: int = Field(1, ge=1)
     """Without global gradients: number of devices to imitate; each process computes the losses of an equal part of them."""
     n_itc: NItcSettings = NItcSettings()

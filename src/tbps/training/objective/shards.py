@@ -1,4 +1,4 @@
-"""Which rows and columns a loss compares: local rows with the columns of all devices.
+"""Rows and columns of a loss: local rows are compared with the columns of all devices.
 
 With global gradients (paper: trick 1) gradients flow through the gather into the columns of all processes, so that the mean of the
 processes' gradients is the gradient of the loss over the whole global batch.
@@ -34,7 +34,7 @@ class Shard:
         return whole if self.count == 1 else whole[self._range(whole)]
 
     def columns(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Both tensors gathered from all devices; None if there is only one device."""
+        """Gather both tensors from all devices; None if there is only one device."""
         if world_size() == self.count == 1:
             return None
         if self.constant:
@@ -58,7 +58,7 @@ class Shard:
 
 
 def shards_of(pairs: int, settings: LossSettings) -> list[Shard]:
-    """The shards of this process, which has `pairs` rows. Raises SettingsError if `shards` does not divide the global batch."""
+    """List the shards of this process with `pairs` rows. Raises SettingsError if `shards` does not divide the global batch."""
     if settings.global_gradients:
         return [Shard(0, 1, constant=False)]
     if settings.shards <= world_size():  # every process is one of the devices

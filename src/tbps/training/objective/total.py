@@ -1,4 +1,4 @@
-"""The total loss of a global batch: the weighted sum of all losses that are on, averaged over shards."""
+"""Total loss of a global batch: the weighted sum of all enabled losses, averaged over shards."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def objective(
     heads: Heads,
     settings: LossSettings,
 ) -> Losses:
-    """Total loss of the global batch. `alpha`: share of the soft labels at this step. `scale`: 1 / temperature."""
+    """Compute the total loss of the global batch. `alpha`: share of the soft labels at this step. `scale`: 1 / temperature."""
     with record_function("tbps: losses"):
         shards = shards_of(len(features.image), settings)
         parts = [_of_shard(_Given(features, labels, scale, alpha, settings, shard), heads) for shard in shards]
@@ -45,7 +45,7 @@ def objective(
 
 
 class _Sum:
-    """Weighted terms to add up. `parts`: weight and term by name."""
+    """Sum of weighted terms. `parts`: weight and term by name."""
 
     def __init__(self) -> None:
         self.parts: dict[str, tuple[float, Tensor]] = {}
@@ -71,7 +71,7 @@ class _Given:
     shard: Shard
 
     def other_pass(self, one: Tensor, two: Tensor) -> SoftSource:
-        """Embeddings of another pass or model, in the form that the losses take."""
+        """Embeddings of another pass or model, in the form expected by the losses."""
         return self.shard.rows(one), self.shard.rows(two), self.shard.columns(one, two)
 
 
@@ -122,7 +122,7 @@ def _add_cross_modal(sums: _Sum, given: _Given) -> None:
 
 
 def _add_n_itc(sums: _Sum, given: _Given, loss: Callable[..., Tensor]) -> None:
-    """Add N-ITC; with MVS the mean of N-ITC and of N-ITC on second views, each with the soft labels of its own views."""
+    """Add N-ITC; with MVS, the mean of N-ITC on the first and on the second views, each with the soft labels of its own views."""
     features, settings, shard = given.features, given.settings, given.shard
 
     def between(image: Tensor, text: Tensor, calm_image: Tensor | None, calm_text: Tensor | None) -> Tensor:
@@ -160,13 +160,13 @@ def _add_ss(sums: _Sum, given: _Given, heads: Heads) -> None:
 
 
 def _present(view: Tensor | None) -> Tensor:
-    """A view that the settings ask for, so that it has been encoded."""
+    """Check that a view exists. The settings require it, so it has been encoded."""
     assert view is not None
     return view
 
 
 def _own_columns(targets: Tensor, start: int) -> Tensor:
-    """(n, N) like `targets`, with 1 at each row's own column; `start`: column of the first row."""
+    """Make a matrix (n, N) like `targets`, with 1 at each row's own column and 0 elsewhere; `start`: column of the first row."""
     own = torch.zeros_like(targets)
     here = torch.arange(len(own), device=own.device)
     own[here, start + here] = 1
@@ -174,7 +174,7 @@ def _own_columns(targets: Tensor, start: int) -> Tensor:
 
 
 def _mean(parts: list[_Sum]) -> _Sum:
-    """Mean of the losses of several shards."""
+    """Average the losses of several shards."""
     whole = _Sum()
     for name, (weight, _) in parts[0].parts.items():
         whole.add(name, weight, torch.stack([sums.parts[name][1] for sums in parts]).mean())

@@ -35,7 +35,7 @@ ALL: dict[str, Measure] = {
 def main(toy: bool, runs: int, folder: Path) -> Path:
     """Runs all benchmarks and returns the JSON file."""
     started, begun, found = datetime.now(), time.perf_counter(), []
-    for name in ALL:  # fail before hours of measuring, not after
+    for name in ALL:  # missing memory is reported before hours of measuring, not after
         require(name, toy)
     for number, (name, measure) in enumerate(ALL.items(), start=1):
         print(f"[{number}/{len(ALL)}, {time.perf_counter() - begun:.0f} s] {name}", flush=True)

@@ -1,12 +1,12 @@
 """All GPU measurements in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
 
-    --device cpu --toy   shows on any machine that it runs
+    --device cpu --toy   runs every part at toy size, to check the script without a GPU
 
-The data have CUHK-PEDES' numbers: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in the
-other splits. Drawing that many would take too long: 400 images are listed repeatedly, and each listing is decoded separately.
-Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
+The data set has the size of CUHK-PEDES: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in
+the other splits. Drawing that many mannequins would take too long, so 400 images are listed repeatedly; each listing is decoded
+separately. Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
 
-Parts, in this order; parts that no longer fit the budget are skipped and named, and the file is written after each:
+Parts, in this order. A part that no longer fits the budget is skipped and reported. The result file is written after each part:
 
     machine      matrix rates and bandwidth
     cache        the data set decoded by all processes, then copied to the device
@@ -20,7 +20,7 @@ Parts, in this order; parts that no longer fit the budget are skipped and named,
     compiled     the full recipe with the image tower compiled, and the time of compiling
     run          five epochs with validation and test: complete where the budget allows, else extrapolated
 
-`--parts machine cache full run` selects parts, so that the whole run fits.
+`--parts machine cache full run` selects parts, so that `run` fits the budget.
 """
 
 import argparse
@@ -218,7 +218,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
 
 
 def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence[str] = tuple(PARTS)) -> tuple[Path, list[str]]:
-    """Runs the parts; returns the file, which is rewritten after each of them, and the parts that failed.
+    """Runs the parts; returns the result file, which is rewritten after each part, and the parts that failed.
 
     A failed part is reported with its error and the others run, because the machine may not be available again.
     """

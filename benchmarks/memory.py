@@ -149,7 +149,7 @@ def _number(file: Path) -> int | None:
 
 
 def _droppable(folder: Path) -> int:
-    """Returns the bytes of cached files, which count as used but are released on demand."""
+    """Returns the bytes of the file cache, which count as used but are released on demand."""
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:

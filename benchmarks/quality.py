@@ -4,8 +4,8 @@
 
 Both start from the same random weights and see the same pairs in the same order, with the same losses (N-ITC with soft labels,
 MVS-I, SS-I, C-ITC), weak and strong views, text augmentation, optimizers (AdamW and Muon), schedule, precision and number of
-updates; both are evaluated after the last update on the same unseen people. The differences are those listed in `plain.py`, and
-the random numbers that are drawn: two runs of one seed agree in data and initial weights, not in augmentation and dropout.
+updates; both are evaluated after the last update on the same unseen people. They differ as listed in `plain.py`, and in their
+random draws: two runs with the same seed have the same data and initial weights, but different augmentation and dropout.
 """
 
 import argparse

@@ -114,12 +114,12 @@ def table(benchmark: Mapping[str, Any]) -> str:
 
 
 def name(row: Mapping[str, Any]) -> str:
-    """Returns what a row measures, with the size where it has one."""
+    """Returns the name of a row's quantity, with the size if it has one."""
     return f"{row['what']}, {row['at']:,}" if "at" in row else str(row["what"])
 
 
 def run_alone(measure: Measure, description: str | None) -> None:
-    """Command line of a single benchmark: measures, prints the table, writes both files."""
+    """Command line of a single benchmark: measures, prints the table, writes the JSON and Markdown files."""
     import argparse
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

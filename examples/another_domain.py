@@ -6,7 +6,7 @@ Images become blurred, dark and tinted; some forty words are replaced by synonym
 A model trained on mannequins knows little about the result, as CLIP knows little about pedestrians, so there is something to learn:
 the study in docs/study starts from this gap.
 
-Cost: about a second per hundred images. Result: `evening`, a data set in the `folder` layout with as many images as `people`.
+Cost: about one second per hundred images. Result: `evening`, a data set in the `folder` layout with as many images as `people`.
 """
 
 import json

@@ -10,7 +10,7 @@ import scaling
 from everything import ALL
 from results import read
 
-STARTING_PROCESSES = ("side by side", "startup", "serving")  # several per run, so one run must do
+STARTING_PROCESSES = ("side by side", "startup", "serving")  # slow, because a run starts several processes; run once
 
 
 @pytest.mark.parametrize("name", list(ALL))

@@ -18,7 +18,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 @pytest.fixture
 def split(tmp_path: Path) -> PersonDataset:
-    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
+    """Five single-colour images of three people with 2, 1, 1, 2 and 1 captions, which spell the colour in numbers."""
     images = []
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (5, 9), colour).save(tmp_path / f"{number}.png")
@@ -36,7 +36,7 @@ def spelled_colour(captions: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_rows_stand_in_the_order_of_pairs_and_images(split: PersonDataset, batch_size: int) -> None:
+def test_rows_are_in_the_order_of_pairs_and_images(split: PersonDataset, batch_size: int) -> None:
     done: list[tuple[int, int]] = []
     arrays = decoded(split.images, SPEC, batch_size)
     text, image = embed_split(split, arrays, mean_colour, spelled_colour, lambda *numbers: done.append(numbers))

@@ -1,4 +1,4 @@
-"""Embeddings files: round trip, refusals, and the model's metrics between chance and ceiling."""
+"""Embeddings files: saving and opening, refused files, and the model's metrics relative to chance and ceiling."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 @pytest.fixture
 def split(tmp_path: Path) -> PersonDataset:
-    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
+    """Five single-colour images of three people with 2, 1, 1, 2 and 1 captions, which spell the colour in numbers."""
     images = []
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (5, 9), colour).save(tmp_path / f"{number}.png")
@@ -44,7 +44,7 @@ def embedded(split: PersonDataset) -> Embeddings:
     return Embeddings(*rows, *identities(split), "model", describe_source(split, "test"))
 
 
-def test_the_file_gives_back_what_was_saved(split: PersonDataset, tmp_path: Path) -> None:
+def test_a_saved_file_is_restored(split: PersonDataset, tmp_path: Path) -> None:
     given = embedded(split)
     given.save(tmp_path / "test.safetensors")
     read = Embeddings.load(tmp_path / "test.safetensors")

@@ -30,7 +30,7 @@ def test_a_view_keeps_shape_range_input_and_global_random_state() -> None:
     assert view.shape == images.shape
     assert view.min() >= 0
     assert view.max() <= 1 + 1e-6
-    # uint8 is compared to the precision of its levels, see `test_augment_opencv`
+    # uint8 is rounded to whole levels, see `test_augment_opencv`
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().mean() < 0.7 / 255
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().max() < 10 / 255
     assert torch.equal(images, before)

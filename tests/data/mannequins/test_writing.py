@@ -1,4 +1,4 @@
-"""Written data sets are reproducible, follow the published layouts, and are complete or absent."""
+"""Written data sets are reproducible and follow the published layouts; an interrupted write leaves none behind."""
 
 import errno
 import hashlib
@@ -175,7 +175,7 @@ def test_invalid_requests_are_refused_and_leave_no_files(tmp_path, changes, mess
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_files(tmp_path, monkeypatch):
     wrote = []
 
     def full(path: Path, content: bytes) -> int:
@@ -220,7 +220,7 @@ def test_kill_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
 
 
 def test_names_numbers_and_capture_times_do_not_reveal_the_identity(tmp_path):
-    """Positions are shuffled over the whole set, and near-twins do not have consecutive numbers."""
+    """Images are shuffled over the whole set, and near-twins do not have consecutive identities."""
     write_mannequins(tmp_path / "a", {"test": SplitSize(30, 3)}, seed=2, workers=1)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()]
     follows = sum(one["identity"] == other["identity"] for one, other in itertools.pairwise(rows))

@@ -1,4 +1,4 @@
-"""Paths resolved with one listing per folder equal those resolved component by component."""
+"""Resolving paths with one listing per folder, against resolving each component with the file system."""
 
 from pathlib import Path
 

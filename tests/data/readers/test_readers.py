@@ -1,4 +1,4 @@
-"""Readers of all layouts, on files that are written here and damaged in one place at a time."""
+"""Readers of all layouts, on small data sets in which each test damages one place."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Records = list[Any]
 
 @dataclass(frozen=True)
 class Made:
-    """A data set on disk: its records as the file contains them, and how to write them again after a change."""
+    """A data set on disk: the records of its annotation file, and a function that writes changed records."""
 
     name: str
     root: Path

@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001 (the marks of other scripts are what is tested)
-"""Descriptions without spaces, and words longer than a model reads, are read whole: in parts that join to the description again."""
+# ruff: noqa: RUF001 (the tests need punctuation of other scripts)
+"""Descriptions without spaces, and words longer than the context, are split into parts that together hold the whole text."""
 
 import json
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def gallery(model: PersonModel, tmp_path_factory: pytest.TempPathFactory) -> tbp
 
 
 def assert_whole(text: str, parts: tuple[str, ...], is_cut: Callable[[str], bool]) -> None:
-    """Each part is read whole, nothing is missing, and no character as a reader sees it is taken apart."""
+    """Asserts that each part fits the context, no text is lost, and no grapheme cluster is split."""
     assert all(not is_cut(part) and len(caption_words(part)) <= 77 for part in parts)
     assert "".join("".join(parts).split()) == "".join(text.split())
     joined = [cluster for part in parts for cluster in regex.findall(r"\X", part) if cluster.strip()]

@@ -160,7 +160,7 @@ def part_curve(bench: Bench) -> None:
 
 
 def part_compiled(bench: Bench) -> None:
-    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and shows nothing."""
+    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and is not informative."""
     if bench.device.type != "cuda":
         return
     started = time.perf_counter()

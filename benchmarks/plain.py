@@ -8,7 +8,8 @@ It follows the descriptions of the paper's reference implementation and has no d
                 every epoch"), resized (not the views of self-supervision, which the reference crops from the image itself), then
                 augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
                 normalise", "the reference draws with replacement")
-    views       all four are computed whatever the losses ("computes the SimCLR and second views even when their losses are off")
+    views       all four are computed regardless of the losses ("computes the SimCLR and second views even when their losses are
+    off")
                 but only those with a loss are encoded, one after another
     captions    padded to the whole context, 77 tokens
     attention   plain, with its weights returned ("attention asks for its weights, which turns fused attention off")

@@ -116,9 +116,8 @@ def test_the_help_has_an_example_of_its_own_command(path: tuple[str, ...]) -> No
     ],
 )
 def test_wrong_commands_are_found(line: str) -> None:
-    with pytest.raises(
-        (KeyError, SettingsError, AssertionError, typer.BadParameter.__mro__[1])
-    ):  # the last one is the base of all usage errors
+    # The last one is the base class of all usage errors.
+    with pytest.raises((KeyError, SettingsError, AssertionError, typer.BadParameter.__mro__[1])):
         check(commands([line])[0])
 
 

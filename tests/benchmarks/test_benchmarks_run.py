@@ -37,7 +37,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     assert any("measured" in what for what in whats if "five epochs" in what)
 
 
-def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
+def test_a_run_that_does_not_fit_the_budget_is_reported_as_extrapolated(tmp_path: Path) -> None:
     sizes = gpu_bench.TOY
     bench = gpu_bench.Bench("cpu", sizes, 0, tmp_path)
     gpu.part_cache(bench)

@@ -50,7 +50,7 @@ def test_the_curve_recovers_the_probability_that_drew_the_labels() -> None:
         assert np.abs(np.interp(grid, knots, values) - 1 / (1 + np.exp(-2 * grid))).max() < 0.06
 
 
-def test_a_split_without_right_pairs() -> None:
+def test_a_split_without_right_pairs_is_refused() -> None:
     with pytest.raises(EvaluationError, match="nothing to calibrate on"):
         share_of_right(lambda start, stop: np.zeros((stop - start, 2)), np.array([1, 2]), np.array([3, 4]))
 

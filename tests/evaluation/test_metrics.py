@@ -249,7 +249,7 @@ class TestRefusals:
     def test_queries_without_a_relevant_image(self):
         self.refused("2 of 6 queries have no relevant image .* query 1, identity 9", text_ids=[1, 9, 3, 1, 8, 3])
 
-    def test_chance_refuses_them_too(self):
+    def test_chance_of_queries_without_a_relevant_image(self):
         with pytest.raises(EvaluationError, match="query 0, identity 5"):
             chance([5], [1, 2])
 
@@ -260,7 +260,7 @@ class TestRefusals:
         rows[4, 2] = bad
         self.refused(f"1 {side} embeddings are zero or not finite, the first is row 4", **{side: rows})
 
-    def test_zero_has_no_direction(self):
+    def test_zero_embeddings(self):
         self.refused("image embeddings are zero", image=np.zeros((6, 4)))
 
     def test_dimensions(self):

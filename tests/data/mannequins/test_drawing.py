@@ -41,14 +41,14 @@ def test_images_are_reproducible_in_another_process() -> None:
     assert digest(8) == digest(8) == told.stdout.strip()
 
 
-def test_order_does_not_matter() -> None:
+def test_images_do_not_depend_on_the_order_of_drawing() -> None:
     pairs = list(zip(PEOPLE[:6], views(6), strict=True))
     forward = [encode_picture(draw_person(person, view)) for person, view in pairs]
     backward = [encode_picture(draw_person(person, view)) for person, view in reversed(pairs)]
     assert forward == backward[::-1]
 
 
-def test_sizes_and_files() -> None:
+def test_image_and_file_sizes() -> None:
     sizes, qualities, weights = [], set(), []
     for person, view in zip(PEOPLE, views(60), strict=True):
         rendered = draw_person(person, view)

@@ -123,7 +123,7 @@ def test_tbps_layout(written):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_readers_read_it(written, layout):
+def test_written_layouts_can_be_read(written, layout):
     dataset = read_dataset(layout, written[layout])
     images = {split: len(dataset.split(split).images) for split in ("train", "val", "test")}
     assert images["test"] == 12 and sum(images.values()) == sum(
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(StorageError, match="a file stands there"):
         write_mannequins(tmp_path / "file" / "below", SMALL, seed=0, workers=1)
     if os.geteuid() == 0:
-        return  # nothing is read-only to root
+        return  # root may write everywhere
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="cannot be written"):
         write_mannequins(tmp_path / "locked" / "a", SMALL, seed=0, workers=1)

@@ -75,7 +75,7 @@ def test_the_catalog_knows_every_layout() -> None:
         read_dataset("CUHK_PEDES", Path())
 
 
-def test_reads_what_was_written(made: Made) -> None:
+def test_images_have_the_values_of_their_records(made: Made) -> None:
     dataset = made.write()
     assert dataset.name == made.name
     assert [image.captions[0] for image in dataset.images] == [record["captions"][0] for record in made.records]

@@ -89,7 +89,7 @@ def test_a_malformed_metadata_file_is_refused_with_the_line_number(tmp_path: Pat
         find_sources(tmp_path, None)
 
 
-def test_nothing_to_index(tmp_path: Path) -> None:
+def test_sources_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no picture \(JPEG, PNG, WebP, GIF, AVIF"):
         find_sources(tmp_path, None)
     with pytest.raises(DataError, match="does not exist"):

@@ -175,7 +175,7 @@ def test_a_half_written_table_of_a_killed_process_is_deleted(lived: Path) -> Non
     ]  # fmt: skip
 
 
-def test_a_gallery_that_is_open_elsewhere_forgets_too(lived: Path) -> None:
+def test_an_open_gallery_does_not_find_images_forgotten_by_another_process(lived: Path) -> None:
     reader = Gallery.open(lived, ColourEncoder())
     assert len(reader.search("x", COUNT, VICTIM)) == 2
     forget(lived, VICTIM)

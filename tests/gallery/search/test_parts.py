@@ -87,7 +87,7 @@ def test_the_notice_mentions_that_a_word_was_split(model: PersonModel) -> None:
     assert split_long("a woman in a red coat", model).notice is None
 
 
-def test_a_cluster_is_split_only_if_it_does_not_fit(model: PersonModel) -> None:
+def test_a_grapheme_cluster_is_split_only_if_it_does_not_fit(model: PersonModel) -> None:
     text = "e" + "\u0301\u0308" * 300
     parts = split_long(text, model)
     assert "".join(parts.texts) == text and not any(map(model.is_cut, parts.texts))

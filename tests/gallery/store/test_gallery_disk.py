@@ -118,7 +118,7 @@ def test_a_limit_on_file_size_is_reported_as_a_full_disk(tmp_path: Path) -> None
     assert Gallery.open(tmp_path / "gallery", ColourEncoder()).add(tmp_path / "photos").added == 1200
 
 
-def test_a_file_where_the_gallery_should_be(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_gallery_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gallery").write_text("x")
     with pytest.raises(StorageError, match="a file stands there; move it away"):
         Gallery.open(tmp_path / "gallery" / "deep", ColourEncoder())

@@ -137,7 +137,7 @@ def test_a_gallery_that_was_changed_and_then_damaged_is_reported_as_damaged(fold
         len(gallery)
 
 
-def test_a_page_of_a_version_that_is_gone_says_so(folder: Path) -> None:
+def test_the_error_for_a_page_of_a_removed_version_says_so(folder: Path) -> None:
     gallery = Gallery.open(folder, ColourEncoder())
     page = gallery.find(Query(texts=(Text(text="a man"),), k=3))
     assert page.next is not None

@@ -46,9 +46,9 @@ def main(toy: bool, runs: int, folder: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     try:
         file = main(**vars(parser.parse_args()))
     except TooLittleMemory as error:

@@ -228,7 +228,7 @@ def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence
         for name in parts:
             part, needs = PARTS[name]
             if bench.left < (0 if toy else needs):
-                bench.note(f"{name}: left out, {bench.left:.0f} s were left")
+                bench.note(f"{name}: skipped, only {bench.left:.0f} s of the budget were left")
                 continue
             print(f"[{bench.left:.0f} s left] {name}", flush=True)
             known = len(bench.rows)
@@ -254,12 +254,12 @@ def finding(bench: Bench, device: str) -> Benchmark:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
-    parser.add_argument("--budget", type=float, default=560, help="seconds in all")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
+    parser.add_argument("--budget", type=float, default=560, help="total seconds")
     parser.add_argument(
         "--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="only these; the cache is needed by all"
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --toy shows that the script runs")

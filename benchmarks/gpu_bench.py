@@ -109,7 +109,7 @@ class Bench:
         try:
             work()
         except torch.OutOfMemoryError:
-            self.note(f"{what}: does not fit the memory")
+            self.note(f"{what}: does not fit into memory")
             return False
         return True
 

@@ -131,7 +131,7 @@ def in_a_process(measure: Callable[[Workload], Any], run: Workload) -> Any:
             return here.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
+        raise RuntimeError(f"a measured process ended with {process.exitcode} and no result") from None
     finally:
         process.join()
 

@@ -57,7 +57,7 @@ def require(name: str, toy: bool, root: Path = Path("/")) -> None:
     if free < wanted:
         raise TooLittleMemory(
             f"the benchmark {name!r} needs {wanted / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are available; "
-            "end other programs, or see with --toy that it runs"
+            "end other programs, or use --toy for small sizes"
         )
 
 

@@ -6,11 +6,10 @@ It follows the descriptions of the paper's reference implementation and has no d
 
     pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
                 every epoch"), resized (not the views of self-supervision, which the reference crops from the image itself), then
-                augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
-                normalise", "the reference draws with replacement")
-    views       all four are computed regardless of the losses ("computes the SimCLR and second views even when their losses are
-    off")
-                but only those with a loss are encoded, one after another
+                augmented one by one ("resize to 224x224, to [0,1], two draws from the pool, normalise", "the reference draws
+                with replacement")
+    views       all four are always computed ("computes the SimCLR and second views even when their losses are off"), but only
+                those with a loss are encoded, one after another
     captions    padded to the whole context, 77 tokens
     attention   plain, with its weights returned ("attention asks for its weights, which turns fused attention off")
     soft labels "the reference runs both towers a second time without gradients to get the detached similarities"
@@ -238,7 +237,7 @@ def check(losses: LossSettings) -> None:
     foreign = {"sdm": losses.sdm.weight, "tal": losses.tal.weight, "id": losses.id.weight, "mlm": losses.mlm.weight}
     unknown = [name for name, weight in foreign.items() if weight > 0]
     if unknown or losses.second_text or losses.n_itc.labels != "identity":
-        raise SettingsError(f"the plain trainer knows the losses of the TBPS-CLIP recipes only, not {unknown or 'these'}")
+        raise SettingsError(f"the plain trainer supports only the losses of the TBPS-CLIP recipes, not {unknown or 'these'}")
 
 
 def image_features(clip: CLIPModel, pixels: Tensor) -> Tensor:

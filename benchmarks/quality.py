@@ -97,9 +97,9 @@ def train_plain(settings: TrainSettings, dataset: PersonDataset, folder: Path) -
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each path")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of each trainer")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     began = datetime.now()
     try:

@@ -25,7 +25,7 @@ def sections(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     found = {}
     for kept in records:
         if kept["toy"]:
-            raise ValueError(f"the run of {kept['started']} was made at toy sizes, its numbers mean nothing")
+            raise ValueError(f"the run of {kept['started']} used toy sizes, so its numbers do not belong in documents")
         for benchmark in kept["benchmarks"]:
             found[benchmark["name"]] = f"{describe(kept)}\n\n{table(benchmark)}"
     return found

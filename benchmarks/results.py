@@ -123,9 +123,9 @@ def run_alone(measure: Measure, description: str | None) -> None:
     import argparse
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     started = datetime.now()
     try:

@@ -171,7 +171,7 @@ def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
     found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
     plain, ours = found["plain"].outcome, found["ours"].outcome
     pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
-    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
+    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the metrics of both trainers differ: {plain} and {ours}"
     spent = {name: each.seconds for name, each in found.items()}
     taken = {name: each.megabytes for name, each in found.items()}
     size = f"evaluation, {queries:,} x {images:,}"

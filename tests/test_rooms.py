@@ -93,7 +93,7 @@ def test_imports_inside_functions_save_something() -> None:
         for found in imports_of(file)
         if found.late
     }
-    assert late == set(LATE), "import it at the head of the file, or say in LATE what the import inside a function saves"
+    assert late == set(LATE), "import it at the top of the file, or state in LATE what the import inside a function saves"
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -19,7 +19,7 @@ def test_every_benchmark_runs(name: str, tmp_path: Path) -> None:
     benchmark = ALL[name](True, runs)
     assert benchmark.name == name and benchmark.rows
     keys = [(row.what, row.at, row.unit) for row in benchmark.rows]
-    assert len(set(keys)) == len(keys), "compare.py finds a row by these"
+    assert len(set(keys)) == len(keys), "compare.py identifies rows by these keys"
     assert all(run > 0 for row in benchmark.rows for run in row.runs if "memory" not in row.what)
     if name == "scaling":
         rows = [{"what": r.what, "at": r.at, "median": r.median, "least": r.least, "most": r.most} for r in benchmark.rows]

@@ -29,7 +29,7 @@ def test_every_setting_is_shown_with_its_value_in_the_recipe(run: Run) -> None:
     code, said, _ = run("train", "irra", "--show-settings", *with_changes("lora.rank=4"))
     assert code == 0
     lines = said.splitlines()
-    assert "batch_size = 64  (int >= 1)" in lines, "as the recipe has it"
+    assert "batch_size = 64  (int >= 1)" in lines, "the value of the recipe"
     assert lines[lines.index("batch_size = 64  (int >= 1)") + 1] == "    Pairs per update, over all processes."
     assert "lora.rank = 4  (int >= 1)" in lines
     assert any(line.startswith('image_augmentation.method = "irra"') for line in lines)

@@ -62,7 +62,7 @@ def test_the_file_is_built_once_and_rebuilt_when_it_is_damaged(dataset: PersonDa
     first.path.write_bytes(content[:-40])
     again = Pictures.open(dataset, SPEC, folder)
     assert again.path.read_bytes() == content
-    assert Pictures.open(dataset, ImageSpec(height=48, width=16), folder).path != first.path, "another bound is another file"
+    assert Pictures.open(dataset, ImageSpec(height=48, width=16), folder).path != first.path, "another size limit has another file"
     assert len(cached_files(folder)) == 2 and erase_cache(folder) > 0 and not cached_files(folder)
     with pytest.raises(DataError, match="no image"):
         Pictures.open(replace(dataset, images=()), SPEC, folder)
@@ -130,7 +130,7 @@ def test_crops_of_the_unresized_image_show_less_of_its_height_than_crops_of_the_
     height, _, apart = overlap((224, 224), ViewAugmentation(source="squashed"))
     assert height == pytest.approx(0.73, abs=0.015) and apart < 0.005
     wide = overlap((384, 128), ViewAugmentation(source="squashed"))
-    assert wide[0] == pytest.approx(height, abs=0.02), "relative to the input, a ratio means the same at 384x128"
+    assert wide[0] == pytest.approx(height, abs=0.02), "ratios are relative to the input, so 384x128 shows the same share"
 
 
 @pytest.mark.parametrize("size", [(384, 128), (224, 224), (96, 96), (256, 128), (170, 64), (300, 20)])
@@ -139,7 +139,7 @@ def test_no_view_uses_the_central_fallback(size: tuple[int, int], source: str) -
     boxes = draw_view(20_000, size, ViewAugmentation.parse({"source": source}), torch.Generator().manual_seed(1)).crop
     top, left, height, width = boxes.unbind(1)
     assert (top + height <= size[0]).all() and (left + width <= size[1]).all() and (boxes[:, 2:] > 0).all()
-    assert float((boxes == boxes.mode(0).values).all(1).float().mean()) < 0.02, "no box is the rule"
+    assert float((boxes == boxes.mode(0).values).all(1).float().mean()) < 0.02, "no box is frequent"
 
 
 def test_images_of_the_input_size_give_equal_views_in_both_ways() -> None:

@@ -241,7 +241,7 @@ def test_normalise() -> None:
         assert torch.allclose(result[0, :, 1, 1], expected, atol=1e-6)
     kept, spent = torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2)
     before = kept.clone()
-    assert torch.equal(normalise(spent, spec, overwrite=True), spent), "the result lies in the memory of the images"
+    assert torch.equal(normalise(spent, spec, overwrite=True), spent), "the result overwrites the images"
     assert torch.equal(normalise(kept.clone(), spec, overwrite=True), normalise(kept, spec)) and torch.equal(kept, before)
 
 

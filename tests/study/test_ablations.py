@@ -79,7 +79,7 @@ def test_rows_change_the_settings_in_their_name() -> None:
     names = ("tricks", "losses", "pair-augmentation")
     found = {name: [changes(row, name) for row in table(name).rows if row.base] for name in names}
     assert all(len(changed) == 1 for changed in found["tricks"][:4])
-    assert len(found["tricks"][4]) == 5, "all four, and one shard: global gradients do away with them"
+    assert len(found["tricks"][4]) == 5, "all four tricks, and shards = 1, since shards have no effect with global gradients"
     assert found["losses"][0] == {"losses.n_itc.labels": "identity"}
     assert found["losses"][3] == {"losses.ss.weight": 0.4, "losses.ss.views": "both"}
     assert found["losses"][9] == {

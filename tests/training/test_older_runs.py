@@ -56,8 +56,8 @@ def test_recipes_without_later_settings_have_the_fingerprints_of_version_0_1(nam
     then = now.as_earlier(as_written_then(now))
     assert then.fingerprint() == FINGERPRINTS[name]
     assert TrainSettings.parse_stored(as_written_then(now)) == then
-    assert now.fingerprint() != then.fingerprint(), "what is new is told apart"
-    assert TrainSettings.parse_stored(now.model_dump(mode="json")) == now, "a file of today is read as it is"
+    assert now.fingerprint() != then.fingerprint(), "current settings have another fingerprint"
+    assert TrainSettings.parse_stored(now.model_dump(mode="json")) == now, "current files are read unchanged"
 
 
 def test_later_settings_have_the_values_of_version_0_1() -> None:
@@ -116,7 +116,7 @@ def test_a_run_of_version_0_1_is_resumed_as_it_was_begun(flags: Path, tiny_model
     assert resumed.finished and resumed.step == whole.step
     ends = [load_file(sorted((tmp_path / name / "checkpoints").glob("*"))[-1]) for name in ("whole", "torn")]
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
-    assert json.loads(file.read_text())["strong_views"]["source"] == "squashed", "from now on the file says it"
+    assert json.loads(file.read_text())["strong_views"]["source"] == "squashed", "the file now holds the setting"
     assert holds(tmp_path / "torn", old) and not holds(tmp_path / "torn", asked)
 
 

@@ -360,7 +360,7 @@ def test_every_crop_is_random_and_none_uses_the_fallback(size: tuple[int, int], 
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= size[0]).all() and (left + width <= size[1]).all()
     central = ((top == (size[0] - height).div(2).floor()) & (left == (size[1] - width).div(2).floor())).float().mean()
     assert len(boxes.unique(dim=0)) > 15
-    assert central < 0.2, "where there is room for several places, the middle one is not the rule"
+    assert central < 0.2, "crops that could be elsewhere are mostly not central"
 
 
 def test_for_a_square_input_a_draw_that_fits_equals_torchvisions() -> None:
@@ -368,7 +368,7 @@ def test_for_a_square_input_a_draw_that_fits_equals_torchvisions() -> None:
         draw_crops(5_000, (224, 224), (0.9, 1.0), (3 / 4, 4 / 3), seeded(2), rule) for rule in ("fitting", "torchvision")
     )
     whole = (theirs == torch.tensor([0.0, 0.0, 224.0, 224.0])).all(1)
-    assert 0.1 < whole.float().mean() < 0.2, "torchvision gives up on one in seven, and then takes the whole input"
+    assert 0.1 < whole.float().mean() < 0.2, "torchvision finds no box in one of seven draws, and then takes the whole input"
     assert torch.equal(ours[~whole], theirs[~whole])
     assert (ours[whole] != theirs[whole]).any(1).float().mean() > 0.95
 

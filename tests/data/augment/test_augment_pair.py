@@ -57,7 +57,7 @@ def test_pixels_captions_and_identities(method: str, floating: bool) -> None:
     assert np.abs(pairs.images.double().numpy() - expected).max() <= (1e-6 if floating else 0.5)
     assert torch.equal(pairs.mixed_with, second)
     rows, partners = (set(side) for side in zip(*mixed, strict=True))
-    assert not rows & partners, "a partner stays as it is"
+    assert not rows & partners, "an image that is mixed into another one is not changed itself"
 
 
 def test_concatgen_of_an_odd_width_keeps_the_size() -> None:

@@ -382,7 +382,7 @@ def test_ufine_paths_are_relative_to_the_root_as_published_or_to_imgs(tmp_path: 
     root = ufine(tmp_path / "UFine6926", [f"{folder}{number}.jpg" for number in range(1, 7)], base)
     dataset = read_dataset("ufine6926", root)
     assert [image.path for image in dataset.images] == [(root / base / f"{folder}{n}.jpg").resolve() for n in range(1, 7)]
-    assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is carved out of train"
+    assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is taken from train"
 
 
 def test_ufine_with_both_folders_uses_the_one_with_the_images(tmp_path: Path) -> None:

@@ -357,7 +357,7 @@ def test_refresh_after_random_changes_equals_a_new_gallery(tmp_path: Path) -> No
         before = hits_by_path(gallery)
         gallery.add(folder)
         kept = {hit.id: hit for hit in hits_by_path(gallery).values()}
-        assert all(kept[hit.id] == hit for hit in before.values()), "without refresh every row stays as it was"
+        assert all(kept[hit.id] == hit for hit in before.values()), "without refresh no row changes"
         report = gallery.add(folder, refresh=True)
         there = {path: hit.id for path, hit in hits_by_path(gallery).items() if Path(path).is_file()}
         assert there == _content_ids(folder)

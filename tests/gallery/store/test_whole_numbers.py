@@ -105,7 +105,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     assert report.added == 7
     assert report.notes == ("column 'serial' is a number; 3 other values are kept in attributes only",)
     assert stored(gallery, "serial") == "double"
-    assert numbers(gallery, f"serial = {BIG}") == [1], "and not its neighbour, which no double equals"
+    assert numbers(gallery, f"serial = {BIG}") == [1], "not the neighbour, which a double cannot hold"
     assert numbers(gallery, f"serial = {BIG + 1}") == numbers(gallery, f"serial in ({BIG + 1}, {BIG + 3})") == []
     assert gallery.find(Query(texts=TEXT, equals={"serial": BIG + 1})).total == 0
     assert gallery.forget(f"serial = {BIG + 1}", dry_run=True).images == 0

@@ -52,7 +52,7 @@ def test_class_names_of_these_packages_are_unique() -> None:
                 found[node.name].append(str(file.relative_to(SOURCE)))
     twice = {name: files for name, files in found.items() if len(files) > 1}
     ours = {name: files for name, files in twice.items() if any(file.startswith(ROOMS) for file in files)}
-    assert ours.keys() <= {"Step"}, "a step of a study, and one of an augmentation policy"
+    assert ours.keys() <= {"Step"}, "only `Step` is defined twice: a step of a study and of an augmentation policy"
 
 
 def test_updates_and_probed_modules_are_reported_as_progress() -> None:

@@ -86,7 +86,7 @@ def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], 
 
 def megabytes(run: Workload) -> float:
     """Returns the rise of this process's resident memory during a run, in MB (glibc on Linux)."""
-    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs freed must not hide what this one needs
+    ctypes.CDLL(None).malloc_trim(0)  # returns memory that earlier runs freed to the system
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     run()

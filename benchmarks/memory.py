@@ -125,7 +125,7 @@ def _machine(root: Path) -> int:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Yields the folders of this process's control groups and their parents, of version 2 and of version 1's memory."""
+    """Yields the folders of this process's control groups and their parents (version 2, and the memory groups of version 1)."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -99,7 +99,7 @@ def test_equal_scores_of_all_images() -> None:
 def test_errors_of_a_float32_product_are_within_the_bound(dimensions: int, kind: str) -> None:
     rng = np.random.default_rng(dimensions)
     rows = rng.standard_normal((2, 300, dimensions))
-    if kind == "positive":  # no two errors of one sign cancel
+    if kind == "positive":  # sums of positive products grow without cancelling
         rows = abs(rows)
     if kind == "one large":
         rows[:, :, 0] = 30.0

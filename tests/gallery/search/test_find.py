@@ -154,7 +154,7 @@ def _noise(first: int, count: int) -> list[Image.Image]:
 def test_later_pages_come_from_the_version_of_the_first_and_equal_scores_keep_their_order(tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     flat = np.full((32, 16, 3), 90, np.uint8)
-    twins = [Image.fromarray(flat[: 32 - number]) for number in range(9)]  # other pictures, the same embedding
+    twins = [Image.fromarray(flat[: 32 - number]) for number in range(9)]  # different pictures with the same embedding
     gallery.add([*twins, *_noise(0, 30)])
     query = Query(like=(Example(id=gallery.search_image(twins[0], 1)[0].id),), k=4)
     pages = [gallery.find(query)]

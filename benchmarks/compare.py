@@ -1,7 +1,7 @@
 """Comparison of two runs: `python benchmarks/compare.py A.json B.json`.
 
-Prints B / A for every quantity that both measured, and whether the change exceeds the spread: all runs of one are above all runs of
-the other.
+Prints the ratio B / A of every quantity in both files, and whether the change exceeds the spread, which means that every run of one
+file is above every run of the other.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from results import describe, name, read
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Change of one quantity. `ratio`: of the medians; `least`, `most`: limits of the ratios of any run of B to any run of A."""
+    """Change of one quantity. `ratio`: B / A of the medians; `least`, `most`: smallest and largest B / A of any two runs."""
 
     benchmark: str
     what: str
@@ -31,7 +31,7 @@ class Change:
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
-    """Returns the changes of the quantities that both have, in B's order, without those that are 0 in either."""
+    """Returns the changes of the quantities in both records, in B's order; quantities with a run of 0 are left out."""
     before, found = _rows(a), []
     for key, row in _rows(b).items():
         old = before.get(key)

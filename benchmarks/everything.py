@@ -35,7 +35,7 @@ ALL: dict[str, Measure] = {
 def main(toy: bool, runs: int, folder: Path) -> Path:
     """Runs all benchmarks and returns the JSON file."""
     started, begun, found = datetime.now(), time.perf_counter(), []
-    for name in ALL:  # fail before hours of measuring, not after
+    for name in ALL:  # missing memory is reported before hours of measuring, not after
         require(name, toy)
     for number, (name, measure) in enumerate(ALL.items(), start=1):
         print(f"[{number}/{len(ALL)}, {time.perf_counter() - begun:.0f} s] {name}", flush=True)
@@ -46,9 +46,9 @@ def main(toy: bool, runs: int, folder: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     try:
         file = main(**vars(parser.parse_args()))
     except TooLittleMemory as error:

@@ -1,4 +1,4 @@
-"""Lower bound of a training step: the operations of the towers at the machine's matrix rate, the bytes at its bandwidth.
+"""Lower bound on the time of a training step, from the towers' operations and the bytes that must be moved.
 
     tower    layers * (24 T w^2 + 4 T^2 w) floating-point operations forward, for T tokens of width w
              (24: queries, keys, values and output 8, the feed-forward layer of four times the width 16; 4: scores and sums)
@@ -9,8 +9,9 @@
     bytes    40 per parameter: weights read forward and backward, gradients written, then AdamW reads weights, gradients and two
              moments and writes three of them, all float32; 9 per image value: uint8 in, float32 out, and read by the tower
 
-Attention counts in full although text is causal. Losses, heads, norms and activations are left out: no implementation of the same
-method can be faster than this bound. `python benchmarks/floor.py [--toy]` measures the machine's rates.
+Operations are divided by the machine's measured matrix rate, bytes by its measured bandwidth. Attention is counted in full although
+text attention is causal. Losses, heads, norms and activations are left out, so an implementation of this method takes longer than
+the bound. `python benchmarks/floor.py [--toy]` measures the machine's rates.
 """
 
 from functools import partial
@@ -37,7 +38,7 @@ class Machine(NamedTuple):
     bandwidth: float
 
     def seconds(self, operations: float, moved: float, precision: str) -> float:
-        """Returns the least seconds of a step that updates its weights after the backward pass."""
+        """Returns the lower bound in seconds of a step that updates the weights after the backward pass."""
         return operations / (self.bfloat16 if precision == "bfloat16" else self.float32) + moved / self.bandwidth
 
 

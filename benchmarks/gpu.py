@@ -1,12 +1,12 @@
 """All GPU measurements in one call of under ten minutes: `python benchmarks/gpu.py [--budget 560]`.
 
-    --device cpu --toy   shows on any machine that it runs
+    --device cpu --toy   runs every part at toy size, to check the script without a GPU
 
-The data have CUHK-PEDES' numbers: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in the
-other splits. Drawing that many would take too long: 400 images are listed repeatedly, and each listing is decoded separately.
-Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
+The data set has the size of CUHK-PEDES: 34,054 images, 68,126 captions and 11,003 people for training, 3,078 and 3,074 images in
+the other splits. Drawing that many mannequins would take too long, so 400 images are listed repeatedly; each listing is decoded
+separately. Towers are ViT-B/16 with random weights, bfloat16, global batch 320.
 
-Parts, in this order; parts that no longer fit the budget are skipped and named, and the file is written after each:
+Parts, in this order. A part that no longer fits the budget is skipped and reported. The result file is written after each part:
 
     machine      matrix rates and bandwidth
     cache        the data set decoded by all processes, then copied to the device
@@ -20,7 +20,7 @@ Parts, in this order; parts that no longer fit the budget are skipped and named,
     compiled     the full recipe with the image tower compiled, and the time of compiling
     run          five epochs with validation and test: complete where the budget allows, else extrapolated
 
-`--parts machine cache full run` selects parts, so that the whole run fits.
+`--parts machine cache full run` selects parts, so that `run` fits the budget.
 """
 
 import argparse
@@ -160,7 +160,7 @@ def part_curve(bench: Bench) -> None:
 
 
 def part_compiled(bench: Bench) -> None:
-    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and shows nothing."""
+    """Measures the compiled image tower, on a GPU only: compiling toy sizes on a CPU takes half a minute and is not informative."""
     if bench.device.type != "cuda":
         return
     started = time.perf_counter()
@@ -218,7 +218,7 @@ PARTS: dict[str, tuple[Callable[[Bench], None], float]] = {
 
 
 def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence[str] = tuple(PARTS)) -> tuple[Path, list[str]]:
-    """Runs the parts; returns the file, which is rewritten after each of them, and the parts that failed.
+    """Runs the parts; returns the result file, which is rewritten after each part, and the parts that failed.
 
     A failed part is reported with its error and the others run, because the machine may not be available again.
     """
@@ -228,7 +228,7 @@ def measure(device: str, toy: bool, budget: float, folder: Path, parts: Sequence
         for name in parts:
             part, needs = PARTS[name]
             if bench.left < (0 if toy else needs):
-                bench.note(f"{name}: left out, {bench.left:.0f} s were left")
+                bench.note(f"{name}: skipped, only {bench.left:.0f} s of the budget were left")
                 continue
             print(f"[{bench.left:.0f} s left] {name}", flush=True)
             known = len(bench.rows)
@@ -254,12 +254,12 @@ def finding(bench: Bench, device: str) -> Benchmark:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
-    parser.add_argument("--budget", type=float, default=560, help="seconds in all")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
+    parser.add_argument("--budget", type=float, default=560, help="total seconds")
     parser.add_argument(
         "--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="only these; the cache is needed by all"
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --toy shows that the script runs")

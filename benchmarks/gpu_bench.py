@@ -1,4 +1,4 @@
-"""State shared by the parts of `gpu.py`: sizes, a data set with CUHK-PEDES' numbers, runs on the device, memory."""
+"""State shared by the parts of `gpu.py`: sizes, a data set of the size of CUHK-PEDES, runs on the device, memory."""
 
 import copy
 import os
@@ -104,12 +104,12 @@ class Bench:
         say(text)
 
     def fits(self, work: Callable[[], object], what: str) -> bool:
-        """Runs `work`; returns False, with a remark, where memory does not suffice. Frees unused memory before."""
+        """Frees unused memory and runs `work`; returns False, with a remark, if the device runs out of memory."""
         free(self.device)
         try:
             work()
         except torch.OutOfMemoryError:
-            self.note(f"{what}: does not fit the memory")
+            self.note(f"{what}: does not fit into memory")
             return False
         return True
 
@@ -130,7 +130,7 @@ class Bench:
         return tuple(timed(lambda: run.update(NoLog()), device=self.device) for _ in range(self.sizes.steps))
 
     def keep_steps(self, what: str, times: tuple[float, ...], batch: int, recipe: str) -> None:
-        """Records one kind of step: seconds, pairs per second, share of the matrix rate."""
+        """Records steps of one recipe and batch size: seconds, pairs per second, share of the matrix rate, peak memory."""
         operations = step_operations(self.sizes.shape, batch, VIEWS[recipe], MEAN_TOKENS)
         self.rows += [Measurement(what, "s a step", times), rates(what, "pairs a second", batch, times)]
         if self.machine is not None:
@@ -146,7 +146,7 @@ class Bench:
 
 
 def repeated(drawn: PersonDataset, sizes: GpuSizes) -> PersonDataset:
-    """Builds a data set with the wanted numbers of images, captions and people from the drawn images, repeatedly."""
+    """Builds a data set of the wanted numbers of images, captions and people by listing the drawn images repeatedly."""
     originals = drawn.split("train").images
     images, captions, people = sizes.train
     made = list(listed(originals, "train", images, captions, people))
@@ -156,7 +156,7 @@ def repeated(drawn: PersonDataset, sizes: GpuSizes) -> PersonDataset:
 
 
 def listed(originals: tuple[PersonImage, ...], split: str, images: int, captions: int, people: int) -> Iterator[PersonImage]:
-    """Yields the images of one split; the first have one caption more, so that the number of captions is exact."""
+    """Yields the images of one split; the first images get one caption more, so that the total of captions is exact."""
     each, more = divmod(captions, images)
     for number, image in enumerate(islice(cycle(originals), images)):
         count = each + (number < more)

@@ -1,6 +1,6 @@
 """Speed of drawing mannequins: `python benchmarks/mannequins.py [--toy]`.
 
-CPU time on one core for sampling the scene, drawing at twice the size, downscaling, the camera and JPEG.
+CPU time on one core for sampling the scene, drawing at twice the size, downscaling, camera effects and JPEG encoding.
 """
 
 import time

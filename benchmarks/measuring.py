@@ -1,4 +1,4 @@
-"""Measuring: repeated runs, alternating variants, and memory of a run."""
+"""Time and memory of repeated runs, of alternating variants, and of runs in separate processes."""
 
 import ctypes
 import statistics
@@ -72,7 +72,7 @@ def seconds(run: Workload, runs: int = RUNS, clock: Callable[[], float] = time.p
 def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], float] = timed) -> dict[str, tuple[float, ...]]:
     """Measures several variants in turn (A B C A B C ...), so that ratios stay valid when the speed of the machine drifts.
 
-    Each variant has one warm-up run before.
+    Each variant starts with one warm-up run, which is not measured.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for run in ways.values():
@@ -85,8 +85,8 @@ def in_turn(ways: Mapping[str, Way], runs: int = RUNS, measure: Callable[[Way], 
 
 
 def megabytes(run: Workload) -> float:
-    """Returns by how many MB the resident memory of this process rises during a run (glibc on Linux)."""
-    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs freed must not hide what this one needs
+    """Returns the rise of this process's resident memory during a run, in MB (glibc on Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # returns memory that earlier runs freed to the system
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     run()
@@ -120,7 +120,7 @@ def apart(ways: Mapping[str, Workload], runs: int = RUNS) -> dict[str, Apart]:
 
 
 def in_a_process(measure: Callable[[Workload], Any], run: Workload) -> Any:
-    """Applies `measure` to a workload in a new process and waits for its end. Raises RuntimeError where the process died."""
+    """Applies `measure` to a workload in a new process and waits for it. Raises RuntimeError if the process died."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_measure_there, args=(there, measure, run), daemon=True)
@@ -131,7 +131,7 @@ def in_a_process(measure: Callable[[Workload], Any], run: Workload) -> Any:
             return here.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"a process that was measured ended with {process.exitcode} and no result") from None
+        raise RuntimeError(f"a measured process ended with {process.exitcode} and no result") from None
     finally:
         process.join()
 
@@ -151,7 +151,7 @@ def rates(what: str, unit: str, count: float, spent: Sequence[float]) -> Measure
 
 
 def ratios(what: str, above: Sequence[float], below: Sequence[float]) -> Measurement:
-    """Divides one by the other, run by run."""
+    """Divides two lists of values, run by run."""
     return Measurement(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)))
 
 

@@ -57,7 +57,7 @@ def require(name: str, toy: bool, root: Path = Path("/")) -> None:
     if free < wanted:
         raise TooLittleMemory(
             f"the benchmark {name!r} needs {wanted / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are available; "
-            "end other programs, or see with --toy that it runs"
+            "end other programs, or use --toy for small sizes"
         )
 
 
@@ -125,7 +125,7 @@ def _machine(root: Path) -> int:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Yields the folders of this process's control groups and their parents, of version 2 and of version 1's memory."""
+    """Yields the folders of this process's control groups and their parents (version 2, and the memory groups of version 1)."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -149,7 +149,7 @@ def _number(file: Path) -> int | None:
 
 
 def _droppable(folder: Path) -> int:
-    """Returns the bytes of cached files, which count as used but are released on demand."""
+    """Returns the bytes of the file cache, which count as used but are released on demand."""
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:

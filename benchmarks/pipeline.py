@@ -1,7 +1,7 @@
 """Cost of each pipeline step with the bundled model: `python benchmarks/pipeline.py [--toy]`.
 
-Mannequins written as a data set (drawing, JPEG, captions, annotation file; one process), decoded and resized (two threads),
-embedded, and searched exactly among random unit embeddings. Wall-clock time on the cores that this process may use.
+The steps: writing mannequins as a data set (drawing, JPEG, captions, annotation file; one process), decoding and resizing (two
+threads), embedding, and exact search among random unit embeddings. Wall-clock time on the cores that this process may use.
 """
 
 import tempfile

@@ -1,15 +1,15 @@
 """A straightforward TBPS-CLIP trainer as a baseline for `tbps`: the same method, data, weights and losses, without its
 optimisations.
 
-It does what the paper's reference is described as doing and slows nothing down on purpose. Differences from `tbps.training`, each
-with what is known of the reference:
+It follows the descriptions of the paper's reference implementation and has no deliberate slowdown. Its differences from
+`tbps.training`, with what is known about the reference in quotation marks:
 
     pictures    `PlainPairs`: opened and decoded by Pillow in workers, every epoch ("reads and decodes every image from disk in
                 every epoch"), resized (not the views of self-supervision, which the reference crops from the image itself), then
-                augmented one by one ("resize to 224x224, to [0,1], two draws from the pool,
-                normalise", "the reference draws with replacement")
-    views       all four are computed whatever the losses ("computes the SimCLR and second views even when their losses are off")
-                but only those with a loss are encoded, one after another
+                augmented one by one ("resize to 224x224, to [0,1], two draws from the pool, normalise", "the reference draws
+                with replacement")
+    views       all four are always computed ("computes the SimCLR and second views even when their losses are off"), but only
+                those with a loss are encoded, one after another
     captions    padded to the whole context, 77 tokens
     attention   plain, with its weights returned ("attention asks for its weights, which turns fused attention off")
     soft labels "the reference runs both towers a second time without gradients to get the detached similarities"
@@ -17,7 +17,7 @@ with what is known of the reference:
     evaluation  the whole score matrix in memory, "full argsort of the score matrix"
 
 Where nothing is known, the cheaper way is taken: an image is resized once for its two weak views, Pillow augments 8-bit images,
-captions use the same fast tokenizer, and on CUDA batches come from pinned memory. bfloat16 stands for "fp16 autocast with loss
+captions use the same fast tokenizer, and on CUDA batches come from pinned memory. bfloat16 replaces "fp16 autocast with loss
 scaling". Learning rate, soft-label ramp, text augmentation and losses are imported from `tbps`.
 """
 
@@ -149,7 +149,7 @@ class PlainTrainer:
         return loss.item()
 
     def loss(self, batch: PlainBatch, alpha: float) -> Tensor:
-        """Computes the loss of a batch; alpha: share of the model's own softmax in the labels."""
+        """Computes the loss of a batch; alpha: weight of the model's own softmax in the soft labels."""
         losses, clip, device = self.settings.losses, self.model.clip, self.model.device
         tokens = self.tokenise(batch.captions).to(device)
         pixels = batch.image.to(device, non_blocking=True)
@@ -237,7 +237,7 @@ def check(losses: LossSettings) -> None:
     foreign = {"sdm": losses.sdm.weight, "tal": losses.tal.weight, "id": losses.id.weight, "mlm": losses.mlm.weight}
     unknown = [name for name, weight in foreign.items() if weight > 0]
     if unknown or losses.second_text or losses.n_itc.labels != "identity":
-        raise SettingsError(f"the plain trainer knows the losses of the TBPS-CLIP recipes only, not {unknown or 'these'}")
+        raise SettingsError(f"the plain trainer supports only the losses of the TBPS-CLIP recipes, not {unknown or 'these'}")
 
 
 def image_features(clip: CLIPModel, pixels: Tensor) -> Tensor:

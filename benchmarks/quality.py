@@ -4,8 +4,8 @@
 
 Both start from the same random weights and see the same pairs in the same order, with the same losses (N-ITC with soft labels,
 MVS-I, SS-I, C-ITC), weak and strong views, text augmentation, optimizers (AdamW and Muon), schedule, precision and number of
-updates; both are evaluated after the last update on the same unseen people. The differences are those listed in `plain.py`, and
-the random numbers that are drawn: two runs of one seed agree in data and initial weights, not in augmentation and dropout.
+updates; both are evaluated after the last update on the same unseen people. They differ as listed in `plain.py`, and in their
+random draws: two runs with the same seed have the same data and initial weights, but different augmentation and dropout.
 """
 
 import argparse
@@ -97,9 +97,9 @@ def train_plain(settings: TrainSettings, dataset: PersonDataset, folder: Path) -
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each path")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of each trainer")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     began = datetime.now()
     try:

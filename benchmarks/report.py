@@ -1,7 +1,7 @@
 """Inserts measured figures into the documents: `python benchmarks/report.py build/bench/2026-11-25-120000.json [MORE.json ...]`.
 
 The text between `<!-- begin NAME -->` and `<!-- end NAME -->` in docs/benchmarks.md and docs/performance.md is replaced by the
-table of the benchmark NAME, with machine and commit; of several files with that benchmark, the last is used. Other sections stay.
+table of the benchmark NAME, with machine and commit. If several files hold that benchmark, the last is used. Other sections stay.
 The plot docs/images/scaling.png is redrawn where a file contains "scaling".
 """
 
@@ -25,14 +25,14 @@ def sections(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     found = {}
     for kept in records:
         if kept["toy"]:
-            raise ValueError(f"the run of {kept['started']} was made at toy sizes, its numbers mean nothing")
+            raise ValueError(f"the run of {kept['started']} used toy sizes, so its numbers do not belong in documents")
         for benchmark in kept["benchmarks"]:
             found[benchmark["name"]] = f"{describe(kept)}\n\n{table(benchmark)}"
     return found
 
 
 def filled(document: str, texts: Mapping[str, str]) -> str:
-    """Replaces the sections of a document whose text is known."""
+    """Replaces the sections of a document for which `texts` has a table."""
 
     def fill(match: re.Match[str]) -> str:
         begin, name, end = match.groups()

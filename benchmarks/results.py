@@ -114,18 +114,18 @@ def table(benchmark: Mapping[str, Any]) -> str:
 
 
 def name(row: Mapping[str, Any]) -> str:
-    """Returns what a row measures, with the size where it has one."""
+    """Returns the name of a row's quantity, with the size if it has one."""
     return f"{row['what']}, {row['at']:,}" if "at" in row else str(row["what"])
 
 
 def run_alone(measure: Measure, description: str | None) -> None:
-    """Command line of a single benchmark: measures, prints the table, writes both files."""
+    """Command line of a single benchmark: measures, prints the table, writes the JSON and Markdown files."""
     import argparse
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--toy", action="store_true", help="small sizes, to check that the benchmark runs")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each quantity")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the JSON and the table go")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the JSON file and the table")
     given = parser.parse_args()
     started = datetime.now()
     try:

@@ -1,9 +1,9 @@
 """Cost from 1,000 to 100,000 images: `python benchmarks/scaling.py [--toy]`; `report.py` draws the plot.
 
-Measured for a data set of each size: batch drawing (augmenting captions and gathering images) and one training step of a small
-model; evaluation of 1,000 queries against a gallery of that size, four images per person; building the cache with one process at 32
-x 32 pixels. Drawing 100,000 images would take minutes, so 200 are listed repeatedly; the cache decodes each listing separately
-(from a file that the system holds in memory). The two largest caches are built once.
+Measures for a data set of each size: drawing a batch (augmenting captions and gathering images); one training step of a small
+model; evaluation of 1,000 queries against a gallery of that size, four images per person; building the cache at 32 x 32 pixels with
+one process. Drawing 100,000 mannequins would take minutes, so 200 images are listed repeatedly; the cache decodes each listing
+separately, from the page cache. The two largest caches are built once.
 """
 
 import tempfile

@@ -1,13 +1,13 @@
 """Search against FAISS flat on the same vectors: `python benchmarks/search.py [--toy]`.
 
-Exact search over 200,000 x 512. Then a gallery of a million rows, where search is approximate (above 200,000 rows): latency,
-recall@10 against FAISS flat with and without a camera filter (one of ten cameras), and how soon 1,000 added rows are found. The two
-alternate query by query, so that ratios stay valid when the speed of the machine drifts.
+First, exact search over 200,000 x 512. Then a gallery of a million rows, where search is approximate (above 200,000 rows): latency,
+recall@10 against FAISS flat with and without a camera filter (one of ten cameras), and the time until a search finds 1,000 added
+rows. `tbps` and FAISS alternate query by query, so that ratios stay valid when the speed of the machine drifts.
 
-Clustered vectors are distributed like embeddings of a model: a common mean, clusters of ten images per person, cameras, and a
-spectrum that falls as 1 / n. Queries have another distribution, as texts do: a person's direction with noise, partly along other
-directions, around another mean. Random vectors are isotropic: no index of cells can help, and the gallery must detect that and
-search exactly.
+Clustered vectors are distributed like image embeddings of a model: a common mean, clusters of ten images per person, an offset per
+camera, and a spectrum that falls as 1 / n. Queries are distributed like text embeddings: a person's direction with noise, partly
+along other directions, around another mean. Random vectors are isotropic, so that cells do not help; the gallery must detect this
+and search exactly.
 """
 
 import statistics
@@ -107,7 +107,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def exact(rows: int, queries: int) -> list[Measurement]:
-    """Measures exact search and FAISS flat in turn."""
+    """Measures exact search and FAISS flat, alternating."""
     vectors = clustered_vectors(rows // 10, queries)
     embeddings = np.concatenate([block for block, _ in vectors.blocks(rows)])
     ids = np.array([f"{row:024x}" for row in range(rows)], "S24")
@@ -129,7 +129,7 @@ def exact(rows: int, queries: int) -> list[Measurement]:
 
 
 def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
-    """Measures a gallery above the limit of exact search."""
+    """Measures a gallery with more rows than the limit of exact search."""
     with tempfile.TemporaryDirectory() as temporary:
         table, flat, cameras = filled(Path(temporary), vectors, rows)
         versions = Versions(table)
@@ -151,7 +151,7 @@ def large(kind: str, vectors: Vectors, rows: int) -> list[Measurement]:
 
 
 def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnails: bool = True) -> tuple[Hit, ...]:
-    """The hits of an embedding; composing it uses nothing of the encoder but its dimension."""
+    """Returns the hits of an embedding. The encoder is a stub: composing a query from an embedding uses its dimension only."""
     asked = Query(k=K, where=where)
     composed = compose(asked, [query], cast(Encoder, SimpleNamespace(dim=DIMENSIONS)), {})
     return find(versions.newest(), None, asked, composed, thumbnails=thumbnails).hits
@@ -160,7 +160,7 @@ def searched(versions: Versions, query: np.ndarray, where: str | None, thumbnail
 def compared(
     versions: Versions, flat: "faiss.IndexFlatIP", queries: np.ndarray, where: str | None, passing: np.ndarray, name: str
 ) -> list[Measurement]:
-    """Nearest rows alone, whole searches without and with thumbnails, and FAISS flat in turn; recall of the nearest rows."""
+    """Measures nearest rows alone, whole searches without and with thumbnails, and FAISS flat, alternating; and the recall."""
     version = versions.newest()
     rows = None if where is None else version.passing(written(where))
     only = None if where is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.flatnonzero(passing)))
@@ -189,7 +189,7 @@ def compared(
 
 
 def measure(toy: bool, runs: int) -> Benchmark:
-    """Measures everything; `runs` is ignored, because every query is one run."""
+    """Runs all measurements; `runs` is ignored, because every query is one run."""
     queries = 4 if toy else 40
     rows, large_rows, random_rows = (2_000, 3_000, 0) if toy else (200_000, 1_000_000, 250_000)
     found = exact(rows, queries) + large("clustered", clustered_vectors(large_rows // 10, queries), large_rows)

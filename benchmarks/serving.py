@@ -1,9 +1,9 @@
 """Latency of the service under load: `python benchmarks/serving.py [--toy]`.
 
 A gallery of mannequins and the bundled model behind a uvicorn process; 1, 16 and 64 clients, each with its own connection, send one
-search after another. Two services take turns: one encodes the texts that wait at the same time together, the other encodes each
-separately. A row is the median over rounds of that round's percentile; answers other than 200 lower "answered". Service and clients
-share the machine's cores; every answer is in the audit log before it is sent.
+search after another. Two services are measured in turn: one encodes waiting texts in a batch, the other encodes each text
+separately. A row is the median of the percentile over all rounds; "answered" is the share of responses with status 200. Service and
+clients share the machine's cores; every response is in the audit log before it is sent.
 """
 
 import http.client
@@ -120,7 +120,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
 
 
 def under(clients: int, places: dict[str, str], texts: Sequence[str], runs: int) -> list[Measurement]:
-    """Measures each service with that many clients; the first round of each is a warm-up."""
+    """Measures each service under `clients` clients; the first round of each is a warm-up."""
     spent: dict[str, list[np.ndarray]] = {name: [] for name in places}
     seconds: dict[str, list[float]] = {name: [] for name in places}
     well: dict[str, list[float]] = {name: [] for name in places}

@@ -1,11 +1,15 @@
 """`tbps` against `plain.py` on the same weights, data and batch: `python benchmarks/side_by_side.py [--toy]`.
 
-Training step: the full recipe `tbps_clip` at CLIP's ViT-B/32 shape with random weights, float32 and bfloat16 autocast. Ours is the
-trainer's whole update, including drawing and augmenting the batch; the plain one gets its four views ready, as if workers
-cost nothing. Images: CPU time of one core from file, or cache, to the four normalised views. Evaluation: from unit
-embeddings to the metrics, each in its own process, the plain one also where freed memory is kept as our trainer keeps
-it, at the size of CUHK-PEDES' test split, in a square of 8,000, and ours alone at the size of ICFG-PEDES'. One process runs at a
-time: ranking 8,000 x 8,000 where freed memory is kept takes 5.2 GB.
+"Ours" is `tbps`, "plain" the trainer of `plain.py`. Three parts:
+
+    training step   the full recipe `tbps_clip` at CLIP's ViT-B/32 shape with random weights, in float32 and bfloat16 autocast;
+                    ours is the whole update with drawing and augmenting the batch, plain gets its four views ready-made, so that
+                    its data workers cost nothing
+    pictures        CPU time on one core from the file (plain) or the cache (ours) to the normalised views
+    evaluation      from unit embeddings to the metrics: both at the size of CUHK-PEDES' test split and at 8,000 x 8,000, ours
+                    alone at the size of ICFG-PEDES' test split; plain is measured again with freed memory kept, as in our trainer
+
+Each evaluation runs in its own process, one at a time: the argsort of 8,000 x 8,000 with freed memory kept takes 5.2 GB.
 """
 
 import copy
@@ -45,8 +49,8 @@ EPOCHS = 5
 class Sizes:
     """Sizes of the comparison.
 
-    `batch`: pairs per step; `pictures`: images per pass; `galleries`: (queries, images) of both; `alone`: (queries, images) of ours
-    only.
+    `batch`: pairs per step; `pictures`: images per pass; `galleries`: (queries, images) evaluated by both; `alone`: (queries,
+    images) evaluated by ours only.
     """
 
     shape: ModelShape
@@ -77,7 +81,7 @@ def measure(toy: bool, runs: int) -> Benchmark:
 
 
 def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, sizes: Sizes, runs: int) -> list[Measurement]:
-    """Measures one update of both trainers in both precisions, and what share of the machine's lower bound ours reaches."""
+    """Measures one update of both trainers in both precisions, and the ratio of the lower bound to our time."""
     ways: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
@@ -102,8 +106,9 @@ def steps(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, s
 
 
 def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset, count: int, runs: int) -> list[Measurement]:
-    """Measures image preparation on one core: from the file and always four views, against decoding once and only the views that
-    the recipe needs, augmented from the cache.
+    """Measures image preparation on one core.
+
+    Plain decodes the file every time and computes four views; ours decodes once and augments the recipe's views from the cache.
     """
     threads, train = torch.get_num_threads(), dataset.split("train")
     spec, vocabulary = model.spec, model.clip.config.text_config.vocab_size
@@ -142,7 +147,7 @@ def pictures(settings: TrainSettings, model: PersonModel, dataset: PersonDataset
 
 
 def picture_rows(spent: Mapping[str, Sequence[float]], count: int, train: PersonDataset) -> list[Measurement]:
-    """Rates of image preparation, with the time of decoding once divided among the epochs of a run."""
+    """Returns rates of image preparation; for ours, the time of decoding once is divided by the number of uses in a run."""
     once = [each * count / len(train.images) for each in spent["decode"]]
     uses = EPOCHS * len(train.pairs()) / len(train.images)
     unit = "pictures a second and core"
@@ -161,14 +166,12 @@ def picture_rows(spent: Mapping[str, Sequence[float]], count: int, train: Person
 
 
 def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
-    """Measures time and memory of evaluation against the full argsort, which must report the same figures; each
-    in its own process.
-    """
+    """Measures time and memory of both evaluations, each in its own process. Both must report the same metrics."""
     sides = {"plain": by_argsort, "plain, freed memory kept": by_argsort_with_kept_memory, "ours": by_counting}
     found = apart({name: partial(side, queries, images) for name, side in sides.items()}, runs)
     plain, ours = found["plain"].outcome, found["ours"].outcome
     pairs = zip((plain.r1, plain.map, plain.minp), (ours.r1, ours.map, ours.minp), strict=True)
-    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the two ways disagree: {plain} and {ours}"
+    assert all(abs(a - b) < 0.01 for a, b in pairs), f"the metrics of both trainers differ: {plain} and {ours}"
     spent = {name: each.seconds for name, each in found.items()}
     taken = {name: each.megabytes for name, each in found.items()}
     size = f"evaluation, {queries:,} x {images:,}"
@@ -182,7 +185,7 @@ def evaluation(queries: int, images: int, runs: int) -> list[Measurement]:
 
 
 def evaluation_alone(queries: int, images: int, runs: int) -> list[Measurement]:
-    """Measures time and memory of ours where the full argsort would hold several numbers for each of 394 million pairs."""
+    """Measures time and memory of ours alone: a full argsort would hold several numbers for each of 394 million pairs."""
     size = f"evaluation, {queries:,} x {images:,}, ours"
     ours = apart({"ours": partial(by_counting, queries, images)}, runs)["ours"]
     return [Measurement(size, "s", ours.seconds), Measurement(f"{size}, memory", "MB", ours.megabytes)]
@@ -194,7 +197,7 @@ def by_argsort(queries: int, images: int) -> PlainReport:
 
 
 def by_argsort_with_kept_memory(queries: int, images: int) -> PlainReport:
-    """Evaluates by a full argsort in a process that keeps freed memory, as ours does while it trains."""
+    """Evaluates `embeddings` by a full argsort in a process that keeps freed memory, as our trainer does."""
     keep_freed_memory()
     return by_argsort(queries, images)
 

@@ -1,8 +1,8 @@
 """Start-up time of commands: `python benchmarks/startup.py [--toy]`.
 
-New processes in turn: an interpreter that does nothing, `import tbps`, `tbps --help`, and `tbps search` on a small gallery of the
-bundled model. The first round is not counted, so bytecode is compiled and files are in the page cache. CPU time depends least on
-other work of the machine.
+Starts new processes in turn: an interpreter without a program, `import tbps`, `tbps --help`, and `tbps search` on a small gallery
+of the bundled model. The first round is not counted; it compiles the bytecode and fills the page cache. CPU time depends less than
+wall-clock time on other load of the machine.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Models and data that are measured: mannequins, and towers of CLIP's published shapes with random weights."""
+"""Data and models of the benchmarks: mannequins, and towers of CLIP's published shapes with random weights."""
 
 import json
 from collections.abc import Iterator

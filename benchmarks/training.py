@@ -1,8 +1,9 @@
 """Cost of a training step, and optimisations on this machine: `python benchmarks/training.py [--toy]`.
 
-One step (both towers forward and backward, N-ITC, no optimizer) of the bundled model's shape on random images and captions with
-mannequins' lengths: fused against plain attention, captions padded to the longest of the batch against runs by length. The variants
-alternate within one process, so that ratios stay valid when the speed of the machine drifts.
+One step is both towers forward and backward with N-ITC, without the optimizer, at the bundled model's shape, on random images and
+on captions as long as those of mannequins. Compared are fused and plain attention, and captions padded to the longest of the batch
+or encoded in groups of similar length ("runs by length"). The variants alternate within one process, so that ratios stay valid when
+the speed of the machine drifts.
 """
 
 from functools import partial

@@ -3,10 +3,10 @@
     python examples/another_domain.py people evening
 
 Images become blurred, dark and tinted; some forty words are replaced by synonyms. Identities, splits, cameras and attributes stay.
-A model trained on mannequins knows little about the result, as CLIP knows little about pedestrians, so there is something to learn:
-the study in docs/study starts from this gap.
+A model trained on mannequins is inaccurate on the result, as CLIP is on pedestrians, so that training can improve it: the study in
+docs/study starts from this gap.
 
-Cost: about a second per hundred images. Result: `evening`, a data set in the `folder` layout with as many images as `people`.
+Cost: about one second per hundred images. Result: `evening`, a data set in the `folder` layout with as many images as `people`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python examples/deeper_text.py models/mannequin-tiny runs/deeper
 
-Every layer of the text tower is followed by a copy whose last projections are zero, so it has no effect until it is trained
+Inserts a copy behind every layer of the text tower, with output projections of zero, so that it has no effect until it is trained
 (Net2Net: Chen, Goodfellow and Shlens, ICLR 2016).
 
 Cost: seconds. Result: `runs/deeper`, a model folder whose embeddings equal the original's to 1e-6 (checked).

@@ -2,7 +2,7 @@
 
     make demo
 
-Every command is shown as it can be typed. Cost: a few minutes on two cores. Result: the folder `demo` with a data set, a gallery, a
+Prints every command before running it. Cost: a few minutes on two cores. Result: the folder `demo` with a data set, a gallery, a
 contact sheet `hits.png` of five searches and a training run.
 """
 
@@ -39,7 +39,7 @@ def run(title: str, *command: str) -> None:
 
 
 def is_right(hit: Hit, wanted: dict[str, set[str]]) -> bool:
-    """Returns whether the drawn attributes are those that the query asks for."""
+    """Returns whether the drawn attributes have the values that the query describes."""
     return all(hit.attributes.get(slot) in values for slot, values in wanted.items())
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/images/page.png, the README's picture of the search page: the demo's gallery, served and searched in Chromium.
+"""Takes docs/images/page.png, the README's screenshot of the search page, in Chromium with the gallery of the demo.
 
     python examples/page_picture.py
 
@@ -26,7 +26,7 @@ SEEN = "a woman in a red dress"
 
 
 def make_gallery() -> None:
-    """Creates the gallery of `make demo`; does nothing where it exists."""
+    """Creates the gallery of `make demo` unless it exists."""
     sizes = ("--train", "0", "--val", "0", "--test", "250", "--images", "4", "--seed", "7")
     subprocess.run([TBPS, "data", "mannequins", str(PEOPLE), *sizes], check=True)
     subprocess.run([TBPS, "index", str(PEOPLE), "--gallery", str(GALLERY), "--model", MODEL], check=True)

@@ -1,14 +1,14 @@
-"""Effect of R-ITC's eps: where the minimum of the loss lies for a batch size, and what thirty updates reach with it.
+"""Effect of R-ITC's eps on the minimum of the loss, per batch size, and on Rank-1 after thirty updates.
 
     tbps data mannequins people --train 240 --val 60 --test 200 --seed 41
     python examples/another_domain.py people evening
     python examples/r_itc_eps.py evening 3
 
-First the loss itself is minimised over all distributions p: the share of p on the correct column is then (1 + eps) / (1 + N eps).
-Then the bundled model is trained with the settings of the study's row `r_itc` (table `losses`, one epoch of batches of 64) for
-every eps, and without R-ITC, with as many seeds as the second argument says.
+First the loss is minimised over all distributions p; the minimum over N pairs has a share of (1 + eps) / (1 + N eps) on the correct
+column. Then the bundled model is trained with the settings of the study's row `r_itc` (table `losses`, one epoch of batches of 64),
+with every eps and without R-ITC. The second argument is the number of seeds.
 
-Cost: a minute per seed and eps on two cores. Result with one seed: Rank-1 of 11.6, 16.6 and 21.6 % with eps
+Cost: one minute per seed and eps on two cores. Result with one seed: Rank-1 of 11.6, 16.6 and 21.6 % with eps
 0.05, 0.01 and 0.0025, and 31.0 % without R-ITC (docs/study/README.md).
 """
 
@@ -31,8 +31,9 @@ CHANGES = {"schedule.epochs": 1, "schedule.peak_rate": 1e-3, "batch_size": 64, "
 
 
 def best_share(pairs: int, eps: float) -> float:
-    """Returns the share of p on the correct column at the minimum of R-ITC, with one similarity for all correct pairs, by
-    bisection.
+    """Returns the share of p on the correct column at the minimum of R-ITC, by bisection.
+
+    All correct pairs have the same similarity; the similarity of all others is 0.
     """
     identity, targets = torch.eye(pairs, dtype=torch.float64), identity_targets(range(pairs), range(pairs))
     low, high = 0.0, 50.0

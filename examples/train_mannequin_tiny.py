@@ -3,8 +3,8 @@ folder.
 
     python examples/train_mannequin_tiny.py [--work runs/mannequin-tiny] [--out models/mannequin-tiny]
 
-The same command resumes an interrupted run from the last checkpoint. The data are drawn from DATA_SEED, weights and batches from
-the recipe's seed, so the same command gives the same data and initial weights; float32 sums may differ between machines.
+The same command resumes an interrupted run from the last checkpoint. DATA_SEED determines the data, the recipe's seed the initial
+weights and batches; trained weights may still differ between machines, because float32 sums do.
 
 Cost: about two hours on two cores. Result: Rank-1 of about 74.5 % on the test split; all figures: models/mannequin-tiny/README.md.
 """

@@ -1,4 +1,4 @@
-"""Draws docs/images/why.png, the README's picture that explains why a person was found.
+"""Draws docs/images/why.png, the README's picture of an explained search result.
 
     python examples/why.py [TARGET]
 

@@ -15,7 +15,7 @@ from tests.support.costs import Costs, arrange, recorded
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 40), "yellow": (230, 220, 40)}
 
-# Hypothesis may not fail an example because it, or drawing it, took long: the machine may be busy.
+# The machine may be busy, so Hypothesis must not fail an example because it took long.
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
 
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep decoded images of the tests, and of the commands that they start, out of the user's cache."""
+    """Keeps decoded images of the tests, and of commands that they start, out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TBPS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -44,7 +44,7 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 def run_tbps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Function that runs `tbps` with arguments in this process; `answer` is its standard input.
 
-    Returns exit code, standard output, standard error. An interpreter of its own would take seconds to start.
+    Returns exit code, standard output, standard error. A new process per command would take seconds to start.
     """
     from tbps.cli import main
 
@@ -66,7 +66,7 @@ def run_tbps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model folder of a CLIP with random weights: images of 32 x 32 pixels, two thin layers per tower, a vocabulary of its own."""
+    """Model folder of a CLIP with random weights: images of 32 x 32 pixels, two narrow layers per tower, a small vocabulary."""
     from tbps.model.bundle import PersonModel
     from tbps.model.clip import ModelShape, TowerShape, build
     from tbps.model.tokens import train_tokenizer
@@ -84,7 +84,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder data set of three splits: sixteen people each, drawn as two coloured halves, three images per person."""
+    """Data set in the `folder` layout: three splits of 16 people, who are drawn as two coloured halves in three images each."""
     folder = tmp_path_factory.mktemp("flags")
     rng = np.random.default_rng(0)
     lines = []

@@ -1,4 +1,4 @@
-"""The page on the architecture names files, functions and packages that exist, and every package of the program."""
+"""docs/explanation/architecture.md names existing files, functions and packages, and all packages of the program."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ WALK = re.compile(r"^\| `(src/[\w/.]+\.py)` \| `([\w.]+)` \|", re.MULTILINE)
 
 
 def walks() -> list[tuple[str, str]]:
-    """File and function of every row of the tables of walks."""
+    """File and function of every row in the page's tables of call chains ("walks")."""
     return WALK.findall(PAGE.read_text())
 
 
@@ -30,7 +30,7 @@ def names(tree: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[str]:
             yield from names(node, f"{prefix}{node.name}.")
 
 
-def test_there_are_three_walks() -> None:
+def test_the_page_has_three_call_chains() -> None:
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
     walked = [len(WALK.findall(section)) for section in sections]
     assert sorted(count > 0 for count in walked)[-3:] == [True] * 3
@@ -49,15 +49,15 @@ def test_the_walks_are_short_and_enter_no_file_twice() -> None:
 
 
 @pytest.mark.parametrize(("file", "function"), walks())
-def test_every_stay_of_a_walk_exists(file: str, function: str) -> None:
+def test_every_function_of_a_call_chain_exists(file: str, function: str) -> None:
     assert function in set(names(ast.parse((ROOT / file).read_text()))), f"{file} has no {function}"
 
 
-def test_the_tree_of_the_page_is_the_tree() -> None:
+def test_the_source_tree_of_the_page_is_complete() -> None:
     lines = PAGE.read_text().partition("## The tree")[2].partition("\n## ")[0]
     named = {path.rstrip("/") for path in re.findall(r"(?<!\S)(?:src/tbps|[a-z]+)/[\w/.]*", lines)}
     missing = sorted(path for path in named if not (ROOT / path).exists())
-    assert not missing, f"the page names {missing}, which are not there"
+    assert not missing, f"the page names {missing}, which do not exist"
     rooms = [path for path in (ROOT / "src/tbps").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     unnamed = {f"src/tbps/{path.name}" for path in rooms if not path.name.startswith("_")} - named
     assert not unnamed, f"the tree of the page lacks {sorted(unnamed)}"

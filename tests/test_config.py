@@ -1,4 +1,4 @@
-"""Settings refuse unknown keys, name the likely one, and have a fingerprint."""
+"""Settings refuse unknown keys and suggest the likely one; they have a fingerprint and descriptions."""
 
 from typing import Annotated, Literal
 
@@ -26,7 +26,7 @@ class Outer(Settings):
     whole: Whole | None = None
 
 
-def test_override_parses_dotted_text_and_leaves_the_original() -> None:
+def test_override_parses_dotted_keys_and_text_and_does_not_change_the_original() -> None:
     base = Outer()
     changed = base.override({"inner.weight": "0.5", "inner.label": "reference", "seed": 3})
     assert (changed.seed, changed.inner.weight, changed.inner.label) == (3, 0.5, "reference")
@@ -57,7 +57,7 @@ def test_a_key_into_an_absent_group_creates_the_group() -> None:
         ("whole.inner.lable", "whole.inner.label"),
     ],
 )
-def test_unknown_keys_are_refused_with_the_likely_one(key: str, likely: str) -> None:
+def test_errors_for_unknown_keys_suggest_the_likely_one(key: str, likely: str) -> None:
     with pytest.raises(SettingsError, match=f"unknown setting '{key}'.*did you mean '{likely}'"):
         Outer().override({key: 1})
 

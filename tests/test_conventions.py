@@ -1,4 +1,4 @@
-"""Rules that the tests keep: no private names of the package, no clock that decides, no short patience."""
+"""Rules for tests: no private imports from the package, no assertions on measured time, no short timeouts."""
 
 import ast
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-PATIENT = 60  # seconds that a loaded machine may need for what takes a moment elsewhere
-# Calls that wait for a process, thread, socket or queue. Timeouts among a program's settings are called otherwise.
+PATIENT = 60  # seconds; a loaded machine may need that long for a fast operation
+# Calls that wait for a process, thread, socket or queue. A `timeout` of other calls may be a setting under test.
 WAITING = {"run", "wait", "communicate", "check_call", "check_output", "join", "get", "result", "urlopen", "create_connection"}
 
 
 @cache
 def trees() -> dict[str, ast.AST]:
-    """Every file of the tests, parsed."""
+    """The syntax tree of every test file."""
     return {str(file.relative_to(TESTS)): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(TESTS.rglob("*.py"))}
 
 
@@ -33,7 +33,7 @@ def private_imports(tree: ast.AST) -> Iterator[int]:
 
 
 def stopwatches(tree: ast.AST) -> Iterator[int]:
-    """Lines that read a clock which only serves to measure; `time.monotonic` is for deadlines."""
+    """Lines that read a clock for measuring; `time.monotonic`, for deadlines, is allowed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name):
             name = node.attr if isinstance(node, ast.Attribute) else node.id
@@ -42,7 +42,7 @@ def stopwatches(tree: ast.AST) -> Iterator[int]:
 
 
 def short_timeouts(tree: ast.AST) -> Iterator[int]:
-    """Lines that wait for something at most a number of seconds below `PATIENT`."""
+    """Lines that wait with a constant timeout of less than `PATIENT` seconds."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITING:
             limits = [keyword.value for keyword in node.keywords if keyword.arg == "timeout"]
@@ -71,6 +71,6 @@ def test_broken_rules_are_found(rule: object, text: str) -> None:
     assert list(rule(ast.parse(text))) == [1]  # type: ignore[operator]
 
 
-def test_allowed_lines_are_left_alone() -> None:
+def test_allowed_lines_are_not_reported() -> None:
     tree = ast.parse("from tbps import __version__; process.wait(timeout=300); served(gallery, timeout=0.5); time.monotonic()")
     assert not [*private_imports(tree), *stopwatches(tree), *short_timeouts(tree)]

@@ -1,6 +1,6 @@
-"""Dotted names in the docstrings of `data`, `model`, `preprocess` and the modules outside of rooms exist.
+"""Dotted names in docstrings exist, in `data`, `model`, `preprocess` and the top-level modules of the package.
 
-A docstring that refers to `augment.boxes` or `PersonModel.encode_texts` must not outlive what it names.
+A reference such as `augment.boxes` or `PersonModel.encode_texts` must be changed when its target is renamed or removed.
 """
 
 import ast
@@ -35,7 +35,7 @@ def known_names() -> set[str]:
         found |= {module, *(f"{module}.{name}" for name in members(tree.body))}
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
-                # Attributes that methods set count as members.
+                # Attributes set in methods count as members.
                 own = {a.attr for a in ast.walk(node) if isinstance(a, ast.Attribute) and isinstance(a.ctx, ast.Store)}
                 found |= {f"{module}.{node.name}.{name}" for name in {*members(node.body), *own}}
     return found
@@ -45,12 +45,12 @@ KNOWN = known_names()
 ENDINGS = {".".join(parts[start:]) for parts in (name.split(".") for name in KNOWN) for start in range(len(parts))}
 MODULES = {part for name in KNOWN if name.islower() for part in name.split(".")}
 CLASSES = {part for name in KNOWN for part in name.split(".") if part[0].isupper()}
-# A settings key, a parameter and the standard library, whose first parts are also names of modules.
+# Settings keys, parameters and a function of the standard library, whose first part is also the name of a module.
 OTHERS = {"lora.rank", "settings.method", "spec.mean", "spec.std", "html.unescape"}
 
 
 def references(file: Path) -> Iterator[str]:
-    """Yields the dotted names in the docstrings of a file whose first part is a name of this package; file names are left out."""
+    """Yields dotted names in the docstrings of a file that begin with a module or class of this package; skips file names."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             for name in DOTTED.findall(node.value.value):

@@ -1,6 +1,6 @@
-"""Links in Markdown lead somewhere, the site names every page, and the reference holds every public name with its docstring.
+"""Links in Markdown have targets, the navigation lists every page, and every public name has a docstring and is in the reference.
 
-Part of `make check`, so nothing here imports the program. `make docs` checks links of the built site once more.
+Part of `make check`, so this module does not import the program. `make docs` checks the links of the built site again.
 """
 
 import ast
@@ -21,13 +21,13 @@ FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 
 def links(text: str) -> list[str]:
-    """The targets of a Markdown text's links and pictures, without those to other servers."""
+    """Targets of the links and pictures of a Markdown text, except those on other servers."""
     return [target for target in LINK.findall(FENCE.sub("", text)) if not target.startswith(("http:", "https:", "mailto:"))]
 
 
 @cache
 def anchors(file: Path) -> set[str]:
-    """The anchors of a file's headings, as GitHub and the site make them."""
+    """Anchors of a file's headings, as GitHub and MkDocs generate them."""
     text, found = FENCE.sub("", file.read_text()), set[str]()
     for heading in re.findall(r"^#+ (.+?)\s*$", text, re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -36,7 +36,7 @@ def anchors(file: Path) -> set[str]:
 
 
 def dead(file: Path, target: str) -> bool:
-    """Whether a link of a file leads nowhere. Anchors of generated pages are checked by `make docs`."""
+    """Whether the target of a link does not exist. `make docs` checks anchors of generated pages."""
     path, _, anchor = target.partition("#")
     place = (file.parent / path).resolve() if path else file
     if place in GENERATED:
@@ -45,7 +45,7 @@ def dead(file: Path, target: str) -> bool:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_links_lead_somewhere(file: Path) -> None:
+def test_targets_of_links_exist(file: Path) -> None:
     found = [target for target in links(file.read_text()) if dead(file, target)]
     assert not found, f"{file.relative_to(ROOT)} links to {found}"
 
@@ -71,14 +71,14 @@ def module(name: str) -> ast.Module:
 
 
 def assigned(node: ast.stmt) -> set[str]:
-    """The names that a statement gives values to."""
+    """The names to which a statement assigns."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     elements = [each for target in targets for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
     return {each.id for each in elements if isinstance(each, ast.Name)}
 
 
 def exported(tree: ast.Module) -> list[str]:
-    """What `__all__` of a module lists."""
+    """The names in `__all__` of a module."""
     lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in assigned(node)]
     return [name for value in lists for name in ast.literal_eval(value)]
 

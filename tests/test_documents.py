@@ -1,4 +1,4 @@
-"""Documents are true: their commands parse, and the settings, recipes and files that they name exist. Nothing is run."""
+"""Commands in documents parse, and the settings, recipes and files that documents name exist. No command is run."""
 
 import re
 import shlex
@@ -25,9 +25,9 @@ RECIPE_PARTS = (r"^ *Command: tbps ", r"^ *Cost\b.*:", r"^ *(Result|Cost and res
 
 
 def code_lines(text: str) -> Iterator[str]:
-    """The lines of a Markdown text that are code (indented or fenced), continued ones joined.
+    """Yields the code lines of a Markdown text (indented or fenced); joins continued lines.
 
-    Blocks marked as console are left out: their commands name something that the reader has just added to the program.
+    Skips blocks marked as `console`, whose commands use a recipe or layout that the reader has just added to the program.
     """
     fence: str | None = None
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
@@ -43,7 +43,7 @@ def commands(lines: Iterator[str] | list[str], program: str = "tbps") -> list[li
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
-    """The parameters of a `tbps` command. Raises where command, option or number of arguments is wrong."""
+    """Parameters of a `tbps` command. Raises if the command, an option or the number of arguments is wrong."""
     command: Any = get_command(app)
     context = typer.Context(command, info_name="tbps")
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
@@ -53,7 +53,7 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 
 
 def check(arguments: list[str]) -> None:
-    """That a command parses, and that the data set, layout, recipe and settings in it exist."""
+    """Asserts that a command parses, and that its data set, layout, recipe and settings exist."""
     if "--help" in arguments:
         arguments = arguments[: arguments.index("--help")]
         assert verb(arguments) is not None
@@ -118,7 +118,8 @@ def test_the_help_has_an_example_of_its_own_command(path: tuple[str, ...]) -> No
     ],
 )
 def test_wrong_commands_are_found(line: str) -> None:
-    with pytest.raises((KeyError, SettingsError, AssertionError, typer.BadParameter.__mro__[1])):  # the last: any usage error
+    # The last one is the base class of all usage errors.
+    with pytest.raises((KeyError, SettingsError, AssertionError, typer.BadParameter.__mro__[1])):
         check(commands([line])[0])
 
 

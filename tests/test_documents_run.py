@@ -1,4 +1,4 @@
-"""The commands of the first tutorial, and the Python program of the README, run as they stand, in order, in one folder."""
+"""Runs the commands of the first tutorial and the Python program of the README unchanged, in order, in one folder."""
 
 import io
 import re
@@ -13,11 +13,11 @@ from tbps.cli import main
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs/tutorials/find-people.md"
-IN_THE_BACKGROUND = ("serve",)  # a service runs until it is ended; tests/cli/test_cli_serve.py starts one
+IN_THE_BACKGROUND = ("serve",)  # not run, because a service does not end by itself
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The arguments of every `tbps` command in blocks that are marked as sh."""
+    """Arguments of every `tbps` command in code blocks marked as `sh`."""
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             program, *arguments = shlex.split(line, comments=True)
@@ -27,7 +27,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder beside the bundled model."""
+    """An empty working folder that contains the bundled model."""
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TBPS_MODEL", raising=False)
@@ -56,6 +56,6 @@ def test_the_first_tutorial(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
     (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     found: dict[str, object] = {}
     capsys.readouterr()
-    exec(compile(program, "README.md", "exec"), found)  # the document is what is tested
+    exec(compile(program, "README.md", "exec"), found)  # the program comes from the repository
     assert len(capsys.readouterr().out.splitlines()) == 10
     assert len(found["page"].hits) == 5  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A model is a local folder, or in the hub's cache, or an error that says how to get it."""
+"""Finding a model by its folder or hub id: local folders, the hub's cache, and errors that say how to download it."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Importing `tbps` has no side effects: no module opens a file, starts a process, connects, or changes the environment.
 
-They are detected by Python's audit events during the import of all modules. An event counts if a line of `tbps` caused it, directly
-or through the standard library; events that other packages cause do not (pydantic looks for plugins when a class is created).
+Side effects are detected by Python's audit events while all modules are imported. An event counts if a line of `tbps` caused it,
+directly or through the standard library. Events of other packages do not count: pydantic, for example, looks for plugins.
 """
 
 import json
@@ -40,7 +40,7 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps([len(names), found]))
 """
-# lancedb's native library reads its log level once, when it is imported.
+# lancedb's native library reads its log level from the environment once, when it is imported, so `tbps` sets it before.
 NEEDED = [["os.putenv", "b'LANCE_LOG'", "gallery/store/database.py"]]
 
 

@@ -51,7 +51,7 @@ def test_waiting_for_a_lock_ends_when_its_holder_ends(holder: "subprocess.Popen[
         assert acquire(file.fileno(), patience)
 
 
-def test_two_openings_of_one_file_lock_each_other_out(tmp_path: Path) -> None:
+def test_two_open_files_in_one_process_exclude_each_other(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("ab") as one, (tmp_path / "lock").open("ab") as other:
         assert acquire(one.fileno()) and not acquire(other.fileno(), 0)
 
@@ -63,7 +63,7 @@ def test_a_folder_can_be_locked_although_nothing_is_written_to_it(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_there_is_one_implementation() -> None:
+def test_only_one_module_implements_locks() -> None:
     assert [
         file.name for file in SOURCE.rglob("*.py") if ".flock(" in file.read_text() or "import filelock" in file.read_text()
     ] == ["locks.py"]

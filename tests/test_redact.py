@@ -14,7 +14,7 @@ WORD = "s3cr3t"
     ("text", "expected"),
     [
         ("rtsp://admin:s3cr3t@10.0.0.5:554/ch1", "rtsp://***@10.0.0.5:554/ch1"),
-        ("/work/rtsp:/admin:s3cr3t@h/ch", "/work/rtsp:/***@h/ch"),  # as pathlib makes it
+        ("/work/rtsp:/admin:s3cr3t@h/ch", "/work/rtsp:/***@h/ch"),  # pathlib removes the second slash
         ("rtsp://admin:p@ss/s3cr3t#1@10.0.0.5/a", "rtsp://***@10.0.0.5/a"),
         ("rtsp://admin:1234/s3cr3t@h/x", "rtsp://***@h/x"),
         ("rtsp://admin:/s3cr3t@h/x", "rtsp://***@h/x"),
@@ -36,7 +36,7 @@ WORD = "s3cr3t"
         ("rtsp://10.0.0.2/user=admin_password=s3cr3t_channel=1", "rtsp://10.0.0.2/user=***"),
         ("with url: /api?X-Amz-Signature=s3cr3t (Caused by", "with url: /api?X-Amz-Signature=*** (Caused by"),
         ("http://u:s3cr3t@proxy:3128, then http://v:s3cr3t@p2:1", "http://***@proxy:3128, then http://***@p2:1"),
-        ("rtsp://admin:s3cr3t", "rtsp://***"),  # what a shell leaves of admin:s3cr3t&1@h
+        ("rtsp://admin:s3cr3t", "rtsp://***"),  # a shell cuts the argument admin:s3cr3t&1@h at &
         ("rtsp://admin:s3cr3t%40h:554/x", "rtsp://***/x"),
         ("cannot open rtsp://admin:12s3cr3t: no such file", "cannot open rtsp://*** no such file"),
         ("rtsp://a:s3cr3t@h/x\nrtsp://b:s3cr3t@h/y", "rtsp://***@h/x\nrtsp://***@h/y"),
@@ -69,7 +69,7 @@ def test_queries_without_secrets_are_kept_in_data() -> None:
     assert redacted("https://h/photo?id=3&token=x#top", queries=False) == "https://h/photo?id=3&token=***#top"
 
 
-def test_addresses_are_told_from_paths() -> None:
+def test_addresses_are_distinguished_from_paths() -> None:
     assert all(map(is_address, ("rtsp://h", "rtsp:/h", "https://h/x", "S3://b/x")))
     assert not any(map(is_address, ("C:/x", "C:\\x", "photos", "/rtsp://h", "a b://x", "shard-{000..012}.tar")))
 

@@ -1,4 +1,4 @@
-"""The generated pages of the reference hold every command, option, setting and route, and their links lead somewhere."""
+"""The generated reference pages hold every command, option, setting and route, and their links have targets."""
 
 import importlib.util
 import re
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[1] / "docs/generate.py"
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    """The script that writes the pages."""
+    """The module docs/generate.py, which writes the pages."""
     spec = importlib.util.spec_from_file_location("generate", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -65,6 +65,6 @@ def test_the_routes_are_complete_and_linked(generate: ModuleType) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= named
 
 
-def test_marks_of_markdown_in_help_texts_are_text(generate: ModuleType) -> None:
+def test_markdown_characters_in_help_texts_are_escaped(generate: ModuleType) -> None:
     lines = generate._table(("a", "b"), [("`x|y`", "a < b and `c*d`\n* e")])
     assert list(lines)[2] == r"| `x\|y` | a \< b and `c*d` \* e |"

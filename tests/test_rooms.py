@@ -1,4 +1,4 @@
-"""Imports between packages: no circles, imports inside functions only where they save time, packages used by what they export.
+"""Imports between packages: no cycles, imports inside functions only to save time, no imports past a package's exports.
 
 import-linter checks which package may import which (see pyproject.toml). It reads neither `examples` nor `benchmarks` and does not
 distinguish imports inside functions; these tests read every import statement, also those inside functions and for type checks.
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 FACES = ("tbps", "tbps.data", "tbps.gallery", "tbps.model", "tbps.server", "tbps.video")
-# Folders that may import only what the package exports.
+# Package -> folders that may import only its exported names.
 GUESTS = {
     "tbps.data": ("src/tbps/cli", "examples", "benchmarks"),
     "tbps.gallery": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "examples", "benchmarks"),
@@ -24,7 +24,7 @@ GUESTS = {
     "tbps.server": ("src/tbps/cli", "examples", "benchmarks"),
     "tbps.video": ("src/tbps/cli", "src/tbps/server", "src/tbps/watch", "src/tbps/gallery", "examples", "benchmarks"),
 }
-# Imports inside functions, and what they save. The command line is not listed: all of its heavy imports are inside functions.
+# Imports inside functions -> what they avoid. The command line is not listed: all of its heavy imports are inside functions.
 LATE = {
     ("tbps", "tbps.errors"): "nothing on most systems: it is needed where tbps cannot run",
     ("tbps.data.augment.apply", "tbps.data.augment.opencv"): "OpenCV, where images are augmented on a device",
@@ -39,7 +39,7 @@ LATE = {
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: `module` is the module that holds it, or the imported module itself where `name` is None."""
+    """One imported name and its module; `name` is None if the module itself is imported."""
 
     module: str
     name: str | None
@@ -77,7 +77,7 @@ def below(file: Path, folders: tuple[str, ...]) -> bool:
     return any(file.is_relative_to(ROOT / folder) for folder in folders)
 
 
-def test_no_module_is_imported_in_a_circle() -> None:
+def test_imports_have_no_cycles() -> None:
     graph = {name: {found.module for found in imports_of(file)} - {name} for name, file in MODULES.items()}
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -93,12 +93,12 @@ def test_imports_inside_functions_save_something() -> None:
         for found in imports_of(file)
         if found.late
     }
-    assert late == set(LATE), "import it at the head of the file, or say in LATE what the import inside a function saves"
+    assert late == set(LATE), "import it at the top of the file, or state in LATE what the import inside a function saves"
 
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_package_exports_what_it_lists(face: str) -> None:
-    """Exports stand in three places: import statements for type checkers, `__all__`, and the table that is used at run time."""
+    """Three lists of exports must agree: imports for type checkers, `__all__`, and the table for lazy imports at run time."""
     package = import_module(face)
     tree = ast.parse(MODULES[face].read_text(encoding="utf-8"))
     typed = {alias.name for block in tree.body if isinstance(block, ast.If) for alias in names_in(block.body)}

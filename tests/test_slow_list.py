@@ -1,4 +1,4 @@
-"""The list of slow tests names tests that exist, and marks them."""
+"""tests/slow.tsv lists existing tests, and the listed tests are marked as slow."""
 
 import ast
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A public name of a class or type means one thing in the whole package.
+"""Public names of classes and types are unique in the package.
 
-Checked for the names of `data`, `model`, `preprocess` and of the modules that belong to no room.
+Checked for the names of `data`, `model`, `preprocess` and the top-level modules.
 """
 
 import ast
@@ -10,7 +10,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "tbps"
 ROOMS = ("data", "model", "preprocess")
-SAME_MEANING = {"OnProgress"}  # a function that is called with (done, total); rooms that do not know each other each name it
+SAME_MEANING = {"OnProgress"}  # a function of (done, total); packages that do not import each other define it separately
 
 
 def types_of(code: str) -> Iterator[str]:

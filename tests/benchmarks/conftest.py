@@ -1,4 +1,4 @@
-"""The benchmarks are scripts that import each other by name; here, too, their folder is on the path."""
+"""Puts the folder of the benchmarks on the import path: they are scripts that import each other by name."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Functions that `measuring.apart` runs in processes of their own: this module imports little, so that those start quickly."""
+"""Functions that `measuring.apart` runs in separate processes. The module imports little, so that these start quickly."""
 
 import os
 
@@ -6,7 +6,7 @@ import memory
 
 
 def hold() -> int:
-    """Takes 40 MiB and returns how many processes the one that measures has below it, itself included."""
+    """Allocates 40 MiB and returns the number of processes in the tree of the measuring process, this one included."""
     held = bytearray(b"x" * (40 * 2**20))
     return len(memory.tree(os.getppid())) + 0 * len(held)
 

@@ -10,7 +10,7 @@ import scaling
 from everything import ALL
 from results import read
 
-STARTING_PROCESSES = ("side by side", "startup", "serving")  # several per run, so one run must do
+STARTING_PROCESSES = ("side by side", "startup", "serving")  # slow, because a run starts several processes; run once
 
 
 @pytest.mark.parametrize("name", list(ALL))
@@ -19,7 +19,7 @@ def test_every_benchmark_runs(name: str, tmp_path: Path) -> None:
     benchmark = ALL[name](True, runs)
     assert benchmark.name == name and benchmark.rows
     keys = [(row.what, row.at, row.unit) for row in benchmark.rows]
-    assert len(set(keys)) == len(keys), "compare.py finds a row by these"
+    assert len(set(keys)) == len(keys), "compare.py identifies rows by these keys"
     assert all(run > 0 for row in benchmark.rows for run in row.runs if "memory" not in row.what)
     if name == "scaling":
         rows = [{"what": r.what, "at": r.at, "median": r.median, "least": r.least, "most": r.most} for r in benchmark.rows]
@@ -37,7 +37,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     assert any("measured" in what for what in whats if "five epochs" in what)
 
 
-def test_a_run_that_does_not_fit_the_budget_says_so(tmp_path: Path) -> None:
+def test_a_run_that_does_not_fit_the_budget_is_reported_as_extrapolated(tmp_path: Path) -> None:
     sizes = gpu_bench.TOY
     bench = gpu_bench.Bench("cpu", sizes, 0, tmp_path)
     gpu.part_cache(bench)

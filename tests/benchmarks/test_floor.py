@@ -1,4 +1,4 @@
-"""The formula of the lower bound against PyTorch's count of operations."""
+"""The lower bound of a training step: its formulas against the operations that PyTorch counts."""
 
 import pytest
 import torch

@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def machine(folder: Path, free: int, **groups: str) -> Path:
-    """System files with that many available bytes, and control groups: path_of_file=content."""
+    """Writes fake system files that report the available bytes; keywords add files of control groups, path_of_file=content."""
     (folder / "proc/self").mkdir(parents=True)
     (folder / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {free // 1024} kB\n")
     (folder / "proc/self/cgroup").write_text("0::/outer/inner\n4:memory,cpu:/old\n3:cpuset:/elsewhere\n")
@@ -102,7 +102,7 @@ with memory.within_limit("floor", True, limit=64 * 2**20):
 
 
 def test_separate_runs_never_hold_memory_at_the_same_time() -> None:
-    """Each run finds only itself among the children of the measuring process."""
+    """Each run sees no other run among the children of the measuring process."""
     before = len(tree(os.getpid()))
     found = apart({name: hold for name in "abc"}, 1)
     assert all(each.outcome <= before + 2 for each in found.values())  # itself, and the resource tracker of multiprocessing

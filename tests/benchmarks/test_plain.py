@@ -50,7 +50,7 @@ def picture() -> Image.Image:
 
 
 def test_the_same_loss_and_gradients_on_the_same_views(people: PersonDataset, model: PersonModel, tmp_path: Path) -> None:
-    """Without dropout, the second pass for the soft labels equals the first one, and padding to 77 changes nothing."""
+    """Dropout is off: then the second pass for the soft labels equals the first one. Padding to 77 tokens changes nothing."""
     still = {"text_attention_dropout": 0, "text_augmentation.enabled": False}
     settings = tbps_clip().override({"batch_size": 8, "losses.c_itc.weight": 0.3} | still)
     run, plain = Run(settings, copied(model), people, tmp_path, Silent()), PlainTrainer(settings, copied(model), people, workers=0)
@@ -78,7 +78,7 @@ def test_the_same_loss_and_gradients_on_the_same_views(people: PersonDataset, mo
 
 
 def test_one_update_equals_that_of_the_trainer(people: PersonDataset, model: PersonModel, tmp_path: Path) -> None:
-    """Without image and text augmentation both see the same: the plain trainer from files, `tbps` from the cache."""
+    """Augmentation is off, so both trainers see the same pixels: the plain one from files, `tbps` from the cache."""
     off = {"image_augmentation.enabled": False, "text_augmentation.enabled": False, "text_attention_dropout": 0}
     changes = {"batch_size": 8, "losses.ss.weight": 0, "schedule.warmup_epochs": 0, "schedule.peak_rate": 1e-3}
     settings = tbps_clip().override(off | changes)
@@ -92,7 +92,7 @@ def test_one_update_equals_that_of_the_trainer(people: PersonDataset, model: Per
     plain.update(theirs)
     for (name, one), other in zip(run.model.clip.named_parameters(), plain.model.clip.parameters(), strict=True):
         if name.endswith("k_proj.bias"):
-            continue  # changes all scores of a query equally, so its gradient is 0 up to rounding, whose sign Adam follows
+            continue  # changes all scores of a query equally: its gradient is only rounding noise, whose sign Adam follows
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4, msg=name)  # Adam's first step divides by tiny gradients
 
 

@@ -79,7 +79,7 @@ def test_sections_of_a_document_are_filled(tmp_path: Path) -> None:
     assert after.startswith("x\n") and filled(after, texts) == after
 
 
-def test_toy_figures_are_refused_for_documents(tmp_path: Path) -> None:
+def test_documents_refuse_results_of_toy_sizes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="toy"):
         sections([read(kept(tmp_path, Measurement("ours", "s", (1.0,)), toy=True))])
 

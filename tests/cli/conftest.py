@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def run(run_tbps: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
-    """`run_tbps` under a short name."""
+    """Short name of `run_tbps`."""
     return run_tbps

@@ -1,4 +1,4 @@
-"""`tbps doctor` reports what is missing, whatever that is."""
+"""`tbps doctor` reports what is missing, even if torch cannot be imported."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def doctor(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyP
     return lambda *arguments: run("doctor", *arguments)[:2]
 
 
-def test_nothing_is_missing(doctor: Doctor, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_complete_installation_is_reported(doctor: Doctor, tiny_model_folder: Path, tmp_path: Path) -> None:
     code, out = doctor("--model", tiny_model_folder, "--folder", tmp_path / "not [red]yet")
     assert code == 0 and "nothing is missing" in out
     assert "32x32 pixels, 77 tokens, 16 dimensions" in out and f"free at {tmp_path}" in out
@@ -31,7 +31,7 @@ def test_a_model_that_does_not_open_is_missing(doctor: Doctor, tmp_path: Path) -
 
 
 def test_without_torch_the_rest_is_still_reported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)  # how Python itself marks a module that cannot be imported
+    monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` raise ImportError
     code, out = doctor()
     assert code == 2
     assert "unknown: torch does not import" in out and "GiB free" in out

@@ -117,7 +117,7 @@ def test_people_in_photographs_are_cut_out(run: Run, tiny_model_folder: Path, tm
     code, out, _ = run("index", tmp_path / "scenes", *options)
     assert code == 0 and "0 added" in out and "4 already there" in out
     hits = tbps.Gallery.open(gallery, tbps.load(str(tiny_model_folder))).search("x", 9, "camera = 'hall' and box_height > 1000")
-    assert {hit.source for hit in hits} == {"2.jpg", "3.jpg"}  # by eye
+    assert {hit.source for hit in hits} == {"2.jpg", "3.jpg"}  # determined by looking at the pictures
 
 
 def test_an_error_gives_advice_if_nobody_is_found(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_control_c_reports_what_is_kept(run: Run, tiny_model_folder: Path, tmp_p
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
     pressing = threading.Thread(target=press)
     pressing.start()
     code, _, err = run(*command)
@@ -185,7 +185,7 @@ def test_control_c_reports_what_is_kept(run: Run, tiny_model_folder: Path, tmp_p
 
 
 def test_missing_frames_of_a_video_are_reported(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """A Matroska video without at least five of its frames, and detections for frames behind its end."""
+    """The video is a Matroska file that lacks at least five frames; a detection is for a frame after its end."""
     film, photos = tmp_path / "gate.mkv", [Image.open(path).resize((160, 240)) for path in sorted(PEOPLE.glob("*.jpg"))]
     with av.open(str(film), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -213,7 +213,7 @@ def test_missing_frames_of_a_video_are_reported(run: Run, tiny_model_folder: Pat
 
 
 def _phone(folder: Path) -> list[str]:
-    """Files as on a phone: ten, six of which are images in supported formats."""
+    """Writes ten files as a phone has them, six of them images in supported formats."""
     folder.mkdir()
     person = Image.open(PEOPLE / "person_1.jpg")
     for number, (name, file_format) in enumerate(

@@ -32,7 +32,7 @@ PREPROCESSOR = {
 
 
 def _byte_characters() -> list[str]:
-    """The 256 characters that stand for bytes, in the order of OpenAI's vocabulary."""
+    """The 256 characters that represent bytes in OpenAI's vocabulary, in its order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("\xa1"), ord("\xac") + 1), *range(ord("\xae"), ord("\xff") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
 
@@ -53,7 +53,7 @@ def openai_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    # OpenAI's files really say 0, 1 and 2, which are none of the vocabulary's special tokens.
+    # OpenAI's configuration does have the ids 0, 1 and 2, which are not special tokens of the vocabulary.
     tokens = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "vocab_size": len(pieces)}
     config = CLIPConfig(text_config=tower | tokens, vision_config=tower | {"image_size": 64, "patch_size": 16}, projection_dim=32)
     with torch.random.fork_rng():
@@ -87,7 +87,7 @@ def tbps(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     return succeed
 
 
-def test_photographs_are_found_back_filtered_and_drawn(
+def test_photographs_are_indexed_searched_filtered_and_drawn(
     tbps: Callable[..., str], openai_folder: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
     gallery, metadata = tmp_path / "gallery", tmp_path / "metadata.jsonl"

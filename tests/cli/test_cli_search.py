@@ -70,7 +70,7 @@ def test_a_filter_may_leave_no_image(search: Search) -> None:
     assert code == 0 and "no image passes the filter" in out
 
 
-def test_a_camera_of_a_filter_that_no_image_has_is_noted(search: Search) -> None:
+def test_a_note_names_filtered_cameras_without_images(search: Search) -> None:
     code, out, err = search("someone", "--where", "camera = '[red]22' or age = 30")
     assert code == 0 and NAMES[2] in out and "note: no camera '[red]22'; did you mean '[red]2'?" in err
     assert "no camera" not in search("someone", "--where", "camera = '[red]2'")[2]
@@ -130,7 +130,7 @@ def test_the_contact_sheet_shows_the_hits(suffix: str, search: Search, tmp_path:
 
 
 def test_a_contact_sheet_too_large_for_its_format_is_refused(search: Search, tmp_path: Path) -> None:
-    code, _, err = search(*["x"] * 60, "--each", "--sheet", tmp_path / "hits.webp")  # WebP ends at 16,383 pixels
+    code, _, err = search(*["x"] * 60, "--each", "--sheet", tmp_path / "hits.webp")  # WebP holds up to 16,383 pixels
     assert code == 2 and re.search(r"error: a contact sheet of \d+ x \d+ pixels is too large for \.webp", err)
     assert not (tmp_path / "hits.webp").exists()
 
@@ -141,7 +141,7 @@ def test_control_characters_in_a_query_are_escaped(search: Search) -> None:
     assert "\x1b[2J" not in out and "a\\x1b[2J woman\\x07" in out
 
 
-def test_a_query_beyond_the_context_is_noted(search: Search) -> None:
+def test_a_notice_mentions_that_a_query_exceeds_the_context(search: Search) -> None:
     assert "parts of it were averaged" in search("word " * 200)[2]
     assert "parts" not in search("a word")[2]
 
@@ -185,7 +185,7 @@ def test_the_error_of_a_missing_gallery_says_how_to_create_one(search: Search, t
     assert code == 2 and "tbps index PHOTOS --gallery" in err
 
 
-def test_a_model_that_moved_is_given_with_an_option(search: Search, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_new_path_of_a_moved_model_is_given_with_an_option(search: Search, tiny_model_folder: Path, tmp_path: Path) -> None:
     model, folder = tmp_path / "model", tmp_path / "gallery"
     shutil.copytree(tiny_model_folder, model)
     Gallery.open(folder, load(model)).add(PEOPLE)

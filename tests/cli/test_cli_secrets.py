@@ -1,4 +1,4 @@
-"""Passwords in addresses are neither printed nor reported nor stored by the commands."""
+"""Commands remove passwords in addresses from output, reports, logs and stored data."""
 
 import json
 import logging
@@ -68,7 +68,7 @@ def test_an_unexpected_error_prints_its_traceback_without_secrets(run: Run, monk
 
 
 def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """The name of the camera is an address, in the option and in the metadata; one file is not an image."""
+    """Addresses with passwords are in the camera option, in metadata values and in a file name."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):
@@ -88,7 +88,9 @@ def test_a_gallery_stores_no_password(run: Run, tiny_model_folder: Path, tmp_pat
     assert hits["0.png"].attributes["from"] == "https://h/x?id=3&token=***"
 
 
-def test_a_camera_is_known_by_its_address_with_the_password_and_without(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_camera_can_be_named_by_its_address_with_or_without_the_password(
+    run: Run, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     """Gallery, keys and retention rules store the address without the password, and both forms name the same camera."""
     folder, shown = tmp_path / "g", "rtsp://***@camera.invalid:554/stream"
     Image.new("RGB", (20, 40)).save(tmp_path / "0.png")

@@ -1,4 +1,4 @@
-"""Output to streams that are closed or full, whose reader has ended, or whose encoding lacks a character."""
+"""Output to closed streams, full disks and ended readers, and in encodings that lack a character."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CAMERA = "Türe 読 😀"
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two images; the names of camera and files have characters that ASCII and Latin-1 lack."""
+    """Gallery of two images whose camera and file names have characters outside ASCII and Latin-1."""
     import tbps
 
     folder = tmp_path_factory.mktemp("streams")
@@ -35,7 +35,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tbps_run(*arguments: object, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own; `shell`: redirections."""
+    """Runs a `tbps` command in a separate process; `shell`: redirections."""
     command = [sys.executable, "-m", "tbps.cli", *map(str, arguments)]
     return subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *command],
@@ -49,7 +49,7 @@ def tbps_run(*arguments: object, shell: str = "", **environment: str) -> subproc
 
 
 def paths_of(command: object, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Names of every command and group of the command line."""
+    """Yields the path of names of every command and group."""
     yield names
     for name, inner in getattr(command, "commands", {}).items():
         yield from paths_of(inner, (*names, name))
@@ -79,7 +79,7 @@ def test_h_shows_help_behind_other_arguments(verb: str, before: list[str], capsy
     assert "--model" in capsys.readouterr().out
 
 
-def test_a_minus_before_a_description_and_before_a_single_letter(gallery: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_arguments_with_a_leading_minus(gallery: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     _, shown, _ = run("search", gallery, "a red coat", "-hat", "-k1", "--json")
     (avoided,) = json.loads(shown)
     assert avoided["query"] == "a red coat, -hat" and len(avoided["hits"]) == 1
@@ -104,14 +104,14 @@ def test_names_that_an_encoding_lacks_are_printed_as_escapes(gallery: Path, enco
     done = tbps_run("search", gallery, "a woman", **wide)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert r"\u8aad0.png" in done.stdout and r"\u8aad \U0001f600" in done.stdout
-    assert "+--" in done.stdout.replace("-+-", "+--") and r"\u2500" not in done.stdout  # frames of tables in ASCII
+    assert "+--" in done.stdout.replace("-+-", "+--") and r"\u2500" not in done.stdout  # tables have ASCII borders
     done = tbps_run("search", "none-読" if "PYTHONIOENCODING" in encoding else "none", "a woman", **wide)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert r"none-\u8aad" in done.stderr or "PYTHONIOENCODING" not in encoding
     assert tbps_run("search", "--help", **wide).returncode == 0
 
 
-# One command per way of writing: help, an option before the command, typer.echo, and rich, which flushes within the command.
+# Commands that write in different ways: help, an option of the program, typer.echo, and rich, which flushes within the command.
 PRINTING = [
     ["--help"],
     ["--version"],
@@ -124,7 +124,7 @@ PRINTING = [
 @pytest.mark.parametrize(("shell", "code"), [(">/dev/full", 2), (">&-", 2), ("| true", CLOSED_PIPE)])
 def test_standard_output_that_cannot_be_written(gallery: Path, arguments: list[str], shell: str, code: int) -> None:
     done = tbps_run(*(str(gallery) if part == "GALLERY" else part for part in arguments), shell=shell)
-    if shell == "| true" and not done.returncode:  # a short output can be in the pipe before its reader ends
+    if shell == "| true" and not done.returncode:  # short output may be written before the reader ends
         assert arguments == ["--version"] or done.stderr == ""
         return
     assert done.returncode == code
@@ -140,7 +140,9 @@ def test_standard_error_that_cannot_be_written_does_not_end_the_command(gallery:
         assert done.returncode == 0 and len(json.loads(done.stdout)[0]["hits"]) == 2
 
 
-def test_a_key_that_could_not_be_shown_is_not_kept(gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_key_that_could_not_be_printed_is_not_stored(
+    gallery: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     copy = shutil.copytree(gallery, tmp_path / "gallery")
     assert tbps_run("keys", "add", copy, "front desk", shell=">/dev/full").returncode == 2
     assert Keys(state_folder(copy)).all() == ()
@@ -169,7 +171,7 @@ def test_file_names_that_the_locale_cannot_encode_are_an_error_with_advice(tmp_p
 
 
 def test_windows_is_refused_in_one_line() -> None:
-    """The name of the operating system is changed after the import, since Windows cannot be run here."""
+    """Windows is simulated by changing `os.name` after the import."""
     start = "import os, sys; from tbps.cli import main; os.name = 'nt'; sys.argv = ['tbps', 'doctor']; main()"
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""

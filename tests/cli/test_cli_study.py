@@ -22,7 +22,7 @@ def invoke(*arguments: str) -> str:
     return result.output
 
 
-# Pairs depend on the data set and the size of the model on the patch, so not every combination is needed.
+# The number of pairs depends on the data set, and the model's size on the patch; no more combinations are needed.
 @pytest.mark.parametrize(
     ("data", "updates", "patch"), [("cuhk-pedes", 1060, 32), ("icfg-pedes", 505, 32), ("rstpreid", 575, 32), ("rstpreid", 575, 16)]
 )
@@ -48,7 +48,7 @@ def test_overrides_apply_to_every_row() -> None:
             assert (train["schedule"]["epochs"], train["batch_size"], train["seed"]) == (2, 32, 7)
 
 
-def test_some_rows_of_a_table() -> None:
+def test_rows_of_a_table_can_be_selected() -> None:
     said = invoke("study", "run", "losses", *RUN[3:], "--data", "rstpreid", "--model", "x", "--rows", "clip*+aug, r_itc")
     assert "r_itc" in said and "ss_i" not in said and "6 steps" in said
 
@@ -85,7 +85,7 @@ def test_seeds_are_a_count_or_a_list() -> None:
             parse_seeds(wrong)
 
 
-def test_a_report_is_written_while_nothing_is_done_yet(tmp_path: Path) -> None:
+def test_a_report_can_be_written_before_any_row_is_done(tmp_path: Path) -> None:
     (tmp_path / "plans").mkdir()
     record = {
         "table": "tricks",

@@ -1,4 +1,4 @@
-"""`tbps train`: the settings of a recipe are shown, and a run's settings.json begins the same run again."""
+"""`tbps train` shows the settings of a recipe, and repeats a run from its settings.json."""
 
 import json
 import tarfile
@@ -29,7 +29,7 @@ def test_every_setting_is_shown_with_its_value_in_the_recipe(run: Run) -> None:
     code, said, _ = run("train", "irra", "--show-settings", *with_changes("lora.rank=4"))
     assert code == 0
     lines = said.splitlines()
-    assert "batch_size = 64  (int >= 1)" in lines, "as the recipe has it"
+    assert "batch_size = 64  (int >= 1)" in lines, "the value of the recipe"
     assert lines[lines.index("batch_size = 64  (int >= 1)") + 1] == "    Pairs per update, over all processes."
     assert "lora.rank = 4  (int >= 1)" in lines
     assert any(line.startswith('image_augmentation.method = "irra"') for line in lines)
@@ -43,7 +43,7 @@ def test_settings_are_shown_as_json(run: Run) -> None:
     assert shown["precision"]["type"] == '"float32" or "tf32" or "bfloat16" or "float16"'
 
 
-def test_the_settings_of_a_run_begin_the_same_run(run: Run, flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_repeated_from_its_settings(run: Run, flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     data = ["--data", "folder", "--root", flags, "--model", tiny_model_folder, "--device", "cpu"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert run("train", "simplified_tbps_clip", *data, "--out", first, *with_changes(*SMALL))[0] == 0
@@ -60,7 +60,7 @@ def test_changes_apply_after_the_file(run: Run, tmp_path: Path) -> None:
     assert code == 0 and shown["seed"] == "3" and shown["losses.shards"] == "4"
 
 
-def test_the_settings_of_version_0_1_open(run: Run, tmp_path: Path) -> None:
+def test_settings_of_version_0_1_can_be_read(run: Run, tmp_path: Path) -> None:
     with tarfile.open(Path(__file__).parents[1] / "version_0_1" / "written.tar.xz") as archive:
         archive.extract("run/settings.json", tmp_path, filter="data")
     code, said, _ = run("train", "--settings", tmp_path / "run" / "settings.json", "--show-settings", "--json")

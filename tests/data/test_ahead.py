@@ -30,7 +30,7 @@ def test_up_to_depth_items_are_prefetched() -> None:
     stream = ahead(items(), 2)
     assert next(stream) == 0
     deadline = time.monotonic() + 300
-    while len(made) < 4 and time.monotonic() < deadline:  # 0 was consumed, 1 and 2 are in the queue, 3 waits in the thread
+    while len(made) < 4 and time.monotonic() < deadline:  # 0 is consumed, 1 and 2 fill the queue, the thread holds 3
         time.sleep(0.01)
     time.sleep(0.3)
     assert made == [0, 1, 2, 3]

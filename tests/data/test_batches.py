@@ -59,7 +59,7 @@ def test_epoch_batches_are_a_permutation_without_a_partial_batch() -> None:
         assert not np.array_equal(order, other)
 
 
-def test_every_pair_is_as_likely_to_be_dropped() -> None:
+def test_every_pair_is_equally_likely_to_be_dropped() -> None:
     kept = np.zeros(11)
     for epoch in range(3000):
         kept[epoch_batches(0, epoch, 11, 5).ravel()] += 1

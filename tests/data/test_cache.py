@@ -175,7 +175,9 @@ def test_erasing_deletes_all_files_of_the_cache_and_no_others(dataset: PersonDat
     assert erase_cache(tmp_path / "nowhere") == 0
 
 
-def test_images_move_to_the_device_where_they_fit(dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_moved_to_the_device_if_they_fit(
+    dataset: PersonDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module, "_CHUNK", 4)
     images, here = ImageCache.open(dataset, SPEC, tmp_path / "cache").images, torch.device("cpu")
     assert near(images, here) is images and near(images, here, room=images.nbytes - 1) is images

@@ -17,7 +17,7 @@ def split(tmp_path: Path) -> PersonDataset:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_rows_stand_in_the_order_of_pairs_and_images(split: PersonDataset, batch_size: int) -> None:
+def test_rows_are_in_the_order_of_pairs_and_images(split: PersonDataset, batch_size: int) -> None:
     done: list[tuple[int, int]] = []
     arrays = decoded(split.images, SPEC, batch_size)
     text, image = embed_split(split, arrays, mean_colour, spelled_colour, lambda *numbers: done.append(numbers))

@@ -1,4 +1,4 @@
-"""Images in their own proportions, and the views of self-supervision that are cropped from them."""
+"""Images stored with their aspect ratio, and the self-supervised views that are cropped from them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_file_is_built_once_and_rebuilt_when_it_is_damaged(dataset: PersonDa
     first.path.write_bytes(content[:-40])
     again = Pictures.open(dataset, SPEC, folder)
     assert again.path.read_bytes() == content
-    assert Pictures.open(dataset, ImageSpec(height=48, width=16), folder).path != first.path, "another bound is another file"
+    assert Pictures.open(dataset, ImageSpec(height=48, width=16), folder).path != first.path, "another size limit has another file"
     assert len(cached_files(folder)) == 2 and erase_cache(folder) > 0 and not cached_files(folder)
     with pytest.raises(DataError, match="no image"):
         Pictures.open(replace(dataset, images=()), SPEC, folder)
@@ -78,9 +78,7 @@ def some_pictures(count: int) -> list[np.ndarray]:
 
 
 def test_a_box_is_resized_as_pillow_resizes_a_crop() -> None:
-    """Pixels outside of the box have no influence, and a large box is antialiased: torchvision's crop and
-    resize of Pillow images.
-    """
+    """As torchvision crops and resizes Pillow images: pixels outside the box have no influence, a large box is antialiased."""
     pictures = some_pictures(3)
     boxes = [[10, 4, 60, 50], [0, 0, 170, 64], [100, 30, 9, 20]]
     cut = cut_out(pictures, boxes, (24, 16))
@@ -91,7 +89,7 @@ def test_a_box_is_resized_as_pillow_resizes_a_crop() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_view_is_the_resized_box_with_the_other_operations_applied(device: str) -> None:
-    """Checks, in 8 bits and in floats: the drawn box resized by Pillow, then the other operations of the same draw."""
+    """Compares views in uint8 and in float32 with the drawn box resized by Pillow and the other operations of the same draw."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     pictures, settings, size = some_pictures(12), ViewAugmentation(), (48, 40)
@@ -108,7 +106,7 @@ def test_a_view_is_the_resized_box_with_the_other_operations_applied(device: str
             compared += 1
         rest = replace(drawn, crop=neutral_round(12, size).crop, flip=torch.zeros(12, dtype=torch.bool)).part(slice(row, row + 1))
         cut = torch.from_numpy(np.array(part)).permute(2, 0, 1)[None]
-        expected = apply_rounds(as_unit(cut), (rest,))[0]  # in floats: 8 bits on a CPU are within a few levels
+        expected = apply_rounds(as_unit(cut), (rest,))[0]  # in float32; uint8 on a CPU differs by a few levels
         assert (view[row] - expected).abs().mean() < 0.7 / 255
     assert compared > 0
     assert view.shape == (12, 3, *size) and view.min() >= 0 and view.max() <= 1 + 1e-6
@@ -126,13 +124,13 @@ def overlap(size: tuple[int, int], settings: ViewAugmentation) -> tuple[float, f
     )
 
 
-def test_the_reference_shows_a_third_of_the_height_and_the_squashed_input_three_quarters() -> None:
+def test_crops_of_the_unresized_image_show_less_of_its_height_than_crops_of_the_resized_one() -> None:
     """Figures of the reference for a crop of 64 x 170 pixels: 35 % of the height, 31 % of the area, 22 % of pairs disjoint."""
     assert overlap((170, 64), ViewAugmentation()) == pytest.approx((0.35, 0.31, 0.22), abs=0.01)
     height, _, apart = overlap((224, 224), ViewAugmentation(source="squashed"))
     assert height == pytest.approx(0.73, abs=0.015) and apart < 0.005
     wide = overlap((384, 128), ViewAugmentation(source="squashed"))
-    assert wide[0] == pytest.approx(height, abs=0.02), "relative to the input, a ratio means the same at 384x128"
+    assert wide[0] == pytest.approx(height, abs=0.02), "ratios are relative to the input, so 384x128 shows the same share"
 
 
 @pytest.mark.parametrize("size", [(384, 128), (224, 224), (96, 96), (256, 128), (170, 64), (300, 20)])
@@ -141,7 +139,7 @@ def test_no_view_uses_the_central_fallback(size: tuple[int, int], source: str) -
     boxes = draw_view(20_000, size, ViewAugmentation.parse({"source": source}), torch.Generator().manual_seed(1)).crop
     top, left, height, width = boxes.unbind(1)
     assert (top + height <= size[0]).all() and (left + width <= size[1]).all() and (boxes[:, 2:] > 0).all()
-    assert float((boxes == boxes.mode(0).values).all(1).float().mean()) < 0.02, "no box is the rule"
+    assert float((boxes == boxes.mode(0).values).all(1).float().mean()) < 0.02, "no box is frequent"
 
 
 def test_images_of_the_input_size_give_equal_views_in_both_ways() -> None:

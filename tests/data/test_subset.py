@@ -1,4 +1,4 @@
-"""Subsets of the training identities: complete identities, nested, other splits unchanged."""
+"""Subsets of the training identities: they hold complete identities, are nested, and leave other splits unchanged."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_seeds_choose_differently_and_evenly() -> None:
     chosen = [kept(with_train_identities(whole, 0.25, seed)) for seed in range(200)]
     assert len(set(map(frozenset, chosen))) > 190
     counts = [sum(identity in one for one in chosen) for identity in range(40)]
-    assert min(counts) >= 25 and max(counts) <= 77  # 50 expected, standard deviation 6.1: bounds at more than four of them
+    assert min(counts) >= 25 and max(counts) <= 77  # expected 50 +- 6.1; the bounds are more than four standard deviations away
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1])

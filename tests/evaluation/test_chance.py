@@ -1,4 +1,4 @@
-"""Chance metrics against all orders of small galleries, against equal scores, and against simulations of large galleries."""
+"""Chance metrics against all orders of small galleries, equal scores with random ties, and simulated large galleries."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_equals_equal_scores_with_ties_at_random():
 
 
 def test_equals_a_simulation():
-    """66 rounds of 60 random rankings of 300 images. With five standard errors a right formula fails once in 200,000 runs."""
+    """66 rounds of 60 random rankings of 300 images. At five standard errors, a correct formula fails once in 200,000 runs."""
     rng = np.random.default_rng(1)
     image_ids = np.repeat(np.arange(60), np.tile([1, 3, 5, 11], 15))
     text_ids = np.arange(60)

@@ -1,6 +1,6 @@
-"""Metrics against a full sort, against every order of the ties, against scikit-learn, and by hand.
+"""Metrics against a full sort, all orders of tied images, scikit-learn, and values calculated by hand.
 
-Percentages are means of fractions in float64; 1e-9 of a percent leaves room for a few thousand additions.
+Percentages are means of fractions in float64; the tolerance of 1e-9 covers the rounding of a few thousand additions.
 """
 
 import json
@@ -21,7 +21,7 @@ from tbps.evaluation.counting import on_every_core
 from tests.oracles import retrieval as oracle
 
 KS = (1, 2, 3, 5, 10)
-# with shapes and types checked by the pytest option, the annotations refuse some inputs first
+# TypeCheckError: with the pytest option that checks shapes and types, annotations refuse some inputs first
 REFUSALS = (EvaluationError, TypeCheckError)
 
 
@@ -31,7 +31,7 @@ def from_matrix(scores, text_ids, image_ids, ks=KS, **options):
 
 
 def _threads_of_numpys_blas():
-    """In the wheels' own library; those of others in the process may count by thread."""
+    """Thread counts of the BLAS in NumPy's wheel; libraries of other packages may keep one count per thread."""
     return [pool["num_threads"] for pool in threadpool_info() if "numpy.libs" in pool["filepath"]]
 
 
@@ -63,7 +63,7 @@ class TestAgainstSlowImplementations:
     @settings(max_examples=100, deadline=None)
     @given(st.data(), st.integers(1, 9))
     def test_embeddings_with_exact_ties(self, data, block):
-        # signs in four dimensions have length 2: their cosines are exact quarters, with many ties
+        # vectors of four signs have length 2, so their cosines are exact multiples of 1/2, with many ties
         signs = st.lists(st.sampled_from([-1.0, 1.0]), min_size=4, max_size=4)
         image = data.draw(st.lists(signs, min_size=1, max_size=20))
         image_ids = data.draw(st.lists(st.integers(0, 4), min_size=len(image), max_size=len(image)))
@@ -83,7 +83,7 @@ class TestAgainstSlowImplementations:
         text, image = ((people[i] + 2 * rng.standard_normal((len(i), 16))).astype(dtype) for i in (text_ids, image_ids))
         wide = [x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (text, image)]
         scores = wide[0] @ wide[1].T
-        # the library rounds cosines by about 1e-8; the test is fair while no two of a query are nearer than that
+        # the library rounds cosines by about 1e-8, so the cosines of one query must differ by more than that
         assert np.diff(np.sort(scores, axis=1), axis=1).min() > 3e-8
         report = retrieval_metrics(text, image, text_ids, image_ids, KS)
         assert_equals(report, oracle.ties_against(scores.tolist(), text_ids.tolist(), image_ids.tolist(), KS))
@@ -92,7 +92,7 @@ class TestAgainstSlowImplementations:
 
 
 def test_equal_embeddings_tie_in_every_block():
-    """2,500 equal images, more than are converted to float64 at a time: with every block size the right one ranks last."""
+    """2,500 equal images, more than are converted to float64 at once: the relevant image ranks last, for every block size."""
     row = np.random.default_rng(0).standard_normal(48, dtype=np.float32)
     for block in (1, 700, 4096):
         report = retrieval_metrics(np.tile(row, (3, 1)), np.tile(row, (2500, 1)), [0, 1, 1], [0] + [1] * 2499, KS, block)
@@ -102,7 +102,7 @@ def test_equal_embeddings_tie_in_every_block():
 @pytest.mark.parametrize("ties", ["against", "random"])
 @pytest.mark.parametrize("levels", [3, 40, 10**9])
 def test_many_relevant_images(levels, ties):
-    """Identities of 3, 200 and 300 images: blocks of one identity are compared or bisected by its size, mixed blocks bisected."""
+    """Identities of 3, 200 and 300 images: few relevant images per query are counted by comparison, many by bisection."""
     rng = np.random.default_rng(levels)
     image_ids, text_ids = np.repeat([0, 1, 2], [300, 3, 200]), [0, 1, 2, 0]
     scores = rng.integers(0, levels, (4, 503))
@@ -126,7 +126,7 @@ class TestByHand:
         assert report.ranks == {1: 0.0, 2: 100.0, 3: 100.0, 5: 100.0, 10: 100.0}
         assert (report.r1, report.r5, report.map, report.minp) == (0.0, 100.0, 50.0, 50.0)
 
-    def test_a_model_that_scores_everything_alike_gets_the_worst_rank(self):
+    def test_equal_scores_give_the_worst_rank(self):
         report = from_matrix(np.zeros((1, 4)), [1], [1, 0, 0, 0])
         assert (report.ranks[3], report.ranks[5], report.map) == (0.0, 100.0, 25.0)
 
@@ -139,7 +139,7 @@ class TestByHand:
         assert [report.ranks[k] for k in (1, 2, 3)] == pytest.approx([0, 100 / 3, 200 / 3])
         assert report.map == pytest.approx(100 * (1 / 2 + 1 / 3 + 1 / 4) / 3)
 
-    def test_cutoffs_beyond_the_gallery(self):
+    def test_cutoffs_larger_than_the_gallery(self):
         assert from_matrix([[1.0, 0.0]], [1], [0, 1], ks=(1, 100)).ranks == {1: 0.0, 5: 100.0, 10: 100.0, 100: 100.0}
 
 
@@ -158,14 +158,14 @@ class TestBlocks:
         assert retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids, block=block) == whole
 
     @pytest.mark.parametrize("cores", [1, 3, 64])
-    def test_on_other_machines(self, cores, monkeypatch):
+    def test_number_of_cores(self, cores, monkeypatch):
         whole = retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids)
         for module in (metrics, counting):
             monkeypatch.setattr(module, "available_cores", lambda: cores)
             monkeypatch.setattr(module, "PART", 8)
         assert retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids, block=32) == whole
 
-    def test_blas_has_its_threads_back(self):
+    def test_the_number_of_blas_threads_is_restored(self):
         before = threadpool_info()
         if not _threads_of_numpys_blas():
             pytest.skip("this NumPy multiplies by another library than the wheels' own OpenBLAS")
@@ -183,8 +183,8 @@ class TestBlocks:
 
     @pytest.mark.parametrize("gallery", [3, 17, 64, 257, 1001])
     @pytest.mark.parametrize("block", [1, 5, 512])
-    def test_a_copy_of_the_right_image_ties_wherever_it_stands(self, gallery, block):
-        # every image stands twice, once under a foreign identity, at columns that a product may round differently
+    def test_a_copy_of_the_relevant_image_ties_at_any_column(self, gallery, block):
+        # every image occurs twice, once with a wrong identity, at columns that a matrix product may round differently
         rng = np.random.default_rng(gallery)
         people = rng.standard_normal((gallery, 37)).astype(np.float32)
         image = np.concatenate([people, people[::-1]])
@@ -196,9 +196,9 @@ class TestBlocks:
         whole = retrieval_metrics(self.text, self.image, self.text_ids, self.image_ids)
         order = np.random.default_rng(0).permutation(257)
         shuffled = retrieval_metrics(self.text * 0.5, self.image[order] * 4.0, self.text_ids, self.image_ids[order])
-        assert shuffled == whole  # powers of two and counts: exact
+        assert shuffled == whole  # exact, because the factors are powers of two and metrics depend on counts only
 
-    def test_inputs_are_left_alone(self):
+    def test_inputs_are_not_changed(self):
         text, image = self.text.astype(np.float64), self.image.astype(np.float64)
         copies = text.copy(), image.copy()
         retrieval_metrics(text, image, self.text_ids, self.image_ids)
@@ -226,7 +226,7 @@ class TestInputs:
         )
 
     def test_identities_are_compared_exactly(self):
-        # 2^53 and 2^53 + 1 are one number in float64
+        # 2^53 and 2^53 + 1 are the same number in float64
         large = [2**53, 2**53 + 1]
         assert from_matrix([[1.0, 0.0]], large[1:], large).r1 == 0.0
 
@@ -249,7 +249,7 @@ class TestRefusals:
     def test_queries_without_a_relevant_image(self):
         self.refused("2 of 6 queries have no relevant image .* query 1, identity 9", text_ids=[1, 9, 3, 1, 8, 3])
 
-    def test_chance_refuses_them_too(self):
+    def test_chance_of_queries_without_a_relevant_image(self):
         with pytest.raises(EvaluationError, match="query 0, identity 5"):
             chance([5], [1, 2])
 
@@ -260,7 +260,7 @@ class TestRefusals:
         rows[4, 2] = bad
         self.refused(f"1 {side} embeddings are zero or not finite, the first is row 4", **{side: rows})
 
-    def test_zero_has_no_direction(self):
+    def test_zero_embeddings(self):
         self.refused("image embeddings are zero", image=np.zeros((6, 4)))
 
     def test_dimensions(self):

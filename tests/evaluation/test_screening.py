@@ -51,7 +51,7 @@ def _case(seed: int, dimensions: int, images: int, near: float) -> tuple[np.ndar
 
 @pytest.mark.parametrize("dimensions", [2, 64, 512])
 @pytest.mark.parametrize("near", NEAR)
-def test_counts_equal_those_of_integers(dimensions: int, near: float) -> None:
+def test_counts_equal_those_of_integer_products(dimensions: int, near: float) -> None:
     case = _case(7, dimensions, 700, near)
     for found, expected in zip(_found(*case), _expected(*case), strict=True):
         assert np.array_equal(found, expected)
@@ -66,7 +66,7 @@ def test_counts_on_small_galleries(seed: int, dimensions: int, images: int, near
 
 
 @pytest.mark.parametrize(("name", "value"), [("DOUBTFUL", 0.0), ("DOUBTFUL", 1.0), ("FEW", 0), ("FEW", 10**9)])
-def test_every_method_of_counting_gives_the_same(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_of_counting_gives_the_same_counts(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     case = _case(3, 128, 900, 1e-6)
     expected = _expected(*case)
     monkeypatch.setattr(screening, name, value)
@@ -87,7 +87,7 @@ def test_scores_in_doubt_are_few_and_scored_exactly(monkeypatch: pytest.MonkeyPa
     assert relevant <= sum(scored) < 6 * relevant
 
 
-def test_a_model_that_gives_every_image_one_score() -> None:
+def test_equal_scores_of_all_images() -> None:
     queries, gallery = _grid(np.ones((70, 8))), _grid(np.ones((500, 8)))
     columns = np.arange(70)[:, None]
     own, at_least = _found(queries, gallery, columns)
@@ -96,10 +96,10 @@ def test_a_model_that_gives_every_image_one_score() -> None:
 
 @pytest.mark.parametrize("dimensions", [1, 2, 16, 512, 4096])
 @pytest.mark.parametrize("kind", ["normal", "positive", "one large"])
-def test_the_bound_holds(dimensions: int, kind: str) -> None:
+def test_errors_of_a_float32_product_are_within_the_bound(dimensions: int, kind: str) -> None:
     rng = np.random.default_rng(dimensions)
     rows = rng.standard_normal((2, 300, dimensions))
-    if kind == "positive":  # no two errors of one sign cancel
+    if kind == "positive":  # sums of positive products grow without cancelling
         rows = abs(rows)
     if kind == "one large":
         rows[:, :, 0] = 30.0
@@ -112,7 +112,7 @@ def test_the_bound_holds(dimensions: int, kind: str) -> None:
 
 
 def _one_by_one(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """The product summed from left to right in float32, the least accurate order."""
+    """The matrix product summed from left to right in float32, the least accurate order."""
     sums = np.zeros((len(queries), len(gallery)), np.float32)
     for column in range(queries.shape[1]):
         sums += queries[:, column, None] * gallery[None, :, column]

@@ -1,4 +1,4 @@
-"""Embeddings files: round trip, refusals, and the model's metrics between chance and ceiling."""
+"""Embeddings files: saving and opening, refused files, and the model's metrics relative to chance and ceiling."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def embedded(split: PersonDataset) -> Embeddings:
     return Embeddings(*rows, *identities(split), "model", describe_source(split, "test"))
 
 
-def test_the_file_gives_back_what_was_saved(split: PersonDataset, tmp_path: Path) -> None:
+def test_a_saved_file_is_restored(split: PersonDataset, tmp_path: Path) -> None:
     given = embedded(split)
     given.save(tmp_path / "test.safetensors")
     read = Embeddings.load(tmp_path / "test.safetensors")

@@ -1,4 +1,4 @@
-"""Every example states how it is run, what it costs and what results."""
+"""The docstring of every example states its command, cost and result."""
 
 import ast
 from pathlib import Path
@@ -21,6 +21,6 @@ def test_files_and_recipes_named_in_the_docstring_exist(file: Path) -> None:
     root = file.parents[1]
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     words = {word.strip(".,:;()[]`") for word in docstring.split()}
-    # Folders and files of the repository; data, runs and galleries are made by the commands.
+    # Only paths in the repository; commands create data, runs and galleries.
     named = {word for word in words if word.startswith(("docs/", "models/", "examples/"))}
     assert all((root / word).exists() for word in named), named

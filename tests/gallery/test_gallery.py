@@ -1,4 +1,4 @@
-"""The gallery as a whole, on two implementations of the Encoder protocol."""
+"""`Gallery` with two implementations of the Encoder protocol."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def filled(tmp_path: Path) -> Gallery:
     return gallery
 
 
-def test_every_picture_is_the_best_hit_for_itself(encoder: Encoder, tmp_path: Path) -> None:
+def test_a_search_by_image_finds_the_same_image_first(encoder: Encoder, tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "photos", 20, size=(40, 90))
     gallery = Gallery.open(tmp_path / "gallery", encoder)
     report = gallery.add(tmp_path / "photos", batch_size=7)
@@ -287,7 +287,7 @@ def test_pictures_and_metadata_as_lists(tmp_path: Path) -> None:
 
 
 def _in_memory() -> dict[str, Image.Image]:
-    """Pictures whose pixels mean nothing without their mode, palette, transparency or orientation."""
+    """Pictures that need their mode, palette, transparency or orientation to be decoded correctly."""
     colours = np.random.default_rng(1).integers(0, 256, (64, 32, 3), np.uint8)
     palette = Image.fromarray(colours).quantize(16)
     other = palette.copy()
@@ -421,7 +421,7 @@ def test_later_metadata_add_columns(filled: Gallery, tmp_path: Path) -> None:
 
 
 def test_two_writers_take_turns(filled: Gallery, tmp_path: Path) -> None:
-    """The second adds the same pictures between two commits of the first: each is there once, and both reports are true."""
+    """The second writer adds the same pictures between two commits of the first: each is stored once, both reports are right."""
     write_pictures(tmp_path / "more", 600, seed=5)
     reports = []
 

@@ -1,4 +1,4 @@
-"""ID and MLM against scikit-learn and against sums by hand; masking by its distribution."""
+"""ID and MLM losses against scikit-learn and sums by hand; the distribution of masked tokens."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_masking_leaves_other_tokens_alone_and_splits_80_10_10() -> None:
     assert not chosen[:, 0].any() and not chosen[:, 40:].any()
     assert torch.equal(masked[~chosen], tokens[~chosen]) and torch.equal(labels[chosen], tokens[chosen])
     count = int(chosen.sum())
-    # 15,600 words: 0.15 and the shares within four standard errors
+    # 15,600 words; bounds of four standard errors
     assert count / 15_600 == pytest.approx(0.15, abs=4 * (0.15 * 0.85 / 15_600) ** 0.5)
     to_mask, kept = (masked[chosen] == mask).float().mean(), (masked[chosen] == tokens[chosen]).float().mean()
     assert float(to_mask) == pytest.approx(0.8, abs=4 * (0.16 / count) ** 0.5)

@@ -1,7 +1,7 @@
-"""ITC, N-ITC, R-ITC and SDM against loops, by hand, and the facts that their docstrings state.
+"""ITC, N-ITC, R-ITC and SDM against loops, values calculated by hand, and the statements of their docstrings.
 
-Against the loops in float64 the tolerance is 1e-12: some hundred additions of 1e-16 each. `identity_targets` is float32
-(a third is 1e-8 off), so tests in float64 hand the losses labels that were divided in float64.
+The tolerance against loops in float64 is 1e-12, for some hundred additions with errors of 1e-16. `identity_targets` is float32
+(1/3 is off by 1e-8), so tests in float64 use labels that were computed in float64.
 """
 
 from math import log
@@ -54,14 +54,14 @@ class TestAgainstLoops:
 
     def test_sdm(self, ids, scale):
         image, text = pairs(len(ids))
-        # float32 labels: 1/3 is off by 3e-8 of itself, and so is its logarithm
+        # labels are float32: 1/3 has a relative error of 3e-8, and its logarithm the same absolute error
         close(sdm(image, text, torch.tensor(ids), scale), oracle.sdm(image.tolist(), text.tolist(), ids, scale), 1e-6)
 
     def test_float32(self, ids, scale):
         image, text = pairs(len(ids), dtype=torch.float32)
         loss = n_itc(image, text, identity_targets(ids, ids), scale, 0.5)
         assert loss.dtype == torch.float32
-        # a cosine is off by 1e-7, times a scale of at most 100
+        # a cosine is off by 1e-7 and multiplied by a scale of up to 100
         close(loss, oracle.n_itc(image.tolist(), text.tolist(), ids, scale, 0.5), 2e-5)
 
 
@@ -90,8 +90,8 @@ class TestByHand:
         one_direction = 0.75 * log(0.75 / (1 + 1e-8)) + 0.25 * log(0.25 / 1e-8)
         close(sdm(self.eye, self.eye, torch.tensor([1, 2]), LOG3), 2 * one_direction)
 
-    def test_a_row_is_the_query_of_its_direction(self):
-        # text 0 and image 0, 1 coincide; only text row 0 is told that both images are right
+    def test_labels_of_the_two_directions_are_not_transposed(self):
+        # both images equal text 0; row 0 of the labels marks both columns as correct, row 1 only column 1
         image, text = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).double(), self.eye
         targets = torch.tensor([[0.5, 0.5], [0.0, 1.0]]).double()
         i2t = -(0.5 * log(0.75) + 0.5 * log(0.25)) - log(0.25)
@@ -99,7 +99,7 @@ class TestByHand:
         close(n_itc(image, text, targets, LOG3), (i2t + t2i) / 4)
 
 
-class TestPairsThatAreTwoInOne:
+class TestMixedPairs:
     both = torch.tensor([[0, 0], [1, 2], [3, 1], [2, 2], [4, 0], [5, 5]])
 
     def test_sdm_and_itc_against_loops(self):
@@ -111,7 +111,7 @@ class TestPairsThatAreTwoInOne:
         close(n_itc(image, text, targets, 7.0, 0.3), oracle.n_itc(*lists, ids, 7.0, 0.3), 1e-6)
         close(r_itc(image, text, targets, 7.0), oracle.r_itc(*lists, ids, 7.0), 1e-6)
 
-    def test_the_order_of_the_two_is_irrelevant_and_equal_ones_are_one(self):
+    def test_the_order_of_the_two_identities_is_irrelevant_and_equal_ones_count_once(self):
         image, text = pairs(6)
         assert torch.equal(sdm(image, text, self.both.flip(1)), sdm(image, text, self.both))
         plain = torch.tensor(IDS["shared"])
@@ -141,7 +141,7 @@ def test_soft_labels_carry_no_gradient():
 
 
 class TestLabelsOfRItc:
-    def test_normalised_differs_by_a_constant(self):
+    def test_normalised_labels_change_the_loss_by_a_constant(self):
         image, text = pairs(6)
         image.requires_grad_()
         targets = exact_targets(IDS["shared"])
@@ -149,7 +149,7 @@ class TestLabelsOfRItc:
         close(normalised - reference, log(1 + 6 * 1e-2))
         torch.testing.assert_close(torch.autograd.grad(reference, image), torch.autograd.grad(normalised, image))
 
-    def test_minimum_of_normalised_is_zero(self):
+    def test_the_minimum_with_normalised_labels_is_zero(self):
         # p = (q^ + eps) / (1 + N eps) when e^scale = (1 + eps) / eps
         eye = torch.eye(8, dtype=torch.float64)
         assert r_itc(eye, eye, eye, log(1.01 / 0.01), labels="normalised").item() == pytest.approx(0.0, abs=1e-12)
@@ -157,12 +157,12 @@ class TestLabelsOfRItc:
 
     @pytest.mark.parametrize("labels", ["reference", "normalised"])
     @pytest.mark.parametrize(("n", "uniform_wins"), [(96, False), (97, True), (320, True)])
-    def test_from_97_pairs_on_uniform_beats_perfect(self, n, labels, uniform_wins):
+    def test_uniform_scores_have_a_smaller_loss_than_perfect_ones_from_97_pairs(self, n, labels, uniform_wins):
         eye = torch.eye(n, dtype=torch.float64)
         uniform, perfect = (r_itc(eye, eye, eye, scale, labels=labels).item() for scale in (0.0, 1e4))
         assert (uniform < perfect) is uniform_wins
 
-    def test_a_smaller_eps_puts_perfect_first(self):
+    def test_perfect_scores_have_a_smaller_loss_with_a_smaller_eps(self):
         eye = torch.eye(320, dtype=torch.float64)
         uniform, perfect = (r_itc(eye, eye, eye, scale, eps=1e-3).item() for scale in (0.0, 1e4))
         assert perfect < uniform

@@ -1,4 +1,4 @@
-"""C-ITC against loops and by hand."""
+"""C-ITC against loops and against values calculated by hand."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("n", [1, 5])
-def test_paper_is_n_times_the_unweighted_mean(n):
+def test_the_variant_paper_is_n_times_the_unweighted_mean(n):
     image, text = pairs(n)
     expected = n * oracle.c_itc(image.tolist(), text.tolist(), 1.0, 1.0)
     assert c_itc(image, text, variant="paper").item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -38,10 +38,10 @@ def test_paper_is_n_times_the_unweighted_mean(n):
 
 def test_equal_modalities_have_loss_0():
     image, _ = pairs(6)
-    assert c_itc(image, 3.0 * image).item() == pytest.approx(0.0, abs=1e-28)  # (1e-16)^2 an entry
+    assert c_itc(image, 3.0 * image).item() == pytest.approx(0.0, abs=1e-28)  # (1e-16)^2 per entry
 
 
-def test_paper_takes_no_weights():
+def test_the_variant_paper_takes_no_weights():
     with pytest.raises(SettingsError, match=r"in_modal 1\.0"):
         c_itc(*pairs(2), in_modal=1.0, variant="paper")
 

@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 
 from tbps.losses import c_itc, identity_targets, itc, n_itc, nt_xent, r_itc, sdm, tal
 
-# (image, text, scale, local ids, all ids, **columns) -> loss; `columns` are gathered and, where a loss takes it, row_start
+# (image, text, scale, local ids, all ids, **columns) -> loss; `columns`: `gathered`, and `row_start` for losses that have it
 LOSSES = {
     "itc": lambda i, t, s, own, ids, **c: itc(i, t, s, **c),
     "n_itc": lambda i, t, s, own, ids, row_start=None, **c: n_itc(i, t, identity_targets(own, ids), s, **c),
@@ -136,6 +136,6 @@ def test_rows_found_among_identical_blocks(loss):
     ids=["empty", "rows", "dimensions", "vectors"],
 )
 def test_ill_shaped_embeddings_are_refused(loss, image, text):
-    # with shapes checked by the pytest option, the annotations refuse first
+    # TypeCheckError: with the pytest option that checks shapes, annotations refuse first
     with pytest.raises((ValueError, TypeCheckError), match=r"equal|Type-check error"):
         loss(torch.ones(image), torch.ones(text), 1.0, IDS[:3], IDS[:3])

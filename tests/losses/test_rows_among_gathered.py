@@ -1,4 +1,4 @@
-"""Position of the local rows among the gathered columns."""
+"""Finding the position of the local rows among the gathered columns."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ IMAGE, TEXT = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("start", range(5))
-def test_found_at_any_column(start):
+def test_rows_are_found_at_any_column(start):
     assert find_rows(IMAGE[start : start + 2], TEXT[start : start + 2], (IMAGE, TEXT), None) == start
 
 
-def test_without_gathered_rows_are_columns():
+def test_without_gathered_columns_the_position_is_0():
     assert find_rows(IMAGE, TEXT, None, None) == 0
 
 
@@ -31,11 +31,11 @@ def test_rows_that_were_rounded_are_not_found():
 
 
 @pytest.mark.parametrize("start", [-1, 5])
-def test_row_start_outside(start):
+def test_a_row_start_outside_the_columns_is_refused(start):
     with pytest.raises(ValueError, match=rf"row_start {start} is outside 0\.\.4"):
         nt_xent(IMAGE[:2], TEXT[:2], gathered=(IMAGE, TEXT), row_start=start)
 
 
-def test_fewer_columns_than_rows():
+def test_fewer_columns_than_rows_are_refused():
     with pytest.raises(ValueError, match="cannot hold"):
         itc(IMAGE, TEXT, 10.0, gathered=(IMAGE[:2], TEXT[:2]), row_start=0)

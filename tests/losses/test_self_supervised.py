@@ -1,4 +1,4 @@
-"""NT-Xent against loops and by hand."""
+"""NT-Xent against loops and against values calculated by hand."""
 
 from math import log
 
@@ -19,7 +19,7 @@ def test_against_loops(n, temperature):
 
 
 def test_by_hand():
-    # e^(1 / temperature) = 3: the other view weighs 3, the two views of the other row weigh 1 each
+    # e^(1 / temperature) = 3: the softmax has weight 3 for the other view and 1 for each view of the other row
     eye = torch.eye(2, dtype=torch.float64)
     assert nt_xent(eye, eye, temperature=1 / log(3.0)).item() == pytest.approx(-log(3 / 5), rel=1e-12)
 

@@ -72,7 +72,7 @@ def test_a_gradient_is_finite_where_a_row_has_no_other_identity() -> None:
 def test_the_weights_of_the_own_identity_are_constants_for_the_gradient() -> None:
     image, text = (tensor.requires_grad_() for tensor in batch())
     torch.autograd.backward(tal(image, text, torch.arange(6), 0.1, 0.3))
-    # With distinct identities the only weight is 1, so finite differences of the formula are the gradient.
+    # With distinct identities the only weight is 1, so the gradient equals finite differences of the formula.
     step = 1e-6 * torch.eye(5, dtype=torch.float64)
     for row in range(6):
         for column in range(5):

@@ -25,7 +25,7 @@ def test_every_kind_of_identities(kind):
 def test_rows_sum_to_one():
     ids = torch.randint(0, 20, (100,), generator=torch.Generator().manual_seed(0))
     sums = identity_targets(ids, ids).sum(dim=1)
-    torch.testing.assert_close(sums, torch.ones(100), rtol=0, atol=1e-6)  # up to 100 additions in float32, 6e-8 each
+    torch.testing.assert_close(sums, torch.ones(100), rtol=0, atol=1e-6)  # up to 100 additions in float32 with errors of 6e-8
 
 
 def test_all_one_identity_is_uniform():

@@ -1,4 +1,4 @@
-"""Weights of pairs multiply a row's term in the mean over all rows; a row's term is the loss of that row alone."""
+"""Pair weights multiply the loss of each row before the mean over all rows."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def pairs():
     return torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
 
 
-def test_weighted_rows_add_up(loss):
+def test_the_loss_is_the_weighted_mean_of_the_losses_of_single_rows(loss):
     image, text = pairs()
     weights = torch.tensor([1, 0, 0.5, 2, 1, 0, 1, 0.25], dtype=torch.float64)
     rows = [loss(image[i : i + 1], text[i : i + 1], slice(i, i + 1), gathered=(image, text)) for i in range(8)]
@@ -29,7 +29,7 @@ def test_weighted_rows_add_up(loss):
     torch.testing.assert_close(loss(image, text, ALL, weights=weights), by_hand, rtol=1e-12, atol=1e-12)
 
 
-def test_ones_change_no_bit(loss):
+def test_weights_of_1_give_exactly_the_unweighted_loss(loss):
     image, text = (x.float() for x in pairs())
     assert torch.equal(loss(image, text, ALL, weights=torch.ones(8)), loss(image, text, ALL))
 

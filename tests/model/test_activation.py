@@ -22,7 +22,7 @@ def test_values_are_bitwise_equal_and_gradients_equal_up_to_rounding(kind: torch
         activated.backward(weights)
         results += [activated.detach(), given.grad]
     assert torch.equal(found[0], expected[0]) and torch.isfinite(found[1]).all()
-    # a few roundings each; |slope| <= 1.1, and rounding 1.702 x changes it by less
+    # a few roundings; |slope| <= 1.1, and rounding 1.702 x changes it by less than that
     torch.testing.assert_close(found[1], expected[1], rtol=0, atol=8 * torch.finfo(kind).eps * float(weights.abs().max()))
 
 
@@ -42,7 +42,7 @@ def test_only_the_input_is_saved_for_the_backward_pass() -> None:
     assert len(kept) == 1 and kept[0] is values
 
 
-def test_both_towers_use_it_and_are_saved_unchanged(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_both_towers_use_the_activation_and_are_saved_unchanged(tiny_model_folder: Path, tmp_path: Path) -> None:
     plain, chosen = load(tiny_model_folder), load(tiny_model_folder)
     choose_activation(chosen.clip)
     for tower in (chosen.clip.vision_model, chosen.clip.text_model):
@@ -53,7 +53,7 @@ def test_both_towers_use_it_and_are_saved_unchanged(tiny_model_folder: Path, tmp
     assert load(tmp_path / "saved").fingerprint == plain.fingerprint
 
 
-def test_another_activation_stays(tiny_model_folder: Path) -> None:
+def test_other_activations_are_kept(tiny_model_folder: Path) -> None:
     model = load(tiny_model_folder)
     model.clip.vision_model.encoder.layers[0].mlp.activation_fn = torch.nn.GELU()
     choose_activation(model.clip)

@@ -15,8 +15,8 @@ CAPTIONS = [f"a {colour} coat{' and a black backpack' * times}" for times in (4,
 
 
 @pytest.mark.parametrize("size", [32, 48])
-def test_rows_are_those_of_the_model(tiny_model_folder: Path, size: int) -> None:
-    """To 1e-6, because batches of other sizes are rounded differently. 144 captions and 70 images are more than one batch."""
+def test_embeddings_equal_those_of_the_model_at_every_layer(tiny_model_folder: Path, size: int) -> None:
+    """The tolerance is 1e-6, because rounding depends on the batch size. 144 captions and 70 images are more than one batch."""
     opened = load(tiny_model_folder)
     model = PersonModel(opened.clip, opened.tokenizer, ImageSpec(height=size, width=size), "tiny")
     arrays = np.random.default_rng(0).integers(256, size=(70, size, size, 3), dtype=np.uint8)
@@ -33,8 +33,8 @@ def test_rows_are_those_of_the_model(tiny_model_folder: Path, size: int) -> None
     np.testing.assert_allclose(images.rows(), model.encode_arrays(arrays), atol=1e-6)
 
 
-def test_half_precision_sees_weights_that_change(tiny_model_folder: Path) -> None:
-    """To 0.02: bfloat16 keeps 8 bits, 0.4 % of every state."""
+def test_half_precision_follows_changes_of_the_weights(tiny_model_folder: Path) -> None:
+    """The tolerance is 0.02, because bfloat16 keeps 8 bits, 0.4 % of a value."""
     model = load(tiny_model_folder)
     arrays = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
     for ascent, encode in (

@@ -1,4 +1,4 @@
-"""Model folders open in transformers with the same embeddings; faulty folders are refused and the fault is named."""
+"""Model folders open in transformers with the same embeddings; errors for faulty folders name the fault."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def test_images_equal_plain_transformers(tiny_model_folder: Path) -> None:
     np.testing.assert_allclose(load(tiny_model_folder).encode_images(images), expected, atol=1e-5)
 
 
-def test_embeddings_are_unit_rows_whatever_the_batch(tiny_model_folder: Path) -> None:
+def test_embeddings_are_unit_rows_for_any_batch_size(tiny_model_folder: Path) -> None:
     model, images = load(tiny_model_folder), pictures(7)
     whole, parts = model.encode_images(images), model.encode_images(images, batch_size=2)
     assert whole.shape == (7, model.dim) and whole.dtype == np.float32
@@ -70,7 +70,7 @@ def test_half_precision_halves_the_file_and_keeps_the_embeddings(tiny_model_fold
     assert sizes[1] < 0.6 * sizes[0]
     np.testing.assert_allclose(half.encode_texts(CAPTIONS), model.encode_texts(CAPTIONS), atol=5e-3)
     assert half.fingerprint != model.fingerprint == load(tiny_model_folder).fingerprint
-    # transformers reads float16 files as float32 too, because config.json says so
+    # transformers reads float16 files as float32 too, because config.json sets the type
     assert CLIPModel.from_pretrained(tmp_path / "half").dtype == torch.float32
 
 
@@ -145,11 +145,11 @@ def test_loading_draws_no_random_weights(tiny_model_folder: Path) -> None:
     stored = load_file(tiny_model_folder / "model.safetensors")
     assert all(torch.equal(tensor, stored.pop(name)) for name, tensor in model.clip.state_dict().items()) and not stored
     plain = CLIPModel.from_pretrained(tiny_model_folder)
-    numbers = dict(plain.named_buffers())  # position numbers, which are not weights and not in the file
+    numbers = dict(plain.named_buffers())  # position ids: buffers that are not in the file
     assert numbers and all(torch.equal(buffer, numbers.pop(name)) for name, buffer in model.clip.named_buffers()) and not numbers
     with Draws() as drawn:
         CLIPModel(model.clip.config)
-    assert drawn.numbers > 10_000  # the counter does see random numbers
+    assert drawn.numbers > 10_000  # checks that the counter works
 
 
 @pytest.mark.parametrize(

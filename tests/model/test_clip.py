@@ -1,4 +1,6 @@
-"""Runs by length and plain attention, which training uses, change neither embeddings nor gradients."""
+"""Training encodes captions in groups of similar length ("runs by length") and may use plain attention: embeddings and gradients
+stay the same.
+"""
 
 from pathlib import Path
 
@@ -28,9 +30,9 @@ def gradients(model: PersonModel, features: torch.Tensor) -> list[torch.Tensor]:
 def test_runs_by_length_give_the_embeddings_and_gradients_of_one_run(tiny_model_folder: Path, parts: int) -> None:
     model = load(tiny_model_folder)
     model.clip.double()
-    tokens = tokenise(model.tokenizer, CAPTIONS * 26, model.context_length)  # 130 captions: enough for four runs
+    tokens = tokenise(model.tokenizer, CAPTIONS * 26, model.context_length)  # 130 captions are enough for four runs
     whole, in_parts = text_features(model.clip, tokens), text_features_in_parts(model.clip, tokens, parts)
-    # not bitwise: sums over rows of other lengths are added in another order
+    # not bitwise, because sums are added in another order
     torch.testing.assert_close(in_parts, whole, atol=1e-12, rtol=0)
     for one, other in zip(gradients(model, in_parts), gradients(model, whole), strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=0)

@@ -55,7 +55,7 @@ def test_a_new_prompt_equals_its_initial_text(tiny_model_folder: Path) -> None:
 
 
 def text_tower(weights: dict[str, torch.Tensor], tokens: list[int], vectors: torch.Tensor, heads: int) -> torch.Tensor:
-    """The embedding of one caption by CoOp's definition: start token, vectors, the caption's tokens, end token."""
+    """The embedding of one caption by CoOp's definition: start token, prompt vectors, caption tokens, end token."""
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         return layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -123,7 +123,7 @@ def test_a_saved_folder_is_restored_and_contains_the_backbone(
     model.save(tmp_path, half=half)
     opened, reader, backbone = load(tmp_path), TextReader.open(tmp_path), load(tiny_model_folder)
     assert opened.few_shot == model.few_shot == FewShotSettings(**WAYS[way]) and reader is not None
-    tolerance = 2e-2 if half else 0  # float16 keeps 11 bits of weights, some of them drawn from N(0, 1)
+    tolerance = 2e-2 if half else 0  # float16 keeps 11 bits, and some weights are drawn from N(0, 1)
     np.testing.assert_allclose(opened.encode_texts(CAPTIONS), model.encode_texts(CAPTIONS), atol=tolerance)
     np.testing.assert_allclose(opened.encode_images(pictures()), model.encode_images(pictures()), atol=tolerance)
     np.testing.assert_allclose(reader.encode_texts(CAPTIONS), opened.encode_texts(CAPTIONS), atol=1e-6)  # float32 in another order
@@ -142,7 +142,7 @@ def test_the_ratio_is_part_of_the_fingerprint(tiny_model_folder: Path) -> None:
     assert models[0].fingerprint != models[1].fingerprint
 
 
-def test_the_prompt_counts_in_the_context(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_prompt_takes_tokens_of_the_context(tiny_model_folder: Path, tmp_path: Path) -> None:
     model = added(tiny_model_folder, prompt=TEXT)
     model.save(tmp_path)
     reader, places = TextReader.open(tmp_path), len(model.tokenizer(TEXT)["input_ids"]) - 2

@@ -51,7 +51,7 @@ def test_locked_layers_are_the_lowest(tiny_model_folder: Path) -> None:
     }
 
 
-def test_more_layers_than_there_are_is_refused(tiny_model_folder: Path) -> None:
+def test_locking_more_layers_than_exist_is_refused(tiny_model_folder: Path) -> None:
     for wanted, said in ((3, "3"), ((1, 3), r"\(1, 3\)")):
         with pytest.raises(SettingsError, match=rf"lock\.text_layers = {said}, but the text tower has 2 layers"):
             bottom_parameters(load(tiny_model_folder).clip, LockSettings(text_layers=wanted))

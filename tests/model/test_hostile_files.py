@@ -1,4 +1,4 @@
-"""Hostile files that could take unlimited time or memory are refused within bounds of both.
+"""Hostile model files, which could take unlimited time or memory, are refused in little time and memory.
 
 Every file is read in its own process, which the kernel ends after 60 seconds of CPU time or above 8 GiB of address space.
 """
@@ -21,7 +21,7 @@ from tbps.errors import ModelError
 from tbps.model.bundle import load
 from tbps.model.pickles import read_tensors
 
-TUPLE60 = b")" + b"2\x86" * 60  # pairs of the same element, nested 60 times: 2^60 parts
+TUPLE60 = b")" + b"2\x86" * 60  # each tuple holds the previous one twice: 2^60 leaves
 MEMOISED60 = b")q\x000" + b"".join(b"h%ch%c\x86q%c0" % (n, n, n + 1) for n in range(60)) + b"h\x3c"
 DEEP = b")" + b"\x85" * 300_000
 STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
@@ -58,14 +58,14 @@ def write_zip(path: Path, pickled: bytes, *more: tuple[str, bytes]) -> None:
 
 
 def same_attributes(modules: int, entries: int) -> bytes:
-    """Modules that share one dict of attributes, all stored in the dict of the first."""
+    """A pickle of modules with one shared dict of attributes, all stored in the dict of the first module."""
     shared = b"}q\x00(" + b"".join(text(f"n{n}") + b"N" for n in range(entries)) + b"u"
     made = b"".join(text(f"m{n}") + b"c__torch__\nM\n)\x81h\x00b" for n in range(modules))
     return b"\x80\x02c__torch__\nM\n)\x81}(" + text("a") + shared + made + b"ub."
 
 
 def chain(depth: int) -> bytes:
-    """Nested modules."""
+    """A pickle of modules nested to a depth."""
     one = b"c__torch__\nM\n)\x81}" + text("child" * 20)
     return b"\x80\x02" + one * depth + b"N" + b"sb" * depth + b"."
 
@@ -134,7 +134,7 @@ PICKLES = {
 
 
 def old(*pickles: bytes) -> Callable[[Path], None]:
-    """A file in the format from before PyTorch 1.6 with these last pickles."""
+    """Writes a file in the format from before PyTorch 1.6: the usual first three pickles, then the given ones."""
     usual = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
 
     def write(path: Path) -> None:
@@ -243,7 +243,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[subprocess.Popen[str]]:
-    """A process that reads each file in a fork of itself. It has no threads, whose locks a fork could inherit."""
+    """A process that reads each file in a fork of itself. It has no threads, so no fork inherits a held lock."""
     with subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         assert process.stdin is not None

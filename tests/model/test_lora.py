@@ -1,4 +1,4 @@
-"""LoRA against its formula W + (alpha / rank) B A; only adapters learn, and merging gives a plain CLIP."""
+"""LoRA against its formula W + (alpha / rank) B A: only adapters are trained, and merging them gives a plain CLIP."""
 
 import copy
 import re

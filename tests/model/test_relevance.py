@@ -1,4 +1,4 @@
-"""Integrated gradients are complete and agree with occlusion, on the bundled model and mannequins."""
+"""Integrated gradients add up to the score difference and agree with occlusion, on the bundled model and mannequins."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def cases(model: PersonModel, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def score(model: PersonModel, pixels: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) -> (N,) cosines."""
+    """Cosines of N images (N, 3, H, W) with one embedding: (N,)."""
     with torch.no_grad():
         return torch.nn.functional.cosine_similarity(image_features(model.clip, pixels), vector[None])
 
@@ -62,14 +62,14 @@ def test_patch_contributions_add_up_to_the_difference_to_a_grey_image(model: Per
         whole = score(model, torch.stack([pixels, torch.zeros_like(pixels)]), vector)
         difference = float(whole[0] - whole[1])
         assert float(carried_by_patches(model.clip, pixels, vector).sum()) == pytest.approx(difference, abs=0.04)
-        # The mean over the path converges.
+        # More steps along the path come closer to the difference.
         assert number > 2 or float(carried_by_patches(model.clip, pixels, vector, steps=128).sum()) == pytest.approx(
             difference, abs=0.004
         )
 
 
 def test_covering_the_most_important_patches_lowers_the_score_most(model: PersonModel, cases: list[Case]) -> None:
-    """Six of 36 patches covered: the most important, six at random, and the best six by occlusion."""
+    """Covers six of 36 patches: the most important by integrated gradients, six at random, or the most important by occlusion."""
     rng = np.random.default_rng(0)
     lost: dict[str, list[float]] = {"carried": [], "random": [], "occlusion": []}
     for pixels, vector in cases:
@@ -88,10 +88,9 @@ def test_covering_the_most_important_patches_lowers_the_score_most(model: Person
 
 
 def test_important_patches_lie_on_the_mentioned_garment(model: PersonModel) -> None:
-    """The ground truth is where the image changes when only the garment's colour does; chance is an area under the ROC curve of
-    0.5.
+    """The ground truth are the patches that change when only the colour of the garment changes. Measured: area under the ROC curve.
 
-    It was 0.74 for 128 garments and bags, and 0.70 where patches are ranked by occlusion.
+    Chance is 0.5. The area was 0.74 for 128 garments and bags, and 0.70 for patches ranked by occlusion.
     """
     areas = []
     for number, person in enumerate(population(778, "val", 16)):

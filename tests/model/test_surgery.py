@@ -1,4 +1,4 @@
-"""Removing, interpolating and cutting out modules, against towers whose layers are called one by one."""
+"""Removing, interpolating and dropping modules, against towers whose layers are called one by one."""
 
 import copy
 from pathlib import Path
@@ -52,7 +52,7 @@ def pixels() -> torch.Tensor:
 
 
 def text_by_hand(clip: CLIPModel, tokens: torch.Tensor, without: Module) -> torch.Tensor:
-    """The text tower written out, with one module left out of its residual path."""
+    """The text tower written out in tensor operations, without the residual branch of one module."""
     tower = clip.text_model
     states = tower.embeddings(input_ids=tokens)
     length = tokens.shape[1]
@@ -93,7 +93,7 @@ def test_the_image_tower_has_its_own_modules(clip: CLIPModel, tokens: torch.Tens
 
 
 @torch.no_grad()
-def test_interpolated_weights_lie_on_the_line_to_the_start(clip: CLIPModel) -> None:
+def test_interpolated_weights_are_between_the_trained_and_the_start_weights(clip: CLIPModel) -> None:
     start = {name: tensor + 1 for name, tensor in clip.state_dict().items()}
     module = Module("image", 2, "feed_forward")
     own = {name: tensor.clone() for name, tensor in weights_of(clip, module).items()}
@@ -152,7 +152,7 @@ def test_layers_that_cannot_be_dropped_are_refused(clip: CLIPModel, numbers: lis
     ],
 )
 def test_trainable_parameters_of_the_paper(layers: list[int], full: float, simplified: float) -> None:
-    """Millions, with ViT-B/16, the patch projection locked, and the head of self-supervision in the full model."""
+    """Counts in millions, for ViT-B/16 with a locked patch projection; the full model has the head of self-supervision."""
     with torch.device("meta"):
         dropped = without_layers(CLIPModel(CLIPConfig(vision_config={"patch_size": 16})), text=layers)
         head = ProjectionHead(512)
@@ -191,7 +191,7 @@ def test_a_narrow_copy_keeps_the_largest_weights(clip: CLIPModel, tokens: torch.
 
 
 @torch.no_grad()
-def test_pruning_drops_spreads_and_narrows(clip: CLIPModel, tokens: torch.Tensor) -> None:
+def test_pruning_keeps_evenly_spaced_layers_and_narrows(clip: CLIPModel, tokens: torch.Tensor) -> None:
     whole = pruned(clip, PruneSettings())
     assert whole is not clip and torch.equal(text_features(whole, tokens), text_features(clip, tokens))
     listed = pruned(clip, PruneSettings(image_layers=(2,), text_layers=(1, 4)))

@@ -1,4 +1,4 @@
-"""The numpy text tower gives the embeddings, the fingerprint and the cuts of the whole model, without torch."""
+"""The NumPy text tower has the embeddings, fingerprint and truncation of the whole model, without importing torch."""
 
 import json
 import shutil
@@ -40,10 +40,10 @@ def folder(request: pytest.FixtureRequest, tiny_model_folder: Path, tmp_path: Pa
     return tmp_path
 
 
-def test_embeddings_fingerprint_and_cuts_are_those_of_the_whole_model(folder: Path) -> None:
+def test_embeddings_fingerprint_and_truncation_equal_those_of_the_whole_model(folder: Path) -> None:
     whole, reader = load(folder), TextReader.open(folder)
     assert reader is not None
-    # Other order of summation in float32 over at most 192 channels and six layers.
+    # float32 sums are added in another order, over at most 192 channels and six layers.
     np.testing.assert_allclose(reader.encode_texts(CAPTIONS), whole.encode_texts(CAPTIONS), atol=1e-6)
     assert reader.encode_texts(CAPTIONS).dtype == np.float32
     assert [reader.is_cut(text) for text in CAPTIONS] == [whole.is_cut(text) for text in CAPTIONS]

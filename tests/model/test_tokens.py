@@ -1,4 +1,4 @@
-"""A trained vocabulary covers any text and can be saved; cut captions keep their end token."""
+"""A trained vocabulary encodes any text and can be saved; truncated captions keep their end token."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tbps.model.tokens import count_tokens, tokenise, train_tokenizer
 CAPTIONS = ["the man wears a navy jacket and black trousers", "a woman in a red coat with a black backpack"] * 20
 
 
-def test_special_tokens_come_last_and_the_end_pads() -> None:
+def test_special_tokens_come_last_and_the_end_token_pads() -> None:
     tokenizer = train_tokenizer(CAPTIONS, 560)
     assert len(tokenizer) <= 560
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (len(tokenizer) - 2, len(tokenizer) - 1)
@@ -37,7 +37,7 @@ def test_a_saved_tokenizer_is_restored(tmp_path: Path) -> None:
     assert again(CAPTIONS[0])["input_ids"] == tokenizer(CAPTIONS[0])["input_ids"]
 
 
-def test_cutting_keeps_the_end_token() -> None:
+def test_truncation_keeps_the_end_token() -> None:
     tokenizer = train_tokenizer(CAPTIONS, 600)
     tokens = tokenise(tokenizer, ["man " * 300, "man"], 77)
     assert tokens.shape == (2, 77)

@@ -1,9 +1,9 @@
-"""The losses as loops over Python floats: slow, simple, and without code of the library."""
+"""The losses as loops over Python floats: slow, simple and independent of the library."""
 
 import math
 
 Rows = list[list[float]]
-Ids = list[int] | list[tuple[int, int]]  # two identities where two pairs were mixed into one
+Ids = list[int] | list[tuple[int, int]]  # a pair mixed from two pairs has two identities
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -28,7 +28,7 @@ def q_hat(ids: Ids, i: int, j: int) -> float:
 
 
 def log_p(rows: Rows, columns: Rows, scale: float) -> Rows:
-    """log p_ij: each row against all columns."""
+    """log p_ij: log-softmax of each row over all columns."""
     return [log_softmax([scale * cosine(r, c) for c in columns]) for r in rows]
 
 

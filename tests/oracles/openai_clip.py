@@ -1,4 +1,4 @@
-"""CLIP with two transformers, written from its definition; modules and parameters have the names of OpenAI's checkpoints."""
+"""CLIP with two transformers, written from its definition, with the module and parameter names of OpenAI's checkpoints."""
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class Visual(nn.Module):
 
 
 class OpenAIClip(nn.Module):
-    """A model whose weights are all random, so that no norm, bias or position embedding has its neutral initial value."""
+    """A model with random weights, including norms, biases and position embeddings, which are usually initialised with 0 or 1."""
 
     def __init__(
         self,

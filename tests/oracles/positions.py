@@ -1,4 +1,4 @@
-"""Interpolation of position embeddings, one number at a time: linear and bilinear, with pixel centres aligned."""
+"""Linear and bilinear interpolation of position embeddings, one number at a time, with aligned pixel centres."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 
 
 def _neighbours(new: int, old: int, at: int) -> list[tuple[int, float]]:
-    """(old index, weight) of the two old samples around the centre of new sample `at`; beyond the border, the border's value."""
+    """(old index, weight) of the two old samples around the centre of new sample `at`; outside the border, the border's sample."""
     point = max((at + 0.5) * old / new - 0.5, 0.0)
     low = math.floor(point)
     high = min(low + 1, old - 1)

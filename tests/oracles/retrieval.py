@@ -16,7 +16,7 @@ class Metrics(NamedTuple):
 
 
 def of_rankings(rankings: Iterable[Sequence[bool]], ks: Sequence[int]) -> Metrics:
-    """Means over rankings; a ranking tells for each image, best first, whether it is relevant."""
+    """Means over rankings; a ranking holds the relevance of each image, best image first."""
     hits: dict[int, list[float]] = {k: [] for k in ks}
     precisions, penalties = [], []
     for ranking in rankings:

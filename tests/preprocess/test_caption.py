@@ -57,14 +57,14 @@ def test_any_text_is_refused_or_cleaned(raw: str) -> None:
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [
-        ("a red\u200bcoat", "a red coat"),  # zero width space: separates words
+        ("a red\u200bcoat", "a red coat"),  # the zero width space separates words
         ("a red&#8203;coat &ZeroWidthSpace; bag", "a red coat bag"),
         ("\u200ba coat\u200b", "a coat"),
         ("\u200b\u200bred\u200b \u200bcoat", "red coat"),
-        ("\u0645\u06cc\u200c\u0631\u0648\u062f", "\u0645\u06cc\u0631\u0648\u062f"),  # a non-joiner stands within a Persian word
-        ("co\u00adat and co\u200dat, co\u2060at, co\ufeffat", "coat and coat, coat, coat"),  # hyphen, joiners, byte order mark
+        ("\u0645\u06cc\u200c\u0631\u0648\u062f", "\u0645\u06cc\u0631\u0648\u062f"),  # a non-joiner is part of a Persian word
+        ("co\u00adat and co\u200dat, co\u2060at, co\ufeffat", "coat and coat, coat, coat"),  # soft hyphen, joiners, byte order mark
         ("\u200fred coat\u200e", "red coat"),
     ],
 )
-def test_the_zero_width_space_alone_separates_words(text: str, cleaned: str) -> None:
+def test_only_the_zero_width_space_separates_words(text: str, cleaned: str) -> None:
     assert clean_caption(text) == cleaned

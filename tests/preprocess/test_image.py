@@ -33,7 +33,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 
 def png(width: int, height: int, rows: bytes, bits: int = 1, colour: int = 0) -> bytes:
-    """Writes a PNG; `rows` are the raw filtered rows."""
+    """Writes a PNG file; `rows`: scan lines with their filter bytes, not compressed."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -105,7 +105,7 @@ def test_cmyk_palette_grey_and_bilevel_images() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_pixels_lie_on_white(mode: str) -> None:
+def test_transparent_pixels_become_white(mode: str) -> None:
     image = Image.new("RGBA", (10, 10), (0, 0, 0, 255))
     image.paste((0, 0, 0, 0), (0, 0, 5, 10))
     if mode == "P":
@@ -177,7 +177,7 @@ def test_a_jpeg_without_its_last_bytes_is_refused() -> None:
 def test_huge_pictures_are_refused_before_decoding(side: int) -> None:
     """Pillow itself warns at 12,000 x 12,000 pixels and raises its own error at 30,000 x 30,000.
 
-    The file holds only the first row of pixels: decoding would raise another error.
+    The file holds only the first row of pixels, so decoding it would raise another error.
     """
     content = png(side, side, b"\0" * (1 + (side + 7) // 8))
     for read in (open_image, check_image):
@@ -241,7 +241,7 @@ def test_normalise() -> None:
         assert torch.allclose(result[0, :, 1, 1], expected, atol=1e-6)
     kept, spent = torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2)
     before = kept.clone()
-    assert torch.equal(normalise(spent, spec, overwrite=True), spent), "the result lies in the memory of the images"
+    assert torch.equal(normalise(spent, spec, overwrite=True), spent), "the result overwrites the images"
     assert torch.equal(normalise(kept.clone(), spec, overwrite=True), normalise(kept, spec)) and torch.equal(kept, before)
 
 

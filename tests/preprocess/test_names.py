@@ -16,7 +16,7 @@ def test_labels_are_composed_and_without_invisible_characters() -> None:
     for given in (NFC, NFD, f"  {NFD}\t", f"\u200b{NFC}\ufeff", f"\u200d {NFC}\u2060 "):
         assert label(given) == NFC
     assert label("front  desk") == "front  desk" and label("\u200b ") == "\u200b " and label("") == ""
-    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # the joiner belongs to the spelling of the word
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # the joiner is part of the spelling
     assert label(persian) == persian
     assert composed(NFD) == NFC and set(spellings(NFD)) == {NFC, NFD} == set(spellings(NFC)) and spellings("a") == ("a",)
 

@@ -126,7 +126,7 @@ def test_the_preview_of_a_raw_photograph_is_not_read() -> None:
     with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
         open_image(_encoded(_picture(), "TIFF", tiffinfo=tags))
     preview = TiffImagePlugin.ImageFileDirectory_v2()
-    preview[254], preview[330] = 1, 8  # as in NEF and ARW: a reduced image, and a pointer to the others
+    preview[254], preview[330] = 1, 8  # as in NEF and ARW: a reduced image, and an offset to the other images
     with pytest.raises(ImageError, match="is a raw photograph, which is not read; export it as JPEG"):
         open_image(_encoded(_picture(), "TIFF", tiffinfo=preview))
 
@@ -163,7 +163,7 @@ def test_a_dark_picture_of_16_bits_stays_dark() -> None:
     dark = np.random.default_rng(0).integers(0, 3000, (80, 48)).astype(np.uint16)
     dark[0, 0] = 60_000  # one bright pixel
     assert np.asarray(open_image(_encoded(Image.fromarray(dark), "PNG")))[1:].max() <= 3000 >> 8
-    for factor in (256, 257):  # 8 bits scaled to 16
+    for factor in (256, 257):  # 8-bit values scaled to 16 bits
         faint = (np.random.default_rng(0).integers(0, 12, (80, 48)) * factor).astype(np.uint16)
         found = open_photograph(_encoded(Image.fromarray(faint), "PNG"))
         assert np.asarray(found.image).max() <= 11 and found.remarks == ()
@@ -175,7 +175,7 @@ def test_floating_point_values_up_to_1_are_fractions_of_white() -> None:
 
 
 def _deep_png(values: np.ndarray, colour: int) -> bytes:
-    """Writes a PNG of 16 bits per channel; colour: its colour type."""
+    """Writes a PNG file with 16 bits per channel; `colour`: PNG colour type."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
@@ -232,7 +232,7 @@ def _exif(details: dict[int, object], place: dict[int, object] | None = None) ->
     exif.get_ifd(ExifTags.IFD.Exif).update(details)
     if place:
         exif.get_ifd(ExifTags.IFD.GPSInfo).update(place)
-    exif[ExifTags.Base.DateTime] = "2030:01:01 00:00:00"  # the time of the last change: not used
+    exif[ExifTags.Base.DateTime] = "2030:01:01 00:00:00"  # the time of the last change, which must not be used
     return exif
 
 

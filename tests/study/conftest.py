@@ -9,7 +9,7 @@ from tbps.study.plan import Material, open_material
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen mannequins to learn from, four and six to judge by, two pictures each."""
+    """Data set of mannequins: 16 for training, four for validation, six for testing, two images each."""
     from tbps.data.mannequins.writing import SplitSize, write_mannequins
 
     folder = tmp_path_factory.mktemp("people") / "mannequins"

@@ -1,4 +1,4 @@
-"""A table of three rows that take a second each, and an observer that records."""
+"""An ablation table of three rows that take one second each, and an observer that records progress."""
 
 import threading
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Recorder:
 
 
 def quick(**changes: Any) -> TrainSettings:
-    """Settings of a run that takes a second."""
+    """Settings of a run that takes about one second."""
     return clip().override(CHANGES | changes)
 
 
@@ -67,7 +67,7 @@ def planned(table: AblationTable, material: Material, seeds: tuple[int, ...] = (
 
 
 def lasting(study: Path, step: Step) -> StepResult:
-    """The result of a step without what every machine measures anew."""
+    """The result of a step without its measured times, memory and machine."""
     result = read_result(step.folder(study))
     assert result is not None
     return replace(result, measured={}, device="", torch="", finished_at="")

@@ -1,4 +1,4 @@
-"""The tables cover the paper: every row of its numbers is run, printed as a reference, or listed as missing."""
+"""The ablation tables cover the paper: every row of its tables is run, printed for reference, or listed as missing."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ YAML = "src/tbps/study/report/paper_tables.yaml"
 
 
 def difference(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys whose values differ, with `other`'s."""
+    """Dotted keys of the settings that differ, with their values in `other`."""
     if not isinstance(one, dict) or not isinstance(other, dict):
         return {} if one == other else {prefix: other}
     found: dict[str, Any] = {}
@@ -32,7 +32,7 @@ def changes(row: AblationRow, name: str) -> dict[str, Any]:
 
 
 def leaves(node: Any) -> int:
-    """How many rows of numbers a table of the file holds, counted without knowing its shape."""
+    """Number of rows of numbers in a table of the YAML file, whatever its nesting."""
     if isinstance(node, list):
         return 1
     if not isinstance(node, dict):
@@ -46,14 +46,14 @@ def test_the_reader_finds_every_row_of_the_file(request: pytest.FixtureRequest) 
     file["compression"].pop("findings")
     counted = {name: leaves({k: v for k, v in values.items() if k != "columns"}) for name, values in file.items()}
     counted["irra"] = counted.pop("irra_on_top")
-    counted["compression"] = 2 * (2 * counted["compression"] - 1)  # two models; frozen and dropped layers, but for none of them
+    counted["compression"] = 2 * (2 * counted["compression"] - 1)  # two models; frozen, dropped; one row for 0 layers
     for name in ("image_augmentation_strength", "text_augmentation_strength"):
-        counted[name] += 1  # the base, which the file has elsewhere
+        counted[name] += 1  # the base row, which the file holds in another table
     for name, count in counted.items():
         assert sum(row.table == name.replace("_", "-") for row in paper_rows()) == count, name
 
 
-def test_every_row_of_the_paper_is_run_or_known() -> None:
+def test_every_row_of_the_paper_is_run_or_listed_as_literature() -> None:
     ours = {(name, row.name) for name in TABLES for row in table(name).rows if table(name).source != OURS}
     paper = {(row.table, row.row) for row in paper_rows()}
     assert paper <= ours | {*LITERATURE}
@@ -75,11 +75,11 @@ def test_bases_exist_and_rows_differ(name: str) -> None:
             assert (row.work, row.start) != (base.work, base.start)
 
 
-def test_single_rows_change_what_their_name_says() -> None:
+def test_rows_change_the_settings_in_their_name() -> None:
     names = ("tricks", "losses", "pair-augmentation")
     found = {name: [changes(row, name) for row in table(name).rows if row.base] for name in names}
     assert all(len(changed) == 1 for changed in found["tricks"][:4])
-    assert len(found["tricks"][4]) == 5, "all four, and one shard: global gradients do away with them"
+    assert len(found["tricks"][4]) == 5, "all four tricks, and shards = 1, since shards have no effect with global gradients"
     assert found["losses"][0] == {"losses.n_itc.labels": "identity"}
     assert found["losses"][3] == {"losses.ss.weight": 0.4, "losses.ss.views": "both"}
     assert found["losses"][9] == {
@@ -94,7 +94,7 @@ def test_single_rows_change_what_their_name_says() -> None:
     assert found["pair-augmentation"] == [{"pair_augmentation.method": name} for name in ("mixgen", "concatgen")]
 
 
-def test_the_strength_that_the_paper_uses_is_the_row_of_its_other_table() -> None:
+def test_the_papers_strengths_have_the_settings_of_the_tables_without_strengths() -> None:
     kept = {
         "random_resized_crop.min_scale=0.9": "random_resized_crop",
         "random_erasing.scale=0.10-0.20": "random_erasing",
@@ -130,7 +130,7 @@ def test_irra_starts_from_a_model_trained_before() -> None:
 
 
 @pytest.mark.parametrize("share", ["1%", "5%", "10%"])
-def test_few_shot_rows_differ_in_what_learns(share: str) -> None:
+def test_few_shot_rows_differ_in_the_trained_parameters(share: str) -> None:
     def changed(name: str) -> dict[str, Any]:
         row = table("few-shot").row(f"{share}/{name}")
         assert row.base == f"{share}/clip" and row.work.identities == float(share[:-1]) / 100

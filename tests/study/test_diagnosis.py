@@ -1,4 +1,4 @@
-"""The diagnosis finds the errors that were built into the embeddings, and no others."""
+"""The diagnosis of embeddings finds the errors that the tests put into them, and no others."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ PEOPLE = [(top, shoe, bag) for top in COLOURS for shoe in COLOURS for bag in BAG
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> PersonDataset:
-    """32 people who differ in top, shoes and bag; captions name all three, but every other one leaves out the shoes."""
+    """32 people who differ in coat, shoes and bag. Captions mention all three, but every second one leaves out the shoes."""
     folder = tmp_path_factory.mktemp("columns")
     lines = []
     for number, (top, shoe, bag) in enumerate(PEOPLE):
@@ -40,7 +40,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> PersonDataset:
 
 
 def encode(texts: list[str], blind: tuple[str, ...] = ()) -> np.ndarray:
-    """A bag of words over coat colour, shoe colour and bag, without the words of `blind` and with a constant."""
+    """Unit bag-of-words embeddings over coat colour, shoe colour and bag, plus a constant; words in `blind` count as 0."""
     slots = [f"{colour} {thing}" for thing in ("coat", "shoes") for colour in COLOURS] + list(BAGS)
     rows = [[float(slot in text and not any(word in slot for word in blind)) for slot in slots] + [0.1] for text in texts]
     array = np.array(rows)
@@ -63,7 +63,7 @@ def test_columns_are_mentioned_where_the_caption_holds_their_words(split: Person
 def test_rank_1_with_and_without_a_mention(split: PersonDataset) -> None:
     found = diagnose(split, embedded(split), encode)
     assert found.r1 == 50.0 and {m.slot: (m.queries, m.r1, m.r1_without) for m in found.mentioned} == {
-        "shoes": (32, 100.0, 0.0),  # without the shoes four people fit, and ties are lost
+        "shoes": (32, 100.0, 0.0),  # four people match a caption without shoes, and ties count as errors
         "coat": (64, 50.0, None),
         "bag": (64, 50.0, None),
     }
@@ -79,12 +79,12 @@ def test_a_blind_model_does_not_notice_the_swap(split: PersonDataset) -> None:
     found = diagnose(split, embedded(split, BAGS), blind)
     swapped = {one.group: one for one in found.swapped}
     assert swapped["thing carried"].preferred == 0.0 and swapped["colour"].preferred == 100.0
-    assert [one[:3] for one in found.words if one[3] == 0] == [("man", "woman", 64)]  # no word of the model's either
+    assert [one[:3] for one in found.words if one[3] == 0] == [("man", "woman", 64)]  # no word of the embeddings
     twins = found.twins
     assert twins.errors_to_twin == twins.errors > 0 and twins.told_apart_unnamed[0] == 0.0
 
 
-def test_ranks_are_those_of_the_metrics() -> None:
+def test_ranks_agree_with_the_metrics() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(700 + 90, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Several processes give the results of one; a process that dies is a failed step; a missing Ray is named."""
+"""Executors: several processes give the results of one, a killed process is a failed step, a missing Ray is reported."""
 
 import os
 import signal
@@ -82,7 +82,7 @@ def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch, material: Mater
 
 
 class _Cluster(types.ModuleType):
-    """Replaces Ray, which is no test dependency: calls run when they are waited for, the last one first."""
+    """Replaces Ray, which is not a test dependency. Remote calls run in `get`, the last one first."""
 
     class exceptions:
         class RayError(Exception):

@@ -25,7 +25,7 @@ def test_every_row_is_run_and_reported(material: Material, tmp_path: Path) -> No
     assert [row.name for row in few_shot.rows[:5]] == [
         f"1%/{name}" for name in ("clip", "coop", "clip_adapter", "tbps_clip", "simplified_tbps_clip")
     ]
-    wanted = [row.name for row in few_shot.rows if not row.name.startswith("5%")]  # here the same person as 1 %
+    wanted = [row.name for row in few_shot.rows if not row.name.startswith("5%")]  # of so few people, 5 % is the same person as 1 %
     found = plan(few_shot, wanted, (0,), SMALL, material)
     record_of(few_shot, found, SMALL, material).save(tmp_path)
     watch = Recorder()
@@ -36,7 +36,7 @@ def test_every_row_is_run_and_reported(material: Material, tmp_path: Path) -> No
     for p in found:
         result, name = read_result(p.step.folder(tmp_path)), p.row.name.partition("/")[2]
         assert result is not None, watch.ended[p.step.fingerprint]
-        assert result.values["updates"] == (2 if p.row.name.startswith("10%") else 1)  # two people or one, four pairs each
+        assert result.values["updates"] == (2 if p.row.name.startswith("10%") else 1)  # one or two people, four pairs each
         best = load(p.step.folder(tmp_path) / "run" / "best")
         assert best.few_shot == p.row.work.train.few_shot
         if name in learned:

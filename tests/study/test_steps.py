@@ -1,4 +1,4 @@
-"""Steps in this process: run once, resumed exactly, reported when they fail, and started from one another."""
+"""Steps run in this process: once, resumed exactly, reported if they fail, and started from the model of another step."""
 
 import json
 from dataclasses import replace
@@ -29,9 +29,9 @@ def finished(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return study
 
 
-def test_stopped_anywhere_and_resumed_is_the_same(material: Material, finished: Path, tmp_path: Path) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(material: Material, finished: Path, tmp_path: Path) -> None:
     steps = steps_of(planned(three_rows(), material))
-    first = run(tmp_path, steps, material, Recorder(stop_after=1))  # of the first epoch's end, after 4 updates
+    first = run(tmp_path, steps, material, Recorder(stop_after=1))  # stops at the end of the first epoch, after 4 updates
     assert list(first.values()) == [StepState.STOPPED]
     second = run(tmp_path, steps, material, Recorder(stop_after=2))
     assert list(second.values()) == [StepState.DONE, StepState.STOPPED]
@@ -56,7 +56,7 @@ def test_results_name_their_seed_data_and_start(material: Material, finished: Pa
     assert result.seed == 0 and result.data_fingerprint == material.data.fingerprint
     assert result.start_fingerprint == material.start.fingerprint
     assert (result.queries, result.gallery) == (24, 12)
-    assert result.values["updates"] == 8  # 64 pairs in batches of 16, twice
+    assert result.values["updates"] == 8  # 64 pairs in batches of 16, two epochs
     assert lasting(finished, few).values["updates"] == 4
     assert result.values["ceiling_r1"] > result.values["chance_r1"] > 0
     report = json.loads((plain.folder(finished) / "run" / "report.json").read_text())
@@ -153,7 +153,7 @@ def test_a_missing_model_is_named(material: Material) -> None:
 
 
 def test_recorded_errors_hold_no_password(material: Material, tmp_path: Path) -> None:
-    """Errors of other libraries may contain addresses with passwords, of a proxy or a cluster."""
+    """Errors of other libraries may contain addresses with passwords, for example of a proxy or a cluster."""
 
     class Unreachable(Recorder):
         def on_update(self, step: Step, done: int, total: int) -> None:

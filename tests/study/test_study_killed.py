@@ -1,4 +1,4 @@
-"""A study that is killed and resumed gives the results of one that was not."""
+"""A study that is killed and resumed gives the results of an uninterrupted one."""
 
 import os
 import signal

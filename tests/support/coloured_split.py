@@ -13,7 +13,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 
 def coloured_split(folder: Path) -> PersonDataset:
-    """Five single-colour images of three people; their captions (2, 1, 1, 2, 1) are the colour in numbers."""
+    """Five single-colour images of three people with 2, 1, 1, 2 and 1 captions, which spell the colour in numbers."""
     images = []
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (5, 9), colour).save(folder / f"{number}.png")

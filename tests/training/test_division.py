@@ -1,4 +1,4 @@
-"""Consensus division: losses against loops, the mixture against a separate EM, labels on exchanged captions."""
+"""Consensus division: losses against loops, the mixture against a plain EM, labels of pairs with exchanged captions."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def stream(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_the_losses_of_a_pair_are_their_formula() -> None:
+def test_pair_losses_equal_their_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     image, text = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
     ids, tau = [0, 1, 1, 2, 0, 3], 0.1
@@ -55,13 +55,13 @@ def test_the_losses_of_a_pair_are_their_formula() -> None:
             assert float(found[i, column]) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_a_pair_among_its_own_identity_only_has_a_finite_loss() -> None:
+def test_a_pair_without_other_identities_has_a_finite_loss() -> None:
     rows = torch.eye(3)
     torch.testing.assert_close(pair_losses(rows, rows, torch.zeros(3, dtype=torch.int64), 0.1), torch.full((3, 2), -2.0))
 
 
-def test_every_pair_is_judged_once_among_a_group_of_at_least_the_size() -> None:
-    """17 pairs in groups of 5. All embeddings are equal, so a loss shows with how many others a pair was compared."""
+def test_every_pair_has_one_loss_from_a_group_of_at_least_the_given_size() -> None:
+    """17 pairs in groups of 5. All embeddings are equal, so the loss of a pair reveals the size of its group."""
     same = torch.nn.functional.normalize(torch.ones(17, 4), dim=1)
     losses = losses_in_groups(same, same, torch.arange(17), 1.0, 5, stream())
     others = np.exp(losses)  # log(others) + 1 - 1
@@ -71,7 +71,7 @@ def test_every_pair_is_judged_once_among_a_group_of_at_least_the_size() -> None:
 
 
 def em(losses: np.ndarray) -> np.ndarray:
-    """Posterior of the lower of two Gaussians by EM to convergence, from a split at the middle of the range."""
+    """Posterior of the lower of two Gaussians by EM until convergence, started from a split at the middle of the range."""
     share = (losses < (losses.min() + losses.max()) / 2).astype(float)
     for _ in range(2000):
         density = []
@@ -84,19 +84,19 @@ def em(losses: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("noisy", [0.1, 0.3, 0.5])
-def test_the_mixture_is_that_of_an_em_of_its_own(noisy: float) -> None:
+def test_the_mixture_equals_that_of_a_plain_em(noisy: float) -> None:
     rng = stream(3)
     many = int(2000 * noisy)
     losses = np.concatenate([rng.normal(-0.3, 0.08, 2000 - many), rng.normal(0.25, 0.15, many)])
     found = clean_probability(losses, seed=0)
     scaled = (losses - losses.min()) / (losses.max() - losses.min())
-    # scikit-learn stops once a step gains less than 1e-4 of log-likelihood, the EM here goes on to the end
+    # scikit-learn stops when a step gains less than 1e-4 of log-likelihood; `em` runs until convergence
     assert np.abs(found - em(scaled)).max() < 0.05
     assert ((found > 0.5) == (em(scaled) > 0.5)).mean() > 0.998
     assert np.array_equal(clean_probability(5 * losses + 3, seed=0) > 0.5, found > 0.5)
 
 
-def test_equal_losses_are_clean_and_broken_ones_are_named() -> None:
+def test_equal_losses_are_clean_and_nan_is_an_error() -> None:
     assert clean_probability(np.full(9, 0.4), seed=0).tolist() == [1] * 9
     with pytest.raises(SettingsError, match=r"schedule\.peak_rate"):
         clean_probability(np.array([0.1, np.nan, 0.3]), seed=0)
@@ -126,7 +126,7 @@ def test_a_higher_threshold_labels_fewer_pairs_clean() -> None:
 
 
 def exchanged(folder: Path) -> np.ndarray:
-    """36 people with two coloured halves and 8 training images each, a quarter with a caption of others; returns which."""
+    """Writes 36 people with 8 two-coloured training images each, and exchanges a quarter of the captions; returns which."""
     rng, lines = stream(0), []
     people = [(top, bottom) for top in COLOURS for bottom in COLOURS]
     for split, pictures in (("train", 8), ("val", 1)):
@@ -216,13 +216,16 @@ def _worker(number: int, model: Path, data: Path, cache: Path, out: str, rendezv
 
 
 def many(root: Path) -> PersonDataset:
-    """Three copies of the flags, 432 pairs, so that both processes have chunks of images and of captions."""
+    """Three copies of the flags, 432 pairs, enough for both processes to get chunks of images and of captions."""
     flags = read(root)
     return PersonDataset(flags.name, flags.root, flags.images * 3)
 
 
 def trained(model: Path, root: Path, out: Path) -> None:
-    """Three epochs, two of them divided, without what processes draw each for themselves; see `test_torchrun` for eps."""
+    """Trains three epochs, two with a division, without augmentation and dropout, which processes draw independently.
+
+    See `test_torchrun` for the value of eps.
+    """
     changes = {"batch_size": 16, "image_augmentation.enabled": False, "text_attention_dropout": 0}
     changes |= {"schedule.epochs": 3, "schedule.peak_rate": 1e-3, "optimizer.eps": 0.01}
     settings = simplified_tbps_clip().override(changes | {"losses.tal.weight": 1, "division.enabled": True})
@@ -250,7 +253,7 @@ def test_two_processes_divide_and_learn_as_one(flags: Path, tiny_model_folder: P
     (one, log), (two, other_log) = (outcome(tmp_path / name) for name in ("one", "two"))
     assert log == other_log and len(log) == 2 and torch.equal(one.pop("believed"), two.pop("believed"))
     for name, tensor in one.items():
-        # float32 sums in another order, over all updates
+        # float32 sums are added in another order in every update
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 

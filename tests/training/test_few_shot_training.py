@@ -1,4 +1,4 @@
-"""Training with CoOp and CLIP-Adapter: locked weights do not change, and the others are resumed, saved and loaded exactly."""
+"""Training with CoOp and CLIP-Adapter: locked weights do not change; trained ones are resumed, saved and loaded exactly."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def quick(name: str, **changes: object) -> TrainSettings:
 
 @pytest.fixture(scope="module")
 def start(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a temperature beyond the bound, which applies to learned temperatures only."""
+    """The tiny model with a temperature above the limit that training sets; locked temperatures must keep it."""
     model, folder = load(tiny_model_folder), tmp_path_factory.mktemp("start")
     model.clip.logit_scale.data.fill_(4.7)
     model.save(folder)
@@ -84,7 +84,7 @@ def test_stopped_and_resumed_equals_uninterrupted(flags: Path, start: Path, tmp_
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_the_optimizer_holds_and_autograd_computes_what_learns(flags: Path, start: Path, tmp_path: Path, name: str) -> None:
+def test_only_trained_parameters_are_optimised_and_get_gradients(flags: Path, start: Path, tmp_path: Path, name: str) -> None:
     settings, dataset = quick(name), read(flags)
     begun = Run(settings, start_model(settings, dataset, start, "cpu"), dataset, tmp_path, Silent())
     clip = begun.model.clip
@@ -103,7 +103,7 @@ def test_the_optimizer_holds_and_autograd_computes_what_learns(flags: Path, star
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_parts_give_the_gradient_of_the_whole(flags: Path, start: Path, tmp_path: Path, name: str) -> None:
+def test_micro_batches_have_the_gradient_of_the_whole_batch(flags: Path, start: Path, tmp_path: Path, name: str) -> None:
     found = []
     for size in (16, 5):
         settings, dataset = quick(name, micro_batch=size, **{"optimizer.eps": 0.01}), read(flags)
@@ -112,10 +112,10 @@ def test_parts_give_the_gradient_of_the_whole(flags: Path, start: Path, tmp_path
             begun.update(NoLog())
         found.append([begun.model.clip.get_parameter(key).detach() for key in LEARNED[name]])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)  # float32 in another order, three updates of at most 0.01
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)  # float32 sums in another order, three updates of 0.01
 
 
-def test_a_dry_run_counts_what_learns(flags: Path, start: Path) -> None:
+def test_a_dry_run_counts_trained_parameters(flags: Path, start: Path) -> None:
     places = len(load(start).tokenizer("a pedestrian photo of")["input_ids"]) - 2
     backbone = sum(p.numel() for p in load(start).clip.parameters())
     for name, count in (("coop", places * 32), ("clip_adapter", 2 * 16 * 4)):
@@ -123,7 +123,7 @@ def test_a_dry_run_counts_what_learns(flags: Path, start: Path) -> None:
         assert (rehearsal.trained, rehearsal.parameters) == (count, backbone + count)
 
 
-def test_a_model_with_a_prompt_is_a_start_for_training_all_of_it(flags: Path, start: Path, tmp_path: Path) -> None:
+def test_training_of_all_weights_can_start_from_a_model_with_a_prompt(flags: Path, start: Path, tmp_path: Path) -> None:
     run(quick("coop", **{"schedule.epochs": 1}), flags, start, tmp_path / "coop")
     run(quick("clip", **{"schedule.epochs": 1}), flags, tmp_path / "coop" / "best", tmp_path / "clip")
     first, second = load(tmp_path / "coop" / "best"), load(tmp_path / "clip" / "best")
@@ -134,6 +134,6 @@ def test_a_model_with_a_prompt_is_a_start_for_training_all_of_it(flags: Path, st
         start_model(quick("clip_adapter"), read(flags), tmp_path / "coop" / "best", "cpu")
 
 
-def test_two_ways_to_add_are_refused() -> None:
+def test_lora_and_few_shot_together_are_refused() -> None:
     with pytest.raises(SettingsError, match="lora and few_shot"):
         quick("coop", lora={"rank": 2})

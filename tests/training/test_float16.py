@@ -1,4 +1,4 @@
-"""float16 with loss scaling: the gradients of float32; an overflow anywhere makes every optimizer and process skip one update."""
+"""float16 with loss scaling: gradients equal those of float32; after an overflow, all optimizers and processes skip the update."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +103,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("micro", [PAIRS, 3])
-# Measured: 0.0014 in float16 and 0.16 in bfloat16, where a ReLU of the projection heads switches; 0.01 to 0.06 for other losses.
+# Measured: 0.0014 in float16; 0.16 in bfloat16, because a ReLU of the projection heads switches (0.01 to 0.06 for other losses).
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 0.003), ("bfloat16", 0.25)])
 def test_gradients_in_half_precision_are_those_of_float32(
     tiny_model_folder: Path, precision: str, tolerance: float, micro: int
@@ -118,10 +118,10 @@ def test_gradients_in_half_precision_are_those_of_float32(
 
 
 @pytest.mark.parametrize("micro", [PAIRS, 3])
-def test_scaling_saves_gradients_that_float16_cannot_hold(tiny_model_folder: Path, micro: int) -> None:
+def test_loss_scaling_keeps_gradients_that_are_too_small_for_float16(tiny_model_folder: Path, micro: int) -> None:
     settings = quick(**{"losses.n_itc.weight": 1e-6, "losses.r_itc.weight": 0, "losses.mlm.weight": 1e-6})
     exact, _ = gradients(tiny_model_folder, settings.override({"precision": "float32"}), PAIRS, 1.0)
-    # measured: 0.0026 with, 1.24 without
+    # measured: 0.0026 with scaling, 1.24 without
     assert apart(gradients(tiny_model_folder, settings, micro, 2.0**16)[0], exact) < 0.006
     assert apart(gradients(tiny_model_folder, settings, micro, 1.0)[0], exact) > 0.5
 
@@ -133,7 +133,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(flags: Path, tiny_mod
     run.update(NoLog())
     assert same_bits(before, copies(run)) and run.state.step == 1 and run.state.scaler.get_scale() == 2.0**99
     run.read_losses()
-    assert run.state.loss_count == 1  # the gradients overflowed, the loss did not
+    assert run.state.loss_count == 1  # only the gradients overflowed, so the loss is counted
     run.state.scaler.load_state_dict(run.state.scaler.state_dict() | {"scale": 2.0**8})
     run.update(NoLog())
     assert run.state.step == 2 and run.state.scaler.get_scale() == 2.0**8
@@ -160,7 +160,7 @@ def test_overflow_at_every_update_is_an_error(flags: Path, tiny_model_folder: Pa
     with pytest.raises(SettingsError, match=r"float16 overflows at update \d+ whatever the loss scale.*precision=bfloat16"):
         for _ in range(30):
             run.update(NoLog())
-    assert 17 <= run.state.step < 30  # 17 times halved, 2^16 is below 1
+    assert 17 <= run.state.step < 30  # 2^16 halved 17 times is below 1
 
 
 def two_optimizers() -> tuple[torch.nn.ModuleDict, tuple[torch.optim.Optimizer, ...]]:
@@ -179,7 +179,7 @@ def test_all_optimizers_skip_together_and_the_scale_is_halved_once(where: str) -
     model, made = two_optimizers()
     scaler = GradScaler("cpu", init_scale=64.0)
     scaler.scale(sum(p.square().sum() for p in model.parameters())).backward()
-    model.get_parameter(where).grad[0] = torch.inf  # in what Muon holds, or in what AdamW holds
+    model.get_parameter(where).grad[0] = torch.inf  # a parameter of Muon, or of AdamW
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert not update_together(made, scaler, clip_norm=1.0)
     assert same_bits(before, model.state_dict()) and scaler.get_scale() == 32.0
@@ -187,7 +187,7 @@ def test_all_optimizers_skip_together_and_the_scale_is_halved_once(where: str) -
 
 
 def test_gradients_are_unscaled_once_before_they_are_clipped() -> None:
-    """The scale is a power of two, so updates with and without it are equal bit for bit."""
+    """The scale is a power of two, so updates with and without scaling are equal bit for bit."""
     weights = []
     for scaler in (GradScaler("cpu", enabled=False), GradScaler("cpu", init_scale=256.0)):
         model, made = two_optimizers()
@@ -199,7 +199,7 @@ def test_gradients_are_unscaled_once_before_they_are_clipped() -> None:
 
 
 def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Including updates that are skipped because the first scale, 2^16, is too large for this model."""
+    """The run includes skipped updates, because the initial scale of 2^16 is too large for this model."""
     settings = quick(micro_batch=6, **{"losses.id.weight": 0.2, "optimizer.matrices": "muon", "optimizer.clip_norm": 1.0})
 
     def run(folder: Path, stop_after: int | None) -> Outcome:
@@ -218,7 +218,7 @@ def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder
     assert logs[0] == logs[1] and any(record["kind"] == "skipped" for record in logs[0])
     files = [sorted((tmp_path / name / "checkpoints").iterdir())[-1] for name in ("whole", "parts")]
     with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as other:
-        assert one.metadata() == other.metadata()  # scale and its count of good updates included
+        assert one.metadata() == other.metadata()  # includes the scale and its number of updates without overflow
         assert same_bits(*({name: file.get_tensor(name) for name in file.keys()} for file in (one, other)))  # noqa: SIM118
 
 

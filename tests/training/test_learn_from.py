@@ -1,4 +1,4 @@
-"""Learning from train and val: all identities, no validation, and the last epoch is kept (the paper's way for ICFG-PEDES)."""
+"""Training on train and val, as the paper does for ICFG-PEDES: all identities, no validation, and the last epoch is kept."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ ALL = {"image": {}, "batch_size": 16, "schedule.epochs": 2, "schedule.peak_rate"
 
 
 def test_all_identities_of_train_are_learned_in_the_order_of_the_file(tmp_path: Path) -> None:
-    """In a layout without val, the images that the reader moved to val return to their places."""
+    """In a layout without val, images that the reader moved from train to val return to their positions in train."""
     from PIL import Image
 
     (tmp_path / "imgs").mkdir()

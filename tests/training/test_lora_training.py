@@ -42,7 +42,7 @@ def plain(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor
 
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
-    # eight updates a pass, for the first ones are skipped until the loss scale fits
+    # eight updates per epoch, because the first ones are skipped until the loss scale fits
     "half, in parts, averaged": {"batch_size": 6, "precision": "float16", "micro_batch": 6, "ema_decay": 0.5},
     "dropout, heads, muon": {
         "lora": {"rank": RANK, "alpha": ALPHA, "matrices": "both", "dropout": 0.2},
@@ -88,7 +88,7 @@ def test_stopped_and_resumed_equals_uninterrupted(flags: Path, tiny_model_folder
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_dry_run_counts_what_learns(flags: Path, tiny_model_folder: Path) -> None:
+def test_a_dry_run_counts_trained_parameters(flags: Path, tiny_model_folder: Path) -> None:
     settings, data = quick(), read(flags)
     rehearsal = rehearse(settings, start_model(settings, data, tiny_model_folder, "cpu"), data, Silent())
     attention, feed_forward = 4 * RANK * (32 + 32), 2 * RANK * (32 + 128)
@@ -98,7 +98,7 @@ def test_a_dry_run_counts_what_learns(flags: Path, tiny_model_folder: Path) -> N
 
 
 def _updates(data: str, model: str, folder: str, micro: int) -> dict[str, torch.Tensor]:
-    """Three updates without random draws on the device."""
+    """Does three updates without augmentation and dropout; returns the trained parameters."""
     calm = {"image_augmentation.enabled": False, "text_attention_dropout": 0, "optimizer.eps": 0.01, "micro_batch": micro}
     settings, dataset = quick(**calm), read(Path(data))
     run = Run(settings, start_model(settings, dataset, Path(model), "cpu"), dataset, Path(folder), Silent())
@@ -121,6 +121,6 @@ def test_two_processes_end_with_the_adapters_of_one(flags: Path, tiny_model_fold
     first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2))
     for name, tensor in one.items():
         assert torch.equal(first[name], second[name]), name
-        # float32 sums in another order, over three updates of at most 0.01
+        # float32 sums in another order, in three updates of at most 0.01
         torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
     assert any(bool(tensor.any()) for name, tensor in one.items() if ".lora_B." in name)

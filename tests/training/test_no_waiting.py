@@ -1,7 +1,7 @@
-"""An update never waits for the device: nothing in it reads a value back, and nothing is copied there in a way that waits.
+"""A training update never synchronises with the device: it reads no value back, and copies to the device do not block.
 
-The towers and the batch are on PyTorch's `meta` device, where tensors have shapes but no values: what would have to read one (a
-number, a truth, a list, the places that a mask selects) fails. Copies from the host are watched as they are made.
+The towers and the batch are on PyTorch's `meta` device, where tensors have shapes but no values. An operation that reads a value
+(`item`, `bool`, `tolist`, indexing by a mask) fails there. Copies from the host are checked by a dispatch mode.
 """
 
 import traceback
@@ -28,13 +28,13 @@ META = torch.device("meta")
 
 
 class NoWaitingCopies(TorchDispatchMode):
-    """Raises on copies from the host that would wait."""
+    """Raises on blocking copies from the host."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         name = function.overloadpacket.__name__
         if name == "_to_copy" and args[0].device.type == "cpu" and torch.device(given.get("device") or "cpu") == META:
-            sender = traceback.extract_stack(limit=12)  # Kornia's own, which tells CUDA not to wait, but not `meta`
+            sender = traceback.extract_stack(limit=12)  # Kornia copies without blocking on CUDA, but not on `meta`
             by_kornia = any(frame.name == "_to_device_nonblocking" for frame in sender)
             assert by_kornia or given.get("non_blocking"), f"a copy of {tuple(args[0].shape)} waits for the device"
         if name == "copy_" and args[0].device == META and args[1].device.type == "cpu" and args[1].ndim:
@@ -43,7 +43,7 @@ class NoWaitingCopies(TorchDispatchMode):
 
 
 class NoWaitingConstants(TorchFunctionMode):
-    """Raises on `torch.tensor(values, device=...)`, which copies and waits."""
+    """Raises on `torch.tensor(values, device=...)`, which blocks until the values are copied."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -75,7 +75,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 @pytest.fixture
 def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Replaces what `meta` lacks: autocast, which is off in these runs, and the fused kernel of AdamW."""
+    """Replaces autocast, which is off in these runs, and the fused kernel of AdamW: `meta` supports neither."""
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **named: nullcontext())
     adamw = torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *arguments, **named: adamw(*arguments, **{**named, "fused": False}))
@@ -93,7 +93,7 @@ def test_an_update_does_not_wait(variant: str, flags: Path, tiny_model_folder: P
         run.update(NoLog())
         run.update(NoLog())
     assert run.state.step == 2
-    with pytest.raises(RuntimeError, match="meta"):  # the third ends the epoch, where the losses are read
+    with pytest.raises(RuntimeError, match="meta"):  # the third update ends the epoch, where the losses are read
         run.update(NoLog())
 
 
@@ -110,7 +110,7 @@ def test_an_update_does_not_wait(variant: str, flags: Path, tiny_model_folder: P
         lambda there: torch.tensor([1.0, 2.0], device=there.device),
     ],
 )
-def test_the_guard_notices_operations_that_wait(waits: Any) -> None:
+def test_operations_that_wait_are_detected(waits: Any) -> None:
     there = torch.ones(3, device=META)
     with NoWaitingCopies(), NoWaitingConstants():
         assert send(torch.ones(3), META).device == META
@@ -123,7 +123,7 @@ def test_sending_to_the_same_device_copies_nothing() -> None:
     assert send(here, torch.device("cpu")) is here
 
 
-def test_a_loss_that_is_not_finite_is_named_by_its_update(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_loss_that_is_not_finite_names_the_update(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     settings = simplified_tbps_clip().override({"image": {}, "batch_size": 4, "schedule.epochs": 1})
     data = read(flags)
     run = Run(settings, start_model(settings, data, tiny_model_folder, "cpu"), data, tmp_path, Silent())
@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_update(flags: Path, tiny_mode
         if step == 6:
             with torch.no_grad():
                 run.model.clip.logit_scale.fill_(torch.nan)
-    assert run.state.loss_count == 0  # nothing was read yet
+    assert run.state.loss_count == 0  # losses are read at the end of the epoch only
     with pytest.raises(SettingsError, match=r"nan at update 7; lower schedule\.peak_rate"):
         run.save()
     assert not list(tmp_path.glob("checkpoints/*")) and run.state.loss_count == 6

@@ -22,7 +22,7 @@ def losses_of(settings: LossSettings, alpha: float = 0.0, heads: Heads | None = 
     return {**losses.terms, "total": losses.total}
 
 
-def test_the_total_is_the_weighted_sum_and_off_means_not_computed() -> None:
+def test_the_total_is_the_weighted_sum_and_losses_of_weight_0_are_not_computed() -> None:
     given, targets = features(), identity_targets(LABELS.identities, LABELS.identities)
     found = losses_of(LossSettings().override({"n_itc.weight": 0.5, "r_itc.weight": 2, "c_itc.weight": 0.1}))
     first, second = n_itc(given.image, given.text, targets, 14.0), r_itc(given.image, given.text, targets, 14.0)
@@ -49,7 +49,7 @@ def test_self_supervision_goes_through_the_head() -> None:
     torch.testing.assert_close(found["total"], 0.4 * nt_xent(head(given.strong_one), head(given.strong_two), 0.1))
 
 
-def test_soft_labels_of_a_separate_pass_are_its_softmax() -> None:
+def test_soft_labels_are_the_softmax_of_a_separate_pass() -> None:
     given, targets = features(), identity_targets(LABELS.identities, LABELS.identities)
     found = losses_of(LossSettings().override({"r_itc.weight": 0}), alpha=0.3)["total"]
     image, text = (torch.nn.functional.normalize(x, dim=1) for x in (given.image, given.text))
@@ -67,7 +67,7 @@ def test_pair_labels_make_the_loss_of_clip() -> None:
 
 
 def test_both_identities_of_a_mixed_pair_are_right() -> None:
-    given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])  # the last pair, 5, shows 2 too
+    given, mixed = features(), torch.tensor([0, 1, 1, 2, 3, 0, 4, 2])  # the last pair shows identities 5 and 2
     targets = identity_targets(LABELS.identities, LABELS.identities)
     targets[7], targets[3] = 0, 0
     targets[7, [3, 7]] = targets[3, [3, 7]] = 0.5
@@ -93,7 +93,7 @@ def test_every_loss_over_identities_counts_both_of_a_mixed_pair() -> None:
     assert all(not torch.equal(found[name], plain[name]) for name in found)
 
 
-def test_weights_reach_the_losses_between_image_and_text_and_no_other() -> None:
+def test_pair_weights_apply_to_image_text_losses_only() -> None:
     given, weights = features(), torch.tensor([1.0, 0, 1, 1, 0.5, 1, 0, 1])
     changes = {"sdm.weight": 1, "tal.weight": 1, "mvs.views": "image", "ss.weight": 1}
     heads = Heads(ProjectionHead(DIM, 4))
@@ -119,7 +119,7 @@ def full_features() -> Features:
 
 @pytest.mark.parametrize("views", ["image", "text", "both"])
 def test_a_separate_pass_softens_the_second_view_by_the_second_view(views: str) -> None:
-    """As in the reference: soft labels of the second image view are its own similarities to the captions of the first pass."""
+    """As in the reference, soft labels of the second image view come from its own similarities in the separate pass."""
     given, targets, alpha = full_features(), identity_targets(LABELS.identities, LABELS.identities), 0.4
     settings = LossSettings().override({"r_itc.weight": 0, "mvs.views": views, "n_itc.soft_pass": "separate"})
     found = objective(given, LABELS, torch.tensor(14.0), alpha, Heads(), settings).terms["mvs"]

@@ -1,5 +1,5 @@
-"""Runs, steps and settings of version 0.1 continue as in that version: settings that it did not have keep the values that describe
-what it did.
+"""Runs, steps and settings of version 0.1 behave as in that version: settings that were added later get the values that describe
+its behaviour.
 """
 
 import json
@@ -40,7 +40,7 @@ FINGERPRINTS = {
 
 
 def as_written_then(settings: Settings) -> dict[str, Any]:
-    """The dump that version 0.1 would have written, without settings that came later."""
+    """The JSON that version 0.1 would have written, without settings that were added later."""
     dump: dict[str, Any] = settings.model_dump(mode="json")
     for name, value in settings:
         if name in settings.earlier:
@@ -56,8 +56,8 @@ def test_recipes_without_later_settings_have_the_fingerprints_of_version_0_1(nam
     then = now.as_earlier(as_written_then(now))
     assert then.fingerprint() == FINGERPRINTS[name]
     assert TrainSettings.parse_stored(as_written_then(now)) == then
-    assert now.fingerprint() != then.fingerprint(), "what is new is told apart"
-    assert TrainSettings.parse_stored(now.model_dump(mode="json")) == now, "a file of today is read as it is"
+    assert now.fingerprint() != then.fingerprint(), "current settings have another fingerprint"
+    assert TrainSettings.parse_stored(now.model_dump(mode="json")) == now, "current files are read unchanged"
 
 
 def test_later_settings_have_the_values_of_version_0_1() -> None:
@@ -92,9 +92,7 @@ def stop_after(updates: int) -> Any:
 
 
 def test_a_run_of_version_0_1_is_resumed_as_it_was_begun(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """A run with the old values, whose files are changed to what version 0.1 wrote, is resumed by today's recipe with the same
-    result.
-    """
+    """Changes a stopped run to the files of version 0.1 and resumes it with the current recipe: the result is the same."""
     asked = recipe("simplified_tbps_clip").override(CHANGES)
     old = asked.as_earlier(as_written_then(asked))
     data = read(flags)
@@ -118,11 +116,11 @@ def test_a_run_of_version_0_1_is_resumed_as_it_was_begun(flags: Path, tiny_model
     assert resumed.finished and resumed.step == whole.step
     ends = [load_file(sorted((tmp_path / name / "checkpoints").glob("*"))[-1]) for name in ("whole", "torn")]
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
-    assert json.loads(file.read_text())["strong_views"]["source"] == "squashed", "from now on the file says it"
+    assert json.loads(file.read_text())["strong_views"]["source"] == "squashed", "the file now holds the setting"
     assert holds(tmp_path / "torn", old) and not holds(tmp_path / "torn", asked)
 
 
-def test_other_settings_are_refused_by_the_name_of_the_first(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_the_error_for_other_settings_names_the_first_difference(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     settings = recipe("clip").override(CHANGES | {"losses.ss.weight": 0})
     folder = tmp_path / "run"
     folder.mkdir()

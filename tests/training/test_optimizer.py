@@ -1,4 +1,4 @@
-"""Every trained parameter has exactly one optimizer; Muon gets the layers' matrices and nothing else."""
+"""Every trained parameter is in exactly one optimizer; Muon gets the matrices of the layers only."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_one_dimensional_parameters_do_not_decay_and_locked_ones_are_left_out() 
 
 
 @pytest.mark.parametrize("matrices", ["adamw", "muon"])
-def test_every_trained_parameter_is_held_once(tiny_model_folder: Path, matrices: str) -> None:
+def test_every_trained_parameter_is_in_one_optimizer(tiny_model_folder: Path, matrices: str) -> None:
     clip = load(tiny_model_folder).clip
     for parameter in bottom_parameters(clip, LockSettings(patch_projection=True, text_layers=1)):
         parameter.requires_grad_(False)
@@ -46,7 +46,7 @@ def test_muon_takes_the_matrices_inside_the_layers(tiny_model_folder: Path) -> N
 
 
 def test_an_update_of_muon_is_nearly_orthogonal(tiny_model_folder: Path) -> None:
-    """The update is U V^T of the gradient's singular vectors, up to the 0.7 to 1.2 of five Newton-Schulz steps."""
+    """The update is U V^T of the gradient's SVD, with singular values of 0.7 to 1.2 after five Newton-Schulz steps."""
     clip = load(tiny_model_folder).clip
     _, muon = optimizers(clip, OptimizerSettings(matrices="muon", weight_decay=0))
     weight = clip.vision_model.encoder.layers[0].mlp.fc1.weight
@@ -61,9 +61,9 @@ def test_an_update_of_muon_is_nearly_orthogonal(tiny_model_folder: Path) -> None
 
 
 def adam_of_irra(named: dict[str, torch.Tensor], steps: list[dict[str, torch.Tensor]], rate: float) -> dict[str, torch.Tensor]:
-    """What IRRA's `solver/build.py` does, from its description: one group a parameter, Adam with decay added to the gradient.
+    """Updates as in the description of IRRA's `solver/build.py`: one group per parameter, Adam with decay added to the gradient.
 
-    Names are IRRA's. Float64, by the formula of Adam (Kingma and Ba, algorithm 1).
+    Names are IRRA's. Computed in float64 by the formula of Adam (Kingma and Ba, algorithm 1).
     """
     found = {}
     for name, weight in named.items():
@@ -86,7 +86,7 @@ def adam_of_irra(named: dict[str, torch.Tensor], steps: list[dict[str, torch.Ten
 
 
 def irras_name(name: str) -> str:
-    """Name in IRRA's code of one of our parameters, as far as its groups depend on names."""
+    """Returns IRRA's name of one of our parameters, as far as IRRA's groups depend on it."""
     for ours, theirs in (
         ("heads.classifier.linear", "classifier"),
         ("heads.cross_modal.attention", "cross_attn"),

@@ -26,13 +26,11 @@ def test_the_command_prints_phases_and_ten_operations(flags: Path, tiny_model_fo
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
-def test_the_trace_and_the_costs_are_of_the_same_updates(
-    micro_batch: int | None, flags: Path, tiny_model_folder: Path, tmp_path: Path
-) -> None:
+def test_costs_agree_with_the_trace(micro_batch: int | None, flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     settings = simplified_tbps_clip().override({"image": {}, "batch_size": 6, "micro_batch": micro_batch})
     found = profile_updates(settings, load(tiny_model_folder), read(flags), tmp_path / "trace.json", Silent())
     events = json.loads(found.trace.read_text())["traceEvents"]
-    encodings = 1 if micro_batch is None else 4  # two parts, each encoded without gradients and with them
+    encodings = 1 if micro_batch is None else 4  # two micro-batches, each encoded without and with gradients
     calls = dict.fromkeys(PHASES, 1.0) | {"encode image": encodings, "encode text": encodings}
     calls["backward"] = 1 if micro_batch is None else 3
     assert {phase.name: phase.calls for phase in found.phases} == calls
@@ -44,6 +42,6 @@ def test_the_trace_and_the_costs_are_of_the_same_updates(
     assert sum(phase.share for phase in found.phases) == pytest.approx(1)
     assert len(found.operations) == 10
     assert [cost.share for cost in found.operations] == sorted((cost.share for cost in found.operations), reverse=True)
-    for cost in found.operations:  # PyTorch counts an operation that only calls one of its own name once, the trace twice
+    for cost in found.operations:  # an operation that calls another of the same name is one call in the costs and two in the trace
         traced = sum(event.get("name") == cost.name and event["ph"] == "X" for event in events)
         assert 0 < found.updates * cost.calls <= traced <= 2 * found.updates * cost.calls

@@ -1,4 +1,4 @@
-"""Settings of training: every one is described."""
+"""Every training setting has a description."""
 
 import pytest
 

@@ -32,7 +32,7 @@ def test_a_second_run_decodes_nothing_and_the_images_can_be_erased(flags: Path, 
         train(settings, load(tiny_model_folder), data, tmp_path / out, counting, lambda: True, cache=cache)
         decoded.append(counting.decoded)
         assert not list((tmp_path / out).rglob("*.npy"))
-    assert decoded[0] == 3 and decoded[1] == 0  # one report a split
+    assert decoded[0] == 3 and decoded[1] == 0  # one report per split
     assert cache.stat().st_mode & 0o077 == 0
     listed = CliRunner().invoke(app, ["data", "cache", "--cache", str(cache)])
     assert listed.stdout.count(".npy") == 3

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tbps.training.log import read_log
 
-# What is drawn at random on the device (augmentation, dropout) differs between processes, so it is off here.
+# Augmentation and dropout draw different random numbers in each process, so they are off.
 SETTINGS = [
     "batch_size=16",
     "schedule.epochs=3",
@@ -21,7 +21,8 @@ SETTINGS = [
     "losses.c_itc.weight=0.1",
     "losses.id.weight=0.2",
     "losses.mlm.weight=0.2",
-    "optimizer.eps=0.01",  # else Adam blows rounding up to whole steps where a gradient is zero by symmetry (biases of the keys)
+    # With a small eps, Adam amplifies the rounding noise of gradients that are zero by symmetry (biases of the keys).
+    "optimizer.eps=0.01",
 ]
 
 
@@ -44,7 +45,7 @@ def test_two_processes_end_with_the_weights_of_one(flags: Path, tiny_model_folde
     two = train(tmp_path / "two", flags, tiny_model_folder, torchrun, "micro_batch=4")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        # float32 sums in another order, over all updates
+        # float32 sums are added in another order in every update
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("one", "two")]
     assert [record["step"] for record in logs[0]] == [record["step"] for record in logs[1]]

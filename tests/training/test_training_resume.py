@@ -101,7 +101,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 def uninterrupted(
     flags: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Path, Outcome]]:
-    """A function from a variant to the folder and outcome of its run without interruption."""
+    """Function that returns the folder and outcome of an uninterrupted run of a variant."""
 
     @cache
     def ended(variant: str) -> tuple[Path, Outcome]:
@@ -133,7 +133,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 
 def test_a_division_after_the_last_checkpoint_is_repeated(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Killed after the first update of the second epoch, which divided the pairs; the newest checkpoint is older."""
+    """The run is killed after the first update of the second epoch, which began with a division; the last checkpoint is older."""
     data, settings = read(flags), quick(checkpoint_steps=100, **VARIANTS["division"])
     whole = run(settings, data, tiny_model_folder, tmp_path / "whole")
     updates = 0
@@ -201,7 +201,7 @@ def test_other_settings_in_the_same_folder_are_refused(flags: Path, tiny_model_f
         run(quick(seed=1), data, tiny_model_folder, tmp_path)
 
 
-def test_a_set_without_validation_is_refused(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_a_data_set_without_val_is_refused(flags: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     data = read(flags)
     without = PersonDataset(data.name, data.root, tuple(i for i in data.images if i.split != "val"))
     with pytest.raises(DataError, match="no val split"):

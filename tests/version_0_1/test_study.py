@@ -1,4 +1,4 @@
-"""A study that version 0.1 wrote opens, reports the same, and is recognised as done (see README.md for what it holds)."""
+"""A study written by version 0.1 can be opened, has the same report, and counts as done (README.md lists its content)."""
 
 import tarfile
 from pathlib import Path
@@ -41,8 +41,8 @@ def test_the_page_has_the_same_numbers(written: Path, report: Path) -> None:
     assert cells(report / "report.html") == cells(written / "report" / "report.html") != []
 
 
-def test_steps_are_the_steps_that_are_done(written: Path) -> None:
-    """A step is done again where its fingerprint differs from its folder's name."""
+def test_planned_steps_equal_those_that_are_done(written: Path) -> None:
+    """A step would run again if its fingerprint differed from the name of its folder."""
     folders = sorted((written / "study" / "steps").iterdir())
     assert len(folders) == 6
     for folder in folders:
@@ -51,7 +51,7 @@ def test_steps_are_the_steps_that_are_done(written: Path) -> None:
         assert result is not None and (result.step, result.kind) == (step.fingerprint, step.work.kind)
 
 
-def test_a_record_is_extended_in_its_file(written: Path) -> None:
+def test_saving_a_record_again_does_not_change_its_file(written: Path) -> None:
     for file in sorted((written / "study" / "plans").iterdir()):
         record, before = PlanRecord.load(file), file.read_bytes()
         assert record.save(written / "study") == file

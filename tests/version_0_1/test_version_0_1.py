@@ -95,7 +95,7 @@ QUICK = (
 
 
 def resume(written: Path, data: Path, *changes: str) -> list[str]:
-    """Arguments of `tbps` that resume the interrupted run of version 0.1."""
+    """Arguments of `tbps` for resuming the stopped run of version 0.1."""
     command = ["train", "simplified_tbps_clip", "--data", "folder", "--root", str(data)]
     command += ["--model", str(written / "model"), "--out", str(written / "run"), "--resume", "--device", "cpu"]
     for change in (*QUICK, *changes):
@@ -112,7 +112,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(written: Pa
     assert state.keys() == whole["sums"].keys()
     for name, sums in whole["sums"].items():
         values = state[name].double()
-        # Equal in every bit on the processor that wrote them; others round differently.
+        # Weights are bit-identical on the processor that wrote them; other processors round differently.
         np.testing.assert_allclose([values.sum().item(), values.square().sum().item()], sums, rtol=1e-3, atol=2e-3, err_msg=name)
     kinds = [json.loads(line)["kind"] for line in (written / "run" / "log.jsonl").read_text().splitlines()]
     assert kinds.count("val") == 3, "one line per epoch, the first written by version 0.1"

@@ -1,4 +1,4 @@
-"""Missing frames and truncated videos: what the tally reports after damage."""
+"""Missing frames and truncated videos are counted and reported."""
 
 import re
 from pathlib import Path
@@ -25,13 +25,13 @@ from tests.support.films import damaged, decoded, encode, fragmented, joined
 def test_missing_frames_are_counted_in_every_format(
     name: str, codec: str, elements: bool, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Compared with the frames that are left, which are recognised by their content."""
+    """Compares counts with the remaining frames, which the test recognises by their content."""
     path = damaged(encode(tmp_path / name, frames, codec), 12, 17, elements)
     looked, tally = decoded(path, Every(frames=1))
     there = {round(offset * 10) for offset, _ in looked}
     assert 5 <= 30 - tally.frames <= 8  # the demuxer resumes at the next Matroska cluster
     assert tally.missing == 30 - tally.frames and tally.incomplete is None
-    assert {*range(12), *range(20, 30)} - there <= {11} and 29 in there  # whose last bytes may be gone
+    assert {*range(12), *range(20, 30)} - there <= {11} and 29 in there  # frame 11 may have lost its last bytes
     for offset, frame in looked:
         assert np.abs(frame.pixels.astype(int) - frames[round(offset * 10)]).mean() < 12
     assert any(remark.startswith(f"{tally.missing} of about 30 frames could not be decoded") for remark in tally.remarks)
@@ -44,7 +44,7 @@ def test_missing_frames_are_counted_in_every_format(
 def test_missing_frames_at_both_ends_are_counted(
     name: str, codec: str, first: int, last: int, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """A video without its first key frame begins with the next one, often without any error."""
+    """A video that lacks its first key frame begins with the next key frame, often without an error."""
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     path = damaged(encode(tmp_path / name, frames, codec, **quiet), first, last, False)
     looked, tally = decoded(path, Every(frames=1))
@@ -83,7 +83,7 @@ def test_damage_in_a_fragmented_video_makes_it_incomplete(frames: list[np.ndarra
     behind = len(content) - places[3]
     assert tally.frames < 20
     assert tally.incomplete == f"it is damaged at byte {places[3]:,}, and the {behind:,} bytes from there on cannot be read"
-    path.write_bytes(content + bytes(5000))  # room that a recorder reserved
+    path.write_bytes(content + bytes(5000))  # space that a recorder has reserved
     assert decoded(path, Every(frames=1))[1].incomplete is None
 
 
@@ -92,13 +92,13 @@ def test_a_second_video_joined_to_the_first_is_reported_when_it_cannot_be_read(f
     tally = decoded(joined(tmp_path / "two.mp4", whole, whole), Every(frames=1))[1]
     assert tally.frames == 30 and tally.incomplete is not None and "a second recording from byte" in tally.incomplete
     tally = decoded(joined(tmp_path / "fragments.mp4", parts, parts), Every(frames=1))[1]
-    assert tally.frames >= 55 and tally.incomplete is None  # of the second, what the first one's edit list leaves
+    assert tally.frames >= 55 and tally.incomplete is None  # the edit list of the first video cuts the second one
 
 
 def test_a_truncated_motion_jpeg_avi_is_compared_with_the_frame_count_in_its_header(
     frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """FFmpeg guesses a shorter length from the size of the file that is left."""
+    """FFmpeg would guess a shorter duration, from the size of the truncated file."""
     path = encode(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")
     assert decoded(path, Every(frames=1))[1].incomplete is None
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])

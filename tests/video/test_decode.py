@@ -28,7 +28,7 @@ def test_frames_at_regular_intervals(every: Every, numbers: range, frames: list[
     assert [offset for offset, _ in looked] == pytest.approx([number / 10 for number in numbers])
     assert (tally.frames, tally.looked_at, tally.broken) == (30, len(list(numbers)), 0)
     for _, frame in looked:
-        assert np.abs(frame.pixels.astype(int) - frames[frame.number]).mean() < 6  # what MPEG-4 leaves of it
+        assert np.abs(frame.pixels.astype(int) - frames[frame.number]).mean() < 6  # the loss of MPEG-4 compression
 
 
 def test_broken_packets_are_counted_and_skipped(frames: list[np.ndarray], tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_joined_recordings_are_read_to_the_end(begin: tuple[int, ...], frames: l
         assert np.abs(frame.pixels.astype(int) - small[frame.number % 30]).mean() < 12
 
 
-def test_of_two_video_streams_the_larger_is_read_and_the_other_reported(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_the_larger_of_two_video_streams_is_read_and_the_other_reported(frames: list[np.ndarray], tmp_path: Path) -> None:
     small = [pixels[::2, ::2] for pixels in frames]
     looked, tally = decoded(with_streams(tmp_path / "two.mkv", small, frames), Every())
     assert {frame.pixels.shape for _, frame in looked} == {(320, 480, 3)} and len(looked) == 6
@@ -148,7 +148,7 @@ def test_pixel_formats(name: str, codec: str, pix: str, options: dict[str, str],
         assert np.abs(frame.pixels - expected).mean() < 8
 
 
-def test_further_frames_besides_the_interval(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_frames_in_addition_to_the_interval(frames: list[np.ndarray], tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", frames)
     with open_video(path) as video:
         numbers = [frame.number for _, frame in video.frames("a", Every(1.0), Tally(), frozenset({3, 10, 11, 99}))]

@@ -20,7 +20,7 @@ from tbps.video.detectors.ready_made import JsonDetector
 from tests.support.walkers import Walker, still, write_detections
 
 PEOPLE = Path(__file__).parents[1] / "people"
-# By eye: left, top, width, height of everybody who stands or walks and is higher than a tenth of the picture.
+# Annotated by hand: left, top, width, height of all standing or walking people taller than a tenth of the picture.
 SEEN = {
     "person_1.jpg": [(265, 350, 240, 630)],
     "person_2.jpg": [(313, 280, 265, 865), (125, 380, 75, 190), (205, 385, 65, 185)],
@@ -45,7 +45,7 @@ def test_the_built_in_detector_on_the_four_photographs() -> None:
         right += int(hit.any(axis=1).sum())
         wrong += int((~hit.any(axis=0)).sum())
         assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
-    assert (right, wrong) == (6, 1)  # as the decisions say; another OpenCV 4 may differ
+    assert (right, wrong) == (6, 1)  # as docs/decisions states; another version of OpenCV 4 may differ
 
 
 def test_the_built_in_detector_finds_a_drawn_person() -> None:
@@ -64,7 +64,7 @@ def _oracle(found: list[Detection], overlap: float) -> list[Detection]:
 
 
 def _iou(a: Detection, b: Detection) -> float:
-    """IoU by counting pixels."""
+    """IoU of two boxes by counting pixels."""
     canvas = np.zeros((2, 80, 80), bool)
     for plane, d in zip(canvas, (a, b), strict=True):
         plane[int(d.y) : int(d.y + d.height), int(d.x) : int(d.x + d.width)] = True
@@ -133,7 +133,7 @@ def test_invalid_detectors(tmp_path: Path) -> None:
         open_detector(str(tmp_path / "x.onnx"))
 
 
-Probe = tuple[int, int, int, tuple[int, ...]]  # channel, row, column of the input; place in the output that its value is added to
+Probe = tuple[int, int, int, tuple[int, ...]]  # channel, row, column of an input value; index in the output to which it is added
 
 
 def _onnx(
@@ -144,7 +144,7 @@ def _onnx(
     sizes: bool = False,
     half: bool = False,
 ) -> Path:
-    """An ONNX file with constant outputs; the first also contains some values of the input. half: in float16."""
+    """Writes an ONNX network with constant outputs. `probes` adds values of the input to the first output; `half`: float16."""
     nodes, values = [], []
     if half:
         outputs = {name: constant.astype(np.float16) for name, constant in outputs.items()}
@@ -183,8 +183,11 @@ ANCHORS = 8 * 8 + 4 * 4 + 2 * 2
 
 
 def _yolox(decoded: bool) -> np.ndarray:
-    """Anchor 10 (column 2, row 1 of stride 8) sees a person of 16 x 32 around (20, 20), anchor 11 the same less surely,
-    anchor 30 a car, anchor 80 (column 0, row 0 of stride 32) a person of 20 x 40 around (32, 32)."""
+    """Output of YOLOX with two people and a car.
+
+    Anchor 10 (column 2, row 1 of stride 8) detects a person of 16 x 32 around (20, 20), anchor 11 the same with a lower score,
+    anchor 30 a car, anchor 80 (column 0, row 0 of stride 32) a person of 20 x 40 around (32, 32).
+    """
     cells = grid(SIDE, SIDE, (8, 16, 32))
     boxes = np.concatenate([(cells[:, :2] + 0.5) * cells[:, 2:], cells[:, 2:]], axis=1)
     boxes[[10, 11, 80]] = [(20, 20, 16, 32), (21, 20, 16, 32), (32, 32, 20, 40)]
@@ -207,7 +210,7 @@ def test_yolox_boxes_are_decoded_and_scaled_back(decoded: bool, tmp_path: Path) 
 
 
 def test_the_input_of_yolox(tmp_path: Path) -> None:
-    """BGR, 0 .. 255, in the upper left corner on grey: four values of the input become scores (in 256ths) of four anchors."""
+    """BGR, 0 .. 255, in the upper left corner of a grey square. Four input values become scores (in 256ths) of four anchors."""
     output = np.zeros((1, ANCHORS, 6), np.float32)
     output[0, :, :4] = _yolox(True)[0, :, :4]
     blue, green, red, grey = 0, 2, 56, 26
@@ -274,13 +277,13 @@ def test_the_error_for_an_unknown_layout_names_the_outputs(outputs: dict[str, np
         open_detector(str(_onnx(tmp_path / "x.onnx", SIDE, outputs)))
 
 
-def test_a_person_class_that_the_file_does_not_have(tmp_path: Path) -> None:
+def test_a_person_class_that_the_file_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 2 classes; --person-class 2 is not one of them"):
         open_detector(str(_onnx(tmp_path / "x.onnx", SIDE, {"output": _yolox(True)})), person_class=2)
 
 
 @pytest.mark.parametrize("kind", ["hog", "json", "onnx"])
-def test_every_detector_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
+def test_every_detector_follows_the_protocol(kind: str, tmp_path: Path) -> None:
     picture, truth = still([Walker(5, 150, 0), Walker(9, 330, 0, tall=200)])
     files = {
         "hog": "hog",
@@ -297,7 +300,7 @@ def test_every_detector_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
     assert first.advice
 
 
-# Layouts of other families, for an input of NET x NET. (At 64 x 64 YOLOv8 with COCO's classes has as many rows as columns.)
+# Layouts of other families, with an input of NET x NET: at 64 x 64, the output of YOLOv8 with COCO's classes would be square.
 NET = 128
 CELLS = 16 * 16 + 8 * 8 + 4 * 4
 
@@ -316,7 +319,7 @@ def _meta(path: Path, **metadata: str) -> Path:
 
 
 def _yolov8(classes: int = 80, person: int = 0, cells: int = CELLS, extra: int = 0) -> np.ndarray:
-    """(1, 4 + classes + extra, cells): two boxes of one person, of whom one is suppressed, another person, and a car."""
+    """(1, 4 + classes + extra, cells): two boxes of one person, one of which is suppressed, another person, and a car."""
     values = np.zeros((1, 4 + classes + extra, cells), np.float32)
     values[0, :4] = np.array([[40], [40], [8], [8]])
     for cell, (x, y, width, height, score) in YOLO_BOXES.items():
@@ -327,7 +330,7 @@ def _yolov8(classes: int = 80, person: int = 0, cells: int = CELLS, extra: int =
 
 
 def _yolov5(classes: int = 80) -> np.ndarray:
-    """(1, 3 cells, 5 + classes): the same with objectness 0.95, and one whose objectness is low."""
+    """(1, 3 * cells, 5 + classes): the boxes of `_yolov8` with objectness 0.95, and a box of low objectness."""
     values = np.zeros((1, 3 * CELLS, 5 + classes), np.float32)
     values[0, :, :4] = (40, 40, 8, 8)
     for cell, (x, y, width, height, score) in YOLO_BOXES.items():
@@ -337,7 +340,7 @@ def _yolov5(classes: int = 80) -> np.ndarray:
 
 
 def _yolov6(classes: int = 80) -> np.ndarray:
-    """(1, cells, 5 + classes): as YOLOX decoded, but objectness is always 1, and the picture is given as to YOLOv5."""
+    """(1, cells, 5 + classes): like decoded YOLOX, but with objectness 1 and the input of YOLOv5."""
     scores = _yolov8(classes).transpose(0, 2, 1)
     return np.insert(scores, 4, 1, axis=2)
 
@@ -353,9 +356,9 @@ def _yolov10(person: float = 0.0) -> np.ndarray:
     return rows
 
 
-# A picture of 128 x 64 (height x width) lies in the middle of the input, 32 to the right; the second box begins there.
+# A picture of height 128 and width 64 is centred in the input, 32 columns from the left edge; the second box begins at its edge.
 CENTRED = [(16, 24, 32, 80), (0, 40, 16, 40)]
-STRETCHED = [(24, 24, 16, 80), (16, 40, 8, 40)]  # of half the width, as the input shows it
+STRETCHED = [(24, 24, 16, 80), (16, 40, 8, 40)]  # the input is stretched to twice the width
 
 
 @pytest.mark.parametrize(
@@ -374,7 +377,7 @@ STRETCHED = [(24, 24, 16, 80), (16, 40, 8, 40)]  # of half the width, as the inp
         ({"output0": _yolov10()}, "yolov10"),
     ],
 )
-def test_yolo_boxes_are_scaled_back_from_the_middle(outputs: dict[str, np.ndarray], layout: str, tmp_path: Path) -> None:
+def test_yolo_boxes_in_a_centred_picture_are_scaled_back(outputs: dict[str, np.ndarray], layout: str, tmp_path: Path) -> None:
     detector = open_detector(str(_onnx(tmp_path / "y.onnx", NET, outputs)))
     found = detector.detect(GREY)
     assert isinstance(detector, OnnxDetector) and detector.layout == layout
@@ -386,7 +389,7 @@ def test_yolo_boxes_are_scaled_back_from_the_middle(outputs: dict[str, np.ndarra
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", ["output0", "rows"])
 def test_the_input_of_yolo_networks(name: str, half: bool, tmp_path: Path) -> None:
-    """RGB, 0 .. 1, in the middle on grey; half-precision networks too."""
+    """RGB, 0 .. 1, centred on grey; also for half-precision networks."""
     at = {"red": (0, 64, 60), "green": (1, 64, 60), "blue": (2, 64, 60), "grey": (0, 64, 4)}
     if name == "output0":
         values = _yolov8(1)
@@ -405,7 +408,7 @@ def test_the_input_of_yolo_networks(name: str, half: bool, tmp_path: Path) -> No
 
 
 def _detr(columns: int, person: int = 1, softmax: bool = True) -> dict[str, np.ndarray]:
-    """Queries 3 and 5 detect people, query 4 another class, the others nothing."""
+    """Outputs of DETR: queries 3 and 5 detect people, query 4 another class, the others nothing."""
     logits = np.full((1, 20, columns), -6, np.float32)
     if softmax:
         logits[0, :, -1] = 8
@@ -423,7 +426,7 @@ def _sigmoid(x: float) -> float:
 @pytest.mark.parametrize(
     ("outputs", "layout", "scores"),
     [
-        # DETR's scores as torch gives them: softmax over 92 logits, of which 4 or 2, 0 and 90 times -6 count
+        # DETR: softmax over 92 logits, which are 4 or 2 for the person, 0 for "no object", and -6 for 90 other classes
         (_detr(92), "detr", [np.exp(4) / (np.exp(4) + 1 + 90 * np.exp(-6)), np.exp(2) / (np.exp(2) + 1 + 90 * np.exp(-6))]),
         (_detr(91), "detr", [np.exp(4) / (np.exp(4) + 1 + 89 * np.exp(-6)), np.exp(2) / (np.exp(2) + 1 + 89 * np.exp(-6))]),
         (_detr(81, 0), "detr", [np.exp(4) / (np.exp(4) + 1 + 79 * np.exp(-6)), np.exp(2) / (np.exp(2) + 1 + 79 * np.exp(-6))]),
@@ -432,7 +435,7 @@ def _sigmoid(x: float) -> float:
         (_detr(1, 0, False) | {"logits": _detr(2, 0, False)["logits"][:, :, :1]}, "rt-detr", [_sigmoid(4), _sigmoid(2)]),
     ],
 )
-def test_scores_of_queries_by_softmax_and_sigmoid(
+def test_scores_of_detr_networks_by_softmax_and_sigmoid(
     outputs: dict[str, np.ndarray], layout: str, scores: list[float], tmp_path: Path
 ) -> None:
     detector = open_detector(str(_onnx(tmp_path / "d.onnx", NET, outputs)))
@@ -443,8 +446,8 @@ def test_scores_of_queries_by_softmax_and_sigmoid(
 
 
 @pytest.mark.parametrize(("columns", "softmax"), [(92, True), (91, False), (80, False)])
-def test_the_input_of_networks_with_queries(columns: int, softmax: bool, tmp_path: Path) -> None:
-    """Stretched, RGB, 0 .. 1; for DETR minus ImageNet's mean, over its standard deviation. Read from the logits."""
+def test_the_input_of_detr_networks(columns: int, softmax: bool, tmp_path: Path) -> None:
+    """Stretched, RGB, 0 .. 1; for DETR normalised by ImageNet's mean and standard deviation. The logits carry input values."""
     outputs = _detr(columns, 1 if columns > 80 else 0, softmax)
     person = 1 if columns > 80 else 0
     outputs["logits"][0, 3:6] = -60
@@ -648,7 +651,7 @@ def test_a_file_with_an_open_input_size_is_run_at_the_size_in_its_metadata(tmp_p
     for number, name in ((2, "height"), (3, "width")):
         model.graph.input[0].type.tensor_type.shape.dim[number].dim_param = name
     onnx.save(model, path)
-    with pytest.raises(DataError, match="for an input of 640 x 640"):  # where 8400 cells would be
+    with pytest.raises(DataError, match="for an input of 640 x 640"):  # an input of 640 x 640 would give 8400 cells
         open_detector(str(path))
     detector = open_detector(str(_meta(path, imgsz="[128, 128]")))
     assert np.allclose(_boxes(detector.detect(GREY)), CENTRED, atol=1e-3)

@@ -1,4 +1,4 @@
-"""People in videos: the crops that are kept of each tracklet."""
+"""Following people in videos: the crops that are kept of each tracklet."""
 
 from pathlib import Path
 

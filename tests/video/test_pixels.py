@@ -1,4 +1,4 @@
-"""Upright frames with square pixels: rotation, mirroring, and shapes of pixels."""
+"""Decoded frames are upright with square pixels: rotation, mirroring, and pixel aspect ratios."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ def test_pixels_are_made_square(
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
-def test_the_shape_of_pixels_may_change_within_a_video(codec: str, frames: list[np.ndarray], tmp_path: Path) -> None:
-    """From 4 : 3 to 16 : 9, as in television, exactly at that frame although the decoder reads ahead."""
+def test_the_pixel_aspect_ratio_may_change_within_a_video(codec: str, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """The picture changes from 4 : 3 to 16 : 9, as in television, at the right frame although the decoder reads ahead."""
     parts = [
         encode(tmp_path / f"{pixel[0]}.ts", frames, codec, pixel=pixel, rate=25, begins=begins)
         for pixel, begins in (((8, 9), 0), ((32, 27), 2))
@@ -60,7 +60,7 @@ def test_pixels_are_made_square_before_rotation(frames: list[np.ndarray], tmp_pa
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])
 def test_mirrored_videos_are_shown_as_in_players(turned: int, across: bool, frames: list[np.ndarray], tmp_path: Path) -> None:
-    """All eight orientations: rotated, then mirrored, as front cameras store them."""
+    """Tests all eight orientations: rotated, then mirrored, as front cameras of phones store videos."""
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -75,6 +75,6 @@ def test_mirrored_videos_are_shown_as_in_players(turned: int, across: bool, fram
 
 
 @pytest.mark.parametrize("pixel", [(1000, 1), (1, 1000)])
-def test_impossible_shapes_of_pixels_are_ignored(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_impossible_pixel_aspect_ratios_are_ignored(pixel: tuple[int, int], frames: list[np.ndarray], tmp_path: Path) -> None:
     ((_, frame),) = decoded(encode(tmp_path / "a.mp4", frames[:2], "mpeg4", pixel=pixel), Every())[0]
     assert frame.pixels.shape == (320, 480, 3)

@@ -1,4 +1,4 @@
-"""Tracking: drawn people who cross, occlude each other and are missed now and then, with ground truth."""
+"""Tracking of drawn people who cross, occlude each other and are sometimes missed by the detector, against ground truth."""
 
 from itertools import permutations
 
@@ -31,7 +31,7 @@ def scenes() -> list[tuple[list[np.ndarray], list[dict[int, Box]]]]:
 
 
 def _follow(frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, missed: float, look: Appearance) -> tuple[int, int]:
-    """Identity switches and number of tracklets. missed: share of detections that are dropped."""
+    """Returns identity switches and the number of tracklets; `missed`: share of detections that are dropped."""
     rng, tracker = np.random.default_rng(7), Tracker(every / RATE)
     last: dict[int, int] = {}
     switches, given = 0, set[int]()
@@ -50,7 +50,7 @@ def _follow(frames: list[np.ndarray], truth: list[dict[int, Box]], every: int, m
 
 @pytest.mark.parametrize("missed", [0.0, 0.2])
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_people_who_cross_and_are_missed_now_and_then_keep_their_numbers(
+def test_people_who_cross_and_are_sometimes_missed_keep_their_numbers(
     every: int, missed: float, scenes: list[tuple[list[np.ndarray], list[dict[int, Box]]]]
 ) -> None:
     gaps = [len(scene[1][number]) - len(boxes) for scene in scenes for number, boxes in enumerate(hidden(scene[1]))]
@@ -65,8 +65,9 @@ def test_people_of_equal_appearance_are_followed_by_place() -> None:
 
 
 def test_the_built_in_detector_on_walkers(scenes: list[tuple[list[np.ndarray], list[dict[int, Box]]]]) -> None:
-    """In every 20th frame; in every fifth 118 of 181 were found (IoU over 0.5), hidden ones included, and 39 boxes fit
-    nobody."""
+    """Searches every 20th frame. In every fifth frame, 118 of 181 people were found (IoU over 0.5, hidden people included), and
+    39 boxes were wrong.
+    """
     detector, right, people, wrong = HogDetector(), 0, 0, 0
     for frames, truth in scenes:
         for number in range(0, 60, 20):
@@ -105,7 +106,7 @@ def test_another_appearance_or_size_is_another_person() -> None:
 
 
 def test_the_assignment_has_the_greatest_total_affinity() -> None:
-    """Compared with every possible assignment."""
+    """Compares the assignment with all permutations."""
     rng = np.random.default_rng(2)
     for _ in range(30):
         first = [Detection(float(x), 10, 40, 100, 1.0) for x in rng.uniform(0, 120, 4)]

@@ -21,7 +21,7 @@ GARMENTS = ("red coat", "white shirt", "grey jacket", "blue jeans", "black bag")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of models en-fr, fr-en, and fr-mute, whose translations are empty."""
+    """Folder with the models en-fr and fr-en, and fr-mute, which gives empty translations."""
     folder = tmp_path_factory.mktemp("marian")
     write_marian(folder / "en-fr", ENGLISH, FRENCH, seed=2)
     write_marian(folder / "fr-en", FRENCH, ENGLISH, seed=3)
@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def photographs(root: Path, count: int = 6) -> Path:
-    """Folder data set whose captions repeat after ten; every third image is in the test split."""
+    """Data set in the `folder` layout with ten distinct captions; every third image is in the test split."""
     root.mkdir()
     lines = []
     for number in range(count):
@@ -85,7 +85,7 @@ def test_a_second_run_needs_no_model_and_writes_the_same(run: Run, models: Path,
     assert code == 2 and "was begun with" in err and len(err.strip().splitlines()) == 1
 
 
-def test_captions_replace_empty_translations(run: Run, models: Path, tmp_path: Path) -> None:
+def test_empty_translations_are_replaced_by_the_caption(run: Run, models: Path, tmp_path: Path) -> None:
     root = photographs(tmp_path / "photos")
     code, out, err = run(*verb(models, root, backward="fr-mute"))
     assert code == 0, err
@@ -136,7 +136,7 @@ def test_errors_are_one_line_and_raised_before_translating(run: Run, models: Pat
     assert sorted(path.suffix for path in root.iterdir()) == [".jsonl", *[".png"] * 6]
 
 
-# A command that is killed in the middle of a line, after a batch that leaves more than six captions in the journal.
+# A command that is killed while it writes a line, after the batch with which the journal has more than six captions.
 DYING = """
 import os, signal
 from tbps.cli import main

@@ -15,7 +15,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """The four photographs with metadata; the first is the oldest, the last has no time."""
+    """The four photographs with metadata; the first has the oldest capture time, the last has none."""
     shutil.copytree(PEOPLE, tmp_path / "photos")
     names = sorted(path.name for path in PEOPLE.glob("*.jpg"))
     rows = [{"file_name": name, "camera": "lobby", "identity": f"p{number}"} for number, name in enumerate(names)]

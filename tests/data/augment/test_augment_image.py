@@ -21,7 +21,7 @@ PAPER = ImageAugmentation()
 
 
 def photos(count: int = 4, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
-    """(N, 3, H, W) uint8, smooth enough that half a pixel matters little, with full range."""
+    """(N, 3, H, W) uint8 images over the full range, so smooth that a shift by half a pixel changes little."""
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     smooth = torch.nn.functional.interpolate(noise, size=size, mode="bicubic", align_corners=False)
     return (smooth * 255).clamp(0, 255).round().to(torch.uint8)
@@ -74,7 +74,7 @@ def test_every_method_keeps_shape_range_input_and_global_random_state(method: st
     assert torch.equal(unit, copy)
     if method == "none" or method.endswith("_augment"):
         assert torch.equal(as_float, augmented), "floats in [0, 1] and uint8 are the same picture"
-    else:  # to the precision of uint8; `test_augment_opencv` checks each operation to its own bound
+    else:  # to the precision of uint8; `test_augment_opencv` has a tighter bound for each operation
         assert (as_float - augmented).abs().mean() < 0.5 / 255
         assert (as_float - augmented).abs().max() < 8 / 255
     assert torch.equal(augment_images(images, settings, seeded(3)), augmented)
@@ -243,7 +243,7 @@ def test_same_generator_same_images() -> None:
 
 
 def used(drawn: Round) -> torch.Tensor:
-    """Returns (N, 9) bool: which operation of `SINGLE` visibly changes each image."""
+    """Returns (N, 9) bool: whether an operation of `SINGLE` visibly changes an image."""
     neutral = neutral_round(len(drawn.angle), SIZE)
     jitter = (drawn.brightness != 1) | (drawn.contrast != 1) | (drawn.saturation != 1)
     crop = (drawn.crop != neutral.crop).any(1)
@@ -330,7 +330,7 @@ def test_boxes_stay_inside_with_the_drawn_area_and_ratio() -> None:
         share = height * width / (size[0] * size[1])
         assert share.min() > area[0] - 0.03
         assert share.max() < area[1] + 0.03
-        shape = 2 * width / height if name == "crop" else height / width  # of a crop relative to the input: 1 to 2
+        shape = 2 * width / height if name == "crop" else height / width  # crop_ratio is relative to the 1:2 input
         assert shape.min() > ratio[0] - 0.05
         assert shape.max() < ratio[1] + 0.3
         assert (top == 0).any()
@@ -346,7 +346,7 @@ NARROW = [(384, 128), (224, 224), (96, 96), (256, 128), (128, 384)]
 @pytest.mark.parametrize("size", NARROW)
 @pytest.mark.parametrize("settings", [PAPER, CERTAIN, ImageAugmentation(crop_ratio=(0.5, 0.8), crop_scale=(0.9, 1))])
 def test_every_crop_is_random_and_none_uses_the_fallback(size: tuple[int, int], settings: ImageAugmentation) -> None:
-    """A box has the proportions of the input times the ratio, for any input; places and areas vary."""
+    """For any input size, width / height of a box is that of the input times a ratio within bounds; positions and areas vary."""
     low, high = settings.crop_ratio
     boxes = draw_crops(20_000, size, settings.crop_scale, settings.crop_ratio, seeded(1))
     top, left, height, width = boxes.unbind(1)
@@ -354,13 +354,13 @@ def test_every_crop_is_random_and_none_uses_the_fallback(size: tuple[int, int], 
     shape = (width / height) / (size[1] / size[0])
     rounding = 0.6 / height + 0.6 / width  # half a pixel on either side
     assert (shape > low * (1 - rounding)).all() and (shape < high * (1 + rounding)).all()
-    possible = min(settings.crop_scale[1], high, 1 / low)  # 0.8 of the width and all of the height are 0.8 of the area
+    possible = min(settings.crop_scale[1], high, 1 / low)  # e.g. a box of ratio 0.8 and full height has 0.8 of the area
     least = min(settings.crop_scale[0], possible)
     assert (share > least * (1 - rounding)).all() and (share < possible * (1 + rounding)).all()
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= size[0]).all() and (left + width <= size[1]).all()
     central = ((top == (size[0] - height).div(2).floor()) & (left == (size[1] - width).div(2).floor())).float().mean()
     assert len(boxes.unique(dim=0)) > 15
-    assert central < 0.2, "where there is room for several places, the middle one is not the rule"
+    assert central < 0.2, "crops that could be elsewhere are mostly not central"
 
 
 def test_for_a_square_input_a_draw_that_fits_equals_torchvisions() -> None:
@@ -368,7 +368,7 @@ def test_for_a_square_input_a_draw_that_fits_equals_torchvisions() -> None:
         draw_crops(5_000, (224, 224), (0.9, 1.0), (3 / 4, 4 / 3), seeded(2), rule) for rule in ("fitting", "torchvision")
     )
     whole = (theirs == torch.tensor([0.0, 0.0, 224.0, 224.0])).all(1)
-    assert 0.1 < whole.float().mean() < 0.2, "torchvision gives up on one in seven, and then takes the whole input"
+    assert 0.1 < whole.float().mean() < 0.2, "torchvision finds no box in one of seven draws, and then takes the whole input"
     assert torch.equal(ours[~whole], theirs[~whole])
     assert (ours[whole] != theirs[whole]).any(1).float().mean() > 0.95
 
@@ -383,7 +383,7 @@ def test_an_erased_box_always_fits(size: tuple[int, int], area: tuple[float, flo
     rounding = 0.6 / height + 0.6 / width
     assert (height / width < 3.3 * (1 + rounding)).all() and (height / width > 0.3 * (1 - rounding)).all()
     share = height * width / (size[0] * size[1])
-    least = min(area[0], 3.3 * size[1] / size[0])  # in a narrow strip, the largest box of an allowed shape
+    least = min(area[0], 3.3 * size[1] / size[0])  # a narrow strip holds only smaller boxes of an allowed shape
     assert (share > least * (1 - rounding)).all() and (share < area[1] * (1 + rounding)).all()
     assert len(drawn.erase.unique(dim=0)) > 200
 
@@ -401,9 +401,7 @@ IRRA = irra().image_augmentation
 
 
 def moved_as_irra_does(image: np.ndarray, flip: bool, top: int, left: int) -> np.ndarray:
-    """IRRA's augmentation as its code defines it, on (H, W, 3) floats: flip, ten black pixels of padding, crop of the old size at
-    (top, left).
-    """
+    """Applies IRRA's flip, padding by ten black pixels and crop of the original size at (top, left) to (H, W, 3) floats."""
     height, width = image.shape[:2]
     flipped = image[:, ::-1] if flip else image
     return np.pad(flipped, ((10, 10), (10, 10), (0, 0)))[top : top + height, left : left + width]
@@ -411,9 +409,7 @@ def moved_as_irra_does(image: np.ndarray, flip: bool, top: int, left: int) -> np
 
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_irras_augmentation_is_flip_pad_crop_and_erase(as_bytes: bool) -> None:
-    """Compares every image with its round applied in NumPy; the colour of erased boxes is CLIP's mean, inserted after
-    normalisation.
-    """
+    """Compares every image with the drawn operations applied in NumPy. Erased boxes get CLIP's mean colour after normalisation."""
     count, size = 24, (384, 128)
     images = photos(count, size)
     (drawn,) = draw_rounds(count, size, IRRA, seeded(4))
@@ -430,7 +426,7 @@ def test_irras_augmentation_is_flip_pad_crop_and_erase(as_bytes: bool) -> None:
         assert normalised == pytest.approx(CLIP_MEAN)
 
 
-def test_irras_draws_have_its_probabilities() -> None:
+def test_draws_have_the_probabilities_of_irra() -> None:
     count = 20_000
     (drawn,) = draw_rounds(count, (384, 128), IRRA, seeded(5))
     tolerance = 4 * math.sqrt(0.25 / count)
@@ -514,5 +510,5 @@ def test_gpu_equals_cpu(method: str) -> None:
     on_gpu = augment_images(images.cuda(), settings, seeded(1))
     assert on_gpu.device.type == "cuda"
     apart = (on_gpu.cpu() - on_cpu).abs() > 2e-3
-    # The policies quantise pixels: some values lie on the edge of a level.
+    # The policies quantise pixels, and values between two levels may round either way.
     assert apart.float().mean() < (0.01 if method.endswith("_augment") else 1e-9)

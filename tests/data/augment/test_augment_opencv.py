@@ -24,14 +24,14 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def photos(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
-    """(N, 3, H, W) uint8 of a full range, smooth: neighbours differ by 8 levels on average."""
+    """(N, 3, H, W) uint8 images over the full range, smooth: neighbours differ by 8 levels on average."""
     noise = torch.rand(count, 3, 8, 8, generator=seeded())
     smooth = torch.nn.functional.interpolate(noise, size=size, mode="bicubic", align_corners=False)
     return (smooth * 255).clamp(0, 255).round().to(torch.uint8)
 
 
 def noise(count: int = COUNT, size: tuple[int, int] = SIZE) -> torch.Tensor:
-    """(N, 3, H, W) uint8 with every colour and edge."""
+    """(N, 3, H, W) uint8 of uniform noise."""
     return torch.randint(0, 256, (count, 3, *size), generator=seeded(1), dtype=torch.uint8)
 
 
@@ -44,7 +44,7 @@ def within(low: float, high: float, seed: int) -> torch.Tensor:
 
 
 def apart(images: torch.Tensor, *rounds: Round) -> torch.Tensor:
-    """Returns the difference between 8 bits and float32, in levels."""
+    """Returns the absolute difference between the results in uint8 and in float32, in levels."""
     return (apply_rounds(images, rounds) - apply_rounds(as_unit(images), rounds)).abs() / LEVEL
 
 
@@ -75,14 +75,14 @@ def test_operations_without_rounding_are_exact(mixed: str) -> None:
 
 
 def test_grayscale_is_rounded_once() -> None:
-    """OpenCV's weights of the channels are whole 2^-14ths, 0.02 of a level."""
+    """OpenCV rounds the weights of the channels to multiples of 2^-14, which adds up to 0.02 levels."""
     assert apart(noise(), only(grayscale=torch.arange(COUNT) % 3 > 0)).max() < 0.52
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
 def test_a_single_jitter_is_rounded_once(name: str, strength: float) -> None:
-    """The colour matrix of saturation stores its entries to 1 / 2048: 3 x 255 / 2048 of a level more."""
+    """For saturation, the colour matrix has entries rounded to 1 / 2048, which adds up to 3 x 255 / 2048 = 0.374 levels."""
     for images in (photos(), noise()):
         drawn = only(**{name: within(1 - strength, 1 + strength, 2)})
         assert apart(images, drawn).max() <= (0.501 + 0.374 if name == "saturation" else 0.52)
@@ -90,9 +90,9 @@ def test_a_single_jitter_is_rounded_once(name: str, strength: float) -> None:
 
 @pytest.mark.parametrize("strength", [0.1, 0.4])
 def test_jitter_is_rounded_before_each_step_that_may_clip(strength: float) -> None:
-    """At most three roundings: half a level of brightness, times contrast and saturation up to 1 + strength, and so on."""
+    """At most three roundings of half a level; contrast and saturation amplify the earlier ones."""
     drawn = only(**{name: within(1 - strength, 1 + strength, i) for i, name in enumerate(("brightness", "contrast", "saturation"))})
-    gain = (1 + strength) * (1 + 2 * strength)  # saturation subtracts grey from up to 1 + strength of a colour
+    gain = (1 + strength) * (1 + 2 * strength)  # contrast, then saturation: (1 + strength) colour - strength grey
     for images in (photos(), noise()):
         difference = apart(images, drawn)
         assert difference.max() <= 0.5 * gain + 0.5 * (1 + 2 * strength) + 0.5 + 0.374
@@ -100,7 +100,7 @@ def test_jitter_is_rounded_before_each_step_that_may_clip(strength: float) -> No
 
 
 def test_jitter_clips_in_between_as_float_does() -> None:
-    """Brighter, then less contrast: pixels that were clipped to white must come out equal."""
+    """Brightness clips pixels to white before contrast is lowered; uint8 and float32 must clip at the same step."""
     images = noise()
     bright = only(brightness=torch.full((COUNT,), 1.4), contrast=torch.full((COUNT,), 0.6), saturation=torch.full((COUNT,), 0.7))
     assert apart(images, bright).max() < 2
@@ -108,8 +108,8 @@ def test_jitter_clips_in_between_as_float_does() -> None:
     assert apart(images, stark).max() < 2
 
 
-def test_hue_is_within_two_half_steps_of_its_circle_of_colorsys() -> None:
-    """1/512 and 1/510 of the circle are six levels of the purest colours; saturation adds half a level, rounding another half."""
+def test_hue_equals_colorsys_up_to_its_quantisation() -> None:
+    """Hue is quantised to 1/512 and 1/510 of the circle, six levels of pure colours; saturation and rounding add one level."""
     images, turns = noise(6, (8, 6)), (0.1, -0.07, 0.0, 0.5, -0.5, 0.001)
     turned = apply_rounds(images, (only(6, (8, 6), hue=torch.tensor(turns)),))
     off = []
@@ -121,7 +121,7 @@ def test_hue_is_within_two_half_steps_of_its_circle_of_colorsys() -> None:
     assert np.mean(off) < 0.8
 
 
-def test_hue_neither_drifts_nor_moves_grey() -> None:
+def test_hue_has_no_bias_and_does_not_change_grey() -> None:
     grey = noise()[:, :1].expand(-1, 3, -1, -1)
     drawn = only(hue=within(-0.5, 0.5, 4))
     assert torch.equal(apply_rounds(grey, (drawn,)), as_unit(grey))
@@ -133,7 +133,7 @@ def test_hue_neither_drifts_nor_moves_grey() -> None:
 @pytest.mark.parametrize("size", [SIZE, (8, 4), (1, 3)])
 @pytest.mark.parametrize("kernel", [3, 7, 13])
 def test_blur_equals_scipys_truncated_gaussian_to_half_a_level(size: tuple[int, int], kernel: int) -> None:
-    """Also for images smaller than the kernel, whose border is reflected more than once: torch refuses those."""
+    """Includes images smaller than the kernel, which torch refuses because their border is reflected more than once."""
     images, sigmas = noise(5, size), (0.1, 0.4, 2.0, 0.0, 1.1)
     blurred = apply_rounds(images, (only(5, size, blur=torch.tensor(sigmas), blur_kernel=kernel),)).double().numpy()
     for image, sigma, result in zip(images.double().numpy() / 255, sigmas, blurred, strict=True):
@@ -149,8 +149,8 @@ def test_blurs_of_several_rounds_are_applied_one_after_another() -> None:
     assert apart(noise(), drawn[0]).max() < 0.5
 
 
-# A bilinear sample moved by 1/64 pixel along both axes changes by 1/32 of the step between neighbours: on noise by up to 8 levels,
-# where the step is 255; the mean step of noise is 85.
+# OpenCV rounds coordinates, by up to 1/64 pixel along each axis. A bilinear sample then changes by up to 1/32 of the difference
+# between neighbours: 8 levels where noise has a difference of 255. The mean difference in noise is 85.
 @pytest.mark.parametrize(("images", "mean", "most"), [(photos(), 0.5, 3.0), (noise(), 1.2, 8.5)], ids=["photos", "noise"])
 @pytest.mark.parametrize("what", ["crop", "rotation", "both twice"])
 def test_geometry_is_exact_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: float, most: float, what: str) -> None:
@@ -161,7 +161,7 @@ def test_geometry_is_exact_to_a_32nd_of_a_pixel(images: torch.Tensor, mean: floa
     rounds = {"crop": (cropped,), "rotation": (turned,), "both twice": (cropped, turned, cropped, turned)}[what]
     difference = apart(images, *rounds)
     assert difference.mean() < mean
-    # A rotated image ends in a hard edge to black, steeper than anything in a smooth image.
+    # A rotated image has a hard edge to its black corners, which a smooth image has nowhere else.
     assert difference.max() < (8.5 if what != "crop" else most)
 
 
@@ -176,8 +176,8 @@ MIXTURES = {
 @pytest.mark.parametrize(
     ("mixture", "mean", "most"), [("pool", 0.4, 7), ("stacking", 0.5, 7), ("view", 0.5, 10), ("two views", 0.6, 10)]
 )
-def test_drawn_mixtures_of_everything_stay_near_float(mixture: str, mean: float, most: float) -> None:
-    """Sum of the bounds above: a wrong order or a missing step changes the mean by several levels."""
+def test_combined_operations_are_close_to_float32(mixture: str, mean: float, most: float) -> None:
+    """The limits are sums of the bounds above; a wrong order or a missing operation changes the mean by several levels."""
     difference = apart(photos(), *MIXTURES[mixture])
     assert difference.mean() < mean
     assert difference.max() < most

@@ -57,7 +57,7 @@ def test_pixels_captions_and_identities(method: str, floating: bool) -> None:
     assert np.abs(pairs.images.double().numpy() - expected).max() <= (1e-6 if floating else 0.5)
     assert torch.equal(pairs.mixed_with, second)
     rows, partners = (set(side) for side in zip(*mixed, strict=True))
-    assert not rows & partners, "a partner stays as it is"
+    assert not rows & partners, "an image that is mixed into another one is not changed itself"
 
 
 def test_concatgen_of_an_odd_width_keeps_the_size() -> None:
@@ -77,7 +77,7 @@ def test_probability_and_share_of_mixing() -> None:
     images, state = noise((1, 2)), torch.get_rng_state()
     settings, stream = PairAugmentation(method="mixgen"), seeded(4)
     counts = [len(mixtures(mix_pairs(images, CAPTIONS, IDENTITIES, settings, stream))) for _ in range(1500)]
-    assert set(counts) == {0, 2}  # a tenth of twenty
+    assert set(counts) == {0, 2}  # none, or a tenth of the twenty pairs
     assert abs(np.mean(np.array(counts) > 0) - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 1500)
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -102,7 +102,7 @@ def test_probabilities_above_one_are_refused() -> None:
 
 
 def test_draws_of_the_default_method_never_change() -> None:
-    """Recorded before other methods existed: a seed must keep giving the same captions."""
+    """Compares with captions recorded when no other method existed: a seed must give the same captions in every version."""
     digest = hashlib.sha256()
     for row in range(300):
         caption = " ".join(f"word{number}" for number in range(1 + row % 40))
@@ -156,7 +156,7 @@ def test_other_methods_use_no_paraphrase(method: TextMethod) -> None:
     assert not settings.uses_paraphrases
 
 
-def test_settings_say_what_a_method_needs() -> None:
+def test_settings_report_whether_a_method_needs_paraphrases_or_wordnet() -> None:
     paraphrases = {method for method in METHODS if TextAugmentation(method=method).uses_paraphrases}
     wordnet = {method for method in METHODS if TextAugmentation(method=method).uses_synonyms}
     assert paraphrases == {"stacking", "back_translation"}
@@ -187,7 +187,7 @@ def test_deletion_keeps_the_words_that_were_drawn_to_stay(length: int, probabili
 
 @PATIENT
 @given(length=st.integers(1, 30), count=st.integers(0, 30), seed=st.integers(0, 1000))
-def test_swapping_applies_that_many_transpositions(length: int, count: int, seed: int) -> None:
+def test_swapping_applies_the_drawn_number_of_transpositions(length: int, count: int, seed: int) -> None:
     result = [int(word) for word in swap_words([str(number) for number in range(length)], count, rng(seed))]
     assert sorted(result) == list(range(length))
     if length == 1:
@@ -208,7 +208,7 @@ def count_cycles(permutation: list[int]) -> int:
     return cycles
 
 
-def test_every_pair_is_as_likely_to_be_swapped() -> None:
+def test_every_pair_of_words_is_equally_likely_to_be_swapped() -> None:
     results = Counter(" ".join(swap_words(["a", "b", "c", "d"], 1, rng(seed))) for seed in range(3000))
     assert len(results) == 6
     assert all(abs(count - 500) < 4 * np.sqrt(3000 * 5 / 36) for count in results.values())
@@ -220,7 +220,7 @@ def test_every_pair_is_as_likely_to_be_swapped() -> None:
     count=st.integers(0, 25),
     seed=st.integers(0, 1000),
 )
-def test_replacement_changes_that_many_places(words: list[str], count: int, seed: int) -> None:
+def test_replacement_changes_the_drawn_number_of_words(words: list[str], count: int, seed: int) -> None:
     allowed = {
         "jacket": {"anorak", "coat"},
         "jacket,": {"anorak,", "coat,"},
@@ -252,7 +252,7 @@ def test_a_chosen_word_is_replaced_wherever_it_occurs_as_in_eda() -> None:
     count=st.integers(0, 25),
     seed=st.integers(0, 1000),
 )
-def test_insertion_adds_that_many_synonyms_of_words_of_the_caption(words: list[str], count: int, seed: int) -> None:
+def test_insertion_adds_the_drawn_number_of_synonyms_of_words_of_the_caption(words: list[str], count: int, seed: int) -> None:
     result = insert_words(words, count, synonyms, rng(seed))
     added = Counter(result) - Counter(words)
     possible = {text for word in words if word not in STOP_WORDS for text in synonyms(word.strip("(,)"))}

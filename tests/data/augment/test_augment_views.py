@@ -30,7 +30,7 @@ def test_a_view_keeps_shape_range_input_and_global_random_state() -> None:
     assert view.shape == images.shape
     assert view.min() >= 0
     assert view.max() <= 1 + 1e-6
-    # uint8 is compared to the precision of its levels, see `test_augment_opencv`
+    # uint8 is rounded to whole levels, see `test_augment_opencv`
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().mean() < 0.7 / 255
     assert (view - simclr_view(unit, PAPER, seeded(1))).abs().max() < 10 / 255
     assert torch.equal(images, before)
@@ -55,7 +55,7 @@ def test_probabilities_and_ranges_of_the_paper() -> None:
         (drawn.flip, 0.5),
     ):
         assert abs(happened.float().mean() - probability) < 4 * math.sqrt(probability * (1 - probability) / count)
-    assert torch.equal(drawn.brightness != 1, drawn.hue != 0), "the four jitter together"
+    assert torch.equal(drawn.brightness != 1, drawn.hue != 0), "the four jitter operations are applied together"
     assert torch.equal(drawn.contrast != 1, drawn.saturation != 1)
     for factor in (drawn.brightness, drawn.contrast, drawn.saturation):
         assert stats.kstest(factor[factor != 1].numpy(), stats.uniform(0.6, 0.8).cdf).pvalue > 1e-4

@@ -299,7 +299,7 @@ def test_beams_and_unusual_texts(model: Path, capfd: pytest.CaptureFixture[str])
 
 
 def test_an_older_model_folder_gives_the_same_translations(model: Path, tmp_path: Path) -> None:
-    """The older form has a pickle of tensors, and in config.json what is now in generation_config.json."""
+    """Older folders hold the weights as a pickle, and have the settings of generation_config.json in config.json."""
     folder = tmp_path / "older"
     shutil.copytree(model, folder)
     weights = load_file(folder / "model.safetensors")

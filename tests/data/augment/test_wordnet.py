@@ -1,4 +1,4 @@
-"""WordNet is read by the same code from a miniature database in the published file format and, where installed, the real one."""
+"""Reading WordNet: a miniature database in the published file format and, if installed, the real one."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ LICENCE = "  1 This miniature follows the file format of WordNet 3.0, wndb(5WN).
 
 
 def write_database(folder: Path) -> Path:
-    """Writes the files that Debian ships: no lexnames, no index.sense."""
+    """Writes a database as Debian ships it, without lexnames and index.sense."""
     folder.mkdir(parents=True)
     for part, synsets in SYNSETS.items():
         data, offsets = LICENCE, dict[str, list[int]]()
@@ -63,7 +63,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def as_downloaded(root: Path) -> Path:
-    """Makes a folder like one of `nltk.download`, on NLTK's path."""
+    """Makes a folder on NLTK's path as `nltk.download` does."""
     folder = write_database(root / "corpora" / "wordnet")
     names = [f"file.{number} {number % 4 + 1}" for number in range(45)]
     (folder / "lexnames").write_text("".join(f"{i:02d} {name}\n" for i, name in enumerate(names)))

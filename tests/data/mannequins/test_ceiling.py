@@ -1,4 +1,4 @@
-"""The ceiling against an obvious loop, and for captions that say everything or nothing."""
+"""The ceiling of mannequins against a plain loop, and for captions that mention every attribute or none."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Captions are true, of the right length, grammatical and varied; paraphrases say nothing new.
+"""Captions are true, of the right length, grammatical and varied; paraphrases add no claim.
 
-The oracle reads the finished text with its own word lists and knows nothing of claims, plans or mentions.
+The oracle reads the finished text with its own word lists and uses no claims, plans or mentions of the program.
 """
 
 import itertools
@@ -160,7 +160,7 @@ def _allowed(values: str) -> set[str]:
 
 
 def contradictions(text: str, shown: dict[str, str]) -> list[str]:
-    """Returns what the text says and the image does not show."""
+    """Returns the statements of a text that are false for the image."""
     text = text.lower()
     found = [f"{w}: {shown.get(slot)}" for w, (slot, ok) in FACTS.items() if re.search(rf"(?<![\w-])(?:{w})(?![\w-])", text)
              and shown.get(slot) not in _allowed(ok)]  # fmt: skip
@@ -228,10 +228,8 @@ def test_the_oracle_notices_a_lie(drawn):
     assert np.mean(false) > 0.97
 
 
-def test_a_paraphrase_says_nothing_new(drawn):
-    """A paraphrase is true for every assignment that the mentions allow: the true one with each mentioned slot
-    changed within them.
-    """
+def test_a_paraphrase_claims_no_more_than_the_mentions(drawn):
+    """Checks paraphrases against changed attributes: every mentioned slot gets another value that its mention allows."""
     rng = np.random.default_rng(3)
     for person, view, caption, other in drawn[:1000]:
         said = {mention.slot: mention.values for mention in caption.mentions}
@@ -239,7 +237,7 @@ def test_a_paraphrase_says_nothing_new(drawn):
         for slot, values in said.items():
             known[slot] = values[int(rng.integers(len(values)))]
         if "inner.kind" in known and "upper.kind" in known and known["upper.kind"] == known["inner.kind"]:
-            continue  # two shirts: the oracle cannot tell whose colour is meant
+            continue  # two shirts: the oracle does not know which one a colour describes
         assert not contradictions(other, known), (caption.text, other, known)
 
 
@@ -295,7 +293,7 @@ def test_captions_are_varied(drawn):
     words = {word for text in texts for word in re.findall(r"[a-z-]+", text.lower())}
     assert 200 < len(words) < 400
     mentions = np.array([len(caption.mentions) for _, _, caption, _ in drawn])
-    assert mentions.std() > 2  # some say much, some little
+    assert mentions.std() > 2  # some captions mention many attributes, some few
 
 
 @pytest.mark.parametrize(("slot", "direction"), [("glasses", "back"), ("upper.second", "left"), ("upper.second", "back")])

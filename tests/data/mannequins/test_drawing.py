@@ -1,4 +1,4 @@
-"""Images depend on person and viewpoint only; everything except the person depends on the viewpoint's seed."""
+"""Images depend on person and viewpoint only; camera and background depend on the viewpoint's seed."""
 
 import hashlib
 import io
@@ -41,14 +41,14 @@ def test_images_are_reproducible_in_another_process() -> None:
     assert digest(8) == digest(8) == told.stdout.strip()
 
 
-def test_order_does_not_matter() -> None:
+def test_images_do_not_depend_on_the_order_of_drawing() -> None:
     pairs = list(zip(PEOPLE[:6], views(6), strict=True))
     forward = [encode_picture(draw_person(person, view)) for person, view in pairs]
     backward = [encode_picture(draw_person(person, view)) for person, view in reversed(pairs)]
     assert forward == backward[::-1]
 
 
-def test_sizes_and_files() -> None:
+def test_image_and_file_sizes() -> None:
     sizes, qualities, weights = [], set(), []
     for person, view in zip(PEOPLE, views(60), strict=True):
         rendered = draw_person(person, view)
@@ -68,7 +68,7 @@ def test_sizes_and_files() -> None:
 
 
 def test_camera_and_background_do_not_depend_on_the_person() -> None:
-    """Two people from the same viewpoint: same size, same quality, same pixels wherever neither stands nor casts a shadow."""
+    """Compares two people from one viewpoint: equal size, JPEG quality, and pixels outside of both figures and their shadows."""
     left = []
     for number, view in enumerate(views(40)):
         first, second = PEOPLE[number], PEOPLE[(number + 17) % len(PEOPLE)]
@@ -82,7 +82,7 @@ def test_camera_and_background_do_not_depend_on_the_person() -> None:
 
 
 def _near(mask: np.ndarray, view: Viewpoint) -> np.ndarray:
-    """Returns the surroundings of the figure that blur and its shadow may reach."""
+    """Returns a mask of the figure and the surroundings that blur and shadow may change."""
     grown = mask.copy()
     for axis in (0, 1):
         grown = np.logical_or.reduce([np.roll(grown, shift, axis) for shift in range(-6, 7)])
@@ -98,7 +98,7 @@ def test_the_person_is_visible_in_every_image() -> None:
 
 
 def test_clothes_have_their_colour() -> None:
-    """The median colour of the upper garment is nearest to its name's centre, in CIELAB, in most images, whatever the camera."""
+    """The median colour of the upper garment is nearest, in CIELAB, to the centre of its colour name in most images."""
     exact = family = total = 0
     names = list(COLOURS)
     centres = lab(np.array([COLOURS[name].rgb for name in names]))
@@ -115,7 +115,7 @@ def test_clothes_have_their_colour() -> None:
 
 
 def upper_colour(person: Mannequin, view: Viewpoint) -> np.ndarray:
-    """Returns the median colour of the pixels that the upper garment's colour determines."""
+    """Returns the median colour of the pixels that show the upper garment's colour."""
     view = replace(view, hidden="none")
     away = "red" if COLOURS[person.upper.colour].family != "red" else "green"
     dyed = replace(person, upper=replace(person.upper, colour=away, tint=(0, 0, 0)))
@@ -134,7 +134,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("direction", "side"), [("front", 1), ("back", -1)])
-def test_the_left_hand_is_on_the_image_s_right_from_the_front_and_left_from_the_back(direction: str, side: int) -> None:
+def test_the_left_hand_is_at_the_right_of_front_views_and_at_the_left_of_back_views(direction: str, side: int) -> None:
     for number, person in enumerate(p for p in PEOPLE if p.bag is not None and p.bag.side == "left"):
         assert person.bag is not None
         view = Viewpoint(direction, 0.25, "none", 100 + number)

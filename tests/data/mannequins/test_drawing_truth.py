@@ -1,4 +1,4 @@
-"""A hidden attribute must not change a pixel; a visible one must."""
+"""Attributes reported as hidden do not change any pixel; attributes reported as visible do."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -15,7 +15,7 @@ PEOPLE = population(11, "train", 100)
 
 
 def other(person: Mannequin, slot: str) -> Mannequin | None:
-    """Returns the same person with another value of one slot, None where the slot has no other value."""
+    """Returns the person with another value of one slot; None if the slot has no other value."""
     head, _, tail = slot.partition(".")
     current = getattr(person, head, None)
     swaps = {
@@ -100,7 +100,7 @@ def test_hidden_attributes_change_no_pixel() -> None:
             "bag.colour", "upper.second"} <= tried  # fmt: skip
 
 
-# Smallest share of the figure's area, per mille, that changes in 95 of 100 images when the slot changes.
+# Lower bound, per slot, on the changed share of the figure's area (per mille) in 95 of 100 images.
 LEAST = {
     "gender": 40, "age": 150, "build": 120, "glasses": 2, "sleeve": 25, "hair.length": 25, "hair.colour": 15, "hair.style": 30,
     "hat.kind": 12, "hat.colour": 20, "upper.kind": 20, "upper.colour": 90, "upper.pattern": 20, "upper.second": 20,
@@ -109,7 +109,7 @@ LEAST = {
 }  # fmt: skip
 
 
-def test_visible_attributes_change_the_figure() -> None:
+def test_visible_attributes_change_enough_pixels_of_the_figure() -> None:
     shares: dict[str, list[float]] = defaultdict(list)
     for person, view in cases():
         shown = visible_attributes(person, view)

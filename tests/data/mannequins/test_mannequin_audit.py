@@ -1,19 +1,19 @@
 """Leakage audit: nothing except the visible person identifies a mannequin.
 
-300 test identities with 4 images each. Every image (or caption) is a query; the gallery is all other images (or the captions of all
-other images), so nothing matches itself; a feature ranks the gallery by distance. Chance is 3 / 1199 = 0.25 % Rank-1. A feature is
-near chance when its hits stay below the 99.9 % quantile of the binomial distribution around chance. Neighbours are often mutual, so
-hits are counted as pairs: twice the quantile for half the queries, 12 hits or 1.0 %.
+There are 300 test identities with 4 images each. Every image (or caption) is a query; the gallery is all other images (or the
+captions of all other images). A feature ranks the gallery by distance. Chance is 3 / 1199 = 0.25 % Rank-1. A feature counts as at
+chance if its hits stay below the 99.9 % quantile of the binomial distribution around chance. Nearest neighbours are often mutual,
+so hits are not independent and are counted as pairs: the bound is twice the quantile for half the queries, 12 hits or 1.0 %.
 
-Two features need other bounds. The *mean colour of the whole image* contains the clothes, which are what is to be found, so it
-cannot be at chance; its bound is 6 times chance (measured 0.67 %, 2.7 times). The mean colour of the background alone must be at
-chance.
+Two features need other bounds. The *mean colour of the whole image* includes the clothes, which do identify the person, so it
+cannot be at chance; its bound is 6 times chance (measured: 0.67 %, 2.7 times chance). The mean colour of the background alone must
+be at chance.
 
-*Masked captions* are near chance, not at it. Words that name an attribute or occur only with one are removed, the rest is compared
-as a bag of words. Over 12 populations Rank-1 was about 0.42 % (1.7 times chance, standard error 0.06 %), and about 0.56 % with the
-prepositions of bags and inner shirts left in: the number of things that somebody wears and carries shows in the small words between
-them. A single population may pass the binomial bound by luck (0.25 %) or fail it (1.04 %), so the mean over several is bounded by 3
-times chance. Unmasked captions reach about 10 %, 39 times chance.
+*Masked captions* are near chance, not at it. Words that name an attribute, or occur only with one, are removed; the rest is
+compared as a bag of words. Over 12 populations Rank-1 was about 0.42 % (1.7 times chance, standard error 0.06 %), and about 0.56 %
+with the prepositions of bags and inner shirts kept: the remaining small words reveal how many things a person wears and carries. A
+single population may pass the binomial bound by luck (0.25 %) or fail it (1.04 %), so the mean over several is bounded by 3 times
+chance. Unmasked captions reach about 10 %, 39 times chance.
 """
 
 import io
@@ -125,7 +125,7 @@ def test_mean_colour_of_the_background_is_at_chance(backgrounds):
 
 
 def test_border_of_the_crop_is_at_chance(crops, identities):
-    """The outer twelfth left and right at the height of the head, where no clothes and few umbrellas reach."""
+    """The border is the outer twelfth at the left and right, at the height of the head: no clothes and few umbrellas are there."""
     means = []
     for row in crops:
         pixels = np.asarray(row["image"], dtype=float)
@@ -136,7 +136,7 @@ def test_border_of_the_crop_is_at_chance(crops, identities):
 
 
 def test_mean_colour_of_the_whole_image_is_near_chance(crops, identities):
-    """Clothes fill a third of an image, so this must be above chance."""
+    """Clothes fill a third of an image, so Rank-1 is above chance; the bound is 6 times chance."""
     means = np.array([np.asarray(row["image"], dtype=float).mean(axis=(0, 1)) for row in crops])
     assert rank1(means, identities) <= 6 * CHANCE
 
@@ -219,7 +219,7 @@ def bags(texts: list[str], masked: bool) -> np.ndarray:
 
 
 def described(seed: int) -> tuple[list[str], list[str], np.ndarray]:
-    """A caption of every image of one population, its paraphrase, and the identity."""
+    """Returns a caption, its paraphrase and the identity of every image of one population."""
     captions, paraphrases = [], []
     for index, person in enumerate(population(seed, "test", PEOPLE)):
         for number in range(IMAGES):
@@ -238,8 +238,8 @@ def test_masked_captions_are_near_chance():
         assert np.mean(shares) <= 3 * CHANCE, shares
 
 
-def test_the_audit_has_power(crops, identities):
-    """Unmasked captions, and a border coloured by identity, are far above the bound."""
+def test_the_audit_detects_leaks(crops, identities):
+    """Unmasked captions and a border coloured by identity are far above the bounds."""
     assert rank1(bags([row["captions"][0] for row in crops], masked=False), identities) > 5 * BOUND
     rng = np.random.default_rng(0)
     hints = rng.normal(size=(PEOPLE, 3))[identities] + 0.3 * rng.normal(size=(QUERIES, 3))

@@ -1,4 +1,4 @@
-"""Written data sets are reproducible, follow the published layouts, and are complete or absent."""
+"""Written data sets are reproducible and follow the published layouts; an interrupted write leaves none behind."""
 
 import errno
 import hashlib
@@ -123,7 +123,7 @@ def test_tbps_layout(written):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_readers_read_it(written, layout):
+def test_written_layouts_can_be_read(written, layout):
     dataset = read_dataset(layout, written[layout])
     images = {split: len(dataset.split(split).images) for split in ("train", "val", "test")}
     assert images["test"] == 12 and sum(images.values()) == sum(
@@ -175,7 +175,7 @@ def test_invalid_requests_are_refused_and_leave_no_files(tmp_path, changes, mess
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_files(tmp_path, monkeypatch):
     wrote = []
 
     def full(path: Path, content: bytes) -> int:
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(StorageError, match="a file with that name exists"):
         write_mannequins(tmp_path / "file" / "below", SMALL, seed=0, workers=1)
     if os.geteuid() == 0:
-        return  # nothing is read-only to root
+        return  # root may write everywhere
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="cannot be written"):
         write_mannequins(tmp_path / "locked" / "a", SMALL, seed=0, workers=1)
@@ -220,7 +220,7 @@ def test_kill_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
 
 
 def test_names_numbers_and_capture_times_do_not_reveal_the_identity(tmp_path):
-    """Positions are shuffled over the whole set, and near-twins do not have consecutive numbers."""
+    """Images are shuffled over the whole set, and near-twins do not have consecutive identities."""
     write_mannequins(tmp_path / "a", {"test": SplitSize(30, 3)}, seed=2, workers=1)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()]
     follows = sum(one["identity"] == other["identity"] for one, other in itertools.pairwise(rows))

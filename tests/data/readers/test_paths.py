@@ -1,4 +1,4 @@
-"""Paths resolved with one listing per folder equal those resolved component by component."""
+"""Resolving paths with one listing per folder, against resolving each component with the file system."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ NAMES = [
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Files with difficult names, and links inside, outside, to nothing and in a circle."""
+    """Files with unusual names, and symbolic links: inside, to the outside, broken and circular."""
     root, outside = tmp_path / "images", tmp_path / "outside"
     for folder in (root / "sub" / "deep", outside):
         folder.mkdir(parents=True)

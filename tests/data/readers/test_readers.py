@@ -1,4 +1,4 @@
-"""Readers of all layouts, on files that are written here and damaged in one place at a time."""
+"""Readers of all layouts, on small data sets in which each test damages one place."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Records = list[Any]
 
 @dataclass(frozen=True)
 class Made:
-    """A data set on disk: its records as the file contains them, and how to write them again after a change."""
+    """A data set on disk: the records of its annotation file, and a function that writes changed records."""
 
     name: str
     root: Path
@@ -75,7 +75,7 @@ def test_the_catalog_knows_every_layout() -> None:
         read_dataset("CUHK_PEDES", Path())
 
 
-def test_reads_what_was_written(made: Made) -> None:
+def test_images_have_the_values_of_their_records(made: Made) -> None:
     dataset = made.write()
     assert dataset.name == made.name
     assert [image.captions[0] for image in dataset.images] == [record["captions"][0] for record in made.records]
@@ -382,7 +382,7 @@ def test_ufine_paths_are_relative_to_the_root_as_published_or_to_imgs(tmp_path: 
     root = ufine(tmp_path / "UFine6926", [f"{folder}{number}.jpg" for number in range(1, 7)], base)
     dataset = read_dataset("ufine6926", root)
     assert [image.path for image in dataset.images] == [(root / base / f"{folder}{n}.jpg").resolve() for n in range(1, 7)]
-    assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is carved out of train"
+    assert [len(dataset.split(name).images) for name in ("train", "val", "test")] == [2, 2, 2], "val is taken from train"
 
 
 def test_ufine_with_both_folders_uses_the_one_with_the_images(tmp_path: Path) -> None:

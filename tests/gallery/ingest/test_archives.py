@@ -1,4 +1,4 @@
-"""Pictures in archives: listing, reading, refusals."""
+"""Pictures in tar and zip archives: listing, reading, and refused members."""
 
 import bz2
 import gzip
@@ -60,7 +60,7 @@ def test_an_archive_gives_the_same_rows_as_its_folder(ending: str, tmp_path: Pat
     lines = [{"file_name": name, "camera": f"c{number % 3}", "hour": number} for number, name in enumerate(contents)]
     metadata = "".join(json.dumps(line) + "\n" for line in lines)
     (photos / "metadata.jsonl").write_text(metadata)
-    # The list last, as `tar` may have it.
+    # metadata.jsonl is the last member, as it may be in archives that `tar` writes.
     packed = _write(tmp_path / f"people.{ending}", {**contents, "notes.txt": b"x", "metadata.jsonl": metadata.encode()})
     folder, archive = (Gallery.open(tmp_path / name, ColourEncoder()) for name in ("of-folder", "of-archive"))
     folder.add(photos)
@@ -161,7 +161,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused_by_name(tmp_path: Path
         archive.writestr("layers.psd", b"x")
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
-    content[at + 8] |= 1  # the flag of encryption
+    content[at + 8] |= 1  # sets the flag of encryption
     path.write_bytes(content)
     contents = list_archive(path)
     assert contents.pictures == ()
@@ -183,7 +183,7 @@ def test_the_readable_part_of_a_truncated_archive_is_added(ending: str, tmp_path
     cut.write_bytes(whole[: len(whole) // 2])
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(cut)
-    if ending == "zip":  # its list of contents stands at the end
+    if ending == "zip":  # a zip file has its list of contents at the end
         assert report.added == 0 and report.failed[0][0] == "cut.zip" and "list of contents cannot be read" in report.failed[0][1]
     else:
         assert 7 <= report.added <= 10
@@ -273,11 +273,11 @@ def test_a_member_name_of_gigabytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.tar"
     with path.open("wb") as file:
         file.write(header.tobuf(tarfile.GNU_FORMAT))
-        os.truncate(path, 6 * 2**30)  # sparse: takes no room on the disk
+        os.truncate(path, 6 * 2**30)  # a sparse file, which takes no disk space
     assert "name of more than" in list_archive(path).failed[0][1]
 
 
-def test_the_metadata_of_an_archive_choose_its_pictures(tmp_path: Path) -> None:
+def test_only_pictures_named_in_the_metadata_of_an_archive_are_listed(tmp_path: Path) -> None:
     lines = [{"file_name": "1.jpg", "camera": "a"}, {"file_name": "../2.jpg"}, {"file_name": "9.jpg"}, {"file_name": "./1.jpg"}]
     members = {
         "sub/1.jpg": b"1",

@@ -21,7 +21,7 @@ from tests.support.walkers import Walker, still, write_detections
 def _write(path: Path, taken: str | None, zone: str | None = None, seed: int = 0, size: tuple[int, int] = (16, 32)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 1  # Pillow writes no PNG directory that holds others only
+    exif[ExifTags.Base.Orientation] = 1  # without a tag of its own, Pillow drops the nested EXIF directory from a PNG
     details = exif.get_ifd(ExifTags.IFD.Exif)
     if taken is not None:
         details[ExifTags.Base.DateTimeOriginal] = taken
@@ -48,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 EXPECTED = {"zone.jpg": "2024-05-01T08:00:00", "plain.png": "2024-05-01T10:00:00", "wrong.webp": None, "none.jpg": None}
 
 
-def test_exif_capture_times_are_stored_and_are_no_correction_in_the_next_run(photos: Path, tmp_path: Path) -> None:
+def test_exif_capture_times_are_stored_and_the_next_run_reports_no_correction(photos: Path, tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     report = gallery.add(photos)
     assert report.remarks == (("wrong.webp", UNREAD_TIME),)

@@ -1,4 +1,4 @@
-"""Indexing scenes and videos: rows and their columns, resuming, the record of finished ones, refusals."""
+"""Indexing photographs of scenes and videos: rows and columns, resuming, the record of finished videos, errors."""
 
 import io
 import json
@@ -30,7 +30,7 @@ from tests.support.colour_encoder import ColourEncoder, write_pictures
 from tests.support.walkers import Walker, film, still, write_detections, write_film
 
 WALKERS = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285), Walker(7, 100, 0, 140, 300, range(15, 60))]
-COUNT = 60  # the first walker is out of sight after 22 frames and given up after 43
+COUNT = 60  # the first walker leaves the picture after 22 frames, and its track ends after 43
 
 
 @dataclass
@@ -173,7 +173,7 @@ def test_a_finished_video_is_not_decoded_again(filmed: tuple[Path, Path], tmp_pa
     assert report.corrected == (("lobby.mp4", "was indexed with other metadata (camera)"),) and report.duplicates == ()
     assert detector.asked == COUNT
     gallery.add(video, footage=_footage(detections, detector=detector, settings={"every_frames": 2}))
-    assert detector.asked == COUNT + COUNT // 2  # searched again with other settings
+    assert detector.asked == COUNT + COUNT // 2  # other settings: the video is searched again
 
 
 def test_the_record_holds_digests_only_and_survives_an_incomplete_line(filmed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -325,10 +325,10 @@ def test_on_video_is_called_as_frames_are_decoded(filmed: tuple[Path, Path], tmp
 
 
 def test_an_incomplete_video_is_reported_stored_and_searched_again(filmed: tuple[Path, Path], tmp_path: Path) -> None:
-    """A video that is still being copied: its people so far are stored, and the rest when the file is complete."""
+    """A video that is still being copied: the people found so far are stored, and the others once the file is complete."""
     frames, _ = film(WALKERS, COUNT)
     whole = write_film(tmp_path / "whole.mkv", frames)
-    path = tmp_path / "films" / "lobby.mp4"  # the name that the detections have
+    path = tmp_path / "films" / "lobby.mp4"  # the name in the detections file
     path.parent.mkdir()
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
@@ -346,7 +346,7 @@ def test_an_incomplete_video_is_reported_stored_and_searched_again(filmed: tuple
     assert [name for name, _ in plain.changed] == ["lobby.mp4"] and (plain.added, plain.videos) == (0, ())
     done = gallery.add(path, footage=_footage(filmed[1], detector=detector), refresh=True)
     assert done.failed == () and done.videos[0].frames == COUNT and done.videos[0].incomplete is None
-    assert (done.erased, len(gallery)) == (report.added, done.added)  # the former rows are not beside the new ones
+    assert (done.erased, len(gallery)) == (report.added, done.added)  # the new rows replace the former ones
     assert (tmp_path / "gallery" / FOOTAGE_FILE).exists()
 
 
@@ -364,8 +364,8 @@ def test_jumps_of_time_stamps_are_in_the_notes(tmp_path: Path) -> None:
     assert offsets and max(offsets) < 6
 
 
-def test_frames_with_ready_made_detections_are_searched_besides_those_of_every(tmp_path: Path) -> None:
-    """One frame per second is searched, and detections exist only in frames between."""
+def test_frames_with_ready_made_detections_are_searched_in_addition_to_the_interval(tmp_path: Path) -> None:
+    """The interval is one frame per second, and detections exist only for other frames."""
     frames, truth = film([Walker(3, 100, 20)], 30)
     path = write_film(tmp_path / "gate.mp4", frames)
     between = [boxes if number in (13, 17, 24) else {} for number, boxes in enumerate(truth)]
@@ -402,7 +402,7 @@ def test_unused_detections_are_in_the_notes(filmed: tuple[Path, Path], tmp_path:
         f"{file}: 2 detections of 2 names not used, since no file of that name was indexed, such as 'gone.mp4'; file_name is the "
         "name below the indexed folder",
     }
-    again = gallery.add(folder, footage=_footage(file, settings={"photographs": True}))  # a new detector, all done before
+    again = gallery.add(folder, footage=_footage(file, settings={"photographs": True}))  # everything is indexed already
     assert [note for note in again.notes if "lobby" in note or "scene" in note] == []
     whole = Gallery.open(tmp_path / "whole", ColourEncoder()).add(folder, footage=_footage(file))
     assert f"{file}: 2 detections of scene.png not used: it was taken whole, without --detect" in whole.notes

@@ -1,4 +1,4 @@
-"""Scenes and videos with two writers, forgetting, snapshots, export, and re-embedding."""
+"""Rows of scenes and videos with two writers, after forgetting, in snapshots and exports, and re-embedded."""
 
 import tarfile
 from pathlib import Path
@@ -31,7 +31,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Footage]:
     return write_film(folder / "lobby.mp4", frames), footage
 
 
-def test_a_video_that_another_process_finishes_meanwhile_is_left_alone_and_forgotten_people_stay_away(
+def test_a_video_that_another_process_finishes_first_adds_no_rows_and_no_forgotten_people(
     filmed: tuple[Path, Footage], tmp_path: Path
 ) -> None:
     video, footage = filmed
@@ -51,7 +51,7 @@ def test_a_video_that_another_process_finishes_meanwhile_is_left_alone_and_forgo
     assert (again.added, again.skipped_existing, again.duplicates) == (0, 1, ())
 
 
-def test_two_records_of_one_file_keep_each_others_lines(tmp_path: Path) -> None:
+def test_two_writers_of_one_record_keep_each_others_lines(tmp_path: Path) -> None:
     file = tmp_path / FOOTAGE_FILE
     first, second = Record(file), Record(file)
     first.append({"a": {"camera": "x"}})
@@ -59,7 +59,7 @@ def test_two_records_of_one_file_keep_each_others_lines(tmp_path: Path) -> None:
     second.append({"a": {"camera": "y"}})
     first.refresh()
     assert "a" in first and "b" in first and "b" in Record(file)
-    assert not second.differs(Finished("a", {"camera": "x"}))  # what came first is kept
+    assert not second.differs(Finished("a", {"camera": "x"}))  # the first entry is kept
     file.unlink()
     first.refresh()
     assert "a" not in first

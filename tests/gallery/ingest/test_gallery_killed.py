@@ -1,5 +1,5 @@
-"""A real process adds, and is killed with kill -9 or searched beside: nothing acknowledged is lost, every search sees whole
-commits, and a second run completes the same set."""
+"""A process that adds pictures is killed with kill -9, or the gallery is searched meanwhile: no acknowledged row is lost, searches
+see whole commits, and a second run completes the gallery."""
 
 import os
 import signal

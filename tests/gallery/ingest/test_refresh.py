@@ -36,7 +36,7 @@ class Counting(ColourEncoder):
 
 
 def _content_ids(folder: Path) -> dict[str, str]:
-    """Path -> id that a gallery of this folder must hold, from the bytes of its files."""
+    """Path -> expected id, computed from the bytes of every file of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:24] for path in files}
 
@@ -78,7 +78,7 @@ def test_refresh_stores_a_replaced_picture_and_deletes_the_former_from_disk(gall
     content, facts = _replacement(tmp_path), os.stat(photos / "0002.jpg")
     size = max(len(content), facts.st_size)
     (photos / "0002.jpg").write_bytes(content + bytes(size - len(content)))
-    os.utime(photos / "0002.jpg", ns=(facts.st_atime_ns, facts.st_mtime_ns))  # only the content tells
+    os.utime(photos / "0002.jpg", ns=(facts.st_atime_ns, facts.st_mtime_ns))  # now only the content differs
     report = gallery.add(photos, refresh=True)
     assert differences(report) == {"changed": ["0002.jpg"]} and report.refreshed
     assert (report.added, report.erased, len(gallery)) == (1, 1, 6)
@@ -98,7 +98,7 @@ def test_a_snapshot_keeps_rows_that_refresh_replaces(gallery: Gallery, photos: P
     assert hits_by_path(Gallery.open(gallery.path, ColourEncoder())) == before
 
 
-def test_of_two_rows_of_one_path_from_version_0_1_refresh_deletes_the_former(
+def test_refresh_deletes_the_older_of_two_rows_with_one_path_from_version_0_1(
     gallery: Gallery, photos: Path, tmp_path: Path
 ) -> None:
     new = tmp_path / "new" / "photos"
@@ -109,7 +109,7 @@ def test_of_two_rows_of_one_path_from_version_0_1_refresh_deletes_the_former(
     other.add([new / "0002.jpg"])
     table = table_of(other.path / "gallery.json")
     assert table is not None
-    # Version 0.1 added the new content beside the former: the same path twice.
+    # Version 0.1 kept the former row when it added new content: two rows have the same path.
     doubled = table.copy_changed(set(), {_content_ids(new)[str(new / "0002.jpg")]: {"root": str(photos)}}, "images-9")
     assert len(doubled) == 7
     head = other.path / "gallery.json"
@@ -171,7 +171,7 @@ def test_a_duplicate_in_another_folder_is_reported_with_the_folder_of_the_origin
     assert report.duplicates == (("0001.jpg", f"has the same content as {photos}/0001.jpg, which was kept"),)
 
 
-def test_every_copy_is_reported_also_of_moved_pictures(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_all_copies_are_reported_including_those_of_moved_pictures(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     for name in ("copy-1.jpg", "copy-2.jpg"):
         shutil.copy(photos / "0001.jpg", photos / name)
     report = gallery.add(photos)
@@ -191,7 +191,7 @@ def test_missing_files_are_reported_and_their_rows_kept(gallery: Gallery, photos
         assert report.gone == (("0004.jpg", f"is no longer in {photos}"),)
         assert differences(report) == {"gone": ["0004.jpg"]} and report.erased == 0
         assert hits_by_path(gallery) == before
-    assert differences(gallery.add([photos / "0001.jpg"])) == {}  # one file alone does not show what its folder lacks
+    assert differences(gallery.add([photos / "0001.jpg"])) == {}  # indexing one file does not check the rest of its folder
 
 
 def test_an_unplugged_drive_deletes_no_rows(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_unplugged_drive_deletes_no_rows(gallery: Gallery, photos: Path, tmp_
     away = photos.rename(tmp_path / "away")
     with pytest.raises(DataError, match="does not exist"):
         gallery.add(photos, refresh=True)
-    photos.mkdir()  # an empty mount point
+    photos.mkdir()  # the empty mount point of the drive
     with pytest.raises(DataError, match="holds no picture"):
         gallery.add(photos, refresh=True)
     write_pictures(photos, 1, seed=5)
@@ -253,7 +253,7 @@ def test_refresh_updates_columns_to_corrected_metadata_without_embedding_again(p
     fresh.add(photos)
     expected = hits_by_path(fresh)
     path = str(photos / "0002.jpg")
-    expected[path] = replace(expected[path], camera="a")  # a line without a camera leaves the one that is known
+    expected[path] = replace(expected[path], camera="a")  # a line without a camera keeps the stored one
     assert hits_by_path(gallery) == expected
     assert {hit.source for hit in gallery.search("x", 9, "size = 'tall' and colour = 'blue' and age is null")} == {"0002.jpg"}
     assert gallery._model.embedded == embedded  # type: ignore[attr-defined]
@@ -357,7 +357,7 @@ def test_refresh_after_random_changes_equals_a_new_gallery(tmp_path: Path) -> No
         before = hits_by_path(gallery)
         gallery.add(folder)
         kept = {hit.id: hit for hit in hits_by_path(gallery).values()}
-        assert all(kept[hit.id] == hit for hit in before.values()), "without refresh every row stays as it was"
+        assert all(kept[hit.id] == hit for hit in before.values()), "without refresh no row changes"
         report = gallery.add(folder, refresh=True)
         there = {path: hit.id for path, hit in hits_by_path(gallery).items() if Path(path).is_file()}
         assert there == _content_ids(folder)
@@ -398,7 +398,7 @@ def test_a_kill_at_any_step_loses_no_row_and_the_next_refresh_completes_it(galle
         assert [len(heads(state)), len(list(state.glob("*.lance")))] == [1, 1]
 
 
-def test_an_interrupted_refresh_beside_another_writer_can_be_repeated(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_refresh_can_be_repeated_while_another_writer_adds(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     for n in range(6):
         (photos / f"{n:04d}.jpg").write_bytes(_replacement(tmp_path, 80 + n))
     extra = write_pictures(tmp_path / "extra", 3, seed=50)
@@ -420,7 +420,7 @@ def test_an_interrupted_refresh_beside_another_writer_can_be_repeated(gallery: G
     assert held == _content_ids(photos) | _content_ids(tmp_path / "extra")
 
 
-def test_a_name_in_composed_letters_is_the_same_file_as_in_decomposed_ones(tmp_path: Path) -> None:
+def test_names_in_composed_and_decomposed_unicode_are_the_same_file(tmp_path: Path) -> None:
     name = "Zoë.jpg"
     old = tmp_path / "photos" / unicodedata.normalize("NFD", name)
     write_pictures(tmp_path / "photos", 1)[0].rename(old)

@@ -19,7 +19,7 @@ from tests.support.walkers import Walker, film, still, write_detections, write_f
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, JsonDetector]:
-    """Two videos of different people with the same detections: two people in 20 frames."""
+    """Two videos of 20 frames, each of two other people with the same detections."""
     folder = tmp_path_factory.mktemp("films")
     walkers = [Walker(3, 40, 200, 150, 270), Walker(4, 440, -60, 160, 285)]
     others = [Walker(8, 40, 200, 150, 270), Walker(9, 440, -60, 160, 285)]
@@ -55,7 +55,7 @@ def test_a_video_that_was_replaced_in_place(films: tuple[Path, Path, JsonDetecto
     fresh.add(place.parent, footage=footage)
     assert hits_by_path(gallery) == hits_by_path(fresh) != of_first
     assert differences(gallery.add(place.parent, footage=footage)) == {}
-    shutil.copy(first, place)  # and back again, although it is recorded as finished
+    shutil.copy(first, place)  # the first video again, which is recorded as finished
     gallery.add(place.parent, footage=footage, refresh=True)
     assert hits_by_path(gallery) == of_first
 

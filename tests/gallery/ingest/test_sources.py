@@ -89,7 +89,7 @@ def test_a_malformed_metadata_file_is_refused_with_the_line_number(tmp_path: Pat
         find_sources(tmp_path, None)
 
 
-def test_nothing_to_index(tmp_path: Path) -> None:
+def test_sources_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no picture \(JPEG, PNG, WebP, GIF, AVIF"):
         find_sources(tmp_path, None)
     with pytest.raises(DataError, match="does not exist"):
@@ -193,7 +193,7 @@ def test_deep_folders_and_odd_names(tmp_path: Path) -> None:
         report = gallery.add(root)
     finally:
         os.chdir(here)
-        subprocess.run(["rm", "-rf", root], check=True)  # Python cannot remove it
+        subprocess.run(["rm", "-rf", root], check=True)  # the path is too long for Python to remove it
     assert report.added == 1 and report.skipped_existing == 1
     reasons = [reason.partition(";")[0] for _, reason in report.failed]
     assert reasons == ["cannot be read (File name too long)", "its path is not UTF-8 text and cannot be stored"]
@@ -214,7 +214,7 @@ def test_files_of_operating_systems_are_left_out_and_counted(tmp_path: Path) -> 
         "files ending in .txt, which are not pictures": (2, "b.TXT"),
         "files without the suffix of a picture": (1, "README"),
     }
-    assert _names(tmp_path / "@eaDir") == ["0000.jpg/0000.jpg"]  # asked for by name
+    assert _names(tmp_path / "@eaDir") == ["0000.jpg/0000.jpg"]  # the folder is named by the user
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for name in ("0000.jpg", "@eaDir/0000.jpg/0000.jpg", ".hidden/0000.jpg", "._0000.jpg", "README"):
             tar.add(tmp_path / name, name)
@@ -231,7 +231,7 @@ def test_pictures_of_unread_formats_are_reported_and_counted_by_suffix(tmp_path:
     (picture,) = write_pictures(tmp_path, 1)
     for name in ("a.DNG", "b.dng", "c.nef", "d.psd", "e.svg", "f.pdf"):
         (tmp_path / name).write_bytes(b"x")
-    shutil.copy(picture, tmp_path / "photo")  # a picture by its content
+    shutil.copy(picture, tmp_path / "photo")  # recognised as a picture by its content
     shutil.copy(picture, tmp_path / "photo.jpg_large")
     shutil.copy(picture, tmp_path / "photo.mp4")
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
@@ -291,7 +291,7 @@ def test_invalid_exclude_patterns(tmp_path: Path) -> None:
     for pattern in ("", " ", "/", "x" * 2000, "a\0b"):
         with pytest.raises(SettingsError, match="is not a valid pattern"):
             find_sources(tmp_path, None, [pattern])
-    for pattern in ("[", "[z-a].jpg", "[]]", "a(b", "\\d", "[[]", "[a-", "[^]"):  # no regular expressions
+    for pattern in ("[", "[z-a].jpg", "[]]", "a(b", "\\d", "[[]", "[a-", "[^]"):  # patterns are globs, not regular expressions
         assert len(find_sources(tmp_path, None, [pattern]).candidates) == 1
 
 
@@ -380,7 +380,7 @@ def test_videos_are_recognised_by_suffix_or_first_bytes(tmp_path: Path) -> None:
 
 
 def test_a_raw_photograph_that_is_named_is_refused_and_a_renamed_picture_is_read(tmp_path: Path) -> None:
-    """Raw photographs are TIFF files, whose first picture is a preview of a few pixels."""
+    """Raw photographs are TIFF files whose first image is a small preview, so they must not be read as TIFF."""
     (picture,) = write_pictures(tmp_path, 1)
     Image.new("RGB", (16, 12)).save(tmp_path / "a.NEF", "TIFF")
     shutil.copy(picture, tmp_path / "b.dng")

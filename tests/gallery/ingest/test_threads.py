@@ -1,4 +1,4 @@
-"""Reader threads beside the writer: the same result as one thread, one lock, and metadata that are parsed once per image."""
+"""Several reader threads give the result of one and see whole updates of the rows; metadata are parsed once per picture."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from tests.support.walkers import Walker, still, write_detections
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Threads take turns as often as the interpreter allows."""
+    """Makes the interpreter switch between threads as often as it can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -42,7 +42,7 @@ def _rows(gallery: Gallery) -> dict[str, tuple[Any, ...]]:
 def test_many_threads_give_the_rows_and_the_report_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = tmp_path / "photos"
     pictures = write_pictures(photos / "a", 150)
-    for copy, original in enumerate(pictures[::3]):  # a third has a copy, most of them far from the original
+    for copy, original in enumerate(pictures[::3]):  # a third of the pictures has two copies, one of them far from the original
         shutil.copy(original, photos / f"copy-{copy:03d}.jpg")
         shutil.copy(original, photos / "a" / f"{original.stem}-again.jpg")
     (photos / "a" / "damaged.jpg").write_bytes(b"text")
@@ -67,7 +67,7 @@ def test_many_threads_give_the_rows_and_the_report_of_one(tmp_path: Path, monkey
 
 @pytest.mark.usefixtures("restless")
 def test_readers_see_all_rows_of_a_rewritten_table_or_none_of_them(tmp_path: Path) -> None:
-    """An erasure by another process replaces the rows while readers look paths up."""
+    """An erasure by another process replaces the rows while reader threads look up paths."""
     place = json.dumps({"box_x": 1, "box_y": 1, "box_width": 1, "box_height": 1, "quality": 1})
 
     def rows(prefix: str) -> dict[str, KnownRow]:

@@ -1,4 +1,4 @@
-"""The way of a picture from its path to its row: at most ten functions in at most five files, never back into a file."""
+"""The call chain from the path of a picture to its row has at most ten functions in at most five files and returns to no file."""
 
 import ast
 import sys
@@ -12,7 +12,7 @@ import tbps
 from tbps.gallery.gallery import Gallery
 from tests.support.colour_encoder import ColourEncoder, write_pictures
 
-# As in docs/architecture.md: each function is called by one above it, and the picture passes through them in this order.
+# As in docs/explanation/architecture.md: each function is called by one above it; the calls begin in this order.
 WALK = (
     ("gallery/gallery.py", "Gallery.add"),
     ("gallery/ingest/sources/find.py", "find_sources"),
@@ -37,7 +37,7 @@ def _functions(file: str) -> dict[str, ast.FunctionDef]:
     return found
 
 
-def test_the_walk_is_short_and_leaves_each_file_once() -> None:
+def test_the_call_chain_is_short_and_enters_no_file_twice() -> None:
     files = [file for file, _ in groupby(file for file, _ in WALK)]
     assert len(WALK) <= 10 and len(files) <= 5 and len(files) == len(set(files))
 
@@ -51,8 +51,8 @@ def test_each_function_is_called_by_one_before_it() -> None:
         named |= {node.attr for node in ast.walk(definition) if isinstance(node, ast.Attribute)}
 
 
-def test_a_picture_takes_the_walk(tmp_path: Path) -> None:
-    """One picture of a folder is added while every call is watched, in reader threads too."""
+def test_adding_a_picture_calls_these_functions_in_order(tmp_path: Path) -> None:
+    """Records all calls, also those of reader threads, while a folder with one picture is added."""
     write_pictures(tmp_path / "photos", 1)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     places = {(str(SOURCE / file), name): number for number, (file, name) in enumerate(WALK)}

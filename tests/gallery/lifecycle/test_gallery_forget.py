@@ -1,4 +1,4 @@
-"""Forgetting, checked in the bytes of every file of the gallery's folder, after whole runs and kills at every step."""
+"""Forgetting leaves no byte of a person in the gallery's folder, after complete runs and after kills at every step."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def _tables(folder: Path) -> dict[str, _Rows]:
 
 
 def _secrets(folder: Path, ids: set[str]) -> dict[str, list[bytes]]:
-    """Bytes that must not be found, by kind: texts, pieces of thumbnails and of embeddings, from every table."""
+    """Byte strings of the rows with these ids, by kind: texts, and pieces of thumbnails and embeddings, from every table."""
     secrets: dict[str, list[bytes]] = {"text": [], "thumbnail": [], "embedding": []}
     for rows in _tables(folder).values():
         for id_ in ids & rows.rows.keys():
@@ -80,7 +80,7 @@ def _secrets(folder: Path, ids: set[str]) -> dict[str, list[bytes]]:
             texts = [id_, row["content_hash"], row["source"], row["identity"], row.get("note")]
             secrets["text"] += [str(text).encode() for text in texts if text is not None]
             jpeg = row["thumbnail"]
-            secrets["thumbnail"] += [jpeg[at : at + 24] for at in range(620, len(jpeg) - 24, 24)]  # behind the tables all share
+            secrets["thumbnail"] += [jpeg[at : at + 24] for at in range(620, len(jpeg) - 24, 24)]  # after the common header
             secrets["embedding"] += [vector[at : at + 16] for vector in [np.float32(row["embedding"]).tobytes()] for at in (0, 40)]
     return secrets
 
@@ -123,7 +123,7 @@ def test_no_byte_of_a_forgotten_person_is_left_on_disk(lived: Path) -> None:
     victims, before, secrets = _victims(lived), _tables(lived), _secrets(lived, _victims(lived))
     data = {path.name for path in lived.rglob("data/*")}
     assert len(victims) == 2 and len({place.split("@")[0] for place in before}) == 2
-    # The scan sees what it looks for: thumbnails and vectors lie bare in the files of all three tables, names in some.
+    # Checks that the scan works: the files of all three tables hold thumbnails and vectors uncompressed, and some hold the names.
     for kind in ("thumbnail", "embedding"):
         assert len({Path(file).parent for file in _found(lived, secrets[kind])}) == 3
     assert _found(lived, secrets["text"])
@@ -135,7 +135,7 @@ def test_no_byte_of_a_forgotten_person_is_left_on_disk(lived: Path) -> None:
         assert _found(lived, pieces) == set(), kind
     after = _tables(lived)
     assert all(not victims & rows.rows.keys() for rows in after.values())
-    assert not {path.name for path in lived.rglob("data/*")} & data  # compressed columns too: no file from before is left
+    assert not {path.name for path in lived.rglob("data/*")} & data  # no earlier file is left, which also covers compressed columns
     assert not begun(lived) and not list(lived.glob(".*.part"))
     for place in (".@images", ".@images-2", "snapshots/monday@images"):
         newest_before = [rows for name, rows in before.items() if name.startswith(f"{place}@")][-1].without(victims)
@@ -175,7 +175,7 @@ def test_a_half_written_table_of_a_killed_process_is_deleted(lived: Path) -> Non
     ]  # fmt: skip
 
 
-def test_a_gallery_that_is_open_elsewhere_forgets_too(lived: Path) -> None:
+def test_an_open_gallery_does_not_find_images_forgotten_by_another_process(lived: Path) -> None:
     reader = Gallery.open(lived, ColourEncoder())
     assert len(reader.search("x", COUNT, VICTIM)) == 2
     forget(lived, VICTIM)
@@ -211,7 +211,7 @@ def test_exactly_the_selected_images_are_forgotten(selection: dict[str, object],
     assert gallery.forget(**selection).images == len(numbers)  # type: ignore[arg-type]
     left = {hit.source for hit in gallery.search("x", COUNT)}
     assert left == {path.name for number, path in enumerate(paths) if number not in numbers}
-    assert gallery.add(paths, _metadata()).added == len(numbers)  # the files were not touched
+    assert gallery.add(paths, _metadata()).added == len(numbers)  # the pictures themselves still exist
 
 
 def test_forgetting_by_id_and_invalid_selections(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_images_that_only_a_snapshot_holds_can_be_forgotten(lived: Path) -> None
     assert len(Gallery.open(lived, ColourEncoder())) == COUNT - 1
 
 
-def test_an_erasure_of_a_living_process_is_left_to_it(lived: Path) -> None:
-    """While that process holds the lock, opening does not wait or fail, and the erased rows are hidden."""
+def test_an_erasure_of_a_running_process_is_not_taken_over(lived: Path) -> None:
+    """While the other process holds the lock, opening neither waits nor fails, and hides the rows that are being erased."""
     (lived / "erasure.json").write_text(json.dumps(sorted(_victims(lived))))
     with lock(lived):
         assert len(Gallery.open(lived, ColourEncoder()).search("x", COUNT)) == COUNT - 2

@@ -46,7 +46,7 @@ def _answers(folder: Path, seed: int = 0, where: str | None = None) -> dict[str,
 
 
 def _expected(photos: list[Path], seed: int) -> dict[str, float]:
-    """The scores of the pictures, computed with an encoder."""
+    """File name -> expected score of every picture, computed with the encoder."""
     query = np.ones(24) / np.sqrt(24)
     images = ColourEncoder(seed).encode_images([open_image(path) for path in photos]).astype(float)
     return {path.name: round(float(score), 5) for path, score in zip(photos, images @ query, strict=True)}
@@ -71,7 +71,7 @@ def test_describe(folder: Path) -> None:
 
 
 def test_compaction_removes_old_versions_and_the_rows_of_killed_writers(folder: Path) -> None:
-    Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])  # too little for the tidying after every run
+    Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])  # too few rows for the clean-up at the end of `add`
     before = _answers(folder)
     leftover = folder / "images.lance" / "data" / "0101.lance"
     leftover.write_bytes(bytes(20_000))
@@ -83,7 +83,7 @@ def test_compaction_removes_old_versions_and_the_rows_of_killed_writers(folder: 
 
 
 def test_compaction_removes_its_own_intermediate_version_even_if_it_is_fast(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "_AGE", timedelta(seconds=0.5))  # far longer than merging takes, as if that took no time
+    monkeypatch.setattr(table_module, "_AGE", timedelta(seconds=0.5))  # far longer than merging takes
     Gallery.open(folder, ColourEncoder()).add([Image.new("RGB", (4, 8))])
     report = compact(folder)
     assert report.seconds > 0.5 and report.versions_after == 1
@@ -151,7 +151,7 @@ def test_reembedding_switches_models_when_every_image_is_embedded(folder: Path, 
     seen = []
 
     def meanwhile(done: int, total: int) -> None:
-        """The old model answers, and images come and go."""
+        """Searches with the old model, and deletes and adds images."""
         seen.append((done, total, len(old.search_embedding(np.ones(24), k=99))))
         if done == 0:
             old.forget(f"source = '{gone.name}'")

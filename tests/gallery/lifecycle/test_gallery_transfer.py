@@ -1,4 +1,4 @@
-"""Export and import: round trips, and exports from untrusted people."""
+"""Export and import: round trips, and malicious or damaged exports."""
 
 import hashlib
 import io
@@ -70,7 +70,7 @@ def test_an_export_can_be_read_with_json_and_numpy(folder: Path, tmp_path: Path)
 
 
 def test_importing_into_a_gallery_that_holds_some_of_the_images(folder: Path, tmp_path: Path) -> None:
-    """Half of the images are held already, and one column has another kind: its values stay in the attributes."""
+    """The gallery holds half of the images, and its column `age` has another kind, so imported ages stay in the attributes."""
     export(folder, tmp_path / "copy")
     other = Gallery.open(tmp_path / "other", ColourEncoder())
     other.add(sorted((tmp_path / "photos").iterdir())[:15], [{"age": "old"}] * 15)
@@ -155,7 +155,7 @@ def test_folders_with_links_and_compressed_or_truncated_archives_are_refused(fol
 
 
 def test_a_header_that_asks_for_gigabytes_is_refused(folder: Path, tmp_path: Path) -> None:
-    """A pax header of 8 GiB in a sparse file, and a member above the size limit."""
+    """Tests a pax header of 8 GiB in a sparse file, and a member larger than the limit."""
     export(folder, tmp_path / "copy")
     bomb = tarfile.TarInfo("x")
     bomb.type, bomb.size = tarfile.XHDTYPE, 2**33 - 1

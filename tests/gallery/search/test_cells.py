@@ -1,4 +1,4 @@
-"""Approximate search against exact search, small limits in place of 200,000 rows."""
+"""Approximate search against exact search; limits are lowered, so that a few thousand rows are enough."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def _more(rows: Rows, embeddings: np.ndarray) -> Rows:
 
 
 def _queries(count: int) -> np.ndarray:
-    """Vectors near the rows but not equal to them, like descriptions."""
+    """Unit vectors that are near rows but not equal to them, as embeddings of descriptions are."""
     rng = np.random.default_rng(5)
     rows = _clustered(count, seed=7) + 0.1 * rng.standard_normal((count, DIM))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -45,7 +45,7 @@ def _queries(count: int) -> np.ndarray:
 
 @pytest.fixture
 def few_met(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A query visits a tenth of six thousand rows."""
+    """Limits a query to 600 visited rows, a tenth of 6,000."""
     monkeypatch.setattr(cells_module, "MET", 600)
     monkeypatch.setattr(cells_module, "MET_FILTERED", 300)
     yield
@@ -56,7 +56,7 @@ def _exact(rows: Rows) -> ExactIndex:
 
 
 def _top(nearest: Nearest, rows: Rows, query: np.ndarray, k: int, passing: np.ndarray | None = None) -> Found:
-    """As `Version.top`."""
+    """Searches as `Version.top` does."""
     candidates = nearest.shortlist(rows, query, k, passing)
     if candidates is None:
         return Found(*_exact(rows).top(query, k, passing), approximate=False)
@@ -85,7 +85,7 @@ def test_every_row_is_in_the_cell_of_its_nearest_centre() -> None:
     assert np.allclose(cells.heads, heads[cells.order], atol=1e-5)
     nearest = ((heads[:, None] - cells.centres[None]) ** 2).sum(axis=2).argmin(axis=1)
     own = np.repeat(np.arange(len(cells.centres)), np.diff(cells.starts))
-    assert (nearest[cells.order] == own).mean() > 0.999  # float32 may decide a tie otherwise
+    assert (nearest[cells.order] == own).mean() > 0.999  # float32 may resolve a tie differently
 
 
 def test_extended_cells_hold_all_rows() -> None:
@@ -194,7 +194,7 @@ def test_versions_share_memory_until_it_is_full_or_taken() -> None:
     rows = _rows(embeddings)
     grown = _more(rows, _clustered(50, seed=1))
     assert grown.room is rows.room and rows.count == 100 and grown.count == 150
-    other = _more(rows, _clustered(50, seed=2))  # what lies behind `rows` is taken by `grown`
+    other = _more(rows, _clustered(50, seed=2))  # the space after `rows` is in use by `grown`
     assert other.room is not rows.room
     assert np.array_equal(grown.embeddings[100:], _clustered(50, seed=1))
     assert np.array_equal(other.embeddings, np.concatenate([embeddings, _clustered(50, seed=2)]))

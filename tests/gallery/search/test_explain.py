@@ -1,4 +1,4 @@
-"""Contributions of words, compared with leaving them out, and of regions, with an encoder whose contributions are exact."""
+"""Contributions of words against scores without them, and of regions with an encoder whose contributions are known."""
 
 import io
 
@@ -48,7 +48,7 @@ def test_the_contribution_of_a_word_is_the_loss_of_score_without_it(gallery: Gal
             shorter = " ".join(words[:at] + words[at + 1 :]) or ANYBODY
             expected.append((each.text, word, each.weight * (whole - cosine(MODEL.encode_texts([shorter])[0], image))))
     assert [(w.text, w.word) for w in told.words] == [(text, word) for text, word, _ in expected]
-    # The gallery keeps float16.
+    # The gallery stores embeddings as float16.
     assert [w.weight for w in told.words] == pytest.approx([weight for _, _, weight in expected], abs=2e-3)
 
 
@@ -74,7 +74,7 @@ def test_regions_are_the_positive_contributions(gallery: Gallery) -> None:
     direction = MODEL.encode_texts(["a red coat"])[0]
     carried = np.maximum(MODEL.carried(Image.open(hit.path), direction), 0)  # type: ignore[arg-type]
     assert told.regions.shape == (8, 4) and told.regions.max() == 1 and told.regions.min() >= 0
-    # The thumbnail is a JPEG once more.
+    # Regions are computed from the thumbnail, which is compressed once more.
     assert np.corrcoef(told.regions.ravel(), carried.ravel())[0, 1] > 0.99
     drawn = draw_explanation(told, hit.thumbnail)
     assert drawn.height > 400 and drawn.width > drawn.height
@@ -118,7 +118,7 @@ def test_queries_that_cannot_be_explained_are_refused(gallery: Gallery) -> None:
 
 
 def test_the_picture_marks_avoided_descriptions() -> None:
-    """A note in the line of an avoided description and nowhere else."""
+    """The picture changes only in the line of the avoided description."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 112), "gray").save(buffer, "JPEG")
     regions = np.zeros((2, 2))

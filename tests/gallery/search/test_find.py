@@ -1,4 +1,4 @@
-"""Composed queries, pages, groups, marked results and re-ranking, each against the obvious computation."""
+"""Composed queries, pages, groups, marked results and re-ranking, each against a direct computation."""
 
 import json
 import shutil
@@ -151,10 +151,10 @@ def _noise(first: int, count: int) -> list[Image.Image]:
     return [Image.fromarray(np.random.default_rng(n).integers(0, 256, (8, 4, 3), np.uint8)) for n in range(first, first + count)]
 
 
-def test_pages_stay_on_their_version_and_equal_scores_keep_their_order(tmp_path: Path) -> None:
+def test_later_pages_come_from_the_version_of_the_first_and_equal_scores_keep_their_order(tmp_path: Path) -> None:
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     flat = np.full((32, 16, 3), 90, np.uint8)
-    twins = [Image.fromarray(flat[: 32 - number]) for number in range(9)]  # other pictures, the same embedding
+    twins = [Image.fromarray(flat[: 32 - number]) for number in range(9)]  # different pictures with the same embedding
     gallery.add([*twins, *_noise(0, 30)])
     query = Query(like=(Example(id=gallery.search_image(twins[0], 1)[0].id),), k=4)
     pages = [gallery.find(query)]
@@ -168,7 +168,7 @@ def test_pages_stay_on_their_version_and_equal_scores_keep_their_order(tmp_path:
     shown = [hit.id for page in pages for hit in page.hits]
     assert len(shown) == len(set(shown)) == 39
     assert shown[:9] == sorted(shown[:9])
-    gallery.add(_noise(200, 60))  # so many that the table is written anew, and the files of older versions go
+    gallery.add(_noise(200, 60))  # enough rows that the table is rewritten and files of older versions are deleted
     assert pages[0].next is not None
     with pytest.raises(QueryError, match="is no longer kept"):
         gallery.find(pages[0].next)
@@ -199,7 +199,7 @@ def test_groups_by_time_and_number_are_json_values(gallery: Gallery) -> None:
 
 
 def _literal_reranking(distances: np.ndarray, k1: int, k2: int, weight: float) -> list[float]:
-    """Zhong et al. with Python's own sets, node by node; equation numbers are theirs."""
+    """Re-ranking of Zhong et al. with Python sets, one node at a time; numbers are those of their equations."""
     count = len(distances)
     scaled = [[distances[j][i] / max(row[i] for row in distances) for j in range(count)] for i in range(count)]
     order = [sorted(range(count), key=lambda j, i=i: scaled[i][j]) for i in range(count)]
@@ -363,6 +363,6 @@ def test_a_model_without_a_folder_takes_no_calibration_from_the_working_director
 ) -> None:
     model = ColourEncoder()
     curve = Calibration(model=model.fingerprint, source="", queries=1, images=9, right=1.0, z=(0.0,), share=(0.5,))
-    curve.save(tmp_path / model.name)  # a folder that is named like the model's id
+    curve.save(tmp_path / model.name)  # a folder in the working directory with the name of the model
     monkeypatch.chdir(tmp_path)
     assert calibration_of(model) is None

@@ -1,4 +1,4 @@
-"""Versions in memory when a table grows, shrinks or is replaced; and the recall that `check` reports."""
+"""In-memory versions of a table that grows, shrinks or is replaced, and the recall that `check` reports."""
 
 import shutil
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_cells_are_dropped_when_rows_are_deleted(table: Table) -> None:
     assert _search(versions, query, 50, None) == []
 
 
-def test_as_many_rows_are_added_as_deleted(table: Table) -> None:
+def test_a_version_with_as_many_added_as_deleted_rows_is_read_correctly(table: Table) -> None:
     before = table.open_version()
     table._handle.delete("camera = 'c1'")
     table.append(*_rows(300, 75))
@@ -105,7 +105,7 @@ def test_rewritten_rows_are_read_again(table: Table) -> None:
     assert _same(table.open_version(before), table.open_version())
 
 
-def test_a_new_table_with_as_many_rows_is_read_whole(table: Table, tmp_path: Path) -> None:
+def test_a_new_table_with_the_same_number_of_rows_is_read_completely(table: Table, tmp_path: Path) -> None:
     before = table.open_version()
     shutil.rmtree(tmp_path / "images.lance")
     again = Table.create(tmp_path, DIM)
@@ -115,7 +115,7 @@ def test_a_new_table_with_as_many_rows_is_read_whole(table: Table, tmp_path: Pat
 
 
 def test_hits_read_from_memory_equal_those_read_from_disk(table: Table) -> None:
-    """A table grows by many small additions, loses rows and is rewritten, while the details of its rows are held in memory."""
+    """The table grows in small steps, loses rows and is rewritten, while row details are kept in memory."""
     prepared = Versions(table)
     prepared.prepare()
     steps: list[Callable[[], object]] = [partial(table.append, *_rows(300 + 3 * n, 3)) for n in range(70)]
@@ -160,7 +160,7 @@ def test_check_reports_recall_against_exact_search(table: Table, monkeypatch: py
         assert 0.5 < report.recall < 1
 
 
-def test_descriptions_are_different_and_always_the_same() -> None:
+def test_check_descriptions_are_distinct_and_reproducible() -> None:
     assert len(set(descriptions(1920))) == 1920 and descriptions(5) == descriptions(200)[:5]
 
 

@@ -1,4 +1,4 @@
-"""`Gallery.search`, `search_image` and `search_embedding` return the hits of `Gallery.find`."""
+"""`Gallery.search`, `search_image` and `search_embedding` return the same hits as `Gallery.find`."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_a_picture_and_an_embedding_in_one_query(gallery: Gallery, photos: list[
     assert [hit.score for hit in mixed.hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
 
 
-def test_more_hits_than_a_page_has(gallery: Gallery) -> None:
+def test_more_hits_than_fit_on_a_page(gallery: Gallery) -> None:
     assert len(gallery.search("a man", k=20_000)) == 25
     with pytest.raises(QueryError, match="k is -1; ask for at least one hit"):
-        gallery.search_image(np.zeros(24), -1)  # type: ignore[arg-type]  # an embedding is no picture; k is looked at first
+        gallery.search_image(np.zeros(24), -1)  # type: ignore[arg-type]  # the array is not a picture, but k is checked first

@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001 (the marks of other scripts are what is tested)
-"""Descriptions without spaces, and words longer than a model reads, are read whole: in parts that join to the description again."""
+# ruff: noqa: RUF001 (the tests need punctuation of other scripts)
+"""Descriptions without spaces, and words longer than the context, are split into parts that together hold the whole text."""
 
 import json
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def gallery(model: PersonModel, tmp_path_factory: pytest.TempPathFactory) -> tbp
 
 
 def assert_whole(text: str, parts: tuple[str, ...], is_cut: Callable[[str], bool]) -> None:
-    """Each part is read whole, nothing is missing, and no character as a reader sees it is taken apart."""
+    """Asserts that each part fits the context, no text is lost, and no grapheme cluster is split."""
     assert all(not is_cut(part) and len(caption_words(part)) <= 77 for part in parts)
     assert "".join("".join(parts).split()) == "".join(text.split())
     joined = [cluster for part in parts for cluster in regex.findall(r"\X", part) if cluster.strip()]
@@ -87,7 +87,7 @@ def test_the_notice_mentions_that_a_word_was_split(model: PersonModel) -> None:
     assert split_long("a woman in a red coat", model).notice is None
 
 
-def test_a_cluster_is_split_only_if_it_does_not_fit(model: PersonModel) -> None:
+def test_a_grapheme_cluster_is_split_only_if_it_does_not_fit(model: PersonModel) -> None:
     text = "e" + "\u0301\u0308" * 300
     parts = split_long(text, model)
     assert "".join(parts.texts) == text and not any(map(model.is_cut, parts.texts))

@@ -1,4 +1,4 @@
-"""What is typed, and conditions without SQL: quoting is proven against plain comparisons in Python."""
+"""Parsing of typed descriptions, and structured conditions, whose quoting is checked against comparisons in Python."""
 
 import json
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ def test_descriptions_as_typed_are_parsed(typed: str, text: str, weight: float) 
     assert phrase(typed) == Text(text=text, weight=weight)
 
 
-def test_a_query_survives_json() -> None:
+def test_a_query_is_restored_from_json() -> None:
     query = Query(
         texts=(Text(text="a woman"), Text(text="bag", weight=-0.5)),
         like=(Example(id="ab"),),

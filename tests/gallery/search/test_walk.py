@@ -1,4 +1,4 @@
-"""The way from the text of a query to its scores, as a reader of the code follows it: few calls, few files, none entered twice."""
+"""The call chain from the text of a query to its scores has few functions in few files and returns to no file."""
 
 import sys
 from pathlib import Path
@@ -26,7 +26,7 @@ def _order_of_files(walk: list[tuple[str, str]]) -> list[str]:
     return [file for at, file in enumerate(files) if at == 0 or files[at - 1] != file]
 
 
-def test_a_search_follows_the_walk(tmp_path: Path) -> None:
+def test_a_search_calls_these_functions_in_order(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 3)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(tmp_path / "photos")
@@ -46,6 +46,6 @@ def test_a_search_follows_the_walk(tmp_path: Path) -> None:
     assert [step for step in steps if step in WALK] == WALK
 
 
-def test_the_walk_is_short_and_enters_no_file_twice() -> None:
+def test_the_call_chain_is_short_and_enters_no_file_twice() -> None:
     files = _order_of_files(WALK)
     assert len(WALK) <= 8 and len(files) <= 5 and len(files) == len(set(files))

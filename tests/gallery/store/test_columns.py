@@ -32,7 +32,7 @@ def test_names_that_cannot_be_columns_stay_in_the_attributes(name: str) -> None:
     assert json.loads(row_metadata({name: "v"}, plan.kinds).attributes) == {name: "v"}
 
 
-def test_own_columns_become_text_and_time() -> None:
+def test_identity_camera_and_capture_time_are_converted() -> None:
     row = row_metadata({"identity": 7, "camera": "c1", "captured_at": "2024-05-01T10:30:00+02:00", "hat": "red"}, {"hat": "text"})
     assert (row.identity, row.camera, row.captured_at) == ("7", "c1", datetime(2024, 5, 1, 8, 30))
     assert json.loads(row.attributes) == {"hat": "red"}

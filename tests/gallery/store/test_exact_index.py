@@ -33,7 +33,7 @@ def test_top_equals_a_full_sort(k: int, share: float | None) -> None:
     assert np.allclose(scores, index.embeddings[positions].astype(float) @ query, atol=1e-12)
 
 
-def test_equal_rows_are_ordered_by_id_wherever_they_lie() -> None:
+def test_equal_rows_are_ordered_by_id() -> None:
     index = _index(200, 16)
     twins = [3, 50, 51, 120, 199]
     index.embeddings[twins] = index.embeddings[7]
@@ -44,7 +44,7 @@ def test_equal_rows_are_ordered_by_id_wherever_they_lie() -> None:
     assert len(set(scores.tolist())) == 1
 
 
-def test_rows_closer_than_float32_can_tell_are_ranked_by_their_true_cosine() -> None:
+def test_rows_that_float32_cannot_distinguish_are_ranked_by_their_float64_cosine() -> None:
     index = _index(1, 256)
     base = index.embeddings[0].astype(np.float64)
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Filters: results compared with SQLite, refused constructs, and hostile texts that must neither crash nor hang."""
+"""Filters: results against SQLite, refused constructs, and hostile texts, which must neither crash nor hang."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_sql_of_filters(where: str, expected: str) -> None:
     assert sql(where) == expected
 
 
-# Each of these shapes reached the database in version 0.1.
+# Version 0.1 passed each of these to the database.
 HOSTILE: dict[str, str] = {
     "sum": "+".join(["1"] * 1000) + " > 0",
     "sum in brackets": f"({'+'.join(['1'] * 1000)}) > 0",
@@ -363,8 +363,8 @@ NUMBERS = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(number=NUMBERS, sign=st.sampled_from(["=", "<>", "<", "<=", ">", ">="]), kind=st.sampled_from(["integer", "number"]))
-def test_numbers_between_those_of_a_column(number: Fraction | int, sign: str, kind: str) -> None:
-    """Python evaluates the SQL of a comparison beside exact fractions, at every number of the column near the one asked for."""
+def test_comparisons_with_numbers_that_a_column_cannot_hold(number: Fraction | int, sign: str, kind: str) -> None:
+    """Evaluates the SQL of a comparison in Python, and compares it with exact fractions for all nearby numbers of the column."""
     from tbps.gallery.store.filters import Compare
 
     text = sql_of(Compare("x", sign, Fraction(number)), {"x": kind})  # type: ignore[arg-type]

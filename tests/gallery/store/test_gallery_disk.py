@@ -1,4 +1,4 @@
-"""Full and read-only disks: small file systems that are mounted, where the machine allows it."""
+"""Full and read-only disks, with small file systems that the tests mount if the machine permits."""
 
 import json
 import resource
@@ -72,7 +72,7 @@ def test_a_read_only_disk_can_be_searched_but_not_added_to(small_disk: Path, tmp
 
 
 def test_a_disk_without_space_for_an_erasure(small_disk: Path, tmp_path: Path) -> None:
-    """Without enough space no erasure begins; one that has begun and runs out of space is completed later."""
+    """An erasure does not begin without enough space; one that runs out of space is completed later."""
     folder = small_disk / "gallery"
     write_pictures(tmp_path / "photos", 300, size=(40, 80))
     gallery = Gallery.open(folder, ColourEncoder())
@@ -93,7 +93,7 @@ def test_a_disk_without_space_for_an_erasure(small_disk: Path, tmp_path: Path) -
 
 
 def test_a_limit_on_file_size_is_reported_as_a_full_disk(tmp_path: Path) -> None:
-    """Needs no right to mount: the system refuses files beyond 400 kB to a child process."""
+    """Works without permission to mount: the system limits the files of a child process to 400 kB."""
     write_pictures(tmp_path / "photos", 1200, size=(40, 80))
     program = (
         "import sys\n"
@@ -118,7 +118,7 @@ def test_a_limit_on_file_size_is_reported_as_a_full_disk(tmp_path: Path) -> None
     assert Gallery.open(tmp_path / "gallery", ColourEncoder()).add(tmp_path / "photos").added == 1200
 
 
-def test_a_file_where_the_gallery_should_be(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_gallery_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gallery").write_text("x")
     with pytest.raises(StorageError, match="a file with that name exists; move it away"):
         Gallery.open(tmp_path / "gallery" / "deep", ColourEncoder())

@@ -79,7 +79,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Runs a program in a process of its own, which does not outlive the test."""
+    """Runs a program in a separate process, which is ended after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(program: str, *arguments: object) -> subprocess.Popen[str]:
@@ -92,7 +92,7 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         with process:
-            pass  # waits, and closes its pipes
+            pass  # `with` waits for the process and closes its pipes
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_is_lost_while_two_processes_add_and_one_compacts(start: Start, photos: Path, tmp_path: Path) -> None:
-    """400 and 400 pictures, 200 of them the same; a reader sees the gallery grow and no picture twice."""
+    """Two processes add 400 pictures each, 200 of them in common; a reader sees a growing gallery without duplicates."""
     folder = tmp_path / "gallery"
     adding = [start(ADD, folder, photos, first, first + 400) for first in (0, 200)]
     compacting = start(COMPACT, folder)
@@ -153,7 +153,7 @@ def test_a_reader_whose_version_is_removed_repeatedly_reads_the_newest(photos: P
 
 @pytest.mark.parametrize("wait", [0.05, 0.6])
 def test_a_killed_writer_loses_nothing_that_it_acknowledged(wait: float, start: Start, photos: Path, tmp_path: Path) -> None:
-    """Adds, compacts, takes snapshots, forgets and embeds anew in turn until it is killed."""
+    """The writer adds, compacts, takes snapshots, forgets and re-embeds in turn until it is killed."""
     folder = tmp_path / "gallery"
     process = start(CYCLE, folder, photos)
     assert process.stdout is not None
@@ -175,7 +175,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(wait: float, start: 
     assert acknowledged - erased - unsure <= found.keys() <= (acknowledged - erased) | unsure
     for hit in list(found.values())[:20]:
         assert gallery.search_image(photos / hit.source, k=1)[0].source == hit.source
-    gallery.forget("source = 'none'")  # any write sweeps up
+    gallery.forget("source = 'none'")  # every write removes leftovers of killed writers
     names = {path.name for path in folder.iterdir()}
     assert names <= {".lock", "gallery.json", "reembed.json", "snapshots", *(name for name in names if name.startswith("images"))}
     assert sum(name.startswith("images") for name in names) == 1 + ("reembed.json" in names)

@@ -3,9 +3,9 @@
 from tbps.gallery.store.rows import Rows
 
 
-def test_room_for_further_rows_holds_nothing_of_freed_memory() -> None:
-    """An erased embedding must not come back behind the rows in use of the next version, whose memory it lay in."""
-    for _ in range(20):  # the C library reuses blocks of this size from the second one on
+def test_space_for_further_rows_is_zeroed() -> None:
+    """Freed memory may hold erased embeddings, which must not reappear in the unused space of the next version."""
+    for _ in range(20):  # the C library reuses freed blocks of this size
         rows = Rows.room_for(1000, 24)
         room = rows.room
         assert not room.embeddings.any() and not room.row_ids.any() and not (room.ids != b"").any()

@@ -32,7 +32,7 @@ def columns(number: int) -> dict[str, Any]:
 
 
 class Calibrated(ColourEncoder):
-    """Opened from a folder that holds a calibration."""
+    """A model from a folder that holds a calibration."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Calibrated(ColourEncoder):
 
 @pytest.fixture(scope="module")
 def galleries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gallery, Gallery]]:
-    """A gallery of all images, and one of the images of the cameras in the scope."""
+    """A gallery of all images, and one with only the images of the scope's cameras."""
     folder = tmp_path_factory.mktemp("scope")
     pictures = write_pictures(folder / "photos", COUNT)
     (folder / "model").mkdir()
@@ -130,7 +130,7 @@ def test_the_version_of_a_scope_changes_with_its_own_cameras_only(tmp_path: Path
     gallery.add(list(pictures[:6]), [{"camera": "lobby"}] * 6)
     whole, first = gallery.find(Query(texts=TEXT, k=2)), gallery.find(Query(texts=TEXT, k=2), within=("lobby",))
     assert first.next is not None and first.next.version == first.version
-    for picture in pictures[6:11]:  # more than there are versions kept
+    for picture in pictures[6:11]:  # more versions than are kept
         gallery.add([picture], [{"camera": "yard"}])
     again = gallery.find(Query(texts=TEXT, k=2), within=("lobby",))
     assert again == first and gallery.find(Query(texts=TEXT)).version > whole.version
@@ -138,7 +138,7 @@ def test_the_version_of_a_scope_changes_with_its_own_cameras_only(tmp_path: Path
     assert [hit.rank for hit in following.hits] == [3, 4] and following.version == first.version
     gallery.add([pictures[11]], [{"camera": "lobby"}])
     assert gallery.find(Query(texts=TEXT), within=("lobby",)).version != first.version
-    for version in (whole.version, 1, 2, 3, 4, 5, 6, 7):  # numbers of the table's own say nothing within cameras
+    for version in (whole.version, 1, 2, 3, 4, 5, 6, 7):  # version numbers of the table are not valid within cameras
         with pytest.raises(QueryError, match=r"no longer kept; search again$"):
             gallery.find(Query(texts=TEXT, version=version), within=("lobby",))
 
@@ -168,7 +168,7 @@ def test_ids_outside_the_scope_are_unknown(galleries: tuple[Gallery, Gallery]) -
         whole.image(other, within=WITHIN)
 
 
-def test_image_and_tracklet(galleries: tuple[Gallery, Gallery]) -> None:
+def test_image_and_tracklet_within_a_scope(galleries: tuple[Gallery, Gallery]) -> None:
     whole, part = galleries
     every = {hit.id: hit for hit in part.search("red", k=COUNT)}
     for name, hit in every.items():
@@ -181,7 +181,7 @@ def test_image_and_tracklet(galleries: tuple[Gallery, Gallery]) -> None:
     assert whole.tracklet("no such tracklet") == []
 
 
-def test_summary(galleries: tuple[Gallery, Gallery]) -> None:
+def test_the_summary_of_a_scope(galleries: tuple[Gallery, Gallery]) -> None:
     whole, part = galleries
     assert whole.summary(WITHIN) == part.summary()
     summary = whole.summary()

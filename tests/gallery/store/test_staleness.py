@@ -1,4 +1,4 @@
-"""A version that another process removes while it is read, real damage, and errors in our own code: told apart."""
+"""Errors while reading distinguish versions that another process removed, damaged files, and faults in our code."""
 
 import ast
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[3] / "src" / "tbps"
 
 
 class Interrupted(ColourEncoder):
-    """Runs `meanwhile` whenever it encodes texts, which is after a search has opened a version and before it reads hits."""
+    """Runs `meanwhile` when it encodes texts: after a search has opened a version and before it reads hits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_a_version_that_is_removed_while_it_is_searched_is_searched_again(folder
     hits = gallery.search("a man", k=99)
     assert len(hits) == {"compact": 9, "forget": 7, "restore": 8}[writer]
     assert hits == Gallery.open(folder, ColourEncoder()).search("a man", k=99)
-    assert encoder.calls == 4  # two searches before, and two tries
+    assert encoder.calls == 4  # two earlier searches, and two attempts
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, AssertionError, RuntimeError])
@@ -100,7 +100,7 @@ def test_wrong_arguments_to_the_database_are_not_damage(folder: Path) -> None:
         table.rows(["x"], [3])  # type: ignore[list-item]
 
 
-def test_an_error_while_rows_are_copied_is_raised_as_it_is(folder: Path) -> None:
+def test_an_error_while_rows_are_copied_is_raised_unchanged(folder: Path) -> None:
     table = Table.open(folder, recorded(folder).dim)
     assert table is not None
     updates = {id: {"camera": 3} for batch in table.batches(["id"]) for id in batch.column("id").to_pylist()}
@@ -137,7 +137,7 @@ def test_a_gallery_that_was_changed_and_then_damaged_is_reported_as_damaged(fold
         len(gallery)
 
 
-def test_a_page_of_a_version_that_is_gone_says_so(folder: Path) -> None:
+def test_the_error_for_a_page_of_a_removed_version_says_so(folder: Path) -> None:
     gallery = Gallery.open(folder, ColourEncoder())
     page = gallery.find(Query(texts=(Text(text="a man"),), k=3))
     assert page.next is not None
@@ -161,7 +161,7 @@ def test_reading_stops_after_twenty_stale_versions(folder: Path) -> None:
     assert len(tries) == TRIES
 
 
-def test_staleness_is_decided_in_one_place() -> None:
+def test_stale_version_errors_are_raised_in_one_place() -> None:
     """`StaleVersionError` is raised once, and damage is caught only where it is compared with a newer version."""
     raised, caught = [], set()
     for file in SOURCE.rglob("*.py"):

@@ -1,4 +1,4 @@
-"""Whole numbers keep every digit, from a metadata line to filters, groups, hits and exports; names that are numbers."""
+"""Whole numbers keep all digits in metadata, filters, groups, hits and exports; identities and cameras that are numbers."""
 
 import json
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_groups_hits_and_exports_keep_all_digits(near: Gallery, tmp_path: Path) 
         assert numbers(again, f"serial = {value}") == [place]
 
 
-def test_forgetting_by_number_spares_its_neighbour(tmp_path: Path) -> None:
+def test_forgetting_by_number_keeps_neighbouring_numbers(tmp_path: Path) -> None:
     gallery = filled(tmp_path, [{"serial": value} for value in (BIG, BIG + 1, BIG + 2)])
     assert gallery.forget(f"serial = {BIG + 1}").images == 1
     assert sorted(hit.attributes["serial"] for hit in gallery.search("x", 9)) == [BIG, BIG + 2]
@@ -105,7 +105,7 @@ def test_a_column_of_doubles_from_version_0_1(tmp_path: Path) -> None:
     assert report.added == 7
     assert report.notes == ("column 'serial' is a number; 3 other values are kept in attributes only",)
     assert stored(gallery, "serial") == "double"
-    assert numbers(gallery, f"serial = {BIG}") == [1], "and not its neighbour, which no double equals"
+    assert numbers(gallery, f"serial = {BIG}") == [1], "not the neighbour, which a double cannot hold"
     assert numbers(gallery, f"serial = {BIG + 1}") == numbers(gallery, f"serial in ({BIG + 1}, {BIG + 3})") == []
     assert gallery.find(Query(texts=TEXT, equals={"serial": BIG + 1})).total == 0
     assert gallery.forget(f"serial = {BIG + 1}", dry_run=True).images == 0
@@ -147,7 +147,7 @@ def test_kinds_of_new_columns(values: list[Any], kind: str, kept: list[Any], not
     assert [json.loads(row_metadata({"n": value}, plan.kinds).attributes)["n"] for value in values] == values
 
 
-def test_fractions_that_come_later(tmp_path: Path) -> None:
+def test_fractions_in_a_column_of_whole_numbers(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "photos", 6)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(list(pictures[:2]), [{"size": 3, "serial": BIG + 1}, {"size": 4}])
@@ -169,7 +169,7 @@ def test_a_kill_while_a_column_is_widened_loses_nothing(after: str, tmp_path: Pa
     pictures = write_pictures(tmp_path / "photos", 3)
     gallery = Gallery.open(tmp_path / "gallery", ColourEncoder())
     gallery.add(list(pictures[:2]), [{"size": 3}, {"size": 4}])
-    table = lancedb.connect(gallery.path).open_table("images")  # what the killed writer had done
+    table = lancedb.connect(gallery.path).open_table("images")  # the state that the killed writer left
     table.add_columns({"WIDENED_size": "cast(`size` as double)"})
     if after == "dropped":
         table.drop_columns(["size"])
@@ -218,7 +218,7 @@ def test_nan_from_python_is_left_out(tmp_path: Path) -> None:
     assert numbers(gallery, "age is null") == [0] and numbers(gallery, "age = 4") == [1]
 
 
-def test_one_number_is_one_identity_and_one_camera(tmp_path: Path) -> None:
+def test_spellings_of_one_number_are_one_identity_and_one_camera(tmp_path: Path) -> None:
     names: list[Any] = [7, 7.0, "7", "7.0", "7.00", 1e3, "1000", -0.0, "0", "07", "7.5", 7.5, "1e3", True, "7.0.0", 10**17, 1e17]
     expected = [
         "7",

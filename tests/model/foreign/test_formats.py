@@ -1,4 +1,4 @@
-"""Converted checkpoints embed like an independent forward pass on the same weights; invalid and hostile files are refused."""
+"""Converted checkpoints give the embeddings of an independent CLIP with the same weights; invalid and hostile files are refused."""
 
 import argparse
 import copy
@@ -86,12 +86,12 @@ def state_of(clip: OpenAIClip) -> State:
 
 
 def write_torchscript(clip: OpenAIClip, path: Path, half: bool = False) -> Path:
-    """Writes an archive like OpenAI's: traced, with three numbers that repeat shapes among the buffers."""
+    """Writes a TorchScript archive like OpenAI's: traced, with three sizes of the model among the buffers."""
     clip = copy.deepcopy(clip)
     for name, number in (("input_resolution", 32), ("context_length", 16), ("vocab_size", 99)):
         clip.register_buffer(name, torch.tensor(number))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer PyTorch calls TorchScript deprecated
+        warnings.simplefilter("ignore")  # newer PyTorch warns that TorchScript is deprecated
         archive = torch.jit.trace(clip, (pixels(), tokens(clip.token_embedding.num_embeddings)), check_trace=False)
         (archive.half() if half else archive).save(path)
     return path
@@ -113,8 +113,8 @@ def irra_state(clip: OpenAIClip) -> State:
 
 
 def write_reference(clip: OpenAIClip, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Writes a checkpoint like the reference: model, an optimizer with numpy scalars, and an EasyDict that repeats itself as
-    attributes.
+    """Writes a checkpoint like the reference's: weights, an optimizer with numpy scalars, and a configuration as an EasyDict, which
+    holds its items a second time as attributes.
     """
 
     class EasyDict(dict):  # type: ignore[type-arg]
@@ -291,7 +291,7 @@ def test_text_positions_equal_the_slow_interpolation(old: int, new: int) -> None
     torch.testing.assert_close(resize_text_positions(positions, new), expected)
 
 
-def test_interpolation_restores_any_grid_from_its_square() -> None:
+def test_transformers_interpolation_restores_any_grid_from_its_square() -> None:
     for height in range(1, 13):
         for width in range(1, 13):
             positions = torch.randn(1 + height * width, 3, generator=torch.Generator().manual_seed(5))

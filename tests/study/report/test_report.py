@@ -1,4 +1,4 @@
-"""Reports of hand-written results: numbers calculated by hand, everything escaped, nothing loaded or executed."""
+"""Reports of hand-written results: numbers equal those calculated by hand; the page escapes all text and loads nothing."""
 
 import csv
 import io
@@ -22,9 +22,9 @@ from tbps.study.step import STEP, Data, Start, Step, write_step
 EVIL = "<script>alert(1)</script>|*x*"
 R1 = {
     "clip": (50.0, 51.0, 52.0),
-    "clip+dropout": (51.0, 52.5, 53.0),  # up every time, as in the paper
-    "clip+lock_bottom": (49.0, 50.5, 51.9),  # down every time
-    "clip+soft_label": (49.0, 51.0, 53.0),  # neither
+    "clip+dropout": (51.0, 52.5, 53.0),  # better with every seed, as in the paper
+    "clip+lock_bottom": (49.0, 50.5, 51.9),  # worse with every seed
+    "clip+soft_label": (49.0, 51.0, 53.0),  # mixed
     "clip*": (60.0,),
 }
 
@@ -32,9 +32,9 @@ R1 = {
 def write_study(
     study: Path, name: str, values: dict[str, tuple[float, ...]], start: str = "tiny", more: Mapping[str, float] | None = None
 ) -> None:
-    """Write a plan and results as `tbps study run` does; seed 9 of the base failed, seed 8 was not begun.
+    """Write a plan and results as `tbps study run` does; seed 9 of the base has failed, seed 8 has not started.
 
-    `more`: further values of every run.
+    `more`: further values in the result of every run.
     """
     rows: dict[str, dict[str, str]] = {}
     for row, numbers in values.items():
@@ -79,7 +79,7 @@ def reports(tmp_path: Path) -> list[TableReport]:
     return read_study(tmp_path)
 
 
-def test_rows_against_numbers_by_hand(reports: list[TableReport]) -> None:
+def test_rows_equal_numbers_calculated_by_hand(reports: list[TableReport]) -> None:
     (tricks,) = reports
     lines = {row.name: row for row in tricks.rows}
     assert list(lines) == list(R1)  # the order of the table
@@ -95,7 +95,7 @@ def test_rows_against_numbers_by_hand(reports: list[TableReport]) -> None:
         "clip+dropout": "agrees",
         "clip+lock_bottom": "disagrees",
         "clip+soft_label": "unclear",
-        "clip*": "unclear",  # one seed has no interval
+        "clip*": "unclear",  # no interval from one seed
     }
 
 
@@ -195,7 +195,7 @@ def test_contributions_are_a_heat_map_of_each_tower(tmp_path: Path) -> None:
     assert "for Rank-1 to lose at most 1.5 points." in files["report.md"].read_text()  # of the steps that were done
 
 
-def test_smaller_models_are_drawn_against_what_they_cost(tmp_path: Path) -> None:
+def test_smaller_models_are_plotted_against_their_cost(tmp_path: Path) -> None:
     rows = {"full": (60.0, 61.0), "depth 1/2": (40.0, 42.0), "depth 1/2 taught": (50.0, 51.0)}
     write_study(tmp_path, "distillation", rows, more={"encode_seconds": 0.02})
     (report,) = read_study(tmp_path)
@@ -256,7 +256,7 @@ def test_csv_holds_every_run_and_every_summary(reports: list[TableReport]) -> No
     assert by_row["clip*"]["std"] == "" and by_row["clip*"]["low"] == ""
 
 
-def test_costs_stand_beside_the_papers(tmp_path: Path) -> None:
+def test_costs_are_shown_beside_those_of_the_paper(tmp_path: Path) -> None:
     write_study(tmp_path, "cost", {"clip": (50.0,), "tbps_clip": (60.0, 61.0)})
     (cost,) = read_study(tmp_path)
     text = markdown([cost])

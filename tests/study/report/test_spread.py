@@ -24,7 +24,7 @@ def test_only_seeds_of_both_rows_count() -> None:
     assert alone == Difference(0.5, None, None, 1) and alone.sign == 0
 
 
-def test_the_interval_is_scipys() -> None:
+def test_the_interval_equals_that_of_scipy() -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         ours, base = rng.normal(64, 1, 12), rng.normal(63, 1, 12)
@@ -36,8 +36,8 @@ def test_the_interval_is_scipys() -> None:
 
 
 @pytest.mark.parametrize("values", [(1.0, 2.0, 4.0), (-1.0, 2.0, 3.0, 3.5), (0.5, -0.5)])
-def test_few_seeds_against_every_resample(values: tuple[float, ...]) -> None:
-    """The interval's ends are between the 2nd and 3rd percentile (from either side) of the means of all n^n resamples."""
+def test_intervals_of_few_seeds_against_all_resamples(values: tuple[float, ...]) -> None:
+    """The interval ends between the 2nd and 3rd, and the 97th and 98th percentile of the means of all n^n resamples."""
     means = sorted(np.mean(chosen) for chosen in itertools.product(values, repeat=len(values)))
     found = paired_difference(dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0))
     assert found is not None and found.low is not None and found.high is not None
@@ -45,7 +45,7 @@ def test_few_seeds_against_every_resample(values: tuple[float, ...]) -> None:
     assert at[0] - 1e-9 <= found.low <= at[1] + 1e-9 and at[2] - 1e-9 <= found.high <= at[3] + 1e-9
 
 
-def test_the_same_every_time_and_the_sign() -> None:
+def test_intervals_are_reproducible_and_decide_the_sign() -> None:
     rising = {seed: 1.0 + seed for seed in range(3)}
     base = dict.fromkeys(range(3), 0.0)
     assert paired_difference(rising, base) == paired_difference(rising, base)
@@ -54,7 +54,7 @@ def test_the_same_every_time_and_the_sign() -> None:
     assert rising.keys() == base.keys() and Difference(1, 0.5, 1.5, 3).by_luck == 0.25
 
 
-def test_luck_is_the_probability_that_all_coins_fall_alike() -> None:
+def test_by_luck_is_the_probability_that_all_seeds_have_the_same_sign() -> None:
     for count in (2, 3, 5):
         coins = list(itertools.product((-1, 1), repeat=count))
         assert Difference(0, 0, 0, count).by_luck == sum(abs(sum(one)) == count for one in coins) / len(coins)

@@ -1,4 +1,4 @@
-"""Contributions of modules, the layers chosen by them, and retraining without those, on a model with two layers per tower."""
+"""Module contributions, the choice of layers by them, and retraining without these layers, on a model with two layers per tower."""
 
 import copy
 import json
@@ -53,7 +53,7 @@ def steps(material: Material) -> list[Step]:
     rows += [AblationRow(how, Compressing(train=TRAIN, layers=1, how=how), None) for how in ("frozen", "dropped")]
     found = plan(AblationTable("compression", "", "", tuple(rows)), (), (0,), {}, material)
     own = [step for step in steps_of(found[:1])]
-    chosen = own[-1]  # with its own tolerance, so that the two rows are made to build on it
+    chosen = own[-1]  # has the tolerance of PROBE, so the two rows are changed to depend on it
     return [*own, *(replace(p.step, first=chosen.fingerprint) for p in found[1:])]
 
 
@@ -78,8 +78,11 @@ def changed(model: PersonModel, module: Module, change: Callable[[str, torch.Ten
     return PersonModel(clip, model.tokenizer, model.spec, "changed")
 
 
-def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
-    """C1 of all modules, and every share of C2 for three modules, of the bundled model against random start weights."""
+def test_contributions_equal_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
+    """Compares C1 of all modules, and C2 of three modules at all shares, with full evaluations of the bundled model.
+
+    The start weights are random.
+    """
     assert material.dataset is not None
     split, trained = material.dataset.split("val"), load(BUNDLED)
     PersonModel(CLIPModel(trained.clip.config), trained.tokenizer, trained.spec, "random").save(tmp_path / "random")
@@ -94,7 +97,7 @@ def test_against_an_exhaustive_scan(material: Material, tmp_path: Path) -> None:
     whole = outcome.values["r1"]
     assert whole == r1(trained)
 
-    def zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:  # what a module adds is 0 where its last matrix is
+    def zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:  # a module adds 0 if its last matrix is 0
         return tensor * 0 if "out_proj" in name or "fc2" in name else tensor
 
     drops = {key(module): whole - r1(changed(trained, module, zeroed)) for module in modules(trained.clip)}
@@ -123,20 +126,20 @@ def test_bisection_finds_the_crossing(crossing: float) -> None:
     assert crossing <= found < crossing + 1 / 64 and found * 64 == int(found * 64)
 
 
-def test_of_several_crossings_bisection_finds_one() -> None:
+def test_bisection_finds_one_of_several_crossings() -> None:
     def holds(a: float) -> bool:
         return 0.1 <= a < 0.2 or a >= 0.6
 
     asked: list[float] = []
     found = smallest_share(lambda a: bool(asked.append(a)) or holds(a), 1 / 64)
-    assert 0.6 <= found < 0.6 + 1 / 64  # the lower one at 0.1 lies in a gap that no step looked into
+    assert 0.6 <= found < 0.6 + 1 / 64  # no step of the bisection tests a share between 0.1 and 0.2
     assert holds(found) and not holds(found - 1 / 64) and len(asked) == 7
 
 
 def made_up(c1: dict[int, float], c2: dict[int, float]) -> dict[str, float | None]:
     values = {f"c1.text.{layer}.layer": value for layer, value in c1.items()}
     values |= {f"c2.text.{layer}.layer": value for layer, value in c2.items()}
-    # neither parts of layers nor the other tower have a say
+    # parts of layers and the image tower must not count
     return {**values, "c1.text.1.attention": -9.0, "c2.image.1.layer": -9.0, "c1.image.11.layer": -9.0, "r1": 50.0}
 
 
@@ -168,12 +171,12 @@ def test_frozen_layers_keep_their_bits_and_dropped_ones_are_gone(steps: list[Ste
     same = {name for name, tensor in frozen.state_dict().items() if torch.equal(tensor, start[name])}
     assert {name for name in start if name.startswith(inside)} <= same
     other = f"text_model.encoder.layers.{2 - chosen[0]}."
-    assert not {name for name in same if name.startswith(other) and "k_proj.bias" not in name}  # a bias of keys has no gradient
+    assert not {name for name in same if name.startswith(other) and "k_proj.bias" not in name}  # a key bias has no gradient
     assert dropped.config.text_config.num_hidden_layers == 1 and dropped.config.vision_config.num_hidden_layers == 2
     assert values[0]["trained"] == values[1]["trained"] == values[1]["parameters"] < values[0]["parameters"]
 
 
-def test_stopped_between_modules_and_resumed_is_the_same(
+def test_probing_stopped_between_modules_and_resumed_gives_the_same_result(
     steps: list[Step], finished: Path, material: Material, tmp_path: Path
 ) -> None:
     training = steps[0].folder(tmp_path)
@@ -192,7 +195,7 @@ def test_a_table_shares_its_training_and_probing(material: Material) -> None:
     deep = replace(material, towers=CLIPConfig())
     steps = steps_of(plan(table("compression"), (), (0, 1), {}, deep))
     kinds = [step.work.kind for step in steps]
-    # of two models and two seeds: the rows x/0 are the trainings that the probings build on
+    # two models and two seeds; the rows "MODEL/0" are the trainings that are probed
     assert {kind: kinds.count(kind) for kind in kinds} == {"training": 4, "probing": 4, "compressing": 40}
     assert {step.fingerprint for step in steps_of(plan(table("contribution"), (), (0, 1), {}, deep))} <= {
         s.fingerprint for s in steps
@@ -218,7 +221,7 @@ def test_rows_that_need_more_layers_than_the_model_has_are_named(material: Mater
 
 
 def test_layers_are_counted_after_pruning(material: Material) -> None:
-    """For given towers, pruned towers, and towers with random weights."""
+    """The towers are given, pruned, or built with random weights."""
 
     def refusals(changes: dict[str, Any], given: Material) -> list[str]:
         return [p.refused for p in plan(table("compression"), ("tbps_clip/1 frozen", "tbps_clip/3 dropped"), (0,), changes, given)]
@@ -237,7 +240,7 @@ def test_layers_are_counted_after_pruning(material: Material) -> None:
 @pytest.mark.parametrize("how", ["frozen", "dropped"])
 @pytest.mark.parametrize("layers", range(1, 6))
 def test_the_number_of_learned_parameters_is_the_papers(model: str, how: str, layers: int) -> None:
-    """ViT-B/16 with any text layers frozen or dropped, since all have the same size."""
+    """ViT-B/16; any text layers may be frozen or dropped, because all have the same size."""
     row = table("compression").row(f"{model}/{layers} {how}")
     work: Any = row.work
     settings = work.settings(range(3, 3 + layers))
@@ -251,7 +254,7 @@ def test_the_number_of_learned_parameters_is_the_papers(model: str, how: str, la
     assert len(clip.text_model.encoder.layers) == 12 - layers * (how == "dropped")
 
 
-def test_the_base_of_a_row_is_the_training_it_is_chosen_by(material: Material) -> None:
+def test_layers_are_chosen_by_probing_a_training_with_the_same_settings(material: Material) -> None:
     for p in plan(table("compression"), ("tbps_clip/1 frozen",), (0,), {"batch_size": 16}, material):
         assert [step.work.kind for step in p.before] == ["training", "probing"]
         assert isinstance(p.before[0].work, Training) and p.before[0].work.train == p.step.work.train

@@ -1,4 +1,4 @@
-"""Costs: operations against the formulas of a transformer, and a complete measurement."""
+"""Costs: floating-point operations against the formulas of a transformer, and a complete measurement."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests.study.small_study import Recorder, lasting, quick
 
 
 def tower(tokens: int, width: int, layers: int) -> int:
-    """Operations of a tower: four projections, attention scores and their products, and a feed-forward layer four times as wide."""
+    """Operations of a tower: four projections, attention scores and weighted sums, a feed-forward layer four times as wide."""
     return 2 * layers * (4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2)
 
 
@@ -67,8 +67,8 @@ BOTH_VIEWS = {"losses.mvs.views": "both", "losses.n_itc.soft_pass": "separate", 
         Compressing(train=quick(), layers=1, how="dropped"),
     ],
 )
-def test_an_update_takes_about_what_is_counted(work: Work, tiny_model_folder: Path) -> None:
-    """All operations of one update on captions of full length; pixels need no gradients, and losses add a little."""
+def test_estimated_operations_of_an_update_equal_those_that_torch_counts(work: Work, tiny_model_folder: Path) -> None:
+    """Captions have full length. The tolerance of 3 % covers gradients of pixels, which are not computed, and the losses."""
     model, size = load(tiny_model_folder), work.train.batch_size
     settings = work.settings((2,)) if isinstance(work, Compressing) else work.train
     teacher = model.clip if settings.losses.distill.weight > 0 else None
@@ -118,7 +118,7 @@ def test_a_recipe_is_measured(material: Material, tmp_path: Path) -> None:
     patch, head = 32 * 3 * 8 * 8, 16 * 128 + 128 + 128 * 16 + 16
     assert values["parameters"] - values["trained"] == patch
     assert values["parameters"] == _tower_parameters(material) + head
-    # captions are shorter than 77 tokens, the image has three views, and losses come on top of three passes
+    # bounds: captions have fewer than 77 tokens, images have three views, and losses add to the three passes
     assert 2 < values["train_flops"] / tiny < 9
     found = estimate(planned.step, material)
     assert found.updates == values["updates"] == 8 and found.parameters == values["parameters"]

@@ -1,4 +1,4 @@
-"""Kinds of work: their records, no type checks outside, and class names that are unique in the project."""
+"""Kinds of work: saving and reading, no `isinstance` checks for a kind elsewhere, and unique class names."""
 
 import ast
 from collections import defaultdict
@@ -25,12 +25,12 @@ def trees(*rooms: str) -> dict[Path, ast.Module]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_work_survives_its_record(kind: str) -> None:
+def test_a_saved_work_is_restored(kind: str) -> None:
     work = parse_work({"kind": kind, "train": clip().model_dump(mode="json"), **OPTIONS.get(kind, {})})
     assert type(work) is KINDS[kind] and parse_work(work.model_dump(mode="json")) == work
 
 
-def test_nothing_asks_which_kind_a_work_is() -> None:
+def test_no_isinstance_checks_for_a_kind_of_work() -> None:
     names = {work.__name__ for work in KINDS.values()}
     asked = [
         f"{file.relative_to(SOURCE)}:{call.lineno}"
@@ -44,7 +44,7 @@ def test_nothing_asks_which_kind_a_work_is() -> None:
     assert asked == []
 
 
-def test_a_class_of_these_rooms_has_a_name_of_its_own() -> None:
+def test_class_names_of_these_packages_are_unique() -> None:
     found: dict[str, list[str]] = defaultdict(list)
     for file, tree in trees("").items():
         for node in tree.body:
@@ -52,10 +52,10 @@ def test_a_class_of_these_rooms_has_a_name_of_its_own() -> None:
                 found[node.name].append(str(file.relative_to(SOURCE)))
     twice = {name: files for name, files in found.items() if len(files) > 1}
     ours = {name: files for name, files in twice.items() if any(file.startswith(ROOMS) for file in files)}
-    assert ours.keys() <= {"Step"}, "a step of a study, and one of an augmentation policy"
+    assert ours.keys() <= {"Step"}, "only `Step` is defined twice: a step of a study and of an augmentation policy"
 
 
-def test_updates_and_probed_modules_are_progress() -> None:
+def test_updates_and_probed_modules_are_reported_as_progress() -> None:
     seen: list[tuple[int, int]] = []
     observer = ProgressObserver(lambda done, total: seen.append((done, total)))
     observer.on_cache(1, 2)

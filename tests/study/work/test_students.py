@@ -1,4 +1,4 @@
-"""A student pruned from a trained model that teaches it: its loss, exact restarts, and the rows of the table."""
+"""Distillation of a student that is pruned from its teacher: loss, exact resuming, and the rows of the table."""
 
 from pathlib import Path
 
@@ -52,13 +52,13 @@ def test_the_student_is_pruned_and_the_teacher_stays(data: PersonDataset, tiny_m
     assert run.teacher is not None
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in run.teacher.state_dict().items())
     moved = {name for name, tensor in run.model.clip.state_dict().items() if not torch.equal(tensor, start[name])}
-    still = {"logit_scale"}  # the temperature has no part in it
+    still = {"logit_scale"}  # distillation does not use the temperature
     assert {name for name in start if not name.endswith("k_proj.bias")} - moved == still
     assert run.trained == run.parameters == sum(tensor.numel() for tensor in start.values())
 
 
-def test_the_loss_is_that_of_the_teachers_embeddings(data: PersonDataset, tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Without augmentation and dropout; embeddings by the models as they are loaded, for the first batch."""
+def test_the_loss_compares_student_and_teacher(data: PersonDataset, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Compares the loss of the first batch with one computed from embeddings of both models, without augmentation and dropout."""
     settings = quick(**STUDENT | {"losses.n_itc.weight": 0, "losses.distill.scale": 30.0})
     run = begun(settings, data, tiny_model_folder, tmp_path)
     batch = next(run.batches.epoch(0, start=0))
@@ -76,7 +76,7 @@ def test_the_loss_is_that_of_the_teachers_embeddings(data: PersonDataset, tiny_m
     assert run.state.loss_sum == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_stopped_and_resumed_is_the_same(data: PersonDataset, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(data: PersonDataset, tiny_model_folder: Path, tmp_path: Path) -> None:
     settings = quick(**STUDENT)
 
     def run(folder: Path, stop_after: int) -> Outcome:
@@ -106,7 +106,7 @@ def test_the_table_pairs_every_size_with_and_without_a_teacher() -> None:
 
 
 def test_a_taught_row_starts_from_the_whole_model_and_is_measured(material: Material, tmp_path: Path) -> None:
-    """In this process, although its memory and time would not count."""
+    """Runs in this process, so measured memory and time are not representative."""
     full = Training(train=quick())
     rows = (AblationRow("full", full, None), AblationRow("small taught", Costing(train=quick(**STUDENT)), "full", full))
     steps = steps_of(plan(AblationTable("distillation", "", "", rows), (), (0,), {}, material))

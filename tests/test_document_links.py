@@ -121,3 +121,25 @@ def test_the_reference_holds_every_package_that_exports_names() -> None:
         for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
     }
     assert {package for package, _ in public()} <= shown
+
+
+CODE = re.compile(r"(?<![\w/])(?:src/tbps|tests|examples|benchmarks)/[\w/]+\.py\b")
+TO_WRITE = re.compile(r'title="([^"]+)"')  # files that a page has the reader write
+WALK = re.compile(r"^\| `(src/[\w/]+\.py)` \| ([^|]+) \|", re.MULTILINE)
+CURRENT = [file for file in FILES if "decisions" not in file.parts]  # a decision keeps the names of its day
+
+
+@pytest.mark.parametrize("file", CURRENT, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_of_code_that_documents_name_exist(file: Path) -> None:
+    text = file.read_text()
+    missing = {path for path in CODE.findall(text) if not (ROOT / path).exists()} - set(TO_WRITE.findall(text))
+    assert not missing, f"{file.relative_to(ROOT)} names {sorted(missing)}"
+
+
+def test_the_walks_through_the_code_name_functions_of_their_files() -> None:
+    steps = WALK.findall((ROOT / "docs/explanation/architecture.md").read_text())
+    assert steps
+    for file, functions in steps:
+        code = (ROOT / file).read_text()
+        for name in re.findall(r"[\w.]+", functions):
+            assert all(re.search(rf"\b(?:class|def) {part}\b", code) for part in name.split(".")), f"{file} has no {name}"

@@ -91,7 +91,7 @@ def test_invalid_exports_and_imports(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "copy")
     with pytest.raises(SettingsError, match=r"there is no gallery .* pass --model"):
         import_export(tmp_path / "new", tmp_path / "copy")
-    with pytest.raises(MixedModelsError, match=r"of model 'colours-0' .* 'colours-1'"):
+    with pytest.raises(MixedModelsError, match=r"of model 'colours-0' .* the given model is 'colours-1' .* --model"):
         import_export(tmp_path / "new", tmp_path / "copy", ColourEncoder(seed=1))
     assert not (tmp_path / "new").exists()
 

@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import signal
+import sys
 import termios
 import threading
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tbps.errors import ImageError
+from tbps.errors import ImageError, StorageError
 from tbps.preprocess.image import MAX_SCANS, ImageSpec, open_image, scans, to_array
 from tbps.server.uploads.decoding import Decoders, DecodingLimits
 from tbps.server.uploads.pictures import PictureCaps
@@ -169,3 +170,41 @@ def test_nothing_is_decoded_in_the_process_of_the_service(tmp_path, monkeypatch:
         assert ended(client, send(client, ("a.png", picture("PNG", (35, 46)))))["added"] == 1
         assert not {(33, 44), (35, 46)} & set(decoded)
     assert ColourEncoder().dim
+
+
+def test_stopping_leaves_the_pipes_of_a_busy_worker_to_its_thread() -> None:
+    """Otherwise the thread would read from a closed file, or from whatever was opened under the same number."""
+    decoders = Decoders(CAPS, DecodingLimits(workers=1))
+    decoders.warm_up()
+    worker = decoders._idle.get()  # as a thread that is decoding has taken it
+    assert worker is not None
+    assert os.getpgid(worker.pid) != os.getpgid(0), "Ctrl-C in a terminal does not reach it"
+    decoders.stop()
+    assert not worker.alive()
+    with pytest.raises((EOFError, OSError)):
+        worker.wait_until_ready()
+    worker.kill()
+
+
+def test_stopping_while_a_worker_starts_is_reported_as_an_error_of_ours(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    never_ready = tmp_path / "python"
+    never_ready.write_text("#!/bin/sh\nexec sleep 600\n")
+    never_ready.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(never_ready))
+    decoders = Decoders(CAPS, DecodingLimits(workers=1))
+    refused: list[BaseException] = []
+
+    def warm_up() -> None:
+        try:
+            decoders.warm_up()
+        except BaseException as error:
+            refused.append(error)
+
+    warming = threading.Thread(target=warm_up)
+    warming.start()
+    while warming.is_alive() and not decoders._all:
+        warming.join(0.01)
+    decoders.stop()
+    warming.join()
+    assert [type(error) for error in refused] == [StorageError]
+    assert not decoders._all

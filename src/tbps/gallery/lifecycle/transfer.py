@@ -77,7 +77,7 @@ def import_export(
     manifest = read_manifest(folder) or (None if model is None else manifest_of(model))
     if manifest is None:
         raise SettingsError(f"there is no gallery at {folder} yet; pass --model with the model to search it with")
-    _check_same_model(folder, manifest, exported)
+    _check_same_model(folder, manifest, exported, new=read_manifest(folder) is None)
     for _ in read_parts(files, exported):
         pass
     added = skipped = 0
@@ -100,11 +100,16 @@ def import_export(
     return TransferReport(added, skipped, tuple(notes), time.monotonic() - started)
 
 
-def _check_same_model(folder: Path, manifest: Manifest, exported: Export) -> None:
+def _check_same_model(folder: Path, manifest: Manifest, exported: Export, new: bool) -> None:
     if (exported.encoder_fingerprint, exported.dim) != (manifest.encoder_fingerprint, manifest.dim):
+        given, way_out = (
+            ("the given model is", "give the export's model with --model")
+            if new
+            else (f"gallery {folder} holds those of", "import it into a gallery of its own")
+        )
         raise MixedModelsError(
-            f"the export holds embeddings of model {exported.encoder_name[:200]!r} ({exported.encoder_fingerprint[:64]}), gallery "
-            f"{folder} those of {manifest.encoder_name!r} ({manifest.encoder_fingerprint}); import it into a gallery of its own"
+            f"the export holds embeddings of model {exported.encoder_name[:200]!r} ({exported.encoder_fingerprint[:64]}), {given} "
+            f"{manifest.encoder_name!r} ({manifest.encoder_fingerprint}); {way_out}"
         )
 
 

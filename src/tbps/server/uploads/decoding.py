@@ -74,12 +74,19 @@ class Decoders:
             self._idle.put(worker)
 
     def stop(self) -> None:
-        """Kill all workers, including those that are decoding."""
+        """Kill all workers, also those that are starting or decoding. Their threads see the end of the pipes and close them."""
         with self._lock:
             self._stopped = True
             for worker in self._all:
-                worker.kill()
-            self._all.clear()
+                worker.end()
+        idle = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for unused in idle:
+            if unused is not None:
+                self._drop(unused)
+            self._idle.put(None)
 
     def _decoded(self, content: bytes, spec: ImageSpec | None) -> Image.Image:
         if len(content) > self.caps.bytes:
@@ -153,6 +160,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal ends the service only, which answers first what it has begun
                 env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         except OSError as error:
@@ -185,12 +193,17 @@ class _Worker:
                 self._receive(found, until)
         return told, bytes(found)
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """Kill the process. The pipes stay open for the thread that uses the worker."""
         self._process.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the process and close the pipes; only for the thread that uses the worker."""
+        self.end()
         for pipe in (self._requests, self._answers):
             with contextlib.suppress(OSError):
                 pipe.close()
-        self._process.wait()
 
     def _send(self, part: memoryview, until: float) -> None:
         while part:

@@ -49,7 +49,7 @@ def test_a_checkpoint_becomes_a_model_folder(run: Run, checkpoint: Path, tiny_mo
         (["--activation", "relu"], "'quick_gelu' or 'gelu'"),
         (["--context-length", "2"], "context_length"),
         (["--tokenizer", "{tmp}"], "has no tokenizer"),
-        (["--image-size", "50x16", "--tokenizer", "{model}"], "no multiple of the patch of 8 pixels"),
+        (["--image-size", "50x16", "--tokenizer", "{model}"], "not a multiple of the patch of 8 pixels"),
         (["--source-size", "32", "--tokenizer", "{model}"], "12 patches of 8 pixels, but 32 x 32 pixels have 4 x 4 patches"),
     ],
 )

@@ -211,7 +211,7 @@ def test_an_empty_gallery(tmp_path: Path) -> None:
 def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     gallery = make_gallery(tmp_path_factory.mktemp("described"))
     with listening(Service(gallery, ColourEncoder(), ServiceSettings(batch_window=0))) as address:
-        yield schemathesis.openapi.from_url(f"{address}/v1/openapi.json")
+        yield schemathesis.openapi.from_url(f"{address}/v1/openapi.json", timeout=600)
 
 
 def test_answers_to_generated_requests_match_the_openapi_description(description: Any) -> None:
@@ -223,7 +223,7 @@ def test_answers_to_generated_requests_match_the_openapi_description(description
         @given(case=operation.as_strategy())
         @settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
         def holds(case: Any) -> None:
-            answer = case.call(headers={"X-Tbps": "1"})
+            answer = case.call(headers={"X-Tbps": "1"}, timeout=600)
             assert answer.status_code < 500, answer.text
             case.validate_response(answer, checks=[status_code_conformance, response_schema_conformance])
 

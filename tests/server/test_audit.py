@@ -54,7 +54,11 @@ def change(old: str, new: str) -> Callable[[list[str]], list[str]]:
     [
         (change("wörd 2".encode("ascii", "backslashreplace").decode().replace("\\xf6", "\\u00f6"), "word 2"), 3, "changed"),
         (change('"shown":["1"]', '"shown":[]'), 2, "changed"),
-        (change('"who":"somebody","key":"1f2e","deed":"search","asked":{"texts":[{"text":"w\\u00f6rd 4', '"x":{{{"'), 5, "no line"),
+        (
+            change('"who":"somebody","key":"1f2e","deed":"search","asked":{"texts":[{"text":"w\\u00f6rd 4', '"x":{{{"'),
+            5,
+            "not a line of an audit log",
+        ),
         (lambda lines: lines[:2] + lines[3:], 3, "number 4"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2, "number 3"),
         (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "number 3"),
@@ -62,8 +66,8 @@ def change(old: str, new: str) -> Callable[[list[str]], list[str]]:
         (lambda lines: [], 1, "missing"),
         (lambda lines: [*lines[:-1], lines[-1][:-10]], 5, "ends early"),
         (lambda lines: [lines[0].replace('":', '" :', 1), *lines[1:]], 1, "changed"),
-        (lambda lines: ["[]\n", *lines[1:]], 1, "no line"),
-        (lambda lines: [lines[0], '{"number": 2}\n', *lines[2:]], 2, "no line"),
+        (lambda lines: ["[]\n", *lines[1:]], 1, "not a line of an audit log"),
+        (lambda lines: [lines[0], '{"number": 2}\n', *lines[2:]], 2, "not a line of an audit log"),
     ],
 )
 def test_tampering_shows_at_the_first_wrong_line(

@@ -136,7 +136,7 @@ def test_a_bad_value_is_reported_once_however_many_rows_have_it(tmp_path: Path) 
     assert report.added == 2
     assert report.notes == (
         "column 'link': passwords in addresses were removed from 1 values",
-        "captured_at: 1 values are no ISO 8601 time such as 2024-05-01T08:30:00; kept in attributes only",
+        "captured_at: 1 values are not ISO 8601 times such as 2024-05-01T08:30:00; kept in attributes only",
     )
     assert all("secret" not in str(hit.attributes) for hit in gallery.search("x"))
 

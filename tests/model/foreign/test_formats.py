@@ -483,7 +483,7 @@ def test_folders_that_cannot_be_read_are_refused(
 ) -> None:
     for source, settings, message in (
         (tiny_model_folder, {"format": "irra"}, "is not a file"),
-        (tiny_model_folder, {"activation": "gelu"}, "leave the two options out"),
+        (tiny_model_folder, {"activation": "gelu"}, "leave out both options"),
         (tmp_path / "absent", {}, "does not exist"),
         (tmp_path / "absent.pt", {}, "does not exist"),
         (tmp_path, {}, r"config\.json is missing"),

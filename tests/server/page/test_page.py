@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 import tbps
-from tbps.cli.search import _one_in
+from tbps.cli.search import one_in
 from tbps.gallery.gallery import Gallery
 from tbps.gallery.search.query import Example, Query, Text, phrase
 from tbps.server.callers.keys import Keys, Role
@@ -156,7 +156,7 @@ def test_descriptions_are_parsed_as_on_the_command_line(served: Served, opened: 
 def test_chances_are_written_as_on_the_command_line(served: Served, opened: Callable[..., Page]) -> None:
     chances = [0.0, 0.0009, 0.0011, 0.01, 0.2, 0.34, 0.5, 0.51, 0.66, 0.75, 0.99, 1.0]
     script = "async chances => { const m = await import('/page/format.js'); return chances.map(m.oneIn) }"
-    assert opened(served.open).evaluate(script, chances) == [_one_in(chance) for chance in chances]
+    assert opened(served.open).evaluate(script, chances) == [one_in(chance) for chance in chances]
 
 
 def test_scripts_create_no_markup_and_no_inline_code() -> None:
@@ -207,8 +207,8 @@ def test_the_line_is_at_the_position_of_the_calibration(served: Served, opened: 
     search(page, words)
     before = page.locator(".line").evaluate("line => [...line.parentElement.children].indexOf(line)")
     assert before == best.line.hits
-    expect(page.locator(".line")).to_contain_text(_one_in(best.line.share))
-    assert page.locator(".chance").first.text_content() == _one_in(best.hits[0].chance or 0)
+    expect(page.locator(".line")).to_contain_text(one_in(best.line.share))
+    assert page.locator(".chance").first.text_content() == one_in(best.hits[0].chance or 0)
 
 
 def test_several_wanted_and_avoided_descriptions(served: Served, opened: Callable[..., Page]) -> None:

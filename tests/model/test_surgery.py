@@ -134,7 +134,9 @@ def test_dropping_layers_equals_removing_them(clip: CLIPModel, tokens: torch.Ten
     assert clip.config.text_config.num_hidden_layers == 4
 
 
-@pytest.mark.parametrize(("numbers", "reason"), [([5], "do not exist"), ([0], "do not exist"), ([1, 2, 3, 4], "none would be left")])
+@pytest.mark.parametrize(
+    ("numbers", "reason"), [([5], "do not exist"), ([0], "do not exist"), ([1, 2, 3, 4], "none would be left")]
+)
 def test_layers_that_cannot_be_dropped_are_refused(clip: CLIPModel, numbers: list[int], reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         without_layers(clip, text=numbers)

@@ -5,7 +5,7 @@ few attributes (near-twins)? Does the score drop when one word of a caption beco
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
+from tbps.data.embedding import EncodeTexts
 from tbps.data.mannequins.ceiling import has_mentions
 from tbps.data.records import PersonDataset
 from tbps.errors import DataError
 from tbps.evaluation import Embeddings
 from tbps.seeding import generator
-
-EncodeTexts = Callable[[Sequence[str]], np.ndarray]
 
 TWIN_THINGS = 2
 """Near-twins differ in at most this many things; a thing is the part of an attribute before the dot ("hat" of "hat.colour")."""

@@ -19,7 +19,7 @@ from tbps.gallery.ingest.context import Context, IngestOptions
 from tbps.gallery.ingest.footage import CROP_COLUMNS
 from tbps.gallery.ingest.hashes import content_hash
 from tbps.gallery.ingest.known import Known
-from tbps.gallery.ingest.outcome import Outcome
+from tbps.gallery.ingest.outcome import IngestOutcome
 from tbps.gallery.ingest.people import PeopleFinder
 from tbps.gallery.ingest.reading import (
     Content,
@@ -68,7 +68,7 @@ def ingest(
         table.add_columns(plan.kinds)
         known = Known(table.known(), Record(folder / FOOTAGE_FILE))
         writer = Writer(writing, model, Context(options, people, known, plan.kinds, model.spec, model.fingerprint), table)
-    outcome = Outcome.of(writer.context, sources)
+    outcome = IngestOutcome.of(writer.context, sources)
     add_pictures(sources.candidates, writer, outcome, on_progress or (lambda done, total: None))
     for video in sources.videos:
         add_video(video, writer, outcome)
@@ -76,7 +76,7 @@ def ingest(
     return outcome.finish(writer, folder, plan.notes, started)
 
 
-def add_pictures(candidates: Sequence[Candidate], writer: Writer, outcome: Outcome, progress: OnProgress) -> None:
+def add_pictures(candidates: Sequence[Candidate], writer: Writer, outcome: IngestOutcome, progress: OnProgress) -> None:
     """Reads the pictures in threads, and passes their new rows to the writer in order."""
     context, settled, total = writer.context, 0, len(candidates)
     progress(0, total)

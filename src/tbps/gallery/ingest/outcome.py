@@ -23,7 +23,7 @@ from tbps.redact import redacted
 
 
 @dataclass(slots=True)
-class Outcome:
+class IngestOutcome:
     """Results of an indexing run so far.
 
     finished_before: names of scenes and videos that an earlier run finished; corrected_scenes: key -> metadata of those whose
@@ -44,7 +44,7 @@ class Outcome:
     rowless: list[tuple[ReadPicture, datetime | None]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, context: Context, sources: Sources) -> "Outcome":
+    def of(cls, context: Context, sources: Sources) -> "IngestOutcome":
         return cls(context, sources, Changes(context.known), list(sources.failed))
 
     def new_rows(self, picture: ReadPicture) -> Iterator[Row]:

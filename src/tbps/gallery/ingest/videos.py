@@ -6,7 +6,7 @@ from pathlib import Path
 from tbps.errors import DataError, MissingDependencyError, SettingsError
 from tbps.gallery.ingest.commits import Writer
 from tbps.gallery.ingest.footage import Footage, VideoReport
-from tbps.gallery.ingest.outcome import Outcome
+from tbps.gallery.ingest.outcome import IngestOutcome
 from tbps.gallery.ingest.reading import ReadPicture, check_file
 from tbps.gallery.ingest.record import Finished
 from tbps.gallery.ingest.scenes import crop_row
@@ -26,7 +26,7 @@ def check_start(videos: Sequence[Candidate], footage: Footage) -> None:
         )
 
 
-def add_video(video: Candidate, writer: Writer, outcome: Outcome) -> None:
+def add_video(video: Candidate, writer: Writer, outcome: IngestOutcome) -> None:
     """Stores the people in one video. It is recorded as finished only if it was decoded to its true end."""
     tally = Tally()
     try:
@@ -52,7 +52,7 @@ def add_video(video: Candidate, writer: Writer, outcome: Outcome) -> None:
     outcome.nobody += [] if tally.crops else [video.name]
 
 
-def _search(video: Candidate, writer: Writer, outcome: Outcome, tally: Tally) -> Finished | None:
+def _search(video: Candidate, writer: Writer, outcome: IngestOutcome, tally: Tally) -> Finished | None:
     """Searches a video; returns its record, None when an earlier run finished it or `Context.leaves_as_is` applies."""
     context, path = writer.context, video.picture
     if not isinstance(path, Path):
